@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# `make` lists the targets. Debian packages that are missing are installed when this runs as root; otherwise the one command
+# that installs them is printed.
+
+PYTHON ?= python3
+ARGS   ?=
+
+VENV := .venv
+BIN  := $(VENV)/bin
+PIP  := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+##  setup         make .venv/ with kvmtest and the development tools in it
+setup: $(VENV)/.dev
+
+##  run           run kvmtest on /dev/kvm and show the report; ARGS="..." adds to `kvmtest run`
+#   Status 1 says that this KVM departs from the manuals: the report shows it, and nothing is wrong with the build.
+run: $(VENV)/.package guests
+	@$(BIN)/kvmtest run $(ARGS) || [ $$? = 1 ]
+
+##  test          lint, types and all tests; ARGS="-k ..." adds to pytest
+test: lint guests | compiler
+	@$(BIN)/python -m pytest $(ARGS)
+
+##  lint          ruff and mypy --strict
+lint: $(VENV)/.dev
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m mypy
+
+##  guests        assemble the guests into kvmtest/guests/
+guests: | system
+	@$(MAKE) --no-print-directory -C guests
+
+##  bench         the engine's rate beside that of a C program that issues the same ioctls
+bench: $(VENV)/.package guests | compiler
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+##  clean         remove everything that make made
+clean:
+	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -f kvmtest/guests/*.bin
+	find kvmtest tests guests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help:
+	@echo "usage: make TARGET [ARGS=\"...\"]"
+	@sed -n 's/^##//p' $(MAKEFILE_LIST)
+
+$(VENV)/.package: pyproject.toml hatch_build.py | system
+	@echo "  setup   $(VENV)"
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(PIP) --editable '.[rich]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(VENV)/.package
+	@echo "  setup   $(VENV), development tools"
+	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+# Shell: installs the Debian packages in $$missing, or is false where it may not.
+define install
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "  install$$missing"; \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; } \
+			>/dev/null </dev/null || { echo "make: apt-get could not install:$$missing" >&2; exit 1; }; \
+	else false; fi
+endef
+
+# What `make run` cannot do without.
+system:
+	@missing=; \
+	if ! command -v $(PYTHON) >/dev/null; then missing="$$missing python3 python3-venv"; \
+	elif [ ! -x $(BIN)/python ] && ! $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then missing="$$missing python3-venv"; fi; \
+	for tool in as ld objcopy; do command -v $$tool >/dev/null || { missing="$$missing binutils"; break; }; done; \
+	if [ -n "$$missing" ]; then \
+		$(install) || { echo "make: needed first: sudo apt-get install -y$$missing" >&2; exit 1; }; \
+	fi; \
+	if ! $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+		echo "make: kvmtest needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) -V); set PYTHON=..." >&2; exit 1; \
+	fi
+
+# Two tests and the benchmark compile C against <linux/kvm.h>; without a compiler they are skipped.
+compiler:
+	@if ! command -v gcc >/dev/null || [ ! -e /usr/include/linux/kvm.h ]; then \
+		missing=" gcc libc6-dev linux-libc-dev"; \
+		$(install) || echo "make: tests that compile C are skipped; for them: sudo apt-get install -y$$missing" >&2; \
+	fi
+
+.PHONY: setup run test lint guests bench clean help system compiler

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Assembles the guests for a wheel that is built from a clean tree."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+
+class GuestsHook(BuildHookInterface):  # type: ignore[type-arg]
+    PLUGIN_NAME = "custom"
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        # The wheel holds code for the vCPU, not for the host: it stays a pure Python one.
+        if version == "editable":
+            return
+        root = pathlib.Path(self.root)
+        try:
+            subprocess.run(["make", "-s", "-C", str(root / "guests")], check=True)
+        except FileNotFoundError:
+            # A source distribution brings the guests built: no make is needed then.
+            if not any((root / "kvmtest" / "guests").glob("*.bin")):
+                raise RuntimeError("the guests could not be assembled: make and binutils are needed") from None
+        except subprocess.CalledProcessError as error:
+            raise RuntimeError("the guests could not be assembled: binutils are needed") from error

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""struct kvm_cpuid2 and Python lists."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+from ctypes import Array, c_uint32
+from typing import NamedTuple
+
+from .error import KvmError
+from .ioctl import ioctl
+
+__all__ = ["CpuidEntry", "pack_cpuid", "read_cpuid"]
+
+
+class CpuidEntry(NamedTuple):
+    """One CPUID leaf: struct kvm_cpuid_entry2. `flags` are KVM_CPUID_FLAG_*."""
+
+    function: int
+    index: int = 0  # type: ignore[assignment]
+    flags: int = 0
+    eax: int = 0
+    ebx: int = 0
+    ecx: int = 0
+    edx: int = 0
+
+
+def pack_cpuid(entries: Iterable[CpuidEntry]) -> Array[c_uint32]:
+    """A struct kvm_cpuid2 with these leaves, as 32-bit words."""
+    words = [0, 0]
+    for entry in entries:
+        words += entry
+        words += (0, 0, 0)
+    words[0] = len(words) // 10
+    return (c_uint32 * len(words))(*words)
+
+
+def read_cpuid(fd: int, request: int, what: str) -> list[CpuidEntry]:
+    """The leaves that an ioctl with a struct kvm_cpuid2 gives; asked again with more room on E2BIG. Raises KvmError."""
+    count = 128
+    while True:
+        buffer = (c_uint32 * (2 + 10 * count))(count)
+        try:
+            ioctl(fd, request, buffer, what)
+        except KvmError as error:
+            if error.errno != errno.E2BIG or count >= 1 << 16:
+                raise
+            count *= 2
+        else:
+            words = buffer[:]
+            return [CpuidEntry(*words[at : at + 7]) for at in range(2, 2 + 10 * words[0], 10)]

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What goes wrong with an ioctl."""
+
+from __future__ import annotations
+
+import errno as _errno
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .vcpu import Vcpu
+
+
+def ioctl_name(request: int) -> str:
+    """The header's name of an ioctl number, e.g. "KVM_GET_REGS"; "ioctl 0x..." for one that kvmtest.uapi lacks."""
+    from ..uapi import ioctls
+
+    for name, value in vars(ioctls).items():
+        if value == request and name.startswith("KVM_"):
+            return name
+    return f"ioctl {request:#x}"
+
+
+class KvmError(OSError):
+    """An ioctl that failed, e.g. "KVM_SET_SREGS: Invalid argument [EINVAL] (vcpu 1)".
+
+    `errno` and `strerror` are those of OSError, `request` is the ioctl number, `ioctl` its name and `what` whom it was
+    asked of, with its arguments.
+    """
+
+    def __init__(self, errno: int, request: int, what: str = "") -> None:
+        super().__init__(errno, os.strerror(errno))
+        self.request = request
+        self.ioctl = ioctl_name(request)
+        self.what = what
+
+    def __str__(self) -> str:
+        name = _errno.errorcode.get(self.errno or 0, str(self.errno))
+        return f"{self.ioctl}: {self.strerror} [{name}]" + (f" ({self.what})" if self.what else "")
+
+    def __reduce__(self) -> tuple[type[KvmError], tuple[int, int, str]]:
+        return type(self), (self.errno or 0, self.request, self.what)
+
+
+class RunTimeout(TimeoutError):
+    """The guest made no exit to userspace in time; `vcpu` can still be read, and run again. `timeout_s` in seconds."""
+
+    def __init__(self, vcpu: Vcpu, timeout_s: float) -> None:
+        super().__init__(f"KVM_RUN: no exit within {timeout_s:g} s (vcpu {vcpu.id})")
+        self.vcpu = vcpu
+        self.timeout_s = timeout_s

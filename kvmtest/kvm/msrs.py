@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""struct kvm_msrs and Python dictionaries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from ctypes import c_uint64
+
+from ..uapi.ioctls import KVM_GET_MSRS, KVM_SET_MSRS
+from .ioctl import ioctl
+
+__all__ = ["read_msrs", "write_msrs"]
+
+# KVM takes fewer than MAX_IO_MSRS (256) at a time. The structure is read and written as 64-bit words: `nmsrs` with its
+# padding, then for each MSR `index` with its padding, and `data`.
+_MOST = 255
+
+
+def read_msrs(fd: int, indices: Sequence[int], what: str) -> dict[int, int]:
+    """KVM_GET_MSRS of any number of MSRs; those that KVM refuses are left out. Raises KvmError."""
+    values: dict[int, int] = {}
+    at = 0
+    while at < len(indices):
+        part = indices[at : at + _MOST]
+        words = [0] * (1 + 2 * len(part))
+        words[0] = len(part)
+        words[1::2] = part
+        buffer = (c_uint64 * len(words))(*words)
+        count = ioctl(fd, KVM_GET_MSRS, buffer, what)
+        values.update(zip(part[:count], buffer[2 : 2 + 2 * count : 2], strict=True))
+        at += count + (count < len(part))
+    return values
+
+
+def write_msrs(fd: int, values: Mapping[int, int], what: str) -> int:
+    """KVM_SET_MSRS of any number of MSRs, in order; stops at the first that KVM refuses.
+
+    Returns how many were set. Raises KvmError.
+    """
+    items = list(values.items())
+    done = 0
+    while done < len(items):
+        part = items[done : done + _MOST]
+        words = [len(part)]
+        for item in part:
+            words += item
+        count = ioctl(fd, KVM_SET_MSRS, (c_uint64 * len(words))(*words), what)
+        done += count
+        if count < len(part):
+            break
+    return done

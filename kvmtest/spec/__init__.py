@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the manuals say of every item after RESET, INIT and SIPI."""
+
+from __future__ import annotations
+
+from kvmtest.spec import control, debug, fpu, gpr, lapic, msr_amd, msr_memory, msr_system, msr_time, pending, segment
+from kvmtest.spec.catchall import catch_all, synthetic
+from kvmtest.spec.rule import EVENTS, VENDORS, Entry, Rule
+from kvmtest.x86.msr import MSRS, index_of
+
+__all__ = ("ENTRIES", "EVENTS", "SYNTHETIC", "VENDORS", "Entry", "Rule", "document", "lookup", "rule_for")
+
+_TOPICS = (gpr, segment, control, debug, fpu, lapic, msr_memory, msr_system, msr_time, msr_amd, pending)
+_BACKEND_VENDOR = {"vmx": "intel", "svm": "amd"}
+#: MSRs of KVM's and Hyper-V's own, outside the ranges that CPUs use.
+_KVM_OLD = (0x11, 0x12)
+_KVM_FIRST, _KVM_LAST = 0x4B564D00, 0x4B564DFF
+_HYPERV_FIRST, _HYPERV_LAST = 0x40000000, 0x4000FFFF
+
+
+def _hyperv(index: int) -> bool:
+    return _HYPERV_FIRST <= index <= _HYPERV_LAST
+
+
+def _synthetic(index: int) -> bool:
+    return index in _KVM_OLD or _KVM_FIRST <= index <= _KVM_LAST or _hyperv(index)
+
+
+def _unlisted(item: str) -> Entry:
+    """The entry of an MSR that no topic lists."""
+    index = index_of(item.removeprefix("msr."))
+    return synthetic(item, hyperv=_hyperv(index)) if _synthetic(index) else catch_all(item)
+
+
+def _collect() -> dict[str, Entry]:
+    entries: dict[str, Entry] = {}
+    for topic in _TOPICS:
+        for e in topic.RULES:
+            if e.item in entries:
+                raise AssertionError(f"{e.item} has two entries")
+            entries[e.item] = e
+    for msr in MSRS:
+        item = f"msr.{msr.name}"
+        if item not in entries:
+            entries[item] = _unlisted(item)
+    return entries
+
+
+#: Every named item's rules.
+ENTRIES: dict[str, Entry] = _collect()
+#: MSRs of KVM's and Hyper-V's own: worth a result only where the host shows them.
+SYNTHETIC = frozenset(
+    item for item in ENTRIES if item.startswith("msr.") and _synthetic(index_of(item.removeprefix("msr.")))
+)
+
+
+def lookup(item: str) -> Entry:
+    """The rules of ``item``; KeyError for an unknown one.
+
+    An MSR without a name (``msr.0x1234``) gets the rules of the manuals' catch-all rows.
+    """
+    found = ENTRIES.get(item)
+    if found is None:
+        if not item.startswith("msr.0x"):
+            raise KeyError(item)
+        try:
+            found = _unlisted(item)
+        except ValueError:
+            raise KeyError(item) from None
+    return found
+
+
+def _union(intel: Rule, amd: Rule) -> Rule:
+    """Either rule: what a vendor module that is neither VMX nor SVM may show."""
+    cite = tuple(dict.fromkeys(intel.cite + amd.cite))
+    if _same(intel, amd):
+        return intel._replace(cite=cite)
+    values: dict[int | str, None] = {}
+    for rule in (intel, amd):
+        if rule.kind == "value" and rule.value is not None:
+            values[rule.value] = None
+        elif rule.kind == "one-of":
+            values.update(dict.fromkeys(rule.values))
+        else:
+            note = "the vendors differ, and no manual describes what this vendor module keeps"
+            return Rule("undefined", cite=cite, note=note)
+    return Rule("one-of", values=tuple(values), cite=cite, note="either vendor's")
+
+
+def rule_for(item: str, event: str, vendor: str, backend: str) -> Rule:
+    """The rule of ``item`` after ``event`` for a guest whose CPUID says ``vendor`` ("intel" or "amd").
+
+    Hidden state follows the ``backend``, in whose hardware's format it is kept: "vmx" takes Intel's rule, "svm" AMD's,
+    and any other either one.
+    """
+    found = lookup(item)
+    if not found.hidden:
+        return found.rule(event, vendor)
+    hardware = _BACKEND_VENDOR.get(backend)
+    return found.rule(event, hardware) if hardware else _union(*found.rules[event])
+
+
+def _same(a: Rule, b: Rule) -> bool:
+    """Whether two rules say the same, whatever they cite."""
+    return a._replace(cite=()) == b._replace(cite=())
+
+
+def _text(v: int | str) -> str:
+    return v if isinstance(v, str) else f"{v:#x}"
+
+
+def _record(item: str, event: str, vendor: str, rule: Rule) -> dict[str, object]:
+    record: dict[str, object] = {"item": item, "event": event, "vendor": vendor, "rule": rule.kind}
+    if rule.value is not None:
+        record["value"] = _text(rule.value)
+    if rule.values:
+        record["values"] = [_text(v) for v in rule.values]
+    if rule.unchanged:
+        record["unchanged"] = _text(rule.unchanged)
+    if rule.ignore:
+        record["ignore"] = _text(rule.ignore)
+    record["cite"] = list(rule.cite)
+    if rule.note:
+        record["note"] = rule.note
+    return record
+
+
+def document() -> dict[str, object]:
+    """All rules as a ``kvmtest.spec/1`` document: a record for each item and event, or two where the vendors differ."""
+    records = []
+    for item, e in ENTRIES.items():
+        for event in EVENTS:
+            pair = e.rules[event]
+            if _same(*pair):
+                cite = tuple(dict.fromkeys(pair.intel.cite + pair.amd.cite))
+                records.append(_record(item, event, "any", pair.intel._replace(cite=cite)))
+            else:
+                records.extend(_record(item, event, vendor, e.rule(event, vendor)) for vendor in VENDORS)
+    return {"schema": "kvmtest.spec/1", "rules": records}

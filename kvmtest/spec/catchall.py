@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Rules that rest on the catch-all rows of the manuals, and those of registers that no manual defines."""
+
+from __future__ import annotations
+
+from kvmtest.spec.cite import A_OTH, HYPERV, KVM_MSR, S_T1, S_T22
+from kvmtest.spec.rule import Entry, Rule, Vendored, cited, entry, unchanged, undefined, vendors
+
+__all__ = ("AMD_NONE", "INTEL_NONE", "KEEP_LISTED", "KEEP_OTHER", "UNLISTED", "catch_all", "synthetic")
+
+#: INIT: neither vendor lists the register.
+KEEP_OTHER = vendors(intel=cited(unchanged(), S_T22), amd=cited(unchanged(), A_OTH))
+#: INIT: Intel's table lists the register, AMD's only by its catch-all row.
+KEEP_LISTED = vendors(intel=cited(unchanged(), S_T1), amd=cited(unchanged(), A_OTH))
+#: RESET: a register that neither vendor lists.
+UNLISTED = vendors(
+    intel=cited(undefined("Intel's catch-all row says undefined"), S_T22),
+    amd=cited(undefined("AMD's table refers to the MSR's own description, which gives no value"), A_OTH),
+)
+#: RESET of a register that only the other vendor has.
+AMD_NONE: Rule = cited(undefined("AMD documents no such register"), A_OTH)
+INTEL_NONE: Rule = cited(undefined("Intel documents no such register"), S_T22)
+
+
+def catch_all(item: str) -> Entry:
+    """The rules of an MSR that has no line of its own."""
+    return entry(item, row=(), reset=UNLISTED, init=KEEP_OTHER, cite=(S_T22, A_OTH))
+
+
+def synthetic(item: str, *, hyperv: bool) -> Entry:
+    """The rules of a paravirtual MSR."""
+    name, cite = ("a Hyper-V synthetic MSR", HYPERV) if hyperv else ("a KVM paravirtual MSR", KVM_MSR)
+    rule: Rule | Vendored = undefined(f"{name}: no CPU manual defines it")
+    return entry(item, row=(), reset=rule, init=rule, sipi=rule, cite=(cite,))

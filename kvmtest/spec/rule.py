@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a manual says of one item after one event: the words a rule is made of."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from kvmtest.spec.cite import SDM_SIPI
+
+__all__ = (
+    "EVENTS",
+    "VENDORS",
+    "Entry",
+    "Rule",
+    "Vendored",
+    "cited",
+    "entry",
+    "formula",
+    "masked",
+    "one_of",
+    "unchanged",
+    "undefined",
+    "value",
+    "vendors",
+)
+
+EVENTS = ("reset", "init", "sipi")
+VENDORS = ("intel", "amd")
+
+
+class Rule(NamedTuple):
+    """One rule, not yet tied to an item.
+
+    ``kind`` is one of ``value``, ``unchanged``, ``masked``, ``formula``, ``one-of`` and ``undefined``. In a ``masked``
+    rule the bits set in ``unchanged`` keep their planted value, those in ``ignore`` are not judged, the rest equal
+    ``value``. ``mp_state`` alone has names instead of integers. A formula is named, and resolved by the engine from the
+    case.
+    """
+
+    kind: str
+    value: int | str | None = None
+    values: tuple[int | str, ...] = ()
+    unchanged: int = 0
+    ignore: int = 0
+    cite: tuple[str, ...] = ()
+    note: str = ""
+
+
+class Vendored(NamedTuple):
+    """A rule that differs by CPU vendor."""
+
+    intel: Rule
+    amd: Rule
+
+
+class Entry(NamedTuple):
+    """All rules of one item.
+
+    ``hidden`` marks state in the backend's format, chiefly descriptor-cache attributes, which no instruction reads:
+    there the rule follows the backend (vmx: Intel's, svm: AMD's, another: either one's), not the guest's CPUID vendor.
+    """
+
+    item: str
+    rules: dict[str, Vendored]
+    rows: tuple[int, ...]
+    hidden: bool = False
+
+    def rule(self, event: str, vendor: str) -> Rule:
+        """The rule for ``event`` (one of EVENTS) and ``vendor`` (one of VENDORS)."""
+        pair = self.rules[event]
+        return pair.intel if vendor == "intel" else pair.amd
+
+
+def value(v: int | str, note: str = "") -> Rule:
+    """The item equals ``v``."""
+    return Rule("value", value=v, note=note)
+
+
+def unchanged(note: str = "") -> Rule:
+    """The item keeps what was there before the event."""
+    return Rule("unchanged", note=note)
+
+
+def masked(v: int, *, unchanged: int = 0, ignore: int = 0, note: str = "") -> Rule:
+    """Bits of ``unchanged`` keep their value, bits of ``ignore`` are not judged, the rest equals ``v``."""
+    return Rule("masked", value=v, unchanged=unchanged, ignore=ignore, note=note)
+
+
+def formula(name: str, note: str = "") -> Rule:
+    """The item equals what the named formula gives for the case, e.g. ``CPUID.1:EAX``."""
+    return Rule("formula", value=name, note=note)
+
+
+def one_of(*values: int | str, note: str = "") -> Rule:
+    """The item equals one of ``values``."""
+    return Rule("one-of", values=values, note=note)
+
+
+def undefined(note: str) -> Rule:
+    """The manuals say undefined or contradict each other; ``note`` says which."""
+    return Rule("undefined", note=note)
+
+
+def cited(rule: Rule, *cite: str) -> Rule:
+    """``rule`` with its own citations instead of its entry's."""
+    return rule._replace(cite=cite)
+
+
+def vendors(*, intel: Rule, amd: Rule) -> Vendored:
+    """A rule that differs by CPU vendor."""
+    return Vendored(intel, amd)
+
+
+def entry(
+    item: str,
+    *,
+    row: int | tuple[int, ...],
+    reset: Rule | Vendored,
+    init: Rule | Vendored,
+    sipi: Rule | Vendored | None = None,
+    cite: tuple[str, ...],
+    hidden: bool = False,
+) -> Entry:
+    """The rules of ``item``: one line in a table. Without ``sipi`` a SIPI leaves the item alone."""
+
+    def pair(rule: Rule | Vendored) -> Vendored:
+        both = rule if isinstance(rule, Vendored) else Vendored(rule, rule)
+        return Vendored(*(r if r.cite else r._replace(cite=cite) for r in both))
+
+    sipi = sipi or cited(unchanged(), SDM_SIPI)
+    rules = {"reset": pair(reset), "init": pair(init), "sipi": pair(sipi)}
+    return Entry(item, rules, (row,) if isinstance(row, int) else row, hidden)

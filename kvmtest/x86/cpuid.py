@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""CPUID leaves that the state of a vCPU depends on (SDM vol. 2, CPUID; APM vol. 3, CPUID)."""
+
+from __future__ import annotations
+
+from kvmtest.kvm.cpuid import CpuidEntry
+
+__all__ = ("VENDORS", "for_guest", "gp_counters", "xsave_components", "xcr0_mask")
+
+#: EBX, EDX, ECX of leaf 0 spell the vendor.
+VENDORS = {"intel": b"GenuineIntel", "amd": b"AuthenticAMD"}
+#: CPUID.1:EAX given to guests: neither KVM's fallback of 600H nor, as far as can be, the host's own.
+_SIGNATURES = {"intel": (0x000506E3, 0x000306C3), "amd": (0x00870F10, 0x00810F81)}
+
+
+def for_guest(supported: list[CpuidEntry], vendor: str, apic_id: int) -> list[CpuidEntry]:
+    """``supported`` (KVM_GET_SUPPORTED_CPUID) made a guest of ``vendor`` with a signature that is not the host's."""
+    name = VENDORS[vendor]
+    ebx, edx, ecx = (int.from_bytes(name[i : i + 4], "little") for i in (0, 4, 8))
+    host = next((leaf.eax for leaf in supported if leaf.function == 1), 0)
+    signature = next(s for s in _SIGNATURES[vendor] if s != host)
+    leaves = []
+    for leaf in supported:
+        if leaf.function in (0, 0x80000000):
+            leaf = leaf._replace(ebx=ebx, ecx=ecx, edx=edx)
+        elif leaf.function == 1:
+            leaf = leaf._replace(eax=signature, ebx=leaf.ebx & 0x00FFFFFF | apic_id << 24)
+        elif leaf.function in (0xB, 0x1F):
+            leaf = leaf._replace(edx=apic_id)
+        leaves.append(leaf)
+    return leaves
+
+
+def gp_counters(leaves: list[CpuidEntry]) -> int:
+    """CPUID.0AH:EAX[15:8], the number of general-purpose performance counters."""
+    return next((leaf.eax >> 8 & 0xFF for leaf in leaves if leaf.function == 0xA), 0)
+
+
+def xcr0_mask(leaves: list[CpuidEntry]) -> int:
+    """The XCR0 bits that may be set: CPUID.(EAX=0DH,ECX=0):EDX:EAX; 1 where there is no such leaf."""
+    for leaf in leaves:
+        if leaf.function == 0xD and leaf.index == 0:
+            return leaf.edx << 32 | leaf.eax
+    return 1
+
+
+def xsave_components(leaves: list[CpuidEntry]) -> dict[int, int]:
+    """Offset in bytes of each extended component in the standard format: CPUID.(EAX=0DH,ECX=bit):EBX."""
+    mask = xcr0_mask(leaves)
+    return {
+        leaf.index: leaf.ebx for leaf in leaves if leaf.function == 0xD and leaf.index > 1 and mask >> leaf.index & 1
+    }

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Planting: write legal, non-reset values into every item of a vCPU, and know what KVM refused."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+
+from kvmtest.kvm import KvmError, Vcpu
+from kvmtest.kvm.ioctl import ioctl
+from kvmtest.state.layout import Layout
+from kvmtest.state.snapshot import REG_GUEST_SSP, Buffer, Snapshot, msr_buffers
+from kvmtest.state.values import APIC_MODES, CR4_CANDIDATES, EFER_CANDIDATES, values
+from kvmtest.uapi.kvm import (
+    KVM_SET_DEBUGREGS,
+    KVM_SET_LAPIC,
+    KVM_SET_MP_STATE,
+    KVM_SET_MSRS,
+    KVM_SET_ONE_REG,
+    KVM_SET_REGS,
+    KVM_SET_SREGS,
+    KVM_SET_VCPU_EVENTS,
+    KVM_SET_XCRS,
+    KVM_SET_XSAVE,
+    KVM_VCPUEVENT_VALID_NMI_PENDING,
+    KVM_VCPUEVENT_VALID_PAYLOAD,
+    KVM_VCPUEVENT_VALID_SHADOW,
+    KVM_VCPUEVENT_VALID_SMM,
+    KVM_VCPUEVENT_VALID_TRIPLE_FAULT,
+    kvm_one_reg,
+    kvm_vcpu_events,
+)
+from kvmtest.x86 import lapic, msr, xsave
+
+__all__ = ("Plant", "Planter", "pack")
+
+_BSP = 0x100
+#: Sections in the order of writing: IA32_APIC_BASE (sregs) decides how the LAPIC page is read, the LVT timer's mode what
+#: the MSRs take; the activity state comes last, as KVM_SET_VCPU_EVENTS can change it.
+_SET = (
+    ("sregs", KVM_SET_SREGS),
+    ("lapic", KVM_SET_LAPIC),
+    ("xcrs", KVM_SET_XCRS),
+    ("xsave", KVM_SET_XSAVE),
+    ("regs", KVM_SET_REGS),
+    ("debugregs", KVM_SET_DEBUGREGS),
+    ("msrs", KVM_SET_MSRS),
+    ("ssp", KVM_SET_ONE_REG),
+    ("events", KVM_SET_VCPU_EVENTS),
+    ("mp_state", KVM_SET_MP_STATE),
+)
+_XCR0_LEGAL_SECOND = 0x3
+#: Why the tables have no value for an item.
+_WHY = {f"msr.{known.name}": known.why for known in msr.MSRS} | {f"lapic.{reg.name}": reg.why for reg in lapic.LAPIC}
+
+
+class Plant:
+    """One plant for one vCPU, ready to be written: buffers in order, what they ask for, and what KVM refused to take."""
+
+    def __init__(self, buffers: list[Buffer], asked: dict[str, int], refused: dict[str, str], keep: object) -> None:
+        self.buffers = buffers
+        self.asked = asked
+        self.refused = refused
+        self._keep = keep
+
+    def reason(self, item: str) -> str:
+        """Why this plant has no value for ``item``."""
+        why = _WHY.get(item, "")
+        return f"cannot be planted: {why}" if why else "this plant has no value for it"
+
+    def write(self, vcpu: Vcpu) -> None:
+        """Write all sections. Raises KvmError: sections that KVM refuses as a whole were left out when the plant was made."""
+        fd = vcpu.fd
+        for buf in self.buffers:
+            ioctl(fd, buf.request, buf.address)
+
+
+def pack(layout: Layout, section: str, base: bytes, asked: dict[str, int]) -> bytes:
+    """``base`` with the items of ``asked`` that lie in ``section`` put into it."""
+    out = bytearray(base)
+    for item in layout.by_section.get(section, ()):
+        if item in asked:
+            layout.fields[item].put(out, asked[item])
+    return bytes(out)
+
+
+class Planter:
+    """Makes the plants of one vCPU.
+
+    ``baseline`` is the vCPU's state right after its creation: what no plant names keeps that. ``xcr0`` is the mask of
+    components that the host supports (KVM_GET_SUPPORTED_CPUID leaf 0DH).
+    """
+
+    def __init__(self, vcpu: Vcpu, layout: Layout, baseline: Snapshot, xcr0: int) -> None:
+        self.vcpu = vcpu
+        self.layout = layout
+        self.baseline = baseline
+        self.xcr0 = xcr0
+        self._msr_errors: dict[tuple[int, int], str] = {}
+
+    def make(self, plant: str, apic_mode: str) -> Plant:
+        """The plant named ``plant`` with the local APIC in ``apic_mode``; KVM's refusals are found by trying."""
+        asked = values(plant)
+        refused: dict[str, str] = {}
+        base = self.baseline.get(self.layout, "apic_base") or 0
+        asked["apic_base"] = APIC_MODES[apic_mode] | base & _BSP
+        asked["xcr0"] = {"a": self.xcr0, "c": 1}.get(plant, _XCR0_LEGAL_SECOND)
+        self._keep_reserved(asked, apic_mode)
+        self._keep_enabled(asked)
+        asked["cr4"] = 0
+        asked["efer"] = 0x500 if plant == "a" else 0
+        if plant == "a":
+            asked["cr4"] = 1 << 5
+        for item, candidates in (("efer", EFER_CANDIDATES), ("cr4", CR4_CANDIDATES)):
+            asked[item] = self._bits(asked, item, candidates[plant])
+        ssp = ctypes.c_uint64(asked.get("ssp", 0))
+        made = {
+            "ssp": lambda: bytes(kvm_one_reg(id=REG_GUEST_SSP, addr=ctypes.addressof(ssp))),
+            "events": lambda: self._events(asked),
+        }
+        buffers = self._accepted(asked, refused, made)
+        return Plant(buffers, {k: v for k, v in asked.items() if k in self.layout.fields}, refused, ssp)
+
+    def _accepted(
+        self, asked: dict[str, int], refused: dict[str, str], made: dict[str, Callable[[], bytes]]
+    ) -> list[Buffer]:
+        buffers = []
+        for section, request in _SET:
+            if section not in self.layout.by_section:
+                continue
+            if section == "msrs":
+                buffers += self._msrs(asked, refused)
+                continue
+            contents = made[section]() if section in made else self._packed(section, asked)
+            buf = Buffer(section, request, contents)
+            try:
+                ioctl(self.vcpu.fd, buf.request, buf.address)
+            except KvmError as error:
+                for item in self.layout.by_section[section]:
+                    refused.setdefault(item, str(error))
+                continue
+            buffers.append(buf)
+        return buffers
+
+    def _packed(self, section: str, asked: dict[str, int]) -> bytes:
+        out = pack(self.layout, section, self.baseline.sections[section], asked)
+        if section == "xsave":
+            return out[: xsave.XSTATE_BV_OFFSET] + self.xcr0.to_bytes(8, "little") + out[xsave.XSTATE_BV_OFFSET + 8 :]
+        return out
+
+    def _keep_reserved(self, asked: dict[str, int], apic_mode: str) -> None:
+        """Take out what this CPU or mode reserves: MXCSR bits outside MXCSR_MASK, components that are not there."""
+        mask = int.from_bytes(self.baseline.sections["xsave"][28:32], "little") or 0xFFBF
+        asked["mxcsr"] &= mask
+        if apic_mode == "x2apic":
+            # The ID is read-only there and LDR follows it; DFR does not exist.
+            for item in ("lapic.id", "lapic.ldr", "lapic.dfr"):
+                asked.pop(item, None)
+
+    def _keep_enabled(self, asked: dict[str, int]) -> None:
+        """Take out events whose fields KVM takes only with a capability enabled."""
+        flags = kvm_vcpu_events.from_buffer_copy(self.baseline.sections["events"]).flags
+        if not flags & KVM_VCPUEVENT_VALID_TRIPLE_FAULT:
+            asked.pop("events.triple_fault_pending", None)
+        if not flags & KVM_VCPUEVENT_VALID_PAYLOAD:
+            for item in ("events.exception_pending", "events.exception_has_payload"):
+                asked.pop(item, None)
+
+    def _bits(self, asked: dict[str, int], item: str, bits: tuple[int, ...]) -> int:
+        """The bits of ``item`` that KVM_SET_SREGS takes on top of what ``asked`` already has; tried one by one."""
+        good = asked[item]
+        for bit in bits:
+            trial = asked | {item: good | 1 << bit}
+            buf = Buffer("sregs", KVM_SET_SREGS, self._packed("sregs", trial))
+            try:
+                ioctl(self.vcpu.fd, buf.request, buf.address)
+            except KvmError:
+                continue
+            good |= 1 << bit
+        return good
+
+    def _msrs(self, asked: dict[str, int], refused: dict[str, str]) -> list[Buffer]:
+        """The MSRs that KVM lets the host write one at a time."""
+        entries = []
+        for item, index in zip(self.layout.by_section["msrs"], self.layout.msrs, strict=True):
+            if item not in asked:
+                continue
+            data = asked[item]
+            if (index, data) not in self._msr_errors:
+                self._msr_errors[index, data] = self._try_msr(index, data)
+            if error := self._msr_errors[index, data]:
+                refused[item] = error
+            else:
+                entries.append((index, data))
+        return msr_buffers(KVM_SET_MSRS, entries)
+
+    def _try_msr(self, index: int, data: int) -> str:
+        (buf,) = msr_buffers(KVM_SET_MSRS, [(index, data)])
+        try:
+            taken = ioctl(self.vcpu.fd, buf.request, buf.address)
+        except KvmError as error:
+            return str(error)
+        return "" if taken == 1 else f"KVM_SET_MSRS refused {data:#x} for MSR {index:#x}"
+
+    def _events(self, asked: dict[str, int]) -> bytes:
+        events = kvm_vcpu_events.from_buffer_copy(pack(self.layout, "events", self.baseline.sections["events"], asked))
+        # Vectors that go with what is injected: a device interrupt, #GP(0).
+        events.interrupt.nr = 0x51
+        events.exception.nr = 13
+        events.exception.has_error_code = 1
+        flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW | KVM_VCPUEVENT_VALID_SMM
+        # The baseline has these where the capability is enabled.
+        flags |= events.flags & (KVM_VCPUEVENT_VALID_PAYLOAD | KVM_VCPUEVENT_VALID_TRIPLE_FAULT)
+        if events.exception.pending:
+            # A single-step trap, whose payload goes to DR6.BS.
+            events.exception.nr, events.exception.has_error_code, events.exception_payload = 1, 0, 1 << 14
+        events.flags = flags
+        return bytes(events)

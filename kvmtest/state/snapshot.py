@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The state of a vCPU as the host's ioctls show it: raw sections, decoded only where somebody asks."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import NamedTuple
+
+from kvmtest.kvm import KvmError, Vcpu
+from kvmtest.kvm.ioctl import ioctl
+from kvmtest.state.layout import Layout
+from kvmtest.uapi.kvm import (
+    KVM_CAP_NESTED_STATE,
+    KVM_CAP_XSAVE2,
+    KVM_GET_DEBUGREGS,
+    KVM_GET_LAPIC,
+    KVM_GET_MP_STATE,
+    KVM_GET_MSRS,
+    KVM_GET_NESTED_STATE,
+    KVM_GET_ONE_REG,
+    KVM_GET_REGS,
+    KVM_GET_SREGS,
+    KVM_GET_VCPU_EVENTS,
+    KVM_GET_XCRS,
+    KVM_GET_XSAVE,
+    KVM_GET_XSAVE2,
+    kvm_debugregs,
+    kvm_lapic_state,
+    kvm_mp_state,
+    kvm_one_reg,
+    kvm_regs,
+    kvm_sregs,
+    kvm_vcpu_events,
+    kvm_xcrs,
+)
+
+__all__ = ("MAX_IO_MSRS", "REG_GUEST_SSP", "Buffer", "Reader", "Snapshot", "missing_sections", "msr_buffers")
+
+#: KVM_X86_REG_KVM(KVM_REG_GUEST_SSP) of the UAPI header since v6.18: x86, 64 bits wide, type KVM.
+REG_GUEST_SSP = 0x2030_0003_0000_0000
+#: One less than MAX_IO_MSRS in arch/x86/kvm/x86.c: KVM_GET_MSRS and KVM_SET_MSRS take no more at once (msr_io()).
+MAX_IO_MSRS = 255
+#: KVM_GET_XSAVE's fixed size in bytes.
+_XSAVE_SIZE = 4096
+#: struct kvm_nested_state with a vmcs12 and its shadow, the larger vendor's (KVM_STATE_NESTED_VMX_VMCS_SIZE twice).
+_NESTED_SIZE = 128 + 2 * 4096
+_FIXED = (
+    # KVM_GET_MP_STATE comes first: it is what makes KVM take a pending INIT or SIPI.
+    ("mp_state", KVM_GET_MP_STATE, ctypes.sizeof(kvm_mp_state)),
+    ("regs", KVM_GET_REGS, ctypes.sizeof(kvm_regs)),
+    ("sregs", KVM_GET_SREGS, ctypes.sizeof(kvm_sregs)),
+    ("debugregs", KVM_GET_DEBUGREGS, ctypes.sizeof(kvm_debugregs)),
+    ("events", KVM_GET_VCPU_EVENTS, ctypes.sizeof(kvm_vcpu_events)),
+    ("xcrs", KVM_GET_XCRS, ctypes.sizeof(kvm_xcrs)),
+    ("lapic", KVM_GET_LAPIC, ctypes.sizeof(kvm_lapic_state)),
+)
+
+
+class Snapshot(NamedTuple):
+    """Sections by name, as the ioctls filled them; ``unreadable`` holds items that could not be read, with the reason."""
+
+    sections: dict[str, bytes]
+    unreadable: dict[str, str]
+
+    def get(self, layout: Layout, item: str) -> int | None:
+        """The value of ``item``, or None where it was not read."""
+        field = layout.fields.get(item)
+        if field is None or item in self.unreadable or field.section not in self.sections:
+            return None
+        return field.get(self.sections[field.section])
+
+
+class Buffer:
+    """Memory an ioctl reads or writes: the request, where it is, how long it is in bytes."""
+
+    __slots__ = ("address", "data", "request", "section", "size")
+
+    def __init__(self, section: str, request: int, contents: bytes) -> None:
+        self.section = section
+        self.request = request
+        self.size = len(contents)
+        self.data = ctypes.create_string_buffer(contents, self.size)
+        self.address = ctypes.addressof(self.data)
+
+
+def msr_buffers(request: int, entries: list[tuple[int, int]]) -> list[Buffer]:
+    """struct kvm_msrs with ``entries`` of (index, data), in as many as KVM's limit asks for."""
+    buffers = []
+    for start in range(0, len(entries), MAX_IO_MSRS):
+        part = entries[start : start + MAX_IO_MSRS]
+        buffers.append(Buffer("msrs", request, len(part).to_bytes(4, "little") + bytes(4) + _entries(part)))
+    return buffers
+
+
+def _entries(msrs: list[tuple[int, int]]) -> bytes:
+    return b"".join(index.to_bytes(8, "little") + data.to_bytes(8, "little") for index, data in msrs)
+
+
+def _one_reg(request: int, value: ctypes.c_uint64) -> Buffer:
+    return Buffer("ssp", request, bytes(kvm_one_reg(id=REG_GUEST_SSP, addr=ctypes.addressof(value))))
+
+
+def missing_sections(vcpu: Vcpu) -> dict[str, str]:
+    """The sections that this vCPU's KVM cannot read, with the reason: found by trying."""
+    missing: dict[str, str] = {}
+    if not vcpu.vm.check_extension(KVM_CAP_NESTED_STATE):
+        missing["nested"] = "KVM_CAP_NESTED_STATE is not there"
+    ssp = ctypes.c_uint64()
+    for buf in (*(Buffer(name, request, bytes(size)) for name, request, size in _FIXED), _one_reg(KVM_GET_ONE_REG, ssp)):
+        try:
+            ioctl(vcpu.fd, buf.request, buf.address)
+        except KvmError as error:
+            missing[buf.section] = str(error)
+    return missing
+
+
+class Reader:
+    """Reads all sections of one vCPU into buffers made once.
+
+    ``buffers`` are in the order of the ioctls.
+    """
+
+    def __init__(self, vcpu: Vcpu, layout: Layout) -> None:
+        self.vcpu = vcpu
+        self.layout = layout
+        self._ssp = ctypes.c_uint64()
+        wanted = layout.by_section
+        self.buffers = [Buffer(name, request, bytes(size)) for name, request, size in _FIXED if name in wanted]
+        size = vcpu.vm.check_extension(KVM_CAP_XSAVE2)
+        request = KVM_GET_XSAVE2 if size else KVM_GET_XSAVE
+        self.buffers.append(Buffer("xsave", request, bytes(max(size, _XSAVE_SIZE))))
+        self.buffers += msr_buffers(KVM_GET_MSRS, [(index, 0) for index in layout.msrs])
+        if "nested" in wanted:
+            self.buffers.append(Buffer("nested", KVM_GET_NESTED_STATE, bytes(_NESTED_SIZE)))
+        if "ssp" in wanted:
+            self.buffers.append(_one_reg(KVM_GET_ONE_REG, self._ssp))
+
+    def read(self) -> Snapshot:
+        """One snapshot; a section whose ioctl fails is left out, its items are ``unreadable`` with the error."""
+        fd = self.vcpu.fd
+        sections: dict[str, bytes] = {}
+        unreadable: dict[str, str] = {}
+        short = False
+        for buf in self.buffers:
+            section = buf.section
+            if section == "nested":
+                # The kernel takes the room there is from `size` and writes the used size back.
+                ctypes.c_uint32.from_address(buf.address + 4).value = _NESTED_SIZE
+            try:
+                done = ioctl(fd, buf.request, buf.address)
+            except KvmError as error:
+                unreadable.update((item, str(error)) for item in self.layout.by_section[section])
+                continue
+            if section == "msrs":
+                short = short or done * 16 + 8 != buf.size
+                sections[section] = sections.get(section, b"") + buf.data.raw[8:]
+            elif section == "ssp":
+                sections[section] = bytes(self._ssp)
+            else:
+                sections[section] = buf.data.raw
+        if short:
+            sections["msrs"] = self._msrs_one_by_one(unreadable)
+        return Snapshot(sections, unreadable)
+
+    def _msrs_one_by_one(self, unreadable: dict[str, str]) -> bytes:
+        """KVM_GET_MSRS stops at the first MSR it refuses; name that one and go on."""
+        values = self.vcpu.get_msrs(list(self.layout.msrs))
+        names = self.layout.by_section["msrs"]
+        for index, name in zip(self.layout.msrs, names, strict=True):
+            if index not in values:
+                unreadable[name] = f"KVM_GET_MSRS refused MSR {index:#x}"
+        return _entries([(index, values.get(index, 0)) for index in self.layout.msrs])

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One case on one vCPU: plant, read back, trigger, read, judge. May be run again and again.
+
+Judging is pure, so what has not changed since the last time keeps its result: sections are compared as raw bytes first, and
+only the items that differ are decoded and judged anew.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+from kvmtest import spec
+from kvmtest.engine import guest
+from kvmtest.engine.judge import Context, Seen, judge
+from kvmtest.engine.machine import Machine, Target
+from kvmtest.engine.plan import Case
+from kvmtest.engine.result import Host, Result
+from kvmtest.state.layout import Layout, text
+from kvmtest.state.plant import Plant
+from kvmtest.state.snapshot import Snapshot
+from kvmtest.triggers import INIT, msi
+from kvmtest.triggers.error import TriggerError
+from kvmtest.x86 import cpuid
+
+__all__ = ("Cycle", "Verdicts")
+
+#: An event shows in one of these. MSRs and LAPIC have counters that run by themselves, INIT leaves the others alone.
+_TRACES = ("mp_state", "regs", "sregs", "debugregs")
+_XSTATE_HEADER = range(512, 576)
+
+
+def _context(case: Case, machine: Machine, host: Host) -> Context:
+    setup = case.setup
+    leaf1 = next((leaf.eax for leaf in machine.leaves if leaf.function == 1), None)
+    return Context(
+        case.prefix,
+        case.name,
+        host,
+        setup.vendor,
+        case.target == "bsp",
+        machine.target(case.target).vcpu.id,
+        setup.irqchip != "none",
+        case.apic_mode or "xapic",
+        leaf1,
+        case.vector,
+        cpuid.gp_counters(machine.leaves),
+    )
+
+
+class _Places:
+    """Which item a byte of a section belongs to."""
+
+    def __init__(self, layout: Layout, section: str) -> None:
+        placed = sorted((layout.fields[item].offset, item) for item in layout.by_section[section])
+        self.items = [item for _, item in placed]
+        self._starts = [offset for offset, _ in placed]
+        self._ends = [offset + layout.fields[item].size for offset, item in placed]
+
+    def changed(self, section: str, old: bytes, new: bytes) -> set[str]:
+        """The items in which ``old`` and ``new`` differ; all of them where the XSAVE header does."""
+        found: set[str] = set()
+        difference = int.from_bytes(old, "little") ^ int.from_bytes(new, "little")
+        while difference:
+            byte = (difference & -difference).bit_length() - 1 >> 3
+            if section == "xsave" and byte in _XSTATE_HEADER:
+                return set(self.items)
+            i = bisect_right(self._starts, byte) - 1
+            end = byte + 1
+            if i >= 0 and byte < self._ends[i]:
+                found.add(self.items[i])
+                end = self._ends[i]
+            difference = difference >> 8 * end << 8 * end
+        return found
+
+
+class Verdicts:
+    """The results of a case by item, kept up to date from snapshots."""
+
+    def __init__(self, ctx: Context, layout: Layout, baseline: Snapshot | None, plant: Plant | None) -> None:
+        self.ctx = ctx
+        self.layout = layout
+        self.baseline = baseline
+        self.plant = plant
+        self.results: dict[str, Result] = {}
+        self._places = {section: _Places(layout, section) for section in layout.by_section}
+        self._before: Snapshot | None = None
+        self._after: Snapshot | None = None
+
+    def update(self, before: Snapshot | None, after: Snapshot) -> dict[str, Result]:
+        """Judge what is new in these snapshots; all results, in the order of the project's tables."""
+        old_before, old_after = self._before, self._after
+        first = old_after is None or old_after.unreadable != after.unreadable
+        if old_after is None or first:
+            known = (item for item in spec.ENTRIES if item not in spec.SYNTHETIC)
+            names = dict.fromkeys((*known, *self.layout.fields))
+        else:
+            changed = self._changed(old_after, after)
+            if before is not None and old_before is not None:
+                changed |= self._changed(old_before, before)
+            names = dict.fromkeys(changed)
+        for item in names:
+            self.results[item] = judge(item, self.ctx, self.seen(item, before, after))
+        self._before, self._after = before, after
+        return self.results
+
+    def _changed(self, old: Snapshot, new: Snapshot) -> set[str]:
+        found: set[str] = set()
+        for section, contents in new.sections.items():
+            if contents != old.sections[section]:
+                found |= self._places[section].changed(section, old.sections[section], contents)
+        return found
+
+    def seen(self, item: str, before: Snapshot | None, after: Snapshot) -> Seen:
+        """The values of ``item`` as the judge takes them."""
+        if item in self.layout.missing:
+            return Seen(None, None, None, unreadable=self.layout.missing[item])
+        unreadable = after.unreadable.get(item, "" if item in self.layout.fields else "no ioctl shows it")
+        return self.values(item, before, after.get(self.layout, item))._replace(unreadable=unreadable)
+
+    def values(self, item: str, before: Snapshot | None, observed: int | None) -> Seen:
+        """``observed`` with what was planted and what was there at creation."""
+        baseline = self.baseline.get(self.layout, item) if self.baseline else None
+        planted = before.get(self.layout, item) if before else None
+        return Seen(planted, baseline, observed, self._refusal(item, planted))
+
+    def _refusal(self, item: str, planted: int | None) -> str:
+        if self.plant is None:
+            return ""
+        if item in self.plant.refused:
+            return self.plant.refused[item]
+        asked = self.plant.asked.get(item)
+        if asked is None:
+            return self.plant.reason(item)
+        if planted != asked:
+            return f"KVM kept {text(item, planted)} when {text(item, asked)} was planted"
+        return ""
+
+
+class Cycle:
+    """A case, ready to run on its target. ``timeout_s`` bounds each KVM_RUN, in seconds."""
+
+    def __init__(self, case: Case, machine: Machine, host: Host, timeout_s: float = 1.0) -> None:
+        self.case = case
+        self.machine = machine
+        self.timeout_s = timeout_s
+        self.target: Target = machine.target(case.target)
+        planted = case.event != "reset"
+        self.plant = self.target.plant(case.plant, case.apic_mode) if planted else None
+        baseline = self.target.baseline if planted else None
+        self.verdicts = Verdicts(_context(case, machine, host), self.target.layout, baseline, self.plant)
+
+    def run(self) -> dict[str, Result]:
+        """Results by item. Raises KvmError, and TriggerError where the event did not happen."""
+        before = self._before()
+        after = self._trigger(before)
+        if self.case.view == "guest":
+            return self._ask_guest(before)
+        return self.verdicts.update(before, after)
+
+    def _before(self) -> Snapshot | None:
+        if self.plant is None:
+            return None
+        vcpu = self.target.vcpu
+        if self.case.event == "sipi":
+            # Into wait-for-SIPI first, by a real INIT, and plant there.
+            msi.init(vcpu)
+            vcpu.get_mp_state()
+        self.plant.write(vcpu)
+        return self.target.reader.read()
+
+    def _trigger(self, before: Snapshot | None) -> Snapshot:
+        if before is None:
+            return self.target.baseline
+        if self.case.event == "init":
+            INIT[self.case.trigger](self.target.vcpu)
+        else:
+            assert self.case.vector is not None
+            msi.sipi(self.target.vcpu, self.case.vector)
+        after = self.target.reader.read()
+        if all(before.sections.get(section) == after.sections.get(section) for section in _TRACES):
+            raise TriggerError("the event left no trace: registers and activity state are as planted")
+        return after
+
+    def _ask_guest(self, before: Snapshot | None) -> dict[str, Result]:
+        report = guest.report(self.machine, self.target.vcpu, self.case.vector, self.timeout_s)
+        return {item: self._guest_result(item, before, report) for item in guest.ITEMS}
+
+    def _guest_result(self, item: str, before: Snapshot | None, report: guest.Report) -> Result:
+        seen = self.verdicts.values(item, before, report.values.get(item))
+        planted, baseline = (None if v is None else v & guest.WIDTH_MASK for v in (seen.planted, seen.baseline))
+        failed = report.problem if seen.observed is None else ""
+        return judge(item, self.verdicts.ctx, seen._replace(planted=planted, baseline=baseline, failed=failed))

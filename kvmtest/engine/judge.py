@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Compare what was observed with what the manuals say. Pure: works on saved values, without KVM."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from kvmtest.engine.host import kernel_version
+from kvmtest.engine.result import Host, Result
+from kvmtest.spec import deviations, rule_for
+from kvmtest.spec.rule import Rule
+from kvmtest.state.layout import text
+
+__all__ = ("Context", "Seen", "judge")
+
+
+class Context(NamedTuple):
+    """What a rule may depend on besides the item: the case, the vCPU, the host.
+
+    ``vendor`` is the guest's CPUID vendor or "" before KVM_SET_CPUID2. ``signature`` is CPUID.1:EAX of the vCPU,
+    ``apic_id`` its id, ``apic_mode`` its local APIC's mode when the event came, ``vector`` the SIPI's.
+    """
+
+    prefix: str
+    case: str
+    host: Host
+    vendor: str
+    is_bsp: bool
+    apic_id: int
+    irqchip: bool = True
+    apic_mode: str = "xapic"
+    signature: int | None = None
+    vector: int | None = None
+    gp_counters: int | None = None
+
+
+class Seen(NamedTuple):
+    """One item's values: what was planted (read back), at creation, and after the event; None where there is none.
+
+    ``refused`` says why the plant is not what was asked for; ``unreadable`` why this host has no observed value to show,
+    ``failed`` what went wrong where it should have had one.
+    """
+
+    planted: int | None
+    baseline: int | None
+    observed: int | None
+    refused: str = ""
+    unreadable: str = ""
+    failed: str = ""
+
+
+#: Cycles between two values of the TSC that counting alone does not explain: minutes, where a case takes milliseconds.
+_TSC_LEAP = 1 << 40
+
+
+class _Verdict(NamedTuple):
+    expected: str | None
+    verdict: str
+    reason: str = ""
+
+
+def _formula(name: str, ctx: Context) -> int | str:
+    """The value of a formula for this case, or the reason why it has none."""
+    event = ctx.prefix.split(".", 1)[0]
+    if name == "CPUID.1:EAX":
+        return ctx.signature if ctx.signature is not None else "the vCPU has no CPUID.1 before KVM_SET_CPUID2"
+    if name == "mp_state":
+        if not ctx.irqchip:
+            return "without an in-kernel local APIC the activity state is the VMM's (KVM API, KVM_GET_MP_STATE)"
+        if event == "sipi" or ctx.is_bsp:
+            return 0
+        return 1 if event == "reset" else 2
+    if name == "APIC_BASE":
+        return 0xFEE00900 if ctx.is_bsp else 0xFEE00800
+    if name == "APIC_ID":
+        return ctx.apic_id << 24
+    if name == "LDR":
+        return (ctx.apic_id >> 4 << 16 | 1 << (ctx.apic_id & 0xF)) if ctx.apic_mode == "x2apic" else 0
+    if name == "SIPI.CS" and ctx.vector is not None:
+        return ctx.vector << 8
+    if name == "SIPI.BASE" and ctx.vector is not None:
+        return ctx.vector << 12
+    if name == "GP_COUNTERS":
+        return (1 << ctx.gp_counters) - 1 if ctx.gp_counters else "CPUID.0AH gives this vCPU no general-purpose counters"
+    return f"formula {name} has no value in this case"
+
+
+def _counts(name: str, seen: Seen, observed: int) -> _Verdict | None:
+    """Rules of what counts on by itself: at least the planted value, or small after RESET."""
+    if name == "TSC>=":
+        if seen.planted is None or seen.planted - (seen.baseline or 0) < _TSC_LEAP:
+            return _Verdict(None, "skip", "the counter only counted on when another value was written: KVM did not take it")
+        # A day at 10 GHz is more than any run takes, and far below the distance between the plants.
+        good = seen.planted <= observed < seen.planted + (1 << 50)
+        return _Verdict(f"{seen.planted:#x}", "pass" if good else "fail", "" if good else "must have counted on from here")
+    if name == "TSC-small":
+        good = observed < 1 << 32
+        return _Verdict("0x0", "pass" if good else "fail", "" if good else "must count from 0 at RESET")
+    return None
+
+
+def _bits(rule: Rule, seen: Seen, observed: int) -> _Verdict:
+    """``value``, ``masked`` and ``unchanged``: one expected value under a mask."""
+    everything = (1 << max(observed.bit_length(), (seen.planted or 0).bit_length(), 64)) - 1
+    keep = everything if rule.kind == "unchanged" else rule.unchanged
+    judged = everything & ~rule.ignore
+    if keep and seen.planted is None:
+        return _Verdict(None, "skip", seen.refused or "nothing was planted")
+    value = rule.value if isinstance(rule.value, int) else 0
+    planted = seen.planted or 0
+    expected = value & ~keep | planted & keep
+    shown = f"{expected:#x}"
+    if (observed ^ expected) & judged:
+        return _Verdict(shown, "fail")
+    if seen.planted is None:
+        return _Verdict(shown, "pass")
+    if (planted ^ expected) & judged:
+        return _Verdict(shown, "pass")
+    if keep & judged and seen.baseline is not None and (planted ^ seen.baseline) & keep & judged:
+        return _Verdict(shown, "pass")
+    same = "equals its value at creation" if keep == everything else "equals the expected one"
+    return _Verdict(shown, "skip", seen.refused or f"the planted value {same}: nothing to tell")
+
+
+def _one_of(rule: Rule, seen: Seen, observed: int) -> _Verdict:
+    shown = "|".join(f"{v:#x}" for v in rule.values if isinstance(v, int))
+    if observed not in rule.values:
+        return _Verdict(shown, "fail")
+    if seen.planted is not None and seen.planted in rule.values:
+        return _Verdict(shown, "skip", seen.refused or "the planted value is among the expected ones: nothing to tell")
+    return _Verdict(shown, "pass")
+
+
+def _apply(rule: Rule, item: str, ctx: Context, seen: Seen) -> _Verdict:
+    if seen.failed:
+        return _Verdict(None, "error", seen.failed)
+    if seen.observed is None:
+        return _Verdict(None, "skip", seen.unreadable or "not readable here")
+    if rule.kind == "undefined":
+        return _Verdict(None, "info", rule.note or "undefined in the manuals")
+    observed = seen.observed
+    if rule.kind == "formula":
+        name = str(rule.value)
+        if counted := _counts(name, seen, observed):
+            return counted
+        value = _formula(name, ctx)
+        if isinstance(value, str):
+            return _Verdict(None, "skip", value)
+        found = _bits(rule._replace(kind="value", value=value), seen, observed)
+        return found._replace(expected=text(item, value))
+    if rule.kind == "one-of":
+        return _one_of(rule, seen, observed)
+    return _bits(rule, seen, observed)
+
+
+def _rule(item: str, event: str, ctx: Context) -> Rule:
+    if ctx.vendor:
+        return rule_for(item, event, ctx.vendor, ctx.host.backend)
+    intel, amd = (rule_for(item, event, vendor, ctx.host.backend) for vendor in ("intel", "amd"))
+    if intel._replace(cite=(), note="") == amd._replace(cite=(), note=""):
+        return intel
+    note = "the vCPU has no CPUID vendor yet, and the vendors' manuals differ"
+    return Rule("undefined", cite=tuple(dict.fromkeys(intel.cite + amd.cite)), note=note)
+
+
+def judge(item: str, ctx: Context, seen: Seen) -> Result:
+    """The result of one item in one case."""
+    event, trigger, view = ctx.prefix.split(".")
+    rule = _rule(item, event, ctx)
+    found = _apply(rule, item, ctx, seen)
+    verdict, reason, deviation = found.verdict, found.reason, None
+    if verdict in ("pass", "fail") and seen.observed is not None:
+        kernel = kernel_version(ctx.host.kernel)
+        listed, exact = deviations.find(item, event, seen.observed, ctx.host.backend, kernel, ctx.vendor, ctx.is_bsp)
+        if listed and (verdict == "pass" or exact):
+            verdict = "known" if verdict == "fail" else "fixed"
+            reason, deviation = listed.why, listed.commit
+    return Result(
+        f"{ctx.prefix}.{item}",
+        event,
+        trigger,
+        view,
+        item,
+        ctx.case,
+        text(item, seen.planted),
+        found.expected,
+        text(item, seen.observed),
+        verdict,
+        reason,
+        rule.cite,
+        deviation,
+    )

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The VMs that cases run on: built as a setup says, kept while that changes nothing."""
+
+from __future__ import annotations
+
+from kvmtest.engine.plan import Setup
+from kvmtest.engine.result import Host
+from kvmtest.kvm import CpuidEntry, Kvm, KvmError, Vcpu, Vm
+from kvmtest.state.layout import Layout
+from kvmtest.state.plant import Plant, Planter
+from kvmtest.state.snapshot import Reader, Snapshot, missing_sections
+from kvmtest.uapi.kvm import KVM_CAP_EXCEPTION_PAYLOAD, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_X86_TRIPLE_FAULT_EVENT
+from kvmtest.x86 import cpuid, msr
+
+__all__ = ("Machine", "Machines", "SetupError", "Target")
+
+#: Above the guest's memory and below its ROM: what kvm_intel needs without unrestricted guest support.
+_IDENTITY_MAP, _TSS = 0xFFFBC000, 0xFFFBD000
+_IDS = (0, 1)
+#: What makes KVM_GET_VCPU_EVENTS tell a pending exception from an injected one, and show a pending triple fault.
+_EVENT_CAPS = (KVM_CAP_EXCEPTION_PAYLOAD, KVM_CAP_X86_TRIPLE_FAULT_EVENT)
+#: IA32_MCG_CAP.Count: as many banks as show what there is to show.
+_BANKS, MCE_BANKS = 0xFF, 4
+
+
+class SetupError(RuntimeError):
+    """This host cannot build the VM that a case asks for."""
+
+
+class Target:
+    """One vCPU of a machine, with what is needed to plant and to read it.
+
+    ``baseline`` is its state right after creation and KVM_SET_CPUID2; plants are made once and kept.
+    """
+
+    def __init__(self, vcpu: Vcpu, layout: Layout, xcr0: int) -> None:
+        self.vcpu = vcpu
+        self.layout = layout
+        self.reader = Reader(vcpu, layout)
+        self.baseline: Snapshot = self.reader.read()
+        self._planter = Planter(vcpu, layout, self.baseline, xcr0)
+        self._plants: dict[tuple[str, str], Plant] = {}
+
+    def plant(self, name: str, apic_mode: str) -> Plant:
+        """The plant ``name`` with the local APIC in ``apic_mode``."""
+        key = (name, apic_mode)
+        if key not in self._plants:
+            self._plants[key] = self._planter.make(name, apic_mode)
+        return self._plants[key]
+
+
+class Machine:
+    """A VM with vCPUs 0 and 1 as ``setup`` says. Raises SetupError; close() frees everything."""
+
+    def __init__(self, machines: Machines, setup: Setup) -> None:
+        self.setup = setup
+        self.leaves: list[CpuidEntry] = []
+        self.vm: Vm = machines.kvm.create_vm()
+        try:
+            self._build(machines)
+        except KvmError as error:
+            self.vm.close()
+            raise SetupError(str(error)) from error
+        except BaseException:
+            self.vm.close()
+            raise
+
+    def _build(self, machines: Machines) -> None:
+        vm, setup = self.vm, self.setup
+        vm.set_identity_map_addr(_IDENTITY_MAP)
+        vm.set_tss_addr(_TSS)
+        for cap in _EVENT_CAPS:
+            if vm.check_extension(cap):
+                vm.enable_cap(cap, 1)
+        if setup.irqchip == "full":
+            vm.create_irqchip()
+        elif setup.irqchip == "split":
+            if not vm.check_extension(KVM_CAP_SPLIT_IRQCHIP):
+                raise SetupError("KVM_CAP_SPLIT_IRQCHIP is not there")
+            vm.split_irqchip()
+        if setup.boot_id:
+            vm.set_boot_cpu_id(setup.boot_id)
+        vcpus = [vm.create_vcpu(i) for i in _IDS]
+        for vcpu in vcpus:
+            if setup.vendor:
+                self.leaves = cpuid.for_guest(machines.supported, setup.vendor, vcpu.id)
+                vcpu.set_cpuid2(self.leaves)
+            if setup.mce:
+                vcpu.x86_setup_mce(machines.kvm.mce_cap_supported() & ~_BANKS | MCE_BANKS)
+        if setup.irqchip != "none":
+            # The vCPU created last is missing from KVM's map of APIC ids until something recalculates it.
+            vcpus[-1].set_lapic(vcpus[-1].get_lapic())
+        self.targets = [Target(vcpu, machines.layout(setup, vcpu), machines.xcr0) for vcpu in vcpus]
+
+    def target(self, name: str) -> Target:
+        """The ``bsp`` or the ``ap``."""
+        return self.targets[self.setup.boot_id if name == "bsp" else 1 - self.setup.boot_id]
+
+    def close(self) -> None:
+        """Free the VM; may be called again."""
+        self.vm.close()
+
+
+class Machines:
+    """Makes machines and keeps those that may be used again, one a setup.
+
+    RESET can be seen only once in the life of a vCPU, and a guest that ran has changed its memory: such cases take a
+    ``fresh`` one. What INIT and SIPI by ioctl do does not depend on what was done to the vCPU before, since a plant
+    writes all of its state.
+    """
+
+    def __init__(self, kvm: Kvm, host: Host) -> None:
+        self.kvm = kvm
+        self.host = host
+        self.supported = kvm.supported_cpuid()
+        self.xcr0 = cpuid.xcr0_mask(self.supported)
+        self._layouts: dict[tuple[bool, str, bool], Layout] = {}
+        self._kept: dict[Setup, Machine] = {}
+
+    def fresh(self, setup: Setup) -> Machine:
+        """A machine that nothing has happened to; the caller closes it. Raises SetupError."""
+        return Machine(self, setup)
+
+    def kept(self, setup: Setup) -> Machine:
+        """The machine kept for ``setup``. Raises SetupError."""
+        if setup not in self._kept:
+            self._kept[setup] = Machine(self, setup)
+        return self._kept[setup]
+
+    def close(self) -> None:
+        """Free all kept machines."""
+        for machine in self._kept.values():
+            machine.close()
+        self._kept.clear()
+
+    def layout(self, setup: Setup, vcpu: Vcpu) -> Layout:
+        """The layout of vCPUs like this one: which MSRs can be read is found by reading each."""
+        key = (setup.irqchip != "none", setup.vendor, setup.mce)
+        if key not in self._layouts:
+            listed = set(self.kvm.msr_index_list())
+            # With ignore_msrs every MSR seems to be there.
+            blind = self.host.parameters.get("kvm.ignore_msrs", "N") in ("Y", "1")
+            wanted = listed if blind else listed | {known.index for known in msr.MSRS}
+            readable = vcpu.get_msrs(sorted(wanted))
+            components = cpuid.xsave_components(self.supported)
+            self._layouts[key] = Layout(tuple(readable), components, missing_sections(vcpu))
+        return self._layouts[key]

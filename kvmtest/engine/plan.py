@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The cases of a run: which plant, trigger and view, on which kind of VM."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from kvmtest.guests import PORTS
+from kvmtest.spec import ENTRIES, SYNTHETIC
+from kvmtest.state.values import PLANTS
+
+__all__ = ("Case", "Setup", "SelectorError", "ids", "items", "plan", "select", "wanted")
+
+#: SIPI vectors: both ends of the first megabyte's usable range and one in the middle.
+SIPI_VECTORS = (0x00, 0x01, 0x9F, 0xFF)
+VENDORS = ("intel", "amd")
+
+
+_HOST_VIEW = tuple(item for item in ENTRIES if item not in SYNTHETIC)
+
+
+class SelectorError(ValueError):
+    """A selector that matches no result id."""
+
+
+class Setup(NamedTuple):
+    """The VM that a case needs.
+
+    ``irqchip`` is ``none``, ``split`` or ``full``. ``vendor`` is the CPUID vendor given by KVM_SET_CPUID2, "" before any.
+    ``boot_id`` is the vCPU id given to KVM_SET_BOOT_CPU_ID. Ids 0 and 1 are created. ``mce`` is whether
+    KVM_X86_SETUP_MCE gives them MCE_BANKS banks and what else KVM supports: it changes what RESET has left.
+    """
+
+    irqchip: str = "full"
+    vendor: str = ""
+    boot_id: int = 0
+    mce: bool = False
+
+
+class Case(NamedTuple):
+    """One plant x trigger x view. ``target`` is ``bsp`` or ``ap``; ``plant`` and ``apic_mode`` are "" for RESET."""
+
+    event: str
+    trigger: str
+    view: str
+    setup: Setup
+    target: str
+    apic_mode: str = ""
+    plant: str = ""
+    vector: int | None = None
+
+    @property
+    def prefix(self) -> str:
+        """What all result ids of the case begin with."""
+        return f"{self.event}.{self.trigger}.{self.view}"
+
+    @property
+    def name(self) -> str:
+        """The prefix and what tells the case from others of that prefix."""
+        setup = self.setup
+        parts = [self.target]
+        if self.event == "reset" or setup.irqchip != "full":
+            parts.append(f"{setup.irqchip}-irqchip" if setup.irqchip != "none" else "no-irqchip")
+        parts.append(setup.vendor or "no-cpuid")
+        if setup.boot_id:
+            parts.append(f"boot-id-{setup.boot_id}")
+        if self.apic_mode:
+            parts.append(self.apic_mode)
+        if self.plant:
+            parts.append(f"plant-{self.plant}")
+        if self.vector is not None:
+            parts.append(f"vector-{self.vector:02x}")
+        return f"{self.prefix}/{','.join(parts)}"
+
+
+def _resets() -> list[Case]:
+    setups = [Setup(irqchip, vendor, 0) for irqchip in ("none", "split", "full") for vendor in ("", *VENDORS)]
+    setups += [Setup("full", vendor, 1) for vendor in ("", *VENDORS)]
+    return [Case("reset", "create", "host", setup, target) for setup in setups for target in ("bsp", "ap")]
+
+
+def _inits() -> list[Case]:
+    cases = []
+    for vendor in VENDORS:
+        setup = Setup("full", vendor, mce=True)
+        for target in ("bsp", "ap"):
+            modes = [(trigger, mode) for trigger in ("latched", "msi") for mode in ("xapic", "x2apic")]
+            # A local APIC that is off, or moved away from FEE00000, hears no message: only the ioctl reaches it.
+            modes += [("latched", "relocated"), ("latched", "disabled")]
+            for trigger, mode in modes:
+                cases += [Case("init", trigger, "host", setup, target, mode, plant) for plant in PLANTS]
+    return cases
+
+
+def _sipis() -> list[Case]:
+    return [
+        Case("sipi", "msi", "host", Setup("full", vendor, mce=True), "ap", "xapic", "sipi", vector)
+        for vendor in VENDORS
+        for vector in SIPI_VECTORS
+    ]
+
+
+def _guests() -> list[Case]:
+    cases = []
+    for vendor in VENDORS:
+        setup = Setup("full", vendor)
+        cases.append(Case("reset", "create", "guest", setup, "bsp"))
+        cases.append(Case("init", "msi", "guest", setup, "bsp", "xapic", "a"))
+        # Vectors FF and 9F lie in what a PC keeps for its ROMs; code there needs memory of its own.
+        cases += [Case("sipi", "msi", "guest", setup, "ap", "xapic", "sipi", vector) for vector in (0x01, 0x9F)]
+    return cases
+
+
+def plan() -> list[Case]:
+    """All cases, in the order of running."""
+    return _resets() + _inits() + _sipis() + _guests()
+
+
+def items(case: Case) -> tuple[str, ...]:
+    """The items that a case judges, as the project's tables name them; the host may show more MSRs."""
+    return tuple(PORTS.values()) if case.view == "guest" else _HOST_VIEW
+
+
+def ids(cases: list[Case]) -> list[str]:
+    """The result ids of ``cases``, each once, in order."""
+    return list(dict.fromkeys(f"{case.prefix}.{item}" for case in cases for item in items(case)))
+
+
+def wanted(selectors: tuple[str, ...], result_id: str) -> bool:
+    """Whether a selector (a glob over result ids; a case's name or id prefix matches all below it) takes ``result_id``."""
+    return not selectors or any(fnmatchcase(result_id, s) or fnmatchcase(result_id, s + ".*") for s in selectors)
+
+
+def select(cases: list[Case], selectors: tuple[str, ...]) -> list[Case]:
+    """The cases with a result that a selector takes. Raises SelectorError naming each selector that matches nothing."""
+    matched: dict[str, list[Case]] = {}
+    for selector in selectors:
+        prefixes = {
+            case.prefix for case in cases if any(wanted((selector,), f"{case.prefix}.{item}") for item in items(case))
+        }
+        # An MSR that has no name yet is known only to the host's KVM_GET_MSR_INDEX_LIST.
+        prefixes |= {case.prefix for case in cases if selector.startswith(f"{case.prefix}.msr.0x")}
+        matched[selector] = [case for case in cases if case.prefix in prefixes]
+    if nothing := [s for s, found in matched.items() if not found]:
+        raise SelectorError(", ".join(repr(s) for s in nothing))
+    taken = {case for found in matched.values() for case in found}
+    return [case for case in cases if case in taken] if selectors else cases

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One result, and the document of a run: the contract ``kvmtest.results/1``."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ("SCHEMA", "VERDICTS", "UNEXPECTED", "CaseTime", "Host", "Result")
+
+SCHEMA = "kvmtest.results/1"
+VERDICTS = ("pass", "fail", "known", "fixed", "skip", "error", "info")
+#: Verdicts that make a run exit with 1 (``known`` joins them under ``--strict``).
+UNEXPECTED = frozenset(("fail", "error"))
+
+
+class Result(NamedTuple):
+    """What one case says of one item. Values are lower-case 0x hex strings, names, or None."""
+
+    id: str
+    event: str
+    trigger: str
+    view: str
+    item: str
+    case: str
+    planted: str | None
+    expected: str | None
+    observed: str | None
+    verdict: str
+    reason: str
+    cite: tuple[str, ...]
+    deviation: str | None
+
+
+class CaseTime(NamedTuple):
+    """How long a case took, in seconds."""
+
+    case: str
+    duration_s: float
+
+
+class Host(NamedTuple):
+    """The KVM under test. ``parameters`` are the vendor module's, as sysfs prints them."""
+
+    kernel: str
+    backend: str
+    cpu_vendor: str
+    cpu_model: str
+    parameters: dict[str, str]

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Run cases on a real KVM, one after the other, and yield what they say."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator
+
+from kvmtest import spec
+from kvmtest.engine.cycle import Cycle
+from kvmtest.engine.machine import Machine, Machines, SetupError
+from kvmtest.engine.plan import Case, items, wanted
+from kvmtest.engine.result import CaseTime, Host, Result
+from kvmtest.guests import GuestMissing
+from kvmtest.kvm import Kvm, KvmError
+from kvmtest.triggers.error import TriggerError
+
+__all__ = ("run", "run_case")
+
+
+def _machine(case: Case, machines: Machines) -> tuple[Machine, bool]:
+    """The machine for a case, and whether it is to be closed after it."""
+    if case.event == "reset" or case.view == "guest":
+        return machines.fresh(case.setup), True
+    return machines.kept(case.setup), False
+
+
+def _all(case: Case, host: Host, verdict: str, reason: str) -> Iterator[Result]:
+    """The same verdict for every item of a case that could not be run to its end."""
+    for item in items(case):
+        cite = spec.rule_for(item, case.event, case.setup.vendor or "intel", host.backend).cite
+        where = (f"{case.prefix}.{item}", case.event, case.trigger, case.view, item, case.name)
+        yield Result(*where, None, None, None, verdict, reason, cite, None)
+
+
+def run_case(case: Case, machines: Machines, timeout_s: float = 1.0) -> Iterator[Result]:
+    """Run one case and judge every item of it. What cannot be tried becomes ``skip``, what went wrong ``error``."""
+    try:
+        machine, ours = _machine(case, machines)
+    except SetupError as error:
+        yield from _all(case, machines.host, "skip", str(error))
+        return
+    try:
+        yield from Cycle(case, machine, machines.host, timeout_s).run().values()
+    except GuestMissing as error:
+        yield from _all(case, machines.host, "skip", str(error))
+    except (KvmError, TriggerError) as error:
+        yield from _all(case, machines.host, "error", str(error))
+    finally:
+        if ours:
+            machine.close()
+
+
+def run(
+    kvm: Kvm,
+    host: Host,
+    cases: list[Case],
+    selectors: tuple[str, ...] = (),
+    timeout_s: float = 1.0,
+    started: Callable[[Case], None] | None = None,
+) -> Generator[Result | CaseTime, None, None]:
+    """Run ``cases``; yields the results that ``selectors`` take as they come, and a CaseTime behind each case's.
+
+    ``timeout_s`` bounds each KVM_RUN, in seconds. ``started`` is told of each case before it runs. What this host cannot
+    show at all is skipped once for each id and reason, not in every case.
+    """
+    machines = Machines(kvm, host)
+    absent: set[tuple[str, str]] = set()
+    try:
+        for case in cases:
+            if started:
+                started(case)
+            begin = time.monotonic()
+            for result in run_case(case, machines, timeout_s):
+                if result.verdict == "skip" and result.observed is None:
+                    if (result.id, result.reason) in absent:
+                        continue
+                    absent.add((result.id, result.reason))
+                if wanted(selectors, result.id):
+                    yield result
+            yield CaseTime(case.name, time.monotonic() - begin)
+    finally:
+        machines.close()

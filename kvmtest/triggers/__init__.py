@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Ways to make RESET, INIT and SIPI happen, one a file.
+
+A trigger is a function of the target vCPU (and, for a SIPI, of the vector) that makes the event pending; KVM takes it in the
+next KVM_GET_MP_STATE or KVM_RUN. It raises TriggerError where KVM lets it know that nobody received the event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kvmtest.kvm import Vcpu
+from kvmtest.triggers import latched, msi
+
+__all__ = ("INIT",)
+
+#: Triggers of INIT by name. RESET has one for now: the creation of a vCPU.
+INIT: dict[str, Callable[[Vcpu], None]] = {"latched": latched.init, "msi": msi.init}

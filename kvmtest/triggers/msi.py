@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""INIT and SIPI as message signalled interrupts: KVM_SIGNAL_MSI (KVM API; SDM vol. 3, Message Data Register Format)."""
+
+from __future__ import annotations
+
+from kvmtest.kvm import Vcpu
+from kvmtest.triggers.error import TriggerError
+
+__all__ = ("init", "sipi")
+
+_ADDRESS = 0xFEE00000
+_INIT, _STARTUP = 0x500, 0x600
+
+
+def _send(vcpu: Vcpu, data: int) -> None:
+    if vcpu.vm.signal_msi(_ADDRESS | vcpu.id << 12, data) <= 0:
+        raise TriggerError(f"KVM_SIGNAL_MSI with data {data:#x} reached no vCPU with APIC id {vcpu.id}")
+
+
+def init(vcpu: Vcpu) -> None:
+    """Send INIT to ``vcpu`` in physical destination mode. Raises TriggerError when nobody took it, KvmError."""
+    _send(vcpu, _INIT)
+
+
+def sipi(vcpu: Vcpu, vector: int) -> None:
+    """Send a SIPI with ``vector`` (0-FFH) to ``vcpu``. Raises TriggerError when nobody took it, KvmError."""
+    _send(vcpu, _STARTUP | vector)

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Fixtures that every test can use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from kvmtest.engine.doctor import Unusable, open_kvm
+from kvmtest.kvm import Kvm, Vm
+from kvmtest.uapi.kvm import KVM_CAP_IRQCHIP
+
+
+@pytest.fixture
+def kvm() -> Iterator[Kvm]:
+    """An open /dev/kvm; skips the test, with the reason, where none is usable."""
+    try:
+        device = open_kvm("/dev/kvm")
+    except Unusable as error:
+        pytest.skip(str(error))
+    with device:
+        yield device
+
+
+@pytest.fixture
+def vm(kvm: Kvm) -> Iterator[Vm]:
+    """A VM without anything in it."""
+    with kvm.create_vm() as machine:
+        yield machine
+
+
+@pytest.fixture
+def vm_irqchip(kvm: Kvm, vm: Vm) -> Vm:
+    """A VM with the in-kernel irqchip; skips the test where KVM has none."""
+    if not kvm.check_extension(KVM_CAP_IRQCHIP):
+        pytest.skip("KVM_CAP_IRQCHIP is missing")
+    vm.create_irqchip()
+    return vm

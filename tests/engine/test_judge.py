@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The judge: every verdict can be reached, and none without its reason."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvmtest import spec
+from kvmtest.engine import judge as judging
+from kvmtest.engine.judge import Context, Seen, judge
+from kvmtest.engine.result import Host
+from kvmtest.spec import deviations
+
+HOST = Host("6.1.0-1-amd64", "vmx", "GenuineIntel", "test", {})
+INIT_AP = Context("init.msi.host", "init.msi.host/test", HOST, "intel", False, 1, signature=0x506E3)
+RESET_BSP = Context("reset.create.host", "reset.create.host/test", HOST, "intel", True, 0, signature=0x506E3)
+
+U64 = st.integers(0, (1 << 64) - 1)
+
+
+def test_value_rule_passes_only_over_a_plant_that_differs() -> None:
+    assert judge("rbx", INIT_AP, Seen(0x55, 0, 0)).verdict == "pass"
+    assert judge("rbx", INIT_AP, Seen(0x55, 0, 0x55)).verdict == "fail"
+    same = judge("rbx", INIT_AP, Seen(0, 0, 0))
+    assert same.verdict == "skip" and same.reason
+
+
+def test_refused_plant_is_a_skip_with_the_reason() -> None:
+    result = judge("msr.pat", INIT_AP, Seen(7, 7, 7, refused="KVM_SET_MSRS refused it"))
+    assert (result.verdict, result.reason) == ("skip", "KVM_SET_MSRS refused it")
+
+
+def test_unchanged_needs_a_plant_that_was_not_there_at_creation() -> None:
+    assert judge("xcr0", INIT_AP, Seen(7, 1, 7)).verdict == "pass"
+    assert judge("xcr0", INIT_AP, Seen(7, 1, 1)).verdict == "fail"
+    assert judge("xcr0", INIT_AP, Seen(1, 1, 1)).verdict == "skip"
+
+
+@pytest.mark.parametrize(("planted", "expected"), [(0x80050033, 0x10), (0x6000001C, 0x60000010), (0xC0000011, 0x40000010)])
+def test_cr0_keeps_cd_and_nw_on_init(planted: int, expected: int) -> None:
+    good = judge("cr0", INIT_AP, Seen(planted, 0x60000011, expected))
+    assert (good.verdict, good.expected) == ("pass", f"{expected:#x}")
+    assert judge("cr0", INIT_AP, Seen(planted, 0x60000011, expected ^ 1 << 30)).verdict == "fail"
+
+
+def test_edx_is_the_signature_of_this_vcpu() -> None:
+    assert judge("rdx", INIT_AP, Seen(5, 0x600, 0x506E3)).verdict == "pass"
+    assert judge("rdx", INIT_AP, Seen(5, 0x600, 0x600)).verdict == "fail"
+
+
+def test_mp_state_depends_on_event_and_target() -> None:
+    assert judge("mp_state", INIT_AP, Seen(3, 1, 2)).verdict == "pass"
+    assert judge("mp_state", INIT_AP, Seen(3, 1, 0)).verdict == "fail"
+    assert judge("mp_state", INIT_AP._replace(is_bsp=True), Seen(3, 0, 0)).observed == "RUNNABLE"
+    assert judge("mp_state", RESET_BSP._replace(is_bsp=False), Seen(None, None, 1)).verdict == "pass"
+    assert judge("mp_state", RESET_BSP._replace(irqchip=False), Seen(None, None, 0)).verdict == "skip"
+
+
+def test_a_listed_deviation_explains_one_exact_value() -> None:
+    known = judge("rdx", RESET_BSP, Seen(None, None, 0x600))
+    assert known.verdict == "known" and known.deviation and known.reason
+    assert judge("rdx", RESET_BSP, Seen(None, None, 0)).verdict == "fail"
+    assert judge("rdx", RESET_BSP, Seen(None, None, 0x506E3)).verdict == "fixed"
+
+
+def test_a_deviation_of_one_target_excuses_no_other() -> None:
+    bsp = INIT_AP._replace(is_bsp=True)
+    assert judge("lapic.lvt_lint0", bsp, Seen(0x1A055, 0x700, 0x700)).verdict == "known"
+    assert judge("lapic.lvt_lint0", INIT_AP, Seen(0x1A055, 0x10000, 0x700)).verdict == "fail"
+
+
+def test_a_wrong_rule_makes_the_run_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tool's own expectation broken on purpose: nothing hides it."""
+    rule = spec.rule_for("rbx", "init", "intel", "vmx")
+    monkeypatch.setattr(judging, "rule_for", lambda *args: rule._replace(value=1))
+    assert judge("rbx", INIT_AP, Seen(0x55, 0, 0)).verdict == "fail"
+
+
+def test_error_and_unreadable_are_told_apart() -> None:
+    assert judge("rbx", INIT_AP, Seen(1, 0, None, unreadable="no such register")).verdict == "skip"
+    assert judge("rbx", INIT_AP, Seen(1, 0, None, failed="the guest stopped")).verdict == "error"
+
+
+def test_before_any_cpuid_the_vendors_must_agree() -> None:
+    nobody = RESET_BSP._replace(vendor="", signature=None)
+    assert judge("rbx", nobody, Seen(None, None, 1)).verdict == "fail"
+    assert judge("rdx", nobody, Seen(None, None, 0x600)).verdict == "skip"
+    assert judge("msr.star", nobody, Seen(None, None, 0)).verdict == "info"
+
+
+def test_tsc_counts_on_from_the_planted_value() -> None:
+    planted = 1 << 46
+    assert judge("msr.tsc", INIT_AP, Seen(planted, 100, planted + 5000)).verdict == "pass"
+    assert judge("msr.tsc", INIT_AP, Seen(planted, 100, 5000)).verdict == "fail"
+    assert judge("msr.tsc", INIT_AP, Seen(200, 100, 5000)).verdict == "skip"
+
+
+@given(planted=U64, baseline=U64, observed=U64, item=st.sampled_from(sorted(spec.ENTRIES)))
+def test_judge_never_raises_and_always_says_why(planted: int, baseline: int, observed: int, item: str) -> None:
+    for ctx in (INIT_AP, RESET_BSP, INIT_AP._replace(vendor="amd")):
+        seen = Seen(None, None, observed) if ctx is RESET_BSP else Seen(planted, baseline, observed)
+        result = judge(item, ctx, seen)
+        assert result.reason or result.verdict in ("pass", "fail")
+        assert result.cite
+
+
+@given(planted=U64, observed=U64)
+def test_unchanged_never_passes_a_changed_value(planted: int, observed: int) -> None:
+    verdict = judge("msr.star", INIT_AP, Seen(planted, 0, observed)).verdict
+    assert verdict == ("fail" if planted != observed else "skip" if planted == 0 else "pass")
+
+
+def test_every_deviation_names_an_item_and_a_source() -> None:
+    for deviation in deviations.DEVIATIONS:
+        assert deviation.item in spec.ENTRIES
+        assert deviation.commit and deviation.why

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The plan: stable names, selection, and plants that show every bit both ways."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+
+import pytest
+
+from kvmtest.engine import plan
+from kvmtest.state.values import PLANTS, values
+
+ID = re.compile(r"^[a-z0-9-]+\.[a-z0-9-]+\.[a-z]+\.[a-z0-9_.-]+$")
+
+
+def test_case_names_are_unique_and_ids_have_the_contract_form() -> None:
+    cases = plan.plan()
+    names = [case.name for case in cases]
+    assert len(set(names)) == len(names)
+    assert all(ID.match(name) for name in plan.ids(cases))
+
+
+def test_the_plan_covers_every_way_in() -> None:
+    cases = plan.plan()
+    resets = {(c.setup.irqchip, c.setup.vendor, c.target) for c in cases if c.event == "reset" and c.view == "host"}
+    assert len(resets) == 3 * 3 * 2
+    assert {c.setup.boot_id for c in cases} == {0, 1}
+    inits = {(c.trigger, c.target, c.apic_mode, c.setup.vendor, c.plant) for c in cases if c.event == "init"}
+    for trigger in ("latched", "msi"):
+        for mode in ("xapic", "x2apic"):
+            assert sum(i[0] == trigger and i[2] == mode for i in inits) >= 2 * 2 * 3
+    assert {c.vector for c in cases if c.event == "sipi"} >= {0x00, 0x01, 0x9F, 0xFF}
+
+
+def test_selectors_are_globs_or_prefixes() -> None:
+    cases = plan.plan()
+    assert {c.event for c in plan.select(cases, ("init.msi.host.cr3",))} == {"init"}
+    assert {c.event for c in plan.select(cases, ("reset", "sipi.msi.guest"))} == {"reset", "sipi"}
+    assert plan.wanted(("init.*.cr?",), "init.msi.host.cr3")
+    assert not plan.wanted(("init.*.cr?",), "init.msi.host.efer")
+    assert plan.select(cases, ()) == cases
+
+
+def test_a_selector_that_matches_nothing_is_named() -> None:
+    with pytest.raises(plan.SelectorError, match="'init.msi.host.cr9'"):
+        plan.select(plan.plan(), ("init.msi.host.cr3", "init.msi.host.cr9"))
+
+
+def test_plants_show_every_bit_of_a_plain_register_as_0_and_as_1() -> None:
+    a, b = values("a"), values("b")
+    for item, size in [("rax", 64), ("r15", 64), ("dr0", 64), ("xmm3", 128), ("st7", 80), ("k1", 64), ("zmm31", 512)]:
+        assert a[item] ^ b[item] == (1 << size) - 1, item
+
+
+def test_plants_have_the_three_legal_cd_nw_pairs() -> None:
+    assert {(values(p)["cr0"] >> 29 & 3) for p in PLANTS} == {0b00, 0b10, 0b11}
+
+
+def test_ids_are_those_of_the_schema() -> None:
+    path = os.environ.get("KVMTEST_SHARED", "../shared") + "/contracts/results.schema.json"
+    if not os.path.exists(path):
+        pytest.skip(f"the schema is not there: {path}; set KVMTEST_SHARED")
+    with open(path, encoding="utf-8") as file:
+        pattern = json.load(file)["$defs"]["result"]["properties"]["id"]["pattern"]
+    assert pattern == ID.pattern

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The engine on a real /dev/kvm: no check can pass without its event, and reuse of a VM changes nothing."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from kvmtest import triggers
+from kvmtest.engine import host, plan
+from kvmtest.engine.cycle import Cycle
+from kvmtest.engine.machine import Machine, Machines, SetupError
+from kvmtest.engine.result import CaseTime, Result
+from kvmtest.engine.run import run, run_case
+from kvmtest.guests import GuestMissing, load
+from kvmtest.kvm import Kvm, KvmError
+from kvmtest.state.snapshot import Reader, Snapshot
+
+CASES = {case.name: case for case in plan.plan()}
+MSI = CASES["init.msi.host/ap,intel,xapic,plant-a"]
+SIPI = CASES["sipi.msi.host/ap,intel,xapic,plant-sipi,vector-9f"]
+
+
+@pytest.fixture
+def machines(kvm: Kvm) -> Iterator[Machines]:
+    made = Machines(kvm, host.detect())
+    yield made
+    made.close()
+
+
+def _verdicts(results: list[Result]) -> Counter[str]:
+    return Counter(result.verdict for result in results)
+
+
+def test_each_kind_of_case_proves_something(machines: Machines) -> None:
+    for prefix in dict.fromkeys(case.prefix for case in CASES.values()):
+        case = next(c for c in CASES.values() if c.prefix == prefix)
+        verdicts = _verdicts(list(run_case(case, machines)))
+        assert verdicts["pass"] > 20, (case.name, verdicts)
+
+
+@pytest.mark.parametrize("trigger", ["msi", "latched"])
+def test_a_trigger_that_sends_nothing_is_an_error(
+    trigger: str, machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(triggers.INIT, trigger, lambda vcpu: None)
+    case = next(c for c in CASES.values() if c.prefix == f"init.{trigger}.host")
+    results = list(run_case(case, machines))
+    assert _verdicts(results).keys() == {"error"}
+    assert "left no trace" in results[0].reason
+
+
+def test_a_trigger_that_kvm_refuses_is_an_error_with_errno(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(vcpu: object) -> None:
+        raise KvmError(22, 0, "made up")
+
+    monkeypatch.setitem(triggers.INIT, "msi", refuse)
+    results = list(run_case(MSI, machines))
+    assert _verdicts(results).keys() == {"error"} and "EINVAL" in results[0].reason
+
+
+def test_a_reader_that_sees_zeros_makes_the_run_fail(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    real: Callable[[Reader], Snapshot] = Reader.read
+    calls = []
+
+    def zeros(reader: Reader) -> Snapshot:
+        calls.append(reader)
+        snapshot = real(reader)
+        if len(calls) % 2:
+            return snapshot
+        return Snapshot({name: bytes(len(data)) for name, data in snapshot.sections.items()}, {})
+
+    machines.kept(MSI.setup)
+    monkeypatch.setattr(Reader, "read", zeros)
+    failed = {r.item for r in run_case(MSI, machines) if r.verdict == "fail"}
+    assert {"rdx", "rip", "cr0", "dr6", "cs.limit", "lapic.svr", "xmm0", "msr.star"} <= failed
+
+
+def test_a_plant_that_does_not_arrive_is_no_pass(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """XMM registers left as they were at creation: "unchanged" is then not proven."""
+    cycle = Cycle(MSI, machines.kept(MSI.setup), machines.host)
+    assert cycle.plant
+    target = cycle.target
+    xsave = next(buf for buf in cycle.plant.buffers if buf.section == "xsave")
+    xsave.data.raw = target.baseline.sections["xsave"]
+    results = cycle.run()
+    assert results["xmm0"].verdict == "skip" and results["xmm0"].reason.startswith("KVM kept")
+
+
+def test_a_case_run_again_says_the_same(machines: Machines) -> None:
+    cycle = Cycle(MSI, machines.kept(MSI.setup), machines.host)
+    first = dict(cycle.run())
+    for _ in range(3):
+        again = cycle.run()
+    assert _comparable(first.values()) == _comparable(again.values())
+
+
+def _comparable(results: object) -> dict[tuple[str, str], tuple[str, str | None]]:
+    """Verdicts and observed values, without those of counters."""
+    moving = ("msr.tsc", "lapic.timer_current", "msr.kvm_", "msr.hv_", "msr.0x")
+    return {
+        (r.case, r.item): (r.verdict, r.observed)
+        for r in results  # type: ignore[attr-defined]
+        if not r.item.startswith(moving)
+    }
+
+
+def test_reusing_a_vm_changes_nothing(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All INIT and SIPI cases in another order on kept VMs, against each on a VM of its own."""
+    cases = [c for c in CASES.values() if c.event != "reset" and c.view == "host"]
+    random.Random(1).shuffle(cases)
+    kept = [r for case in cases for r in run_case(case, machines)]
+    made: list[Machine] = []
+
+    def fresh(self: Machines, setup: plan.Setup) -> Machine:
+        for machine in made:
+            machine.close()
+        made[:] = [Machine(self, setup)]
+        return made[0]
+
+    monkeypatch.setattr(Machines, "kept", fresh)
+    alone = [r for case in cases for r in run_case(case, machines)]
+    made[0].close()
+    assert _comparable(kept) == _comparable(alone)
+
+
+def test_sipi_changes_cs_and_rip_only(machines: Machines) -> None:
+    results = {r.item: r for r in run_case(SIPI, machines)}
+    assert results["cs.selector"].observed == "0x9f00" and results["cs.base"].observed == "0x9f000"
+    assert results["rip"].observed == "0x0" and results["mp_state"].observed == "RUNNABLE"
+    assert results["rbx"].verdict == results["xmm7"].verdict == "pass"
+
+
+def test_a_host_that_cannot_build_the_vm_skips(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Machines, setup: plan.Setup) -> Machine:
+        raise SetupError("KVM_CAP_SPLIT_IRQCHIP is not there")
+
+    monkeypatch.setattr(Machines, "fresh", refuse)
+    case = next(c for c in CASES.values() if c.setup.irqchip == "split")
+    results = list(run_case(case, machines))
+    assert _verdicts(results).keys() == {"skip"} and results[0].reason
+
+
+def test_a_guest_that_is_not_built_skips_its_cases(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> bytes:
+        raise GuestMissing("run 'make guests'")
+
+    monkeypatch.setattr("kvmtest.guests.load", missing)
+    results = list(run_case(CASES["reset.create.guest/bsp,full-irqchip,intel"], machines))
+    assert _verdicts(results).keys() == {"skip"} and "make guests" in results[0].reason
+
+
+def test_a_guest_that_stops_early_is_an_error_for_the_rest(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest that spins after its first values: the time-out ends it, what it said is judged."""
+    image = bytearray(load("spine"))
+    image[0xFFF0 + 3 : 0xFFF0 + 5] = b"\xeb\xfe"  # behind the OUT at the reset vector
+    monkeypatch.setattr("kvmtest.guests.load", lambda name: bytes(image))
+    results = {r.item: r for r in run_case(CASES["reset.create.guest/bsp,full-irqchip,intel"], machines, 0.05)}
+    assert results["rax"].verdict == "pass"
+    assert results["cr0"].verdict == "error" and "no exit within" in results["cr0"].reason
+
+
+def test_run_leaves_no_file_descriptor_behind(kvm: Kvm) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    steps = list(run(kvm, host.detect(), list(CASES.values())))
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert sum(isinstance(step, CaseTime) for step in steps) == len(CASES)
+
+
+def test_a_run_that_is_dropped_in_the_middle_frees_its_vms(kvm: Kvm) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    steps = run(kvm, host.detect(), [MSI, SIPI])
+    next(steps)
+    steps.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_skips_of_what_is_not_there_are_said_once(kvm: Kvm) -> None:
+    results = [s for s in run(kvm, host.detect(), list(CASES.values())) if isinstance(s, Result)]
+    absent = Counter((r.id, r.reason) for r in results if r.verdict == "skip" and r.observed is None)
+    assert not absent or max(absent.values()) == 1

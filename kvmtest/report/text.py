@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Text for people: what KVM this is, what needs attention, totals. Colour and progress on a terminal, none elsewhere."""
+
+from __future__ import annotations
+
+import re
+import sys
+import textwrap
+from collections import Counter
+from typing import TextIO
+
+from kvmtest import __version__
+from kvmtest.engine.result import UNEXPECTED, VERDICTS, CaseTime, Host, Result
+from kvmtest.x86 import bits
+
+__all__ = ("Text", "short")
+
+_COLOURS = {"pass": "32", "fail": "1;31", "known": "33", "fixed": "36", "skip": "90", "error": "1;35", "info": "34"}
+_WIDTH = 100
+_HEX = re.compile("0x[0-9a-f]+")
+#: Longer hex strings are cut in the middle: registers up to 128 bits are shown whole.
+_LONGEST = 34
+#: How many cases a block names before it only counts them, and how many reasons the list of skips shows.
+_CASES, _REASONS = 3, 12
+#: How many sets of values a block shows.
+_VALUES = 3
+
+
+def short(value: str | None) -> str:
+    """A value that fits in a line: a long hex string keeps its ends and says its size in bytes."""
+    if value is None:
+        return "-"
+    if len(value) <= _LONGEST or not value.startswith("0x"):
+        return value
+    return f"{value[:14]}..{value[-10:]} ({(len(value) - 1) // 2} bytes)"
+
+
+class _Block:
+    """Results of one id that went wrong in the same way, over all cases."""
+
+    def __init__(self, first: Result) -> None:
+        self.first = first
+        self.cases: list[str] = []
+        self.values: list[tuple[str | None, str | None, str | None]] = []
+
+    def add(self, result: Result) -> None:
+        self.cases.append(result.case.partition("/")[2])
+        values = (result.planted, result.expected, result.observed)
+        if values not in self.values:
+            self.values.append(values)
+
+
+class Text:
+    """The writer of ``--format text``."""
+
+    def __init__(self, out: TextIO, progress: TextIO | None = None) -> None:
+        self.out = out
+        self._colour = out.isatty()
+        self._progress = progress if progress is not None else sys.stderr
+        self._bar = _bar(self._progress)
+        self._blocks: dict[tuple[str, str, str], _Block] = {}
+        self._table: dict[tuple[str, str, str], Counter[str]] = {}
+        self._skips: dict[str, tuple[str, set[str]]] = {}
+
+    def _paint(self, verdict: str, text: str) -> str:
+        return f"\x1b[{_COLOURS[verdict]}m{text}\x1b[0m" if self._colour else text
+
+    def _line(self, text: str = "") -> None:
+        self.out.write(text + "\n")
+
+    def begin(self, host: Host, started: str, cases: int) -> None:
+        """The header: tool, kernel, backend, CPU, the parameters that are not off or empty."""
+        self._line(f"kvmtest {__version__}   {started}")
+        self._line(f"kernel   {host.kernel}   backend {host.backend}")
+        self._line(f"CPU      {host.cpu_vendor}, {host.cpu_model}")
+        if host.parameters:
+            # kvm.ko's own parameters are many and say little here: --format json has them.
+            shown = " ".join(f"{k}={v}" for k, v in host.parameters.items() if v and not k.startswith("kvm."))
+            self._line(textwrap.fill(shown, _WIDTH, initial_indent="module   ", subsequent_indent=" " * 9))
+        self._line()
+        self.out.flush()
+        self._bar.begin(cases)
+
+    def running(self, case: str) -> None:
+        """Show the case on the progress line."""
+        self._bar.running(case)
+
+    def result(self, result: Result) -> None:
+        """Count it; keep it where it needs attention."""
+        key = (result.event, result.trigger, result.view)
+        self._table.setdefault(key, Counter())[result.verdict] += 1
+        if result.verdict == "skip":
+            self._skips.setdefault(_HEX.sub("N", result.reason), (result.reason, set()))[1].add(result.id)
+        if result.verdict in UNEXPECTED or result.verdict in ("known", "fixed"):
+            same = (result.id, result.verdict, result.reason)
+            self._blocks.setdefault(same, _Block(result)).add(result)
+
+    def case(self, case: CaseTime) -> None:
+        """Move the progress on."""
+        self._bar.done()
+
+    def end(self, duration_s: float, totals: Counter[str]) -> None:
+        """What needs attention, worst first, then the totals."""
+        self._bar.end()
+        for verdict in ("error", "fail", "fixed", "known"):
+            blocks = [b for b in self._blocks.values() if b.first.verdict == verdict]
+            for block in self._by_reason(blocks) if verdict == "error" else blocks:
+                self._show(block)
+        if self._skips:
+            self._show_skips()
+        self._show_totals(duration_s, totals)
+        self.out.flush()
+
+    def _by_reason(self, blocks: list[_Block]) -> list[_Block]:
+        """One block for each reason: a case that failed as a whole is one thing to look at."""
+        merged: dict[tuple[str, str], _Block] = {}
+        for block in blocks:
+            result = block.first
+            key = (result.id.removesuffix(f".{result.item}"), result.reason)
+            if key not in merged:
+                merged[key] = _Block(result)
+            merged[key].cases += [case for case in block.cases if case not in merged[key].cases]
+        return list(merged.values())
+
+    def _show(self, block: _Block) -> None:
+        first = block.first
+        tag = self._paint(first.verdict, f"{first.verdict.upper():5}")
+        self._line(f"{tag} {first.id}")
+        if first.verdict != "error":
+            for planted, expected, observed in block.values[:_VALUES]:
+                self._line(f"      planted   {self._named(first.item, planted)}")
+                self._line(f"      expected  {self._named(first.item, expected)}")
+                same = "  (as planted)" if observed == planted and planted is not None else ""
+                self._line(f"      observed  {self._named(first.item, observed)}{same}")
+                if difference := _difference(first.item, expected, observed):
+                    self._line(f"      differs   {difference}")
+            if len(block.values) > _VALUES:
+                self._line(f"      and {len(block.values) - _VALUES} more sets of values; --format json has them all")
+        if first.reason:
+            self._fill("because", first.reason + (f" [{first.deviation}]" if first.deviation else ""))
+        more = f" and {len(block.cases) - _CASES} more" if len(block.cases) > _CASES else ""
+        self._fill("cases", "  ".join(block.cases[:_CASES]) + more)
+        if first.verdict != "error":
+            self._fill("cite", "; ".join(first.cite))
+        self._line()
+
+    def _fill(self, name: str, text: str) -> None:
+        self._line(textwrap.fill(text, _WIDTH, initial_indent=f"      {name:9} ", subsequent_indent=" " * 16))
+
+    def _named(self, item: str, value: str | None) -> str:
+        number = _number(value)
+        names = bits.describe(item, number) if number is not None else ""
+        return f"{short(value)}  {names}" if names and names != value else short(value)
+
+    def _show_skips(self) -> None:
+        self._line("Not tried, by reason:")
+        ranked = sorted(self._skips.values(), key=lambda pair: (-len(pair[1]), pair[0]))
+        for reason, ids in ranked[:_REASONS]:
+            example = f"{len(ids)} ids, e.g. {min(ids)}" if len(ids) > 1 else min(ids)
+            self._fill_skip(f"{reason} ({example})")
+        if len(ranked) > _REASONS:
+            rest = len(ranked) - _REASONS
+            self._line(f"  and {rest} more reasons; --format json has them all")
+        self._line()
+
+    def _fill_skip(self, text: str) -> None:
+        self._line(textwrap.fill(text, _WIDTH, initial_indent="  ", subsequent_indent="      "))
+
+    def _show_totals(self, duration_s: float, totals: Counter[str]) -> None:
+        shown = [v for v in VERDICTS]
+        width = max([len("event.trigger.view"), *(len(".".join(key)) for key in self._table)])
+        self._line(" ".join([f"{'event.trigger.view':{width}}", *(f"{v:>6}" for v in shown)]))
+        for key, counts in self._table.items():
+            cells = [self._cell(v, counts[v]) for v in shown]
+            self._line(" ".join([f"{'.'.join(key):{width}}", *cells]))
+        self._line(" ".join([f"{'total':{width}}", *(self._cell(v, totals[v]) for v in shown)]))
+        self._line()
+        bad = sum(totals[v] for v in UNEXPECTED)
+        verdict = self._paint("fail", f"{bad} unexpected") if bad else self._paint("pass", "nothing unexpected")
+        self._line(f"{sum(totals.values())} results in {duration_s:.1f} s: {verdict}")
+
+    def _cell(self, verdict: str, count: int) -> str:
+        cell = f"{count or '.':>6}"
+        return self._paint(verdict, cell) if count else cell
+
+
+def _number(value: str | None) -> int | None:
+    return int(value, 16) if value is not None and value.startswith("0x") and "|" not in value else None
+
+
+def _difference(item: str, expected: str | None, observed: str | None) -> str:
+    """The names of the differing bits, where they are more than the plain numbers say."""
+    a, b = _number(expected), _number(observed)
+    if a is None or b is None:
+        return ""
+    named = bits.difference(item, a, b)
+    return "" if named == f"{a ^ b:#x}" else named
+
+
+class _NoBar:
+    """Progress where nobody watches."""
+
+    def begin(self, cases: int) -> None: ...
+
+    def running(self, case: str) -> None: ...
+
+    def done(self) -> None: ...
+
+    def end(self) -> None: ...
+
+
+class _LineBar(_NoBar):
+    """One line that is written over, for a terminal without rich."""
+
+    def __init__(self, out: TextIO) -> None:
+        self.out = out
+        self._cases = self._done = 0
+
+    def begin(self, cases: int) -> None:
+        self._cases = cases
+
+    def running(self, case: str) -> None:
+        self.out.write(f"\r\x1b[K[{self._done}/{self._cases}] {case}"[:_WIDTH])
+        self.out.flush()
+
+    def done(self) -> None:
+        self._done += 1
+
+    def end(self) -> None:
+        self.out.write("\r\x1b[K")
+        self.out.flush()
+
+
+class _RichBar(_NoBar):
+    """rich's progress bar."""
+
+    def __init__(self, out: TextIO) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+        self._progress = Progress(*columns, console=Console(file=out), transient=True)
+        self._task = self._progress.add_task("", total=None)
+
+    def begin(self, cases: int) -> None:
+        self._progress.update(self._task, total=cases)
+        self._progress.start()
+
+    def running(self, case: str) -> None:
+        self._progress.update(self._task, description=case)
+
+    def done(self) -> None:
+        self._progress.advance(self._task)
+
+    def end(self) -> None:
+        self._progress.stop()
+
+
+def _bar(out: TextIO) -> _NoBar:
+    if not out.isatty():
+        return _NoBar()
+    try:
+        return _RichBar(out)
+    except ImportError:
+        return _LineBar(out)

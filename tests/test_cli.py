@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The command line as a user meets it: exit status, one clear line, no traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from kvmtest.cli import _status, main
+from kvmtest.kvm import Kvm
+
+
+def _kvmtest(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "kvmtest", *args], capture_output=True, text=True, timeout=60)
+
+
+def _one_line(text: str) -> bool:
+    return text.count("\n") == 1 and text.startswith("kvmtest: ")
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["list"], ["explain"], ["spec"], ["doctor"]])
+def test_help_teaches(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        main([*command, "--help"])
+    assert done.value.code == 0
+    assert "usage: kvmtest" in capsys.readouterr().out
+
+
+def test_wrong_usage_is_2() -> None:
+    for args in (["bogus"], ["run", "--format", "xml"], ["run", "--timeout", "-1"], ["run", "--timeout", "nan"]):
+        with pytest.raises(SystemExit) as done:
+            main(args)
+        assert done.value.code == 2
+
+
+def test_selector_that_matches_nothing_is_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "init.msi.host.nonsense"]) == 2
+    assert _one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("device", ["/nonexistent", "/dev/null", "/tmp"])
+def test_no_usable_kvm_is_3(device: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--device", device]) == 3
+    assert _one_line(capsys.readouterr().err)
+    assert main(["run", "--bisect", "--device", device]) == 125
+
+
+def test_no_permission_says_what_to_do(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(*args: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("kvmtest.engine.doctor.Kvm", refuse)
+    assert main(["run"]) == 3
+    assert "group" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("method", "fake", "says"),
+    [
+        ("api_version", lambda self: 11, "version 11"),
+        ("check_extension", lambda self, cap: 0, "lacks KVM_CAP_USER_MEMORY"),
+    ],
+)
+def test_a_kvm_that_cannot_do_it_is_3(
+    method: str, fake: Any, says: str, kvm: Kvm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Kvm, method, fake)
+    assert main(["run"]) == 3
+    error = capsys.readouterr().err
+    assert says in error and _one_line(error)
+
+
+def test_a_busy_kvm_says_who_else(kvm: Kvm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def busy(self: Kvm, type: int = 0) -> None:
+        raise OSError(16, "Device or resource busy")
+
+    monkeypatch.setattr(Kvm, "create_vm", busy)
+    assert main(["run"]) == 3
+    assert "another hypervisor" in capsys.readouterr().err
+
+
+def test_unwritable_output_is_2(kvm: Kvm, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--output", "/nonexistent/file"]) == 2
+    assert _one_line(capsys.readouterr().err)
+
+
+def test_list_and_cases(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "init.msi.host.cr?"]) == 0
+    ids = capsys.readouterr().out.split()
+    assert "init.msi.host.cr3" in ids and all(i.startswith("init.msi.host.cr") for i in ids)
+    assert main(["list", "--cases", "reset"]) == 0
+    assert all(line.startswith("reset.create.") for line in capsys.readouterr().out.split())
+
+
+def test_explain_shows_rule_citation_and_kernel_function(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "init.msi.host.cr0"]) == 0
+    out = capsys.readouterr().out
+    assert "INIT" in out and "SDM" in out and "KVM_GET_SREGS" in out
+    assert main(["explain", "665f4d9238ad"]) == 0
+    assert "rdx" in capsys.readouterr().out
+    assert main(["explain", "cr9"]) == 2
+
+
+def test_every_item_can_be_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["spec"]) == 0
+    assert "lapic.svr" in capsys.readouterr().out
+
+
+def test_spec_json_is_valid(capsys: pytest.CaptureFixture[str]) -> None:
+    path = os.environ.get("KVMTEST_SHARED", "../shared") + "/contracts/spec.schema.json"
+    if not os.path.exists(path):
+        pytest.skip(f"the schema is not there: {path}; set KVMTEST_SHARED")
+    assert main(["spec", "--format", "json"]) == 0
+    with open(path, encoding="utf-8") as file:
+        jsonschema.validate(json.loads(capsys.readouterr().out), json.load(file))
+
+
+def test_doctor_without_kvm_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--device", "/nonexistent"]) == 3
+    assert "modprobe" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("totals", "strict", "bisect", "status"),
+    [
+        ({"pass": 3}, False, False, 0),
+        ({"pass": 3, "fail": 1}, False, False, 1),
+        ({"pass": 3, "error": 1}, False, False, 1),
+        ({"pass": 3, "known": 1}, False, False, 0),
+        ({"pass": 3, "known": 1}, True, False, 1),
+        ({"skip": 3}, False, False, 3),
+        ({"pass": 3}, False, True, 0),
+        ({"fail": 1, "error": 1}, False, True, 1),
+        ({"pass": 1, "error": 1}, False, True, 125),
+        ({"skip": 3}, False, True, 125),
+    ],
+)
+def test_exit_status(totals: dict[str, int], strict: bool, bisect: bool, status: int) -> None:
+    from collections import Counter
+
+    assert _status(Counter(totals), strict, bisect) == status
+
+
+def test_reader_that_goes_away_sees_no_traceback() -> None:
+    command = f"{sys.executable} -m kvmtest list | head -n 1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+
+
+def test_run_writes_a_valid_document(kvm: Kvm, tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    done = _kvmtest("run", "reset.create.host.cr*", "init.*.cr0", "--format", "json", "--output", str(path))
+    assert done.returncode in (0, 1) and done.stderr == ""
+    document = json.loads(path.read_text())
+    assert {r["item"] for r in document["results"]} >= {"cr0", "cr3"}
+    assert sum(document["totals"].values()) == len(document["results"])
+
+
+def test_interrupt_keeps_what_was_measured(kvm: Kvm) -> None:
+    command = [sys.executable, "-m", "kvmtest", "run", "--format", "json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stderr
+        # The pipe holds 64 KiB: the run waits for us in its middle, whatever its speed.
+        head = process.stdout.read(20000)
+        process.send_signal(signal.SIGINT)
+        rest, error = process.stdout.read(), process.stderr.read()
+        process.wait(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in error and "Traceback" not in error
+    document = json.loads(head + rest)
+    assert document["results"] and sum(document["totals"].values()) >= len(document["results"])

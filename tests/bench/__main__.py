@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``make bench``: full INIT cycles a second of the engine beside a C program that issues the same ioctls and compares nothing.
+
+The C program's list is recorded from the engine's own ioctls, so the two cannot drift apart. Both run in turn, several times;
+the medians are compared. Then wall time and peak memory of one ``kvmtest run``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+from kvmtest.engine import host, machine, plan
+from kvmtest.engine.cycle import Cycle
+from kvmtest.kvm import Kvm
+from kvmtest.kvm import ioctl as ioctl_module
+from kvmtest.uapi import kvm as uapi
+
+CYCLES, ROUNDS = 1500, 7
+CASES = ("init.msi.host/ap,intel,xapic,plant-a", "init.latched.host/bsp,amd,x2apic,plant-b")
+#: Asked once while the VM is built, of no effect on it.
+_QUESTIONS = (uapi.KVM_CHECK_EXTENSION, uapi.KVM_GET_SUPPORTED_CPUID, uapi.KVM_GET_MSR_INDEX_LIST)
+
+
+def _size(request: int) -> int:
+    return request >> 16 & 0x3FFF
+
+
+class Recorder:
+    """Takes the place of the C library's ioctl and writes down what passes."""
+
+    def __init__(self, real: Callable[..., int]) -> None:
+        self.real = real
+        self.lines: list[str] = []
+        self.when = "S"
+        self.names: dict[int, str] = {}
+
+    def __call__(self, fd: int, request: int, arg: Any) -> int:
+        line = self._line(fd, request, arg)
+        result = self.real(fd, request, arg)
+        if request == uapi.KVM_CREATE_VM and result >= 0:
+            self.names[result] = "v"
+        elif request == uapi.KVM_CREATE_VCPU and result >= 0:
+            self.names[result] = str(arg)
+        if result >= 0 and request not in _QUESTIONS:
+            self.lines.append(line)
+        return result
+
+    def _line(self, fd: int, request: int, arg: Any) -> str:
+        head = f"{self.when} {self.names.get(fd, 'k')} {request:x}"
+        if not _size(request) or isinstance(arg, int) and arg < 1 << 32:
+            return f"{head} i {arg or 0:x}"
+        address = arg if isinstance(arg, int) else ctypes.addressof(arg._obj if hasattr(arg, "_obj") else arg)
+        return f"{head} b {ctypes.string_at(address, self._length(request, address)).hex()}"
+
+    @staticmethod
+    def _length(request: int, address: int) -> int:
+        count = ctypes.c_uint32.from_address(address).value
+        if request in (uapi.KVM_GET_MSRS, uapi.KVM_SET_MSRS):
+            return 8 + 16 * count
+        if request in (uapi.KVM_SET_CPUID2,):
+            return 8 + 40 * count
+        if request == uapi.KVM_GET_NESTED_STATE:
+            return ctypes.c_uint32.from_address(address + 4).value
+        return max(_size(request), 4096 if request in (uapi.KVM_GET_XSAVE, uapi.KVM_SET_XSAVE) else 0)
+
+
+def _record(case: plan.Case, path: str) -> int:
+    """Write the ioctls of one cycle of ``case``, and those that lead to it; how many a cycle has."""
+    real = ioctl_module.raw_ioctl
+    recorder = Recorder(real)
+    ioctl_module.raw_ioctl = recorder  # type: ignore[assignment]
+    try:
+        with Kvm() as kvm:
+            built = machine.Machines(kvm, host.detect())
+            recorder.lines.clear()
+            cycle = Cycle(case, built.kept(case.setup), built.host)
+            cycle.run()
+            recorder.when = "C"
+            cycle.run()
+            built.close()
+    finally:
+        ioctl_module.raw_ioctl = real
+    with open(path, "w", encoding="ascii") as file:
+        file.write("\n".join(recorder.lines) + "\n")
+    return sum(line.startswith("C") for line in recorder.lines)
+
+
+def _engine(case: plan.Case) -> float:
+    with Kvm() as kvm:
+        built = machine.Machines(kvm, host.detect())
+        cycle = Cycle(case, built.kept(case.setup), built.host)
+        for _ in range(CYCLES // 10):
+            cycle.run()
+        begin = time.perf_counter()
+        for _ in range(CYCLES):
+            cycle.run()
+        rate = CYCLES / (time.perf_counter() - begin)
+        built.close()
+    return rate
+
+
+def _replay(program: str, path: str) -> float:
+    out = subprocess.run([program, path, str(CYCLES)], check=True, capture_output=True, text=True).stdout
+    return float(out.split()[0])
+
+
+def _rates(folder: str) -> None:
+    program = os.path.join(folder, "replay")
+    source = os.path.join(os.path.dirname(__file__), "replay.c")
+    subprocess.run(["gcc", "-O2", "-o", program, source], check=True)
+    cases = {case.name: case for case in plan.plan()}
+    for name in CASES:
+        path = os.path.join(folder, "list")
+        count = _record(cases[name], path)
+        pairs = [(_engine(cases[name]), _replay(program, path)) for _ in range(ROUNDS)]
+        engine, c = (statistics.median(side) for side in zip(*pairs, strict=True))
+        print(f"{name}: {count} ioctls a cycle")
+        print(f"  engine     {engine:8.0f} INIT cycles/s   C, same ioctls {c:8.0f}/s   ratio {engine / c:.2f}")
+
+
+def _run() -> None:
+    begin = time.perf_counter()
+    with open(os.devnull, "w", encoding="ascii") as null:
+        status = subprocess.run([sys.executable, "-m", "kvmtest", "run"], stdout=null, check=False).returncode
+    seconds = time.perf_counter() - begin
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    print(f"kvmtest run: {seconds:.2f} s, peak memory {peak:.0f} MB, exit status {status}")
+
+
+def main() -> int:
+    """Print the figures; 0, or 3 where this machine cannot run them."""
+    if not shutil.which("gcc"):
+        print("bench: gcc is missing: apt-get install gcc libc6-dev")
+        return 3
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        print("bench: /dev/kvm is missing or not accessible; kvmtest doctor says why")
+        return 3
+    # First, so that the peak is not that of another child.
+    _run()
+    with tempfile.TemporaryDirectory() as folder:
+        _rates(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -45,11 +45,13 @@ DEVIATIONS = (
     Deviation("ftw", "reset", 0x0, "fpstate_init_user()", _FNINIT),
     Deviation("lapic.lvt_lint0", "reset", 0x700, "kvm_lapic_reset()", _LINT0, target="bsp"),
     Deviation("lapic.lvt_lint0", "init", 0x700, "kvm_lapic_reset()", _LINT0, target="bsp"),
-    Deviation("lapic.version", "reset", 0x00050014, "kvm_apic_set_version()", _NO_EXTENDED, vendor="amd"),
-    Deviation("lapic.version", "reset", 0x01050014, "kvm_apic_set_version()", _NO_EXTENDED, vendor="amd"),
-    Deviation("lapic.version", "init", 0x00050014, "kvm_apic_set_version()", _NO_EXTENDED, vendor="amd"),
-    Deviation("lapic.version", "init", 0x01050014, "kvm_apic_set_version()", _NO_EXTENDED, vendor="amd"),
     Deviation("msr.syscfg", "reset", 0x0, "kvm_get_msr_common()", _SYSCFG, vendor="amd"),
+    # With 6 or 7 LVT entries, and with EOI-broadcast suppression where a split irqchip allows it.
+    *(
+        Deviation("lapic.version", event, version, "kvm_apic_set_version()", _NO_EXTENDED, vendor="amd")
+        for event in ("reset", "init")
+        for version in (0x00050014, 0x00060014, 0x01050014, 0x01060014)
+    ),
     *(
         Deviation(f"{seg}.type", event, 0x3, "svm_get_segment()", _ACCESSED, backends="svm")
         for event in ("reset", "init")

@@ -82,7 +82,7 @@ RULES: tuple[Entry, ...] = (
     _same("lvt_lint0", 74, value(_MASKED), S_LVT),
     _same("lvt_lint1", 74, value(_MASKED), S_LVT),
     _same("timer_initial", 75, value(0)),
-    _same("timer_current", 75, value(0)),
+    entry("lapic.timer_current", row=75, reset=value(0), init=value(0), sipi=cited(undefined("it counts down by itself"), S_APIC_RESET), cite=_CITE),
     _same("timer_divide", 75, value(0)),
     _same("efeat", 77, _EFEAT),
     _same("ecntl", 78, _ECNTL),

@@ -141,7 +141,8 @@ def _pairs() -> dict[str, tuple[int, int]]:
         pairs[name] = _both(_pattern(i, 8), 8)
     for i in range(4):
         pairs[f"dr{i}"] = _both(_pattern(40 + i, 8), 8)
-    pairs["dr6"] = (0xFFFF4FF5, 0xFFFEAFFA & ~0x1000)  # BT B2 B0; RTM BS BD B3 B1
+    # BT B2 B0, then BS BD B3 B1. RTM and BLD stay 1: where the CPU lacks the feature that is all they can be.
+    pairs["dr6"] = (0xFFFF8FF5, 0xFFFF6FFA)
     pairs["dr7"] = (0x55550755, 0xAAAA0CAA)  # LENn, R/Wn and Ln/Gn as 01 and 10, never GD
     # FSW.ES and B follow from the flags that FCW leaves unmasked: none in the first pair, DE and OE in the second.
     pairs["fcw"] = (0x025F, 0x0D60)

@@ -74,10 +74,10 @@ def test_values_as_text() -> None:
 #: Bits that no plant can show both ways, because the architecture fixes them: item -> mask of what it leaves free.
 _FREE = {
     "cr0": 0xE005002F,
-    "rflags": 0x003F7FD5 & ~0x8020,
+    "rflags": 0x003F7FD5,
     "cr8": 0xF,
-    "dr6": 0x0001E80F & ~0x0800,
-    "fcw": 0xF3F & ~0xC040 | 0xF3F,
+    "dr6": 0xE00F,
+    "fcw": 0xF3F,
     "fsw": 0xFFFF,
     "ftw": 0xFF,
     "mxcsr": 0xFFFF,
@@ -85,7 +85,7 @@ _FREE = {
     **{f"{seg}.{part}": 1 for seg in ("ds", "es", "fs", "gs") for part in ("present", "unusable", "s", "db", "g", "avl")},
     **{f"{table}.limit": 0xFFFF for table in ("gdt", "idt")},
     **{f"{table}.base": 0xFFFFFFFFFFFF for table in ("gdt", "idt")},
-    "cs.limit": 0xFFFFFFFF & ~0x5FFF | 0,
+    "cs.limit": 0xFFFFA000,
 }
 
 

@@ -60,7 +60,7 @@ class Text:
         self._bar = _bar(self._progress)
         self._blocks: dict[tuple[str, str, str], _Block] = {}
         self._table: dict[tuple[str, str, str], Counter[str]] = {}
-        self._skips: dict[str, tuple[str, set[str]]] = {}
+        self._skips: dict[str, tuple[set[str], set[str]]] = {}
 
     def _paint(self, verdict: str, text: str) -> str:
         return f"\x1b[{_COLOURS[verdict]}m{text}\x1b[0m" if self._colour else text
@@ -90,7 +90,9 @@ class Text:
         key = (result.event, result.trigger, result.view)
         self._table.setdefault(key, Counter())[result.verdict] += 1
         if result.verdict == "skip":
-            self._skips.setdefault(_HEX.sub("N", result.reason), (result.reason, set()))[1].add(result.id)
+            reasons, ids = self._skips.setdefault(_HEX.sub("N", result.reason), (set(), set()))
+            reasons.add(result.reason)
+            ids.add(result.id)
         if result.verdict in UNEXPECTED or result.verdict in ("known", "fixed"):
             same = (result.id, result.verdict, result.reason)
             self._blocks.setdefault(same, _Block(result)).add(result)
@@ -154,7 +156,9 @@ class Text:
 
     def _show_skips(self) -> None:
         self._line("Not tried, by reason:")
-        ranked = sorted(self._skips.values(), key=lambda pair: (-len(pair[1]), pair[0]))
+        # Reasons that differ in numbers only are one line, with N for the number.
+        ranked = [(min(r) if len(r) == 1 else same, ids) for same, (r, ids) in self._skips.items()]
+        ranked.sort(key=lambda pair: (-len(pair[1]), pair[0]))
         for reason, ids in ranked[:_REASONS]:
             example = f"{len(ids)} ids, e.g. {min(ids)}" if len(ids) > 1 else min(ids)
             self._fill_skip(f"{reason} ({example})")

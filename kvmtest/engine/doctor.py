@@ -68,6 +68,8 @@ def open_kvm(path: str) -> Kvm:
     except BaseException:
         kvm.close()
         raise
+    # Off by default, because of its size; refused where there is none.
+    kvm.request_guest_permission(xsave.TILEDATA)
     return kvm
 
 

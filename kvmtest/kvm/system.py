@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
-from ctypes import byref, c_uint32, c_uint64
+from ctypes import byref, c_long, c_uint32, c_uint64
 from types import TracebackType
 
 from ..uapi.ioctls import (
@@ -21,11 +21,14 @@ from ..uapi.ioctls import (
 )
 from .cpuid import CpuidEntry, read_cpuid
 from .error import KvmError
-from .ioctl import ioctl
+from .ioctl import ioctl, libc
 from .msrs import read_msrs
 from .vm import Vm
 
 __all__ = ["Kvm"]
+
+_SYS_ARCH_PRCTL = 158
+_ARCH_REQ_XCOMP_GUEST_PERM = 0x1025
 
 
 class Kvm:
@@ -83,6 +86,14 @@ class Kvm:
     def supported_cpuid(self) -> list[CpuidEntry]:
         """KVM_GET_SUPPORTED_CPUID (4.46): the CPUID leaves that this host and KVM can give to a guest."""
         return read_cpuid(self.fd, KVM_GET_SUPPORTED_CPUID, self.path)
+
+    def request_guest_permission(self, component: int) -> bool:
+        """arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM): let this process's guests use an XSAVE component such as 18, TILEDATA.
+
+        Call it before supported_cpuid() and before the first vCPU. False where kernel or CPU have no such component
+        (Documentation/arch/x86/xstate.rst, since v5.17).
+        """
+        return bool(libc.syscall(c_long(_SYS_ARCH_PRCTL), c_long(_ARCH_REQ_XCOMP_GUEST_PERM), c_long(component)) == 0)
 
     def emulated_cpuid(self) -> list[CpuidEntry]:
         """KVM_GET_EMULATED_CPUID (4.88): the features that KVM emulates in software."""

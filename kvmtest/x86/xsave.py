@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ("APX", "COMPONENTS", "LEGACY", "MXCSR_MASK_OFFSET", "SSE", "X87", "XSTATE_BV_OFFSET", "Component", "Register")
+__all__ = ("APX", "COMPONENTS", "LEGACY", "MXCSR_MASK_OFFSET", "SSE", "TILEDATA", "X87", "XSTATE_BV_OFFSET", "Component", "Register")
 
-X87, SSE, APX = 0, 1, 19
+X87, SSE, TILEDATA, APX = 0, 1, 18, 19
 XSTATE_BV_OFFSET = 512
 MXCSR_MASK_OFFSET = 28
 
@@ -69,6 +69,6 @@ COMPONENTS = (
     Component(7, "Hi16_ZMM", _bank("zmm{}", 16, 64, first=16)),
     Component(9, "PKRU", (Register("pkru", 0, 4),)),
     Component(17, "TILECFG", (Register("tilecfg", 0, 64),)),
-    Component(18, "TILEDATA", _bank("tile{}", 8, 1024)),
+    Component(TILEDATA, "TILEDATA", _bank("tile{}", 8, 1024)),
     Component(APX, "APX", _bank("r{}", 16, 8, first=16)),
 )

@@ -417,3 +417,10 @@ def test_errors_name_the_ioctl(kvm: Kvm, vm_irqchip: Vm) -> None:
         ioctl(-1, k.KVM_GET_REGS, byref(k.kvm_regs()))
     with pytest.raises(KvmError, match=r"KVM_CREATE_VCPU: .*EEXIST.*vm, vcpu 1"):
         vm_irqchip.create_vcpu(1)
+
+
+def test_guest_permission_for_a_component(kvm: Kvm) -> None:
+    offered = next((e.eax for e in kvm.supported_cpuid() if e.function == 0xD and e.index == 0), 0)
+    granted = kvm.request_guest_permission(18)
+    assert granted or not offered >> 18 & 1
+    assert not kvm.request_guest_permission(63)

@@ -93,6 +93,17 @@ def _inits() -> list[Case]:
     return cases
 
 
+def _devices() -> list[Case]:
+    """INIT as devices send it: each road to the local APIC, in each of its modes."""
+    return [
+        Case("init", trigger, "host", Setup("split" if trigger == "split" else "full", vendor, mce=True), target, mode, "a")
+        for trigger in ("gsi-msi", "irqfd", "ioapic", "split")
+        for vendor in VENDORS
+        for target in ("bsp", "ap")
+        for mode in ("xapic", "x2apic")
+    ]
+
+
 def _sipis() -> list[Case]:
     return [
         Case("sipi", "msi", "host", Setup("full", vendor, mce=True), "ap", "xapic", "sipi", vector)
@@ -114,7 +125,7 @@ def _guests() -> list[Case]:
 
 def plan() -> list[Case]:
     """All cases, in the order of running."""
-    return _resets() + _inits() + _sipis() + _guests()
+    return _resets() + _inits() + _devices() + _sipis() + _guests()
 
 
 def items(case: Case) -> tuple[str, ...]:

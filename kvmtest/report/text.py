@@ -36,18 +36,30 @@ def short(value: str | None) -> str:
 
 
 class _Block:
-    """Results of one id that went wrong in the same way, over all cases."""
+    """Results of one item after one event that went wrong in the same way, over all triggers and cases."""
 
     def __init__(self, first: Result) -> None:
         self.first = first
+        self.triggers: list[str] = []
         self.cases: list[str] = []
         self.values: list[tuple[str | None, str | None, str | None]] = []
 
     def add(self, result: Result) -> None:
-        self.cases.append(result.case.partition("/")[2])
+        case = result.case.partition("/")[2]
+        if case not in self.cases:
+            self.cases.append(case)
+        if result.trigger not in self.triggers:
+            self.triggers.append(result.trigger)
         values = (result.planted, result.expected, result.observed)
         if values not in self.values:
             self.values.append(values)
+
+
+    @property
+    def name(self) -> str:
+        """The result id; with more than one trigger, as a shell would write them."""
+        first, triggers = self.first, ",".join(self.triggers)
+        return f"{first.event}.{{{triggers}}}.{first.view}.{first.item}" if "," in triggers else first.id
 
 
 class Text:
@@ -58,7 +70,7 @@ class Text:
         self._colour = out.isatty()
         self._progress = progress if progress is not None else sys.stderr
         self._bar = _bar(self._progress)
-        self._blocks: dict[tuple[str, str, str], _Block] = {}
+        self._blocks: dict[tuple[str, ...], _Block] = {}
         self._table: dict[tuple[str, str, str], Counter[str]] = {}
         self._skips: dict[str, tuple[set[str], set[str]]] = {}
 
@@ -94,7 +106,7 @@ class Text:
             reasons.add(result.reason)
             ids.add(result.id)
         if result.verdict in UNEXPECTED or result.verdict in ("known", "fixed"):
-            same = (result.id, result.verdict, result.reason)
+            same = (result.event, result.view, result.item, result.verdict, result.reason)
             self._blocks.setdefault(same, _Block(result)).add(result)
 
     def case(self, case: CaseTime) -> None:
@@ -118,16 +130,15 @@ class Text:
         merged: dict[tuple[str, str], _Block] = {}
         for block in blocks:
             result = block.first
-            key = (result.id.removesuffix(f".{result.item}"), result.reason)
-            if key not in merged:
-                merged[key] = _Block(result)
-            merged[key].cases += [case for case in block.cases if case not in merged[key].cases]
+            first = merged.setdefault((f"{result.event}.{result.view}", result.reason), block)
+            first.cases += [case for case in block.cases if case not in first.cases]
+            first.triggers += [trigger for trigger in block.triggers if trigger not in first.triggers]
         return list(merged.values())
 
     def _show(self, block: _Block) -> None:
         first = block.first
         tag = self._paint(first.verdict, f"{first.verdict.upper():5}")
-        self._line(f"{tag} {first.id}")
+        self._line(f"{tag} {block.name}")
         if first.verdict != "error":
             for planted, expected, observed in block.values[:_VALUES]:
                 self._line(f"      planted   {self._named(first.item, planted)}")

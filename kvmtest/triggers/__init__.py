@@ -10,9 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kvmtest.kvm import Vcpu
-from kvmtest.triggers import latched, msi
+from kvmtest.triggers import gsi_msi, ioapic, irqfd, latched, msi, split
 
 __all__ = ("INIT",)
 
 #: Triggers of INIT by name. RESET has one for now: the creation of a vCPU.
-INIT: dict[str, Callable[[Vcpu], None]] = {"latched": latched.init, "msi": msi.init}
+INIT: dict[str, Callable[[Vcpu], None]] = {
+    "latched": latched.init,
+    "msi": msi.init,
+    "gsi-msi": gsi_msi.init,
+    "irqfd": irqfd.init,
+    "ioapic": ioapic.init,
+    "split": split.init,
+}

@@ -7,10 +7,15 @@ KVM sets KVM_APIC_INIT in the local APIC's pending events whether or not the vCP
 
 from __future__ import annotations
 
+import time
+
 from kvmtest.kvm import Vcpu
+from kvmtest.triggers.error import TriggerError
 from kvmtest.uapi.kvm import KVM_VCPUEVENT_VALID_SMM
 
-__all__ = ("init",)
+__all__ = ("init", "wait_for")
+
+_POLL_S = 0.0005
 
 
 def init(vcpu: Vcpu) -> None:
@@ -19,3 +24,16 @@ def init(vcpu: Vcpu) -> None:
     events.flags |= KVM_VCPUEVENT_VALID_SMM
     events.smi.latched_init = 1
     vcpu.set_vcpu_events(events)
+
+
+def wait_for(vcpu: Vcpu, sent_by: str, timeout_s: float = 1.0) -> None:
+    """Wait until an INIT is pending on ``vcpu``, for a device's interrupt that KVM may deliver from a worker thread.
+
+    Reading the events does not make KVM take the INIT. Raises TriggerError, with ``sent_by`` in its text, when none has come
+    after ``timeout_s`` seconds, KvmError.
+    """
+    end = time.monotonic() + timeout_s
+    while not vcpu.get_vcpu_events().smi.latched_init:
+        if time.monotonic() > end:
+            raise TriggerError(f"{sent_by}: no INIT is pending on vcpu {vcpu.id} after {timeout_s:g} s")
+        time.sleep(_POLL_S)

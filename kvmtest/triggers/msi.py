@@ -6,20 +6,25 @@ from __future__ import annotations
 from kvmtest.kvm import Vcpu
 from kvmtest.triggers.error import TriggerError
 
-__all__ = ("init", "sipi")
+__all__ = ("INIT", "address", "init", "sipi")
 
-_ADDRESS = 0xFEE00000
-_INIT, _STARTUP = 0x500, 0x600
+#: Message data: delivery modes INIT and Start Up, edge-triggered.
+INIT, _STARTUP = 0x500, 0x600
+
+
+def address(vcpu: Vcpu) -> int:
+    """Message address for ``vcpu`` alone: physical destination mode, no redirection hint."""
+    return 0xFEE00000 | vcpu.id << 12
 
 
 def _send(vcpu: Vcpu, data: int) -> None:
-    if vcpu.vm.signal_msi(_ADDRESS | vcpu.id << 12, data) <= 0:
+    if vcpu.vm.signal_msi(address(vcpu), data) <= 0:
         raise TriggerError(f"KVM_SIGNAL_MSI with data {data:#x} reached no vCPU with APIC id {vcpu.id}")
 
 
 def init(vcpu: Vcpu) -> None:
     """Send INIT to ``vcpu`` in physical destination mode. Raises TriggerError when nobody took it, KvmError."""
-    _send(vcpu, _INIT)
+    _send(vcpu, INIT)
 
 
 def sipi(vcpu: Vcpu, vector: int) -> None:

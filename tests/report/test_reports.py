@@ -90,6 +90,12 @@ def test_text_joins_the_same_failure_of_many_cases() -> None:
     assert text.count("FAIL") == 1 and "and 6 more" in text
 
 
+def test_text_joins_the_same_failure_of_several_triggers() -> None:
+    msi = _result("fail")
+    text = _write("text", [msi, msi._replace(id="init.irqfd.host.cr3", trigger="irqfd", case="init.irqfd.host/x")])
+    assert text.count("FAIL") == 1 and "init.{msi,irqfd}.host.cr3" in text
+
+
 def test_text_has_colour_on_a_terminal_only() -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterator
 
 from kvmtest import spec
+from kvmtest.checks import CHECKS, Check
 from kvmtest.spec import deviations
 from kvmtest.spec.rule import EVENTS, Rule
 from kvmtest.state.layout import static_fields
@@ -44,6 +45,10 @@ def explain(name: str) -> Iterator[str]:
         for deviation in listed:
             yield from _deviation(deviation)
         return
+    if checks := [check for check in CHECKS.values() if name in (check.id, check.name)]:
+        for check in checks:
+            yield from _check(check)
+        return
     parts = name.split(".", 3)
     item = parts[3] if len(parts) == 4 and parts[0] in EVENTS else name
     if item not in spec.ENTRIES and not item.startswith("msr.0x"):
@@ -51,6 +56,15 @@ def explain(name: str) -> Iterator[str]:
         hint = f"; did you mean {', '.join(near[:5])}?" if near else "; kvmtest list shows all result ids"
         raise UnknownName(f"no item or listed commit {name!r}{hint}")
     yield from _item(item)
+
+
+def _check(check: Check) -> Iterator[str]:
+    yield check.id
+    yield f"  expected    {check.expected}"
+    for cite in check.cite:
+        yield from _wrapped(cite)
+    if check.undefined:
+        yield from _wrapped(f"note: {check.undefined}")
 
 
 def _item(item: str) -> Iterator[str]:

@@ -162,7 +162,8 @@ class Cycle:
             return None
         vcpu = self.target.vcpu
         if self.case.event == "sipi":
-            # Into wait-for-SIPI first, by a real INIT, and plant there.
+            # Into wait-for-SIPI first, by a real INIT, and plant there. An earlier case may have left the local APIC off.
+            self.plant.write(vcpu)
             msi.init(vcpu)
             vcpu.get_mp_state()
         self.plant.write(vcpu)

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from kvmtest.checks.check import Check
 from kvmtest.engine.host import kernel_version
 from kvmtest.engine.result import Host, Result
 from kvmtest.spec import deviations, rule_for
 from kvmtest.spec.rule import Rule
 from kvmtest.state.layout import text
 
-__all__ = ("Context", "Seen", "judge")
+__all__ = ("Context", "Seen", "judge", "judge_check")
 
 
 class Context(NamedTuple):
@@ -161,6 +162,13 @@ def _rule(item: str, event: str, ctx: Context) -> Rule:
         return intel
     note = "the vCPU has no CPUID vendor yet, and the vendors' manuals differ"
     return Rule("undefined", cite=tuple(dict.fromkeys(intel.cite + amd.cite)), note=note)
+
+
+def judge_check(check: Check, case: str, observed: str) -> Result:
+    """The result of a behaviour that ``check`` observed."""
+    verdict = "info" if check.undefined else "pass" if observed == check.expected else "fail"
+    where = (check.id, check.event, check.trigger, "host", check.name, case)
+    return Result(*where, None, check.expected, observed, verdict, check.undefined, check.cite, None)
 
 
 def judge(item: str, ctx: Context, seen: Seen) -> Result:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+from kvmtest.checks import CHECKS
 from kvmtest.guests import PORTS
 from kvmtest.spec import ENTRIES, SYNTHETIC
 from kvmtest.state.values import PLANTS
@@ -39,7 +40,10 @@ class Setup(NamedTuple):
 
 
 class Case(NamedTuple):
-    """One plant x trigger x view. ``target`` is ``bsp`` or ``ap``; ``plant`` and ``apic_mode`` are "" for RESET."""
+    """One plant x trigger x view. ``target`` is ``bsp`` or ``ap``; ``plant`` and ``apic_mode`` are "" for RESET.
+
+    ``check`` is the name of a behaviour to check; there is then no other item.
+    """
 
     event: str
     trigger: str
@@ -49,6 +53,7 @@ class Case(NamedTuple):
     apic_mode: str = ""
     plant: str = ""
     vector: int | None = None
+    check: str = ""
 
     @property
     def prefix(self) -> str:
@@ -69,6 +74,8 @@ class Case(NamedTuple):
             parts.append(self.apic_mode)
         if self.plant:
             parts.append(f"plant-{self.plant}")
+        if self.check:
+            parts.append(self.check)
         if self.vector is not None:
             parts.append(f"vector-{self.vector:02x}")
         return f"{self.prefix}/{','.join(parts)}"
@@ -112,6 +119,14 @@ def _sipis() -> list[Case]:
     ]
 
 
+def _checks() -> list[Case]:
+    return [
+        Case(c.event, c.trigger, "host", Setup("full", vendor, mce=True), "ap", check=c.name)
+        for c in CHECKS.values()
+        for vendor in VENDORS
+    ]
+
+
 def _guests() -> list[Case]:
     cases = []
     for vendor in VENDORS:
@@ -125,11 +140,13 @@ def _guests() -> list[Case]:
 
 def plan() -> list[Case]:
     """All cases, in the order of running."""
-    return _resets() + _inits() + _devices() + _sipis() + _guests()
+    return _resets() + _inits() + _devices() + _sipis() + _checks() + _guests()
 
 
 def items(case: Case) -> tuple[str, ...]:
     """The items that a case judges, as the project's tables name them; the host may show more MSRs."""
+    if case.check:
+        return (case.check,)
     return tuple(PORTS.values()) if case.view == "guest" else _HOST_VIEW
 
 

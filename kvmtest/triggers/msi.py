@@ -6,10 +6,12 @@ from __future__ import annotations
 from kvmtest.kvm import Vcpu
 from kvmtest.triggers.error import TriggerError
 
-__all__ = ("INIT", "address", "init", "sipi")
+__all__ = ("INIT", "LEVEL_TRIGGERED", "address", "init", "send", "sipi")
 
 #: Message data: delivery modes INIT and Start Up, edge-triggered.
 INIT, _STARTUP = 0x500, 0x600
+#: Trigger mode: level. Without the level bit (14) beside it, a de-assertion.
+LEVEL_TRIGGERED = 1 << 15
 
 
 def address(vcpu: Vcpu) -> int:
@@ -17,16 +19,17 @@ def address(vcpu: Vcpu) -> int:
     return 0xFEE00000 | vcpu.id << 12
 
 
-def _send(vcpu: Vcpu, data: int) -> None:
+def send(vcpu: Vcpu, data: int) -> None:
+    """Send message ``data`` to ``vcpu`` in physical destination mode. Raises TriggerError when nobody took it, KvmError."""
     if vcpu.vm.signal_msi(address(vcpu), data) <= 0:
         raise TriggerError(f"KVM_SIGNAL_MSI with data {data:#x} reached no vCPU with APIC id {vcpu.id}")
 
 
 def init(vcpu: Vcpu) -> None:
     """Send INIT to ``vcpu`` in physical destination mode. Raises TriggerError when nobody took it, KvmError."""
-    _send(vcpu, INIT)
+    send(vcpu, INIT)
 
 
 def sipi(vcpu: Vcpu, vector: int) -> None:
     """Send a SIPI with ``vector`` (0-FFH) to ``vcpu``. Raises TriggerError when nobody took it, KvmError."""
-    _send(vcpu, _STARTUP | vector)
+    send(vcpu, _STARTUP | vector)

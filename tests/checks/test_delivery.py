@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Each check can fail: what it looks for is made to go the other way, on a real vCPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from kvmtest.checks import CHECKS, delivery
+from kvmtest.engine import host, plan
+from kvmtest.engine.judge import judge_check
+from kvmtest.engine.machine import Machines
+from kvmtest.engine.run import run_case
+from kvmtest.kvm import Kvm, Vcpu
+from kvmtest.triggers import msi
+from kvmtest.triggers.error import TriggerError
+
+WAITING, RUNNABLE = 2, 0
+
+
+@pytest.fixture
+def machines(kvm: Kvm) -> Iterator[Machines]:
+    made = Machines(kvm, host.detect())
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("id", CHECKS)
+def test_a_check_has_a_case_for_each_vendor_and_a_result(id: str, machines: Machines) -> None:
+    cases = [case for case in plan.plan() if case.check and f"{case.prefix}.{case.check}" == id]
+    assert {case.setup.vendor for case in cases} == {"intel", "amd"}
+    for case in cases:
+        (result,) = run_case(case, machines)
+        assert result.id == id and result.verdict in ("pass", "fail", "info") and result.observed
+
+
+def _do_nothing(vcpu: Vcpu) -> None:
+    vcpu.get_mp_state()
+
+
+def _lose_sipi(vcpu: Vcpu, vector: int) -> None:
+    vcpu.get_mp_state()
+
+
+def _accept_any_sipi(vcpu: Vcpu, vector: int) -> None:
+    """A CPU that starts wherever it is told to, in whatever state."""
+    vcpu.set_mp_state(WAITING)
+    msi.send(vcpu, 0x600 | vector)
+    vcpu.get_mp_state()
+
+
+def _init_that_lets_an_old_sipi_in(vcpu: Vcpu) -> None:
+    msi.send(vcpu, msi.INIT)
+    vcpu.get_mp_state()
+    msi.send(vcpu, 0x610)
+
+
+@pytest.mark.parametrize("id", [id for id, check in CHECKS.items() if not check.undefined])
+def test_a_check_fails_on_a_vcpu_that_behaves_otherwise(
+    id: str, machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = CHECKS[id]
+    case = next(case for case in plan.plan() if f"{case.prefix}.{case.check}" == id)
+    target = machines.kept(case.setup).target("ap")
+    target.plant("a", "xapic").write(target.vcpu)
+    real = delivery._run_at
+    wrong = {
+        "in-wait-for-sipi": ("init", lambda vcpu: vcpu.set_mp_state(RUNNABLE)),
+        "vector-ignored": ("send", lambda vcpu, data: None),
+        "not-kept-for-later": ("init", _init_that_lets_an_old_sipi_in),
+        "behind-pending-init": ("sipi", _lose_sipi),
+    }.get(check.name, ("sipi", _accept_any_sipi) if check.event == "sipi" else ("init", _do_nothing))
+
+    def set_up(vcpu: Vcpu, *args: int) -> None:
+        # Properly, and only then the vCPU begins to misbehave.
+        real(vcpu, *args)
+        monkeypatch.setattr(msi, *wrong)
+
+    monkeypatch.setattr(delivery, "_run_at", set_up)
+    assert judge_check(check, "x", check.observe(target.vcpu)).verdict == "fail"
+
+
+def test_a_message_that_reaches_nobody_is_no_pass(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    check = CHECKS["sipi.msi.host.dropped-when-running"]
+    case = next(case for case in plan.plan() if case.check == check.name)
+    target = machines.kept(case.setup).target("ap")
+
+    def lost(vcpu: Vcpu, vector: int) -> None:
+        raise TriggerError("reached nobody")
+
+    real = delivery._run_at
+
+    def set_up(vcpu: Vcpu, *args: int) -> None:
+        real(vcpu, *args)
+        monkeypatch.setattr(msi, "sipi", lost)
+
+    monkeypatch.setattr(delivery, "_run_at", set_up)
+    (result,) = run_case(case, machines)
+    assert result.verdict == "error" and "reached nobody" in result.reason
+    assert target.vcpu.id == 1

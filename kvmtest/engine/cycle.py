@@ -11,7 +11,7 @@ from bisect import bisect_right
 
 from kvmtest import spec
 from kvmtest.engine import guest
-from kvmtest.engine.judge import Context, Seen, judge
+from kvmtest.engine.judge import Context, Seen, judge, judge_views
 from kvmtest.engine.machine import Machine, Target
 from kvmtest.engine.plan import Case
 from kvmtest.engine.result import Host, Result
@@ -153,9 +153,12 @@ class Cycle:
         """Results by item. Raises KvmError, and TriggerError where the event did not happen."""
         before = self._before()
         after = self._trigger(before)
-        if self.case.view == "guest":
-            return self._ask_guest(before)
-        return self.verdicts.update(before, after)
+        if self.case.view == "host":
+            return self.verdicts.update(before, after)
+        report = guest.report(self.machine, self.target.vcpu, self.case.vector, self.timeout_s)
+        if self.case.view == "views":
+            return {item: self._views_result(item, after, report) for item in guest.ITEMS}
+        return {item: self._guest_result(item, before, report) for item in guest.ITEMS}
 
     def _before(self) -> Snapshot | None:
         if self.plant is None:
@@ -182,12 +185,13 @@ class Cycle:
             raise TriggerError("the event left no trace: registers and activity state are as planted")
         return after
 
-    def _ask_guest(self, before: Snapshot | None) -> dict[str, Result]:
-        report = guest.report(self.machine, self.target.vcpu, self.case.vector, self.timeout_s)
-        return {item: self._guest_result(item, before, report) for item in guest.ITEMS}
-
     def _guest_result(self, item: str, before: Snapshot | None, report: guest.Report) -> Result:
         seen = self.verdicts.values(item, before, report.values.get(item))
         planted, baseline = (None if v is None else v & guest.WIDTH_MASK for v in (seen.planted, seen.baseline))
         failed = report.problem if seen.observed is None else ""
         return judge(item, self.verdicts.ctx, seen._replace(planted=planted, baseline=baseline, failed=failed))
+
+    def _views_result(self, item: str, after: Snapshot, report: guest.Report) -> Result:
+        host = after.get(self.target.layout, item)
+        said = None if host is None else host & guest.WIDTH_MASK
+        return judge_views(item, self.verdicts.ctx, said, report.values.get(item), report.problem)

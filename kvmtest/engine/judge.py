@@ -12,7 +12,7 @@ from kvmtest.spec import deviations, rule_for
 from kvmtest.spec.rule import Rule
 from kvmtest.state.layout import text
 
-__all__ = ("Context", "Seen", "judge", "judge_check")
+__all__ = ("Context", "Seen", "judge", "judge_check", "judge_views")
 
 
 class Context(NamedTuple):
@@ -52,6 +52,9 @@ class Seen(NamedTuple):
 
 #: Cycles between two values of the TSC that counting alone does not explain: minutes, where a case takes milliseconds.
 _TSC_LEAP = 1 << 40
+
+
+BOTH_VIEWS = "one vCPU has one state, whoever reads it"
 
 
 class _Verdict(NamedTuple):
@@ -169,6 +172,22 @@ def judge_check(check: Check, case: str, observed: str) -> Result:
     verdict = "info" if check.undefined else "pass" if observed == check.expected else "fail"
     where = (check.id, check.event, check.trigger, "host", check.name, case)
     return Result(*where, None, check.expected, observed, verdict, check.undefined, check.cite, None)
+
+
+def judge_views(item: str, ctx: Context, host: int | None, guest: int | None, problem: str) -> Result:
+    """Whether the host's ioctls (``host``) and the guest's instructions (``guest``) show the same of an item after the event.
+
+    ``problem`` says why the guest did not tell.
+    """
+    event, trigger, view = ctx.prefix.split(".")
+    if guest is None:
+        verdict, reason = "error", problem or "the guest did not tell"
+    elif host is None:
+        verdict, reason = "skip", "the host cannot read it here"
+    else:
+        verdict, reason = ("pass" if host == guest else "fail"), ""
+    where = (f"{ctx.prefix}.{item}", event, trigger, view, item, ctx.case)
+    return Result(*where, None, text(item, host), text(item, guest), verdict, reason, (BOTH_VIEWS,), None)
 
 
 def judge(item: str, ctx: Context, seen: Seen) -> Result:

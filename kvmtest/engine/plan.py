@@ -131,10 +131,12 @@ def _guests() -> list[Case]:
     cases = []
     for vendor in VENDORS:
         setup = Setup("full", vendor)
-        cases.append(Case("reset", "create", "guest", setup, "bsp"))
-        cases.append(Case("init", "msi", "guest", setup, "bsp", "xapic", "a"))
-        # Vectors FF and 9F lie in what a PC keeps for its ROMs; code there needs memory of its own.
-        cases += [Case("sipi", "msi", "guest", setup, "ap", "xapic", "sipi", vector) for vector in (0x01, 0x9F)]
+        for view in ("guest", "views"):
+            cases.append(Case("reset", "create", view, setup, "bsp"))
+            # Not b: its pending triple fault survives INIT on KVM (events.triple_fault_pending), and no guest runs then.
+            cases += [Case("init", "msi", view, setup, "bsp", "xapic", plant) for plant in ("a", "c")]
+            # Above 9F begins what a PC keeps for its ROMs; vector 00 is the page of the guest's own interrupt vectors.
+            cases += [Case("sipi", "msi", view, setup, "ap", "xapic", "sipi", vector) for vector in (0x01, 0x9F, 0xFF)]
     return cases
 
 
@@ -147,7 +149,7 @@ def items(case: Case) -> tuple[str, ...]:
     """The items that a case judges, as the project's tables name them; the host may show more MSRs."""
     if case.check:
         return (case.check,)
-    return tuple(PORTS.values()) if case.view == "guest" else _HOST_VIEW
+    return _HOST_VIEW if case.view == "host" else tuple(PORTS.values())
 
 
 def ids(cases: list[Case]) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 from kvmtest import spec
 from kvmtest.checks import CHECKS
 from kvmtest.engine.cycle import Cycle
-from kvmtest.engine.judge import judge_check
+from kvmtest.engine.judge import BOTH_VIEWS, judge_check
 from kvmtest.engine.machine import Machine, Machines, SetupError
 from kvmtest.engine.plan import Case, items, wanted
 from kvmtest.engine.result import CaseTime, Host, Result
@@ -22,7 +22,7 @@ __all__ = ("run", "run_case")
 
 def _machine(case: Case, machines: Machines) -> tuple[Machine, bool]:
     """The machine for a case, and whether it is to be closed after it."""
-    if case.event == "reset" or case.view == "guest":
+    if case.event == "reset" or case.view != "host":
         return machines.fresh(case.setup), True
     return machines.kept(case.setup), False
 
@@ -32,6 +32,8 @@ def _all(case: Case, host: Host, verdict: str, reason: str) -> Iterator[Result]:
     for item in items(case):
         if case.check:
             cite = CHECKS[f"{case.prefix}.{item}"].cite
+        elif case.view == "views":
+            cite = (BOTH_VIEWS,)
         else:
             cite = spec.rule_for(item, case.event, case.setup.vendor or "intel", host.backend).cite
         where = (f"{case.prefix}.{item}", case.event, case.trigger, case.view, item, case.name)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kvmtest import spec
 from kvmtest.engine import judge as judging
-from kvmtest.engine.judge import Context, Seen, judge
+from kvmtest.engine.judge import Context, Seen, judge, judge_views
 from kvmtest.engine.result import Host
 from kvmtest.spec import deviations
 
@@ -88,6 +88,15 @@ def test_before_any_cpuid_the_vendors_must_agree() -> None:
     assert judge("rbx", nobody, Seen(None, None, 1)).verdict == "fail"
     assert judge("rdx", nobody, Seen(None, None, 0x600)).verdict == "skip"
     assert judge("msr.star", nobody, Seen(None, None, 0)).verdict == "info"
+
+
+def test_the_two_views_must_agree() -> None:
+    ctx = INIT_AP._replace(prefix="init.msi.views")
+    assert judge_views("cr0", ctx, 0x10, 0x10, "").verdict == "pass"
+    assert judge_views("cr0", ctx, 0x10, 0x60000010, "").verdict == "fail"
+    stopped = judge_views("cr0", ctx, 0x10, None, "it stopped")
+    assert (stopped.verdict, stopped.reason) == ("error", "it stopped")
+    assert judge_views("cr0", ctx, None, 0x10, "").verdict == "skip"
 
 
 def test_tsc_counts_on_from_the_planted_value() -> None:

@@ -14,8 +14,15 @@ __all__ = ["read_stats"]
 def read_stats(fd: int) -> dict[str, list[int]]:
     """Every statistic behind a descriptor of KVM_GET_STATS_FD, by name; more than one number where it is a histogram.
 
-    Raises OSError.
+    Closes ``fd``. Raises OSError.
     """
+    try:
+        return _read(fd)
+    finally:
+        os.close(fd)
+
+
+def _read(fd: int) -> dict[str, list[int]]:
     header = kvm_stats_header.from_buffer_copy(os.pread(fd, sizeof(kvm_stats_header), 0))
     step = sizeof(kvm_stats_desc) + header.name_size
     raw = os.pread(fd, step * header.num_desc, header.desc_offset)

@@ -209,11 +209,7 @@ class Vcpu(VcpuState):
 
     def stats(self) -> dict[str, list[int]]:
         """KVM_GET_STATS_FD (4.133): every statistic of the vCPU, by name."""
-        fd = self.stats_fd()
-        try:
-            return read_stats(fd)
-        finally:
-            os.close(fd)
+        return read_stats(self.stats_fd())
 
     # Life
 

@@ -12,8 +12,8 @@ __all__ = ("init",)
 _GSI = 32
 
 
-def init(vcpu: Vcpu) -> None:
-    """Send INIT to ``vcpu``; replaces the VM's GSI routing table. Raises TriggerError, KvmError."""
-    vcpu.vm.set_gsi_routing([msi_route(_GSI, msi.address(vcpu), msi.INIT)])
-    vcpu.vm.irq_line(_GSI, 1)
-    latched.wait_for(vcpu, "KVM_IRQ_LINE")
+def init(vcpu: Vcpu, gsi: int = _GSI) -> None:
+    """Send INIT to ``vcpu`` by ``gsi``; replaces the VM's GSI routing table. Raises TriggerError, KvmError."""
+    vcpu.vm.set_gsi_routing([msi_route(gsi, msi.address(vcpu), msi.INIT)])
+    vcpu.vm.irq_line(gsi, 1)
+    latched.wait_for(vcpu, f"KVM_IRQ_LINE of GSI {gsi}")

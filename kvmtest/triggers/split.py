@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from kvmtest.kvm import Vcpu, msi_route
-from kvmtest.triggers import latched, msi
+from kvmtest.kvm import Vcpu
+from kvmtest.triggers import gsi_msi
 
 __all__ = ("init",)
 
@@ -13,7 +13,5 @@ _PIN = 10
 
 
 def init(vcpu: Vcpu) -> None:
-    """Send INIT to ``vcpu``; replaces the VM's GSI routing table. Raises TriggerError, KvmError."""
-    vcpu.vm.set_gsi_routing([msi_route(_PIN, msi.address(vcpu), msi.INIT)])
-    vcpu.vm.irq_line(_PIN, 1)
-    latched.wait_for(vcpu, "KVM_IRQ_LINE on a split irqchip")
+    """Send INIT to ``vcpu``, whose VM has a split irqchip; replaces the GSI routing table. Raises TriggerError, KvmError."""
+    gsi_msi.init(vcpu, _PIN)

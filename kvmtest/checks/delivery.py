@@ -16,7 +16,7 @@ from kvmtest.spec.cite import (
     S_VMX_ACTIVITY,
 )
 from kvmtest.state.layout import MP_STATES
-from kvmtest.triggers import msi
+from kvmtest.triggers import msi, sender
 from kvmtest.uapi.kvm import KVM_MP_STATE_HALTED, KVM_MP_STATE_RUNNABLE
 
 __all__ = ("CHECKS",)
@@ -88,6 +88,12 @@ def _init_deassert(vcpu: Vcpu) -> str:
     return _seen(vcpu)
 
 
+def _init_deassert_ipi(vcpu: Vcpu) -> str:
+    _run_at(vcpu)
+    sender.send(vcpu, msi.INIT | msi.LEVEL_TRIGGERED, x2apic=False)
+    return _seen(vcpu)
+
+
 def _init_software_disabled(vcpu: Vcpu) -> str:
     _run_at(vcpu)
     _set_svr(vcpu, _DISABLED)
@@ -148,6 +154,7 @@ CHECKS = (
     Check("init", "msi", "halted", ("E-1", "E-24"), _WAITING, _init_halted, _INIT),
     Check("init", "msi", "vector-ignored", ("E-10",), _WAITING, _init_with_vector, (S_ICR, A_INIT_IPI)),
     Check("init", "msi", "deassert-ignored", ("E-8",), _RUNNING, _init_deassert, (S_INIT_DEASSERT, S_MSI, A_ICR), _BY_IPI),
+    Check("init", "icr-xapic", "deassert-ignored", ("E-8",), _RUNNING, _init_deassert_ipi, (S_INIT_DEASSERT, S_ICR, A_ICR)),
     Check("init", "msi", "software-disabled-apic", ("E-11",), _WAITING, _init_software_disabled, (S_APIC_DISABLED,)),
     Check("init", "msi", "discards-pending-sipi", ("E-7",), _WAITING, _init_over_sipi, _INIT),
     Check("sipi", "msi", "dropped-when-running", ("E-5",), _RUNNING, _sipi_running, _SIPI),

@@ -111,6 +111,17 @@ def _devices() -> list[Case]:
     ]
 
 
+def _ipis() -> list[Case]:
+    """INIT as the guest's other vCPU sends it, in the mode that both are in."""
+    return [
+        Case("init", f"icr-{mode}", "host", Setup("full", vendor, mce=True), target, mode, plant)
+        for mode in ("xapic", "x2apic")
+        for vendor in VENDORS
+        for target in ("bsp", "ap")
+        for plant in ("a", "b")
+    ]
+
+
 def _sipis() -> list[Case]:
     return [
         Case("sipi", "msi", "host", Setup("full", vendor, mce=True), "ap", "xapic", "sipi", vector)
@@ -142,7 +153,7 @@ def _guests() -> list[Case]:
 
 def plan() -> list[Case]:
     """All cases, in the order of running."""
-    return _resets() + _inits() + _devices() + _sipis() + _checks() + _guests()
+    return _resets() + _inits() + _devices() + _ipis() + _sipis() + _checks() + _guests()
 
 
 def items(case: Case) -> tuple[str, ...]:

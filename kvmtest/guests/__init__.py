@@ -12,12 +12,15 @@ __all__ = (
     "ENTRY_RESET",
     "ENTRY_SIPI",
     "PORTS",
+    "PORT_SENT",
     "PORT_DONE",
     "PORT_ENTRY",
     "PORT_FAULT",
     "RESET_RIP",
     "ROM_GPA",
     "ROM_SIZE",
+    "SENDER_X2APIC",
+    "SENDER_XAPIC",
     "SIPI_SIZE",
     "GuestMissing",
     "load",
@@ -82,6 +85,10 @@ PORT_DONE = 0xFF
 # Where the handler of exceptions lies in an image (`fault` in the source), and where `vector_table` puts it.
 _FAULT_OFFSET, _FAULT_SIZE = 0x10, 0x10
 _VECTOR_TABLE_SIZE = 0x400
+#: The sender guest: where its code for each local APIC mode begins, and the port by which it says that it wrote the ICR.
+SENDER_XAPIC, SENDER_X2APIC = 0x00, 0x20
+PORT_SENT = 0xF1
+
 # Offset in an image of the address it was put at (`where` in the source).
 _WHERE_OFFSET = 0x8
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kvmtest.kvm import Vcpu
-from kvmtest.triggers import gsi_msi, ioapic, irqfd, latched, msi, split
+from kvmtest.triggers import gsi_msi, icr_x2apic, icr_xapic, ioapic, irqfd, latched, msi, split
 
 __all__ = ("INIT",)
 
@@ -22,4 +22,6 @@ INIT: dict[str, Callable[[Vcpu], None]] = {
     "irqfd": irqfd.init,
     "ioapic": ioapic.init,
     "split": split.init,
+    "icr-xapic": icr_xapic.init,
+    "icr-x2apic": icr_x2apic.init,
 }

@@ -6,12 +6,12 @@ from __future__ import annotations
 from kvmtest.kvm import Vcpu
 from kvmtest.triggers.error import TriggerError
 
-__all__ = ("INIT", "LEVEL_TRIGGERED", "address", "init", "send", "sipi")
+__all__ = ("ASSERT", "INIT", "LEVEL_TRIGGERED", "address", "init", "send", "sipi")
 
 #: Message data: delivery modes INIT and Start Up, edge-triggered.
 INIT, _STARTUP = 0x500, 0x600
-#: Trigger mode: level. Without the level bit (14) beside it, a de-assertion.
-LEVEL_TRIGGERED = 1 << 15
+#: Level and trigger mode. A level-triggered INIT without ASSERT is a de-assertion.
+ASSERT, LEVEL_TRIGGERED = 1 << 14, 1 << 15
 
 
 def address(vcpu: Vcpu) -> int:

@@ -13,7 +13,7 @@ from kvmtest.engine.judge import judge_check
 from kvmtest.engine.machine import Machines
 from kvmtest.engine.run import run_case
 from kvmtest.kvm import Kvm, Vcpu
-from kvmtest.triggers import msi
+from kvmtest.triggers import msi, sender
 from kvmtest.triggers.error import TriggerError
 
 WAITING, RUNNABLE = 2, 0
@@ -65,17 +65,19 @@ def test_a_check_fails_on_a_vcpu_that_behaves_otherwise(
     target = machines.kept(case.setup).target("ap")
     target.plant("a", "xapic").write(target.vcpu)
     real = delivery._run_at
-    wrong = {
-        "in-wait-for-sipi": ("init", lambda vcpu: vcpu.set_mp_state(RUNNABLE)),
-        "vector-ignored": ("send", lambda vcpu, data: None),
-        "not-kept-for-later": ("init", _init_that_lets_an_old_sipi_in),
-        "behind-pending-init": ("sipi", _lose_sipi),
-    }.get(check.name, ("sipi", _accept_any_sipi) if check.event == "sipi" else ("init", _do_nothing))
+    wrong: dict[str, tuple[object, str, object]] = {
+        "in-wait-for-sipi": (msi, "init", lambda vcpu: vcpu.set_mp_state(RUNNABLE)),
+        "vector-ignored": (msi, "send", lambda vcpu, data: None),
+        "deassert-ignored": (sender, "send", lambda vcpu, icr, x2apic: msi.init(vcpu)),
+        "not-kept-for-later": (msi, "init", _init_that_lets_an_old_sipi_in),
+        "behind-pending-init": (msi, "sipi", _lose_sipi),
+    }
+    other = (msi, "sipi", _accept_any_sipi) if check.event == "sipi" else (msi, "init", _do_nothing)
 
     def set_up(vcpu: Vcpu, *args: int) -> None:
         # Properly, and only then the vCPU begins to misbehave.
         real(vcpu, *args)
-        monkeypatch.setattr(msi, *wrong)
+        monkeypatch.setattr(*wrong.get(check.name, other))
 
     monkeypatch.setattr(delivery, "_run_at", set_up)
     assert judge_check(check, "x", check.observe(target.vcpu)).verdict == "fail"

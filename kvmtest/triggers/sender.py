@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A guest on another vCPU of the VM that sends an interprocessor interrupt (guests/sender.S)."""
+
+from __future__ import annotations
+
+from kvmtest import guests
+from kvmtest.kvm import RunTimeout, Vcpu
+from kvmtest.triggers.error import TriggerError
+from kvmtest.uapi.kvm import (
+    KVM_EXIT_IO,
+    KVM_MP_STATE_RUNNABLE,
+    KVM_VCPUEVENT_VALID_NMI_PENDING,
+    KVM_VCPUEVENT_VALID_PAYLOAD,
+    KVM_VCPUEVENT_VALID_SHADOW,
+    KVM_VCPUEVENT_VALID_TRIPLE_FAULT,
+    kvm_regs,
+    kvm_segment,
+    kvm_vcpu_events,
+)
+
+__all__ = ("send",)
+
+#: A page of its own between the pages that kvm_intel needs and the ROM.
+_GPA, _SIZE, _SLOT = 0xFFFE0000, 0x1000, 7
+_BSP, _XAPIC, _X2APIC = 0x100, 0xFEE00800, 0xFEE00C00
+_PE_ET = 0x11
+_TIMEOUT_S = 1.0
+
+
+def send(target: Vcpu, icr: int, *, x2apic: bool) -> None:
+    """Let the VM's other vCPU write ``icr`` (bits 31:0), with ``target`` as its physical destination, to its ICR.
+
+    All state of that vCPU is lost. Raises TriggerError where the guest did not get to its end, KvmError.
+    """
+    vcpu = next(other for other in target.vm.vcpus if other.id != target.id)
+    if not any(memory.slot == _SLOT for memory in target.vm.memory):
+        code = guests.load("sender")[:_SIZE]
+        target.vm.add_memory(_SLOT, _GPA, _SIZE).write(_GPA, code)
+    _set_up(vcpu, x2apic)
+    destination = target.id if x2apic else target.id << 24
+    entry = guests.SENDER_X2APIC if x2apic else guests.SENDER_XAPIC
+    vcpu.set_regs(kvm_regs(rax=icr, rdx=destination, rip=_GPA + entry, rflags=2))
+    try:
+        seen = vcpu.run(_TIMEOUT_S)
+    except RunTimeout as error:
+        raise TriggerError(f"the sending guest: {error}") from error
+    if seen.reason != KVM_EXIT_IO or seen.port != guests.PORT_SENT:
+        raise TriggerError(f"the sending guest did not write its ICR: {seen}")
+
+
+def _set_up(vcpu: Vcpu, x2apic: bool) -> None:
+    """Flat 32-bit protected mode without paging, nothing pending, the local APIC in the mode asked for."""
+    sregs = vcpu.get_sregs()
+    flat = {"base": 0, "limit": 0xFFFFFFFF, "present": 1, "s": 1, "db": 1, "g": 1}
+    sregs.cs = kvm_segment(selector=8, type=0xB, **flat)
+    for name in ("ds", "es", "fs", "gs", "ss"):
+        setattr(sregs, name, kvm_segment(selector=16, type=3, **flat))
+    sregs.tr = kvm_segment(base=0, limit=0x67, type=0xB, present=1)
+    sregs.ldt = kvm_segment(unusable=1)
+    sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer = _PE_ET, 0, 0, 0
+    sregs.apic_base = (_X2APIC if x2apic else _XAPIC) | sregs.apic_base & _BSP
+    vcpu.set_sregs(sregs)
+    # What it was given for another case: also makes KVM look at the APIC ids again.
+    vcpu.set_lapic(vcpu.get_lapic())
+    flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW
+    optional = KVM_VCPUEVENT_VALID_PAYLOAD | KVM_VCPUEVENT_VALID_TRIPLE_FAULT
+    flags |= vcpu.get_vcpu_events().flags & optional
+    vcpu.set_vcpu_events(kvm_vcpu_events(flags=flags))
+    vcpu.set_mp_state(KVM_MP_STATE_RUNNABLE)

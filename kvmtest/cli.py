@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -22,6 +23,8 @@ __all__ = ("main",)
 OK, UNEXPECTED, USAGE, UNTESTABLE, INTERRUPTED = 0, 1, 2, 3, 130
 #: `git bisect run`: could not tell.
 BISECT_SKIP = 125
+#: What the file system says when a report does not fit.
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _EPILOG = """\
 A SELECTOR is a glob over result ids <event>.<trigger>.<view>.<item>, or the beginning of one up to a dot:
   kvmtest run init.msi.host.cr3        one item after INIT by MSI, in every case
@@ -161,6 +164,8 @@ def _run(args: argparse.Namespace) -> int:
             writer.end(time.monotonic() - begin, totals)
             if out is not sys.stdout:
                 out.close()
+            else:
+                out.flush()
     if interrupt.seen:
         _say("interrupted; what was measured until then is in the report")
         return INTERRUPTED
@@ -252,6 +257,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except OSError as error:
+        if error.errno in _CANNOT_WRITE:
+            _say(f"cannot write {getattr(args, 'output', None) or 'standard output'}: {error.strerror}")
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return USAGE
         _say(str(error))
         return UNEXPECTED
 

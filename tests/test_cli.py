@@ -92,6 +92,15 @@ def test_unwritable_output_is_2(kvm: Kvm, capsys: pytest.CaptureFixture[str]) ->
     assert _one_line(capsys.readouterr().err)
 
 
+@pytest.mark.parametrize("arguments", [["--output", "/dev/full"], ["--format", "json", "--output", "/dev/full"], []])
+def test_a_full_disk_is_one_line_and_2(arguments: list[str], kvm: Kvm) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "kvmtest", "run", "reset.create.host.cr0", *arguments]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 2
+    assert _one_line(done.stderr) and "No space left" in done.stderr
+
+
 def test_list_and_cases(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "init.msi.host.cr?"]) == 0
     ids = capsys.readouterr().out.split()

@@ -90,6 +90,13 @@ def test_before_any_cpuid_the_vendors_must_agree() -> None:
     assert judge("msr.star", nobody, Seen(None, None, 0)).verdict == "info"
 
 
+def test_a_register_that_the_apic_mode_does_not_have_is_a_skip() -> None:
+    off = INIT_AP._replace(apic_mode="disabled")
+    assert judge("lapic.svr", off, Seen(0x1FF, 0xFF, 0xFF)).verdict == "skip"
+    assert judge("apic_base", off, Seen(0xFEE00000, 0xFEE00800, 0xFEE00000)).verdict == "pass"
+    assert judge("lapic.dfr", INIT_AP._replace(apic_mode="x2apic"), Seen(0, 0, 0)).verdict == "skip"
+
+
 def test_the_two_views_must_agree() -> None:
     ctx = INIT_AP._replace(prefix="init.msi.views")
     assert judge_views("cr0", ctx, 0x10, 0x10, "").verdict == "pass"

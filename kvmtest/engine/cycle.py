@@ -106,8 +106,9 @@ class Verdicts:
     def _changed(self, old: Snapshot, new: Snapshot) -> set[str]:
         found: set[str] = set()
         for section, contents in new.sections.items():
-            if contents != old.sections[section]:
-                found |= self._places[section].changed(section, old.sections[section], contents)
+            before = old.sections.get(section, b"")
+            if contents != before:
+                found |= self._places[section].changed(section, before, contents)
         return found
 
     def seen(self, item: str, before: Snapshot | None, after: Snapshot) -> Seen:

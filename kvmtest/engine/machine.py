@@ -5,11 +5,16 @@ from __future__ import annotations
 
 from kvmtest.engine.plan import Setup
 from kvmtest.engine.result import Host
-from kvmtest.kvm import CpuidEntry, Kvm, KvmError, Vcpu, Vm
+from kvmtest.kvm import CpuidEntry, Kvm, Vcpu, Vm
 from kvmtest.state.layout import Layout
 from kvmtest.state.plant import Plant, Planter
 from kvmtest.state.snapshot import Reader, Snapshot, missing_sections
-from kvmtest.uapi.kvm import KVM_CAP_EXCEPTION_PAYLOAD, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_X86_TRIPLE_FAULT_EVENT
+from kvmtest.uapi.kvm import (
+    KVM_CAP_EXCEPTION_PAYLOAD,
+    KVM_CAP_SET_BOOT_CPU_ID,
+    KVM_CAP_SPLIT_IRQCHIP,
+    KVM_CAP_X86_TRIPLE_FAULT_EVENT,
+)
 from kvmtest.x86 import cpuid, msr
 
 __all__ = ("Machine", "Machines", "SetupError", "Target")
@@ -24,7 +29,7 @@ _BANKS, MCE_BANKS = 0xFF, 4
 
 
 class SetupError(RuntimeError):
-    """This host cannot build the VM that a case asks for."""
+    """This host's KVM lacks a capability that the VM of a case needs."""
 
 
 class Target:
@@ -50,7 +55,7 @@ class Target:
 
 
 class Machine:
-    """A VM with vCPUs 0 and 1 as ``setup`` says. Raises SetupError; close() frees everything."""
+    """A VM with vCPUs 0 and 1 as ``setup`` says. Raises SetupError, KvmError; close() frees everything."""
 
     def __init__(self, machines: Machines, setup: Setup) -> None:
         self.setup = setup
@@ -58,9 +63,6 @@ class Machine:
         self.vm: Vm = machines.kvm.create_vm()
         try:
             self._build(machines)
-        except KvmError as error:
-            self.vm.close()
-            raise SetupError(str(error)) from error
         except BaseException:
             self.vm.close()
             raise
@@ -75,10 +77,10 @@ class Machine:
         if setup.irqchip == "full":
             vm.create_irqchip()
         elif setup.irqchip == "split":
-            if not vm.check_extension(KVM_CAP_SPLIT_IRQCHIP):
-                raise SetupError("KVM_CAP_SPLIT_IRQCHIP is not there")
+            self._need(KVM_CAP_SPLIT_IRQCHIP, "KVM_CAP_SPLIT_IRQCHIP")
             vm.split_irqchip()
         if setup.boot_id:
+            self._need(KVM_CAP_SET_BOOT_CPU_ID, "KVM_CAP_SET_BOOT_CPU_ID")
             vm.set_boot_cpu_id(setup.boot_id)
         vcpus = [vm.create_vcpu(i) for i in _IDS]
         for vcpu in vcpus:
@@ -91,6 +93,10 @@ class Machine:
             # The vCPU created last is missing from KVM's map of APIC ids until something recalculates it.
             vcpus[-1].set_lapic(vcpus[-1].get_lapic())
         self.targets = [Target(vcpu, machines.layout(setup, vcpu), machines.xcr0) for vcpu in vcpus]
+
+    def _need(self, cap: int, name: str) -> None:
+        if not self.vm.check_extension(cap):
+            raise SetupError(f"{name} is not there")
 
     def target(self, name: str) -> Target:
         """The ``bsp`` or the ``ap``."""
@@ -118,11 +124,11 @@ class Machines:
         self._kept: dict[Setup, Machine] = {}
 
     def fresh(self, setup: Setup) -> Machine:
-        """A machine that nothing has happened to; the caller closes it. Raises SetupError."""
+        """A machine that nothing has happened to; the caller closes it. Raises SetupError, KvmError."""
         return Machine(self, setup)
 
     def kept(self, setup: Setup) -> Machine:
-        """The machine kept for ``setup``. Raises SetupError."""
+        """The machine kept for ``setup``. Raises SetupError, KvmError."""
         if setup not in self._kept:
             self._kept[setup] = Machine(self, setup)
         return self._kept[setup]

@@ -17,7 +17,6 @@ __all__ = ("Case", "Setup", "SelectorError", "ids", "items", "plan", "select", "
 SIPI_VECTORS = (0x00, 0x01, 0x9F, 0xFF)
 VENDORS = ("intel", "amd")
 
-
 _HOST_VIEW = tuple(item for item in ENTRIES if item not in SYNTHETIC)
 
 
@@ -173,16 +172,20 @@ def wanted(selectors: tuple[str, ...], result_id: str) -> bool:
     return not selectors or any(fnmatchcase(result_id, s) or fnmatchcase(result_id, s + ".*") for s in selectors)
 
 
+def _takes(selector: str, prefix: str, names: tuple[str, ...]) -> bool:
+    # An MSR that has no name yet is known only to the host's KVM_GET_MSR_INDEX_LIST.
+    unnamed = names is _HOST_VIEW and selector.startswith(f"{prefix}.msr.0x")
+    return unnamed or any(wanted((selector,), f"{prefix}.{name}") for name in names)
+
+
 def select(cases: list[Case], selectors: tuple[str, ...]) -> list[Case]:
     """The cases with a result that a selector takes. Raises SelectorError naming each selector that matches nothing."""
     matched: dict[str, list[Case]] = {}
     for selector in selectors:
-        prefixes = {
-            case.prefix for case in cases if any(wanted((selector,), f"{case.prefix}.{item}") for item in items(case))
+        takes = {
+            key: _takes(selector, *key) for key in dict.fromkeys((case.prefix, items(case)) for case in cases)
         }
-        # An MSR that has no name yet is known only to the host's KVM_GET_MSR_INDEX_LIST.
-        prefixes |= {case.prefix for case in cases if selector.startswith(f"{case.prefix}.msr.0x")}
-        matched[selector] = [case for case in cases if case.prefix in prefixes]
+        matched[selector] = [case for case in cases if takes[case.prefix, items(case)]]
     if nothing := [s for s, found in matched.items() if not found]:
         raise SelectorError(", ".join(repr(s) for s in nothing))
     taken = {case for found in matched.values() for case in found}

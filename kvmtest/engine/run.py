@@ -52,8 +52,8 @@ def run_case(case: Case, machines: Machines, timeout_s: float = 1.0) -> Iterator
     """Run one case and judge every item of it. What cannot be tried becomes ``skip``, what went wrong ``error``."""
     try:
         machine, ours = _machine(case, machines)
-    except SetupError as error:
-        yield from _all(case, machines.host, "skip", str(error))
+    except (SetupError, KvmError) as error:
+        yield from _all(case, machines.host, "skip" if isinstance(error, SetupError) else "error", str(error))
         return
     try:
         if case.check:

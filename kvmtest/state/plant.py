@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 
 from kvmtest.kvm import KvmError, Vcpu
 from kvmtest.kvm.ioctl import ioctl
 from kvmtest.state.layout import Layout
-from kvmtest.state.snapshot import REG_GUEST_SSP, Buffer, Snapshot, msr_buffers
+from kvmtest.state.snapshot import Buffer, Snapshot, msr_buffers, one_reg
 from kvmtest.state.values import APIC_MODES, CR4_CANDIDATES, EFER_CANDIDATES, values
 from kvmtest.uapi.kvm import (
     KVM_SET_DEBUGREGS,
@@ -27,12 +26,11 @@ from kvmtest.uapi.kvm import (
     KVM_VCPUEVENT_VALID_SHADOW,
     KVM_VCPUEVENT_VALID_SMM,
     KVM_VCPUEVENT_VALID_TRIPLE_FAULT,
-    kvm_one_reg,
     kvm_vcpu_events,
 )
 from kvmtest.x86 import lapic, msr, xsave
 
-__all__ = ("Plant", "Planter", "pack")
+__all__ = ("Plant", "Planter")
 
 _BSP = 0x100
 #: Sections in the order of writing: IA32_APIC_BASE (sregs) decides how the LAPIC page is read, the LVT timer's mode what
@@ -50,6 +48,8 @@ _SET = (
     ("mp_state", KVM_SET_MP_STATE),
 )
 _XCR0_LEGAL_SECOND = 0x3
+#: MXCSR_MASK where a CPU reports 0 (SDM vol. 1, Guidelines for Writing to the MXCSR Register).
+_MXCSR_MASK = 0xFFBF
 #: Why the tables have no value for an item.
 _WHY = {f"msr.{known.name}": known.why for known in msr.MSRS} | {f"lapic.{reg.name}": reg.why for reg in lapic.LAPIC}
 
@@ -75,15 +75,6 @@ class Plant:
             ioctl(fd, buf.request, buf.address)
 
 
-def pack(layout: Layout, section: str, base: bytes, asked: dict[str, int]) -> bytes:
-    """``base`` with the items of ``asked`` that lie in ``section`` put into it."""
-    out = bytearray(base)
-    for item in layout.by_section.get(section, ()):
-        if item in asked:
-            layout.fields[item].put(out, asked[item])
-    return bytes(out)
-
-
 class Planter:
     """Makes the plants of one vCPU.
 
@@ -107,23 +98,16 @@ class Planter:
         asked["xcr0"] = {"a": self.xcr0, "c": 1}.get(plant, _XCR0_LEGAL_SECOND)
         self._keep_reserved(asked, apic_mode)
         self._keep_enabled(asked)
-        asked["cr4"] = 0
-        asked["efer"] = 0x500 if plant == "a" else 0
-        if plant == "a":
-            asked["cr4"] = 1 << 5
+        # What 64-bit mode with paging cannot do without: CR4.PAE, EFER.LME and LMA.
+        asked["cr4"], asked["efer"] = (1 << 5, 0x500) if plant == "a" else (0, 0)
         for item, candidates in (("efer", EFER_CANDIDATES), ("cr4", CR4_CANDIDATES)):
             asked[item] = self._bits(asked, item, candidates[plant])
         ssp = ctypes.c_uint64(asked.get("ssp", 0))
-        made = {
-            "ssp": lambda: bytes(kvm_one_reg(id=REG_GUEST_SSP, addr=ctypes.addressof(ssp))),
-            "events": lambda: self._events(asked),
-        }
-        buffers = self._accepted(asked, refused, made)
+        buffers = self._accepted(asked, refused, ssp)
         return Plant(buffers, {k: v for k, v in asked.items() if k in self.layout.fields}, refused, ssp)
 
-    def _accepted(
-        self, asked: dict[str, int], refused: dict[str, str], made: dict[str, Callable[[], bytes]]
-    ) -> list[Buffer]:
+    def _accepted(self, asked: dict[str, int], refused: dict[str, str], ssp: ctypes.c_uint64) -> list[Buffer]:
+        """The buffers that KVM takes, in the order of writing; why it refused the others goes into ``refused``."""
         buffers = []
         for section, request in _SET:
             if section not in self.layout.by_section:
@@ -131,8 +115,10 @@ class Planter:
             if section == "msrs":
                 buffers += self._msrs(asked, refused)
                 continue
-            contents = made[section]() if section in made else self._packed(section, asked)
-            buf = Buffer(section, request, contents)
+            if section == "ssp":
+                buf = one_reg(request, ssp)
+            else:
+                buf = Buffer(section, request, self._events(asked) if section == "events" else self._packed(section, asked))
             try:
                 ioctl(self.vcpu.fd, buf.request, buf.address)
             except KvmError as error:
@@ -143,14 +129,19 @@ class Planter:
         return buffers
 
     def _packed(self, section: str, asked: dict[str, int]) -> bytes:
-        out = pack(self.layout, section, self.baseline.sections[section], asked)
+        """The section's baseline with what is asked for put into it."""
+        out = bytearray(self.baseline.sections[section])
+        for item in self.layout.by_section[section]:
+            if item in asked:
+                self.layout.fields[item].put(out, asked[item])
         if section == "xsave":
-            return out[: xsave.XSTATE_BV_OFFSET] + self.xcr0.to_bytes(8, "little") + out[xsave.XSTATE_BV_OFFSET + 8 :]
-        return out
+            out[xsave.XSTATE_BV_OFFSET : xsave.XSTATE_BV_OFFSET + 8] = self.xcr0.to_bytes(8, "little")
+        return bytes(out)
 
     def _keep_reserved(self, asked: dict[str, int], apic_mode: str) -> None:
         """Take out what this CPU or mode reserves: MXCSR bits outside MXCSR_MASK, components that are not there."""
-        mask = int.from_bytes(self.baseline.sections["xsave"][28:32], "little") or 0xFFBF
+        start = xsave.MXCSR_MASK_OFFSET
+        mask = int.from_bytes(self.baseline.sections["xsave"][start : start + 4], "little") or _MXCSR_MASK
         asked["mxcsr"] &= mask
         if apic_mode == "x2apic":
             # The ID is read-only there and LDR follows it; DFR does not exist.
@@ -203,7 +194,7 @@ class Planter:
         return "" if taken == 1 else f"KVM_SET_MSRS refused {data:#x} for MSR {index:#x}"
 
     def _events(self, asked: dict[str, int]) -> bytes:
-        events = kvm_vcpu_events.from_buffer_copy(pack(self.layout, "events", self.baseline.sections["events"], asked))
+        events = kvm_vcpu_events.from_buffer_copy(self._packed("events", asked))
         # Vectors that go with what is injected: a device interrupt, #GP(0).
         events.interrupt.nr = 0x51
         events.exception.nr = 13

@@ -34,12 +34,12 @@ from kvmtest.uapi.kvm import (
     kvm_xcrs,
 )
 
-__all__ = ("MAX_IO_MSRS", "REG_GUEST_SSP", "Buffer", "Reader", "Snapshot", "missing_sections", "msr_buffers")
+__all__ = ("Buffer", "Reader", "Snapshot", "missing_sections", "msr_buffers", "one_reg")
 
-#: KVM_X86_REG_KVM(KVM_REG_GUEST_SSP) of the UAPI header since v6.18: x86, 64 bits wide, type KVM.
-REG_GUEST_SSP = 0x2030_0003_0000_0000
+#: KVM_X86_REG_KVM(KVM__REG_GUEST_SSP) of the UAPI header since v6.18: x86, 64 bits wide, type KVM.
+_REG_GUEST_SSP = 0x2030_0003_0000_0000
 #: One less than MAX_IO_MSRS in arch/x86/kvm/x86.c: KVM_GET_MSRS and KVM_SET_MSRS take no more at once (msr_io()).
-MAX_IO_MSRS = 255
+_MAX_IO_MSRS = 255
 #: KVM_GET_XSAVE's fixed size in bytes.
 _XSAVE_SIZE = 4096
 #: struct kvm_nested_state with a vmcs12 and its shadow, the larger vendor's (KVM_STATE_NESTED_VMX_VMCS_SIZE twice).
@@ -86,8 +86,8 @@ class Buffer:
 def msr_buffers(request: int, entries: list[tuple[int, int]]) -> list[Buffer]:
     """struct kvm_msrs with ``entries`` of (index, data), in as many as KVM's limit asks for."""
     buffers = []
-    for start in range(0, len(entries), MAX_IO_MSRS):
-        part = entries[start : start + MAX_IO_MSRS]
+    for start in range(0, len(entries), _MAX_IO_MSRS):
+        part = entries[start : start + _MAX_IO_MSRS]
         buffers.append(Buffer("msrs", request, len(part).to_bytes(4, "little") + bytes(4) + _entries(part)))
     return buffers
 
@@ -96,8 +96,9 @@ def _entries(msrs: list[tuple[int, int]]) -> bytes:
     return b"".join(index.to_bytes(8, "little") + data.to_bytes(8, "little") for index, data in msrs)
 
 
-def _one_reg(request: int, value: ctypes.c_uint64) -> Buffer:
-    return Buffer("ssp", request, bytes(kvm_one_reg(id=REG_GUEST_SSP, addr=ctypes.addressof(value))))
+def one_reg(request: int, value: ctypes.c_uint64) -> Buffer:
+    """struct kvm_one_reg for SSP; ``value``, which the caller keeps, is where KVM reads or writes it."""
+    return Buffer("ssp", request, bytes(kvm_one_reg(id=_REG_GUEST_SSP, addr=ctypes.addressof(value))))
 
 
 def missing_sections(vcpu: Vcpu) -> dict[str, str]:
@@ -106,7 +107,7 @@ def missing_sections(vcpu: Vcpu) -> dict[str, str]:
     if not vcpu.vm.check_extension(KVM_CAP_NESTED_STATE):
         missing["nested"] = "KVM_CAP_NESTED_STATE is not there"
     ssp = ctypes.c_uint64()
-    for buf in (*(Buffer(name, request, bytes(size)) for name, request, size in _FIXED), _one_reg(KVM_GET_ONE_REG, ssp)):
+    for buf in (*(Buffer(name, request, bytes(size)) for name, request, size in _FIXED), one_reg(KVM_GET_ONE_REG, ssp)):
         try:
             ioctl(vcpu.fd, buf.request, buf.address)
         except KvmError as error:
@@ -133,7 +134,7 @@ class Reader:
         if "nested" in wanted:
             self.buffers.append(Buffer("nested", KVM_GET_NESTED_STATE, bytes(_NESTED_SIZE)))
         if "ssp" in wanted:
-            self.buffers.append(_one_reg(KVM_GET_ONE_REG, self._ssp))
+            self.buffers.append(one_reg(KVM_GET_ONE_REG, self._ssp))
 
     def read(self) -> Snapshot:
         """One snapshot; a section whose ioctl fails is left out, its items are ``unreadable`` with the error."""

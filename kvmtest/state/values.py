@@ -143,7 +143,7 @@ def _pairs() -> dict[str, tuple[int, int]]:
         pairs[f"dr{i}"] = _both(_pattern(40 + i, 8), 8)
     # BT B2 B0, then BS BD B3 B1. RTM and BLD stay 1: where the CPU lacks the feature that is all they can be.
     pairs["dr6"] = (0xFFFF8FF5, 0xFFFF6FFA)
-    pairs["dr7"] = (0x55550755, 0xAAAA0CAA)  # LENn, R/Wn and Ln/Gn as 01 and 10, never GD
+    pairs["dr7"] = (0x55550755, 0xAAAA04AA)  # LENn, R/Wn and Ln/Gn as 01 and 10, never GD or RTM
     # FSW.ES and B follow from the flags that FCW leaves unmasked: none in the first pair, DE and OE in the second.
     pairs["fcw"] = (0x025F, 0x0D60)
     pairs["fsw"] = (0x3855, 0xC7AA)

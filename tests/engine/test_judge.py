@@ -78,6 +78,12 @@ def test_a_wrong_rule_makes_the_run_fail(monkeypatch: pytest.MonkeyPatch) -> Non
     assert judge("rbx", INIT_AP, Seen(0x55, 0, 0)).verdict == "fail"
 
 
+def test_a_plant_that_was_not_read_back_proves_nothing() -> None:
+    for item, observed in (("rbx", 0), ("cs.type", 3), ("xcr0", 1), ("cr0", 0x10)):
+        assert judge(item, INIT_AP, Seen(None, 0, observed)).verdict == "skip", item
+    assert judge("rbx", RESET_BSP, Seen(None, None, 0)).verdict == "pass"
+
+
 def test_error_and_unreadable_are_told_apart() -> None:
     assert judge("rbx", INIT_AP, Seen(1, 0, None, unreadable="no such register")).verdict == "skip"
     assert judge("rbx", INIT_AP, Seen(1, 0, None, failed="the guest stopped")).verdict == "error"

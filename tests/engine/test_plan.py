@@ -43,6 +43,13 @@ def test_selectors_are_globs_or_prefixes() -> None:
     assert plan.select(cases, ()) == cases
 
 
+def test_a_selector_takes_only_the_cases_that_can_match() -> None:
+    cases = plan.plan()
+    assert {c.check for c in plan.select(cases, ("init.msi.host.cr3",))} == {""}
+    assert {c.check for c in plan.select(cases, ("sipi.msi.host.second-dropped",))} == {"second-dropped"}
+    assert all(not c.check for c in plan.select(cases, ("init.msi.host.msr.0x1234",)))
+
+
 def test_a_selector_that_matches_nothing_is_named() -> None:
     with pytest.raises(plan.SelectorError, match="'init.msi.host.cr9'"):
         plan.select(plan.plan(), ("init.msi.host.cr3", "init.msi.host.cr9"))

@@ -161,6 +161,16 @@ def test_a_host_that_cannot_build_the_vm_skips(machines: Machines, monkeypatch: 
     assert _verdicts(results).keys() == {"skip"} and results[0].reason
 
 
+def test_a_vm_that_kvm_fails_to_make_is_an_error(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Kvm, type: int = 0) -> None:
+        raise KvmError(12, 0, "made up")
+
+    monkeypatch.setattr(Kvm, "create_vm", fail)
+    for case in (MSI, CASES["reset.create.host/bsp,no-irqchip,intel"]):
+        results = list(run_case(case, machines))
+        assert _verdicts(results).keys() == {"error"} and "ENOMEM" in results[0].reason
+
+
 def test_a_guest_that_is_not_built_skips_its_cases(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> bytes:
         raise GuestMissing("run 'make guests'")

@@ -29,7 +29,7 @@ def _synthetic(index: int) -> bool:
 def _unlisted(item: str) -> Entry:
     """The entry of an MSR that no topic lists."""
     index = index_of(item.removeprefix("msr."))
-    return synthetic(item, hyperv=_hyperv(index)) if _synthetic(index) else catch_all(item)
+    return synthetic(item, hyperv=_hyperv(index)) if _synthetic(index) else catch_all(item, index)
 
 
 def _collect() -> dict[str, Entry]:

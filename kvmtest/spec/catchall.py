@@ -6,7 +6,18 @@ from __future__ import annotations
 from kvmtest.spec.cite import A_OTH, HYPERV, KVM_MSR, S_T1, S_T22
 from kvmtest.spec.rule import Entry, Rule, Vendored, cited, entry, unchanged, undefined, vendors
 
-__all__ = ("AMD_NONE", "INTEL_NONE", "KEEP_LISTED", "KEEP_OTHER", "UNLISTED", "catch_all", "synthetic")
+__all__ = (
+    "AMD_NONE",
+    "INTEL_NONE",
+    "KEEP_AMD",
+    "KEEP_INTEL",
+    "KEEP_INTEL_LISTED",
+    "KEEP_LISTED",
+    "KEEP_OTHER",
+    "UNLISTED",
+    "catch_all",
+    "synthetic",
+)
 
 #: INIT: neither vendor lists the register.
 KEEP_OTHER = vendors(intel=cited(unchanged(), S_T22), amd=cited(unchanged(), A_OTH))
@@ -17,14 +28,23 @@ UNLISTED = vendors(
     intel=cited(undefined("Intel's catch-all row says undefined"), S_T22),
     amd=cited(undefined("AMD's table refers to the MSR's own description, which gives no value"), A_OTH),
 )
-#: RESET of a register that only the other vendor has.
-AMD_NONE: Rule = cited(undefined("AMD documents no such register"), A_OTH)
-INTEL_NONE: Rule = cited(undefined("Intel documents no such register"), S_T22)
+#: RESET and INIT of a register that only the other vendor has.
+AMD_NONE: Rule = cited(undefined("not among the registers that AMD documents"), A_OTH)
+INTEL_NONE: Rule = cited(undefined("not among the registers that Intel documents"), S_T22)
 
 
-def catch_all(item: str) -> Entry:
-    """The rules of an MSR that has no line of its own."""
-    return entry(item, row=(), reset=UNLISTED, init=KEEP_OTHER, cite=(S_T22, A_OTH))
+#: INIT of a register that only one vendor has: its catch-all row, or Intel's table; the other's rows do not speak of it.
+KEEP_AMD = vendors(intel=INTEL_NONE, amd=cited(unchanged(), A_OTH))
+KEEP_INTEL = vendors(intel=cited(unchanged(), S_T22), amd=AMD_NONE)
+KEEP_INTEL_LISTED = vendors(intel=cited(unchanged(), S_T1), amd=AMD_NONE)
+#: AMD's own MSRs begin here; Intel has only the few of the 64-bit architecture there, each with a line of its own.
+_AMD_FIRST = 0xC0000000
+
+
+def catch_all(item: str, index: int) -> Entry:
+    """The rules of an MSR that has no line of its own: judged by the vendor in whose range it lies."""
+    keep = KEEP_AMD if index >= _AMD_FIRST else KEEP_INTEL
+    return entry(item, row=(), reset=UNLISTED, init=keep, cite=(S_T22, A_OTH))
 
 
 def synthetic(item: str, *, hyperv: bool) -> Entry:

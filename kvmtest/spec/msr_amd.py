@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from kvmtest.spec.catchall import INTEL_NONE, KEEP_OTHER
+from kvmtest.spec.catchall import INTEL_NONE, KEEP_AMD
 from kvmtest.spec.cite import A_HWCR, A_MEMORY, A_OTH, A_SMM, A_SPEC, A_SVM, A_VM_CR, S_T22
 from kvmtest.spec.rule import Entry, Rule, Vendored, cited, entry, masked, unchanged, undefined, value, vendors
 
@@ -20,17 +20,17 @@ def _amd(rule: Rule, *cite: str) -> Vendored:
 
 
 _VM_CR_INIT = vendors(
-    intel=cited(unchanged(), S_T22),
+    intel=INTEL_NONE,
     amd=cited(masked(0, unchanged=_ALL ^ _SVMDIS, note="SVMDIS is cleared because LOCK is 0 in every plant; with LOCK it would be unchanged"), A_VM_CR, A_OTH),
 )
-_HWCR_INIT = vendors(intel=cited(unchanged(), S_T22), amd=cited(unchanged(), A_HWCR, A_OTH))
+_HWCR_INIT = vendors(intel=INTEL_NONE, amd=cited(unchanged(), A_HWCR, A_OTH))
 
 RULES: tuple[Entry, ...] = (
-    entry("msr.virt_spec_ctrl", row=97, reset=_amd(value(0), A_SPEC), init=KEEP_OTHER, cite=_CITE),
+    entry("msr.virt_spec_ctrl", row=97, reset=_amd(value(0), A_SPEC), init=KEEP_AMD, cite=_CITE),
     entry("msr.vm_cr", row=107, reset=_amd(undefined("AMD's cross-reference says undefined"), A_SVM), init=_VM_CR_INIT, cite=_CITE),
-    entry("msr.vm_hsave_pa", row=108, reset=_amd(undefined("AMD's cross-reference says undefined"), A_SVM), init=KEEP_OTHER, cite=_CITE),
+    entry("msr.vm_hsave_pa", row=108, reset=_amd(undefined("AMD's cross-reference says undefined"), A_SVM), init=KEEP_AMD, cite=_CITE),
     entry("msr.hwcr", row=112, reset=_amd(masked(0, ignore=_ALL ^ _SMM_LOCK, note="by implementation, but for SmmLock"), A_HWCR), init=_HWCR_INIT, cite=_CITE),
-    entry("msr.syscfg", row=113, reset=_amd(value(0x20601), A_MEMORY), init=KEEP_OTHER, cite=_CITE),
-    *(entry(f"msr.osvw_{reg}", row=116, reset=_amd(undefined("the BIOS sets it"), A_OTH), init=KEEP_OTHER, cite=_CITE) for reg in ("id_length", "status")),
-    *(entry(f"msr.smm_{reg}", row=117, reset=_amd(value(0), A_SMM), init=KEEP_OTHER, cite=_CITE) for reg in ("addr", "mask")),
+    entry("msr.syscfg", row=113, reset=_amd(value(0x20601), A_MEMORY), init=KEEP_AMD, cite=_CITE),
+    *(entry(f"msr.osvw_{reg}", row=116, reset=_amd(undefined("the BIOS sets it"), A_OTH), init=KEEP_AMD, cite=_CITE) for reg in ("id_length", "status")),
+    *(entry(f"msr.smm_{reg}", row=117, reset=_amd(value(0), A_SMM), init=KEEP_AMD, cite=_CITE) for reg in ("addr", "mask")),
 )

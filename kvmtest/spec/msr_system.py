@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from kvmtest.spec.catchall import AMD_NONE, KEEP_LISTED, KEEP_OTHER
+from kvmtest.spec.catchall import AMD_NONE, KEEP_INTEL, KEEP_INTEL_LISTED, KEEP_LISTED, KEEP_OTHER
 from kvmtest.spec.cite import (
     A_CET,
     A_OTH,
@@ -61,19 +61,19 @@ RULES: tuple[Entry, ...] = (
     *(entry(f"msr.{reg}", row=85, reset=_SYSCALL_UNLISTED, init=KEEP_OTHER, cite=(S_T22, A_SYSTEM)) for reg in ("cstar", "sfmask")),
     *(entry(f"msr.{seg}_base", row=86, reset=value(0), init=value(0, "the base of the segment register"), cite=(S_T1, A_T1, A_SYSTEM)) for seg in ("fs", "gs")),
     entry("msr.kernel_gs_base", row=87, reset=_SYSCALL_UNLISTED, init=KEEP_OTHER, cite=(S_T22, A_SYSTEM)),
-    entry("msr.misc_enable", row=88, reset=_intel(_MISC_ENABLE, S_THERMAL), init=KEEP_OTHER, cite=(S_T22, A_OTH)),
-    entry("msr.feat_ctl", row=89, reset=_intel(value(0), S_VMX_ENTER), init=KEEP_OTHER, cite=(S_T22, A_OTH)),
+    entry("msr.misc_enable", row=88, reset=_intel(_MISC_ENABLE, S_THERMAL), init=KEEP_INTEL, cite=(S_T22, A_OTH)),
+    entry("msr.feat_ctl", row=89, reset=_intel(value(0), S_VMX_ENTER), init=KEEP_INTEL, cite=(S_T22, A_OTH)),
     entry("msr.smbase", row=90, reset=value(0x30000), init=_SMBASE_INIT, cite=(S_SMBASE, A_T1, A_SMM)),
     entry("msr.spec_ctrl", row=96, reset=_SPEC_CTRL, init=KEEP_OTHER, cite=(S_T22, A_SPEC)),
-    entry("msr.tsx_ctrl", row=98, reset=_intel(_FROM_MEMORY, S_T22), init=KEEP_OTHER, cite=(S_T22, A_OTH)),
-    entry("msr.umwait_control", row=99, reset=_intel(_FROM_MEMORY, S_T22), init=KEEP_OTHER, cite=(S_T22, A_OTH)),
-    entry("msr.misc_features_enables", row=100, reset=_intel(value(0), S_T1), init=KEEP_LISTED, cite=(S_T1, A_OTH)),
+    entry("msr.tsx_ctrl", row=98, reset=_intel(_FROM_MEMORY, S_T22), init=KEEP_INTEL, cite=(S_T22, A_OTH)),
+    entry("msr.umwait_control", row=99, reset=_intel(_FROM_MEMORY, S_T22), init=KEEP_INTEL, cite=(S_T22, A_OTH)),
+    entry("msr.misc_features_enables", row=100, reset=_intel(value(0), S_T1), init=KEEP_INTEL_LISTED, cite=(S_T1, A_OTH)),
     *(
         entry(
             f"msr.sgxlepubkeyhash{i}",
             row=102,
             reset=_intel(undefined("the digest of Intel's own key, which the tool does not know"), S_SGX),
-            init=vendors(intel=cited(unchanged(), S_SGX), amd=cited(unchanged(), A_OTH)),
+            init=vendors(intel=cited(unchanged(), S_SGX), amd=AMD_NONE),
             cite=(S_SGX, A_OTH),
         )
         for i in range(4)

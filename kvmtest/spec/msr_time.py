@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from kvmtest.spec.catchall import AMD_NONE, INTEL_NONE, KEEP_LISTED, KEEP_OTHER
+from kvmtest.spec.catchall import AMD_NONE, INTEL_NONE, KEEP_AMD, KEEP_INTEL_LISTED, KEEP_LISTED
 from kvmtest.spec.cite import (
     A_DEBUG,
     A_OTH,
@@ -40,7 +40,7 @@ _DEADLINE_AMD = undefined("the APM does not describe the TSC-deadline timer")
 _CONTRADICTION = cited(undefined("the table (RESET 0, INIT unchanged) and a note (undefined after INIT or RESET) contradict each other"), S_T1, S_COUNTERS)
 _COUNTER_RESET = vendors(intel=_CONTRADICTION, amd=cited(undefined("AMD's cross-reference says undefined"), A_PERF))
 _COUNTER_INIT = vendors(intel=_CONTRADICTION, amd=cited(unchanged(), A_OTH))
-_FIXED_RESET = vendors(intel=_CONTRADICTION, amd=AMD_NONE)
+_FIXED_RESET = _FIXED_INIT = vendors(intel=_CONTRADICTION, amd=AMD_NONE)
 _AMD_COUNTER_RESET = vendors(intel=INTEL_NONE, amd=cited(undefined("AMD's cross-reference says undefined"), A_PERF))
 _AMD_EVENTSEL_RESET = vendors(intel=INTEL_NONE, amd=cited(value(0), A_PERF))
 _INTEL_ZERO = vendors(intel=cited(value(0), S_T1), amd=AMD_NONE)
@@ -79,30 +79,30 @@ RULES: tuple[Entry, ...] = (
         init=vendors(intel=cited(_DEADLINE, S_TSC_DEADLINE, S_APIC_INIT), amd=cited(_DEADLINE_AMD, A_OTH)),
         cite=(S_TSC_DEADLINE, A_OTH),
     ),
-    entry("msr.tsc_ratio", row=50, reset=vendors(intel=INTEL_NONE, amd=cited(value(0x100000000), A_SYSTEM, A_TSC_RATIO)), init=KEEP_OTHER, cite=(S_T22, A_OTH)),
+    entry("msr.tsc_ratio", row=50, reset=vendors(intel=INTEL_NONE, amd=cited(value(0x100000000), A_SYSTEM, A_TSC_RATIO)), init=KEEP_AMD, cite=(S_T22, A_OTH)),
     *(entry(f"msr.pmc{i}", row=52, reset=_COUNTER_RESET, init=_COUNTER_INIT, cite=(S_T1, A_OTH)) for i in range(8)),
     *(entry(f"msr.pmc{i}_full", row=52, reset=_COUNTER_RESET, init=_COUNTER_INIT, cite=(S_T1, A_OTH)) for i in range(8)),
     *(
         entry(f"msr.perfevtsel{i}", row=52, reset=vendors(intel=cited(value(0), S_T1), amd=cited(value(0), A_PERF)), init=KEEP_LISTED, cite=(S_T1, A_OTH))
         for i in range(8)
     ),
-    *(entry(f"msr.k7_evntsel{i}", row=52, reset=_AMD_EVENTSEL_RESET, init=KEEP_OTHER, cite=(S_T22, A_OTH)) for i in range(4)),
-    *(entry(f"msr.k7_perfctr{i}", row=52, reset=_AMD_COUNTER_RESET, init=KEEP_OTHER, cite=(S_T22, A_OTH)) for i in range(4)),
-    *(entry(f"msr.perf_ctl{i}", row=52, reset=_AMD_EVENTSEL_RESET, init=KEEP_OTHER, cite=(S_T22, A_OTH)) for i in range(6)),
-    *(entry(f"msr.perf_ctr{i}", row=52, reset=_AMD_COUNTER_RESET, init=KEEP_OTHER, cite=(S_T22, A_OTH)) for i in range(6)),
-    *(entry(f"msr.fixed_ctr{i}", row=53, reset=_FIXED_RESET, init=_COUNTER_INIT, cite=(S_T1, A_OTH)) for i in range(4)),
-    entry("msr.fixed_ctr_ctrl", row=53, reset=_INTEL_ZERO, init=KEEP_LISTED, cite=(S_T1, A_OTH)),
-    entry("msr.perf_global_ctrl", row=54, reset=_GLOBAL_CTRL, init=KEEP_LISTED, cite=(S_T1, A_OTH)),
-    entry("msr.amd_perf_global_ctl", row=54, reset=_AMD_GLOBAL_CTL, init=KEEP_OTHER, cite=(S_T22, A_OTH)),
-    entry("msr.perf_global_status", row=55, reset=_INTEL_ZERO, init=KEEP_LISTED, cite=(S_T1, A_OTH)),
-    entry("msr.amd_perf_global_status", row=55, reset=_AMD_GLOBAL_STATUS, init=KEEP_OTHER, cite=(S_T22, A_OTH)),
+    *(entry(f"msr.k7_evntsel{i}", row=52, reset=_AMD_EVENTSEL_RESET, init=KEEP_AMD, cite=(S_T22, A_OTH)) for i in range(4)),
+    *(entry(f"msr.k7_perfctr{i}", row=52, reset=_AMD_COUNTER_RESET, init=KEEP_AMD, cite=(S_T22, A_OTH)) for i in range(4)),
+    *(entry(f"msr.perf_ctl{i}", row=52, reset=_AMD_EVENTSEL_RESET, init=KEEP_AMD, cite=(S_T22, A_OTH)) for i in range(6)),
+    *(entry(f"msr.perf_ctr{i}", row=52, reset=_AMD_COUNTER_RESET, init=KEEP_AMD, cite=(S_T22, A_OTH)) for i in range(6)),
+    *(entry(f"msr.fixed_ctr{i}", row=53, reset=_FIXED_RESET, init=_FIXED_INIT, cite=(S_T1, A_OTH)) for i in range(4)),
+    entry("msr.fixed_ctr_ctrl", row=53, reset=_INTEL_ZERO, init=KEEP_INTEL_LISTED, cite=(S_T1, A_OTH)),
+    entry("msr.perf_global_ctrl", row=54, reset=_GLOBAL_CTRL, init=KEEP_INTEL_LISTED, cite=(S_T1, A_OTH)),
+    entry("msr.amd_perf_global_ctl", row=54, reset=_AMD_GLOBAL_CTL, init=KEEP_AMD, cite=(S_T22, A_OTH)),
+    entry("msr.perf_global_status", row=55, reset=_INTEL_ZERO, init=KEEP_INTEL_LISTED, cite=(S_T1, A_OTH)),
+    entry("msr.amd_perf_global_status", row=55, reset=_AMD_GLOBAL_STATUS, init=KEEP_AMD, cite=(S_T22, A_OTH)),
     entry("msr.debugctl", row=56, reset=_DEBUGCTL_RESET, init=_DEBUGCTL_INIT, cite=(S_T22, A_DEBUG)),
     *(
         entry(f"msr.{reg}", row=57, reset=_LBR_RESET, init=KEEP_LISTED, cite=(S_T1, A_DEBUG))
         for reg in ("lastbranchfromip", "lastbranchtoip", "lastintfromip", "lastinttoip")
     ),
     *(
-        entry(f"msr.rtit_{reg}", row=58, reset=_PT_RESET, init=KEEP_LISTED, cite=(S_T1, A_OTH))
+        entry(f"msr.rtit_{reg}", row=58, reset=_PT_RESET, init=KEEP_INTEL_LISTED, cite=(S_T1, A_OTH))
         for reg in ("ctl", "status", "cr3_match", "output_base", "output_mask", *(f"addr{i}_{end}" for i in range(4) for end in "ab"))
     ),
 )

@@ -139,7 +139,7 @@ class Planter:
         return bytes(out)
 
     def _keep_reserved(self, asked: dict[str, int], apic_mode: str) -> None:
-        """Take out what this CPU or mode reserves: MXCSR bits outside MXCSR_MASK, components that are not there."""
+        """Take out what this CPU or mode reserves: MXCSR bits outside MXCSR_MASK, LAPIC registers that x2APIC mode lacks."""
         start = xsave.MXCSR_MASK_OFFSET
         mask = int.from_bytes(self.baseline.sections["xsave"][start : start + 4], "little") or _MXCSR_MASK
         asked["mxcsr"] &= mask

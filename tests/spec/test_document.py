@@ -91,11 +91,21 @@ def test_every_named_register_has_rules() -> None:
 
 
 def test_catch_all_rules_say_so() -> None:
-    for entry in (spec.lookup("msr.0xdead"), spec.lookup("msr.smi_count")):
-        for vendor in spec.VENDORS:
-            assert entry.rule("init", vendor).kind == "unchanged"
-            assert entry.rule("reset", vendor).kind == "undefined"
-            assert any("catch-all" in cite for cite in entry.rule("init", vendor).cite)
+    for item, vendor in (("msr.0xdead", "intel"), ("msr.smi_count", "intel"), ("msr.0xc001beef", "amd")):
+        entry = spec.lookup(item)
+        assert entry.rule("init", vendor).kind == "unchanged"
+        assert entry.rule("reset", vendor).kind == "undefined"
+        assert any("catch-all" in cite for cite in entry.rule("init", vendor).cite)
+
+
+@pytest.mark.parametrize("item", ["msr.smi_count", "msr.tsx_ctrl", "msr.feat_ctl", "msr.0xdead", "msr.fixed_ctr0"])
+def test_nothing_is_said_of_a_register_that_only_intel_has(item: str) -> None:
+    assert spec.rule_for(item, "init", "amd", "svm").kind == "undefined"
+
+
+@pytest.mark.parametrize("item", ["msr.virt_spec_ctrl", "msr.hwcr", "msr.vm_cr", "msr.perf_ctl0", "msr.0xc001beef"])
+def test_nothing_is_said_of_a_register_that_only_amd_has(item: str) -> None:
+    assert spec.rule_for(item, "init", "intel", "vmx").kind == "undefined"
 
 
 def test_importing_the_rules_is_cheap() -> None:

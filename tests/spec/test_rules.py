@@ -45,7 +45,7 @@ DIFFERENT = [
     ("msr.mc3_ctl", "reset", "undefined", 0),
     ("msr.pmc0", "init", "undefined", "unchanged"),
     ("msr.debugctl", "reset", "undefined", 0),
-    ("msr.vm_cr", "init", "unchanged", (0, ALL ^ 0x10, 0)),
+    ("msr.vm_cr", "init", "undefined", (0, ALL ^ 0x10, 0)),
     ("msr.mtrr_def_type", "reset", (0, 0, ALL ^ 0x800), 0),
     ("msr.spec_ctrl", "reset", "undefined", 0),
     ("msr.xss", "reset", 0, "undefined"),

@@ -8,6 +8,7 @@ only the items that differ are decoded and judged anew.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Collection
 
 from kvmtest import spec
 from kvmtest.engine import guest
@@ -18,7 +19,7 @@ from kvmtest.engine.result import Host, Result
 from kvmtest.state.layout import Layout, text
 from kvmtest.state.plant import Plant
 from kvmtest.state.snapshot import Snapshot
-from kvmtest.triggers import INIT, msi
+from kvmtest.triggers import INIT, SIPI, msi
 from kvmtest.triggers.error import TriggerError
 from kvmtest.x86 import cpuid
 
@@ -27,6 +28,9 @@ __all__ = ("Cycle", "Verdicts")
 #: An event shows in one of these. MSRs and LAPIC have counters that run by themselves, INIT leaves the others alone.
 _TRACES = ("mp_state", "regs", "sregs", "debugregs")
 _XSTATE_HEADER = range(512, 576)
+#: The SIPI that starts the guest on an AP after INIT, and the items that say where it did.
+_CONTINUE = 0x10
+_STARTED = ("rip", "cs.selector", "cs.base")
 
 
 def _context(case: Case, machine: Machine, host: Host) -> Context:
@@ -149,17 +153,31 @@ class Cycle:
         self.plant = self.target.plant(case.plant, case.apic_mode) if planted else None
         baseline = self.target.baseline if planted else None
         self.verdicts = Verdicts(_context(case, machine, host), self.target.layout, baseline, self.plant)
+        both = case._replace(view="views")
+        self._views_ctx = self.verdicts.ctx._replace(prefix=both.prefix, case=both.name)
 
-    def run(self) -> dict[str, Result]:
-        """Results by item. Raises KvmError, and TriggerError where the event did not happen."""
+    def run(self) -> Collection[Result]:
+        """The case's results in each of its views. Raises KvmError, and TriggerError where the event did not happen."""
         before = self._before()
-        after = self._trigger(before)
         if self.case.view == "host":
-            return self.verdicts.update(before, after)
-        report = guest.report(self.machine, self.target.vcpu, self.case.vector, self.timeout_s)
-        if self.case.view == "views":
-            return {item: self._views_result(item, after, report) for item in guest.ITEMS}
-        return {item: self._guest_result(item, before, report) for item in guest.ITEMS}
+            after = self._fire(before)
+            return self.verdicts.update(before, after).values()
+        guest.load(self.machine, self._vector)
+        after = self._fire(before)
+        if self._started_by_sipi:
+            msi.sipi(self.target.vcpu, _CONTINUE)
+        report = guest.report(self.target.vcpu, self._vector, self.timeout_s)
+        self.target.vcpu.complete_io()
+        return self._reported(before, after, report)
+
+    @property
+    def _started_by_sipi(self) -> bool:
+        """Whether the guest's code can only run, and report, behind a SIPI that is not the event."""
+        return self.case.event == "init" and self.case.target == "ap"
+
+    @property
+    def _vector(self) -> int | None:
+        return _CONTINUE if self._started_by_sipi else self.case.vector
 
     def _before(self) -> Snapshot | None:
         if self.plant is None:
@@ -173,18 +191,28 @@ class Cycle:
         self.plant.write(vcpu)
         return self.target.reader.read()
 
-    def _trigger(self, before: Snapshot | None) -> Snapshot:
+    def _fire(self, before: Snapshot | None) -> Snapshot:
+        """Make the event happen; the state that it left."""
         if before is None:
             return self.target.baseline
+        vcpu = self.target.vcpu
         if self.case.event == "init":
-            INIT[self.case.trigger](self.target.vcpu)
+            INIT[self.case.road](vcpu)
         else:
             assert self.case.vector is not None
-            msi.sipi(self.target.vcpu, self.case.vector)
+            SIPI[self.case.road](vcpu, self.case.vector)
         after = self.target.reader.read()
         if all(before.sections.get(section) == after.sections.get(section) for section in _TRACES):
             raise TriggerError("the event left no trace: registers and activity state are as planted")
         return after
+
+    def _reported(self, before: Snapshot | None, after: Snapshot, report: guest.Report) -> list[Result]:
+        """The results of the guest's view, then of the comparison with the host's."""
+        names = [item for item in guest.ITEMS if not (self._started_by_sipi and item in _STARTED)]
+        return [
+            *(self._guest_result(item, before, report) for item in names),
+            *(self._views_result(item, after, report) for item in names),
+        ]
 
     def _guest_result(self, item: str, before: Snapshot | None, report: guest.Report) -> Result:
         seen = self.verdicts.values(item, before, report.values.get(item))
@@ -195,4 +223,4 @@ class Cycle:
     def _views_result(self, item: str, after: Snapshot, report: guest.Report) -> Result:
         host = after.get(self.target.layout, item)
         said = None if host is None else host & guest.WIDTH_MASK
-        return judge_views(item, self.verdicts.ctx, said, report.values.get(item), report.problem)
+        return judge_views(item, self._views_ctx, said, report.values.get(item), report.problem)

@@ -7,17 +7,18 @@ from typing import NamedTuple
 
 from kvmtest import guests
 from kvmtest.engine.machine import Machine
-from kvmtest.kvm import KvmError, RunTimeout, Vcpu
+from kvmtest.kvm import Exit, KvmError, RunTimeout, Vcpu
 from kvmtest.uapi.kvm import KVM_EXIT_IO
 
-__all__ = ("ITEMS", "WIDTH_MASK", "Report", "report")
+__all__ = ("ITEMS", "WIDTH_MASK", "Report", "load", "report")
 
 #: Items that the guest reports, in the order of their ports. It reads 32 bits of each: 16-bit code has no more.
 ITEMS = tuple(guests.PORTS.values())
 WIDTH_MASK = (1 << 32) - 1
 
 _RAM_SIZE = 0xA0000
-_ROM_SLOT, _RAM_SLOT, _CODE_SLOT = 0, 1, 2
+#: Slots from _CODE_SLOT on are for SIPI vectors outside of the RAM.
+_ROM_SLOT, _RAM_SLOT, _CODE_SLOT = 0, 1, 0x100
 _PAGE = 4096
 
 
@@ -28,29 +29,30 @@ class Report(NamedTuple):
     problem: str
 
 
-def _load(machine: Machine, vector: int | None) -> None:
-    """RAM, the ROM below 4 GiB, and for a SIPI the guest's code where the vector points."""
+def load(machine: Machine, vector: int | None) -> None:
+    """RAM, the ROM below 4 GiB, and for a SIPI the guest's code where the vector points; all that an earlier guest changed."""
     vm, image = machine.vm, guests.load("spine")
-    ram = vm.add_memory(_RAM_SLOT, 0, _RAM_SIZE)
+    ram = vm.memory_at(0) or vm.add_memory(_RAM_SLOT, 0, _RAM_SIZE)
     ram.write(0, guests.vector_table())
-    vm.add_memory(_ROM_SLOT, guests.ROM_GPA, len(image)).write(guests.ROM_GPA, image)
+    rom = vm.memory_at(guests.ROM_GPA) or vm.add_memory(_ROM_SLOT, guests.ROM_GPA, len(image))
+    rom.write(guests.ROM_GPA, image)
     if vector is None:
         return
     gpa = vector << 12
-    code = ram if gpa < _RAM_SIZE else vm.add_memory(_CODE_SLOT, gpa, _PAGE)
+    code = vm.memory_at(gpa) or vm.add_memory(_CODE_SLOT + vector, gpa, _PAGE)
     code.write(gpa, guests.sipi_page(gpa))
 
 
-def report(machine: Machine, vcpu: Vcpu, vector: int | None, timeout_s: float) -> Report:
-    """Run ``vcpu`` until the guest is done or stops by another way than its last port.
+def report(vcpu: Vcpu, vector: int | None, timeout_s: float, first: Exit | None = None) -> Report:
+    """Run ``vcpu``, whose VM was prepared by load(), until the guest is done or stops by another way than its last port.
 
-    ``vector`` is the SIPI's, None for the reset vector. ``timeout_s`` bounds each KVM_RUN, in seconds.
+    ``vector`` is the SIPI's, None for the reset vector. ``timeout_s`` bounds each KVM_RUN, in seconds. ``first`` is the exit
+    of a guest that runs already.
     """
-    _load(machine, vector)
     seen: dict[str, int] = {}
     try:
         for _ in range(2 * len(guests.PORTS) + 4):
-            exit_ = vcpu.run(timeout_s)
+            exit_, first = first or vcpu.run(timeout_s), None
             if exit_.reason != KVM_EXIT_IO:
                 return Report(seen, f"the guest stopped after {len(seen)} of {len(ITEMS)} values: {exit_}")
             value = int.from_bytes(exit_.data[:4], "little")

@@ -9,9 +9,9 @@ from typing import NamedTuple
 from kvmtest.checks import CHECKS
 from kvmtest.guests import PORTS
 from kvmtest.spec import ENTRIES, SYNTHETIC
-from kvmtest.state.values import PLANTS
+from kvmtest.state.values import PLANTS, SIPI
 
-__all__ = ("Case", "Setup", "SelectorError", "ids", "items", "plan", "select", "wanted")
+__all__ = ("Case", "Setup", "SelectorError", "ids", "items", "plan", "select", "views", "wanted")
 
 #: SIPI vectors: both ends of the first megabyte's usable range and one in the middle.
 SIPI_VECTORS = (0x00, 0x01, 0x9F, 0xFF)
@@ -29,19 +29,23 @@ class Setup(NamedTuple):
 
     ``irqchip`` is ``none``, ``split`` or ``full``. ``vendor`` is the CPUID vendor given by KVM_SET_CPUID2, "" before any.
     ``boot_id`` is the vCPU id given to KVM_SET_BOOT_CPU_ID. Ids 0 and 1 are created. ``mce`` is whether
-    KVM_X86_SETUP_MCE gives them MCE_BANKS banks and what else KVM supports: it changes what RESET has left.
+    KVM_X86_SETUP_MCE gives them MCE_BANKS banks and what else KVM supports: it changes what RESET has left. ``memory`` is
+    whether RAM and ROM of the guest that reports its state are there; without them nothing is behind the reset vector.
     """
 
     irqchip: str = "full"
     vendor: str = ""
     boot_id: int = 0
     mce: bool = False
+    memory: bool = False
 
 
 class Case(NamedTuple):
-    """One plant x trigger x view. ``target`` is ``bsp`` or ``ap``; ``plant`` and ``apic_mode`` are "" for RESET.
+    """One plant x trigger x view. ``target`` is ``bsp`` or ``ap``; ``plant`` and ``apic_mode`` are "" for a new vCPU.
 
-    ``check`` is the name of a behaviour to check; there is then no other item.
+    ``view`` is ``host``, or ``guest``: then the guest reports its state, and the host's and the guest's view of it are
+    held against each other as well. ``state`` is what the target is doing when the event comes, ``how`` a variant of the
+    trigger. ``check`` is the name of a behaviour to check; there is then no other item.
     """
 
     event: str
@@ -53,6 +57,13 @@ class Case(NamedTuple):
     plant: str = ""
     vector: int | None = None
     check: str = ""
+    state: str = ""
+    how: str = ""
+
+    @property
+    def road(self) -> str:
+        """The trigger in its variant, as the tables of `kvmtest.triggers` name it."""
+        return f"{self.trigger}/{self.how}" if self.how else self.trigger
 
     @property
     def prefix(self) -> str:
@@ -73,6 +84,7 @@ class Case(NamedTuple):
             parts.append(self.apic_mode)
         if self.plant:
             parts.append(f"plant-{self.plant}")
+        parts += [word for word in (self.state, self.how) if word]
         if self.check:
             parts.append(self.check)
         if self.vector is not None:
@@ -123,7 +135,7 @@ def _ipis() -> list[Case]:
 
 def _sipis() -> list[Case]:
     return [
-        Case("sipi", "msi", "host", Setup("full", vendor, mce=True), "ap", "xapic", "sipi", vector)
+        Case("sipi", "msi", "host", Setup("full", vendor, mce=True), "ap", "xapic", SIPI, vector)
         for vendor in VENDORS
         for vector in SIPI_VECTORS
     ]
@@ -137,17 +149,19 @@ def _checks() -> list[Case]:
     ]
 
 
+def _in_guest_view(cases: list[Case]) -> list[Case]:
+    """The cases of ``cases`` in which a guest can tell: one plant for each way in, and a local APIC that hears the SIPI."""
+    told = [case for case in cases if case.plant in ("", "a", SIPI) and case.apic_mode in ("", "xapic", "x2apic")]
+    return [case._replace(view="guest", setup=case.setup._replace(memory=True, mce=False)) for case in told]
+
+
 def _guests() -> list[Case]:
-    cases = []
-    for vendor in VENDORS:
-        setup = Setup("full", vendor)
-        for view in ("guest", "views"):
-            cases.append(Case("reset", "create", view, setup, "bsp"))
-            # Not b: its pending triple fault survives INIT on KVM (events.triple_fault_pending), and no guest runs then.
-            cases += [Case("init", "msi", view, setup, "bsp", "xapic", plant) for plant in ("a", "c")]
-            # Above 9F begins what a PC keeps for its ROMs; vector 00 is the page of the guest's own interrupt vectors.
-            cases += [Case("sipi", "msi", view, setup, "ap", "xapic", "sipi", vector) for vector in (0x01, 0x9F, 0xFF)]
-    return cases
+    setups = [Setup("full", vendor) for vendor in VENDORS]
+    cases = _in_guest_view([Case("reset", "create", "host", setup, "bsp") for setup in setups])
+    # Not b: its pending triple fault survives INIT on KVM (events.triple_fault_pending), and no guest runs then.
+    cases += [Case("init", "msi", "guest", setup._replace(memory=True), "bsp", "xapic", "c") for setup in setups]
+    # Not SIPI vector 00: its page holds the guest's own interrupt vectors.
+    return cases + _in_guest_view(_inits() + _devices() + _ipis() + [case for case in _sipis() if case.vector])
 
 
 def plan() -> list[Case]:
@@ -155,8 +169,15 @@ def plan() -> list[Case]:
     return _resets() + _inits() + _devices() + _ipis() + _sipis() + _checks() + _guests()
 
 
+def views(case: Case) -> tuple[Case, ...]:
+    """``case`` once for each view that it has results of: what the guest reports is held against the host's view too."""
+    if case.view == "guest" and not case.check:
+        return (case, case._replace(view="views"))
+    return (case,)
+
+
 def items(case: Case) -> tuple[str, ...]:
-    """The items that a case judges, as the project's tables name them; the host may show more MSRs."""
+    """The items that a case judges in its view, as the project's tables name them; the host may show more MSRs."""
     if case.check:
         return (case.check,)
     return _HOST_VIEW if case.view == "host" else tuple(PORTS.values())
@@ -164,7 +185,7 @@ def items(case: Case) -> tuple[str, ...]:
 
 def ids(cases: list[Case]) -> list[str]:
     """The result ids of ``cases``, each once, in order."""
-    return list(dict.fromkeys(f"{case.prefix}.{item}" for case in cases for item in items(case)))
+    return list(dict.fromkeys(f"{c.prefix}.{item}" for case in cases for c in views(case) for item in items(c)))
 
 
 def wanted(selectors: tuple[str, ...], result_id: str) -> bool:
@@ -180,12 +201,11 @@ def _takes(selector: str, prefix: str, names: tuple[str, ...]) -> bool:
 
 def select(cases: list[Case], selectors: tuple[str, ...]) -> list[Case]:
     """The cases with a result that a selector takes. Raises SelectorError naming each selector that matches nothing."""
+    keys = {case: [(c.prefix, items(c)) for c in views(case)] for case in cases}
     matched: dict[str, list[Case]] = {}
     for selector in selectors:
-        takes = {
-            key: _takes(selector, *key) for key in dict.fromkeys((case.prefix, items(case)) for case in cases)
-        }
-        matched[selector] = [case for case in cases if takes[case.prefix, items(case)]]
+        takes = {key: _takes(selector, *key) for key in dict.fromkeys(key for of_case in keys.values() for key in of_case)}
+        matched[selector] = [case for case in cases if any(takes[key] for key in keys[case])]
     if nothing := [s for s, found in matched.items() if not found]:
         raise SelectorError(", ".join(repr(s) for s in nothing))
     taken = {case for found in matched.values() for case in found}

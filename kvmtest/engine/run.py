@@ -11,7 +11,7 @@ from kvmtest.checks import CHECKS
 from kvmtest.engine.cycle import Cycle
 from kvmtest.engine.judge import BOTH_VIEWS, judge_check
 from kvmtest.engine.machine import Machine, Machines, SetupError
-from kvmtest.engine.plan import Case, items, wanted
+from kvmtest.engine.plan import Case, items, views, wanted
 from kvmtest.engine.result import CaseTime, Host, Result
 from kvmtest.guests import GuestMissing
 from kvmtest.kvm import Kvm, KvmError
@@ -22,22 +22,23 @@ __all__ = ("run", "run_case")
 
 def _machine(case: Case, machines: Machines) -> tuple[Machine, bool]:
     """The machine for a case, and whether it is to be closed after it."""
-    if case.event == "reset" or case.view != "host":
+    if case.event == "reset":
         return machines.fresh(case.setup), True
     return machines.kept(case.setup), False
 
 
 def _all(case: Case, host: Host, verdict: str, reason: str) -> Iterator[Result]:
     """The same verdict for every item of a case that could not be run to its end."""
-    for item in items(case):
-        if case.check:
-            cite = CHECKS[f"{case.prefix}.{item}"].cite
-        elif case.view == "views":
-            cite = (BOTH_VIEWS,)
-        else:
-            cite = spec.rule_for(item, case.event, case.setup.vendor or "intel", host.backend).cite
-        where = (f"{case.prefix}.{item}", case.event, case.trigger, case.view, item, case.name)
-        yield Result(*where, None, None, None, verdict, reason, cite, None)
+    for of_view in views(case):
+        for item in items(of_view):
+            if case.check:
+                cite = CHECKS[f"{case.prefix}.{item}"].cite
+            elif of_view.view == "views":
+                cite = (BOTH_VIEWS,)
+            else:
+                cite = spec.rule_for(item, case.event, case.setup.vendor or "intel", host.backend).cite
+            where = (f"{of_view.prefix}.{item}", case.event, case.trigger, of_view.view, item, of_view.name)
+            yield Result(*where, None, None, None, verdict, reason, cite, None)
 
 
 def _check(case: Case, machine: Machine) -> Result:
@@ -59,7 +60,7 @@ def run_case(case: Case, machines: Machines, timeout_s: float = 1.0) -> Iterator
         if case.check:
             yield _check(case, machine)
         else:
-            yield from Cycle(case, machine, machines.host, timeout_s).run().values()
+            yield from Cycle(case, machine, machines.host, timeout_s).run()
     except GuestMissing as error:
         yield from _all(case, machines.host, "skip", str(error))
     except (KvmError, TriggerError) as error:

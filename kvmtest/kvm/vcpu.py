@@ -124,6 +124,14 @@ class Vcpu(VcpuState):
             return Exit(KVM_EXIT_INTR)
         raise KvmError(error, KVM_RUN, self._what)
 
+    def complete_io(self) -> None:
+        """Finish the I/O or MMIO of the last exit and run nothing: only then is the state whole (KVM API, struct kvm_run)."""
+        self.run_struct.immediate_exit = 1
+        try:
+            self.run_once()
+        finally:
+            self.run_struct.immediate_exit = 0
+
     def kick(self) -> None:
         """End the run() that is going on, or else the next one, with KVM_EXIT_INTR. From any thread."""
         self._kicked = True

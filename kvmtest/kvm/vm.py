@@ -211,6 +211,10 @@ class Vm:
         self.memory.append(memory)
         return memory
 
+    def memory_at(self, gpa: int) -> GuestMemory | None:
+        """The memory that the guest sees at guest-physical `gpa`, or None where there is no slot."""
+        return next((memory for memory in self.memory if 0 <= gpa - memory.gpa < memory.size), None)
+
     def remove_memory(self, memory: GuestMemory) -> None:
         """KVM_SET_USER_MEMORY_REGION (4.35) with size 0: take a slot away and close its memory."""
         self._set_memory(memory, 0)

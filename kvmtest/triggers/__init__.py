@@ -12,9 +12,9 @@ from collections.abc import Callable
 from kvmtest.kvm import Vcpu
 from kvmtest.triggers import gsi_msi, icr_x2apic, icr_xapic, ioapic, irqfd, latched, msi, split
 
-__all__ = ("INIT",)
+__all__ = ("INIT", "SIPI")
 
-#: Triggers of INIT by name. RESET has one for now: the creation of a vCPU.
+#: Triggers of INIT by name, as ``trigger`` or ``trigger/variant``. RESET is the creation of a vCPU.
 INIT: dict[str, Callable[[Vcpu], None]] = {
     "latched": latched.init,
     "msi": msi.init,
@@ -24,4 +24,8 @@ INIT: dict[str, Callable[[Vcpu], None]] = {
     "split": split.init,
     "icr-xapic": icr_xapic.init,
     "icr-x2apic": icr_x2apic.init,
+}
+#: Triggers of SIPI by name; a vector goes with them.
+SIPI: dict[str, Callable[[Vcpu, int], None]] = {
+    "msi": msi.sipi,
 }

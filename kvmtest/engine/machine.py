@@ -6,9 +6,11 @@ from __future__ import annotations
 from kvmtest.engine.plan import Setup
 from kvmtest.engine.result import Host
 from kvmtest.kvm import CpuidEntry, Kvm, Vcpu, Vm
+from kvmtest.state.inside import GUEST_PLANTS, GuestPlant
 from kvmtest.state.layout import Layout
 from kvmtest.state.plant import Plant, Planter
 from kvmtest.state.snapshot import Reader, Snapshot, missing_sections
+from kvmtest.state.values import NEW
 from kvmtest.uapi.kvm import (
     KVM_CAP_EXCEPTION_PAYLOAD,
     KVM_CAP_SET_BOOT_CPU_ID,
@@ -50,7 +52,11 @@ class Target:
         """The plant ``name`` with the local APIC in ``apic_mode``."""
         key = (name, apic_mode)
         if key not in self._plants:
-            self._plants[key] = self._planter.make(name, apic_mode)
+            if name in GUEST_PLANTS:
+                base, new = self.plant("a", apic_mode), self.plant(NEW, apic_mode)
+                self._plants[key] = GuestPlant(name, self.layout, base, new, apic_mode)
+            else:
+                self._plants[key] = self._planter.make(name, apic_mode)
         return self._plants[key]
 
 

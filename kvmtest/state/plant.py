@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterable
 
 from kvmtest.kvm import KvmError, Vcpu
 from kvmtest.kvm.ioctl import ioctl
 from kvmtest.state.layout import Layout
 from kvmtest.state.snapshot import Buffer, Snapshot, msr_buffers, one_reg
-from kvmtest.state.values import APIC_MODES, CR4_CANDIDATES, EFER_CANDIDATES, values
+from kvmtest.state.values import APIC_MODES, CR4_CANDIDATES, EFER_CANDIDATES, NEW, values
 from kvmtest.uapi.kvm import (
     KVM_SET_DEBUGREGS,
     KVM_SET_LAPIC,
@@ -92,10 +93,12 @@ class Planter:
     def make(self, plant: str, apic_mode: str) -> Plant:
         """The plant named ``plant`` with the local APIC in ``apic_mode``; KVM's refusals are found by trying."""
         asked = values(plant)
+        if plant == NEW:
+            asked |= self._found("msr.", values("a"))
         refused: dict[str, str] = {}
         base = self.baseline.get(self.layout, "apic_base") or 0
         asked["apic_base"] = APIC_MODES[apic_mode] | base & _BSP
-        asked["xcr0"] = {"a": self.xcr0, "c": 1}.get(plant, _XCR0_LEGAL_SECOND)
+        asked["xcr0"] = {"a": self.xcr0, "c": 1, NEW: 1}.get(plant, _XCR0_LEGAL_SECOND)
         self._keep_reserved(asked, apic_mode)
         self._keep_enabled(asked)
         # What 64-bit mode with paging cannot do without: CR4.PAE, EFER.LME and LMA.
@@ -105,6 +108,11 @@ class Planter:
         ssp = ctypes.c_uint64(asked.get("ssp", 0))
         buffers = self._accepted(asked, refused, ssp)
         return Plant(buffers, {k: v for k, v in asked.items() if k in self.layout.fields}, refused, ssp)
+
+    def _found(self, prefix: str, items: Iterable[str]) -> dict[str, int]:
+        """What those of ``items`` that begin with ``prefix`` held when the vCPU was created."""
+        found = {item: self.baseline.get(self.layout, item) for item in items if item.startswith(prefix)}
+        return {item: value for item, value in found.items() if value is not None and item != "msr.tsc"}
 
     def _accepted(self, asked: dict[str, int], refused: dict[str, str], ssp: ctypes.c_uint64) -> list[Buffer]:
         """The buffers that KVM takes, in the order of writing; why it refused the others goes into ``refused``."""
@@ -142,7 +150,8 @@ class Planter:
         """Take out what this CPU or mode reserves: MXCSR bits outside MXCSR_MASK, LAPIC registers that x2APIC mode lacks."""
         start = xsave.MXCSR_MASK_OFFSET
         mask = int.from_bytes(self.baseline.sections["xsave"][start : start + 4], "little") or _MXCSR_MASK
-        asked["mxcsr"] &= mask
+        if "mxcsr" in asked:
+            asked["mxcsr"] &= mask
         if apic_mode == "x2apic":
             # The ID is read-only there and LDR follows it; DFR does not exist.
             for item in ("lapic.id", "lapic.ldr", "lapic.dfr"):

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from kvmtest.x86 import lapic, msr
 
-__all__ = ("APIC_MODES", "CR4_CANDIDATES", "EFER_CANDIDATES", "PLANTS", "SIPI", "values")
+__all__ = ("APIC_MODES", "CR4_CANDIDATES", "EFER_CANDIDATES", "NEW", "PLANTS", "SIPI", "values")
 
 PLANTS = ("a", "b", "c")
 #: A fourth one, for a vCPU in wait-for-SIPI: what 16-bit code can start from, with nothing pending.
 SIPI = "sipi"
+#: A new vCPU's state, made able to run: what code that plants by itself starts from.
+NEW = "new"
 
 #: IA32_APIC_BASE without the BSP flag, by local APIC mode (SDM vol. 3, Local APIC Status and Location).
 APIC_MODES = {
@@ -33,9 +35,10 @@ CR4_CANDIDATES = {
     "b": (0, 1, 2, 8, 14),
     "c": (0, 1, 4, 9, 10),
     SIPI: (2, 3, 9, 10),
+    NEW: (),
 }
 #: EFER bits to try: SCE LME LMA NXE, then LMSLE FFXSR TCE AUTOIBRS where the host has them. SVME has cases of its own.
-EFER_CANDIDATES = {"a": (0, 8, 10, 11), "b": (0, 13, 14, 15, 21), "c": (11, 14), SIPI: ()}
+EFER_CANDIDATES = {"a": (0, 8, 10, 11), "b": (0, 13, 14, 15, 21), "c": (11, 14), SIPI: (), NEW: ()}
 
 _CR0 = {
     "a": 0x80050033,  # PG AM WP NE ET MP PE, CD=NW=0
@@ -185,10 +188,12 @@ def _events(plant: str) -> dict[str, int]:
 
 
 def values(plant: str) -> dict[str, int]:
-    """What ``plant`` (one of PLANTS, or SIPI) asks for, item by item, before the host's limits are known.
+    """What ``plant`` (one of PLANTS, SIPI or NEW) asks for, item by item, before the host's limits are known.
 
     CR4 and EFER are left to the planter, which tries their bits; XCR0 too, whose legal values the host gives.
     """
+    if plant == NEW:
+        return {"mp_state": 0}
     if plant == SIPI:
         return values("b") | dict.fromkeys(_events("b"), 0) | _FOR_SIPI
     second = plant == "b"

@@ -11,15 +11,16 @@ from bisect import bisect_right
 from collections.abc import Collection
 
 from kvmtest import spec
-from kvmtest.engine import guest
+from kvmtest.engine import catch, guest
 from kvmtest.engine.judge import Context, Seen, judge, judge_views
 from kvmtest.engine.machine import Machine, Target
 from kvmtest.engine.plan import Case
 from kvmtest.engine.result import Host, Result
+from kvmtest.kvm import Exit
 from kvmtest.state.layout import Layout, text
 from kvmtest.state.plant import Plant
 from kvmtest.state.snapshot import Snapshot
-from kvmtest.triggers import INIT, SIPI, msi
+from kvmtest.triggers import INIT, SHUTDOWN, SIPI, msi, restart
 from kvmtest.triggers.error import TriggerError
 from kvmtest.x86 import cpuid
 
@@ -157,18 +158,26 @@ class Cycle:
         self._views_ctx = self.verdicts.ctx._replace(prefix=both.prefix, case=both.name)
 
     def run(self) -> Collection[Result]:
-        """The case's results in each of its views. Raises KvmError, and TriggerError where the event did not happen."""
+        """The case's results in each of its views. Raises KvmError, PlantRefused and GuestStopped where the plant cannot be
+        written, TriggerError where the event did not happen.
+        """
+        vcpu = self.target.vcpu
+        if self.case.view == "guest":
+            guest.load(self.machine, self._vector)
         before = self._before()
-        if self.case.view == "host":
-            after = self._fire(before)
-            return self.verdicts.update(before, after).values()
-        guest.load(self.machine, self._vector)
-        after = self._fire(before)
-        if self._started_by_sipi:
-            msi.sipi(self.target.vcpu, _CONTINUE)
-        report = guest.report(self.target.vcpu, self._vector, self.timeout_s)
-        self.target.vcpu.complete_io()
-        return self._reported(before, after, report)
+        try:
+            first = self._fire(before)
+            if self.case.view == "host":
+                return self.verdicts.update(before, self._after(before, first)).values()
+            # A guest that runs already has left the state that the host is to see behind.
+            after = None if first else self._after(before, first)
+            if self._started_by_sipi:
+                msi.sipi(vcpu, _CONTINUE)
+            report = guest.report(vcpu, self._vector, self.timeout_s, first)
+            vcpu.complete_io()
+            return self._reported(before, after, report)
+        finally:
+            catch.release(self.case.state, vcpu)
 
     @property
     def _started_by_sipi(self) -> bool:
@@ -189,24 +198,49 @@ class Cycle:
             msi.init(vcpu)
             vcpu.get_mp_state()
         self.plant.write(vcpu)
+        catch.prepare(self.case.state, vcpu)
         return self.target.reader.read()
 
-    def _fire(self, before: Snapshot | None) -> Snapshot:
-        """Make the event happen; the state that it left."""
+    def _fire(self, before: Snapshot | None) -> Exit | None:
+        """Make the event happen; the exit of a boot processor that runs again already."""
+        if before is None:
+            return None
+        case, vcpu = self.case, self.target.vcpu
+        return catch.fire(case.state, vcpu, self._event, self.timeout_s)
+
+    def _event(self) -> Exit | None:
+        case, vcpu = self.case, self.target.vcpu
+        if case.event == "init":
+            return INIT[case.road](vcpu)
+        if case.event == "shutdown":
+            SHUTDOWN[case.road](vcpu)
+        else:
+            assert case.vector is not None
+            SIPI[case.road](vcpu, case.vector)
+        return None
+
+    def _after(self, before: Snapshot | None, first: Exit | None) -> Snapshot:
+        """The state that the event left, with the proof that it happened."""
         if before is None:
             return self.target.baseline
-        vcpu = self.target.vcpu
-        if self.case.event == "init":
-            INIT[self.case.road](vcpu)
-        else:
-            assert self.case.vector is not None
-            SIPI[self.case.road](vcpu, self.case.vector)
+        if first:
+            self.target.vcpu.complete_io()
         after = self.target.reader.read()
-        if all(before.sections.get(section) == after.sections.get(section) for section in _TRACES):
+        if first:
+            after = self._one_out_ago(after)
+        # A shutdown may leave none: there the exit is the proof.
+        if self.case.event != "shutdown" and all(before.sections.get(s) == after.sections.get(s) for s in _TRACES):
             raise TriggerError("the event left no trace: registers and activity state are as planted")
         return after
 
-    def _reported(self, before: Snapshot | None, after: Snapshot, report: guest.Report) -> list[Result]:
+    def _one_out_ago(self, after: Snapshot) -> Snapshot:
+        """The state before the OUT behind the reset vector, of which nothing remains but where RIP is."""
+        field = self.target.layout.fields["rip"]
+        regs = bytearray(after.sections["regs"])
+        field.put(regs, field.get(after.sections["regs"]) - restart.SIZE_OF_OUT)
+        return after._replace(sections=after.sections | {"regs": bytes(regs)})
+
+    def _reported(self, before: Snapshot | None, after: Snapshot | None, report: guest.Report) -> list[Result]:
         """The results of the guest's view, then of the comparison with the host's."""
         names = [item for item in guest.ITEMS if not (self._started_by_sipi and item in _STARTED)]
         return [
@@ -220,7 +254,7 @@ class Cycle:
         failed = report.problem if seen.observed is None else ""
         return judge(item, self.verdicts.ctx, seen._replace(planted=planted, baseline=baseline, failed=failed))
 
-    def _views_result(self, item: str, after: Snapshot, report: guest.Report) -> Result:
-        host = after.get(self.target.layout, item)
+    def _views_result(self, item: str, after: Snapshot | None, report: guest.Report) -> Result:
+        host = after.get(self.target.layout, item) if after else None
         said = None if host is None else host & guest.WIDTH_MASK
         return judge_views(item, self._views_ctx, said, report.values.get(item), report.problem)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from kvmtest.checks import CHECKS
 from kvmtest.guests import PORTS
 from kvmtest.spec import ENTRIES, SYNTHETIC
+from kvmtest.state.inside import GUEST_PLANTS
 from kvmtest.state.values import PLANTS, SIPI
 
 __all__ = ("Case", "Setup", "SelectorError", "ids", "items", "plan", "select", "views", "wanted")
@@ -133,6 +134,40 @@ def _ipis() -> list[Case]:
     ]
 
 
+#: What a target can be doing, and in which modes its code can do it.
+_STATES = (
+    *((mode, state) for mode in GUEST_PLANTS for state in ("", "in-loop")),
+    *((mode, "in-hlt") for mode in ("guest-long", "guest-protected")),
+    *((mode, "in-port-read") for mode in ("guest-long", "guest-v86")),
+    ("guest-long", "in-mmio-read"),
+    *(("guest-long", f"{what}-injected") for what in ("interrupt", "exception", "nmi")),
+    ("guest-long", "irq-requested"),
+    ("guest-long", "guest-debug"),
+)
+
+
+def _caught() -> list[Case]:
+    """INIT to a vCPU that its own code planted, in each thing that it can be doing then."""
+    return [
+        Case("init", "msi", "host", Setup("full", vendor, mce=True), target, "xapic", plant, state=state)
+        for vendor in VENDORS
+        for target in ("bsp", "ap")
+        for plant, state in _STATES
+    ]
+
+
+def _by_itself() -> list[Case]:
+    """What a vCPU's own code brings about: an INIT to itself, a shutdown, and an INIT out of it."""
+    roads = [("init", "self", mode, "") for mode in ("xapic", "x2apic")]
+    roads += [(event, "triple-fault", "xapic", "at-triple-fault") for event in ("shutdown", "init")]
+    return [
+        Case(event, trigger, "host", Setup("full", vendor, mce=True), target, mode, "guest-long", state=state)
+        for event, trigger, mode, state in roads
+        for vendor in VENDORS
+        for target in ("bsp", "ap")
+    ]
+
+
 def _sipis() -> list[Case]:
     return [
         Case("sipi", "msi", "host", Setup("full", vendor, mce=True), "ap", "xapic", SIPI, vector)
@@ -151,7 +186,7 @@ def _checks() -> list[Case]:
 
 def _in_guest_view(cases: list[Case]) -> list[Case]:
     """The cases of ``cases`` in which a guest can tell: one plant for each way in, and a local APIC that hears the SIPI."""
-    told = [case for case in cases if case.plant in ("", "a", SIPI) and case.apic_mode in ("", "xapic", "x2apic")]
+    told = [case for case in cases if case.plant in ("", "a", SIPI, *GUEST_PLANTS) and case.apic_mode in ("", "xapic", "x2apic")]
     return [case._replace(view="guest", setup=case.setup._replace(memory=True, mce=False)) for case in told]
 
 
@@ -160,13 +195,14 @@ def _guests() -> list[Case]:
     cases = _in_guest_view([Case("reset", "create", "host", setup, "bsp") for setup in setups])
     # Not b: its pending triple fault survives INIT on KVM (events.triple_fault_pending), and no guest runs then.
     cases += [Case("init", "msi", "guest", setup._replace(memory=True), "bsp", "xapic", "c") for setup in setups]
+    cases += _in_guest_view(_inits() + _devices() + _ipis() + _caught() + _by_itself())
     # Not SIPI vector 00: its page holds the guest's own interrupt vectors.
-    return cases + _in_guest_view(_inits() + _devices() + _ipis() + [case for case in _sipis() if case.vector])
+    return cases + _in_guest_view([case for case in _sipis() if case.vector])
 
 
 def plan() -> list[Case]:
     """All cases, in the order of running."""
-    return _resets() + _inits() + _devices() + _ipis() + _sipis() + _checks() + _guests()
+    return _resets() + _inits() + _devices() + _ipis() + _caught() + _by_itself() + _sipis() + _checks() + _guests()
 
 
 def views(case: Case) -> tuple[Case, ...]:

@@ -15,6 +15,7 @@ from kvmtest.engine.plan import Case, items, views, wanted
 from kvmtest.engine.result import CaseTime, Host, Result
 from kvmtest.guests import GuestMissing
 from kvmtest.kvm import Kvm, KvmError
+from kvmtest.state.inside import GuestStopped, PlantRefused
 from kvmtest.triggers.error import TriggerError
 
 __all__ = ("run", "run_case")
@@ -61,9 +62,9 @@ def run_case(case: Case, machines: Machines, timeout_s: float = 1.0) -> Iterator
             yield _check(case, machine)
         else:
             yield from Cycle(case, machine, machines.host, timeout_s).run()
-    except GuestMissing as error:
+    except (GuestMissing, PlantRefused) as error:
         yield from _all(case, machines.host, "skip", str(error))
-    except (KvmError, TriggerError) as error:
+    except (GuestStopped, KvmError, TriggerError) as error:
         yield from _all(case, machines.host, "error", str(error))
     finally:
         if ours:

@@ -12,6 +12,7 @@ __all__ = ("ENTRIES", "EVENTS", "SYNTHETIC", "VENDORS", "Entry", "Rule", "docume
 
 _TOPICS = (gpr, segment, control, debug, fpu, lapic, msr_memory, msr_system, msr_time, msr_amd, pending)
 _BACKEND_VENDOR = {"vmx": "intel", "svm": "amd"}
+_SHUTDOWN = "what a shutdown leaves is described of VT-x and of KVM's SVM module only"
 #: MSRs of KVM's and Hyper-V's own, outside the ranges that CPUs use.
 _KVM_OLD = (0x11, 0x12)
 _KVM_FIRST, _KVM_LAST = 0x4B564D00, 0x4B564DFF
@@ -94,9 +95,13 @@ def rule_for(item: str, event: str, vendor: str, backend: str) -> Rule:
     and any other either one.
     """
     found = lookup(item)
+    hardware = _BACKEND_VENDOR.get(backend)
+    if event == "shutdown":
+        if not hardware:
+            return Rule("undefined", cite=found.rule(event, "amd").cite, note=_SHUTDOWN)
+        return found.rule(event, hardware)
     if not found.hidden:
         return found.rule(event, vendor)
-    hardware = _BACKEND_VENDOR.get(backend)
     return found.rule(event, hardware) if hardware else _union(*found.rules[event])
 
 

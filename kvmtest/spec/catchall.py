@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from kvmtest.spec.cite import A_OTH, HYPERV, KVM_MSR, S_T1, S_T22
-from kvmtest.spec.rule import Entry, Rule, Vendored, cited, entry, unchanged, undefined, vendors
+from kvmtest.spec.rule import Entry, Rule, cited, entry, unchanged, undefined, vendors
 
 __all__ = (
     "AMD_NONE",
@@ -50,5 +50,5 @@ def catch_all(item: str, index: int) -> Entry:
 def synthetic(item: str, *, hyperv: bool) -> Entry:
     """The rules of a paravirtual MSR."""
     name, cite = ("a Hyper-V synthetic MSR", HYPERV) if hyperv else ("a KVM paravirtual MSR", KVM_MSR)
-    rule: Rule | Vendored = undefined(f"{name}: no CPU manual defines it")
-    return entry(item, row=(), reset=rule, init=rule, sipi=rule, cite=(cite,))
+    rule = undefined(f"{name}: no CPU manual defines it")
+    return entry(item, row=(), reset=rule, init=rule, sipi=rule, shutdown=rule, cite=(cite,))

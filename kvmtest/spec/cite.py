@@ -50,6 +50,7 @@ S_THERMAL = "SDM vol. 3, Power and Thermal Management"
 S_VMX_ENTER = "SDM vol. 3, Enabling and Entering VMX Operation"
 S_VMX_LIMITS = "SDM vol. 3, Restrictions on VMX Operation"
 S_VMX_ACTIVITY = "SDM vol. 3, VM Entries, Activity State"
+S_VMX_SAVING = "SDM vol. 3, VM Exits, Saving Guest State"
 S_VMX_SEGMENTS = "SDM vol. 3, Checks on Guest Segment Registers"
 S_SMBASE = "SDM vol. 3, SMBASE Relocation"
 S_SMM_INIT = "SDM vol. 3, Initial SMM Execution Environment"
@@ -90,6 +91,7 @@ A_SVM_INIT = "APM vol. 2, INIT Support"
 A_TSC_RATIO = "APM vol. 2, TSC Ratio MSR"
 A_SMM_INIT = "APM vol. 2, SMM Operating Environment"
 A_SHUTDOWN = "APM vol. 2, Double-Fault Exception and shutdown"
+A_SHUTDOWN_INTERCEPT = "APM vol. 2, Shutdown Intercept"
 A_PPR = "AMD Processor Programming Reference, Performance Counter Global Control, as quoted by Linux"
 
 #: Not a manual: no CPU manual speaks of it.
@@ -97,6 +99,7 @@ KVM_API = "Linux, The Definitive KVM (Kernel-based Virtual Machine) API Document
 KVM_MSR = "Linux, KVM-specific MSRs"
 HYPERV = "Microsoft, Hypervisor Top Level Functional Specification"
 LINUX_CR0 = 'Linux commit 4c72ab5aa6e0 ("KVM: x86: Preserve CR0.CD/NW on INIT"), measured on bare metal'
+LINUX_SHUTDOWN = 'Linux commit 265e43530cb2 ("KVM: SVM: Emulate #INIT in response to triple fault shutdown")'
 LINUX_XSS = 'Linux commit be4f3b3f8227 ("KVM: x86: Keep MSR_IA32_XSS unchanged for INIT")'
 LINUX_GLOBAL_CTRL = 'Linux, "KVM: x86/pmu: Set enable bits for GP counters in PERF_GLOBAL_CTRL at RESET"'
 SANDPILE = "sandpile.org, Initial State, an independent compilation"

@@ -35,7 +35,7 @@ _HELD = vendors(
 _DELIVERED = undefined("one that was held pending may be delivered by now")
 _NMI_BLOCKING = undefined("neither manual says whether INIT ends the blocking of NMIs")
 _SIPI_VECTOR = undefined("KVM's own bookkeeping of the last vector")
-_STATE = formula("mp_state", "who runs after RESET and INIT depends on IA32_APIC_BASE.BSP")
+_STATE = formula("mp_state", "who runs after RESET and INIT depends on IA32_APIC_BASE.BSP; KVM has no state for shutdown")
 
 
 def _event(name: str, row: int, init: Rule | Vendored, *cite: str, sipi: Rule | None = None) -> Entry:
@@ -68,7 +68,7 @@ RULES: tuple[Entry, ...] = (
     _event("smi_latched_init", 127, value(0, "the INIT that was latched in SMM is the one taken"), *_SMM),
     _event("triple_fault_pending", 123, value(0, "INIT ends the shutdown state"), S_DF, A_SHUTDOWN),
     entry("events.sipi_vector", row=(), reset=_SIPI_VECTOR, init=_SIPI_VECTOR, sipi=_SIPI_VECTOR, cite=(KVM_API,)),
-    entry("mp_state", row=129, reset=_STATE, init=_STATE, sipi=cited(_STATE, SDM_SIPI), cite=(S_MP, A_MP, A_INIT_IPI)),
+    entry("mp_state", row=129, reset=_STATE, init=_STATE, sipi=cited(_STATE, SDM_SIPI), shutdown=cited(_STATE, S_DF), cite=(S_MP, A_MP, A_INIT_IPI)),
     entry("nested.flags", row=(110, 128), reset=_FLAGS, init=_FLAGS, cite=(KVM_API,), hidden=True),
     entry("nested.vmxon_pa", row=128, reset=_NOT_VMX, init=_NOT_VMX, cite=(KVM_API,), hidden=True),
     entry("nested.vmcs12_pa", row=128, reset=_NOT_VMX, init=_NOT_VMX, cite=(KVM_API,), hidden=True),

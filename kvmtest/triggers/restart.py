@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Seeing a boot processor restart: what is behind the reset vector says so by one OUT, before anything else is executed."""
+
+from __future__ import annotations
+
+from kvmtest.kvm import Vcpu
+
+__all__ = ("PORT", "SIZE_OF_OUT", "watch")
+
+PORT = 0xF4
+#: Bytes of OUT imm8, AL: how far RIP is behind the reset vector when the exit is complete.
+SIZE_OF_OUT = 2
+
+_GPA, _SIZE, _SLOT = 0xFFFFF000, 0x1000, 5
+_VECTOR = 0xFFFFFFF0
+#: OUT PORT, AL, then HLT over and over.
+_CODE = bytes((0xE6, PORT, 0xF4, 0xEB, 0xFD))
+
+
+def watch(vcpu: Vcpu) -> None:
+    """Put the OUT behind the reset vector of ``vcpu``'s VM, where it has no memory there. Raises KvmError."""
+    if vcpu.vm.memory_at(_VECTOR) is None:
+        vcpu.vm.add_memory(_SLOT, _GPA, _SIZE).write(_VECTOR, _CODE)

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Catching a vCPU at something: each state is reached, and one that is not reached is an error."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from kvmtest import triggers
+from kvmtest.engine import catch, host, plan
+from kvmtest.engine.cycle import Cycle
+from kvmtest.engine.machine import Machines
+from kvmtest.engine.run import run_case
+from kvmtest.kvm import Kvm
+from kvmtest.state import inside
+from kvmtest.triggers.error import TriggerError
+
+CAUGHT = [case for case in plan.plan() if case.state and case.setup.vendor == "intel" and case.view == "host"]
+
+
+@pytest.fixture
+def machines(kvm: Kvm) -> Iterator[Machines]:
+    made = Machines(kvm, host.detect())
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("case", [c for c in CAUGHT if c.event == "init"], ids=lambda case: case.name)
+def test_an_event_that_does_not_come_is_an_error(
+    case: plan.Case, machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(triggers.INIT, case.trigger, lambda vcpu: None)
+    results = list(run_case(case, machines, 0.1))
+    verdicts = Counter(result.verdict for result in results)
+    if verdicts.keys() == {"skip"}:
+        pytest.skip(results[0].reason)
+    assert verdicts.keys() == {"error"}, verdicts
+
+
+@pytest.mark.parametrize("target", ["bsp", "ap"])
+def test_a_running_vcpu_takes_its_init(target: str, machines: Machines) -> None:
+    case = next(c for c in CAUGHT if (c.plant, c.state, c.target) == ("guest-long", "in-loop", target))
+    results = {r.item: r for r in run_case(case, machines)}
+    assert results["rip"].observed == "0xfff0" and results["cs.base"].observed == "0xffff0000"
+    assert results["mp_state"].observed == ("RUNNABLE" if target == "bsp" else "INIT_RECEIVED")
+    assert results["cr0"].verdict == results["xmm0"].verdict == "pass"
+    assert threading.active_count() == 1
+
+
+def test_a_loop_that_is_not_reached_is_told(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest that leaves KVM_RUN instead of looping."""
+    real = inside.resume
+    monkeypatch.setattr(inside, "resume", lambda vcpu, end: real(vcpu, "in"))
+    case = next(c for c in CAUGHT if (c.plant, c.state, c.target) == ("guest-long", "in-loop", "ap"))
+    with pytest.raises(TriggerError, match="did not come to its loop"):
+        list(Cycle(case, machines.kept(case.setup), machines.host).run())
+    assert threading.active_count() == 1
+
+
+@pytest.mark.parametrize("state", ["in-hlt", "in-port-read", "in-mmio-read"])
+def test_a_guest_that_does_something_else_is_told(
+    state: str, machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = inside.resume
+    monkeypatch.setattr(inside, "resume", lambda vcpu, end: real(vcpu, "in" if end == "hlt" else "ud"))
+    case = next(c for c in CAUGHT if (c.plant, c.state, c.target) == ("guest-long", state, "ap"))
+    with pytest.raises(TriggerError, match="the guest was to"):
+        list(Cycle(case, machines.kept(case.setup), machines.host).run())
+
+
+def test_guest_debugging_ends_with_its_case(machines: Machines) -> None:
+    """The next case of the same vCPU is not the host's any more: no KVM_EXIT_DEBUG, DR7 is the guest's."""
+    case = next(c for c in CAUGHT if (c.state, c.target) == ("guest-debug", "ap"))
+    results = {r.item: r for r in run_case(case, machines)}
+    assert (results["dr7"].observed, results["dr7"].verdict) == ("0x400", "pass")
+    after = {r.item: r for r in run_case(case._replace(state="in-loop"), machines)}
+    assert after["dr7"].planted != "0x400" and after["dr7"].verdict == "pass"
+
+
+def test_a_guest_that_does_not_shut_down_is_told(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(catch.STATES, "at-triple-fault", catch.STATES["irq-requested"])
+    case = next(c for c in CAUGHT if (c.event, c.target) == ("shutdown", "ap"))
+    target = machines.kept(case.setup).target("ap")
+    target.plant("guest-long", "xapic").write(target.vcpu)
+    inside.resume(target.vcpu, "in")
+    with pytest.raises(TriggerError, match="was to shut down"):
+        triggers.SHUTDOWN["triple-fault"](target.vcpu)

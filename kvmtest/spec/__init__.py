@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from kvmtest.spec import control, debug, fpu, gpr, lapic, msr_amd, msr_memory, msr_system, msr_time, pending, segment
 from kvmtest.spec.catchall import catch_all, synthetic
-from kvmtest.spec.rule import EVENTS, VENDORS, Entry, Rule
+from kvmtest.spec.rule import EVENTS, VENDORS, Entry, Rule, of_svm_shutdown
 from kvmtest.x86.msr import MSRS, index_of
 
 __all__ = ("ENTRIES", "EVENTS", "SYNTHETIC", "VENDORS", "Entry", "Rule", "document", "lookup", "rule_for")
@@ -99,7 +99,9 @@ def rule_for(item: str, event: str, vendor: str, backend: str) -> Rule:
     if event == "shutdown":
         if not hardware:
             return Rule("undefined", cite=found.rule(event, "amd").cite, note=_SHUTDOWN)
-        return found.rule(event, hardware)
+        if hardware == "intel" or found.own_shutdown:
+            return found.rule(event, hardware)
+        return of_svm_shutdown(item, rule_for(item, "init", vendor, backend))
     if not found.hidden:
         return found.rule(event, vendor)
     return found.rule(event, hardware) if hardware else _union(*found.rules[event])

@@ -17,6 +17,7 @@ __all__ = (
     "entry",
     "formula",
     "masked",
+    "of_svm_shutdown",
     "one_of",
     "unchanged",
     "undefined",
@@ -24,6 +25,15 @@ __all__ = (
     "vendors",
 )
 
+#: MSRs that live in the VMCB's save area, which is undefined after a SHUTDOWN intercept (APM vol. 2, VMCB Layout).
+_IN_VMCB = frozenset(
+    f"msr.{name}"
+    for name in (
+        *("star", "lstar", "cstar", "sfmask", "kernel_gs_base", "sysenter_cs", "sysenter_esp", "sysenter_eip", "pat"),
+        *("debugctl", "lastbranchfromip", "lastbranchtoip", "lastintfromip", "lastinttoip", "spec_ctrl", "u_cet", "s_cet"),
+        *("pl0_ssp", "pl1_ssp", "pl2_ssp", "pl3_ssp", "int_ssp_tab"),
+    )
+)
 EVENTS = ("reset", "init", "sipi", "shutdown")
 VENDORS = ("intel", "amd")
 
@@ -58,12 +68,14 @@ class Entry(NamedTuple):
 
     ``hidden`` marks state in the backend's format, chiefly descriptor-cache attributes, which no instruction reads:
     there the rule follows the backend (vmx: Intel's, svm: AMD's, another: either one's), not the guest's CPUID vendor.
+    ``own_shutdown`` is whether a shutdown has a rule of its own, and not the one that follows from the backend.
     """
 
     item: str
     rules: dict[str, Vendored]
     rows: tuple[int, ...]
     hidden: bool = False
+    own_shutdown: bool = False
 
     def rule(self, event: str, vendor: str) -> Rule:
         """The rule for ``event`` (one of EVENTS) and ``vendor`` (one of VENDORS)."""
@@ -106,6 +118,13 @@ def cited(rule: Rule, *cite: str) -> Rule:
     return rule._replace(cite=cite)
 
 
+def of_svm_shutdown(item: str, init: Rule) -> Rule:
+    """What KVM promises of ``item`` after a shutdown with SVM, where its rule after INIT is ``init``."""
+    if item in _IN_VMCB and init.kind == "unchanged":
+        init = init._replace(kind="undefined", note="INIT leaves it, and the VMCB that holds it is undefined after a shutdown")
+    return init._replace(cite=(A_SHUTDOWN_INTERCEPT, LINUX_SHUTDOWN, *init.cite))
+
+
 def vendors(*, intel: Rule, amd: Rule) -> Vendored:
     """A rule that differs by CPU vendor."""
     return Vendored(intel, amd)
@@ -137,7 +156,6 @@ def entry(
     if shutdown:
         shutdowns = pair(shutdown)
     else:
-        after_init = inits.amd._replace(cite=(A_SHUTDOWN_INTERCEPT, LINUX_SHUTDOWN, *inits.amd.cite))
-        shutdowns = Vendored(cited(unchanged(), S_DF, S_VMX_SAVING), after_init)
+        shutdowns = Vendored(cited(unchanged(), S_DF, S_VMX_SAVING), of_svm_shutdown(item, inits.amd))
     rules = {"reset": pair(reset), "init": inits, "sipi": pair(sipi), "shutdown": shutdowns}
-    return Entry(item, rules, (row,) if isinstance(row, int) else row, hidden)
+    return Entry(item, rules, (row,) if isinstance(row, int) else row, hidden, bool(shutdown))

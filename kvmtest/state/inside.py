@@ -161,6 +161,8 @@ class GuestPlant(Plant):
         asked |= {"cr0": _CR0[self.name], "cr4": cr4, "efer": efer, "rflags": _RFLAGS[self.name]}
         asked["cr3"] = planter.BASE + (_PML4 if self._long else _PDPT_PAE) | _CR3_LOW
         asked |= {"gdt.base": planter.BASE + _GDT, "gdt.limit": _GDT_LIMIT, "idt.base": base["idt.base"], "idt.limit": 0xA5AF}
+        # No breakpoint is armed while the code runs on; QEMU's TCG crashes when VMRUN loads an armed one.
+        asked["dr7"] = base["dr7"] & ~0xFF
         asked |= {"mp_state": KVM_MP_STATE_RUNNABLE, "tr.selector": _TR, "ldt.selector": _LDTR}
         if self._long:
             asked["cr8"] = 0x9

@@ -272,7 +272,7 @@ v86_tail:
 	iretl
 
 loop32:
-	incl	%cs:BASE + count
+	incl	BASE + count
 	jmp	loop32
 hlt32:
 	hlt

@@ -55,7 +55,8 @@ _WRITABLE_TIMER = ("timer_divide", "timer_initial")
 #: MSRs with another road into the vCPU, or that would move the local APIC under the code.
 _LEFT_OUT = ("efer", "apic_base", "tsc_deadline", "smbase")
 _MAX_SKIPPED = 512
-_TIMEOUT_S = 1.0
+#: Seconds: a kernel that logs every MSR it does not know to a slow serial console takes its time.
+_TIMEOUT_S = 5.0
 
 
 class PlantRefused(RuntimeError):

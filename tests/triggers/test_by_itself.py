@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The triggers that run the vCPU's own code: INIT to itself, shutdown, INIT out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from kvmtest import triggers
+from kvmtest.engine import catch, host
+from kvmtest.engine.machine import Machines, Target
+from kvmtest.engine.plan import Setup
+from kvmtest.kvm import Kvm
+from kvmtest.triggers import msi, restart, self_ipi
+from kvmtest.triggers.error import TriggerError
+from kvmtest.uapi.kvm import KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_RUNNABLE
+
+
+@pytest.fixture
+def targets(kvm: Kvm) -> Iterator[dict[str, Target]]:
+    machines = Machines(kvm, host.detect())
+    machine = machines.kept(Setup("full", "intel", mce=True))
+    yield {name: machine.target(name) for name in ("bsp", "ap")}
+    machines.close()
+
+
+def _plant(target: Target, apic_mode: str = "xapic") -> None:
+    target.plant("guest-long", apic_mode).write(target.vcpu)
+
+
+@pytest.mark.parametrize("apic_mode", ["xapic", "x2apic"])
+def test_an_ap_that_inits_itself_waits_for_its_sipi(targets: dict[str, Target], apic_mode: str) -> None:
+    vcpu, other = targets["ap"].vcpu, targets["bsp"].vcpu
+    _plant(targets["ap"], apic_mode)
+    assert self_ipi.init(vcpu) is None
+    assert vcpu.get_mp_state() == KVM_MP_STATE_INIT_RECEIVED
+    assert (vcpu.get_regs().rip, vcpu.get_sregs().cs.base) == (0xFFF0, 0xFFFF0000)
+    assert other.get_mp_state() == KVM_MP_STATE_RUNNABLE
+
+
+def test_a_boot_processor_that_inits_itself_restarts(targets: dict[str, Target]) -> None:
+    vcpu = targets["bsp"].vcpu
+    _plant(targets["bsp"])
+    seen = self_ipi.init(vcpu)
+    assert seen is not None and seen.port == restart.PORT
+    vcpu.complete_io()
+    assert vcpu.get_regs().rip == 0xFFF0 + restart.SIZE_OF_OUT
+
+
+def test_an_icr_that_means_no_init_is_an_error(targets: dict[str, Target], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fixed interrupt to itself, which the planted code cannot take: it halts behind it."""
+    _plant(targets["bsp"])
+    monkeypatch.setattr(self_ipi, "_WAIT_S", 0.01)
+    with pytest.raises(TriggerError):
+        self_ipi.init(targets["bsp"].vcpu, msi.ASSERT | 0x55)
+
+
+@pytest.mark.parametrize("name", ["bsp", "ap"])
+def test_shutdown_and_init_out_of_it(targets: dict[str, Target], name: str) -> None:
+    target = targets[name]
+    _plant(target)
+    catch.prepare("at-triple-fault", target.vcpu)
+    triggers.SHUTDOWN["triple-fault"](target.vcpu)
+    msi.init(target.vcpu)
+    assert target.vcpu.get_mp_state() == (KVM_MP_STATE_RUNNABLE if name == "bsp" else KVM_MP_STATE_INIT_RECEIVED)
+    assert target.vcpu.get_sregs().cr0 & 0x80000001 == 0

@@ -131,6 +131,11 @@ def _ipis() -> list[Case]:
         for vendor in VENDORS
         for target in ("bsp", "ap")
         for plant in ("a", "b")
+    ] + [
+        Case("init", trigger, "host", Setup("full", vendor, mce=True), target, mode, "a", how="logical")
+        for trigger, mode in (("icr-xapic", "xapic"), ("icr-xapic", "xapic-flat"), ("icr-x2apic", "x2apic"))
+        for vendor in VENDORS
+        for target in ("bsp", "ap")
     ]
 
 
@@ -170,7 +175,8 @@ def _by_itself() -> list[Case]:
 
 def _sipis() -> list[Case]:
     return [
-        Case("sipi", "msi", "host", Setup("full", vendor, mce=True), "ap", "xapic", SIPI, vector)
+        Case("sipi", trigger, "host", Setup("full", vendor, mce=True), "ap", "xapic", SIPI, vector)
+        for trigger in ("msi", "mp-state")
         for vendor in VENDORS
         for vector in SIPI_VECTORS
     ]

@@ -156,6 +156,9 @@ class Planter:
             # The ID is read-only there and LDR follows it; DFR does not exist.
             for item in ("lapic.id", "lapic.ldr", "lapic.dfr"):
                 asked.pop(item, None)
+        if apic_mode == "xapic-flat":
+            # RESET leaves the flat model.
+            asked.pop("lapic.dfr", None)
 
     def _keep_enabled(self, asked: dict[str, int]) -> None:
         """Take out events whose fields KVM takes only with a capability enabled."""

@@ -18,9 +18,11 @@ SIPI = "sipi"
 #: A new vCPU's state, made able to run: what code that plants by itself starts from.
 NEW = "new"
 
-#: IA32_APIC_BASE without the BSP flag, by local APIC mode (SDM vol. 3, Local APIC Status and Location).
+#: IA32_APIC_BASE without the BSP flag, by local APIC mode (SDM vol. 3, Local APIC Status and Location). In xAPIC mode logical
+#: destinations follow the cluster model, which is what DFR can be planted with, in `xapic-flat` the flat one.
 APIC_MODES = {
     "xapic": 0xFEE00800,
+    "xapic-flat": 0xFEE00800,
     "x2apic": 0xFEE00C00,
     "relocated": 0xFE000800,
     "disabled": 0xFEE00000,

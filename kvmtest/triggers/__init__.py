@@ -11,7 +11,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kvmtest.kvm import Exit, Vcpu
-from kvmtest.triggers import gsi_msi, icr_x2apic, icr_xapic, ioapic, irqfd, latched, msi, self_ipi, split, triple_fault
+from kvmtest.triggers import (
+    gsi_msi,
+    icr_x2apic,
+    icr_xapic,
+    ioapic,
+    irqfd,
+    latched,
+    mp_state,
+    msi,
+    self_ipi,
+    split,
+    triple_fault,
+)
 
 __all__ = ("INIT", "SHUTDOWN", "SIPI")
 
@@ -24,13 +36,16 @@ INIT: dict[str, Callable[[Vcpu], Exit | None]] = {
     "ioapic": ioapic.init,
     "split": split.init,
     "icr-xapic": icr_xapic.init,
+    "icr-xapic/logical": icr_xapic.init_logical,
     "icr-x2apic": icr_x2apic.init,
+    "icr-x2apic/logical": icr_x2apic.init_logical,
     "self": self_ipi.init,
     "triple-fault": triple_fault.init,
 }
 #: Triggers of SIPI by name; a vector goes with them.
 SIPI: dict[str, Callable[[Vcpu, int], None]] = {
     "msi": msi.sipi,
+    "mp-state": mp_state.sipi,
 }
 #: Triggers of SHUTDOWN by name.
 SHUTDOWN: dict[str, Callable[[Vcpu], None]] = {

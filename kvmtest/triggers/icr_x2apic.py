@@ -4,12 +4,18 @@
 from __future__ import annotations
 
 from kvmtest.kvm import Vcpu
-from kvmtest.triggers import latched, msi, sender
+from kvmtest.triggers import latched, logical, msi, sender
 
-__all__ = ("init",)
+__all__ = ("init", "init_logical")
 
 
 def init(vcpu: Vcpu) -> None:
     """Send INIT to ``vcpu`` from the VM's other vCPU, whose state is lost. Raises TriggerError, KvmError."""
     sender.send(vcpu, msi.INIT | msi.ASSERT, x2apic=True)
     latched.wait_for(vcpu, "the guest's ICR")
+
+
+def init_logical(vcpu: Vcpu) -> None:
+    """The same to the logical x2APIC id of ``vcpu``, which its LDR derives from its id."""
+    sender.send(vcpu, msi.INIT | msi.ASSERT | logical.MODE, x2apic=True, destination=logical.destination(vcpu))
+    latched.wait_for(vcpu, "the guest's ICR, logical destination")

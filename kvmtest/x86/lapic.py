@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableSequence, Sequence
 from typing import NamedTuple
 
-__all__ = ("LAPIC", "LapicReg", "offset_of")
+__all__ = ("LAPIC", "LapicReg", "get", "offset_of", "put")
 
 
 class LapicReg(NamedTuple):
@@ -71,3 +72,15 @@ _OFFSETS = {reg.name: reg.offset for reg in LAPIC}
 def offset_of(name: str) -> int:
     """Where register ``name`` lies in the page."""
     return _OFFSETS[name]
+
+
+def get(regs: Sequence[int], name: str) -> int:
+    """Register ``name`` in the bytes of the page."""
+    offset = _OFFSETS[name]
+    return int.from_bytes(bytes(regs[offset : offset + 4]), "little")
+
+
+def put(regs: MutableSequence[int], name: str, value: int) -> None:
+    """Write ``value`` (32 bits) to register ``name`` in the bytes of the page."""
+    offset = _OFFSETS[name]
+    regs[offset : offset + 4] = list(value.to_bytes(4, "little"))

@@ -51,10 +51,17 @@ def test_a_trigger_that_sends_nothing_is_an_error(
     trigger: str, machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(triggers.INIT, trigger, lambda vcpu: None)
-    case = next(c for c in CASES.values() if c.prefix == f"init.{trigger}.host")
+    case = next(c for c in CASES.values() if c.prefix.startswith("init.") and c.road == trigger and not c.check)
     results = list(run_case(case, machines))
     assert _verdicts(results).keys() == {"error"}
     assert "left no trace" in results[0].reason
+
+
+@pytest.mark.parametrize("trigger", sorted(triggers.SIPI))
+def test_a_sipi_that_is_not_sent_is_an_error(trigger: str, machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(triggers.SIPI, trigger, lambda vcpu, vector: None)
+    case = next(c for c in CASES.values() if c.event == "sipi" and c.road == trigger and not c.check)
+    assert _verdicts(list(run_case(case, machines))).keys() == {"error"}
 
 
 def test_a_trigger_that_kvm_refuses_is_an_error_with_errno(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ only the items that differ are decoded and judged anew.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from kvmtest import spec
 from kvmtest.engine import catch, guest
@@ -24,17 +24,18 @@ from kvmtest.triggers import INIT, SHUTDOWN, SIPI, msi, restart
 from kvmtest.triggers.error import TriggerError
 from kvmtest.x86 import cpuid
 
-__all__ = ("Cycle", "Verdicts")
+__all__ = ("TRACES", "Cycle", "Verdicts", "context")
 
 #: An event shows in one of these. MSRs and LAPIC have counters that run by themselves, INIT leaves the others alone.
-_TRACES = ("mp_state", "regs", "sregs", "debugregs")
+TRACES = ("mp_state", "regs", "sregs", "debugregs")
 _XSTATE_HEADER = range(512, 576)
 #: The SIPI that starts the guest on an AP after INIT, and the items that say where it did.
 _CONTINUE = 0x10
 _STARTED = ("rip", "cs.selector", "cs.base")
 
 
-def _context(case: Case, machine: Machine, host: Host) -> Context:
+def context(case: Case, machine: Machine, host: Host) -> Context:
+    """What the rules may depend on in ``case``."""
     setup = case.setup
     leaf1 = next((leaf.eax for leaf in machine.leaves if leaf.function == 1), None)
     return Context(
@@ -79,7 +80,7 @@ class _Places:
 
 
 class Verdicts:
-    """The results of a case by item, kept up to date from snapshots."""
+    """The results of a case by item, kept up to date from snapshots; ``judged`` names those that the last update judged."""
 
     def __init__(self, ctx: Context, layout: Layout, baseline: Snapshot | None, plant: Plant | None) -> None:
         self.ctx = ctx
@@ -87,12 +88,13 @@ class Verdicts:
         self.baseline = baseline
         self.plant = plant
         self.results: dict[str, Result] = {}
+        self.judged: Collection[str] = ()
         self._places = {section: _Places(layout, section) for section in layout.by_section}
         self._before: Snapshot | None = None
         self._after: Snapshot | None = None
 
-    def update(self, before: Snapshot | None, after: Snapshot) -> dict[str, Result]:
-        """Judge what is new in these snapshots; all results, in the order of the project's tables."""
+    def update(self, before: Snapshot | None, after: Snapshot, anew: Iterable[str] = ()) -> dict[str, Result]:
+        """Judge what is new in these snapshots, and ``anew``; all results, in the order of the project's tables."""
         old_before, old_after = self._before, self._after
         first = old_after is None or old_after.unreadable != after.unreadable
         if old_after is None or first:
@@ -102,9 +104,10 @@ class Verdicts:
             changed = self._changed(old_after, after)
             if before is not None and old_before is not None:
                 changed |= self._changed(old_before, before)
-            names = dict.fromkeys(changed)
+            names = dict.fromkeys((*changed, *anew))
         for item in names:
             self.results[item] = judge(item, self.ctx, self.seen(item, before, after))
+        self.judged = names
         self._before, self._after = before, after
         return self.results
 
@@ -153,7 +156,7 @@ class Cycle:
         planted = case.event != "reset"
         self.plant = self.target.plant(case.plant, case.apic_mode) if planted else None
         baseline = self.target.baseline if planted else None
-        self.verdicts = Verdicts(_context(case, machine, host), self.target.layout, baseline, self.plant)
+        self.verdicts = Verdicts(context(case, machine, host), self.target.layout, baseline, self.plant)
         both = case._replace(view="views")
         self._views_ctx = self.verdicts.ctx._replace(prefix=both.prefix, case=both.name)
 
@@ -229,7 +232,7 @@ class Cycle:
         if first:
             after = self._one_out_ago(after)
         # A shutdown may leave none: there the exit is the proof.
-        if self.case.event != "shutdown" and all(before.sections.get(s) == after.sections.get(s) for s in _TRACES):
+        if self.case.event != "shutdown" and all(before.sections.get(s) == after.sections.get(s) for s in TRACES):
             raise TriggerError("the event left no trace: registers and activity state are as planted")
         return after
 

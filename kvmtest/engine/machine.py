@@ -13,9 +13,13 @@ from kvmtest.state.snapshot import Reader, Snapshot, missing_sections
 from kvmtest.state.values import NEW
 from kvmtest.uapi.kvm import (
     KVM_CAP_EXCEPTION_PAYLOAD,
+    KVM_CAP_MAX_VCPUS,
     KVM_CAP_SET_BOOT_CPU_ID,
     KVM_CAP_SPLIT_IRQCHIP,
+    KVM_CAP_X2APIC_API,
     KVM_CAP_X86_TRIPLE_FAULT_EVENT,
+    KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK,
+    KVM_X2APIC_API_USE_32BIT_IDS,
 )
 from kvmtest.x86 import cpuid, msr
 
@@ -23,7 +27,9 @@ __all__ = ("Machine", "Machines", "SetupError", "Target")
 
 #: Above the guest's memory and below its ROM: what kvm_intel needs without unrestricted guest support.
 _IDENTITY_MAP, _TSS = 0xFFFBC000, 0xFFFBD000
-_IDS = (0, 1)
+#: The ids that an xAPIC can have: FFH is the broadcast. With 32-bit ids as many vCPUs as any KVM has taken since v4.9.
+_MOST_XAPIC, _MOST_X2APIC = 255, 288
+_X2APIC_API = KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK
 #: What makes KVM_GET_VCPU_EVENTS tell a pending exception from an injected one, and show a pending triple fault.
 _EVENT_CAPS = (KVM_CAP_EXCEPTION_PAYLOAD, KVM_CAP_X86_TRIPLE_FAULT_EVENT)
 #: IA32_MCG_CAP.Count: as many banks as show what there is to show.
@@ -40,12 +46,12 @@ class Target:
     ``baseline`` is its state right after creation and KVM_SET_CPUID2; plants are made once and kept.
     """
 
-    def __init__(self, vcpu: Vcpu, layout: Layout, xcr0: int) -> None:
+    def __init__(self, vcpu: Vcpu, layout: Layout, xcr0: int, *, x2apic_ids: bool = False) -> None:
         self.vcpu = vcpu
         self.layout = layout
         self.reader = Reader(vcpu, layout)
         self.baseline: Snapshot = self.reader.read()
-        self._planter = Planter(vcpu, layout, self.baseline, xcr0)
+        self._planter = Planter(vcpu, layout, self.baseline, xcr0, x2apic_ids=x2apic_ids)
         self._plants: dict[tuple[str, str], Plant] = {}
 
     def plant(self, name: str, apic_mode: str) -> Plant:
@@ -61,7 +67,7 @@ class Target:
 
 
 class Machine:
-    """A VM with vCPUs 0 and 1 as ``setup`` says. Raises SetupError, KvmError; close() frees everything."""
+    """A VM with vCPUs as ``setup`` says. Raises SetupError, KvmError; close() frees everything."""
 
     def __init__(self, machines: Machines, setup: Setup) -> None:
         self.setup = setup
@@ -88,7 +94,10 @@ class Machine:
         if setup.boot_id:
             self._need(KVM_CAP_SET_BOOT_CPU_ID, "KVM_CAP_SET_BOOT_CPU_ID")
             vm.set_boot_cpu_id(setup.boot_id)
-        vcpus = [vm.create_vcpu(i) for i in _IDS]
+        if setup.x2apic_ids:
+            self._need(KVM_CAP_X2APIC_API, "KVM_CAP_X2APIC_API")
+            vm.enable_cap(KVM_CAP_X2APIC_API, _X2APIC_API)
+        vcpus = [vm.create_vcpu(i) for i in range(setup.vcpus or self._most())]
         for vcpu in vcpus:
             if setup.vendor:
                 self.leaves = cpuid.for_guest(machines.supported, setup.vendor, vcpu.id)
@@ -98,15 +107,20 @@ class Machine:
         if setup.irqchip != "none":
             # The vCPU created last is missing from KVM's map of APIC ids until something recalculates it.
             vcpus[-1].set_lapic(vcpus[-1].get_lapic())
-        self.targets = [Target(vcpu, machines.layout(setup, vcpu), machines.xcr0) for vcpu in vcpus]
+        layout = machines.layout(setup, vcpus[0])
+        self.targets = [Target(vcpu, layout, machines.xcr0, x2apic_ids=setup.x2apic_ids) for vcpu in vcpus]
+
+    def _most(self) -> int:
+        return min(self.vm.check_extension(KVM_CAP_MAX_VCPUS), _MOST_X2APIC if self.setup.x2apic_ids else _MOST_XAPIC)
 
     def _need(self, cap: int, name: str) -> None:
         if not self.vm.check_extension(cap):
             raise SetupError(f"{name} is not there")
 
     def target(self, name: str) -> Target:
-        """The ``bsp`` or the ``ap``."""
-        return self.targets[self.setup.boot_id if name == "bsp" else 1 - self.setup.boot_id]
+        """The ``bsp`` or the ``ap``, of several the last."""
+        aps = [target for target in self.targets if target.vcpu.id != self.setup.boot_id]
+        return self.targets[self.setup.boot_id] if name == "bsp" else aps[-1]
 
     def close(self) -> None:
         """Free the VM; may be called again."""

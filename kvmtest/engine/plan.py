@@ -9,16 +9,22 @@ from typing import NamedTuple
 from kvmtest.checks import CHECKS
 from kvmtest.guests import PORTS
 from kvmtest.spec import ENTRIES, SYNTHETIC
+from kvmtest.spec.cite import A_ICR, S_ICR
 from kvmtest.state.inside import GUEST_PLANTS
 from kvmtest.state.values import PLANTS, SIPI
 
-__all__ = ("Case", "Setup", "SelectorError", "ids", "items", "plan", "select", "views", "wanted")
+__all__ = ("BROADCAST", "MOST", "Case", "Setup", "SelectorError", "ids", "items", "plan", "select", "views", "wanted")
 
 #: SIPI vectors: both ends of the first megabyte's usable range and one in the middle.
 SIPI_VECTORS = (0x00, 0x01, 0x9F, 0xFF)
 VENDORS = ("intel", "amd")
+#: For Setup.vcpus.
+MOST = 0
 
 _HOST_VIEW = tuple(item for item in ENTRIES if item not in SYNTHETIC)
+#: What a broadcast shows besides the items of its targets, with where the manuals say it.
+BROADCAST = {"reached": (S_ICR, A_ICR), "sender-untouched": (S_ICR, A_ICR)}
+_BROADCAST = (*BROADCAST, *_HOST_VIEW)
 
 
 class SelectorError(ValueError):
@@ -29,7 +35,8 @@ class Setup(NamedTuple):
     """The VM that a case needs.
 
     ``irqchip`` is ``none``, ``split`` or ``full``. ``vendor`` is the CPUID vendor given by KVM_SET_CPUID2, "" before any.
-    ``boot_id`` is the vCPU id given to KVM_SET_BOOT_CPU_ID. Ids 0 and 1 are created. ``mce`` is whether
+    ``boot_id`` is the vCPU id given to KVM_SET_BOOT_CPU_ID. ``vcpus`` are created, their ids from 0 on; MOST is as many as
+    KVM takes, within the ids of the xAPIC or, with ``x2apic_ids``, a few beyond (KVM_CAP_X2APIC_API). ``mce`` is whether
     KVM_X86_SETUP_MCE gives them MCE_BANKS banks and what else KVM supports: it changes what RESET has left. ``memory`` is
     whether RAM and ROM of the guest that reports its state are there; without them nothing is behind the reset vector.
     """
@@ -39,6 +46,8 @@ class Setup(NamedTuple):
     boot_id: int = 0
     mce: bool = False
     memory: bool = False
+    vcpus: int = 2
+    x2apic_ids: bool = False
 
 
 class Case(NamedTuple):
@@ -81,6 +90,8 @@ class Case(NamedTuple):
         parts.append(setup.vendor or "no-cpuid")
         if setup.boot_id:
             parts.append(f"boot-id-{setup.boot_id}")
+        if setup.vcpus != 2:
+            parts.append(f"{setup.vcpus or 'most'}-vcpus")
         if self.apic_mode:
             parts.append(self.apic_mode)
         if self.plant:
@@ -173,6 +184,18 @@ def _by_itself() -> list[Case]:
     ]
 
 
+def _broadcasts() -> list[Case]:
+    """INIT from one vCPU's code to all others: the APs, or the BSP among them."""
+    cases = []
+    for mode, vendor in (("xapic", "intel"), ("x2apic", "amd")):
+        setups = [Setup("full", v, mce=True, vcpus=vcpus) for vcpus in (2, 8) for v in VENDORS]
+        # Of the large VMs one a mode, and the same one in both views.
+        setups += [Setup("full", vendor, memory=True, vcpus=n, x2apic_ids=mode == "x2apic" and n == MOST) for n in (64, MOST)]
+        cases += [Case("init", "broadcast", "host", setup, "ap", mode, "a") for setup in setups]
+        cases += [Case("init", "broadcast", "host", setup, "bsp", mode, "b") for setup in setups if setup.vcpus == 8]
+    return cases
+
+
 def _sipis() -> list[Case]:
     return [
         Case("sipi", trigger, "host", Setup("full", vendor, mce=True), "ap", "xapic", SIPI, vector)
@@ -201,14 +224,15 @@ def _guests() -> list[Case]:
     cases = _in_guest_view([Case("reset", "create", "host", setup, "bsp") for setup in setups])
     # Not b: its pending triple fault survives INIT on KVM (events.triple_fault_pending), and no guest runs then.
     cases += [Case("init", "msi", "guest", setup._replace(memory=True), "bsp", "xapic", "c") for setup in setups]
-    cases += _in_guest_view(_inits() + _devices() + _ipis() + _caught() + _by_itself())
+    cases += _in_guest_view(_inits() + _devices() + _ipis() + _broadcasts() + _caught() + _by_itself())
     # Not SIPI vector 00: its page holds the guest's own interrupt vectors.
     return cases + _in_guest_view([case for case in _sipis() if case.vector])
 
 
 def plan() -> list[Case]:
     """All cases, in the order of running."""
-    return _resets() + _inits() + _devices() + _ipis() + _caught() + _by_itself() + _sipis() + _checks() + _guests()
+    inits = _inits() + _devices() + _ipis() + _broadcasts() + _caught() + _by_itself()
+    return _resets() + inits + _sipis() + _checks() + _guests()
 
 
 def views(case: Case) -> tuple[Case, ...]:
@@ -222,7 +246,9 @@ def items(case: Case) -> tuple[str, ...]:
     """The items that a case judges in its view, as the project's tables name them; the host may show more MSRs."""
     if case.check:
         return (case.check,)
-    return _HOST_VIEW if case.view == "host" else tuple(PORTS.values())
+    if case.view != "host":
+        return tuple(PORTS.values())
+    return _BROADCAST if case.trigger == "broadcast" else _HOST_VIEW
 
 
 def ids(cases: list[Case]) -> list[str]:
@@ -237,7 +263,7 @@ def wanted(selectors: tuple[str, ...], result_id: str) -> bool:
 
 def _takes(selector: str, prefix: str, names: tuple[str, ...]) -> bool:
     # An MSR that has no name yet is known only to the host's KVM_GET_MSR_INDEX_LIST.
-    unnamed = names is _HOST_VIEW and selector.startswith(f"{prefix}.msr.0x")
+    unnamed = names in (_HOST_VIEW, _BROADCAST) and selector.startswith(f"{prefix}.msr.0x")
     return unnamed or any(wanted((selector,), f"{prefix}.{name}") for name in names)
 
 

@@ -8,10 +8,11 @@ from collections.abc import Callable, Generator, Iterator
 
 from kvmtest import spec
 from kvmtest.checks import CHECKS
+from kvmtest.engine.broadcast import Broadcast
 from kvmtest.engine.cycle import Cycle
 from kvmtest.engine.judge import BOTH_VIEWS, judge_check
 from kvmtest.engine.machine import Machine, Machines, SetupError
-from kvmtest.engine.plan import Case, items, views, wanted
+from kvmtest.engine.plan import BROADCAST, Case, items, views, wanted
 from kvmtest.engine.result import CaseTime, Host, Result
 from kvmtest.guests import GuestMissing
 from kvmtest.kvm import Kvm, KvmError
@@ -32,14 +33,18 @@ def _all(case: Case, host: Host, verdict: str, reason: str) -> Iterator[Result]:
     """The same verdict for every item of a case that could not be run to its end."""
     for of_view in views(case):
         for item in items(of_view):
-            if case.check:
-                cite = CHECKS[f"{case.prefix}.{item}"].cite
-            elif of_view.view == "views":
-                cite = (BOTH_VIEWS,)
-            else:
-                cite = spec.rule_for(item, case.event, case.setup.vendor or "intel", host.backend).cite
             where = (f"{of_view.prefix}.{item}", case.event, case.trigger, of_view.view, item, of_view.name)
-            yield Result(*where, None, None, None, verdict, reason, cite, None)
+            yield Result(*where, None, None, None, verdict, reason, _cite(of_view, item, host), None)
+
+
+def _cite(case: Case, item: str, host: Host) -> tuple[str, ...]:
+    if case.check:
+        return CHECKS[f"{case.prefix}.{item}"].cite
+    if case.view == "views":
+        return (BOTH_VIEWS,)
+    if item in BROADCAST:
+        return BROADCAST[item]
+    return spec.rule_for(item, case.event, case.setup.vendor or "intel", host.backend).cite
 
 
 def _check(case: Case, machine: Machine) -> Result:
@@ -60,6 +65,8 @@ def run_case(case: Case, machines: Machines, timeout_s: float = 1.0) -> Iterator
     try:
         if case.check:
             yield _check(case, machine)
+        elif case.trigger == "broadcast" and case.view == "host":
+            yield from Broadcast(case, machine, machines.host).run()
         else:
             yield from Cycle(case, machine, machines.host, timeout_s).run()
     except (GuestMissing, PlantRefused) as error:

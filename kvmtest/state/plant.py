@@ -49,6 +49,7 @@ _SET = (
     ("mp_state", KVM_SET_MP_STATE),
 )
 _XCR0_LEGAL_SECOND = 0x3
+_ID = lapic.offset_of("id")
 #: MXCSR_MASK where a CPU reports 0 (SDM vol. 1, Guidelines for Writing to the MXCSR Register).
 _MXCSR_MASK = 0xFFBF
 #: Why the tables have no value for an item.
@@ -58,10 +59,13 @@ _WHY = {f"msr.{known.name}": known.why for known in msr.MSRS} | {f"lapic.{reg.na
 class Plant:
     """One plant for one vCPU, ready to be written: buffers in order, what they ask for, and what KVM refused to take."""
 
-    def __init__(self, buffers: list[Buffer], asked: dict[str, int], refused: dict[str, str], keep: object) -> None:
+    def __init__(
+        self, buffers: list[Buffer], asked: dict[str, int], refused: dict[str, str], keep: object, id_shift: int = 24
+    ) -> None:
         self.buffers = buffers
         self.asked = asked
         self.refused = refused
+        self._id_shift = id_shift
         self._keep = keep
 
     def reason(self, item: str) -> str:
@@ -70,9 +74,14 @@ class Plant:
         return f"cannot be planted: {why}" if why else "this plant has no value for it"
 
     def write(self, vcpu: Vcpu) -> None:
-        """Write all sections. Raises KvmError: sections that KVM refuses as a whole were left out when the plant was made."""
+        """Write all sections to ``vcpu``: the one that the plant was made for, or another AP that differs in its id alone.
+
+        Raises KvmError: sections that KVM refuses as a whole were left out when the plant was made.
+        """
         fd = vcpu.fd
         for buf in self.buffers:
+            if buf.section == "lapic":
+                ctypes.c_uint32.from_address(buf.address + _ID).value = vcpu.id << self._id_shift
             ioctl(fd, buf.request, buf.address)
 
 
@@ -80,11 +89,13 @@ class Planter:
     """Makes the plants of one vCPU.
 
     ``baseline`` is the vCPU's state right after its creation: what no plant names keeps that. ``xcr0`` is the mask of
-    components that the host supports (KVM_GET_SUPPORTED_CPUID leaf 0DH).
+    components that the host supports (KVM_GET_SUPPORTED_CPUID leaf 0DH). ``x2apic_ids`` is whether the VM has
+    KVM_X2APIC_API_USE_32BIT_IDS, which rules how KVM_SET_LAPIC takes the ID (KVM API, KVM_GET_LAPIC).
     """
 
-    def __init__(self, vcpu: Vcpu, layout: Layout, baseline: Snapshot, xcr0: int) -> None:
+    def __init__(self, vcpu: Vcpu, layout: Layout, baseline: Snapshot, xcr0: int, *, x2apic_ids: bool = False) -> None:
         self.vcpu = vcpu
+        self.x2apic_ids = x2apic_ids
         self.layout = layout
         self.baseline = baseline
         self.xcr0 = xcr0
@@ -106,15 +117,16 @@ class Planter:
         for item, candidates in (("efer", EFER_CANDIDATES), ("cr4", CR4_CANDIDATES)):
             asked[item] = self._bits(asked, item, candidates[plant])
         ssp = ctypes.c_uint64(asked.get("ssp", 0))
-        buffers = self._accepted(asked, refused, ssp)
-        return Plant(buffers, {k: v for k, v in asked.items() if k in self.layout.fields}, refused, ssp)
+        id_shift = 0 if self.x2apic_ids and apic_mode == "x2apic" else 24
+        buffers = self._accepted(asked, refused, id_shift, ssp)
+        return Plant(buffers, {k: v for k, v in asked.items() if k in self.layout.fields}, refused, ssp, id_shift)
 
     def _found(self, prefix: str, items: Iterable[str]) -> dict[str, int]:
         """What those of ``items`` that begin with ``prefix`` held when the vCPU was created."""
         found = {item: self.baseline.get(self.layout, item) for item in items if item.startswith(prefix)}
         return {item: value for item, value in found.items() if value is not None and item != "msr.tsc"}
 
-    def _accepted(self, asked: dict[str, int], refused: dict[str, str], ssp: ctypes.c_uint64) -> list[Buffer]:
+    def _accepted(self, asked: dict[str, int], refused: dict[str, str], id_shift: int, ssp: ctypes.c_uint64) -> list[Buffer]:
         """The buffers that KVM takes, in the order of writing; why it refused the others goes into ``refused``."""
         buffers = []
         for section, request in _SET:
@@ -127,6 +139,8 @@ class Planter:
                 buf = one_reg(request, ssp)
             else:
                 buf = Buffer(section, request, self._events(asked) if section == "events" else self._packed(section, asked))
+            if section == "lapic":
+                ctypes.c_uint32.from_address(buf.address + _ID).value = self.vcpu.id << id_shift
             try:
                 ioctl(self.vcpu.fd, buf.request, buf.address)
             except KvmError as error:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from kvmtest.kvm import Exit, Vcpu
 from kvmtest.triggers import (
+    broadcast,
     gsi_msi,
     icr_x2apic,
     icr_xapic,
@@ -39,6 +40,7 @@ INIT: dict[str, Callable[[Vcpu], Exit | None]] = {
     "icr-xapic/logical": icr_xapic.init_logical,
     "icr-x2apic": icr_x2apic.init,
     "icr-x2apic/logical": icr_x2apic.init_logical,
+    "broadcast": broadcast.init,
     "self": self_ipi.init,
     "triple-fault": triple_fault.init,
 }

@@ -15,13 +15,14 @@ ASSERT, LEVEL_TRIGGERED = 1 << 14, 1 << 15
 
 
 def address(vcpu: Vcpu) -> int:
-    """Message address for ``vcpu`` alone: physical destination mode, no redirection hint."""
-    return 0xFEE00000 | vcpu.id << 12
+    """Message address for ``vcpu`` alone: physical destination mode, no redirection hint, bits 7:0 of its id."""
+    return 0xFEE00000 | (vcpu.id & 0xFF) << 12
 
 
 def send(vcpu: Vcpu, data: int) -> None:
     """Send message ``data`` to ``vcpu`` in physical destination mode. Raises TriggerError when nobody took it, KvmError."""
-    if vcpu.vm.signal_msi(address(vcpu), data) <= 0:
+    # Bits 31:8 count with KVM_X2APIC_API_USE_32BIT_IDS (KVM API, KVM_SET_GSI_ROUTING), which ids above 255 need.
+    if vcpu.vm.signal_msi(address(vcpu), data, vcpu.id & ~0xFF) <= 0:
         raise TriggerError(f"KVM_SIGNAL_MSI with data {data:#x} reached no vCPU with APIC id {vcpu.id}")
 
 

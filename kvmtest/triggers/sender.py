@@ -25,6 +25,7 @@ __all__ = ("prepare", "run", "send")
 _GPA, _SIZE, _SLOT = 0xFFFE0000, 0x1000, 7
 _BSP, _XAPIC, _X2APIC = 0x100, 0xFEE00800, 0xFEE00C00
 _PE_ET = 0x11
+_DR7 = 0x400
 _ICR_MSR = 0x830
 _TIMEOUT_S = 1.0
 #: What the guest needs not and must not change: one byte pattern a register.
@@ -88,4 +89,8 @@ def _set_up(vcpu: Vcpu, x2apic: bool) -> None:
     optional = KVM_VCPUEVENT_VALID_PAYLOAD | KVM_VCPUEVENT_VALID_TRIPLE_FAULT
     flags |= vcpu.get_vcpu_events().flags & optional
     vcpu.set_vcpu_events(kvm_vcpu_events(flags=flags))
+    # No breakpoint armed: QEMU's TCG crashes when VMRUN loads one.
+    debug = vcpu.get_debugregs()
+    debug.dr7 = _DR7
+    vcpu.set_debugregs(debug)
     vcpu.set_mp_state(KVM_MP_STATE_RUNNABLE)

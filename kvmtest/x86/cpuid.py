@@ -24,7 +24,7 @@ def for_guest(supported: list[CpuidEntry], vendor: str, apic_id: int) -> list[Cp
         if leaf.function in (0, 0x80000000):
             leaf = leaf._replace(ebx=ebx, ecx=ecx, edx=edx)
         elif leaf.function == 1:
-            leaf = leaf._replace(eax=signature, ebx=leaf.ebx & 0x00FFFFFF | apic_id << 24)
+            leaf = leaf._replace(eax=signature, ebx=leaf.ebx & 0x00FFFFFF | (apic_id & 0xFF) << 24)
         elif leaf.function in (0xB, 0x1F):
             leaf = leaf._replace(edx=apic_id)
         leaves.append(leaf)

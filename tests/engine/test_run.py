@@ -51,7 +51,8 @@ def test_a_trigger_that_sends_nothing_is_an_error(
     trigger: str, machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(triggers.INIT, trigger, lambda vcpu: None)
-    case = next(c for c in CASES.values() if c.prefix.startswith("init.") and c.road == trigger and not c.check)
+    view = "guest" if trigger == "broadcast" else "host"
+    case = next(c for c in CASES.values() if c.event == "init" and c.road == trigger and c.view == view and not c.check)
     results = list(run_case(case, machines))
     assert _verdicts(results).keys() == {"error"}
     assert "left no trace" in results[0].reason

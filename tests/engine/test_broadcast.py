@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Every target of a broadcast is judged by itself, and the sender too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import pytest
+
+from kvmtest import guests
+from kvmtest.engine import host, plan
+from kvmtest.engine.broadcast import Broadcast, differences
+from kvmtest.engine.machine import Machines
+from kvmtest.engine.result import Result
+from kvmtest.engine.run import run_case
+from kvmtest.kvm import Kvm
+from kvmtest.state.snapshot import Reader, Snapshot
+from kvmtest.triggers import broadcast, latched
+from kvmtest.uapi.kvm import KVM_CAP_MAX_VCPUS
+
+CASES = {case.name: case for case in plan.plan() if case.trigger == "broadcast" and case.view == "host"}
+EIGHT = CASES["init.broadcast.host/ap,intel,8-vcpus,xapic,plant-a"]
+WITH_BSP = CASES["init.broadcast.host/bsp,intel,8-vcpus,xapic,plant-b"]
+
+
+@pytest.fixture
+def machines(kvm: Kvm) -> Iterator[Machines]:
+    made = Machines(kvm, host.detect())
+    yield made
+    made.close()
+
+
+def _by_item(results: object) -> dict[str, Result]:
+    return {r.item: r for r in results}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("case", [c for c in CASES.values() if c.setup.vcpus == plan.MOST], ids=lambda c: c.apic_mode)
+def test_as_many_as_kvm_takes(case: plan.Case, machines: Machines) -> None:
+    results = _by_item(run_case(case, machines))
+    most = min(machines.kvm.check_extension(KVM_CAP_MAX_VCPUS), 288 if case.setup.x2apic_ids else 255) - 1
+    assert results["reached"].observed == f"{most} of {most}"
+    assert results["sender-untouched"].verdict == results["rip"].verdict == results["mp_state"].verdict == "pass"
+    # Nobody can plant an ID: 254 vCPUs that each have their own are no proof. With 32-bit ids it is not that of creation.
+    assert results["lapic.id"].verdict == ("pass" if case.setup.x2apic_ids else "skip")
+
+
+def test_the_boot_cpu_among_the_targets_is_judged_by_its_own_rules(machines: Machines) -> None:
+    results = _by_item(run_case(WITH_BSP, machines))
+    assert (results["mp_state"].verdict, results["mp_state"].reason.split(":")[0]) == ("skip", "vcpus 0 of 7")
+    assert results["apic_base"].verdict != "fail" and results["rdx"].verdict == "pass"
+
+
+def test_one_target_that_differs_is_named(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RBX of vCPU 5 keeps its value."""
+    real: Callable[[Reader], Snapshot] = Reader.read
+    seen: dict[int, Snapshot] = {}
+
+    def kept(reader: Reader) -> Snapshot:
+        snapshot = real(reader)
+        if reader.vcpu.id != 5:
+            return snapshot
+        before = seen.setdefault(5, snapshot)
+        field = reader.layout.fields["rbx"]
+        regs = bytearray(snapshot.sections["regs"])
+        field.put(regs, field.get(before.sections["regs"]))
+        return Snapshot(snapshot.sections | {"regs": bytes(regs)}, {})
+
+    machines.kept(EIGHT.setup)
+    monkeypatch.setattr(Reader, "read", kept)
+    results = _by_item(run_case(EIGHT, machines))
+    assert (results["rbx"].verdict, results["rbx"].reason) == ("fail", "vcpus 5 of 7")
+    assert results["rsi"].verdict == "pass"
+
+
+def test_a_case_run_again_says_the_same(machines: Machines) -> None:
+    case = Broadcast(EIGHT, machines.kept(EIGHT.setup), machines.host)
+    first, again = ({r.item: (r.verdict, r.reason) for r in case.run()} for _ in range(2))
+    assert first == again
+
+
+def test_a_sender_that_changes_itself_fails(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that adds to EBX before it sends."""
+    image = bytearray(guests.load("sender"))
+    image[: len(image) - 3] = b"\x83\xc3\x01" + image[:-3]
+    monkeypatch.setattr(guests, "load", lambda name: bytes(image))
+    result = _by_item(run_case(EIGHT, machines))["sender-untouched"]
+    assert (result.verdict, result.observed) == ("fail", "rbx")
+
+
+def test_an_icr_that_reads_otherwise_fails(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = broadcast.send
+
+    def lose(vcpu: object) -> None:
+        real(vcpu)  # type: ignore[arg-type]
+        monkeypatch.setattr(broadcast, "ICR", 0)
+
+    monkeypatch.setattr(broadcast, "send", lose)
+    result = _by_item(run_case(EIGHT, machines))["sender-untouched"]
+    assert (result.verdict, result.observed) == ("fail", "lapic.icr")
+
+
+def test_an_init_that_reaches_one_vcpu_only_is_an_error(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ICR without the shorthand, whose destination is vCPU 0 alone."""
+    monkeypatch.setattr(broadcast, "ICR", 0x4500)
+    monkeypatch.setattr(broadcast.latched, "wait_for", partial(latched.wait_for, timeout_s=0.01))
+    results = list(run_case(WITH_BSP, machines))
+    assert {r.verdict for r in results} == {"error"} and "pending on vcpu 1" in results[0].reason
+    assert {r.item for r in results} >= {"reached", "sender-untouched", "rbx"}
+
+
+def test_a_broadcast_that_is_not_sent_is_an_error(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broadcast, "send", lambda vcpu: None)
+    results = list(run_case(EIGHT, machines))
+    assert {r.verdict for r in results} == {"error"} and "no trace on vcpu 1" in results[0].reason
+
+
+def test_what_counts_by_itself_is_no_difference(machines: Machines) -> None:
+    target = machines.kept(EIGHT.setup).target("ap")
+    target.plant("c", "xapic").write(target.vcpu)
+    first = target.reader.read()
+    assert differences(target.layout, first, target.reader.read()) == []
+    regs = target.vcpu.get_regs()
+    regs.r9 ^= 1
+    target.vcpu.set_regs(regs)
+    assert differences(target.layout, first, target.reader.read()) == ["r9"]

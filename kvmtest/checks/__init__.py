@@ -8,10 +8,10 @@ taken for "was ignored".
 
 from __future__ import annotations
 
-from kvmtest.checks import delivery
+from kvmtest.checks import delivery, mp_state
 from kvmtest.checks.check import Check
 
 __all__ = ("CHECKS", "Check")
 
 #: By result id.
-CHECKS: dict[str, Check] = {check.id: check for check in delivery.CHECKS}
+CHECKS: dict[str, Check] = {check.id: check for topic in (delivery, mp_state) for check in topic.CHECKS}

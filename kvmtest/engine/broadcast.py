@@ -8,6 +8,7 @@ from kvmtest.engine.machine import Machine, Target
 from kvmtest.engine.plan import BROADCAST, Case
 from kvmtest.engine.result import Host, Result
 from kvmtest.engine.worst import Worst
+from kvmtest.spec.untouched import COUNTERS
 from kvmtest.state.layout import Layout
 from kvmtest.state.snapshot import Snapshot
 from kvmtest.triggers import broadcast
@@ -17,8 +18,6 @@ __all__ = ("Broadcast", "differences")
 
 #: Their rules name the vCPU's id: judged for each vCPU, whether or not the bytes are those of the last one.
 _BY_ID = ("lapic.id", "lapic.ldr")
-#: What counts on by itself.
-_COUNTERS = frozenset(("msr.tsc", "lapic.timer_current", "msr.hv_vp_runtime", "msr.hv_time_ref_count"))
 #: Where the sender has to have changed; the ICR reads as written, but for Delivery Status.
 _BY_SENDING = frozenset(("rip", "lapic.icr", "lapic.icr2"))
 _DELIVERY_STATUS = 1 << 12
@@ -31,7 +30,7 @@ def differences(layout: Layout, before: Snapshot, after: Snapshot) -> list[str]:
     for section, items in layout.by_section.items():
         if before.sections.get(section) != after.sections.get(section):
             found += [item for item in items if before.get(layout, item) != after.get(layout, item)]
-    return [item for item in found if item not in _COUNTERS]
+    return [item for item in found if item not in COUNTERS]
 
 
 class Broadcast:

@@ -20,7 +20,7 @@ from kvmtest.kvm import Exit
 from kvmtest.state.layout import Layout, text
 from kvmtest.state.plant import Plant
 from kvmtest.state.snapshot import Snapshot
-from kvmtest.triggers import INIT, SHUTDOWN, SIPI, msi, restart
+from kvmtest.triggers import INIT, NONE, SHUTDOWN, SIPI, msi, restart
 from kvmtest.triggers.error import TriggerError
 from kvmtest.x86 import cpuid
 
@@ -215,8 +215,8 @@ class Cycle:
         case, vcpu = self.case, self.target.vcpu
         if case.event == "init":
             return INIT[case.road](vcpu)
-        if case.event == "shutdown":
-            SHUTDOWN[case.road](vcpu)
+        if case.event in ("shutdown", "none"):
+            (SHUTDOWN if case.event == "shutdown" else NONE)[case.road](vcpu)
         else:
             assert case.vector is not None
             SIPI[case.road](vcpu, case.vector)

@@ -70,6 +70,8 @@ def _formula(name: str, ctx: Context) -> int | str:
     if name == "mp_state":
         if not ctx.irqchip:
             return "without an in-kernel local APIC the activity state is the VMM's (KVM API, KVM_GET_MP_STATE)"
+        if event == "none":
+            return 2
         if event in ("sipi", "shutdown") or ctx.is_bsp:
             return 0
         return 1 if event == "reset" else 2

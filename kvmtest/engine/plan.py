@@ -205,6 +205,16 @@ def _sipis() -> list[Case]:
     ]
 
 
+def _nones() -> list[Case]:
+    """KVM_SET_MP_STATE(INIT_RECEIVED), which is no INIT."""
+    return [
+        Case("none", "mp-state", "host", Setup("full", vendor, mce=True), target, mode, plant)
+        for vendor in VENDORS
+        for target in ("bsp", "ap")
+        for mode, plant in (*(("xapic", plant) for plant in PLANTS), ("x2apic", "a"))
+    ]
+
+
 def _checks() -> list[Case]:
     return [
         Case(c.event, c.trigger, "host", Setup("full", vendor, mce=True), "ap", check=c.name)
@@ -232,7 +242,7 @@ def _guests() -> list[Case]:
 def plan() -> list[Case]:
     """All cases, in the order of running."""
     inits = _inits() + _devices() + _ipis() + _broadcasts() + _caught() + _by_itself()
-    return _resets() + inits + _sipis() + _checks() + _guests()
+    return _resets() + inits + _sipis() + _nones() + _checks() + _guests()
 
 
 def views(case: Case) -> tuple[Case, ...]:

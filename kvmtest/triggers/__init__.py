@@ -26,7 +26,7 @@ from kvmtest.triggers import (
     triple_fault,
 )
 
-__all__ = ("INIT", "SHUTDOWN", "SIPI")
+__all__ = ("INIT", "NONE", "SHUTDOWN", "SIPI")
 
 #: Triggers of INIT by name, as ``trigger`` or ``trigger/variant``. RESET is the creation of a vCPU.
 INIT: dict[str, Callable[[Vcpu], Exit | None]] = {
@@ -52,4 +52,8 @@ SIPI: dict[str, Callable[[Vcpu, int], None]] = {
 #: Triggers of SHUTDOWN by name.
 SHUTDOWN: dict[str, Callable[[Vcpu], None]] = {
     "triple-fault": triple_fault.shutdown,
+}
+#: What is no event: it must leave all state alone but what it writes.
+NONE: dict[str, Callable[[Vcpu], None]] = {
+    "mp-state": mp_state.init_received,
 }

@@ -56,7 +56,7 @@ def _init_that_lets_an_old_sipi_in(vcpu: Vcpu) -> None:
     msi.send(vcpu, 0x610)
 
 
-@pytest.mark.parametrize("id", [id for id, check in CHECKS.items() if not check.undefined])
+@pytest.mark.parametrize("id", [check.id for check in delivery.CHECKS if not check.undefined])
 def test_a_check_fails_on_a_vcpu_that_behaves_otherwise(
     id: str, machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from kvmtest import spec
 from kvmtest.checks import CHECKS, Check
+from kvmtest.engine.plan import BROADCAST
 from kvmtest.spec import deviations
 from kvmtest.spec.rule import EVENTS, Rule
 from kvmtest.state.layout import static_fields
@@ -50,7 +51,11 @@ def explain(name: str) -> Iterator[str]:
             yield from _check(check)
         return
     parts = name.split(".", 3)
-    item = parts[3] if len(parts) == 4 and parts[0] in EVENTS else name
+    item = parts[3] if len(parts) == 4 and parts[0] in (*EVENTS, "none") else name
+    if item in BROADCAST:
+        yield f"{item}: what a broadcast shows besides its targets' items"
+        yield from (f"  cites    {cite}" for cite in BROADCAST[item])
+        return
     if item not in spec.ENTRIES and not item.startswith("msr.0x"):
         near = [known for known in spec.ENTRIES if known.endswith(item) or known.startswith(item)]
         hint = f"; did you mean {', '.join(near[:5])}?" if near else "; kvmtest list shows all result ids"

@@ -8,7 +8,7 @@ only the items that differ are decoded and judged anew.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from kvmtest import spec
 from kvmtest.engine import catch, guest
@@ -17,6 +17,7 @@ from kvmtest.engine.machine import Machine, Target
 from kvmtest.engine.plan import Case
 from kvmtest.engine.result import Host, Result
 from kvmtest.kvm import Exit
+from kvmtest.spec.rule import Rule
 from kvmtest.state.layout import Layout, text
 from kvmtest.state.plant import Plant
 from kvmtest.state.snapshot import Snapshot
@@ -80,9 +81,20 @@ class _Places:
 
 
 class Verdicts:
-    """The results of a case by item, kept up to date from snapshots; ``judged`` names those that the last update judged."""
+    """The results of a case by item, kept up to date from snapshots; ``judged`` names those that the last update judged.
 
-    def __init__(self, ctx: Context, layout: Layout, baseline: Snapshot | None, plant: Plant | None) -> None:
+    ``rule`` gives the case's own rules, where it does not go by the manuals'.
+    """
+
+    def __init__(
+        self,
+        ctx: Context,
+        layout: Layout,
+        baseline: Snapshot | None,
+        plant: Plant | None,
+        rule: Callable[[str], Rule | None] = lambda item: None,
+    ) -> None:
+        self._rule = rule
         self.ctx = ctx
         self.layout = layout
         self.baseline = baseline
@@ -106,7 +118,7 @@ class Verdicts:
                 changed |= self._changed(old_before, before)
             names = dict.fromkeys((*changed, *anew))
         for item in names:
-            self.results[item] = judge(item, self.ctx, self.seen(item, before, after))
+            self.results[item] = judge(item, self.ctx, self.seen(item, before, after), self._rule(item))
         self.judged = names
         self._before, self._after = before, after
         return self.results

@@ -50,6 +50,7 @@ _REQUIRED = (
 _OPTIONAL = (
     ("KVM_CAP_SPLIT_IRQCHIP", uapi.KVM_CAP_SPLIT_IRQCHIP, "RESET with a split irqchip"),
     ("KVM_CAP_SET_BOOT_CPU_ID", uapi.KVM_CAP_SET_BOOT_CPU_ID, "RESET with another boot CPU id"),
+    ("KVM_CAP_X2APIC_API", uapi.KVM_CAP_X2APIC_API, "a broadcast to vCPUs with ids above 255"),
     ("KVM_CAP_NESTED_STATE", uapi.KVM_CAP_NESTED_STATE, "nested.* (module parameter nested=1)"),
     ("KVM_CAP_X86_SMM", uapi.KVM_CAP_X86_SMM, "events.smi_*, msr.smbase"),
     ("KVM_CAP_XSAVE2", uapi.KVM_CAP_XSAVE2, "XSAVE state above 4096 bytes (AMX)"),

@@ -11,6 +11,7 @@ from kvmtest.state.layout import Layout
 from kvmtest.state.plant import Plant, Planter
 from kvmtest.state.snapshot import Reader, Snapshot, missing_sections
 from kvmtest.state.values import NEW
+from kvmtest.triggers.vmm_reset import Reset
 from kvmtest.uapi.kvm import (
     KVM_CAP_EXCEPTION_PAYLOAD,
     KVM_CAP_MAX_VCPUS,
@@ -53,6 +54,14 @@ class Target:
         self.baseline: Snapshot = self.reader.read()
         self._planter = Planter(vcpu, layout, self.baseline, xcr0, x2apic_ids=x2apic_ids)
         self._plants: dict[tuple[str, str], Plant] = {}
+        self._reset: Reset | None = None
+
+    @property
+    def reset(self) -> Reset:
+        """What writes it back to its state at creation."""
+        if self._reset is None:
+            self._reset = Reset(self.vcpu, self.layout, self.baseline)
+        return self._reset
 
     def plant(self, name: str, apic_mode: str) -> Plant:
         """The plant ``name`` with the local APIC in ``apic_mode``."""

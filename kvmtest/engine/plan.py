@@ -110,6 +110,19 @@ def _resets() -> list[Case]:
     return [Case("reset", "create", "host", setup, target) for setup in setups for target in ("bsp", "ap")]
 
 
+def _vmm_resets() -> list[Case]:
+    """A used vCPU written back to RESET: from what ioctls and what guest code planted, in each mode of the local APIC."""
+    cases = []
+    for vendor in VENDORS:
+        setup, told = Setup("full", vendor, mce=True), Setup("full", vendor, memory=True)
+        by_ioctl = [("xapic", plant) for plant in PLANTS] + [("x2apic", "a"), ("disabled", "b"), ("relocated", "c")]
+        by_guest = [("xapic", plant) for plant in GUEST_PLANTS]
+        cases += [Case("reset", "vmm-reset", "host", setup, "bsp", *used) for used in by_ioctl + by_guest]
+        cases += [Case("reset", "vmm-reset", "host", setup, "ap", *used) for used in by_ioctl]
+        cases += [Case("reset", "vmm-reset", "guest", told, "bsp", *used) for used in by_ioctl[:4] + by_guest]
+    return cases
+
+
 def _inits() -> list[Case]:
     cases = []
     for vendor in VENDORS:
@@ -242,7 +255,7 @@ def _guests() -> list[Case]:
 def plan() -> list[Case]:
     """All cases, in the order of running."""
     inits = _inits() + _devices() + _ipis() + _broadcasts() + _caught() + _by_itself()
-    return _resets() + inits + _sipis() + _nones() + _checks() + _guests()
+    return _resets() + _vmm_resets() + inits + _sipis() + _nones() + _checks() + _guests()
 
 
 def views(case: Case) -> tuple[Case, ...]:

@@ -14,6 +14,7 @@ from kvmtest.engine.judge import BOTH_VIEWS, judge_check
 from kvmtest.engine.machine import Machine, Machines, SetupError
 from kvmtest.engine.plan import BROADCAST, Case, items, views, wanted
 from kvmtest.engine.result import CaseTime, Host, Result
+from kvmtest.engine.vmm_reset import AS_NEW, VmmReset
 from kvmtest.guests import GuestMissing
 from kvmtest.kvm import Kvm, KvmError
 from kvmtest.state.inside import GuestStopped, PlantRefused
@@ -24,7 +25,8 @@ __all__ = ("run", "run_case")
 
 def _machine(case: Case, machines: Machines) -> tuple[Machine, bool]:
     """The machine for a case, and whether it is to be closed after it."""
-    if case.event == "reset":
+    # RESET by KVM happens once in a vCPU's life, and the guest's report of a new vCPU is what a later one is held against.
+    if case.event == "reset" and (case.trigger == "create" or case.setup.memory):
         return machines.fresh(case.setup), True
     return machines.kept(case.setup), False
 
@@ -44,6 +46,8 @@ def _cite(case: Case, item: str, host: Host) -> tuple[str, ...]:
         return (BOTH_VIEWS,)
     if item in BROADCAST:
         return BROADCAST[item]
+    if case.trigger == "vmm-reset":
+        return AS_NEW
     return spec.rule_for(item, case.event, case.setup.vendor or "intel", host.backend).cite
 
 
@@ -67,6 +71,8 @@ def run_case(case: Case, machines: Machines, timeout_s: float = 1.0) -> Iterator
             yield _check(case, machine)
         elif case.trigger == "broadcast" and case.view == "host":
             yield from Broadcast(case, machine, machines.host).run()
+        elif case.trigger == "vmm-reset":
+            yield from VmmReset(case, machine, machines.host, timeout_s).run()
         else:
             yield from Cycle(case, machine, machines.host, timeout_s).run()
     except (GuestMissing, PlantRefused) as error:

@@ -12,6 +12,7 @@ from kvmtest.engine import judge as judging
 from kvmtest.engine.judge import Context, Seen, judge, judge_views
 from kvmtest.engine.result import Host
 from kvmtest.spec import deviations
+from kvmtest.spec.rule import Rule
 
 HOST = Host("6.1.0-1-amd64", "vmx", "GenuineIntel", "test", {})
 INIT_AP = Context("init.msi.host", "init.msi.host/test", HOST, "intel", False, 1, signature=0x506E3)
@@ -138,3 +139,23 @@ def test_every_deviation_names_an_item_and_a_source() -> None:
     for deviation in deviations.DEVIATIONS:
         assert deviation.item in spec.ENTRIES
         assert deviation.commit and deviation.why
+
+
+AGAIN = Context("reset.vmm-reset.host", "reset.vmm-reset.host/test", HOST, "intel", True, 0, signature=0x506E3)
+
+
+def test_a_rule_of_the_case_itself_goes_before_the_manuals() -> None:
+    own = Rule("value", 0x600, cite=("a new vCPU",))
+    good = judge("rdx", AGAIN, Seen(5, 0x600, 0x600), own)
+    assert (good.verdict, good.expected, good.cite) == ("pass", "0x600", ("a new vCPU",))
+    assert judge("rdx", AGAIN, Seen(5, 0x600, 5), own).verdict == "fail"
+    assert judge("rdx", AGAIN, Seen(0x600, 0x600, 0x600), own).verdict == "skip"
+    assert judge("rdx", AGAIN, Seen(None, 0x600, 0x600), own).verdict == "skip"
+    assert judge("mp_state", AGAIN, Seen(3, 0, 0), Rule("value", 0)).expected == "RUNNABLE"
+
+
+def test_a_counter_that_is_written_back_counts_on_from_there() -> None:
+    own = Rule("formula", "TSC-new")
+    assert judge("msr.tsc", AGAIN, Seen(0x555555555555, 1000, 900000), own).verdict == "pass"
+    assert judge("msr.tsc", AGAIN, Seen(0x555555555555, 1000, 0x555555565555), own).verdict == "fail"
+    assert judge("msr.tsc", AGAIN, Seen(5000, 1000, 900000), own).verdict == "skip"

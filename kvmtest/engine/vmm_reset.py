@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A case in which a used vCPU is written back to RESET by ioctls: it must be as a new one, in each legal order of the ioctls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kvmtest.engine import guest
+from kvmtest.engine.cycle import TRACES, Verdicts, context
+from kvmtest.engine.judge import judge, judge_views
+from kvmtest.engine.machine import Machine
+from kvmtest.engine.plan import Case
+from kvmtest.engine.result import Host, Result
+from kvmtest.engine.worst import Worst
+from kvmtest.spec.cite import KVM_API
+from kvmtest.spec.rule import Rule, cited, formula, undefined, value
+from kvmtest.spec.untouched import COUNTERS
+from kvmtest.state.snapshot import Snapshot
+from kvmtest.triggers.error import TriggerError
+from kvmtest.triggers.vmm_reset import orders
+
+__all__ = ("AS_NEW", "VmmReset")
+
+#: What the comparison rests on.
+AS_NEW = ("a vCPU that was reset is as a new one", KVM_API)
+_TSC = formula("TSC-new", "counts on from what was written")
+
+
+class VmmReset:
+    """The case, ready to run; ``timeout_s`` bounds each KVM_RUN, in seconds. Raises KvmError.
+
+    In the guest's view the guest reports on the new vCPU when this is made.
+    """
+
+    def __init__(self, case: Case, machine: Machine, host: Host, timeout_s: float = 1.0) -> None:
+        self.case = case
+        self.machine = machine
+        self.timeout_s = timeout_s
+        self.target = machine.target(case.target)
+        # Before a plant is made, which tries it out on the vCPU.
+        self._new = self._report() if case.view == "guest" else guest.Report({}, "")
+        self.plant = self.target.plant(case.plant, case.apic_mode)
+        self.orders = orders(self.target.reset.sections)
+        # The local APIC's mode after RESET.
+        self._ctx = context(case, machine, host)._replace(apic_mode="xapic")
+        both = case._replace(view="views")
+        self._views_ctx = self._ctx._replace(prefix=both.prefix, case=both.name)
+        self._verdicts = Verdicts(self._ctx, self.target.layout, self.target.baseline, self.plant, self._rule)
+
+    def run(self) -> list[Result]:
+        """The worst result of each item over all orders, in each of the case's views.
+
+        Raises KvmError, and TriggerError where the vCPU was not written at all.
+        """
+        return self._in_host_view() if self.case.view == "host" else self._in_guest_view()
+
+    def _in_host_view(self) -> list[Result]:
+        worst = Worst("orders")
+        for order in self.orders:
+            before, after, refused = self._reset(order)
+            results = dict(self._verdicts.update(before, after))
+            why = {item: self._refusal(item, refused) for item, result in results.items() if result.verdict == "fail"}
+            results |= {item: results[item]._replace(reason=reason) for item, reason in why.items()}
+            worst.add(">".join(order), results, dict.fromkeys((*self._verdicts.judged, *why)))
+        return worst.results()
+
+    def _in_guest_view(self) -> list[Result]:
+        """What the guest reports after each reset is held against what it reported on the new vCPU."""
+        told, compared = Worst("orders"), Worst("orders")
+        for order in self.orders:
+            before, after, refused = self._reset(order)
+            report = self._report()
+            label = ">".join(order)
+            results = {item: self._told(item, before, report, refused) for item in guest.ITEMS}
+            told.add(label, results, results)
+            results = {item: self._compared(item, after, report) for item in guest.ITEMS}
+            compared.add(label, results, results)
+        return told.results() + compared.results()
+
+    def _reset(self, order: tuple[str, ...]) -> tuple[Snapshot, Snapshot, dict[str, str]]:
+        """The state before and after, and what KVM refused."""
+        self.plant.write(self.target.vcpu)
+        before = self.target.reader.read()
+        refused = self.target.reset.write(order)
+        after = self.target.reader.read()
+        if all(before.sections.get(section) == after.sections.get(section) for section in TRACES):
+            raise TriggerError("the vCPU was not written: registers and activity state are as planted")
+        return before, after, refused
+
+    def _report(self) -> guest.Report:
+        guest.load(self.machine, None)
+        report = guest.report(self.target.vcpu, None, self.timeout_s)
+        self.target.vcpu.complete_io()
+        return report
+
+    def _refusal(self, item: str, refused: Mapping[str, str]) -> str:
+        """Why ``item`` was not written; "" where it was."""
+        section = self.target.layout.fields[item].section
+        return refused.get(item) or refused.get(section) or self.target.reset.read_only.get(item, "")
+
+    def _rule(self, item: str) -> Rule:
+        if item == "msr.tsc":
+            return cited(_TSC, *AS_NEW)
+        new = self.target.baseline.get(self.target.layout, item)
+        if new is None or item.removeprefix("msr.hv_") != item and item in COUNTERS:
+            return cited(undefined("it counts by itself"), *AS_NEW)
+        return cited(value(new), *AS_NEW)
+
+    def _told(self, item: str, before: Snapshot, report: guest.Report, refused: Mapping[str, str]) -> Result:
+        seen = self._verdicts.values(item, before, report.values.get(item))
+        planted, baseline = (None if v is None else v & guest.WIDTH_MASK for v in (seen.planted, seen.baseline))
+        expected = self._new.values.get(item)
+        failed = self._new.problem if expected is None else report.problem if seen.observed is None else ""
+        seen = seen._replace(planted=planted, baseline=baseline, failed=failed)
+        result = judge(item, self._ctx, seen, cited(value(expected or 0), *AS_NEW))
+        return result._replace(reason=self._refusal(item, refused)) if result.verdict == "fail" else result
+
+    def _compared(self, item: str, after: Snapshot, report: guest.Report) -> Result:
+        host = after.get(self.target.layout, item)
+        said = None if host is None else host & guest.WIDTH_MASK
+        return judge_views(item, self._views_ctx, said, report.values.get(item), report.problem)

@@ -64,7 +64,6 @@ class Broadcast:
         broadcast.send(vcpu)
         afters = [target.reader.read() for target in self.targets]
         changed = self._changed(own, self.sender.reader.read())
-        vcpu.complete_io()
         worst, last = Worst("vcpus"), None
         for target, before, after in zip(self.targets, befores, afters, strict=True):
             verdicts = self._judged(target, before, after)

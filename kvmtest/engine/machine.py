@@ -157,8 +157,11 @@ class Machines:
         return Machine(self, setup)
 
     def kept(self, setup: Setup) -> Machine:
-        """The machine kept for ``setup``. Raises SetupError, KvmError."""
+        """The machine kept for ``setup``, of those with many vCPUs the last one. Raises SetupError, KvmError."""
         if setup not in self._kept:
+            # A vCPU takes a file descriptor, and a process has 1024 by default.
+            for other in [s for s in self._kept if setup.many and s.many]:
+                self._kept.pop(other).close()
             self._kept[setup] = Machine(self, setup)
         return self._kept[setup]
 

@@ -13,7 +13,7 @@ from kvmtest.engine.plan import Case
 from kvmtest.engine.result import Host, Result
 from kvmtest.engine.worst import Worst
 from kvmtest.spec.cite import KVM_API
-from kvmtest.spec.rule import Rule, cited, formula, undefined, value
+from kvmtest.spec.rule import Rule, cited, formula, undefined
 from kvmtest.spec.untouched import COUNTERS
 from kvmtest.state.snapshot import Snapshot
 from kvmtest.triggers.error import TriggerError
@@ -23,7 +23,8 @@ __all__ = ("AS_NEW", "VmmReset")
 
 #: What the comparison rests on.
 AS_NEW = ("a vCPU that was reset is as a new one", KVM_API)
-_TSC = formula("TSC-new", "counts on from what was written")
+_TSC = cited(formula("TSC-new", "counts on from what was written"), *AS_NEW)
+_COUNTS = cited(undefined("it counts by itself"), *AS_NEW)
 
 
 class VmmReset:
@@ -100,11 +101,12 @@ class VmmReset:
 
     def _rule(self, item: str) -> Rule:
         if item == "msr.tsc":
-            return cited(_TSC, *AS_NEW)
+            return _TSC
         new = self.target.baseline.get(self.target.layout, item)
-        if new is None or item.removeprefix("msr.hv_") != item and item in COUNTERS:
-            return cited(undefined("it counts by itself"), *AS_NEW)
-        return cited(value(new), *AS_NEW)
+        # The local APIC's timer counts no more: RESET stops it.
+        if new is None or item in COUNTERS and item != "lapic.timer_current":
+            return _COUNTS
+        return Rule("value", value=new, cite=AS_NEW)
 
     def _told(self, item: str, before: Snapshot, report: guest.Report, refused: Mapping[str, str]) -> Result:
         seen = self._verdicts.values(item, before, report.values.get(item))
@@ -112,7 +114,7 @@ class VmmReset:
         expected = self._new.values.get(item)
         failed = self._new.problem if expected is None else report.problem if seen.observed is None else ""
         seen = seen._replace(planted=planted, baseline=baseline, failed=failed)
-        result = judge(item, self._ctx, seen, cited(value(expected or 0), *AS_NEW))
+        result = judge(item, self._ctx, seen, Rule("value", value=expected or 0, cite=AS_NEW))
         return result._replace(reason=self._refusal(item, refused)) if result.verdict == "fail" else result
 
     def _compared(self, item: str, after: Snapshot, report: guest.Report) -> Result:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+from struct import pack
 from typing import NamedTuple
 
 from kvmtest.kvm import KvmError, Vcpu
@@ -93,7 +94,7 @@ def msr_buffers(request: int, entries: list[tuple[int, int]]) -> list[Buffer]:
 
 
 def _entries(msrs: list[tuple[int, int]]) -> bytes:
-    return b"".join(index.to_bytes(8, "little") + data.to_bytes(8, "little") for index, data in msrs)
+    return pack(f"<{2 * len(msrs)}Q", *(word for entry in msrs for word in entry))
 
 
 def one_reg(request: int, value: ctypes.c_uint64) -> Buffer:

@@ -8,6 +8,8 @@ binds take their first value in ``a`` and ``c`` and the complement in ``b``.
 
 from __future__ import annotations
 
+from functools import cache
+
 from kvmtest.x86 import lapic, msr
 
 __all__ = ("APIC_MODES", "CR4_CANDIDATES", "EFER_CANDIDATES", "NEW", "PLANTS", "SIPI", "values")
@@ -139,6 +141,7 @@ def _both(first: int, size: int) -> tuple[int, int]:
     return first, first ^ ((1 << 8 * size) - 1)
 
 
+@cache
 def _pairs() -> dict[str, tuple[int, int]]:
     """Items that no mode binds: their two values."""
     pairs: dict[str, tuple[int, int]] = {}

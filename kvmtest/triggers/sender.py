@@ -67,6 +67,7 @@ def run(vcpu: Vcpu) -> None:
         raise TriggerError(f"the sending guest: {error}") from error
     if seen.reason != KVM_EXIT_IO or seen.port != guests.PORT_SENT:
         raise TriggerError(f"the sending guest did not write its ICR: {seen}")
+    vcpu.complete_io()
 
 
 def _set_up(vcpu: Vcpu, x2apic: bool) -> None:

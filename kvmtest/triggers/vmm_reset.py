@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable
+from functools import cache
 from typing import NamedTuple
 
 from kvmtest.kvm import KvmError, Vcpu
@@ -88,14 +89,14 @@ _AT_RESET = frozenset((c.first, c.second) for c in CONSTRAINTS if c.at_reset)
 _COMMANDS = frozenset(f"msr.{name}" for name in ("hv_eoi", "hv_icr", "hv_tpr", "hv_eom"))
 
 
-def orders(sections: Iterable[str] = SECTIONS) -> list[tuple[str, ...]]:
+@cache
+def orders(sections: tuple[str, ...] = SECTIONS) -> list[tuple[str, ...]]:
     """Orders of ``sections`` that RESET's constraints allow: together they have each pair both ways, where both are legal."""
-    names = tuple(sections)
-    wanted = {(a, b) for a in names for b in names if a != b and not _after(a, b)}
-    found = [names]
-    wanted -= _pairs(names)
+    wanted = {(a, b) for a in sections for b in sections if a != b and not _after(a, b)}
+    found = [sections]
+    wanted -= _pairs(sections)
     while wanted:
-        found.append(order := _next(names, wanted))
+        found.append(order := _next(sections, wanted))
         wanted -= _pairs(order)
     return found
 

@@ -124,3 +124,12 @@ def test_what_counts_by_itself_is_no_difference(machines: Machines) -> None:
     regs.r9 ^= 1
     target.vcpu.set_regs(regs)
     assert differences(target.layout, first, target.reader.read()) == ["r9"]
+
+
+def test_of_the_vms_with_many_vcpus_one_is_kept(machines: Machines) -> None:
+    """A vCPU takes a file descriptor."""
+    first = machines.kept(EIGHT.setup._replace(vcpus=64))
+    assert machines.kept(EIGHT.setup._replace(vcpus=64)) is first
+    small = machines.kept(EIGHT.setup)
+    machines.kept(EIGHT.setup._replace(vcpus=64, vendor="amd"))
+    assert first.vm.closed and not small.vm.closed

@@ -43,9 +43,12 @@ class KvmError(OSError):
 
 
 class RunTimeout(TimeoutError):
-    """The guest made no exit to userspace in time; `vcpu` can still be read, and run again. `timeout_s` in seconds."""
+    """The guest made no exit to userspace in time; `vcpu` can still be read, and run again. `timeout_s` in seconds.
 
-    def __init__(self, vcpu: Vcpu, timeout_s: float) -> None:
-        super().__init__(f"KVM_RUN: no exit within {timeout_s:g} s (vcpu {vcpu.id})")
+    `at` tells where the vCPU is.
+    """
+
+    def __init__(self, vcpu: Vcpu, timeout_s: float, at: str = "") -> None:
+        super().__init__(f"KVM_RUN: no exit within {timeout_s:g} s (vcpu {vcpu.id}{', ' + at if at else ''})")
         self.vcpu = vcpu
         self.timeout_s = timeout_s

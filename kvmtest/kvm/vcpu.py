@@ -32,6 +32,7 @@ from .exit import Exit
 from .ioctl import get_errno, ioctl, raw_ioctl
 from .state import VcpuState
 from .stats import read_stats
+from .where import where
 
 if TYPE_CHECKING:
     from .vm import Vm
@@ -105,7 +106,7 @@ class Vcpu(VcpuState):
                 elif error != errno.EAGAIN:
                     raise KvmError(error, KVM_RUN, self._what)
                 if monotonic() >= deadline:
-                    raise RunTimeout(self, timeout_s)
+                    raise RunTimeout(self, timeout_s, where(self))
         finally:
             self._tid = 0
             alarm.stop()

@@ -8,10 +8,14 @@ taken for "was ignored".
 
 from __future__ import annotations
 
-from kvmtest.checks import delivery, mp_state
-from kvmtest.checks.check import Check
+from kvmtest.checks import apic, delivery, interrupts, memory, mp_state, restart, timer
+from kvmtest.checks.check import DEFAULT_EFFORT, Check, Effort, Observation, Stopped, Subject, Untestable
 
-__all__ = ("CHECKS", "Check")
+__all__ = ("CHECKS", "DEFAULT_EFFORT", "Check", "Effort", "Observation", "Stopped", "Subject", "Untestable")
 
 #: By result id.
-CHECKS: dict[str, Check] = {check.id: check for topic in (delivery, mp_state) for check in topic.CHECKS}
+CHECKS: dict[str, Check] = {
+    check.id: check
+    for topic in (delivery, mp_state, restart, apic, interrupts, timer, memory)
+    for check in topic.CHECKS
+}

@@ -7,15 +7,55 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from kvmtest.kvm import Vcpu
+from kvmtest.triggers.error import TriggerError
 
-__all__ = ("Check",)
+__all__ = ("DEFAULT_EFFORT", "Check", "Effort", "Observation", "Stopped", "Subject", "Untestable")
+
+
+class Effort(NamedTuple):
+    """For what is done again and again in an order that dice choose: how many ``rounds``, and the dice's ``seed``."""
+
+    rounds: int = 24
+    seed: int = 1
+
+
+DEFAULT_EFFORT = Effort()
+
+class Untestable(Exception):
+    """This host, or any host, cannot show the behaviour; the text says why."""
+
+
+class Stopped(TriggerError):
+    """The guest did something else than its next word, so that there is nothing to judge."""
+
+
+class Subject(NamedTuple):
+    """What a check may use: the ``vcpu`` it drives, and through it the VM with the other one.
+
+    ``vendor`` is the guest's CPUID vendor. ``timeout_s`` bounds each KVM_RUN, in seconds.
+    """
+
+    vcpu: Vcpu
+    vendor: str = "intel"
+    timeout_s: float = 1.0
+    effort: Effort = DEFAULT_EFFORT
+
+
+class Observation(NamedTuple):
+    """What was seen, to be held against ``expected``; ``reason`` says more, ``undefined`` why it is recorded and not judged."""
+
+    text: str
+    reason: str = ""
+    undefined: str = ""
 
 
 class Check(NamedTuple):
-    """One behaviour. ``observe`` drives an AP and returns what it saw, to be held against ``expected``.
+    """One behaviour. ``observe`` drives a vCPU and returns what it saw, to be held against ``expected``.
 
-    ``rows`` are those of the project's event table. ``undefined`` says why a check is recorded and not judged. ``observe``
-    raises KvmError and TriggerError.
+    ``rows`` are those of the project's event table. ``undefined`` says why a check is recorded and not judged. ``target`` is
+    ``bsp`` or ``ap``. ``view`` is ``guest`` where guest code tells, ``host`` where ioctls do. A check that is ``alone`` gets a
+    VM that nothing has happened to and may put memory and vCPUs into it; another one an AP with every piece of state planted,
+    in a VM without memory. ``observe`` raises KvmError, TriggerError and Untestable.
     """
 
     event: str
@@ -23,11 +63,14 @@ class Check(NamedTuple):
     name: str
     rows: tuple[str, ...]
     expected: str
-    observe: Callable[[Vcpu], str]
+    observe: Callable[[Subject], str | Observation]
     cite: tuple[str, ...]
     undefined: str = ""
+    target: str = "ap"
+    view: str = "host"
+    alone: bool = False
 
     @property
     def id(self) -> str:
-        """The result id; the host's ioctls are the view."""
-        return f"{self.event}.{self.trigger}.host.{self.name}"
+        """The result id."""
+        return f"{self.event}.{self.trigger}.{self.view}.{self.name}"

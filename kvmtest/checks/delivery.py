@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from kvmtest.checks.check import Check
+from kvmtest.checks.check import Check, Subject
 from kvmtest.kvm import Vcpu
 from kvmtest.spec.cite import (
     A_ICR,
@@ -19,7 +19,7 @@ from kvmtest.state.layout import MP_STATES
 from kvmtest.triggers import msi, sender
 from kvmtest.uapi.kvm import KVM_MP_STATE_HALTED, KVM_MP_STATE_RUNNABLE
 
-__all__ = ("CHECKS",)
+__all__ = ("CHECKS", "run_at", "seen", "set_svr")
 
 #: Where a vCPU "runs" that never enters the guest: neither the reset vector nor a SIPI's.
 _RIP = 0x1234
@@ -28,13 +28,14 @@ _FIRST, _SECOND = 0x10, 0x20
 _SVR, _ENABLED, _DISABLED = 0xF0, 0x1FF, 0xFF
 
 
-def _set_svr(vcpu: Vcpu, value: int) -> None:
+def set_svr(vcpu: Vcpu, value: int) -> None:
+    """Write the spurious-interrupt vector register."""
     lapic = vcpu.get_lapic()
     lapic.regs[_SVR : _SVR + 4] = list(value.to_bytes(4, "little"))
     vcpu.set_lapic(lapic)
 
 
-def _run_at(vcpu: Vcpu, mp_state: int = KVM_MP_STATE_RUNNABLE) -> None:
+def run_at(vcpu: Vcpu, mp_state: int = KVM_MP_STATE_RUNNABLE) -> None:
     """An AP that is past its SIPI and has enabled its local APIC: running, or halted."""
     msi.init(vcpu)
     vcpu.get_mp_state()
@@ -43,18 +44,18 @@ def _run_at(vcpu: Vcpu, mp_state: int = KVM_MP_STATE_RUNNABLE) -> None:
     regs = vcpu.get_regs()
     regs.rip = _RIP
     vcpu.set_regs(regs)
-    _set_svr(vcpu, _ENABLED)
+    set_svr(vcpu, _ENABLED)
     vcpu.set_mp_state(mp_state)
 
 
 def _wait_for_sipi(vcpu: Vcpu) -> None:
     """An AP in wait-for-SIPI."""
-    _run_at(vcpu)
+    run_at(vcpu)
     msi.init(vcpu)
     vcpu.get_mp_state()
 
 
-def _seen(vcpu: Vcpu) -> str:
+def seen(vcpu: Vcpu) -> str:
     """Activity state, then where it would execute: CS selector and RIP."""
     state = MP_STATES.get(vcpu.get_mp_state(), "unknown")
     return f"{state} {vcpu.get_sregs().cs.selector:04x}:{vcpu.get_regs().rip:04x}"
@@ -64,83 +65,95 @@ _WAITING = "INIT_RECEIVED f000:fff0"
 _RUNNING = f"RUNNABLE 0000:{_RIP:04x}"
 
 
-def _init_in_wait_for_sipi(vcpu: Vcpu) -> str:
+def _init_in_wait_for_sipi(subject: Subject) -> str:
+    vcpu = subject.vcpu
     _wait_for_sipi(vcpu)
     msi.init(vcpu)
-    return _seen(vcpu)
+    return seen(vcpu)
 
 
-def _init_halted(vcpu: Vcpu) -> str:
-    _run_at(vcpu, KVM_MP_STATE_HALTED)
+def _init_halted(subject: Subject) -> str:
+    vcpu = subject.vcpu
+    run_at(vcpu, KVM_MP_STATE_HALTED)
     msi.init(vcpu)
-    return _seen(vcpu)
+    return seen(vcpu)
 
 
-def _init_with_vector(vcpu: Vcpu) -> str:
-    _run_at(vcpu)
+def _init_with_vector(subject: Subject) -> str:
+    vcpu = subject.vcpu
+    run_at(vcpu)
     msi.send(vcpu, msi.INIT | 0x55)
-    return _seen(vcpu)
+    return seen(vcpu)
 
 
-def _init_deassert(vcpu: Vcpu) -> str:
-    _run_at(vcpu)
+def _init_deassert(subject: Subject) -> str:
+    vcpu = subject.vcpu
+    run_at(vcpu)
     msi.send(vcpu, msi.INIT | msi.LEVEL_TRIGGERED)
-    return _seen(vcpu)
+    return seen(vcpu)
 
 
-def _init_deassert_ipi(vcpu: Vcpu) -> str:
-    _run_at(vcpu)
+def _init_deassert_ipi(subject: Subject) -> str:
+    vcpu = subject.vcpu
+    run_at(vcpu)
     sender.send(vcpu, msi.INIT | msi.LEVEL_TRIGGERED, x2apic=False)
-    return _seen(vcpu)
+    return seen(vcpu)
 
 
-def _init_software_disabled(vcpu: Vcpu) -> str:
-    _run_at(vcpu)
-    _set_svr(vcpu, _DISABLED)
+def _init_software_disabled(subject: Subject) -> str:
+    vcpu = subject.vcpu
+    run_at(vcpu)
+    set_svr(vcpu, _DISABLED)
     msi.init(vcpu)
-    return _seen(vcpu)
+    return seen(vcpu)
 
 
-def _init_over_sipi(vcpu: Vcpu) -> str:
+def _init_over_sipi(subject: Subject) -> str:
+    vcpu = subject.vcpu
     _wait_for_sipi(vcpu)
     msi.sipi(vcpu, _FIRST)
     msi.init(vcpu)
-    return _seen(vcpu)
+    return seen(vcpu)
 
 
-def _sipi_running(vcpu: Vcpu) -> str:
-    _run_at(vcpu)
+def _sipi_running(subject: Subject) -> str:
+    vcpu = subject.vcpu
+    run_at(vcpu)
     msi.sipi(vcpu, _FIRST)
-    return _seen(vcpu)
+    return seen(vcpu)
 
 
-def _sipi_halted(vcpu: Vcpu) -> str:
-    _run_at(vcpu, KVM_MP_STATE_HALTED)
+def _sipi_halted(subject: Subject) -> str:
+    vcpu = subject.vcpu
+    run_at(vcpu, KVM_MP_STATE_HALTED)
     msi.sipi(vcpu, _FIRST)
-    return _seen(vcpu)
+    return seen(vcpu)
 
 
-def _sipi_not_kept(vcpu: Vcpu) -> str:
-    _run_at(vcpu)
+def _sipi_not_kept(subject: Subject) -> str:
+    vcpu = subject.vcpu
+    run_at(vcpu)
     msi.sipi(vcpu, _FIRST)
     vcpu.get_mp_state()
     msi.init(vcpu)
-    return _seen(vcpu)
+    return seen(vcpu)
 
 
-def _sipi_second(vcpu: Vcpu) -> str:
+def _sipi_second(subject: Subject) -> str:
+    vcpu = subject.vcpu
     _wait_for_sipi(vcpu)
     msi.sipi(vcpu, _FIRST)
     vcpu.get_mp_state()
     msi.sipi(vcpu, _SECOND)
-    return _seen(vcpu)
+    return seen(vcpu)
 
 
-def _sipi_behind_init(vcpu: Vcpu) -> str:
-    _run_at(vcpu)
+def _sipi_behind_init(subject: Subject) -> str:
+    vcpu = subject.vcpu
+    run_at(vcpu)
     msi.init(vcpu)
     msi.sipi(vcpu, _FIRST)
-    return _seen(vcpu)
+    return seen(vcpu)
 
 
 _INIT = (S_MP, A_INIT_IPI)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable
 
-from kvmtest.checks.check import Check
+from kvmtest.checks.check import Check, Subject
 from kvmtest.kvm import KvmError, Vcpu
 from kvmtest.spec.cite import KVM_API
 from kvmtest.state.layout import MP_STATES
@@ -56,7 +56,8 @@ def _started(vcpu: Vcpu) -> str:
     return f"{state} {vcpu.get_sregs().cs.selector:04x}:{vcpu.get_regs().rip:04x}"
 
 
-def _read_back(vcpu: Vcpu) -> str:
+def _read_back(subject: Subject) -> str:
+    vcpu = subject.vcpu
     seen = []
     for state in _KEPT:
         vcpu.set_mp_state(state)
@@ -64,16 +65,17 @@ def _read_back(vcpu: Vcpu) -> str:
     return " ".join(seen)
 
 
-def _without_irqchip(vcpu: Vcpu) -> str:
-    with vcpu.vm.kvm.create_vm() as vm:
+def _without_irqchip(subject: Subject) -> str:
+    with subject.vcpu.vm.kvm.create_vm() as vm:
         return _answers(vm.create_vcpu(0), (*_KEPT, KVM_MP_STATE_SIPI_RECEIVED))
 
 
-def _not_x86(vcpu: Vcpu) -> str:
-    return _answers(vcpu, _OTHERS)
+def _not_x86(subject: Subject) -> str:
+    return _answers(subject.vcpu, _OTHERS)
 
 
-def _smi_pending(vcpu: Vcpu) -> str:
+def _smi_pending(subject: Subject) -> str:
+    vcpu = subject.vcpu
     vcpu.set_mp_state(KVM_MP_STATE_RUNNABLE)
     events = vcpu.get_vcpu_events()
     events.flags |= KVM_VCPUEVENT_VALID_SMM
@@ -95,21 +97,23 @@ def _sipi_from(state: int, vcpu: Vcpu) -> str:
     return _started(vcpu)
 
 
-def _sipi_running(vcpu: Vcpu) -> str:
-    return _sipi_from(KVM_MP_STATE_RUNNABLE, vcpu)
+def _sipi_running(subject: Subject) -> str:
+    return _sipi_from(KVM_MP_STATE_RUNNABLE, subject.vcpu)
 
 
-def _sipi_halted(vcpu: Vcpu) -> str:
-    return _sipi_from(KVM_MP_STATE_HALTED, vcpu)
+def _sipi_halted(subject: Subject) -> str:
+    return _sipi_from(KVM_MP_STATE_HALTED, subject.vcpu)
 
 
-def _init_over_sipi(vcpu: Vcpu) -> str:
+def _init_over_sipi(subject: Subject) -> str:
+    vcpu = subject.vcpu
     mp_state.sipi(vcpu, _VECTOR)
     msi.init(vcpu)
     return _started(vcpu)
 
 
-def _vector_shown(vcpu: Vcpu) -> str:
+def _vector_shown(subject: Subject) -> str:
+    vcpu = subject.vcpu
     vcpu.set_mp_state(KVM_MP_STATE_INIT_RECEIVED)
     mp_state.sipi(vcpu, _VECTOR)
     vector = vcpu.get_vcpu_events().sipi_vector

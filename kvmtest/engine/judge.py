@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from kvmtest.checks.check import Check
+from kvmtest.checks.check import Check, Observation
 from kvmtest.engine.host import kernel_version
 from kvmtest.engine.result import Host, Result
 from kvmtest.spec import deviations, rule_for
@@ -187,11 +187,14 @@ def _rule(item: str, event: str, ctx: Context) -> Rule:
     return Rule("undefined", cite=tuple(dict.fromkeys(intel.cite + amd.cite)), note=note)
 
 
-def judge_check(check: Check, case: str, observed: str) -> Result:
+def judge_check(check: Check, case: str, observed: str | Observation) -> Result:
     """The result of a behaviour that ``check`` observed."""
-    verdict = "info" if check.undefined else "pass" if observed == check.expected else "fail"
-    where = (check.id, check.event, check.trigger, "host", check.name, case)
-    return Result(*where, None, check.expected, observed, verdict, check.undefined, check.cite, None)
+    seen = Observation(observed) if isinstance(observed, str) else observed
+    undefined = check.undefined or seen.undefined
+    verdict = "info" if undefined else "pass" if seen.text == check.expected else "fail"
+    reason = "; ".join(filter(None, (undefined, seen.reason)))
+    where = (check.id, check.event, check.trigger, check.view, check.name, case)
+    return Result(*where, None, check.expected, seen.text, verdict, reason, check.cite, None)
 
 
 def judge_views(item: str, ctx: Context, host: int | None, guest: int | None, problem: str) -> Result:

@@ -237,7 +237,7 @@ def _nones() -> list[Case]:
 
 def _checks() -> list[Case]:
     return [
-        Case(c.event, c.trigger, "host", Setup("full", vendor, mce=True), "ap", check=c.name)
+        Case(c.event, c.trigger, c.view, Setup("full", vendor, mce=not c.alone), c.target, check=c.name)
         for c in CHECKS.values()
         for vendor in VENDORS
     ]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 
 from kvmtest import spec
-from kvmtest.checks import CHECKS
+from kvmtest.checks import CHECKS, DEFAULT_EFFORT, Effort, Subject, Untestable
 from kvmtest.engine.broadcast import Broadcast
 from kvmtest.engine.cycle import Cycle
 from kvmtest.engine.judge import BOTH_VIEWS, judge_check
@@ -25,8 +25,12 @@ __all__ = ("run", "run_case")
 
 def _machine(case: Case, machines: Machines) -> tuple[Machine, bool]:
     """The machine for a case, and whether it is to be closed after it."""
-    # RESET by KVM happens once in a vCPU's life, and the guest's report of a new vCPU is what a later one is held against.
-    if case.event == "reset" and (case.trigger == "create" or case.setup.memory):
+    if case.check:
+        fresh = CHECKS[f"{case.prefix}.{case.check}"].alone
+    else:
+        # RESET by KVM happens once in a vCPU's life, and the guest's report of a new vCPU is what a later one is held against.
+        fresh = case.event == "reset" and (case.trigger == "create" or case.setup.memory)
+    if fresh:
         return machines.fresh(case.setup), True
     return machines.kept(case.setup), False
 
@@ -51,15 +55,23 @@ def _cite(case: Case, item: str, host: Host) -> tuple[str, ...]:
     return spec.rule_for(item, case.event, case.setup.vendor or "intel", host.backend).cite
 
 
-def _check(case: Case, machine: Machine) -> Result:
-    target = machine.target(case.target)
-    # Whatever an earlier case left: every piece of state is written, the local APIC back to xAPIC mode.
-    target.plant("a", "xapic").write(target.vcpu)
+def _check(case: Case, machine: Machine, host: Host, timeout_s: float, effort: Effort) -> Iterator[Result]:
     check = CHECKS[f"{case.prefix}.{case.check}"]
-    return judge_check(check, case.name, check.observe(target.vcpu))
+    target = machine.target(case.target)
+    if not check.alone:
+        # Whatever an earlier case left: every piece of state is written, the local APIC back to xAPIC mode.
+        target.plant("a", "xapic").write(target.vcpu)
+    try:
+        seen = check.observe(Subject(target.vcpu, case.setup.vendor, timeout_s, effort))
+    except Untestable as error:
+        yield from _all(case, host, "skip", str(error))
+        return
+    yield judge_check(check, case.name, seen)
 
 
-def run_case(case: Case, machines: Machines, timeout_s: float = 1.0) -> Iterator[Result]:
+def run_case(
+    case: Case, machines: Machines, timeout_s: float = 1.0, effort: Effort = DEFAULT_EFFORT
+) -> Iterator[Result]:
     """Run one case and judge every item of it. What cannot be tried becomes ``skip``, what went wrong ``error``."""
     try:
         machine, ours = _machine(case, machines)
@@ -68,7 +80,7 @@ def run_case(case: Case, machines: Machines, timeout_s: float = 1.0) -> Iterator
         return
     try:
         if case.check:
-            yield _check(case, machine)
+            yield from _check(case, machine, machines.host, timeout_s, effort)
         elif case.trigger == "broadcast" and case.view == "host":
             yield from Broadcast(case, machine, machines.host).run()
         elif case.trigger == "vmm-reset":
@@ -91,11 +103,12 @@ def run(
     selectors: tuple[str, ...] = (),
     timeout_s: float = 1.0,
     started: Callable[[Case], None] | None = None,
+    effort: Effort = DEFAULT_EFFORT,
 ) -> Generator[Result | CaseTime, None, None]:
     """Run ``cases``; yields the results that ``selectors`` take as they come, and a CaseTime behind each case's.
 
-    ``timeout_s`` bounds each KVM_RUN, in seconds. ``started`` is told of each case before it runs. What this host cannot
-    show at all is skipped once for each id and reason, not in every case.
+    ``timeout_s`` bounds each KVM_RUN, in seconds. ``started`` is told of each case before it runs. ``effort`` is
+    for the checks that have rounds. What this host cannot show at all is skipped once for each id and reason, not in every case.
     """
     machines = Machines(kvm, host)
     absent: set[tuple[str, str]] = set()
@@ -104,7 +117,7 @@ def run(
             if started:
                 started(case)
             begin = time.monotonic()
-            for result in run_case(case, machines, timeout_s):
+            for result in run_case(case, machines, timeout_s, effort):
                 if result.verdict == "skip" and result.observed is None:
                     if (result.id, result.reason) in absent:
                         continue

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kvmtest.checks import CHECKS, delivery
+from kvmtest.checks import Check, Subject, delivery
 from kvmtest.engine import host, plan
 from kvmtest.engine.judge import judge_check
 from kvmtest.engine.machine import Machines
@@ -24,6 +24,9 @@ def machines(kvm: Kvm) -> Iterator[Machines]:
     made = Machines(kvm, host.detect())
     yield made
     made.close()
+
+
+CHECKS: dict[str, Check] = {check.id: check for check in delivery.CHECKS}
 
 
 @pytest.mark.parametrize("id", CHECKS)
@@ -64,7 +67,7 @@ def test_a_check_fails_on_a_vcpu_that_behaves_otherwise(
     case = next(case for case in plan.plan() if f"{case.prefix}.{case.check}" == id)
     target = machines.kept(case.setup).target("ap")
     target.plant("a", "xapic").write(target.vcpu)
-    real = delivery._run_at
+    real = delivery.run_at
     wrong: dict[str, tuple[object, str, object]] = {
         "in-wait-for-sipi": (msi, "init", lambda vcpu: vcpu.set_mp_state(RUNNABLE)),
         "vector-ignored": (msi, "send", lambda vcpu, data: None),
@@ -79,8 +82,8 @@ def test_a_check_fails_on_a_vcpu_that_behaves_otherwise(
         real(vcpu, *args)
         monkeypatch.setattr(*wrong.get(check.name, other))
 
-    monkeypatch.setattr(delivery, "_run_at", set_up)
-    assert judge_check(check, "x", check.observe(target.vcpu)).verdict == "fail"
+    monkeypatch.setattr(delivery, "run_at", set_up)
+    assert judge_check(check, "x", check.observe(Subject(target.vcpu))).verdict == "fail"
 
 
 def test_a_message_that_reaches_nobody_is_no_pass(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,13 +94,13 @@ def test_a_message_that_reaches_nobody_is_no_pass(machines: Machines, monkeypatc
     def lost(vcpu: Vcpu, vector: int) -> None:
         raise TriggerError("reached nobody")
 
-    real = delivery._run_at
+    real = delivery.run_at
 
     def set_up(vcpu: Vcpu, *args: int) -> None:
         real(vcpu, *args)
         monkeypatch.setattr(msi, "sipi", lost)
 
-    monkeypatch.setattr(delivery, "_run_at", set_up)
+    monkeypatch.setattr(delivery, "run_at", set_up)
     (result,) = run_case(case, machines)
     assert result.verdict == "error" and "reached nobody" in result.reason
     assert target.vcpu.id == 1

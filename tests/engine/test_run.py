@@ -38,8 +38,8 @@ def _verdicts(results: list[Result]) -> Counter[str]:
 
 
 def test_each_kind_of_case_proves_something(machines: Machines) -> None:
-    for prefix in dict.fromkeys(case.prefix for case in CASES.values()):
-        case = next(c for c in CASES.values() if c.prefix == prefix)
+    for prefix in dict.fromkeys(case.prefix for case in CASES.values() if not case.check):
+        case = next(c for c in CASES.values() if c.prefix == prefix and not c.check)
         if case.event == "shutdown" and machines.host.backend not in ("vmx", "svm"):
             continue  # nothing is known of what it leaves
         verdicts = _verdicts(list(run_case(case, machines)))

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Where a vCPU goes on after INIT, and out of what: guest code shows it."""
+
+from __future__ import annotations
+
+from kvmtest.checks.check import Check, Stopped, Subject, Untestable
+from kvmtest.checks.stage import Stage
+from kvmtest.guests import behaviour
+from kvmtest.kvm.where import where
+from kvmtest.spec.cite import (
+    A_FIRST,
+    A_INIT_IPI,
+    A_SHUTDOWN,
+    A_SKINIT,
+    A_T1,
+    S_DF,
+    S_FIRST,
+    S_IDTR,
+    S_MP,
+    S_T1,
+    S_V8086,
+    S_VMX_ABORT,
+)
+from kvmtest.state.layout import MP_STATES
+from kvmtest.triggers import msi
+from kvmtest.uapi.kvm import KVM_EXIT_SHUTDOWN
+
+__all__ = ("CHECKS",)
+
+#: How long a vCPU that must execute nothing, or that must get somewhere, is run.
+_WHILE_S = 0.005
+_CR0_PE, _RFLAGS_VM = 1, 1 << 17
+#: Turns of the guest's loop in which an interrupt comes.
+_LVT_MASKED, _TURNS = 1 << 16, 1000
+#: A table other than the one at 0, which holds a whole table, and the limits of the former: with and without entry FFH.
+_OTHER_TABLE, _WHOLE, _SHORT = 0x8000, 0x3FF, 0x1F
+
+
+def _first_instruction(subject: Subject) -> str:
+    stage = Stage(subject, behaviour.TOPIC_SPIN)
+    stage.boot()
+    msi.init(subject.vcpu)
+    port, _ = stage.next()
+    return "the one at FFFFFFF0" if port == behaviour.PORT_RESET else f"one that writes to port {port:#x}"
+
+
+def _executes_nothing(subject: Subject) -> str:
+    stage = Stage(subject, behaviour.TOPIC_SPIN)
+    stage.boot()
+    stage.quiet(_WHILE_S)
+    before = stage.count()
+    if not before:
+        raise Stopped(f"the guest does not count, so that nothing shows when it stops ({where(subject.vcpu)})")
+    msi.init(subject.vcpu)
+    exit_ = stage.quiet(_WHILE_S)
+    ran = exit_ or ("nothing" if stage.count() == before else "the old loop")
+    return f"{MP_STATES.get(subject.vcpu.get_mp_state(), 'unknown')}, ran {ran}"
+
+
+def _out_of_shutdown(subject: Subject) -> str:
+    stage = Stage(subject, behaviour.TOPIC_SHUTDOWN)
+    stage.boot()
+    exit_ = stage.run()
+    if exit_.reason != KVM_EXIT_SHUTDOWN:
+        raise Stopped(f"the guest's triple fault did not shut it down: {exit_} ({where(subject.vcpu)})")
+    stage.set(TOPIC=behaviour.TOPIC_HALT)
+    msi.init(subject.vcpu)
+    port, _ = stage.next()
+    return "restarted" if port == behaviour.PORT_RESET else f"went on with port {port:#x}"
+
+
+def _virtual_8086(subject: Subject) -> str:
+    vcpu, stage = subject.vcpu, Stage(subject, behaviour.TOPIC_SPIN)
+    stage.boot()
+    regs, sregs = vcpu.get_regs(), vcpu.get_sregs()
+    sregs.cr0 |= _CR0_PE
+    for name in ("cs", "ds", "es", "fs", "gs", "ss"):
+        segment = getattr(sregs, name)
+        segment.base, segment.limit, segment.type, segment.dpl = segment.selector << 4, 0xFFFF, 3, 3
+    regs.rflags |= _RFLAGS_VM
+    vcpu.set_sregs(sregs)
+    vcpu.set_regs(regs)
+    if not vcpu.get_regs().rflags & _RFLAGS_VM:
+        raise Untestable(f"KVM kept RFLAGS {vcpu.get_regs().rflags:#x} when {regs.rflags:#x}, virtual-8086 mode, was planted")
+    exit_ = stage.quiet(_WHILE_S)
+    if exit_ or not stage.count() or not vcpu.get_regs().rflags & _RFLAGS_VM:
+        raise Stopped(f"the guest does not run in virtual-8086 mode: {exit_ or 'no exit'} ({where(vcpu)})")
+    msi.init(vcpu)
+    vcpu.get_mp_state()
+    left = not vcpu.get_regs().rflags & _RFLAGS_VM and not vcpu.get_sregs().cr0 & _CR0_PE
+    stage.start()
+    return "real-address mode" if left else "VM or PE is still set"
+
+
+def _idt(subject: Subject) -> str:
+    vcpu, stage = subject.vcpu, Stage(subject, behaviour.TOPIC_INTERRUPT)
+    stage.set(ARG_LVT=_LVT_MASKED, ARG_LIMIT=_TURNS)
+    stage.ram.write(_OTHER_TABLE, behaviour.vector_table(ff=behaviour.AT_FF_OTHER))
+    stage.boot()
+    _set_idt(subject, _WHOLE)
+    msi.send(vcpu, 0xFF)
+    if stage.next() != (behaviour.PORT_VALUE, behaviour.TABLE_OTHER):
+        raise Stopped(f"an interrupt did not go through the planted table at {_OTHER_TABLE:#x}")
+    _set_idt(subject, _SHORT)
+    idt = vcpu.get_sregs().idt
+    if (idt.base, idt.limit) != (_OTHER_TABLE, _SHORT):
+        raise Untestable(f"KVM kept IDTR {idt.base:#x}, limit {idt.limit:#x} where another one was planted")
+    stage.restart()
+    stage.expect(behaviour.PORT_READY)
+    msi.send(vcpu, 0xFF)
+    port, value = stage.word()
+    if port == behaviour.PORT_FAULT:
+        return "an exception"
+    if port != behaviour.PORT_VALUE or not value:
+        raise Stopped("the restarted guest gets no interrupt")
+    return "through 0:03FC" if value == behaviour.TABLE_0 else "through the old table"
+
+
+def _set_idt(subject: Subject, limit: int) -> None:
+    sregs = subject.vcpu.get_sregs()
+    sregs.idt.base, sregs.idt.limit = _OTHER_TABLE, limit
+    subject.vcpu.set_sregs(sregs)
+
+
+def _vmx_abort(subject: Subject) -> str:
+    raise Untestable(
+        "only a nested guest can bring about a VMX abort, and KVM makes a triple fault of it"
+        " (nested_vmx_abort() in arch/x86/kvm/vmx/nested.c)"
+    )
+
+
+def _skinit(subject: Subject) -> str:
+    raise Untestable("KVM emulates no SKINIT: it raises #UD in the guest (skinit_interception() in arch/x86/kvm/svm/svm.c)")
+
+
+_BSP = "bsp"
+_INIT = (S_MP, S_FIRST, A_FIRST)
+
+CHECKS = (
+    Check(
+        "init", "msi", "first-instruction", ("E-2",), "the one at FFFFFFF0", _first_instruction, _INIT,
+        target=_BSP, view="guest", alone=True,
+    ),
+    Check(
+        "init", "msi", "executes-nothing", ("E-1",), "INIT_RECEIVED, ran nothing", _executes_nothing, (S_MP, A_INIT_IPI),
+        view="guest", alone=True,
+    ),
+    Check(
+        "init", "msi", "out-of-shutdown", ("E-22",), "restarted", _out_of_shutdown, (S_DF, A_SHUTDOWN),
+        target=_BSP, view="guest", alone=True,
+    ),
+    Check(
+        "init", "msi", "leaves-virtual-8086", ("E-29",), "real-address mode", _virtual_8086, (S_V8086, S_T1, A_T1),
+        view="guest", alone=True,
+    ),
+    Check(
+        "init", "msi", "vector-ff", (), "through 0:03FC", _idt, (S_T1, S_IDTR, A_T1),
+        target=_BSP, view="guest", alone=True,
+    ),
+    Check("init", "msi", "out-of-vmx-abort", ("E-23",), "no effect", _vmx_abort, (S_VMX_ABORT,)),
+    Check("sipi", "msi", "after-skinit", ("E-30",), "GIF clear", _skinit, (A_SKINIT,)),
+)  # fmt: skip

@@ -53,6 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--strict", action="store_true", help="a known deviation counts as unexpected too")
     run.add_argument("--bisect", action="store_true", help="exit status for git bisect run")
     run.add_argument("--timeout", type=_seconds, default=1.0, metavar="S", help="seconds for each KVM_RUN (default: 1)")
+    run.add_argument("--rounds", type=_rounds, default=24, metavar="N", help="rounds of sipi.stress (default: 24)")
+    run.add_argument("--seed", type=int, default=1, metavar="S", help="seed that sipi.stress draws its rounds from (default: 1)")
     _device(run)
 
     listing = commands.add_parser("list", help="what would run, without running it", epilog=_EPILOG, formatter_class=raw)
@@ -82,6 +84,12 @@ def _seconds(text: str) -> float:
     if not 0 < value < 3600:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0 and below 3600")
     return value
+
+
+def _rounds(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 10_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rounds above 0 and below 10000000")
+    return int(text)
 
 
 class _Failed(Exception):
@@ -132,6 +140,7 @@ def _selected(selectors: Sequence[str]) -> tuple[list[Case], tuple[str, ...]]:
 
 def _run(args: argparse.Namespace) -> int:
     from kvmtest import report
+    from kvmtest.checks import Effort
     from kvmtest.engine import doctor, host, run
     from kvmtest.engine.result import CaseTime
 
@@ -148,7 +157,8 @@ def _run(args: argparse.Namespace) -> int:
         if facts.backend == "unknown":
             _say("no vendor module found in /sys/module: hidden attributes are judged by either vendor's values")
         begin = time.monotonic()
-        steps = run.run(kvm, facts, cases, selectors, args.timeout, lambda case: writer.running(case.name))
+        effort = Effort(args.rounds, args.seed)
+        steps = run.run(kvm, facts, cases, selectors, args.timeout, lambda case: writer.running(case.name), effort)
         try:
             writer.begin(facts, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), len(cases))
             for step in steps:

@@ -8,7 +8,7 @@ taken for "was ignored".
 
 from __future__ import annotations
 
-from kvmtest.checks import apic, delivery, interrupts, memory, mp_state, restart, timer
+from kvmtest.checks import apic, delivery, interrupts, memory, mp_state, restart, stress, timer
 from kvmtest.checks.check import DEFAULT_EFFORT, Check, Effort, Observation, Stopped, Subject, Untestable
 
 __all__ = ("CHECKS", "DEFAULT_EFFORT", "Check", "Effort", "Observation", "Stopped", "Subject", "Untestable")
@@ -16,6 +16,6 @@ __all__ = ("CHECKS", "DEFAULT_EFFORT", "Check", "Effort", "Observation", "Stoppe
 #: By result id.
 CHECKS: dict[str, Check] = {
     check.id: check
-    for topic in (delivery, mp_state, restart, apic, interrupts, timer, memory)
+    for topic in (delivery, mp_state, restart, apic, interrupts, timer, memory, stress)
     for check in topic.CHECKS
 }

@@ -10,12 +10,12 @@ from types import ModuleType
 import pytest
 
 from kvmtest import guests
-from kvmtest.guests import behaviour
+from kvmtest.guests import behaviour, stress
 
 SOURCES = Path(__file__).parents[2] / "guests"
 
 
-@pytest.mark.parametrize("module", [behaviour])
+@pytest.mark.parametrize("module", [behaviour, stress])
 def test_the_host_uses_the_numbers_of_the_source(module: ModuleType) -> None:
     text = (SOURCES / f"{module.NAME}.S").read_text(encoding="utf-8")
     source = {name: int(value, 0) for name, value in re.findall(r"^\t\.set (\w+), (\w+)", text, re.MULTILINE)}
@@ -25,7 +25,7 @@ def test_the_host_uses_the_numbers_of_the_source(module: ModuleType) -> None:
     assert {name: source.get(name) for name in host} == host
 
 
-@pytest.mark.parametrize("module", [behaviour])
+@pytest.mark.parametrize("module", [behaviour, stress])
 def test_the_page_is_the_beginning_of_the_image(module: ModuleType) -> None:
     assert module.page() == guests.load(module.NAME)[:0x1000]
 

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""vCPUs that send INIT-SIPI-SIPI to each other, round after round: each must arrive, and only once.
+
+In a round the vCPUs are paired by lot; in each pair, one sends INIT-SIPI-SIPI while the other spins, is halted, or is not
+even run. All pairs do so at the same time, each vCPU in a thread of its own. Who sends to whom, in which state, with which vector
+and delays depends on nothing but the seed and the number of vCPUs.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import random
+import threading
+from typing import NamedTuple
+
+from kvmtest import guests
+from kvmtest.checks.check import Check, Observation, Stopped, Subject
+from kvmtest.guests import stress
+from kvmtest.kvm import Exit, GuestMemory, KvmError, RunTimeout, Vcpu
+from kvmtest.kvm.where import where
+from kvmtest.spec.cite import A_INIT_IPI, S_MP, SDM_SIPI
+from kvmtest.triggers import msi
+from kvmtest.uapi.kvm import KVM_EXIT_IO
+from kvmtest.x86 import cpuid
+
+__all__ = ("CHECKS", "Round", "schedule")
+
+_MOST = 8
+_RAM_SLOT, _ROM_SLOT, _RAM_SIZE = 1, 0, 0x40000
+#: Pages of SIPI code, above the orders.
+_VECTORS = range(0x10, 0x40)
+_X2APIC = 0xC00
+#: The most turns of the guest's delay loop.
+_TURNS = 256
+#: What a target does when the INIT comes: the last is not run until everything is sent.
+_STATES = ("spinning", "halted", "outside KVM_RUN")
+#: No more rounds after so many that went wrong, since each takes a time-out.
+_ENOUGH = 4
+
+
+class Cycle(NamedTuple):
+    """One INIT-SIPI-SIPI. ``delays`` are turns of a loop, behind the INIT and behind the first SIPI."""
+
+    sender: int
+    target: int
+    state: str
+    vector: int
+    delays: tuple[int, int]
+
+    def __str__(self) -> str:
+        delays = f"delays {self.delays[0]} and {self.delays[1]}"
+        return f"vcpu {self.sender} to vcpu {self.target} ({self.state}), vector {self.vector:02x}, {delays}"
+
+
+Round = tuple[Cycle, ...]
+
+
+def schedule(seed: int, vcpus: int, rounds: int) -> list[Round]:
+    """Who sends what to whom in each round; the beginning of a longer schedule of the same seed is the shorter one."""
+    dice = random.Random(f"{seed}/{vcpus}")
+    made = []
+    for _ in range(rounds):
+        order = list(range(vcpus))
+        dice.shuffle(order)
+        made.append(
+            tuple(
+                Cycle(s, t, dice.choice(_STATES), dice.choice(_VECTORS), (dice.randrange(_TURNS), dice.randrange(_TURNS)))
+                for s, t in zip(order[::2], order[1::2], strict=False)
+            )
+        )
+    return made
+
+
+class _Runner:
+    """A thread that runs one vCPU whenever it is asked to. close() ends it."""
+
+    def __init__(self, vcpu: Vcpu, timeout_s: float) -> None:
+        self.vcpu = vcpu
+        self.timeout_s = timeout_s
+        self._asked: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._seen: queue.SimpleQueue[Exit | Exception] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name=f"vcpu {vcpu.id}", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        while self._asked.get():
+            try:
+                self._seen.put(self.vcpu.run(self.timeout_s))
+            except Exception as error:  # handed to whoever waits for it
+                self._seen.put(error)
+
+    def start(self) -> None:
+        """Let the vCPU run until its next exit."""
+        self._asked.put(True)
+
+    def wait(self) -> Exit | None:
+        """The exit that start() leads to; None where there was none in time. Raises KvmError, Stopped."""
+        try:
+            seen = self._seen.get(timeout=2 * self.timeout_s + 5)
+        except queue.Empty:
+            self.vcpu.kick()
+            raise Stopped(f"vcpu {self.vcpu.id} does not come back from KVM_RUN") from None
+        if isinstance(seen, RunTimeout):
+            return None
+        if isinstance(seen, Exception):
+            raise seen
+        return seen
+
+    def close(self) -> None:
+        """End the thread, whatever its vCPU does."""
+        self._asked.put(False)
+        if self._thread.is_alive():
+            self.vcpu.kick()
+            self._thread.join(self.timeout_s + 5)
+
+
+class _Arena:
+    """The stress guest on ``vcpus``, each at rest behind the first arrival."""
+
+    def __init__(self, subject: Subject, vcpus: int) -> None:
+        vm = subject.vcpu.vm
+        image = guests.load(stress.NAME)
+        self.ram: GuestMemory = vm.add_memory(_RAM_SLOT, 0, _RAM_SIZE)
+        vm.add_memory(_ROM_SLOT, guests.ROM_GPA, len(image)).write(guests.ROM_GPA, image)
+        for vector in _VECTORS:
+            self.ram.write(vector << 12, stress.page())
+        leaves = subject.vcpu.get_cpuid2()
+        for id in range(len(vm.vcpus), vcpus):
+            vm.create_vcpu(id).set_cpuid2(cpuid.for_guest(leaves, subject.vendor, id))
+        self.vcpus = vm.vcpus[:vcpus]
+        for vcpu in self.vcpus:
+            sregs = vcpu.get_sregs()
+            sregs.apic_base |= _X2APIC
+            vcpu.set_sregs(sregs)
+            # The BSP arrives by the reset vector.
+            self.revive(vcpu, subject.timeout_s)
+        self.counted = [self.arrived(id) for id in range(vcpus)]
+        if self.counted != [1] * vcpus:
+            raise Stopped(f"the guest counts {self.counted} arrivals of vCPUs that each arrived once")
+
+    def revive(self, vcpu: Vcpu, timeout_s: float) -> None:
+        """INIT and SIPI by the host, and see the vCPU arrive. Raises Stopped, KvmError."""
+        msi.init(vcpu)
+        if vcpu.get_mp_state():
+            msi.sipi(vcpu, _VECTORS[0])
+        try:
+            seen = vcpu.run(timeout_s)
+        except RunTimeout as error:
+            raise Stopped(str(error)) from error
+        if _port(seen) != stress.PORT_ARRIVED:
+            raise Stopped(f"the guest stopped: {seen} ({where(vcpu)})")
+
+    def order(self, id: int, **words: int) -> None:
+        """Write orders of vCPU ``id`` (DO, DESTINATION, ...)."""
+        for name, value in words.items():
+            self.ram.write_int(stress.ORDERS + id * stress.ORDER_SIZE + getattr(stress, name), value, 4)
+
+    def arrived(self, id: int) -> int:
+        """How often vCPU ``id`` has arrived."""
+        return self.ram.read_int(stress.ORDERS + id * stress.ORDER_SIZE + stress.ARRIVED, 4)
+
+    def came_by(self, id: int) -> int:
+        """CS of the last arrival."""
+        return self.ram.read_int(stress.ORDERS + id * stress.ORDER_SIZE + stress.ARRIVED_CS, 4)
+
+
+def _port(seen: Exit | None) -> int:
+    return seen.port if seen is not None and seen.reason == KVM_EXIT_IO else 0
+
+
+def _play(arena: _Arena, runners: list[_Runner], cycles: Round) -> None:
+    """Send everything of a round and let everyone come to rest."""
+    for cycle in cycles:
+        arena.order(cycle.target, DO=stress.DO_HALT if cycle.state == "halted" else stress.DO_SPIN)
+        first, second = cycle.delays
+        destination = arena.vcpus[cycle.target].id
+        sending = {"DESTINATION": destination, "VECTOR": cycle.vector, "DELAY_SIPI": first, "DELAY_SECOND": second}
+        arena.order(cycle.sender, DO=stress.DO_SEND, **sending)
+        if cycle.state != _STATES[-1]:
+            runners[cycle.target].start()
+    for cycle in cycles:
+        runners[cycle.sender].start()
+    sent = [runners[cycle.sender].wait() for cycle in cycles]
+    for cycle in cycles:
+        if cycle.state == _STATES[-1]:
+            runners[cycle.target].start()
+    came = [runners[cycle.target].wait() for cycle in cycles]
+    for cycle, seen, arrival in zip(cycles, sent, came, strict=True):
+        if _port(seen) != stress.PORT_SENT:
+            vcpu = arena.vcpus[cycle.sender]
+            raise Stopped(f"the sender did not come to its end: {seen or 'no exit in time'} ({where(vcpu)}); {cycle}")
+        if arrival is not None and _port(arrival) != stress.PORT_ARRIVED:
+            raise Stopped(f"the target stopped: {arrival} ({where(arena.vcpus[cycle.target])}); {cycle}")
+
+
+def _wrong(arena: _Arena, cycles: Round) -> list[str]:
+    """What of a round was lost, came twice, or came elsewhere. Counts go on from here."""
+    found = []
+    by_target = {cycle.target: cycle for cycle in cycles}
+    for id, vcpu in enumerate(arena.vcpus):
+        # KVM decides here about what is still pending.
+        vcpu.get_mp_state()
+        came, arena.counted[id] = arena.arrived(id) - arena.counted[id], arena.arrived(id)
+        cycle = by_target.get(id)
+        if cycle is None:
+            if came:
+                found.append(f"vcpu {id} came {came} times without being sent to")
+            continue
+        entry = 0xF000 if id == 0 else cycle.vector << 8
+        if came != 1:
+            found.append(f"{'lost' if came < 1 else f'came {came} times'}: {cycle}")
+        elif arena.came_by(id) != entry:
+            found.append(f"came by CS {arena.came_by(id):04x}: {cycle}")
+    return found
+
+
+def _arrivals(subject: Subject) -> Observation:
+    vcpus = max(2, min(_MOST, len(os.sched_getaffinity(0))))
+    rounds, seed = subject.effort
+    arena = _Arena(subject, vcpus)
+    bad: list[str] = []
+    sent = 0
+    runners = [_Runner(vcpu, subject.timeout_s) for vcpu in arena.vcpus]
+    try:
+        for number, cycles in enumerate(schedule(seed, vcpus, rounds)):
+            try:
+                _play(arena, runners, cycles)
+            except (Stopped, KvmError) as error:
+                raise Stopped(f"round {number} of seed {seed}, {vcpus} vCPUs: {error}") from error
+            sent += len(cycles)
+            found = _wrong(arena, cycles)
+            bad += [f"round {number}: {what}" for what in found]
+            if len(bad) >= _ENOUGH:
+                break
+            for cycle in cycles if found else ():
+                arena.revive(arena.vcpus[cycle.target], subject.timeout_s)
+                arena.counted[cycle.target] = arena.arrived(cycle.target)
+    finally:
+        for runner in runners:
+            runner.close()
+    told = f"seed {seed}, {vcpus} vCPUs, {sent} sent"
+    if bad:
+        return Observation(f"{len(bad)} lost, doubled or astray", "; ".join([told, *bad]))
+    return Observation("each once", told)
+
+
+CHECKS = (
+    Check(
+        "sipi", "stress", "arrivals", ("E-1", "E-4", "E-5", "E-6", "E-12"), "each once", _arrivals, (S_MP, SDM_SIPI, A_INIT_IPI),
+        alone=True,
+    ),
+)  # fmt: skip

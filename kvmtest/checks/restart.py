@@ -87,9 +87,10 @@ def _virtual_8086(subject: Subject) -> str:
         raise Stopped(f"the guest does not run in virtual-8086 mode: {exit_ or 'no exit'} ({where(vcpu)})")
     msi.init(vcpu)
     vcpu.get_mp_state()
-    left = not vcpu.get_regs().rflags & _RFLAGS_VM and not vcpu.get_sregs().cr0 & _CR0_PE
+    if vcpu.get_regs().rflags & _RFLAGS_VM or vcpu.get_sregs().cr0 & _CR0_PE:
+        return "VM or PE is still set"
     stage.start()
-    return "real-address mode" if left else "VM or PE is still set"
+    return "real-address mode"
 
 
 def _idt(subject: Subject) -> str:

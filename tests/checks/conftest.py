@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Runs one check as the engine does, on this host's KVM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from kvmtest.checks import DEFAULT_EFFORT, Effort
+from kvmtest.engine import host, plan
+from kvmtest.engine.machine import Machines
+from kvmtest.engine.result import Result
+from kvmtest.engine.run import run_case
+from kvmtest.kvm import Kvm
+
+Judge = Callable[..., Result]
+
+
+@pytest.fixture
+def machines(kvm: Kvm) -> Iterator[Machines]:
+    """All VMs that a test needs."""
+    made = Machines(kvm, host.detect())
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def judged(machines: Machines) -> Judge:
+    """The result of the check with an id, in the case of a vendor."""
+
+    def judge(id: str, vendor: str = "intel", timeout_s: float = 1.0, effort: Effort = DEFAULT_EFFORT) -> Result:
+        cases = [c for c in plan.plan() if c.check and f"{c.prefix}.{c.check}" == id and c.setup.vendor == vendor]
+        (result,) = run_case(cases[0], machines, timeout_s, effort)
+        return result
+
+    return judge
+
+
+@pytest.fixture
+def untestable_here(judged: Judge) -> Callable[[str], None]:
+    """Skips the test where this host cannot show the check with an id."""
+
+    def skip(id: str) -> None:
+        if (result := judged(id)).verdict == "skip":
+            pytest.skip(result.reason)
+
+    return skip

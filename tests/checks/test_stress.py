@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The stress check: a schedule that its seed gives back, arrivals that are counted, threads that end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from kvmtest.checks import Effort, stress
+from kvmtest.engine.result import Result
+
+Judge = Callable[..., Result]
+ID = "sipi.stress.host.arrivals"
+
+
+def test_a_seed_gives_its_schedule_back_and_another_one_another() -> None:
+    made = stress.schedule(7, 5, 40)
+    assert made == stress.schedule(7, 5, 40) and made[:10] == stress.schedule(7, 5, 10)
+    assert made != stress.schedule(8, 5, 40)
+
+
+@pytest.mark.parametrize("vcpus", range(2, 9))
+def test_a_round_pairs_all_vcpus_but_one_at_most(vcpus: int) -> None:
+    for cycles in stress.schedule(1, vcpus, 50):
+        taking_part = [id for cycle in cycles for id in (cycle.sender, cycle.target)]
+        assert len(set(taking_part)) == len(taking_part) == vcpus // 2 * 2
+        assert max(taking_part) < vcpus
+
+
+def test_a_schedule_has_all_that_there_is() -> None:
+    cycles = [cycle for cycles in stress.schedule(1, 4, 100) for cycle in cycles]
+    assert {cycle.state for cycle in cycles} == set(stress._STATES)
+    assert {cycle.target for cycle in cycles} == set(range(4)) == {cycle.sender for cycle in cycles}
+    assert len({cycle.vector for cycle in cycles}) > 20
+
+
+@pytest.fixture
+def play(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., None]], None]:
+    """Puts a function behind each round, which then happened as it should."""
+    real = stress._play
+
+    def behind(then: Callable[..., None]) -> None:
+        def play(arena: stress._Arena, runners: list[stress._Runner], cycles: stress.Round) -> None:
+            real(arena, runners, cycles)
+            then(arena, cycles[0])
+
+        monkeypatch.setattr(stress, "_play", play)
+
+    return behind
+
+
+def _ended() -> bool:
+    return not any(thread.name.startswith("vcpu ") for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("vcpus", [2, 3, 6])
+def test_more_vcpus_than_cpus(vcpus: int, judged: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stress.os, "sched_getaffinity", lambda pid: set(range(vcpus)))
+    result = judged(ID, effort=Effort(30, 3))
+    assert result.verdict == "pass" and f"seed 3, {vcpus} vCPUs, {30 * (vcpus // 2)} sent" in result.reason
+    assert _ended()
+
+
+def test_one_that_comes_twice_fails(judged: Judge, play: Callable[..., None]) -> None:
+    def again(arena: stress._Arena, cycle: stress.Cycle) -> None:
+        arena.order(cycle.target, ARRIVED=arena.arrived(cycle.target) + 1)
+
+    play(again)
+    result = judged(ID, effort=Effort(10, 9))
+    assert result.verdict == "fail" and "seed 9" in result.reason and "round 0: came 2 times: vcpu" in result.reason
+    assert f"{stress._ENOUGH} lost" in str(result.observed)
+
+
+def test_one_that_comes_by_another_vector_fails(judged: Judge, play: Callable[..., None]) -> None:
+    play(lambda arena, cycle: arena.order(cycle.target, ARRIVED_CS=0x100))
+    assert "came by CS 0100" in judged(ID, effort=Effort(3, 1)).reason
+
+
+def test_one_that_comes_uncalled_fails(judged: Judge, play: Callable[..., None]) -> None:
+    def uncalled(arena: stress._Arena, cycle: stress.Cycle) -> None:
+        arena.order(cycle.sender, ARRIVED=arena.arrived(cycle.sender) + 1)
+
+    play(uncalled)
+    assert "without being sent to" in judged(ID, effort=Effort(1, 1)).reason
+
+
+def test_one_that_is_lost_fails_in_bounded_time(judged: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = stress._Arena.order
+
+    def order(arena: stress._Arena, id: int, **words: int) -> None:
+        if "DESTINATION" in words:
+            words["DESTINATION"] = 77
+        real(arena, id, **words)
+
+    monkeypatch.setattr(stress._Arena, "order", order)
+    result = judged(ID, timeout_s=0.02, effort=Effort(1000, 1))
+    assert result.verdict == "fail" and result.reason.count("lost: vcpu") == stress._ENOUGH
+    assert _ended()
+
+
+def test_a_sender_that_does_not_send_is_an_error(judged: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stress.stress, "DO_SEND", stress.stress.DO_SPIN)
+    result = judged(ID, timeout_s=0.02)
+    assert result.verdict == "error" and result.reason.startswith("round 0 of seed 1, ") and "cs:rip" in result.reason
+    assert _ended()
+
+
+def test_ctrl_c_leaves_no_thread(judged: Judge, play: Callable[..., None]) -> None:
+    def interrupt(arena: stress._Arena, cycle: stress.Cycle) -> None:
+        raise KeyboardInterrupt
+
+    play(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        judged(ID)
+    assert _ended()

@@ -160,9 +160,10 @@ told:
 	outl	%eax, $PORT_VALUE
 	jmp	halt
 
-# Counts for ever.
+# Counts for ever. Nothing sends interrupts; some emulators leave a guest for the host's with IF set only.
 spin:
 	outl	%eax, $PORT_READY
+	sti
 1:	incl	COUNT
 	jmp	1b
 

@@ -73,8 +73,9 @@ obey:
 	cmpl	$DO_HALT, DO(%bx)
 	je	halt
 spin:
-	pause
-	jmp	spin
+	sti				# nothing sends interrupts; some emulators leave a guest for the host's with IF set only
+1:	pause
+	jmp	1b
 halt:
 	cli
 	hlt

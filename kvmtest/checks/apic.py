@@ -94,7 +94,7 @@ def _shorthand(subject: Subject, shorthand: int) -> str:
     port, _ = stage.word()
     if port == behaviour.PORT_VALUE:
         # Written, and not received so far.
-        sender = "restarts" if stage.quiet(_WHILE_S) else "goes on"
+        sender = "restarts" if stage.run_for(_WHILE_S) else "goes on"
     else:
         sender = "restarts" if port == behaviour.PORT_RESET else "has an exception"
     return f"the sender {sender}, the other one is {MP_STATES.get(other.get_mp_state(), 'unknown')}"

@@ -24,7 +24,8 @@ _RFLAGS_IF, _X2APIC = 1 << 9, 0xC00
 _TURNS, _WHILE_S = 1000, 0.005
 #: SP of a handler that an NMI calls before the restarted guest has set its own: three words below 0.
 _SP_OF_RESET = 0xFFFA
-_SMI_ENTRY = 0x38000
+#: In SMM a vCPU of KVM sees another address space, number 1 (KVM API, KVM_SET_USER_MEMORY_REGION).
+_SMRAM_SLOT, _SMBASE, _SMRAM_SIZE = 1 << 16 | 8, 0x30000, 0x10000
 
 
 def _stage(subject: Subject) -> Stage:
@@ -117,7 +118,8 @@ def _with_smi(subject: Subject) -> str:
         raise Untestable("KVM_CAP_X86_SMM is not there: this KVM has no SMM")
     stage = _stage(subject)
     at = behaviour.AT_SMI
-    stage.ram.write(_SMI_ENTRY, behaviour.page()[at : at + behaviour.AT_SMI_SIZE])
+    smram = vcpu.vm.add_memory(_SMRAM_SLOT, _SMBASE, _SMRAM_SIZE)
+    smram.write(_SMBASE + 0x8000, behaviour.page()[at : at + behaviour.AT_SMI_SIZE])
     vcpu.smi()
     stage.expect(behaviour.PORT_SMI)
     _round(stage)
@@ -161,8 +163,7 @@ def _nmi_while_waiting(subject: Subject) -> str:
 
 def _stays(stage: Stage) -> str:
     """Whether the vCPU makes no exit, and that a SIPI does start it then."""
-    came = stage.quiet(_WHILE_S)
-    if came:
+    if (came := stage.run_for(_WHILE_S)) is not None:
         return f"ran: {came}"
     after = seen(stage.vcpu)
     msi.sipi(stage.vcpu, behaviour.CODE >> 12)
@@ -175,7 +176,7 @@ def _stays(stage: Stage) -> str:
 def _nmi_behind_sipi(subject: Subject) -> Observation:
     stage = _waiting(subject)
     msi.send(subject.vcpu, _NMI)
-    stage.quiet(_WHILE_S)
+    stage.run_for(_WHILE_S)
     msi.sipi(subject.vcpu, behaviour.CODE >> 12)
     port, _ = stage.next()
     kept = port == behaviour.PORT_NMI or _nmi_comes(stage)

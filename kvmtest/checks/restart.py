@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from kvmtest.checks.check import Check, Stopped, Subject, Untestable
+from kvmtest.checks.check import Check, Observation, Stopped, Subject, Untestable
 from kvmtest.checks.stage import Stage
 from kvmtest.guests import behaviour
 from kvmtest.kvm.where import where
@@ -29,7 +29,7 @@ __all__ = ("CHECKS",)
 
 #: How long a vCPU that must execute nothing, or that must get somewhere, is run.
 _WHILE_S = 0.005
-_CR0_PE, _RFLAGS_VM = 1, 1 << 17
+_CR0_PE, _RFLAGS_VM, _RFLAGS_IOPL = 1, 1 << 17, 3 << 12
 #: Turns of the guest's loop in which an interrupt comes.
 _LVT_MASKED, _TURNS = 1 << 16, 1000
 #: A table other than the one at 0, which holds a whole table, and the limits of the former: with and without entry FFH.
@@ -47,26 +47,28 @@ def _first_instruction(subject: Subject) -> str:
 def _executes_nothing(subject: Subject) -> str:
     stage = Stage(subject, behaviour.TOPIC_SPIN)
     stage.boot()
-    stage.quiet(_WHILE_S)
+    stage.run_for(_WHILE_S)
     before = stage.count()
     if not before:
         raise Stopped(f"the guest does not count, so that nothing shows when it stops ({where(subject.vcpu)})")
     msi.init(subject.vcpu)
-    exit_ = stage.quiet(_WHILE_S)
+    exit_ = stage.run_for(_WHILE_S)
     ran = exit_ or ("nothing" if stage.count() == before else "the old loop")
     return f"{MP_STATES.get(subject.vcpu.get_mp_state(), 'unknown')}, ran {ran}"
 
 
-def _out_of_shutdown(subject: Subject) -> str:
+def _out_of_shutdown(subject: Subject) -> str | Observation:
     stage = Stage(subject, behaviour.TOPIC_SHUTDOWN)
     stage.boot()
-    exit_ = stage.run()
-    if exit_.reason != KVM_EXIT_SHUTDOWN:
-        raise Stopped(f"the guest's triple fault did not shut it down: {exit_} ({where(subject.vcpu)})")
+    down = stage.run()
+    if down.reason != KVM_EXIT_SHUTDOWN:
+        raise Stopped(f"the guest's triple fault did not shut it down: {down} ({where(subject.vcpu)})")
     stage.set(TOPIC=behaviour.TOPIC_HALT)
     msi.init(subject.vcpu)
-    port, _ = stage.next()
-    return "restarted" if port == behaviour.PORT_RESET else f"went on with port {port:#x}"
+    exit_ = stage.run_for(subject.timeout_s)
+    if exit_ is None:
+        return Observation("executes nothing", where(subject.vcpu))
+    return "restarted" if exit_.port == behaviour.PORT_RESET else f"went on with {exit_}"
 
 
 def _virtual_8086(subject: Subject) -> str:
@@ -77,12 +79,12 @@ def _virtual_8086(subject: Subject) -> str:
     for name in ("cs", "ds", "es", "fs", "gs", "ss"):
         segment = getattr(sregs, name)
         segment.base, segment.limit, segment.type, segment.dpl = segment.selector << 4, 0xFFFF, 3, 3
-    regs.rflags |= _RFLAGS_VM
+    regs.rflags |= _RFLAGS_VM | _RFLAGS_IOPL
     vcpu.set_sregs(sregs)
     vcpu.set_regs(regs)
     if not vcpu.get_regs().rflags & _RFLAGS_VM:
         raise Untestable(f"KVM kept RFLAGS {vcpu.get_regs().rflags:#x} when {regs.rflags:#x}, virtual-8086 mode, was planted")
-    exit_ = stage.quiet(_WHILE_S)
+    exit_ = stage.run_for(_WHILE_S)
     if exit_ or not stage.count() or not vcpu.get_regs().rflags & _RFLAGS_VM:
         raise Stopped(f"the guest does not run in virtual-8086 mode: {exit_ or 'no exit'} ({where(vcpu)})")
     msi.init(vcpu)

@@ -50,12 +50,12 @@ class Stage:
         except RunTimeout as error:
             raise Stopped(str(error)) from error
 
-    def quiet(self, seconds: float) -> str:
-        """Run the subject's vCPU for ``seconds``: "" when it made no exit, else that exit."""
+    def run_for(self, seconds: float) -> Exit | None:
+        """Run the subject's vCPU for ``seconds`` at most: its exit, None when it made none."""
         try:
-            return str(self.vcpu.run(seconds))
+            return self.vcpu.run(seconds)
         except RunTimeout:
-            return ""
+            return None
 
     def word(self, vcpu: Vcpu | None = None) -> tuple[int, int]:
         """The guest's next word, which may be that of an exception: port and value. Raises Stopped for any other exit."""

@@ -45,7 +45,7 @@ def _once_booted(monkeypatch: pytest.MonkeyPatch, init: Callable[[Vcpu], None]) 
     ("name", "init", "observed"),
     [
         ("first-instruction", _elsewhere, "one that writes to port 0xf3"),
-        ("out-of-shutdown", _elsewhere, "went on with port 0xf3"),
+        ("out-of-shutdown", _elsewhere, "went on with KVM_EXIT_IO out port=0xf3 size=4 count=1 data=00 01 00 00"),
         ("executes-nothing", _nothing, "RUNNABLE, ran the old loop"),
     ],
 )

@@ -181,5 +181,6 @@ class Machines:
             wanted = listed if blind else listed | {known.index for known in msr.MSRS}
             readable = vcpu.get_msrs(sorted(wanted))
             components = cpuid.xsave_components(self.supported)
-            self._layouts[key] = Layout(tuple(readable), components, missing_sections(vcpu))
+            leaves = tuple((leaf.function, leaf.index) for leaf in vcpu.get_cpuid2()) if setup.vendor else ()
+            self._layouts[key] = Layout(tuple(readable), components, missing_sections(vcpu), leaves)
         return self._layouts[key]

@@ -21,7 +21,7 @@ from kvmtest.uapi.kvm import (
     kvm_xcr,
     kvm_xcrs,
 )
-from kvmtest.x86 import lapic, msr, xsave
+from kvmtest.x86 import cpuid, lapic, msr, xsave
 
 __all__ = ("MP_STATES", "SEGMENTS", "Field", "Layout", "static_fields", "text")
 
@@ -29,6 +29,9 @@ __all__ = ("MP_STATES", "SEGMENTS", "Field", "Layout", "static_fields", "text")
 SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt")
 MP_STATES = {0: "RUNNABLE", 1: "UNINITIALIZED", 2: "INIT_RECEIVED", 3: "HALTED", 4: "SIPI_RECEIVED", 9: "AP_RESET_HOLD"}
 _WORD = 8
+#: struct kvm_cpuid2 is {u32 nent, u32 padding, struct kvm_cpuid_entry2 entries[]}; an entry {u32 function, index, flags, eax,
+#: ebx, ecx, edx, padding[3]}.
+_CPUID_HEAD, _CPUID_LEAF, _CPUID_REGS = 8, 40, {"ebx": 16, "ecx": 20, "edx": 24}
 
 
 class Field(NamedTuple):
@@ -142,11 +145,17 @@ class Layout:
     """The items of one kind of vCPU.
 
     ``msrs`` are the MSR indexes of the ``msrs`` section in order; ``components`` maps an XSAVE component's bit to its offset in
-    the standard format, in bytes. ``sections`` are those that this vCPU has. ``missing`` says why an item of the project's
-    tables is not there.
+    the standard format, in bytes; ``leaves`` are (function, index) of KVM_GET_CPUID2's leaves in order. ``sections`` are those
+    that this vCPU has. ``missing`` says why an item of the project's tables is not there.
     """
 
-    def __init__(self, msrs: tuple[int, ...], components: dict[int, int], missing_sections: dict[str, str]) -> None:
+    def __init__(
+        self,
+        msrs: tuple[int, ...],
+        components: dict[int, int],
+        missing_sections: dict[str, str],
+        leaves: tuple[tuple[int, int], ...] = (),
+    ) -> None:
         self.msrs = msrs
         self.fields: dict[str, Field] = {}
         self.missing: dict[str, str] = {}
@@ -166,6 +175,12 @@ class Layout:
             name = f"msr.{known.name}"
             if name not in self.fields:
                 self.missing.setdefault(name, f"KVM_GET_MSRS does not let the host read MSR {known.index:#x} of this vCPU")
+        for mirror in cpuid.MIRRORS:
+            if (mirror.function, mirror.index) in leaves:
+                place = _CPUID_HEAD + _CPUID_LEAF * leaves.index((mirror.function, mirror.index)) + _CPUID_REGS[mirror.register]
+                self._add(mirror.item, Field("cpuid", place, 4), missing_sections)
+            else:
+                self.missing[mirror.item] = f"KVM_GET_CPUID2 of this vCPU has no leaf {mirror.function:X}H, index {mirror.index}"
         self.by_section: dict[str, tuple[str, ...]] = {}
         for name, field in self.fields.items():
             self.by_section[field.section] = (*self.by_section.get(field.section, ()), name)

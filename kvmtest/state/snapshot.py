@@ -13,6 +13,7 @@ from kvmtest.state.layout import Layout
 from kvmtest.uapi.kvm import (
     KVM_CAP_NESTED_STATE,
     KVM_CAP_XSAVE2,
+    KVM_GET_CPUID2,
     KVM_GET_DEBUGREGS,
     KVM_GET_LAPIC,
     KVM_GET_MP_STATE,
@@ -132,6 +133,10 @@ class Reader:
         request = KVM_GET_XSAVE2 if size else KVM_GET_XSAVE
         self.buffers.append(Buffer("xsave", request, bytes(max(size, _XSAVE_SIZE))))
         self.buffers += msr_buffers(KVM_GET_MSRS, [(index, 0) for index in layout.msrs])
+        if "cpuid" in wanted:
+            # The kernel writes the number of leaves back; a set of leaves stays as long as it was.
+            count = len(vcpu.get_cpuid2())
+            self.buffers.append(Buffer("cpuid", KVM_GET_CPUID2, count.to_bytes(8, "little") + bytes(40 * count)))
         if "nested" in wanted:
             self.buffers.append(Buffer("nested", KVM_GET_NESTED_STATE, bytes(_NESTED_SIZE)))
         if "ssp" in wanted:

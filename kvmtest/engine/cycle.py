@@ -14,7 +14,7 @@ from kvmtest import spec
 from kvmtest.engine import catch, guest
 from kvmtest.engine.judge import Context, Seen, judge, judge_views
 from kvmtest.engine.machine import Machine, Target
-from kvmtest.engine.plan import Case
+from kvmtest.engine.plan import CONTINUE, Case, items
 from kvmtest.engine.result import Host, Result
 from kvmtest.kvm import Exit
 from kvmtest.spec.rule import Rule
@@ -25,14 +25,11 @@ from kvmtest.triggers import INIT, NONE, SHUTDOWN, SIPI, msi, restart
 from kvmtest.triggers.error import TriggerError
 from kvmtest.x86 import cpuid
 
-__all__ = ("TRACES", "Cycle", "Verdicts", "context")
+__all__ = ("TRACES", "Cycle", "Verdicts", "compared", "context")
 
 #: An event shows in one of these. MSRs and LAPIC have counters that run by themselves, INIT leaves the others alone.
 TRACES = ("mp_state", "regs", "sregs", "debugregs")
 _XSTATE_HEADER = range(512, 576)
-#: The SIPI that starts the guest on an AP after INIT, and the items that say where it did.
-_CONTINUE = 0x10
-_STARTED = ("rip", "cs.selector", "cs.base")
 
 
 def context(case: Case, machine: Machine, host: Host) -> Context:
@@ -144,6 +141,18 @@ class Verdicts:
         planted = before.get(self.layout, item) if before else None
         return Seen(planted, baseline, observed, self._refusal(item, planted))
 
+    def told(self, item: str, before: Snapshot | None, report: guest.Report) -> Seen:
+        """The values of ``item`` where the guest's ``report`` is what was observed."""
+        seen = self.values(item, before, report.values.get(item))
+        missing = report.missing.get(item, "")
+        failed = report.problem or "the guest did not tell" if seen.observed is None and not missing else ""
+        return seen._replace(
+            planted=guest.shown(item, seen.planted, report.narrow),
+            baseline=guest.shown(item, seen.baseline, report.narrow),
+            unreadable=missing,
+            failed=failed,
+        )
+
     def _refusal(self, item: str, planted: int | None) -> str:
         if self.plant is None:
             return ""
@@ -155,6 +164,12 @@ class Verdicts:
         if planted != asked:
             return f"KVM kept {text(item, planted)} when {text(item, asked)} was planted"
         return ""
+
+
+def compared(item: str, ctx: Context, host: int | None, report: guest.Report, unread: str = "") -> Result:
+    """The result of holding the ``host``'s value of ``item`` against the guest's; ``unread`` says why there is none."""
+    said = guest.shown(item, host, report.narrow)
+    return judge_views(item, ctx, said, report.values.get(item), report.problem, report.missing.get(item, ""), unread)
 
 
 class Cycle:
@@ -177,8 +192,8 @@ class Cycle:
         written, TriggerError where the event did not happen.
         """
         vcpu = self.target.vcpu
-        if self.case.view == "guest":
-            guest.load(self.machine, self._vector)
+        # It writes the guest's memory, before a vCPU that is running can get there.
+        observer = self._observer() if self.case.view == "guest" else None
         before = self._before()
         try:
             first = self._fire(before)
@@ -187,8 +202,9 @@ class Cycle:
             # A guest that runs already has left the state that the host is to see behind.
             after = None if first else self._after(before, first)
             if self._started_by_sipi:
-                msi.sipi(vcpu, _CONTINUE)
-            report = guest.report(vcpu, self._vector, self.timeout_s, first)
+                msi.sipi(vcpu, CONTINUE)
+            assert observer
+            report = observer.report(self.timeout_s, first)
             vcpu.complete_io()
             return self._reported(before, after, report)
         finally:
@@ -199,9 +215,10 @@ class Cycle:
         """Whether the guest's code can only run, and report, behind a SIPI that is not the event."""
         return self.case.event == "init" and self.case.target == "ap"
 
-    @property
-    def _vector(self) -> int | None:
-        return _CONTINUE if self._started_by_sipi else self.case.vector
+    def _observer(self) -> guest.Observer:
+        case = self.case
+        vector = CONTINUE if self._started_by_sipi else case.vector
+        return guest.Observer(self.machine, self.target.vcpu, self.target.layout, vector, case.apic_mode or "xapic")
 
     def _before(self) -> Snapshot | None:
         if self.plant is None:
@@ -257,19 +274,15 @@ class Cycle:
 
     def _reported(self, before: Snapshot | None, after: Snapshot | None, report: guest.Report) -> list[Result]:
         """The results of the guest's view, then of the comparison with the host's."""
-        names = [item for item in guest.ITEMS if not (self._started_by_sipi and item in _STARTED)]
+        if self.case.event == "shutdown" and self.verdicts.ctx.host.backend != "svm" and not report.values:
+            report = guest.Report({}, dict.fromkeys(guest.ITEMS, f"a vCPU in shutdown executes nothing: {report.problem}"), "")
+        names = items(self.case)
         return [
-            *(self._guest_result(item, before, report) for item in names),
+            *(judge(item, self.verdicts.ctx, self.verdicts.told(item, before, report)) for item in names),
             *(self._views_result(item, after, report) for item in names),
         ]
 
-    def _guest_result(self, item: str, before: Snapshot | None, report: guest.Report) -> Result:
-        seen = self.verdicts.values(item, before, report.values.get(item))
-        planted, baseline = (None if v is None else v & guest.WIDTH_MASK for v in (seen.planted, seen.baseline))
-        failed = report.problem if seen.observed is None else ""
-        return judge(item, self.verdicts.ctx, seen._replace(planted=planted, baseline=baseline, failed=failed))
-
     def _views_result(self, item: str, after: Snapshot | None, report: guest.Report) -> Result:
-        host = after.get(self.target.layout, item) if after else None
-        said = None if host is None else host & guest.WIDTH_MASK
-        return judge_views(item, self._views_ctx, said, report.values.get(item), report.problem)
+        if after is None:
+            return compared(item, self._views_ctx, None, report, "the vCPU ran on before the host could read it")
+        return compared(item, self._views_ctx, after.get(self.target.layout, item), report)

@@ -3,71 +3,395 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import shutil
+import subprocess
+import tempfile
+from array import array
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
 
-from kvmtest import guests
-from kvmtest.engine.machine import Machine
+from kvmtest import guests, spec
 from kvmtest.kvm import Exit, KvmError, RunTimeout, Vcpu
-from kvmtest.uapi.kvm import KVM_EXIT_IO
+from kvmtest.state.layout import Layout
+from kvmtest.uapi.kvm import KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_IO, KVM_EXIT_IO_OUT, KVM_EXIT_MMIO
+from kvmtest.x86 import cpuid, lapic
 
-__all__ = ("ITEMS", "WIDTH_MASK", "Report", "load", "report")
+if TYPE_CHECKING:
+    from kvmtest.engine.machine import Machine
 
-#: Items that the guest reports, in the order of their ports. It reads 32 bits of each: 16-bit code has no more.
-ITEMS = tuple(guests.PORTS.values())
-WIDTH_MASK = (1 << 32) - 1
+__all__ = ("ITEMS", "Observer", "Report", "items", "mask", "shown")
 
 _RAM_SIZE = 0xA0000
 #: Slots from _CODE_SLOT on are for SIPI vectors outside of the RAM.
 _ROM_SLOT, _RAM_SLOT, _CODE_SLOT = 0, 1, 0x100
 _PAGE = 4096
+#: 16-bit code has 32 bits of these, and what is above does not outlive it, or cannot be read before it is overwritten.
+_HALF = frozenset(
+    ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "rip", "rflags", "cr0", "cr3", "gdt.base", "idt.base")
+    + tuple(f"{seg}.base" for seg in ("cs", "ds", "es", "ss", "fs", "gs"))
+)
+_LOW = (1 << 32) - 1
+#: Items that the guest tells by what it reads at PROBE.
+_BASES = frozenset(f"{seg}.base" for seg in ("ds", "es", "ss", "fs", "gs"))
+_ALIASES = {"efer": 0xC0000080, "apic_base": 0x1B}
+_X2APIC_FIRST = 0x800
+#: Reserved places unless the CPU has what they belong to: reading one sets ESR (SDM vol. 3, Error Handling).
+_LAPIC_UNREAD = frozenset(("lvt_cmci", "rrd", "efeat", "ecntl"))
+_LIST_ENTRY, _LIST_ROOM = 16, 0x4000
+_XSAVE_ROOM = 0x4000
+#: Which step leads to the code that a step is in.
+_BEHIND = {
+    **dict.fromkeys(("TR", "LDT", "LIMITLESS", "LONG"), "PROTECTED"),
+    **dict.fromkeys(("R8", "CR8", "WIDE", "XCR0", "XSETBV"), "LONG"),
+    "XSAVE": "XSETBV",
+}
+_STEP_OF = {item: step for step, names in guests.STEPS.items() for item in names}
+_STEP_NAMES = tuple(guests.STEPS)
+_LIMITS = frozenset(f"{seg}.limit" for seg in ("cs", "ds", "es", "ss", "fs", "gs"))
+_DONE = 1
+#: Exits besides the guest's own: an instruction that KVM cannot emulate in each step and MSR, MMIO of what is no memory.
+_EXITS = 1200
+_SELECTED = frozenset(item for item in spec.ENTRIES if item not in spec.SYNTHETIC)
+
+
+def _readable(item: str) -> bool:
+    if item.startswith("lapic."):
+        return item.partition(".")[2] not in _LAPIC_UNREAD
+    if item.startswith(("events.", "nested.")) or item in ("mp_state", "ssp"):
+        return False
+    return item.startswith("msr.") or "." not in item or item in _STEP_OF or item in guests.PORTS.values()
+
+
+#: Items that a guest may report: those of the tables that an instruction reads, or that its behaviour proves.
+ITEMS = tuple(item for item in spec.ENTRIES if item in _SELECTED and _readable(item))
 
 
 class Report(NamedTuple):
-    """What the guest said: 32-bit values by item, and why it said no more ("" where it came to its end)."""
+    """What the guest said.
+
+    ``values`` are its items; ``missing`` are those that it cannot read here, with the reason. ``problem`` says why it stopped
+    early ("" where it came to its end): items that are in neither are lost to that. Of items in ``narrow`` it told the low 32
+    bits, though it can read more where 64-bit code runs.
+    """
 
     values: dict[str, int]
+    missing: dict[str, str]
     problem: str
+    narrow: frozenset[str] = frozenset()
 
 
-def load(machine: Machine, vector: int | None) -> None:
-    """RAM, the ROM below 4 GiB, and for a SIPI the guest's code where the vector points; all that an earlier guest changed."""
-    vm, image = machine.vm, guests.load("spine")
-    ram = vm.memory_at(0) or vm.add_memory(_RAM_SLOT, 0, _RAM_SIZE)
-    ram.write(0, guests.vector_table())
-    rom = vm.memory_at(guests.ROM_GPA) or vm.add_memory(_ROM_SLOT, guests.ROM_GPA, len(image))
-    rom.write(guests.ROM_GPA, image)
-    if vector is None:
-        return
-    gpa = vector << 12
-    code = vm.memory_at(gpa) or vm.add_memory(_CODE_SLOT + vector, gpa, _PAGE)
-    code.write(gpa, guests.sipi_page(gpa))
+def items(apic_mode: str, vector: int | None = None, event: str = "sipi") -> tuple[str, ...]:
+    """The items that a guest may report in a case.
 
-
-def report(vcpu: Vcpu, vector: int | None, timeout_s: float, first: Exit | None = None) -> Report:
-    """Run ``vcpu``, whose VM was prepared by load(), until the guest is done or stops by another way than its last port.
-
-    ``vector`` is the SIPI's, None for the reset vector. ``timeout_s`` bounds each KVM_RUN, in seconds. ``first`` is the exit
-    of a guest that runs already.
+    ``vector`` is that of the SIPI by which it begins: after INIT (``event``) the place of its first instruction is not INIT's.
     """
-    seen: dict[str, int] = {}
-    try:
-        for _ in range(2 * len(guests.PORTS) + 4):
-            exit_, first = first or vcpu.run(timeout_s), None
-            if exit_.reason != KVM_EXIT_IO:
-                return Report(seen, f"the guest stopped after {len(seen)} of {len(ITEMS)} values: {exit_}")
+    names = ITEMS
+    if apic_mode == "disabled":
+        names = tuple(item for item in names if not item.startswith("lapic."))
+    if vector is not None and event == "init":
+        names = tuple(item for item in names if item not in ("rip", "cs.selector", "cs.base"))
+    return names
+
+
+def mask(item: str) -> int:
+    """The bits of ``item`` that a guest reads; -1 for all."""
+    return _LOW if item in _HALF else -1
+
+
+def shown(item: str, value: int | None, narrow: frozenset[str] = frozenset()) -> int | None:
+    """What a guest says of an item that holds ``value``; ``narrow`` is its report's."""
+    if value is None:
+        return None
+    if item in _LIMITS:
+        return max(offset for offset in guests.LIMITS if offset <= value)
+    return value & (_LOW if item in narrow else mask(item))
+
+
+def _image() -> tuple[bytes, bytes]:
+    """The ROM, and RAM from CODE up to the end of the XSAVE area, with the guest's second part and its page tables."""
+    rom = guests.load("spine")
+    ram = bytearray(guests.XSAVE + _XSAVE_ROOM - guests.CODE)
+    ram[: len(rom)] = rom
+    # Present, writable, accessed; the page also dirty, and large.
+    for at, entry in ((0, guests.PAGE_TABLES + 0x1023), (0x1000, guests.PAGE_TABLES + 0x2023), (0x2000, 0xE3)):
+        start = guests.PAGE_TABLES - guests.CODE + at
+        ram[start : start + 8] = entry.to_bytes(8, "little")
+    return rom, bytes(ram)
+
+
+def _pattern(gpa: int, size: int) -> bytes:
+    """What the guest reads at ``gpa`` while it looks for a segment's base: each aligned 32-bit word is its own address."""
+    start = gpa & ~3
+    words = array("I", range(start, gpa + size, 4)).tobytes()
+    return words[gpa - start : gpa - start + size]
+
+
+def _base(word: int) -> int:
+    """The base of a segment in which ``word`` lies at PROBE."""
+    return word - guests.PROBE & _LOW
+
+
+@cache
+def _addresses() -> bytes:
+    return _pattern(0, _RAM_SIZE)
+
+
+class Observer:
+    """The spine guest in the memory of a VM, ready to report on ``vcpu``.
+
+    ``vector`` is the SIPI's by which it begins, None for the reset vector; ``layout`` is the vCPU's, ``apic_mode`` what its
+    local APIC is in. All RAM below 640 KiB, the ROM and the SIPI's page are written. Raises GuestMissing, KvmError where memory
+    cannot be had, ValueError for a vector from 20H to 53H.
+    """
+
+    def __init__(
+        self, machine: Machine, vcpu: Vcpu, layout: Layout, vector: int | None = None, apic_mode: str = "xapic"
+    ) -> None:
+        self.vcpu = vcpu
+        self.layout = layout
+        self.vector = vector
+        self.seen: dict[str, int] = {}
+        #: Status address, or the name of a step -> what KVM could not do there.
+        self.failures: dict[int, str] = {}
+        self.disabled = apic_mode == "disabled"
+        # Without an in-kernel local APIC there is nothing at its address.
+        there = "lapic" in layout.by_section and not self.disabled
+        self.x2apic = there and apic_mode == "x2apic"
+        self.x2apic_ids = machine.setup.x2apic_ids
+        self.msrs = self._msrs()
+        self.lapic = self._lapic() if there and not self.x2apic else ()
+        self._load(machine)
+
+    def _msrs(self) -> tuple[tuple[str, int], ...]:
+        listed = zip(self.layout.by_section.get("msrs", ()), self.layout.msrs, strict=True)
+        named = [(item, index) for item, index in listed if item not in spec.SYNTHETIC]
+        named += _ALIASES.items()
+        if self.x2apic:
+            there = (reg for reg in self._lapic() if reg[0] not in ("lapic.dfr", "lapic.icr2"))
+            named += [(item, _X2APIC_FIRST + (offset >> 4)) for item, offset in there]
+        return tuple(named[: _LIST_ROOM // _LIST_ENTRY])
+
+    def _lapic(self) -> tuple[tuple[str, int], ...]:
+        return tuple((f"lapic.{reg.name}", reg.offset) for reg in lapic.LAPIC if reg.name not in _LAPIC_UNREAD)
+
+    def _load(self, machine: Machine) -> None:
+        """RAM, the ROM below 4 GiB, and for a SIPI the guest's code where the vector points."""
+        rom, image = _image()
+        vm = machine.vm
+        self.ram = ram = vm.memory_at(0) or vm.add_memory(_RAM_SLOT, 0, _RAM_SIZE)
+        ram.write(0, _addresses())
+        ram.write(0, guests.vector_table())
+        ram.write(guests.CODE, image)
+        (vm.memory_at(guests.ROM_GPA) or vm.add_memory(_ROM_SLOT, guests.ROM_GPA, len(rom))).write(guests.ROM_GPA, rom)
+        if self.vector is not None:
+            gpa = self.vector << 12
+            if guests.CODE <= gpa < guests.CODE + len(image):
+                raise ValueError(f"SIPI vector {self.vector:#x} points to where the guest has its second part")
+            code = vm.memory_at(gpa) or vm.add_memory(_CODE_SLOT + self.vector, gpa, _PAGE)
+            code.write(gpa, guests.sipi_page(gpa))
+        data = guests.DATA
+        base = self.vcpu.get_sregs().apic_base & ~0xFFF if self.lapic else 0
+        ram.write_int(data + guests.MSR_COUNT, len(self.msrs), 4)
+        ram.write_int(data + guests.LAPIC_COUNT, len(self.lapic), 4)
+        ram.write_int(data + guests.XCR0_WANTED, cpuid.xcr0_mask(machine.leaves))
+        for start, entries, add in ((guests.MSRS, self.msrs, 0), (guests.LAPIC, self.lapic, base)):
+            words = b"".join((add + number).to_bytes(_LIST_ENTRY, "little") for _, number in entries)
+            ram.write(data + start, words)
+
+    def _word(self, offset: int) -> int:
+        return self.ram.read_int(guests.DATA + offset, 4)
+
+    def _skip(self, exit_: Exit) -> bool:
+        """Note that KVM could not do the current step, and let the guest go on behind it."""
+        resume, status = self._word(guests.RESUME), self._word(guests.STATUS)
+        if not resume or status in self.failures:
+            return False
+        regs = self.vcpu.get_regs()
+        sregs = self.vcpu.get_sregs()
+        if resume < guests.CODE and sregs.cs.base != guests.CODE:
+            sregs.cs.base, sregs.cs.selector = guests.CODE, guests.CODE >> 4
+            self.vcpu.set_sregs(sregs)
+        self.failures[status] = _internal_error(exit_, 16 if resume < guests.CODE else 64 if sregs.cs.l else 32)
+        # In the code that follows, a step's end is where the guest goes on, in the mode that it is in.
+        regs.rip = resume
+        self.vcpu.set_regs(regs)
+        return True
+
+    def report(self, timeout_s: float, first: Exit | None = None) -> Report:
+        """Run the vCPU until the guest is done or stops by another way than its last port.
+
+        ``timeout_s`` bounds each KVM_RUN, in seconds. ``first`` is the exit of a guest that runs already.
+        """
+        try:
+            problem = self._run(timeout_s, first)
+        except (KvmError, RunTimeout) as error:
+            problem = f"{self._where()}: {error}"
+        values, missing = self.collect()
+        if self.vector is None and not problem:
+            # After RESET and INIT every segment can be read through; a vCPU that waits for a SIPI may have unusable ones.
+            for item in sorted((_BASES | _LIMITS) & missing.keys()):
+                if missing[item].startswith("exception"):
+                    problem = f"{item}: {missing.pop(item)}"
+        return Report(values, missing, problem, frozenset() if self.reached("WIDE") else frozenset(guests.WIDE))
+
+    def _run(self, timeout_s: float, first: Exit | None) -> str:
+        """Until the guest is done; why it stopped before that."""
+        for _ in range(_EXITS):
+            exit_, first = first or self.vcpu.run(timeout_s), None
+            if exit_.reason == KVM_EXIT_INTERNAL_ERROR and self._skip(exit_):
+                continue
+            if exit_.reason == KVM_EXIT_MMIO and not exit_.is_write:
+                # Memory that is not there, in a segment whose base or limit is not what the guest thinks.
+                self.vcpu.reply(_pattern(exit_.phys_addr, exit_.len))
+                continue
+            if exit_.reason != KVM_EXIT_IO or exit_.direction != KVM_EXIT_IO_OUT:
+                return f"the guest stopped {self._where()}: {exit_}"
             value = int.from_bytes(exit_.data[:4], "little")
             if exit_.port == guests.PORT_DONE:
-                return Report(seen, "")
+                return ""
             if exit_.port == guests.PORT_FAULT:
-                where = f"{value >> 16:04x}:{value & 0xFFFF:04x}"
-                return Report(seen, f"an exception at CS:IP {where} after {len(seen)} of {len(ITEMS)} values")
+                return f"an exception at CS:IP {value >> 16:04x}:{value & 0xFFFF:04x} {self._where()}"
             if exit_.port == guests.PORT_ENTRY:
-                if value != (guests.ENTRY_RESET if vector is None else guests.ENTRY_SIPI):
-                    return Report({}, f"the guest came in by entry {value}, not by the one of this event")
+                if value != (guests.ENTRY_RESET if self.vector is None else guests.ENTRY_SIPI):
+                    self.seen.clear()
+                    return f"the guest came in by entry {value}, not by the one of this event"
             elif exit_.port in guests.PORTS:
-                seen[guests.PORTS[exit_.port]] = value
+                item = guests.PORTS[exit_.port]
+                self.seen[item] = _base(value) if item in _BASES else value
             else:
-                return Report(seen, f"unexpected {exit_}")
-    except (KvmError, RunTimeout) as error:
-        return Report(seen, f"after {len(seen)} of {len(ITEMS)} values: {error}")
-    return Report(seen, "the guest reports without end")
+                return f"unexpected {exit_}"
+        return "the guest reports without end"
+
+    def _where(self) -> str:
+        if len(self.seen) < len(guests.PORTS):
+            return f"after {len(self.seen)} of {len(guests.PORTS)} port writes"
+        offset = self._word(guests.STATUS)
+        if offset < guests.SLOT_VALUES:
+            return f"in step {_STEP_NAMES[max(0, offset - guests.STEP_STATUS) // 4]}"
+        start, entries = (guests.LAPIC, self.lapic) if offset >= guests.LAPIC else (guests.MSRS, self.msrs)
+        return f"at {entries[(offset - start) // _LIST_ENTRY][0]}"
+
+    def _failed(self, offset: int) -> str:
+        """Why the step or list entry whose status is at ``offset`` did not end; "" where it did, or was not reached."""
+        if offset in self.failures:
+            return self.failures[offset]
+        status = self._word(offset)
+        # A limit is told by the exception behind the last good read: #SS or #GP.
+        if status in (0, _DONE) or status & _DONE and status >> 8 in (12, 13):
+            return ""
+        return f"exception {status >> 8} in the guest"
+
+    def _step(self, name: str) -> tuple[bool, str]:
+        """Whether a step came to its end, and why not."""
+        offset = guests.STEP_STATUS + 4 * _STEP_NAMES.index(name)
+        if failed := self._failed(offset):
+            return False, failed
+        if self._word(offset) & _DONE:
+            return True, ""
+        before = _BEHIND.get(name)
+        if before:
+            reached, reason = self._step(before)
+            if not reached and reason:
+                return False, reason if reason.startswith("not reached") else f"not reached: step {before}: {reason}"
+        return False, ""
+
+    def reached(self, name: str) -> bool:
+        """Whether a step came to its end."""
+        return self._step(name)[0]
+
+    def collect(self) -> tuple[dict[str, int], dict[str, str]]:
+        """Values, and what is missing, from RAM and from the ports."""
+        values, missing = dict(self.seen), dict[str, str]()
+        for step, names in guests.STEPS.items():
+            done, reason = self._step(step)
+            for item in names:
+                if done:
+                    value = self.ram.read_int(guests.DATA + guests.SLOT_VALUES + 8 * guests.SLOTS.index(item))
+                    values[item] = _base(value) if item in _BASES else value
+                elif reason:
+                    missing[item] = reason
+        for start, entries in ((guests.MSRS, self.msrs), (guests.LAPIC, self.lapic)):
+            for i, (item, _) in enumerate(entries):
+                at = start + _LIST_ENTRY * i
+                if failed := self._failed(at + 4):
+                    missing[item] = f"RDMSR: {failed}" if start == guests.MSRS else failed
+                elif self._word(at + 4) == _DONE:
+                    values[item] = self.ram.read_int(guests.DATA + at + 8)
+        if self.disabled:
+            missing.update((item, "with IA32_APIC_BASE.EN clear there is no local APIC") for item, _ in self._lapic())
+        if self.x2apic:
+            self._x2apic(values, missing)
+        self._vectors(values, missing)
+        if self.reached("LIMITLESS"):
+            for item in _LIMITS & values.keys():
+                del values[item]
+                missing[item] = "limits are not enforced here: a read behind one raised no exception"
+        for item, why in self.layout.missing.items():
+            if item.startswith("cpuid."):
+                values.pop(item, None)  # what the guest reads of a leaf that is not there says nothing
+            if item not in values:
+                missing.setdefault(item, why)
+        return values, missing
+
+    def _x2apic(self, values: dict[str, int], missing: dict[str, str]) -> None:
+        """x2APIC registers in the form of the page that KVM_GET_LAPIC shows."""
+        missing["lapic.dfr"] = "there is no DFR in x2APIC mode"
+        if "lapic.id" in values and not self.x2apic_ids:
+            values["lapic.id"] = values["lapic.id"] << 24 & _LOW
+        if "lapic.icr" in values:
+            values["lapic.icr2"] = values["lapic.icr"] >> 32
+            values["lapic.icr"] &= 0xFFFFFFFF
+        elif "lapic.icr" in missing:
+            missing["lapic.icr2"] = missing["lapic.icr"]
+
+    def _vectors(self, values: dict[str, int], missing: dict[str, str]) -> None:
+        """What XSAVE, or else FXSAVE, has stored."""
+        xsaved, why = self._step("XSAVE")
+        fxsaved, why_not = self._step("FXSAVE")
+        area = self.ram.read(guests.XSAVE, _XSAVE_ROOM)
+        legacy = self.ram.read(guests.DATA + guests.FXSAVE, 512) + b"\3".ljust(64, b"\0")
+        for item in self.layout.by_section.get("xsave", ()):
+            field = self.layout.fields[item]
+            if xsaved and field.offset + field.size <= len(area):
+                if field.component is None or field.component < 2 or self._xcr0_has(field.component):
+                    values[item] = field.get(area)
+                else:
+                    missing[item] = "the guest's XCR0 cannot have the component"
+            elif fxsaved and field.offset + field.size <= 288 and item not in ("fip", "fdp"):
+                # Eight XMM registers: 16-bit code has no more.
+                values[item] = field.get(legacy)
+            elif item not in values and (why or why_not):
+                missing[item] = why or why_not
+
+    def _xcr0_has(self, component: int) -> bool:
+        return bool(self.ram.read_int(guests.DATA + guests.XCR0_WANTED) >> component & 1)
+
+
+def _internal_error(exit_: Exit, bits: int) -> str:
+    """An exit for an internal error, with the instruction that KVM stumbled over where it can be told."""
+    text = f"KVM_EXIT_INTERNAL_ERROR {exit_.suberror_name}"
+    if not exit_.insn:
+        return text
+    return f"{text}: {disassemble(exit_.insn, bits) or exit_.insn.hex(' ')}"
+
+
+@cache
+def disassemble(insn: bytes, bits: int) -> str:
+    """The first instruction of ``insn`` by objdump, or "" where there is none or it does not know better."""
+    tool = shutil.which("objdump")
+    if not tool:
+        return ""
+    machine = {16: "i8086", 32: "i386", 64: "i386:x86-64"}[bits]
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(insn)
+        file.flush()
+        command = [tool, "-D", "-b", "binary", "-m", machine, "--no-addresses", "-w", file.name]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=2, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return ""
+    for line in done.stdout.splitlines():
+        fields = line.split("\t")
+        if len(fields) >= 2 and not fields[0].strip(" ") == file.name:
+            return " ".join(fields[-1].split())
+    return ""

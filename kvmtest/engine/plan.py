@@ -7,17 +7,19 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from kvmtest.checks import CHECKS
-from kvmtest.guests import PORTS
+from kvmtest.engine import guest
 from kvmtest.spec import ENTRIES, SYNTHETIC
 from kvmtest.spec.cite import A_ICR, S_ICR
 from kvmtest.state.inside import GUEST_PLANTS
 from kvmtest.state.values import PLANTS, SIPI
 
-__all__ = ("BROADCAST", "MOST", "Case", "Setup", "SelectorError", "ids", "items", "plan", "select", "views", "wanted")
+__all__ = ("BROADCAST", "CONTINUE", "MOST", "Case", "Setup", "SelectorError", "ids", "items", "plan", "select", "views", "wanted")
 
 #: SIPI vectors: both ends of the first megabyte's usable range and one in the middle.
 SIPI_VECTORS = (0x00, 0x01, 0x9F, 0xFF)
 VENDORS = ("intel", "amd")
+#: The SIPI that starts the guest on an AP after INIT.
+CONTINUE = 0x10
 #: For Setup.vcpus.
 MOST = 0
 
@@ -277,7 +279,8 @@ def items(case: Case) -> tuple[str, ...]:
     if case.check:
         return (case.check,)
     if case.view != "host":
-        return tuple(PORTS.values())
+        vector = CONTINUE if case.event == "init" and case.target == "ap" else case.vector
+        return guest.items(case.apic_mode or "xapic", vector, case.event)
     return _BROADCAST if case.trigger == "broadcast" else _HOST_VIEW
 
 

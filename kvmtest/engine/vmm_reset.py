@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kvmtest.engine import guest
-from kvmtest.engine.cycle import TRACES, Verdicts, context
-from kvmtest.engine.judge import judge, judge_views
+from kvmtest.engine.cycle import TRACES, Verdicts, compared, context
+from kvmtest.engine.judge import judge
 from kvmtest.engine.machine import Machine
-from kvmtest.engine.plan import Case
+from kvmtest.engine.plan import Case, items
 from kvmtest.engine.result import Host, Result
 from kvmtest.engine.worst import Worst
 from kvmtest.spec.cite import KVM_API
@@ -39,7 +39,7 @@ class VmmReset:
         self.timeout_s = timeout_s
         self.target = machine.target(case.target)
         # Before a plant is made, which tries it out on the vCPU.
-        self._new = self._report() if case.view == "guest" else guest.Report({}, "")
+        self._new = self._report() if case.view == "guest" else guest.Report({}, {}, "")
         self.plant = self.target.plant(case.plant, case.apic_mode)
         self.orders = orders(self.target.reset.sections)
         # The local APIC's mode after RESET.
@@ -67,16 +67,17 @@ class VmmReset:
 
     def _in_guest_view(self) -> list[Result]:
         """What the guest reports after each reset is held against what it reported on the new vCPU."""
-        told, compared = Worst("orders"), Worst("orders")
+        told, held = Worst("orders"), Worst("orders")
+        names, layout = items(self.case), self.target.layout
         for order in self.orders:
             before, after, refused = self._reset(order)
             report = self._report()
             label = ">".join(order)
-            results = {item: self._told(item, before, report, refused) for item in guest.ITEMS}
+            results = {item: self._told(item, before, report, refused) for item in names}
             told.add(label, results, results)
-            results = {item: self._compared(item, after, report) for item in guest.ITEMS}
-            compared.add(label, results, results)
-        return told.results() + compared.results()
+            results = {item: compared(item, self._views_ctx, after.get(layout, item), report) for item in names}
+            held.add(label, results, results)
+        return told.results() + held.results()
 
     def _reset(self, order: tuple[str, ...]) -> tuple[Snapshot, Snapshot, dict[str, str]]:
         """The state before and after, and what KVM refused."""
@@ -89,8 +90,8 @@ class VmmReset:
         return before, after, refused
 
     def _report(self) -> guest.Report:
-        guest.load(self.machine, None)
-        report = guest.report(self.target.vcpu, None, self.timeout_s)
+        observer = guest.Observer(self.machine, self.target.vcpu, self.target.layout, None)
+        report = observer.report(self.timeout_s)
         self.target.vcpu.complete_io()
         return report
 
@@ -109,15 +110,11 @@ class VmmReset:
         return Rule("value", value=new, cite=AS_NEW)
 
     def _told(self, item: str, before: Snapshot, report: guest.Report, refused: Mapping[str, str]) -> Result:
-        seen = self._verdicts.values(item, before, report.values.get(item))
-        planted, baseline = (None if v is None else v & guest.WIDTH_MASK for v in (seen.planted, seen.baseline))
+        seen = self._verdicts.told(item, before, report)
         expected = self._new.values.get(item)
-        failed = self._new.problem if expected is None else report.problem if seen.observed is None else ""
-        seen = seen._replace(planted=planted, baseline=baseline, failed=failed)
-        result = judge(item, self._ctx, seen, Rule("value", value=expected or 0, cite=AS_NEW))
+        if expected is None:
+            missing = self._new.missing.get(item, "")
+            seen = seen._replace(unreadable=missing, failed="" if missing else self._new.problem or "the guest did not tell")
+        rule = _TSC if item == "msr.tsc" else _COUNTS if item in COUNTERS else Rule("value", value=expected or 0, cite=AS_NEW)
+        result = judge(item, self._ctx, seen, rule)
         return result._replace(reason=self._refusal(item, refused)) if result.verdict == "fail" else result
-
-    def _compared(self, item: str, after: Snapshot, report: guest.Report) -> Result:
-        host = after.get(self.target.layout, item)
-        said = None if host is None else host & guest.WIDTH_MASK
-        return judge_views(item, self._views_ctx, said, report.values.get(item), report.problem)

@@ -9,19 +9,38 @@ from __future__ import annotations
 import os
 
 __all__ = (
+    "CODE",
+    "DATA",
     "ENTRY_RESET",
     "ENTRY_SIPI",
+    "FXSAVE",
+    "LAPIC",
+    "LAPIC_COUNT",
+    "LIMITS",
+    "MSRS",
+    "MSR_COUNT",
+    "PAGE_TABLES",
     "PORTS",
     "PORT_SENT",
     "PORT_DONE",
     "PORT_ENTRY",
     "PORT_FAULT",
+    "PROBE",
     "RESET_RIP",
+    "RESUME",
     "ROM_GPA",
     "ROM_SIZE",
     "SENDER_X2APIC",
     "SENDER_XAPIC",
     "SIPI_SIZE",
+    "SLOTS",
+    "SLOT_VALUES",
+    "STATUS",
+    "STEPS",
+    "STEP_STATUS",
+    "WIDE",
+    "XCR0_WANTED",
+    "XSAVE",
     "GuestMissing",
     "load",
     "placed",
@@ -56,25 +75,53 @@ PORTS = {
     0xC4: "ss.selector",
     0xC5: "fs.selector",
     0xC6: "gs.selector",
-    0xD0: "cr0",
-    0xD2: "cr2",
-    0xD3: "cr3",
-    0xD4: "cr4",
-    0xD5: "gdt.base",
-    0xD6: "gdt.limit",
-    0xD7: "idt.base",
-    0xD8: "idt.limit",
-    0xD9: "efer",
-    0xDA: "apic_base",
-    0xE0: "dr0",
-    0xE1: "dr1",
-    0xE2: "dr2",
-    0xE3: "dr3",
-    0xE6: "dr6",
-    0xE7: "dr7",
-    0xE8: "fcw",
-    0xE9: "fsw",
+    0xC7: "ss.base",
 }
+#: Step of the spine guest -> the items whose 8-byte slots it fills. Steps are in the source's order, which is that of running.
+STEPS: dict[str, tuple[str, ...]] = {
+    "TABLES": ("gdt.base", "gdt.limit", "idt.base", "idt.limit"),
+    "CS_LIMIT": ("cs.limit",),
+    **{f"{seg.upper()}_BASE": (f"{seg}.base",) for seg in ("ds", "es", "fs", "gs")},
+    **{f"{seg.upper()}_LIMIT": (f"{seg}.limit",) for seg in ("ds", "es", "ss", "fs", "gs")},
+    "CONTROL": ("cr0", "cr2", "cr3", "cr4"),
+    "CPUID": ("cpuid.1.ecx", "cpuid.1.edx", "cpuid.7.ecx", "cpuid.d.ebx", "cpuid.d1.ebx"),
+    "DEBUG": ("dr0", "dr1", "dr2", "dr3", "dr6", "dr7"),
+    "X87": ("fcw", "fsw"),
+    "FXSAVE": (),
+    "OSXSAVE": (),
+    "PROTECTED": (),
+    "TR": ("tr.selector",),
+    "LDT": ("ldt.selector",),
+    "LIMITLESS": (),
+    "LONG": (),
+    "R8": ("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"),
+    "CR8": ("cr8",),
+    "WIDE": (),
+    "XCR0": ("xcr0",),
+    "XSETBV": (),
+    "XSAVE": (),
+}
+#: Items of other steps whose upper halves the step WIDE adds.
+WIDE = ("cr2", "cr4", "dr0", "dr1", "dr2", "dr3")
+#: The items of the 8-byte slots, in order.
+SLOTS = (
+    *("cr0", "cr2", "cr3", "cr4", "gdt.base", "gdt.limit", "idt.base", "idt.limit"),
+    *("dr0", "dr1", "dr2", "dr3", "dr6", "dr7", "fcw", "fsw", "xcr0"),
+    *("cpuid.1.ecx", "cpuid.1.edx", "cpuid.7.ecx", "cpuid.d.ebx", "cpuid.d1.ebx"),
+    *("ds.base", "es.base", "fs.base", "gs.base"),
+    *("cs.limit", "ds.limit", "es.limit", "ss.limit", "fs.limit", "gs.limit"),
+    *("tr.selector", "ldt.selector", "cr8"),
+    *(f"r{i}" for i in range(8, 16)),
+)
+#: Where the spine guest has its second part and its data, in bytes: names and numbers are the source's.
+CODE, DATA, PAGE_TABLES, XSAVE = 0x20000, 0x30000, 0x40000, 0x50000
+#: Offsets from DATA; MSRS and LAPIC are lists of four 32-bit words.
+RESUME, STATUS, MSR_COUNT, LAPIC_COUNT, XCR0_WANTED = 0x00, 0x04, 0x08, 0x0C, 0x10
+STEP_STATUS, SLOT_VALUES, FXSAVE, MSRS, LAPIC = 0x100, 0x200, 0x800, 0x1000, 0x5000
+#: The offset of the 32-bit word that the guest reads in each segment to tell its base: the word must be its own address.
+PROBE = 0xE000
+#: The offsets that it tries in each segment to tell its limit: the largest that can be read is what it reports.
+LIMITS = (0, 0xFFFF, 0x10000, 0xFFFFF, 0x100000, 0xFFFFFFFF)
 #: The guest tells by which vector it came: ENTRY_RESET or ENTRY_SIPI.
 PORT_ENTRY = 0xF0
 ENTRY_RESET, ENTRY_SIPI = 1, 2

@@ -47,6 +47,7 @@ _VERSION = vendors(
     amd=cited(masked(0x80000010, ignore=0x00FF0000, note="version 10h with the extended register space; LVT entries by model"), A_APIC),
 )
 _RRD = vendors(intel=cited(undefined("Intel no longer documents remote read"), S_APIC_RESET), amd=cited(value(0), A_APIC))
+_PPR = cited(undefined("it follows from TPR and ISR; what KVM_GET_LAPIC shows is older than a planted ISR (kvm_apic_set_state())"), S_ARBITRATION)
 _CMCI = vendors(
     intel=cited(one_of(_MASKED, 0, note="0: without MCG_CAP.CMCI_P there is no such register"), S_APIC_RESET, S_LVT),
     amd=cited(undefined("AMD's table has no LVT entry for CMCI"), A_APIC),
@@ -63,7 +64,7 @@ RULES: tuple[Entry, ...] = (
     _same("version", 61, _VERSION),
     _same("tpr", 62, value(0)),
     _same("apr", 63, value(0), S_ARBITRATION),
-    _same("ppr", 63, value(0), S_ARBITRATION),
+    entry("lapic.ppr", row=63, reset=value(0), init=value(0), sipi=_PPR, cite=(*_CITE, S_ARBITRATION)),
     _same("rrd", 64, _RRD),
     _same("ldr", 65, formula("LDR", "0 in xAPIC mode; in x2APIC mode derived from the ID, read-only"), S_X2APIC_LDR, A_X2APIC),
     _same("dfr", 66, value(0xFFFFFFFF, "there is none in x2APIC mode")),

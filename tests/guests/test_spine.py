@@ -1,25 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The spine guest: its image, its ports, and what it reports on a real vCPU."""
+"""The spine guest: its image, and that source and package agree on its numbers."""
 
 from __future__ import annotations
 
 import pathlib
 import re
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from kvmtest import guests
 
 SOURCE = pathlib.Path(__file__).parents[2] / "guests" / "spine.S"
-RAM_SIZE = 0xA0000
 #: OUT imm8, EAX in 16-bit code: reports RAX before anything is disturbed.
 OUT_RAX = bytes((0x66, 0xE7, 0xB0))
-#: INIT: delivery mode 5; the level and trigger bits are ignored for an edge-triggered one.
-DELIVERY_INIT, DELIVERY_SIPI = 5 << 8, 6 << 8
-#: DIV AL. Not UD2: a KVM that emulates real mode gives an invalid opcode to userspace, not to the guest.
-FAULTS = bytes.fromhex("f6f0")
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +34,15 @@ class TestImage:
         target = (at + 3 + int.from_bytes(image[at + 1 : at + 3], "little")) & 0xFFFF
         assert target < guests.SIPI_SIZE
 
+    def test_the_first_page_does_not_need_the_second(self, image: bytes) -> None:
+        """The far jump at its end leads to CODE; all of the other jumps stay in the page."""
+        assert image[guests.SIPI_SIZE - 1] == 0xF4
+        jump = image.rindex(b"\xea", 0, guests.SIPI_SIZE)
+        offset, selector = (int.from_bytes(image[jump + i : jump + i + 2], "little") for i in (1, 3))
+        assert selector == guests.CODE >> 4 and offset > guests.SIPI_SIZE
+
     def test_the_rest_is_hlt(self, image: bytes) -> None:
-        assert set(image[guests.SIPI_SIZE : guests.RESET_RIP]) == {0xF4}
+        assert set(image[guests.SIPI_SIZE * 3 : guests.RESET_RIP]) == {0xF4}
 
     def test_unplaced_image_is_for_the_rom(self, image: bytes) -> None:
         assert guests.placed(image, guests.ROM_GPA) == image
@@ -64,12 +64,42 @@ class TestImage:
             guests.sipi_page(gpa)
 
 
+def _numbers(prefix: str) -> dict[str, int]:
+    """``.set`` lines of the source by the rest of their name."""
+    found = re.findall(rf"^\t\.set {prefix}(\w+), (0x[0-9a-f]+|\d+)", SOURCE.read_text(), re.MULTILINE)
+    return {name: int(number, 0) for name, number in found}
+
+
+def _upper(item: str) -> str:
+    return item.upper().replace(".", "_")
+
+
 def test_ports_agree_with_the_source() -> None:
-    found = re.findall(r"^\t\.set PORT_(\w+), (0x[0-9a-f]+)", SOURCE.read_text(), re.MULTILINE)
-    source = {int(port, 16): name for name, port in found}
-    ours = {port: item.upper().replace(".", "_") for port, item in guests.PORTS.items()}
-    ours |= {guests.PORT_ENTRY: "ENTRY", guests.PORT_FAULT: "FAULT", guests.PORT_DONE: "DONE"}
-    assert source == ours
+    ours = {_upper(item): port for port, item in guests.PORTS.items()}
+    ours |= {"ENTRY": guests.PORT_ENTRY, "FAULT": guests.PORT_FAULT, "DONE": guests.PORT_DONE}
+    assert _numbers("PORT_") == ours
+
+
+def test_slots_and_steps_agree_with_the_source() -> None:
+    assert _numbers("SLOT_") == {_upper(item): i for i, item in enumerate(guests.SLOTS)}
+    assert _numbers("STEP_") == {step: i for i, step in enumerate(guests.STEPS)}
+
+
+def test_each_slot_belongs_to_one_step() -> None:
+    assert sorted(item for names in guests.STEPS.values() for item in names) == sorted(guests.SLOTS)
+    assert len(set(guests.SLOTS) | set(guests.PORTS.values())) == len(guests.SLOTS) + len(guests.PORTS)
+    assert set(guests.WIDE) <= set(guests.SLOTS)
+
+
+def test_places_agree_with_the_source() -> None:
+    names = ("CODE", "DATA", "PAGE_TABLES", "XSAVE", "RESUME", "STATUS", "MSR_COUNT", "LAPIC_COUNT", "XCR0_WANTED")
+    names += ("FXSAVE", "MSRS", "LAPIC", "PROBE")
+    source = _numbers("")
+    assert {name: source[name] for name in names} == {name: getattr(guests, name) for name in names}
+    assert (source["STEPS"], source["SLOTS"]) == (guests.STEP_STATUS, guests.SLOT_VALUES)
+    assert 4 * len(guests.STEPS) <= guests.SLOT_VALUES - guests.STEP_STATUS
+    tried = re.search(r"^\t\.irp\toffset, (.*)$", SOURCE.read_text(), re.MULTILINE)
+    assert tried and tuple(int(offset, 0) for offset in tried[1].split(", ")) == guests.LIMITS
 
 
 def test_missing_guest_says_what_to_do() -> None:
@@ -82,115 +112,3 @@ def test_cut_short_guest_is_refused(tmp_path: pathlib.Path, monkeypatch: pytest.
     monkeypatch.setattr(guests, "__file__", str(tmp_path / "__init__.py"))
     with pytest.raises(guests.GuestMissing, match="100 bytes"):
         guests.load("short")
-
-
-class Spine:
-    """A VM with the guest in ROM and RAM below 640 KiB."""
-
-    def __init__(self, kvm: Any) -> None:
-        self.vm = kvm.create_vm()
-        self.vm.create_irqchip()
-        self.ram = self.vm.add_memory(0, 0, RAM_SIZE)
-        self.rom = self.vm.add_memory(1, guests.ROM_GPA, guests.ROM_SIZE)
-        self.ram.write(0, guests.vector_table())
-        self.rom.write(guests.ROM_GPA, guests.load("spine"))
-        self.bsp = self.vm.create_vcpu(0)
-        self.ap = self.vm.create_vcpu(1)
-        # KVM's map of APIC ids may miss the vCPU created last until one of its LAPICs is written.
-        self.ap.set_lapic(self.ap.get_lapic())
-
-    def collect(self, vcpu: Any) -> list[tuple[str, int]]:
-        """What ``vcpu`` reports up to its last port write, in order."""
-        names = guests.PORTS | {guests.PORT_ENTRY: "entry", guests.PORT_FAULT: "fault", guests.PORT_DONE: "done"}
-        seen: list[tuple[str, int]] = []
-        while not seen or seen[-1][0] not in ("done", "fault"):
-            exit_ = vcpu.run(2.0)
-            assert exit_.name == "KVM_EXIT_IO", f"{exit_} after {seen}"
-            seen.append((names[exit_.port], int.from_bytes(exit_.data[:4], "little")))
-        return seen
-
-
-@pytest.fixture
-def spine(kvm: Any) -> Iterator[Spine]:
-    made = Spine(kvm)
-    with made.vm:
-        yield made
-
-
-class TestRun:
-    def test_reset_vector(self, spine: Spine) -> None:
-        seen = spine.collect(spine.bsp)
-        names = [name for name, _ in seen]
-        assert sorted(names) == sorted([*guests.PORTS.values(), "entry", "done"]), "each value once"
-        assert names[0] == "rax"
-        values = dict(seen)
-        assert values["entry"] == guests.ENTRY_RESET
-        assert values["rip"] == guests.RESET_RIP
-        assert values["cs.selector"] == 0xF000
-        assert values["cs.base"] == guests.ROM_GPA
-
-    def test_reports_what_the_host_sees(self, spine: Spine) -> None:
-        regs, sregs = spine.bsp.get_regs(), spine.bsp.get_sregs()
-        values = dict(spine.collect(spine.bsp))
-        for name in ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "rip", "rflags"):
-            assert values[name] == getattr(regs, name) & 0xFFFFFFFF, name
-        for name in ("cr0", "cr2", "cr3", "cr4", "efer", "apic_base"):
-            assert values[name] == getattr(sregs, name) & 0xFFFFFFFF, name
-        for name in ("cs", "ds", "es", "ss", "fs", "gs"):
-            assert values[f"{name}.selector"] == getattr(sregs, name).selector, name
-        for name in ("gdt", "idt"):
-            assert values[f"{name}.base"] == getattr(sregs, name).base, name
-            assert values[f"{name}.limit"] == getattr(sregs, name).limit, name
-
-    def test_planted_registers_arrive(self, spine: Spine) -> None:
-        """Nothing that the guest reports is a constant of its own."""
-        regs = spine.bsp.get_regs()
-        general = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp")
-        planted = {name: 0x11110000 + i for i, name in enumerate(general)}
-        for name, value in planted.items():
-            setattr(regs, name, value)
-        regs.rflags = 0x8D7
-        spine.bsp.set_regs(regs)
-        debugregs = spine.bsp.get_debugregs()
-        debugregs.db[:] = (0x1000, 0x2000, 0x3000, 0x4000)
-        spine.bsp.set_debugregs(debugregs)
-        sregs = spine.bsp.get_sregs()
-        for i, name in enumerate(("ds", "es", "ss", "fs", "gs")):
-            getattr(sregs, name).selector = 0x2000 + i
-            getattr(sregs, name).base = 0x20000 + 16 * i
-        sregs.cr2, sregs.cr3 = 0x12345678, 0x5000
-        sregs.gdt.base, sregs.gdt.limit = 0x12345, 0x1FF
-        spine.bsp.set_sregs(sregs)
-        values = dict(spine.collect(spine.bsp))
-        assert {name: values[name] for name in planted} == planted
-        assert values["rflags"] == 0x8D7
-        assert [values[f"dr{i}"] for i in range(4)] == [0x1000, 0x2000, 0x3000, 0x4000]
-        assert [values[f"{name}.selector"] for name in ("ds", "es", "ss", "fs", "gs")] == [0x2000 + i for i in range(5)]
-        assert (values["cr2"], values["cr3"]) == (0x12345678, 0x5000)
-        assert (values["gdt.base"], values["gdt.limit"]) == (0x12345, 0x1FF)
-
-    @pytest.mark.parametrize("vector", [0x01, 0x10, 0x9F])
-    def test_sipi_vector(self, spine: Spine, vector: int) -> None:
-        gpa = vector << 12
-        spine.ram.write(gpa, guests.sipi_page(gpa))
-        address = 0xFEE00000 | spine.ap.id << 12
-        spine.vm.signal_msi(address, DELIVERY_INIT)
-        spine.ap.get_mp_state()  # takes the INIT, so that the SIPI after it is not dropped
-        spine.vm.signal_msi(address, DELIVERY_SIPI | vector)
-        values = dict(spine.collect(spine.ap))
-        assert values["entry"] == guests.ENTRY_SIPI
-        assert values["rip"] == 0
-        assert values["cs.selector"] == vector << 8
-        assert values["cs.base"] == gpa
-
-    def test_wrong_place_is_seen(self, spine: Spine) -> None:
-        """CS.base below 1 MiB at the reset vector: the guest runs just as well, and says where it is."""
-        spine.vm.add_memory(2, 0xF0000, guests.ROM_SIZE).write(0xF0000, guests.placed(guests.load("spine"), 0xF0000))
-        sregs = spine.bsp.get_sregs()
-        sregs.cs.base = 0xF0000
-        spine.bsp.set_sregs(sregs)
-        assert dict(spine.collect(spine.bsp))["cs.base"] == 0xF0000
-
-    def test_exception_ends_it_with_its_place(self, spine: Spine) -> None:
-        spine.rom.write(guests.ROM_GPA + guests.RESET_RIP, FAULTS)
-        assert spine.collect(spine.bsp) == [("fault", 0xF000FFF0)]

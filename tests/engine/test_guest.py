@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The guest's own view on a real vCPU: it says what the host set, and what it cannot do costs only its own items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from kvmtest import guests
+from kvmtest.engine import guest, host
+from kvmtest.engine.machine import Machine, Machines, Target
+from kvmtest.engine.plan import Setup, plan
+from kvmtest.engine.run import run_case
+from kvmtest.kvm import Kvm
+from kvmtest.state.layout import Layout
+from kvmtest.triggers import INIT, msi
+
+CASES = {case.name: case for case in plan()}
+#: DIV AL. Not UD2: a KVM that emulates real mode gives an invalid opcode to userspace, not to the guest.
+FAULTS = bytes.fromhex("f6f0")
+#: UD0 with a ModRM byte: no emulator knows it; a CPU raises #UD.
+UNKNOWN = bytes.fromhex("0fffc0")
+
+
+@pytest.fixture
+def machines(kvm: Kvm) -> Iterator[Machines]:
+    made = Machines(kvm, host.detect())
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def machine(machines: Machines) -> Iterator[Machine]:
+    made = machines.fresh(Setup("full", "intel", mce=True))
+    yield made
+    made.close()
+
+
+def _report(machine: Machine, target: Target, vector: int | None = None, mode: str = "xapic") -> guest.Report:
+    return guest.Observer(machine, target.vcpu, target.layout, vector, mode).report(2.0)
+
+
+def _differences(machine: Machine, target: Target, vector: int | None = None, mode: str = "xapic") -> set[str]:
+    """The items of which the guest says something else than the host's ioctls just before it runs."""
+    before = target.reader.read()
+    report = _report(machine, target, vector, mode)
+    assert not report.problem and not set(report.values) & set(report.missing)
+    assert set(guest.items(mode, vector)) <= set(report.values) | set(report.missing)
+    assert len(report.values) > 200
+    said = {item: (guest.shown(item, before.get(target.layout, item), report.narrow), v) for item, v in report.values.items()}
+    # Counters go on; KVM makes up PPR anew when the guest reads it, and has no remote read register.
+    moving = {"msr.tsc", "lapic.ppr", "lapic.rrd"}
+    if host.detect().cpu_vendor == "AuthenticAMD":
+        moving |= {"fop", "fip", "fdp"}  # kept while an exception is pending only
+    return {item for item, (ours, theirs) in said.items() if ours != theirs and item not in moving}
+
+
+def test_a_new_vcpu_is_as_the_host_sees_it(machine: Machine) -> None:
+    assert not _differences(machine, machine.target("bsp"))
+
+
+def test_everything_set_by_the_host_is_what_the_guest_says(machine: Machine) -> None:
+    """Nothing that it reports is a constant of its own: the plant for a vCPU that waits for a SIPI, then the SIPI."""
+    target = machine.target("ap")
+    target.plant("sipi", "xapic").write(target.vcpu)
+    msi.init(target.vcpu)
+    target.vcpu.get_mp_state()
+    target.plant("sipi", "xapic").write(target.vcpu)
+    msi.sipi(target.vcpu, 0x9F)
+    target.vcpu.get_mp_state()
+    assert not _differences(machine, target, 0x9F)
+
+
+def test_real_mode_segments_are_proven_by_what_is_read_through_them(machine: Machine) -> None:
+    target = machine.target("bsp")
+    sregs = target.vcpu.get_sregs()
+    # The first three in RAM, then beyond it, where the host answers.
+    bases = {"ds": 0x100, "es": 0x1230, "ss": 0x4560, "fs": 0xF00000, "gs": 0x12345670}
+    for name, base in bases.items():
+        getattr(sregs, name).selector, getattr(sregs, name).base = base >> 8, base
+    sregs.fs.limit, sregs.gs.limit, sregs.es.limit = 0xFFFFF, 0xFFFFFFFF, 0xFFFF
+    sregs.fs.g = sregs.gs.g = 1
+    sregs.cr2, sregs.cr3 = 0x123456789A, 0x5000
+    sregs.gdt.base, sregs.gdt.limit = 0x12345, 0x1FF
+    target.vcpu.set_sregs(sregs)
+    report = _report(machine, target)
+    assert not report.problem
+    if "ds.limit" not in report.values:
+        pytest.skip(report.missing["ds.limit"])
+    assert {name: report.values[f"{name}.base"] for name in bases} == bases
+    assert report.values["gs.limit"] == 0xFFFFFFFF and report.values["es.limit"] == 0xFFFF
+    assert report.values["fs.limit"] == 0xFFFFF
+    assert (report.values["cr2"], report.values["gdt.base"], report.values["gdt.limit"]) == (0x123456789A, 0x12345, 0x1FF)
+
+
+def test_x2apic_registers_are_read_as_msrs(machine: Machine) -> None:
+    target = machine.target("bsp")
+    target.plant("a", "x2apic").write(target.vcpu)
+    INIT["latched"](target.vcpu)
+    assert not _differences(machine, target, mode="x2apic")
+
+
+def test_a_disabled_local_apic_is_not_read(machine: Machine) -> None:
+    target = machine.target("bsp")
+    target.plant("a", "disabled").write(target.vcpu)
+    INIT["latched"](target.vcpu)
+    report = _report(machine, target, mode="disabled")
+    assert not report.problem and "lapic.svr" not in report.values
+    assert not any(item.startswith("lapic.") for item in guest.items("disabled"))
+
+
+@pytest.mark.parametrize("setup", [Setup("none", "amd"), Setup("split", "amd"), Setup("full", ""), Setup("none", "")])
+def test_other_kinds_of_vcpu_are_reported_too(setup: Setup, machines: Machines) -> None:
+    made = machines.fresh(setup)
+    target = made.target("bsp")
+    before = target.reader.read()
+    report = _report(made, target)
+    assert not report.problem
+    assert ("lapic.svr" in report.values) == (setup.irqchip != "none")
+    assert ("cpuid.1.ecx" in report.values) == bool(setup.vendor)
+    for item in ("rax", "cr0", "idt.limit", "dr6", "fcw", "ds.base", "tr.selector"):
+        assert report.values[item] == before.get(target.layout, item), item
+    made.close()
+
+
+def _patched(monkeypatch: pytest.MonkeyPatch, after: bytes, code: bytes) -> None:
+    """The spine guest with ``code`` over what follows the only occurrence of ``after``."""
+    image = guests.load("spine")
+    assert image.count(after) == 1
+    at = image.index(after) + len(after)
+    patched = image[:at] + code + image[at + len(code) :]
+    monkeypatch.setattr(guests, "load", lambda name: patched)
+
+
+def _step_start(step: str) -> bytes:
+    """MOVW $status, %ss:STATUS of a 16-bit step."""
+    status = guests.STEP_STATUS + 4 * list(guests.STEPS).index(step)
+    return b"\x36\xc7\x06\x04\x00" + status.to_bytes(2, "little") + b"\x36\xc7\x06\x00\x00"
+
+
+@pytest.mark.parametrize(
+    ("code", "says"), [(UNKNOWN, ("KVM_EXIT_INTERNAL_ERROR", "exception 6")), (b"\xb0\0" + FAULTS, ("exception 0",))]
+)
+def test_a_step_that_fails_costs_its_items_only(
+    code: bytes, says: tuple[str, ...], machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = set(_report(machine, machine.target("bsp")).values)
+    other = machine.target("ap")
+    start = _step_start("DEBUG")
+    at = guests.load("spine").index(start) + len(start)
+    resume = guests.load("spine")[at : at + 2]
+    _patched(monkeypatch, start + resume, code)
+    other.vcpu.set_mp_state(0)
+    report = _report(machine, other)
+    lost = set(guests.STEPS["DEBUG"])
+    assert not report.problem and whole - set(report.values) == lost
+    assert all(report.missing[item].startswith(says) for item in lost)
+
+
+def test_a_guest_that_stores_zeros_fails(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CR0 to 4 into the slots, but from a register that was cleared: XOR EAX, EAX over MOV EAX, CR0."""
+    image = guests.load("spine")
+    patched = image.replace(bytes.fromhex("0f20c0"), bytes.fromhex("6631c0"), 1)
+    assert patched != image
+    monkeypatch.setattr(guests, "load", lambda name: patched)
+    results = {r.item: r for r in run_case(CASES["init.msi.guest/bsp,intel,xapic,plant-a"], machines)}
+    assert results["cr0"].verdict == "fail" and results["cr0"].observed == "0x0"
+
+
+def test_an_exception_before_there_are_handlers_ends_it_with_its_place(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = bytearray(guests.load("spine"))
+    image[guests.RESET_RIP : guests.RESET_RIP + 2] = FAULTS
+    monkeypatch.setattr(guests, "load", lambda name: bytes(image))
+    report = _report(machine, machine.target("bsp"))
+    assert not report.values and report.problem.startswith("an exception at CS:IP f000:fff0")
+
+
+def test_wrong_place_is_seen(machine: Machine) -> None:
+    """CS.base below 1 MiB at the reset vector: the guest runs just as well, and says where it is."""
+    machine.vm.add_memory(5, 0xF0000, guests.ROM_SIZE).write(0xF0000, guests.placed(guests.load("spine"), 0xF0000))
+    target = machine.target("bsp")
+    sregs = target.vcpu.get_sregs()
+    sregs.cs.base = 0xF0000
+    target.vcpu.set_sregs(sregs)
+    assert _report(machine, target).values["cs.base"] == 0xF0000
+
+
+def test_no_vector_may_point_into_the_guests_memory(machine: Machine) -> None:
+    with pytest.raises(ValueError, match="second part"):
+        _report(machine, machine.target("ap"), 0x20)
+
+
+@pytest.mark.parametrize("vector", [0x00, 0x01, 0x10, 0x9F, 0xFF])
+def test_each_sipi_vector_begins_in_its_page(vector: int, machine: Machine) -> None:
+    ap = machine.target("ap")
+    msi.init(ap.vcpu)
+    ap.vcpu.get_mp_state()
+    msi.sipi(ap.vcpu, vector)
+    report = _report(machine, ap, vector)
+    assert not report.problem
+    where = (report.values["rip"], report.values["cs.selector"], report.values["cs.base"], report.values["cs.limit"])
+    assert where == (0, vector << 8, vector << 12, 0xFFFF)
+
+
+def test_items_of_a_sipi_after_init_leave_its_place_out() -> None:
+    there = set(guest.items("xapic")) - set(guest.items("xapic", 0x10, "init"))
+    assert there == {"rip", "cs.selector", "cs.base"}
+
+
+def test_limits_are_told_by_the_largest_offset_that_can_be_read() -> None:
+    shown = [guest.shown("ds.limit", limit) for limit in (0, 0xFFFE, 0xFFFF, 0x10000, 0x12345, 0xFFFFF, 0xFFFFFFFF)]
+    assert shown == [0, 0, 0xFFFF, 0x10000, 0x10000, 0xFFFFF, 0xFFFFFFFF]
+    assert guest.shown("idt.limit", 0x1234) == 0x1234
+
+
+def test_what_xsave_stored_is_decoded_with_the_layouts_offsets() -> None:
+    class Ram:
+        def __init__(self) -> None:
+            self.bytes = bytearray(0xA0000)
+
+        def read(self, gpa: int, length: int) -> bytes:
+            return bytes(self.bytes[gpa : gpa + length])
+
+        def read_int(self, gpa: int, length: int = 8) -> int:
+            return int.from_bytes(self.read(gpa, length), "little")
+
+    ram = Ram()
+    run = guest.Observer.__new__(guest.Observer)
+    run.ram, run.layout, run.failures = ram, Layout((), {2: 576, 9: 2688}, {}), {}  # type: ignore[assignment]
+    for step in ("XSAVE", "FXSAVE"):
+        ram.bytes[guests.DATA + guests.STEP_STATUS + 4 * list(guests.STEPS).index(step)] = 1
+    for at, value in ((512, 0x206), (160 + 15 * 16, 0x55), (576, 0x77), (2688, 0x1234)):
+        ram.bytes[guests.XSAVE + at : guests.XSAVE + at + 4] = value.to_bytes(4, "little")
+    ram.bytes[guests.DATA + guests.XCR0_WANTED : guests.DATA + guests.XCR0_WANTED + 2] = (0x207).to_bytes(2, "little")
+    values: dict[str, int] = {}
+    missing: dict[str, str] = {}
+    run._vectors(values, missing)
+    assert (values["xmm15"], values["ymm0_hi128"], values["pkru"], values["fcw"]) == (0x55, 0x77, 0x1234, 0x37F)
+    assert "k0" not in values and not missing
+
+
+def test_an_instruction_is_named_where_a_disassembler_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert guest.disassemble(bytes.fromhex("0f01d0"), 64) in ("xgetbv", "")
+    guest.disassemble.cache_clear()
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert guest.disassemble(bytes.fromhex("0f01d0"), 64) == ""
+    guest.disassemble.cache_clear()

@@ -113,7 +113,7 @@ def _tlb(subject: Subject) -> str | Observation:
     stage.restart()
     if not _stale(stage.expect(behaviour.PORT_VALUE)):
         return "the new page"
-    # The manuals of one vendor contradict each other less than those of the other.
+    # The SDM's text and an erratum of Intel's say that INIT invalidates; of the APM's two places neither outweighs the other.
     open_ = "the APM calls the TLB not modified in one place and invalidated in another" if subject.vendor == "amd" else ""
     return Observation("the old page", "a translation of before INIT is still used", open_)
 

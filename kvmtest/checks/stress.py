@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """vCPUs that send INIT-SIPI-SIPI to each other, round after round: each must arrive, and only once.
 
+A BSP arrives by the reset vector and drops the SIPIs; an AP arrives by its SIPI.
+
 In a round the vCPUs are paired by lot; in each pair, one sends INIT-SIPI-SIPI while the other spins, is halted, or is not
 even run. All pairs do so at the same time, each vCPU in a thread of its own. Who sends to whom, in which state, with which vector
 and delays depends on nothing but the seed and the number of vCPUs.
@@ -221,8 +223,9 @@ def _arrivals(subject: Subject) -> Observation:
     arena = _Arena(subject, vcpus)
     bad: list[str] = []
     sent = 0
-    runners = [_Runner(vcpu, subject.timeout_s) for vcpu in arena.vcpus]
+    runners: list[_Runner] = []
     try:
+        runners += (_Runner(vcpu, subject.timeout_s) for vcpu in arena.vcpus)
         for number, cycles in enumerate(schedule(seed, vcpus, rounds)):
             try:
                 _play(arena, runners, cycles)

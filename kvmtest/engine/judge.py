@@ -196,7 +196,7 @@ def judge_check(check: Check, case: str, observed: str | Observation) -> Result:
     verdict = "info" if undefined else "pass" if seen.text == check.expected else "fail"
     reason = "; ".join(filter(None, (undefined, seen.reason)))
     where = (check.id, check.event, check.trigger, check.view, check.name, case)
-    return Result(*where, None, check.expected, seen.text, verdict, reason, check.cite, None)
+    return Result(*where, None, check.expected or None, seen.text, verdict, reason, check.cite, None)
 
 
 def judge_views(

@@ -126,7 +126,9 @@ def _vmm_resets() -> list[Case]:
         by_guest = [("xapic", plant) for plant in GUEST_PLANTS]
         cases += [Case("reset", "vmm-reset", "host", setup, "bsp", *used) for used in by_ioctl + by_guest]
         cases += [Case("reset", "vmm-reset", "host", setup, "ap", *used) for used in by_ioctl]
-        cases += [Case("reset", "vmm-reset", "guest", told, "bsp", *used) for used in by_ioctl[:4] + by_guest]
+        # The guest's code does not depend on the vendor; what KVM restores may.
+        shown = by_ioctl[:4] + by_guest if vendor == VENDORS[0] else by_ioctl[:1]
+        cases += [Case("reset", "vmm-reset", "guest", told, "bsp", *used) for used in shown]
     return cases
 
 
@@ -211,7 +213,7 @@ def _broadcasts() -> list[Case]:
         setups = [Setup("full", v, mce=True, vcpus=vcpus) for vcpus in (2, 8) for v in VENDORS]
         cases += [Case("init", "broadcast", "host", setup, "ap", mode, "a") for setup in setups]
         cases += [Case("init", "broadcast", "host", setup, "bsp", mode, "b") for setup in setups if setup.vcpus == 8]
-        cases += _in_guest_view(cases[-len(setups) - 2 :])
+        cases += _in_guest_view([case for case in cases[-len(setups) - 2 :] if case.setup.vcpus == 8])
         # Of the large VMs one a mode, and the same one in both views, one behind the other: Machines keeps one only.
         large = [Setup("full", vendor, memory=True, vcpus=n, x2apic_ids=mode == "x2apic" and n == MOST) for n in (64, MOST)]
         cases += [Case("init", "broadcast", view, setup, "ap", mode, "a") for setup in large for view in ("host", "guest")]

@@ -110,8 +110,9 @@
 	.set STEP_CR8, 23
 	.set STEP_WIDE, 24
 	.set STEP_XCR0, 25
-	.set STEP_XSETBV, 26
-	.set STEP_XSAVE, 27
+	.set STEP_PKE, 26
+	.set STEP_XSETBV, 27
+	.set STEP_XSAVE, 28
 
 	.set CODE, 0x20000		# the copy of this image
 	.set DATA, 0x30000		# below are offsets in it
@@ -121,6 +122,7 @@
 	.set LAPIC_COUNT, 0x0c		# the host's: entries of LAPIC
 	.set XCR0_WANTED, 0x10		# the host's: XCR0 for XSAVE, 8 bytes
 	.set SCRATCH, 0x20		# 6 bytes
+	.set XCR0_USED, 0x28		# XCR0 right after XSAVE, 8 bytes
 	.set STEPS, 0x100
 	.set SLOTS, 0x200
 	.set FXSAVE, 0x800
@@ -138,6 +140,7 @@
 	.set CR4_PAE, 1 << 5
 	.set CR4_OSFXSR, 1 << 9
 	.set CR4_OSXSAVE, 1 << 18
+	.set CR4_PKE, 1 << 22
 	.set CODE32, 0x08		# selectors in `gdt`
 	.set DATA32, 0x10
 	.set CODE64, 0x18
@@ -560,6 +563,19 @@ wide_end:
 	flat_done XCR0
 xcr0_end:
 
+# A KVM may load the guest's PKRU only once CR4.PKE or XCR0's bit is set. All pages here are the supervisor's.
+	flat_step PKE, pke_end
+	movq	%cr4, %rax
+	orl	$CR4_PKE, %eax
+	movq	%rax, %cr4
+	flat_done PKE
+pke_end:
+
+# The pages that XSAVE writes must be there first: an exit in between is one more chance for XCR0 to get lost.
+	.irp	page, 0, 0x1000, 0x2000, 0x3000
+	movb	$0, XSAVE + \page
+	.endr
+
 # From here on XCR0 is this guest's own.
 	flat_step XSETBV, end64
 	movl	DATA + XCR0_WANTED, %eax
@@ -571,6 +587,10 @@ xcr0_end:
 	movl	$-1, %eax
 	movl	$-1, %edx
 	xsave64	XSAVE
+	xorl	%ecx, %ecx
+	xgetbv
+	movl	%eax, DATA + XCR0_USED
+	movl	%edx, DATA + XCR0_USED + 4
 	flat_done XSAVE
 end64:
 	outl	%eax, $PORT_DONE

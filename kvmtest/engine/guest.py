@@ -14,7 +14,7 @@ from kvmtest import guests, spec
 from kvmtest.kvm import Exit, KvmError, RunTimeout, Vcpu
 from kvmtest.state.layout import Layout
 from kvmtest.uapi.kvm import KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_IO, KVM_EXIT_IO_OUT, KVM_EXIT_MMIO
-from kvmtest.x86 import cpuid, lapic
+from kvmtest.x86 import cpuid, lapic, xsave
 
 if TYPE_CHECKING:
     from kvmtest.engine.machine import Machine
@@ -39,6 +39,8 @@ _X2APIC_FIRST = 0x800
 _LAPIC_UNREAD = frozenset(("lvt_cmci", "rrd", "efeat", "ecntl"))
 _LIST_ENTRY, _LIST_ROOM = 16, 0x4000
 _XSAVE_ROOM = 0x4000
+#: What FXSAVE stores outside 64-bit mode: eight XMM registers, and of the x87 pointers 32 bits.
+_FXSAVE_16 = 160 + 8 * 16
 #: Which step leads to the code that a step is in.
 _BEHIND = {
     **dict.fromkeys(("TR", "LDT", "LIMITLESS", "LONG"), "PROTECTED"),
@@ -349,22 +351,24 @@ class Observer:
         xsaved, why = self._step("XSAVE")
         fxsaved, why_not = self._step("FXSAVE")
         area = self.ram.read(guests.XSAVE, _XSAVE_ROOM)
+        wanted, used = (self.ram.read_int(guests.DATA + at) for at in (guests.XCR0_WANTED, guests.XCR0_USED))
         legacy = self.ram.read(guests.DATA + guests.FXSAVE, 512) + b"\3".ljust(64, b"\0")
         for item in self.layout.by_section.get("xsave", ()):
             field = self.layout.fields[item]
-            if xsaved and field.offset + field.size <= len(area):
-                if field.component is None or field.component < 2 or self._xcr0_has(field.component):
-                    values[item] = field.get(area)
-                else:
-                    missing[item] = "the guest's XCR0 cannot have the component"
-            elif fxsaved and field.offset + field.size <= 288 and item not in ("fip", "fdp"):
-                # Eight XMM registers: 16-bit code has no more.
+            # MXCSR is SSE's, though no XSTATE_BV bit speaks of it.
+            component = xsave.SSE if field.component is None else field.component
+            if xsaved and used >> component & 1 and field.offset + field.size <= len(area):
+                values[item] = field.get(area)
+            elif fxsaved and field.offset + field.size <= _FXSAVE_16 and item not in ("fip", "fdp"):
                 values[item] = field.get(legacy)
-            elif item not in values and (why or why_not):
+            elif item in values:
+                continue
+            elif not xsaved and (why or why_not):
                 missing[item] = why or why_not
-
-    def _xcr0_has(self, component: int) -> bool:
-        return bool(self.ram.read_int(guests.DATA + guests.XCR0_WANTED) >> component & 1)
+            elif wanted >> component & 1:
+                missing[item] = f"XSETBV did not last: XCR0 was {used:#x} when XSAVE ran"
+            else:
+                missing[item] = "the vCPU's CPUID does not have the component"
 
 
 def _internal_error(exit_: Exit, bits: int) -> str:

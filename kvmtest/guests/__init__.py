@@ -39,6 +39,7 @@ __all__ = (
     "STEPS",
     "STEP_STATUS",
     "WIDE",
+    "XCR0_USED",
     "XCR0_WANTED",
     "XSAVE",
     "GuestMissing",
@@ -98,6 +99,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "CR8": ("cr8",),
     "WIDE": (),
     "XCR0": ("xcr0",),
+    "PKE": (),
     "XSETBV": (),
     "XSAVE": (),
 }
@@ -116,7 +118,7 @@ SLOTS = (
 #: Where the spine guest has its second part and its data, in bytes: names and numbers are the source's.
 CODE, DATA, PAGE_TABLES, XSAVE = 0x20000, 0x30000, 0x40000, 0x50000
 #: Offsets from DATA; MSRS and LAPIC are lists of four 32-bit words.
-RESUME, STATUS, MSR_COUNT, LAPIC_COUNT, XCR0_WANTED = 0x00, 0x04, 0x08, 0x0C, 0x10
+RESUME, STATUS, MSR_COUNT, LAPIC_COUNT, XCR0_WANTED, XCR0_USED = 0x00, 0x04, 0x08, 0x0C, 0x10, 0x28
 STEP_STATUS, SLOT_VALUES, FXSAVE, MSRS, LAPIC = 0x100, 0x200, 0x800, 0x1000, 0x5000
 #: The offset of the 32-bit word that the guest reads in each segment to tell its base: the word must be its own address.
 PROBE = 0xE000

@@ -234,12 +234,17 @@ def test_what_xsave_stored_is_decoded_with_the_layouts_offsets() -> None:
         ram.bytes[guests.DATA + guests.STEP_STATUS + 4 * list(guests.STEPS).index(step)] = 1
     for at, value in ((512, 0x206), (160 + 15 * 16, 0x55), (576, 0x77), (2688, 0x1234)):
         ram.bytes[guests.XSAVE + at : guests.XSAVE + at + 4] = value.to_bytes(4, "little")
-    ram.bytes[guests.DATA + guests.XCR0_WANTED : guests.DATA + guests.XCR0_WANTED + 2] = (0x207).to_bytes(2, "little")
+    for at in (guests.XCR0_WANTED, guests.XCR0_USED):
+        ram.bytes[guests.DATA + at : guests.DATA + at + 2] = (0x207).to_bytes(2, "little")
     values: dict[str, int] = {}
     missing: dict[str, str] = {}
     run._vectors(values, missing)
     assert (values["xmm15"], values["ymm0_hi128"], values["pkru"], values["fcw"]) == (0x55, 0x77, 0x1234, 0x37F)
     assert "k0" not in values and not missing
+    ram.bytes[guests.DATA + guests.XCR0_USED : guests.DATA + guests.XCR0_USED + 2] = (0x3).to_bytes(2, "little")
+    values.clear()
+    run._vectors(values, missing)
+    assert values["xmm15"] == 0x55 and "XCR0 was 0x3" in missing["ymm0_hi128"] and "pkru" not in values
 
 
 def test_an_instruction_is_named_where_a_disassembler_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,7 @@ def test_each_slot_belongs_to_one_step() -> None:
 
 
 def test_places_agree_with_the_source() -> None:
-    names = ("CODE", "DATA", "PAGE_TABLES", "XSAVE", "RESUME", "STATUS", "MSR_COUNT", "LAPIC_COUNT", "XCR0_WANTED")
+    names = ("CODE", "DATA", "PAGE_TABLES", "XSAVE", "RESUME", "STATUS", "MSR_COUNT", "LAPIC_COUNT", "XCR0_WANTED", "XCR0_USED")
     names += ("FXSAVE", "MSRS", "LAPIC", "PROBE")
     source = _numbers("")
     assert {name: source[name] for name in names} == {name: getattr(guests, name) for name in names}

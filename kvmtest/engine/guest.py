@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from array import array
 from functools import cache
+from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 from kvmtest import guests, spec
@@ -49,11 +50,13 @@ _BEHIND = {
 }
 _STEP_OF = {item: step for step, names in guests.STEPS.items() for item in names}
 _STEP_NAMES = tuple(guests.STEPS)
+_LIMIT_STATUS = frozenset(
+    guests.STEP_STATUS + 4 * i for i, name in enumerate(_STEP_NAMES) if name.endswith("_LIMIT")
+)
 _LIMITS = frozenset(f"{seg}.limit" for seg in ("cs", "ds", "es", "ss", "fs", "gs"))
 _DONE = 1
-#: Exits besides the guest's own: an instruction that KVM cannot emulate in each step and MSR, MMIO of what is no memory.
-_EXITS = 1200
-_SELECTED = frozenset(item for item in spec.ENTRIES if item not in spec.SYNTHETIC)
+#: More exits than a guest makes that fails in each step and at each MSR; and how many time-outs all of them may take.
+_EXITS, _PATIENCE = 1200, 10
 
 
 def _readable(item: str) -> bool:
@@ -65,7 +68,7 @@ def _readable(item: str) -> bool:
 
 
 #: Items that a guest may report: those of the tables that an instruction reads, or that its behaviour proves.
-ITEMS = tuple(item for item in spec.ENTRIES if item in _SELECTED and _readable(item))
+ITEMS = tuple(item for item in spec.ENTRIES if item not in spec.SYNTHETIC and _readable(item))
 
 
 class Report(NamedTuple):
@@ -153,7 +156,7 @@ class Observer:
         self.layout = layout
         self.vector = vector
         self.seen: dict[str, int] = {}
-        #: Status address, or the name of a step -> what KVM could not do there.
+        #: Offset of a status -> what KVM could not do there.
         self.failures: dict[int, str] = {}
         self.disabled = apic_mode == "disabled"
         # Without an in-kernel local APIC there is nothing at its address.
@@ -210,11 +213,13 @@ class Observer:
             return False
         regs = self.vcpu.get_regs()
         sregs = self.vcpu.get_sregs()
+        at = sregs.cs.base + regs.rip
+        insn = exit_.insn or (self.ram.read(at, 15) if guests.CODE <= at < guests.DATA else b"")
+        self.failures[status] = _internal_error(exit_, insn, 16 if resume < guests.CODE else 64 if sregs.cs.l else 32)
         if resume < guests.CODE and sregs.cs.base != guests.CODE:
+            # From the first page, as an exception would.
             sregs.cs.base, sregs.cs.selector = guests.CODE, guests.CODE >> 4
             self.vcpu.set_sregs(sregs)
-        self.failures[status] = _internal_error(exit_, 16 if resume < guests.CODE else 64 if sregs.cs.l else 32)
-        # In the code that follows, a step's end is where the guest goes on, in the mode that it is in.
         regs.rip = resume
         self.vcpu.set_regs(regs)
         return True
@@ -238,7 +243,10 @@ class Observer:
 
     def _run(self, timeout_s: float, first: Exit | None) -> str:
         """Until the guest is done; why it stopped before that."""
+        deadline = monotonic() + _PATIENCE * timeout_s
         for _ in range(_EXITS):
+            if monotonic() > deadline:
+                return f"the guest takes longer than {_PATIENCE * timeout_s:g} s, {self._where()}"
             exit_, first = first or self.vcpu.run(timeout_s), None
             if exit_.reason == KVM_EXIT_INTERNAL_ERROR and self._skip(exit_):
                 continue
@@ -279,7 +287,7 @@ class Observer:
             return self.failures[offset]
         status = self._word(offset)
         # A limit is told by the exception behind the last good read: #SS or #GP.
-        if status in (0, _DONE) or status & _DONE and status >> 8 in (12, 13):
+        if status in (0, _DONE) or offset in _LIMIT_STATUS and status & _DONE and status >> 8 in (12, 13):
             return ""
         return f"exception {status >> 8} in the guest"
 
@@ -371,12 +379,10 @@ class Observer:
                 missing[item] = "the vCPU's CPUID does not have the component"
 
 
-def _internal_error(exit_: Exit, bits: int) -> str:
+def _internal_error(exit_: Exit, insn: bytes, bits: int) -> str:
     """An exit for an internal error, with the instruction that KVM stumbled over where it can be told."""
     text = f"KVM_EXIT_INTERNAL_ERROR {exit_.suberror_name}"
-    if not exit_.insn:
-        return text
-    return f"{text}: {disassemble(exit_.insn, bits) or exit_.insn.hex(' ')}"
+    return f"{text}: {disassemble(insn, bits) or insn.hex(' ')}" if insn else text
 
 
 @cache

@@ -43,45 +43,46 @@
 	.set SLOT_CR2, 1
 	.set SLOT_CR3, 2
 	.set SLOT_CR4, 3
-	.set SLOT_GDT_BASE, 4
-	.set SLOT_GDT_LIMIT, 5
-	.set SLOT_IDT_BASE, 6
-	.set SLOT_IDT_LIMIT, 7
-	.set SLOT_DR0, 8
-	.set SLOT_DR1, 9
-	.set SLOT_DR2, 10
-	.set SLOT_DR3, 11
-	.set SLOT_DR6, 12
-	.set SLOT_DR7, 13
-	.set SLOT_FCW, 14
-	.set SLOT_FSW, 15
-	.set SLOT_XCR0, 16
-	.set SLOT_CPUID_1_ECX, 17
-	.set SLOT_CPUID_1_EDX, 18
-	.set SLOT_CPUID_7_ECX, 19
-	.set SLOT_CPUID_D_EBX, 20
-	.set SLOT_CPUID_D1_EBX, 21
-	.set SLOT_DS_BASE, 22
-	.set SLOT_ES_BASE, 23
-	.set SLOT_FS_BASE, 24
-	.set SLOT_GS_BASE, 25
-	.set SLOT_CS_LIMIT, 26
-	.set SLOT_DS_LIMIT, 27
-	.set SLOT_ES_LIMIT, 28
-	.set SLOT_SS_LIMIT, 29
-	.set SLOT_FS_LIMIT, 30
-	.set SLOT_GS_LIMIT, 31
-	.set SLOT_TR_SELECTOR, 32
-	.set SLOT_LDT_SELECTOR, 33
-	.set SLOT_CR8, 34
-	.set SLOT_R8, 35
-	.set SLOT_R9, 36
-	.set SLOT_R10, 37
-	.set SLOT_R11, 38
-	.set SLOT_R12, 39
-	.set SLOT_R13, 40
-	.set SLOT_R14, 41
-	.set SLOT_R15, 42
+	.set SLOT_MSW, 4
+	.set SLOT_GDT_BASE, 5
+	.set SLOT_GDT_LIMIT, 6
+	.set SLOT_IDT_BASE, 7
+	.set SLOT_IDT_LIMIT, 8
+	.set SLOT_DR0, 9
+	.set SLOT_DR1, 10
+	.set SLOT_DR2, 11
+	.set SLOT_DR3, 12
+	.set SLOT_DR6, 13
+	.set SLOT_DR7, 14
+	.set SLOT_FCW, 15
+	.set SLOT_FSW, 16
+	.set SLOT_XCR0, 17
+	.set SLOT_CPUID_1_ECX, 18
+	.set SLOT_CPUID_1_EDX, 19
+	.set SLOT_CPUID_7_ECX, 20
+	.set SLOT_CPUID_D_EBX, 21
+	.set SLOT_CPUID_D1_EBX, 22
+	.set SLOT_DS_BASE, 23
+	.set SLOT_ES_BASE, 24
+	.set SLOT_FS_BASE, 25
+	.set SLOT_GS_BASE, 26
+	.set SLOT_CS_LIMIT, 27
+	.set SLOT_DS_LIMIT, 28
+	.set SLOT_ES_LIMIT, 29
+	.set SLOT_SS_LIMIT, 30
+	.set SLOT_FS_LIMIT, 31
+	.set SLOT_GS_LIMIT, 32
+	.set SLOT_TR_SELECTOR, 33
+	.set SLOT_LDT_SELECTOR, 34
+	.set SLOT_CR8, 35
+	.set SLOT_R8, 36
+	.set SLOT_R9, 37
+	.set SLOT_R10, 38
+	.set SLOT_R11, 39
+	.set SLOT_R12, 40
+	.set SLOT_R13, 41
+	.set SLOT_R14, 42
+	.set SLOT_R15, 43
 
 # Steps: a status of 4 bytes each, in the order of running.
 	.set STEP_TABLES, 0
@@ -96,23 +97,24 @@
 	.set STEP_FS_LIMIT, 9
 	.set STEP_GS_LIMIT, 10
 	.set STEP_CONTROL, 11
-	.set STEP_CPUID, 12
-	.set STEP_DEBUG, 13
-	.set STEP_X87, 14
-	.set STEP_FXSAVE, 15
-	.set STEP_OSXSAVE, 16
-	.set STEP_PROTECTED, 17
-	.set STEP_TR, 18
-	.set STEP_LDT, 19
-	.set STEP_LIMITLESS, 20
-	.set STEP_LONG, 21
-	.set STEP_R8, 22
-	.set STEP_CR8, 23
-	.set STEP_WIDE, 24
-	.set STEP_XCR0, 25
-	.set STEP_PKE, 26
-	.set STEP_XSETBV, 27
-	.set STEP_XSAVE, 28
+	.set STEP_MSW, 12
+	.set STEP_CPUID, 13
+	.set STEP_DEBUG, 14
+	.set STEP_X87, 15
+	.set STEP_FXSAVE, 16
+	.set STEP_OSXSAVE, 17
+	.set STEP_PROTECTED, 18
+	.set STEP_TR, 19
+	.set STEP_LDT, 20
+	.set STEP_LIMITLESS, 21
+	.set STEP_LONG, 22
+	.set STEP_R8, 23
+	.set STEP_CR8, 24
+	.set STEP_WIDE, 25
+	.set STEP_XCR0, 26
+	.set STEP_PKE, 27
+	.set STEP_XSETBV, 28
+	.set STEP_XSAVE, 29
 
 	.set CODE, 0x20000		# the copy of this image
 	.set DATA, 0x30000		# below are offsets in it
@@ -357,6 +359,11 @@ gs_limit_end:
 	keep	CR4, %cr4
 	done	CONTROL
 control_end:
+	step	MSW, msw_end
+	smsw	%ax
+	movw	%ax, %ss:SLOTS + 8 * SLOT_MSW
+	done	MSW
+msw_end:
 
 # Before CR4 is changed, which CPUID mirrors. Destroys EAX, EBX, ECX, EDX.
 	step	CPUID, cpuid_end

@@ -234,6 +234,10 @@ class Observer:
         except (KvmError, RunTimeout) as error:
             problem = f"{self._where()}: {error}"
         values, missing = self.collect()
+        msw = values.pop("msw", None)
+        missing.pop("msw", None)
+        if msw is not None and not problem and values.get("cr0", msw) & 0xFFFF != msw:
+            problem = f"SMSW read {msw:#x}, MOV from CR0 {values.pop('cr0'):#x}"
         if self.vector is None and not problem:
             # After RESET and INIT every segment can be read through; a vCPU that waits for a SIPI may have unusable ones.
             for item in sorted((_BASES | _LIMITS) & missing.keys()):

@@ -85,6 +85,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     **{f"{seg.upper()}_BASE": (f"{seg}.base",) for seg in ("ds", "es", "fs", "gs")},
     **{f"{seg.upper()}_LIMIT": (f"{seg}.limit",) for seg in ("ds", "es", "ss", "fs", "gs")},
     "CONTROL": ("cr0", "cr2", "cr3", "cr4"),
+    "MSW": ("msw",),
     "CPUID": ("cpuid.1.ecx", "cpuid.1.edx", "cpuid.7.ecx", "cpuid.d.ebx", "cpuid.d1.ebx"),
     "DEBUG": ("dr0", "dr1", "dr2", "dr3", "dr6", "dr7"),
     "X87": ("fcw", "fsw"),
@@ -105,9 +106,9 @@ STEPS: dict[str, tuple[str, ...]] = {
 }
 #: Items of other steps whose upper halves the step WIDE adds.
 WIDE = ("cr2", "cr4", "dr0", "dr1", "dr2", "dr3")
-#: The items of the 8-byte slots, in order.
+#: The items of the 8-byte slots, in order. ``msw``, the low half of CR0 by another instruction, is none: it must agree.
 SLOTS = (
-    *("cr0", "cr2", "cr3", "cr4", "gdt.base", "gdt.limit", "idt.base", "idt.limit"),
+    *("cr0", "cr2", "cr3", "cr4", "msw", "gdt.base", "gdt.limit", "idt.base", "idt.limit"),
     *("dr0", "dr1", "dr2", "dr3", "dr6", "dr7", "fcw", "fsw", "xcr0"),
     *("cpuid.1.ecx", "cpuid.1.edx", "cpuid.7.ecx", "cpuid.d.ebx", "cpuid.d1.ebx"),
     *("ds.base", "es.base", "fs.base", "gs.base"),

@@ -159,13 +159,23 @@ def test_a_step_that_fails_costs_its_items_only(
 
 
 def test_a_guest_that_stores_zeros_fails(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
-    """CR0 to 4 into the slots, but from a register that was cleared: XOR EAX, EAX over MOV EAX, CR0."""
+    """A register that was cleared into DR6's slot: XOR EAX, EAX over MOV EAX, DR6."""
     image = guests.load("spine")
-    patched = image.replace(bytes.fromhex("0f20c0"), bytes.fromhex("6631c0"), 1)
+    patched = image.replace(bytes.fromhex("0f21f0"), bytes.fromhex("6631c0"), 1)
     assert patched != image
     monkeypatch.setattr(guests, "load", lambda name: patched)
     results = {r.item: r for r in run_case(CASES["init.msi.guest/bsp,intel,xapic,plant-a"], machines)}
-    assert results["cr0"].verdict == "fail" and results["cr0"].observed == "0x0"
+    assert results["dr6"].verdict == "fail" and results["dr6"].observed == "0x0"
+
+
+def test_smsw_must_agree_with_cr0(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """XOR AX, AX and a NOP over SMSW AX."""
+    image = guests.load("spine")
+    patched = image.replace(bytes.fromhex("0f01e0"), bytes.fromhex("31c090"), 1)
+    assert patched != image
+    monkeypatch.setattr(guests, "load", lambda name: patched)
+    report = _report(machine, machine.target("bsp"))
+    assert "SMSW read 0x0" in report.problem and "cr0" not in report.values
 
 
 def test_an_exception_before_there_are_handlers_ends_it_with_its_place(

@@ -164,6 +164,18 @@ def _at_once(vcpu: Vcpu, event: Fire, timeout_s: float) -> Exit | None:
     return event()
 
 
+def _shut_down(vcpu: Vcpu) -> None:
+    triple_fault.prepare(vcpu)
+    triple_fault.shutdown(vcpu)
+
+
+def _in_shutdown(vcpu: Vcpu, event: Fire, timeout_s: float) -> Exit | None:
+    """Where a shutdown left the state of an INIT already, another one shows in nothing but that it was pending."""
+    first = event()
+    latched.wait_for(vcpu, "in shutdown", timeout_s)
+    return first
+
+
 def _request_interrupt(vcpu: Vcpu) -> None:
     state = vcpu.get_lapic()
     state.regs[_IRR2 : _IRR2 + 4] = list(_VECTOR_55.to_bytes(4, "little"))
@@ -204,6 +216,7 @@ STATES = {
     "nmi-injected": State(_inject("nmi"), _at_once),
     "guest-debug": State(_debug, _at_once, _no_debug),
     "at-triple-fault": State(triple_fault.prepare, _at_once),
+    "in-shutdown": State(_shut_down, _in_shutdown),
 }
 
 

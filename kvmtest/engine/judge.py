@@ -9,6 +9,7 @@ from kvmtest.checks.check import Check, Observation
 from kvmtest.engine.host import kernel_version
 from kvmtest.engine.result import Host, Result
 from kvmtest.spec import deviations, rule_for
+from kvmtest.spec.emulators import cannot_tell
 from kvmtest.spec.rule import Rule
 from kvmtest.state.layout import text
 
@@ -150,7 +151,7 @@ def _absent(item: str, ctx: Context) -> str:
         return "an AMD CPU need not load and store the x87 error pointers while no exception is pending (APM vol. 2, FXSAVE)"
     if item == "lapic.dfr" and ctx.apic_mode == "x2apic":
         return "there is no DFR in x2APIC mode"
-    return ""
+    return "" if ctx.prefix.endswith(".host") else cannot_tell(ctx.host.cpu_model, item)
 
 
 def _apply(rule: Rule, item: str, ctx: Context, seen: Seen) -> _Verdict:
@@ -208,6 +209,7 @@ def judge_views(
     is nothing of the host's. The guest reads the time-stamp counter after the host.
     """
     event, trigger, view = ctx.prefix.split(".")
+    deviation: str | None = None
     if guest is None and missing:
         verdict, reason = "skip", missing
     elif guest is None:
@@ -218,9 +220,18 @@ def judge_views(
         verdict, reason = "skip", unread or "the host cannot read it here"
     else:
         same = host <= guest < host + _TSC_LEAP if item == "msr.tsc" else host == guest
-        verdict, reason = ("pass" if same else "fail"), ""
+        verdict, reason, deviation = _deviated("pass" if same else "fail", "", item, "views", guest, ctx)
     where = (f"{ctx.prefix}.{item}", event, trigger, view, item, ctx.case)
-    return Result(*where, None, text(item, host), text(item, guest), verdict, reason, (BOTH_VIEWS,), None)
+    return Result(*where, None, text(item, host), text(item, guest), verdict, reason, (BOTH_VIEWS,), deviation)
+
+
+def _deviated(verdict: str, reason: str, item: str, event: str, observed: int, ctx: Context) -> tuple[str, str, str | None]:
+    """``known`` or ``fixed`` where a listed deviation says so: verdict, reason, the deviation's commit."""
+    kernel = kernel_version(ctx.host.kernel)
+    listed, exact = deviations.find(item, event, observed, ctx.host.backend, kernel, ctx.vendor, ctx.is_bsp)
+    if not listed or not exact and (verdict == "fail" or event == "views"):
+        return verdict, reason, None
+    return ("known" if verdict == "fail" else "fixed"), listed.why, listed.commit
 
 
 def judge(item: str, ctx: Context, seen: Seen, own: Rule | None = None) -> Result:
@@ -230,15 +241,12 @@ def judge(item: str, ctx: Context, seen: Seen, own: Rule | None = None) -> Resul
     found = _apply(rule, item, ctx, seen)
     if own and found.expected is not None and isinstance(rule.value, int):
         found = found._replace(expected=text(item, rule.value))
-    verdict, reason, deviation = found.verdict, found.reason, None
+    verdict, reason = found.verdict, found.reason
+    deviation: str | None = None
     if own is None and verdict in ("pass", "fail") and seen.observed is not None:
-        kernel = kernel_version(ctx.host.kernel)
         # KVM on SVM makes an INIT of a shutdown, with what departs there.
         like = "init" if event == "shutdown" and ctx.host.backend == "svm" else event
-        listed, exact = deviations.find(item, like, seen.observed, ctx.host.backend, kernel, ctx.vendor, ctx.is_bsp)
-        if listed and (verdict == "pass" or exact):
-            verdict = "known" if verdict == "fail" else "fixed"
-            reason, deviation = listed.why, listed.commit
+        verdict, reason, deviation = _deviated(verdict, reason, item, like, seen.observed, ctx)
     return Result(
         f"{ctx.prefix}.{item}",
         event,

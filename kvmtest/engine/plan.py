@@ -197,7 +197,7 @@ def _caught() -> list[Case]:
 def _by_itself() -> list[Case]:
     """What a vCPU's own code brings about: an INIT to itself, a shutdown, and an INIT out of it."""
     roads = [("init", "self", mode, "") for mode in ("xapic", "x2apic")]
-    roads += [(event, "triple-fault", "xapic", "at-triple-fault") for event in ("shutdown", "init")]
+    roads += [("shutdown", "triple-fault", "xapic", "at-triple-fault"), ("init", "triple-fault", "xapic", "in-shutdown")]
     return [
         Case(event, trigger, "host", Setup("full", vendor, mce=True), target, mode, "guest-long", state=state)
         for event, trigger, mode, state in roads

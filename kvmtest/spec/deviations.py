@@ -16,6 +16,8 @@ Version = tuple[int, int]
 class Deviation(NamedTuple):
     """``item`` shows ``observed`` after ``event`` on ``backends`` ("" is any) of kernels ``since`` to before ``until``.
 
+    The event ``views`` is that the guest reads ``observed`` where the host's ioctls show another value.
+
     ``target`` is "bsp" or "ap", ``vendor`` the guest's CPUID vendor, where only one of them departs. ``commit`` is the upstream commit or the function of the
     kernel's source that admits it; ``why`` says it in a sentence.
     """
@@ -39,6 +41,9 @@ _NO_EXTENDED = "KVM gives every guest the version of its one local APIC model, w
 _SYSCFG = "KVM emulates SYSCFG as a constant 0"
 _ACCESSED = "KVM shows the data segments' accessed bit as set, whatever the VMCB has, for the sake of migration"
 
+_TPR = "on an exit KVM takes TPR from the VMCB's V_TPR, which has its priority class only: bits 3:0 are lost"
+_PPR = "KVM_SET_LAPIC computes PPR before it looks at the ISR that it was given; a guest's read computes it anew"
+
 DEVIATIONS = (
     Deviation("rdx", "reset", 0x600, "665f4d9238ad", _EDX),
     Deviation("fcw", "reset", 0x37F, "fpstate_init_user()", _FNINIT),
@@ -52,6 +57,8 @@ DEVIATIONS = (
         for event in ("reset", "init")
         for version in (0x00050014, 0x00060014, 0x01050014, 0x01060014)
     ),
+    *(Deviation("lapic.tpr", event, 0xD0, "sync_cr8_to_lapic()", _TPR, backends="svm") for event in ("sipi", "views")),
+    Deviation("lapic.ppr", "views", 0xF0, "kvm_apic_set_state()", _PPR),
     *(
         Deviation(f"{seg}.type", event, 0x3, "svm_get_segment()", _ACCESSED, backends="svm")
         for event in ("reset", "init")

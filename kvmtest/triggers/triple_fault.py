@@ -35,6 +35,5 @@ def shutdown(vcpu: Vcpu) -> None:
 
 
 def init(vcpu: Vcpu) -> None:
-    """Shut ``vcpu`` down as shutdown() does, then send it an INIT by KVM_SIGNAL_MSI. Raises TriggerError, KvmError."""
-    shutdown(vcpu)
+    """Send an INIT by KVM_SIGNAL_MSI to ``vcpu``, which shutdown() has shut down. Raises TriggerError, KvmError."""
     msi.init(vcpu)

@@ -113,6 +113,25 @@ def test_the_two_views_must_agree() -> None:
     assert judge_views("cr0", ctx, None, 0x10, "").verdict == "skip"
 
 
+def test_a_listed_difference_of_the_views_is_known_for_its_value_only() -> None:
+    ctx = INIT_AP._replace(prefix="sipi.msi.views")
+    known = judge_views("lapic.ppr", ctx, 0xDA, 0xF0, "")
+    assert (known.verdict, known.deviation) == ("known", "kvm_apic_set_state()")
+    assert judge_views("lapic.ppr", ctx, 0xDA, 0xE0, "").verdict == "fail"
+    assert judge_views("lapic.ppr", ctx, 0xDA, 0xDA, "").verdict == "pass"
+    assert judge_views("lapic.tpr", ctx, 0xDA, 0xD0, "").verdict == "fail"
+    svm = ctx._replace(host=HOST._replace(backend="svm"))
+    assert judge_views("lapic.tpr", svm, 0xDA, 0xD0, "").verdict == "known"
+
+
+def test_a_guest_on_an_emulated_cpu_does_not_tell_what_that_gets_wrong() -> None:
+    tcg = INIT_AP._replace(host=HOST._replace(cpu_model="QEMU TCG CPU version 2.5+"), prefix="init.msi.guest")
+    assert judge("pkru", tcg, Seen(0x55555554, 0, 0)).verdict == "skip"
+    assert judge_views("pkru", tcg._replace(prefix="init.msi.views"), 0, 1, "").verdict == "skip"
+    assert judge("pkru", tcg._replace(prefix="init.msi.host"), Seen(0x55555554, 0, 0)).verdict == "fail"
+    assert judge("cr0", tcg, Seen(0x80050033, 0x60000010, 0x11)).verdict == "fail"
+
+
 def test_tsc_counts_on_from_the_planted_value() -> None:
     planted = 1 << 46
     assert judge("msr.tsc", INIT_AP, Seen(planted, 100, planted + 5000)).verdict == "pass"

@@ -55,7 +55,7 @@ def test_a_trigger_that_sends_nothing_is_an_error(
     case = next(c for c in CASES.values() if c.event == "init" and c.road == trigger and c.view == view and not c.check)
     results = list(run_case(case, machines))
     assert _verdicts(results).keys() == {"error"}
-    assert "left no trace" in results[0].reason
+    assert "left no trace" in results[0].reason or "no INIT is pending" in results[0].reason
 
 
 @pytest.mark.parametrize("trigger", sorted(triggers.SIPI))

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What an emulated CPU does wrong to the guests of the KVM that runs on it, so that a guest's view there tells nothing of KVM.
+
+Each line was found by a guest that saw something else than KVM_GET_* showed, and followed to the emulator's source.
+"""
+
+from __future__ import annotations
+
+__all__ = ("cannot_tell",)
+
+_NO_INTERCEPT = "QEMU's TCG does not intercept XSETBV, so KVM learns nothing of it and loads no PKRU (helper_xsetbv())"
+_MXCSR = "QEMU's TCG leaves MXCSR alone in an XRSTOR with XSTATE_BV.SSE clear (helper_xrstor())"
+_SPEC_CTRL = "QEMU's TCG has no IA32_SPEC_CTRL: it reads as 0 and drops what is written (helper_rdmsr())"
+
+#: By the beginning of the CPU's model name in /proc/cpuinfo, then by item.
+_WRONG = {
+    "QEMU TCG CPU": {"pkru": _NO_INTERCEPT, "mxcsr": _MXCSR, "msr.spec_ctrl": _SPEC_CTRL},
+}
+
+
+def cannot_tell(cpu_model: str, item: str) -> str:
+    """Why a guest under KVM on a CPU of ``cpu_model`` cannot tell what ``item`` holds; "" where it can."""
+    return next((wrong.get(item, "") for model, wrong in _WRONG.items() if cpu_model.startswith(model)), "")

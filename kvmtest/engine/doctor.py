@@ -9,8 +9,14 @@ import shutil
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from kvmtest.engine import guest
 from kvmtest.engine import host as host_facts
-from kvmtest.kvm import Kvm
+from kvmtest.engine.machine import Machine, Machines, SetupError, Target
+from kvmtest.engine.plan import Setup
+from kvmtest.engine.result import Host
+from kvmtest.guests import GuestMissing
+from kvmtest.kvm import Kvm, KvmError
+from kvmtest.state.inside import GUEST_PLANTS, GuestStopped, PlantRefused
 from kvmtest.uapi import kvm as uapi
 from kvmtest.x86 import cpuid, msr, xsave
 
@@ -54,6 +60,12 @@ _OPTIONAL = (
     ("KVM_CAP_NESTED_STATE", uapi.KVM_CAP_NESTED_STATE, "nested.* (module parameter nested=1)"),
     ("KVM_CAP_X86_SMM", uapi.KVM_CAP_X86_SMM, "events.smi_*, msr.smbase"),
     ("KVM_CAP_XSAVE2", uapi.KVM_CAP_XSAVE2, "XSAVE state above 4096 bytes (AMX)"),
+)
+#: Programs that are not needed to run, and what they are for.
+_PROGRAMS = (
+    ("objdump", "the names of instructions that KVM cannot emulate"),
+    ("gcc", "checks of the bindings against <linux/kvm.h>, make bench"),
+    ("ld", "make guests"),
 )
 
 
@@ -102,8 +114,10 @@ def examine(path: str) -> Iterator[Finding]:
         with kvm:
             yield Finding("ok", f"{path} is usable, API version {_API_VERSION}")
             yield from _kvm(kvm)
+            yield from _guests(kvm, host)
     known = host.backend in ("vmx", "svm")
-    advice = "" if known else "descriptor-cache attributes are judged by either vendor's values"
+    advice = "descriptor-cache attributes are judged by either vendor's values, what a shutdown leaves is only recorded"
+    advice = "" if known else advice
     yield Finding("ok" if known else "no", f"backend {host.backend}, kernel {host.kernel}, {host.cpu_model}", advice)
     if host.parameters.get("kvm.ignore_msrs", "N") in ("Y", "1"):
         yield Finding("no", "kvm.ignore_msrs is on", "MSRs that KVM does not list are left out, as all of them seem to read")
@@ -121,15 +135,54 @@ def _kvm(kvm: Kvm) -> Iterator[Finding]:
     yield Finding("ok", f"XSAVE components: x87 SSE {' '.join(names)}".rstrip())
     if absent:
         yield Finding("no", f"XSAVE components not offered to guests: {' '.join(absent)}", "skipped: their registers")
+    most = kvm.check_extension(uapi.KVM_CAP_MAX_VCPUS)
+    few = "" if most >= 255 else "skipped: broadcasts to more"
+    yield Finding("no" if few else "ok", f"up to {most} vCPUs a VM", few)
     listed = kvm.msr_index_list()
     unnamed = [index for index in listed if msr.name_of(index).startswith("0x")]
     yield Finding("ok", f"{len(listed)} MSRs in KVM_GET_MSR_INDEX_LIST, {len(unnamed)} without a name in this tool")
 
 
+def _guests(kvm: Kvm, host: Host) -> Iterator[Finding]:
+    """What guest code can do here: found by letting it run once on each road that others depend on."""
+    machines = Machines(kvm, host)
+    try:
+        machine = machines.fresh(Setup("full", "amd" if host.cpu_vendor == "AuthenticAMD" else "intel", memory=True))
+        with machine.vm:
+            target = machine.target("bsp")
+            yield from _observer(machine, target)
+            for name in GUEST_PLANTS:
+                yield _plant(target, name)
+    except (GuestMissing, KvmError, SetupError) as error:
+        yield Finding("no", "guest code", f"skipped: the guest's view and what guest code plants: {error}")
+    finally:
+        machines.close()
+
+
+def _observer(machine: Machine, target: Target) -> Iterator[Finding]:
+    report = guest.Observer(machine, target.vcpu, target.layout).report(1.0)
+    yield Finding("no" if report.problem else "ok", f"the guest's view: {len(report.values)} items", report.problem)
+    not_emulated = [item for item, why in report.missing.items() if "INTERNAL_ERROR" in why]
+    if not_emulated:
+        advice = f"skipped: KVM cannot emulate what reads them ({report.missing[not_emulated[0]]})"
+        yield Finding("no", f"{len(not_emulated)} items of the guest's view", advice)
+
+
+def _plant(target: Target, name: str) -> Finding:
+    what = f"planting by guest code, {name.removeprefix('guest-')} mode"
+    try:
+        target.plant(name, "xapic").write(target.vcpu)
+    except (GuestStopped, PlantRefused) as error:
+        return Finding("no", what, f"skipped: cases of plant-{name}: {error}")
+    return Finding("ok", what)
+
+
 def _tools() -> Iterator[Finding]:
-    guest = os.path.join(os.path.dirname(os.path.dirname(__file__)), "guests", "spine.bin")
-    built = os.path.exists(guest)
-    yield Finding("ok" if built else "no", "guest images", "" if built else "skipped: the guest's view; make guests")
-    for program, what in (("gcc", "checks of the bindings against <linux/kvm.h>, make bench"), ("ld", "make guests")):
+    names = ("spine", "sender", "planter", "behaviour", "stress")
+    folder = os.path.join(os.path.dirname(os.path.dirname(__file__)), "guests")
+    missing = [name for name in names if not os.path.exists(os.path.join(folder, f"{name}.bin"))]
+    advice = f"skipped: what needs {', '.join(missing)}; make guests" if missing else ""
+    yield Finding("no" if missing else "ok", "guest images", advice)
+    for program, what in _PROGRAMS:
         found = shutil.which(program)
         yield Finding("ok" if found else "no", program, "" if found else f"for {what}: apt-get install gcc libc6-dev binutils")

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from kvmtest.engine.cycle import TRACES, Verdicts, context
+from kvmtest.engine.cycle import TRACES, context
 from kvmtest.engine.machine import Machine, Target
 from kvmtest.engine.plan import BROADCAST, Case
 from kvmtest.engine.result import Host, Result
+from kvmtest.engine.verdicts import Verdicts
 from kvmtest.engine.worst import Worst
 from kvmtest.spec.untouched import COUNTERS
 from kvmtest.state.layout import Layout
@@ -49,7 +50,7 @@ class Broadcast:
             if is_bsp not in self._verdicts:
                 plant = target.plant(case.plant, case.apic_mode)
                 ctx = context(case, machine, host)._replace(is_bsp=is_bsp)
-                self._verdicts[is_bsp] = Verdicts(ctx, target.layout, target.baseline, plant)
+                self._verdicts[is_bsp] = Verdicts(case, ctx, target.layout, target.baseline, plant)
         self._bsp = machine.target("bsp")
 
     def run(self) -> list[Result]:

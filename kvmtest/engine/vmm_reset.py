@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kvmtest.engine import guest
-from kvmtest.engine.cycle import TRACES, Verdicts, compared, context
+from kvmtest.engine.cycle import TRACES, context
 from kvmtest.engine.judge import judge
 from kvmtest.engine.machine import Machine
 from kvmtest.engine.plan import Case, items
 from kvmtest.engine.result import Host, Result
+from kvmtest.engine.verdicts import Verdicts
 from kvmtest.engine.worst import Worst
 from kvmtest.spec.cite import KVM_API
 from kvmtest.spec.rule import Rule, cited, formula, undefined
@@ -44,9 +45,7 @@ class VmmReset:
         self.orders = orders(self.target.reset.sections)
         # The local APIC's mode after RESET.
         self._ctx = context(case, machine, host)._replace(apic_mode="xapic")
-        both = case._replace(view="views")
-        self._views_ctx = self._ctx._replace(prefix=both.prefix, case=both.name)
-        self._verdicts = Verdicts(self._ctx, self.target.layout, self.target.baseline, self.plant, self._rule)
+        self._verdicts = Verdicts(case, self._ctx, self.target.layout, self.target.baseline, self.plant, self._rule)
 
     def run(self) -> list[Result]:
         """The worst result of each item over all orders, in each of the case's views.
@@ -68,14 +67,14 @@ class VmmReset:
     def _in_guest_view(self) -> list[Result]:
         """What the guest reports after each reset is held against what it reported on the new vCPU."""
         told, held = Worst("orders"), Worst("orders")
-        names, layout = items(self.case), self.target.layout
+        names = items(self.case)
         for order in self.orders:
             before, after, refused = self._reset(order)
             report = self._report()
             label = ">".join(order)
             results = {item: self._told(item, before, report, refused) for item in names}
             told.add(label, results, results)
-            results = {item: compared(item, self._views_ctx, after.get(layout, item), report) for item in names}
+            results = {item: self._verdicts.compared(item, after, report) for item in names}
             held.add(label, results, results)
         return told.results() + held.results()
 

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from kvmtest.engine import host
 from kvmtest.engine.doctor import Unusable, open_kvm
+from kvmtest.engine.machine import Machines, Target
+from kvmtest.engine.plan import Setup
 from kvmtest.kvm import Kvm, Vm
 from kvmtest.uapi.kvm import KVM_CAP_IRQCHIP
 
@@ -21,6 +24,21 @@ def kvm() -> Iterator[Kvm]:
         pytest.skip(str(error))
     with device:
         yield device
+
+
+@pytest.fixture
+def machines(kvm: Kvm) -> Iterator[Machines]:
+    """The engine's VMs, all freed at the end."""
+    made = Machines(kvm, host.detect())
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def targets(machines: Machines) -> dict[str, Target]:
+    """The ``bsp`` and the ``ap`` of a VM as INIT cases have it."""
+    machine = machines.kept(Setup("full", "intel", mce=True))
+    return {name: machine.target(name) for name in ("bsp", "ap")}
 
 
 @pytest.fixture

@@ -3,26 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from kvmtest.checks import DEFAULT_EFFORT, Effort
-from kvmtest.engine import host, plan
+from kvmtest.engine import plan
 from kvmtest.engine.machine import Machines
 from kvmtest.engine.result import Result
 from kvmtest.engine.run import run_case
-from kvmtest.kvm import Kvm
 
 Judge = Callable[..., Result]
-
-
-@pytest.fixture
-def machines(kvm: Kvm) -> Iterator[Machines]:
-    """All VMs that a test needs."""
-    made = Machines(kvm, host.detect())
-    yield made
-    made.close()
 
 
 @pytest.fixture

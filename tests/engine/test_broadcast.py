@@ -3,18 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import pytest
 
 from kvmtest import guests
-from kvmtest.engine import host, plan
+from kvmtest.engine import plan
 from kvmtest.engine.broadcast import Broadcast, differences
 from kvmtest.engine.machine import Machines
 from kvmtest.engine.result import Result
 from kvmtest.engine.run import run_case
-from kvmtest.kvm import Kvm
 from kvmtest.state.snapshot import Reader, Snapshot
 from kvmtest.triggers import broadcast, latched
 from kvmtest.uapi.kvm import KVM_CAP_MAX_VCPUS
@@ -22,13 +21,6 @@ from kvmtest.uapi.kvm import KVM_CAP_MAX_VCPUS
 CASES = {case.name: case for case in plan.plan() if case.trigger == "broadcast" and case.view == "host"}
 EIGHT = CASES["init.broadcast.host/ap,intel,8-vcpus,xapic,plant-a"]
 WITH_BSP = CASES["init.broadcast.host/bsp,intel,8-vcpus,xapic,plant-b"]
-
-
-@pytest.fixture
-def machines(kvm: Kvm) -> Iterator[Machines]:
-    made = Machines(kvm, host.detect())
-    yield made
-    made.close()
 
 
 def _by_item(results: object) -> dict[str, Result]:

@@ -5,27 +5,18 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 
 from kvmtest import triggers
-from kvmtest.engine import catch, host, plan
+from kvmtest.engine import catch, plan
 from kvmtest.engine.cycle import Cycle
 from kvmtest.engine.machine import Machines
 from kvmtest.engine.run import run_case
-from kvmtest.kvm import Kvm
 from kvmtest.state import inside
 from kvmtest.triggers.error import TriggerError
 
 CAUGHT = [case for case in plan.plan() if case.state and case.setup.vendor == "intel" and case.view == "host"]
-
-
-@pytest.fixture
-def machines(kvm: Kvm) -> Iterator[Machines]:
-    made = Machines(kvm, host.detect())
-    yield made
-    made.close()
 
 
 @pytest.mark.parametrize("case", [c for c in CAUGHT if c.event == "init"], ids=lambda case: case.name)

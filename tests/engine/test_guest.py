@@ -12,7 +12,6 @@ from kvmtest.engine import guest, host
 from kvmtest.engine.machine import Machine, Machines, Target
 from kvmtest.engine.plan import Setup, plan
 from kvmtest.engine.run import run_case
-from kvmtest.kvm import Kvm
 from kvmtest.state.layout import Layout
 from kvmtest.triggers import INIT, msi
 
@@ -21,13 +20,6 @@ CASES = {case.name: case for case in plan()}
 FAULTS = bytes.fromhex("f6f0")
 #: UD0 with a ModRM byte: no emulator knows it; a CPU raises #UD.
 UNKNOWN = bytes.fromhex("0fffc0")
-
-
-@pytest.fixture
-def machines(kvm: Kvm) -> Iterator[Machines]:
-    made = Machines(kvm, host.detect())
-    yield made
-    made.close()
 
 
 @pytest.fixture

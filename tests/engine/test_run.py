@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,13 +24,6 @@ from kvmtest.state.snapshot import Reader, Snapshot
 CASES = {case.name: case for case in plan.plan()}
 MSI = CASES["init.msi.host/ap,intel,xapic,plant-a"]
 SIPI = CASES["sipi.msi.host/ap,intel,xapic,plant-sipi,vector-9f"]
-
-
-@pytest.fixture
-def machines(kvm: Kvm) -> Iterator[Machines]:
-    made = Machines(kvm, host.detect())
-    yield made
-    made.close()
 
 
 def _verdicts(results: list[Result]) -> Counter[str]:

@@ -3,27 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import pytest
 
-from kvmtest.engine import guest, host, plan
+from kvmtest.engine import guest, plan
 from kvmtest.engine.machine import Machines
 from kvmtest.engine.result import Result
 from kvmtest.engine.run import run_case
-from kvmtest.kvm import Kvm
 from kvmtest.triggers.vmm_reset import Reset, orders
 
 CASES = {case.name: case for case in plan.plan() if case.trigger == "vmm-reset"}
 HOST = CASES["reset.vmm-reset.host/ap,full-irqchip,intel,xapic,plant-a"]
 GUEST = CASES["reset.vmm-reset.guest/bsp,full-irqchip,intel,xapic,plant-a"]
-
-
-@pytest.fixture
-def machines(kvm: Kvm) -> Iterator[Machines]:
-    made = Machines(kvm, host.detect())
-    yield made
-    made.close()
 
 
 def _run(case: plan.Case, machines: Machines) -> dict[tuple[str, str], Result]:

@@ -3,30 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from kvmtest import guests
-from kvmtest.engine import host
-from kvmtest.engine.machine import Machines, Target
-from kvmtest.engine.plan import Setup
+from kvmtest.engine.machine import Target
 from kvmtest.guests import planter
-from kvmtest.kvm import Kvm
 from kvmtest.state import inside
 
 #: Written by an instruction of its own each, in every mode and on every CPU.
 WRITTEN = ("dr0", "dr7", "cr0", "cr2", "cr3", "cr4", "gdt.base", "gdt.limit", "idt.base", "idt.limit", "ldt.selector", "ldt.base")
 WRITTEN += ("tr.selector", "tr.base", "es.selector", "es.base", "fs.selector", "rax", "rbx", "rsp", "msr.star", "msr.pat", "xcr0")
 WRITTEN += ("xmm0", "mxcsr", "fcw", "lapic.svr", "lapic.lvt_timer")
-
-
-@pytest.fixture
-def targets(kvm: Kvm) -> Iterator[dict[str, Target]]:
-    machines = Machines(kvm, host.detect())
-    machine = machines.kept(Setup("full", "intel", mce=True))
-    yield {name: machine.target(name) for name in ("bsp", "ap")}
-    machines.close()
 
 
 def _write(target: Target, name: str, apic_mode: str = "xapic") -> inside.GuestPlant:

@@ -3,26 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from kvmtest import triggers
-from kvmtest.engine import catch, host
-from kvmtest.engine.machine import Machines, Target
-from kvmtest.engine.plan import Setup
-from kvmtest.kvm import Kvm
+from kvmtest.engine import catch
+from kvmtest.engine.machine import Target
 from kvmtest.triggers import msi, restart, self_ipi
 from kvmtest.triggers.error import TriggerError
 from kvmtest.uapi.kvm import KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_RUNNABLE
-
-
-@pytest.fixture
-def targets(kvm: Kvm) -> Iterator[dict[str, Target]]:
-    machines = Machines(kvm, host.detect())
-    machine = machines.kept(Setup("full", "intel", mce=True))
-    yield {name: machine.target(name) for name in ("bsp", "ap")}
-    machines.close()
 
 
 def _plant(target: Target, apic_mode: str = "xapic") -> None:

@@ -10,7 +10,7 @@ from kvmtest.engine.judge import Context
 from kvmtest.engine.machine import Machine, Target
 from kvmtest.engine.plan import CONTINUE, Case
 from kvmtest.engine.result import Host, Result
-from kvmtest.engine.verdicts import Observation, Verdicts
+from kvmtest.engine.verdicts import Judging, Observation, Verdicts
 from kvmtest.kvm import Exit
 from kvmtest.state.snapshot import Snapshot
 from kvmtest.triggers import INIT, NONE, SHUTDOWN, SIPI, msi, restart
@@ -43,17 +43,20 @@ def context(case: Case, machine: Machine, host: Host) -> Context:
 
 
 class Cycle:
-    """A case, ready to run on its target. ``timeout_s`` bounds each KVM_RUN, in seconds."""
+    """A case, ready to run on its target. ``timeout_s`` bounds each KVM_RUN, in seconds; ``judging`` makes results of it."""
 
-    def __init__(self, case: Case, machine: Machine, host: Host, timeout_s: float = 1.0) -> None:
+    def __init__(
+        self, case: Case, machine: Machine, host: Host, timeout_s: float = 1.0, judging: Judging = Verdicts
+    ) -> None:
         self.case = case
+        self.host = host
         self.machine = machine
         self.timeout_s = timeout_s
         self.target: Target = machine.target(case.target)
         planted = case.event != "reset"
         self.plant = self.target.plant(case.plant, case.apic_mode) if planted else None
         baseline = self.target.baseline if planted else None
-        self.verdicts = Verdicts(case, context(case, machine, host), self.target.layout, baseline, self.plant)
+        self.verdicts = judging(case, context(case, machine, host), self.target.layout, baseline, self.plant)
 
     def run(self) -> Collection[Result]:
         """The case's results in each of its views; raises what observe() does."""
@@ -147,6 +150,6 @@ class Cycle:
 
     def _of_shutdown(self, report: guest.Report) -> guest.Report:
         """A vCPU in shutdown has nothing to report, where KVM does not make an INIT of it."""
-        if self.case.event != "shutdown" or report.values or self.verdicts.ctx.host.backend == "svm":
+        if self.case.event != "shutdown" or report.values or self.host.backend == "svm":
             return report
         return guest.Report({}, dict.fromkeys(guest.ITEMS, f"a vCPU in shutdown executes nothing: {report.problem}"), "")

@@ -14,6 +14,7 @@ from kvmtest.engine.judge import BOTH_VIEWS, judge_check
 from kvmtest.engine.machine import Machine, Machines, SetupError
 from kvmtest.engine.plan import BROADCAST, Case, items, views, wanted
 from kvmtest.engine.result import CaseTime, Host, Result
+from kvmtest.engine.verdicts import Judging, Verdicts
 from kvmtest.engine.vmm_reset import AS_NEW, VmmReset
 from kvmtest.guests import GuestMissing
 from kvmtest.kvm import Kvm, KvmError
@@ -70,9 +71,16 @@ def _check(case: Case, machine: Machine, host: Host, timeout_s: float, effort: E
 
 
 def run_case(
-    case: Case, machines: Machines, timeout_s: float = 1.0, effort: Effort = DEFAULT_EFFORT
+    case: Case,
+    machines: Machines,
+    timeout_s: float = 1.0,
+    effort: Effort = DEFAULT_EFFORT,
+    judging: Judging = Verdicts,
 ) -> Iterator[Result]:
-    """Run one case and judge every item of it. What cannot be tried becomes ``skip``, what went wrong ``error``."""
+    """Run one case and judge every item of it. What cannot be tried becomes ``skip``, what went wrong ``error``.
+
+    ``judging`` takes what a case on one vCPU showed; what is worst of many is judged here.
+    """
     try:
         machine, ours = _machine(case, machines)
     except (SetupError, KvmError) as error:
@@ -86,7 +94,7 @@ def run_case(
         elif case.trigger == "vmm-reset":
             yield from VmmReset(case, machine, machines.host, timeout_s).run()
         else:
-            yield from Cycle(case, machine, machines.host, timeout_s).run()
+            yield from Cycle(case, machine, machines.host, timeout_s, judging).run()
     except (GuestMissing, PlantRefused) as error:
         yield from _all(case, machines.host, "skip", str(error))
     except (GuestStopped, KvmError, TriggerError) as error:
@@ -104,11 +112,13 @@ def run(
     timeout_s: float = 1.0,
     started: Callable[[Case], None] | None = None,
     effort: Effort = DEFAULT_EFFORT,
+    judging: Judging = Verdicts,
 ) -> Generator[Result | CaseTime, None, None]:
     """Run ``cases``; yields the results that ``selectors`` take as they come, and a CaseTime behind each case's.
 
-    ``timeout_s`` bounds each KVM_RUN, in seconds. ``started`` is told of each case before it runs. ``effort`` is
-    for the checks that have rounds. What this host cannot show at all is skipped once for each id and reason, not in every case.
+    ``timeout_s`` bounds each KVM_RUN, in seconds. ``started`` is told of each case before it runs. ``effort`` is for the checks
+    that have rounds, ``judging`` as for run_case(). What this host cannot show at all is skipped once for each id and reason,
+    not in every case.
     """
     machines = Machines(kvm, host)
     absent: set[tuple[str, str]] = set()
@@ -117,7 +127,7 @@ def run(
             if started:
                 started(case)
             begin = time.monotonic()
-            for result in run_case(case, machines, timeout_s, effort):
+            for result in run_case(case, machines, timeout_s, effort, judging):
                 if result.verdict == "skip" and result.observed is None:
                     if (result.id, result.reason) in absent:
                         continue

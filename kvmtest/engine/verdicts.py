@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from kvmtest import spec
 from kvmtest.engine import guest
@@ -21,7 +21,7 @@ from kvmtest.state.layout import Layout, text
 from kvmtest.state.plant import Plant
 from kvmtest.state.snapshot import Snapshot
 
-__all__ = ("Observation", "Verdicts")
+__all__ = ("Judge", "Judging", "Observation", "Verdicts")
 
 _XSTATE_HEADER = range(512, 576)
 
@@ -170,3 +170,14 @@ class Verdicts:
         host = guest.shown(item, after.get(self.layout, item), report.narrow) if after else None
         unread = "" if after else "the vCPU ran on before the host could read it"
         return judge_views(item, ctx, host, report.values.get(item), report.problem, report.missing.get(item, ""), unread)
+
+
+class Judge(Protocol):
+    """What makes results of the observations of one case: Verdicts, or what sends them to where Verdicts are."""
+
+    def of(self, seen: Observation) -> Collection[Result]:
+        """The results, as far as they are made here."""
+
+
+#: Makes a Judge of what Verdicts are made of: case, context, layout, state at creation, plant.
+Judging = Callable[[Case, Context, Layout, Snapshot | None, Plant | None], Judge]

@@ -39,10 +39,11 @@ class CaseTime(NamedTuple):
 
 
 class Host(NamedTuple):
-    """The KVM under test. ``parameters`` are the vendor module's, as sysfs prints them."""
+    """The KVM under test. ``parameters`` are the vendor module's, as sysfs prints them; ``lab`` describes the lab it ran in."""
 
     kernel: str
     backend: str
     cpu_vendor: str
     cpu_model: str
     parameters: dict[str, str]
+    lab: dict[str, str | float] | None = None

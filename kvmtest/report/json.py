@@ -26,7 +26,7 @@ class Json:
         head = {
             "schema": SCHEMA,
             "tool": {"name": "kvmtest", "version": __version__},
-            "host": host._asdict(),
+            "host": {name: value for name, value in host._asdict().items() if value is not None},
             "started": started,
         }
         self.out.write(json.dumps(head, indent=1).removesuffix("\n}") + ',\n "results": [')

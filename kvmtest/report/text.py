@@ -85,6 +85,8 @@ class Text:
         self._line(f"kvmtest {__version__}   {started}")
         self._line(f"kernel   {host.kernel}   backend {host.backend}")
         self._line(f"CPU      {host.cpu_vendor}, {host.cpu_model}")
+        if host.lab:
+            self._line(f"lab      {host.lab['emulator']}, CPU {host.lab['cpu']}, kernel: {host.lab['kernel_source']}")
         if host.parameters:
             # kvm.ko's own parameters are many and say little here: --format json has them.
             shown = " ".join(f"{k}={v}" for k, v in host.parameters.items() if v and not k.startswith("kvm."))

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The folder that keeps kernels and initramfs. What is in it is whole: everything is made beside its place and then renamed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from kvmtest.lab.error import LabError
+
+__all__ = ("file", "folder", "home", "scratch")
+
+#: How many files of one kind are kept.
+_KEPT = 4
+
+
+def home() -> str:
+    """The cache's folder: ``$XDG_CACHE_HOME/kvmtest`` or ``~/.cache/kvmtest``."""
+    return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "kvmtest")
+
+
+@contextmanager
+def scratch(kind: str) -> Iterator[str]:
+    """A folder beside the kept ones, removed at the end. Raises LabError where it cannot be written to."""
+    parent = os.path.join(home(), kind)
+    try:
+        os.makedirs(parent, exist_ok=True)
+        made = tempfile.mkdtemp(prefix=".new-", dir=parent)
+    except OSError as error:
+        raise LabError(f"cannot write to {parent}: {error.strerror}") from error
+    try:
+        yield made
+    except OSError as error:
+        raise LabError(f"cannot write to {parent}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def file(kind: str, name: str, make: Callable[[], bytes]) -> str:
+    """The path of the cached file ``name``; ``make`` gives its contents where it is not there. The oldest ones go."""
+    parent = os.path.join(home(), kind)
+    path = os.path.join(parent, name)
+    if os.path.exists(path):
+        os.utime(path)
+        return path
+    with scratch(kind) as work:
+        fresh = os.path.join(work, name)
+        with open(fresh, "wb") as out:
+            out.write(make())
+        os.replace(fresh, path)
+    kept = sorted((entry for entry in os.scandir(parent) if entry.is_file()), key=lambda e: e.stat().st_mtime)
+    for old in kept[:-_KEPT]:
+        os.unlink(old.path)
+    return path
+
+
+def folder(kind: str, name: str, fill: Callable[[str], None]) -> str:
+    """The path of the cached folder ``name``; ``fill`` is given a new one to fill where it is not there."""
+    path = os.path.join(home(), kind, name)
+    if not os.path.isdir(path):
+        with scratch(kind) as work:
+            fresh = os.path.join(work, "whole")
+            os.mkdir(fresh)
+            fill(fresh)
+            try:
+                os.rename(fresh, path)
+            except OSError:
+                if not os.path.isdir(path):  # somebody else was faster: theirs is as good
+                    raise
+    return path

@@ -1,0 +1,332 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One cell of the lab: one kernel's KVM in one emulator, from its boot to its end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Generator, Iterator
+from typing import NamedTuple
+
+from kvmtest.engine.plan import wanted
+from kvmtest.engine.result import CaseTime, Host, Result
+from kvmtest.lab import emulator, initramfs, klog, modules
+from kvmtest.lab.error import LabError
+from kvmtest.lab.kernels import Kernel
+from kvmtest.lab.stream import Decoder
+
+__all__ = ("Begin", "Cell", "Running", "Spec", "Times")
+
+_TICK_S = 0.5
+#: After the last word: for the console of a dead kernel to say why, for a live one to power off.
+_LAST_WORDS_S, _POWER_OFF_S = 3.0, 5.0
+_CHUNK = 1 << 16
+_CONSOLE_LINES = 200
+#: What of a dead guest's console goes into its result.
+_SHOWN_LINES = 12
+_CITE = ("a kernel has nothing to warn of while it is used by its documented interface",)
+#: Dies with this program, however that ends; then becomes the emulator.
+_LEASH = "import ctypes,os,sys;ctypes.CDLL(None).prctl(1,9);os.getppid()==int(sys.argv[1]) and os.execvp(sys.argv[2],sys.argv[2:])"
+
+
+class Spec(NamedTuple):
+    """What to run in a cell. ``parameters`` are those of modules: ``{"kvm_amd": "npt=0 nested=1"}``."""
+
+    backend: str
+    kernel: Kernel
+    selectors: tuple[str, ...] = ()
+    timeout_s: float = 1.0
+    own_modules: str = ""
+    parameters: dict[str, str] = {}
+
+    @property
+    def name(self) -> str:
+        """Short, for a column of a table."""
+        return f"{self.kernel.name}/{self.backend}"
+
+
+class Begin(NamedTuple):
+    """The guest is up: what KVM it has, and how many cases it will run."""
+
+    host: Host
+    cases: int
+
+
+class Running(NamedTuple):
+    """A case begins."""
+
+    case: str
+
+
+class Times(NamedTuple):
+    """Seconds from start to the first case, from there to the last, and to the emulator's end."""
+
+    boot_s: float
+    run_s: float
+    shutdown_s: float
+
+    def __str__(self) -> str:
+        return f"boot {self.boot_s:.1f} s, run {self.run_s:.1f} s, shut-down {self.shutdown_s:.1f} s"
+
+
+Step = Begin | Running | Result | CaseTime | Times
+
+
+class _Died(Exception):
+    """The guest gave no end of its own."""
+
+
+class Cell:
+    """A cell that can be run once. `steps` ends with a Times; close() of that generator ends the emulator."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.emulator = emulator.for_backend(spec.backend)
+        self._decoder = Decoder()
+        self._console: deque[str] = deque(maxlen=_CONSOLE_LINES)
+        self._rest = b""
+        self._log: list[str] = []
+        self._reported: set[str] = set()
+        self._where = ""  # the case that runs, or what else does
+        self._case = ""
+        self._cases = self._done = 0
+        self._facts: list[str] = []
+        self._release = ""
+        self._ended = self._failed = ""
+        self._last = self._start = time.monotonic()
+        self._marks: dict[str, float] = {}
+
+    def steps(self) -> Generator[Step, None, None]:
+        """Boot, run, and yield what happens. Raises LabError where this machine cannot even start the emulator.
+
+        What goes wrong in there is a result of its own.
+        """
+        self.emulator.check()
+        vendor = modules.VENDOR[self.spec.backend]
+        needed = modules.closure(vendor, self.spec.kernel.modules, self.spec.own_modules)
+        try:
+            folder = tempfile.mkdtemp(prefix="kvmtest-lab-")
+        except OSError as error:
+            raise LabError(f"no temporary folder: {error.strerror}") from error
+        try:
+            started = self._prepare(folder, needed)
+            yield from self._run(folder, started)
+        except OSError as error:
+            raise LabError(f"{error.filename or folder}: {error.strerror}") from error
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _prepare(self, folder: str, needed: list[modules.Module]) -> emulator.Started:
+        spec = self.spec
+        config: dict[str, object] = {"selectors": _inner(spec.selectors), "timeout_s": spec.timeout_s}
+        initrd = os.path.join(folder, "initrd")
+        with open(initrd, "wb") as out:
+            with open(initramfs.base(), "rb") as file:
+                shutil.copyfileobj(file, out)
+            out.write(initramfs.cell(needed, spec.parameters, config))
+        built_in = spec.parameters.keys() - {module.name for module in needed}
+        append = " ".join(f"{name}.{value}" for name in sorted(built_in) for value in spec.parameters[name].split())
+        for fifo in ("serial", "parallel"):
+            os.mkfifo(os.path.join(folder, fifo))
+        ports = [os.path.join(folder, fifo) for fifo in ("serial", "parallel")]
+        started = self.emulator.prepare(folder, spec.kernel.image, initrd, *ports, append)
+        self._version = self.emulator.version()
+        return started
+
+    def _run(self, folder: str, started: emulator.Started) -> Iterator[Step]:
+        self._start = self._last = time.monotonic()
+        with contextlib.ExitStack() as stack:
+            watch = stack.enter_context(selectors.DefaultSelector())
+            for fifo in ("serial", "parallel"):
+                fd = os.open(os.path.join(folder, fifo), os.O_RDONLY | os.O_NONBLOCK)
+                stack.callback(os.close, fd)
+                watch.register(fd, selectors.EVENT_READ, fifo)
+            process = stack.enter_context(_process(started, folder, watch))
+            try:
+                yield from self._listen(process, watch)
+            except _Died as died:
+                yield from self._obituary(str(died))
+            else:
+                yield from self._log_result()
+            self._mark("end")
+            if self._ended:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_POWER_OFF_S)
+        yield self._times()
+
+    def _mark(self, name: str) -> None:
+        self._marks.setdefault(name, time.monotonic())
+
+    def _times(self) -> Times:
+        up = self._marks.get("up", self._marks["end"])
+        return Times(up - self._start, self._marks["end"] - up, time.monotonic() - self._marks["end"])
+
+    def _listen(self, process: subprocess.Popen[bytes], watch: selectors.BaseSelector) -> Iterator[Step]:
+        """Until the guest says that it is done. Raises _Died."""
+        over: float | None = None
+        while not self._ended:
+            heard = False
+            for key, _ in watch.select(_TICK_S):
+                try:
+                    data = os.read(key.fd, _CHUNK)
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    data = b""  # a terminal nobody has open any more
+                if not data:
+                    # Before the emulator has opened it a FIFO is at its end, too.
+                    time.sleep(0.01) if process.poll() is None else watch.unregister(key.fd)
+                    continue
+                heard = True
+                if key.data == "parallel":
+                    self._last = time.monotonic()
+                    yield from self._decode(data)
+                elif key.data == "serial":
+                    self._hear(data)
+            now = time.monotonic()
+            if self._failed:
+                raise _Died(self._failed)
+            if process.poll() is not None and not heard:
+                raise _Died(_how(process.returncode, self.emulator.name))
+            if over is None and any(line.startswith("Kernel panic") for line in self._console):
+                over = now + _LAST_WORDS_S
+            if over is not None and now > over:
+                raise _Died("its kernel panicked")
+            patience = self.emulator.silence_s if self._release else self.emulator.boot_s
+            if now - self._last > patience:
+                raise _Died(f"nothing was heard of it for {patience:.0f} s")
+
+    def _decode(self, data: bytes) -> Iterator[Step]:
+        try:
+            for letter, fields in self._decoder.feed(data):
+                if letter == "result":
+                    if wanted(self.spec.selectors, str(fields[0])):
+                        yield Result._make(fields)
+                else:
+                    yield from self._line(letter, [str(field) for field in fields])
+        except (ValueError, IndexError) as error:
+            raise _Died(f"what came from it makes no sense: {error}") from error
+
+    def _line(self, letter: str, fields: list[str]) -> Iterator[Step]:
+        if letter == "L":
+            self._log.append(fields[0])
+        elif letter == "C":
+            yield from self._new_incidents()
+            self._case = self._where = fields[0]
+            yield Running(self._case)
+        elif letter == "c":
+            yield from self._new_incidents()
+            self._done += 1
+            yield CaseTime(self._case, float(fields[0]))
+            self._case, self._where = "", "the end of the run"
+        elif letter == "B":
+            self._release = fields[0]
+            self._where = "the start of its init"
+        elif letter == "M":
+            yield from self._new_incidents()
+            self._where = f"loading {fields[0]}.ko"
+        elif letter == "H":
+            self._facts = fields
+        elif letter == "N":
+            self._cases = int(fields[0])
+            self._mark("up")
+            yield Begin(self.host(), self._cases)
+        elif letter == "X":
+            self._failed = fields[0]
+        elif letter == "E":
+            self._ended = "E"
+
+    def host(self) -> Host:
+        """The KVM in there, as it described itself; what is known of it, if it did not get so far."""
+        spec = self.spec
+        lab: dict[str, str | float] = {
+            "emulator": self._version,
+            "cpu": self.emulator.cpu,
+            "kernel_source": spec.kernel.source + (f", modules of {spec.own_modules}" if spec.own_modules else ""),
+        }
+        if "up" in self._marks:
+            lab["boot_s"] = round(self._marks["up"] - self._start, 3)
+        if not self._facts:
+            return Host(self._release or spec.kernel.release, spec.backend, "unknown", "unknown", {}, lab)
+        kernel, backend, vendor, model, *rest = self._facts
+        return Host(kernel, backend, vendor, model, dict(field.split("=", 1) for field in rest), lab)
+
+    def _hear(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        self._console.extend(klog.stripped(line.decode("utf-8", "replace")) for line in lines)
+
+    def _new_incidents(self) -> Iterator[Result]:
+        """A result for each incident in the log since the last time."""
+        lines, self._log = self._log, []
+        for incident in klog.incidents(lines):
+            if incident[0] not in self._reported:
+                self._reported.add(incident[0])
+                yield self._kernel_result("log", "fail", "\n".join(incident))
+
+    def _kernel_result(self, item: str, verdict: str, reason: str) -> Result:
+        where = (f"none.lab.kernel.{item}", "none", "lab", "kernel", item, self._where)
+        return Result(*where, None, None, None, verdict, reason, _CITE if item == "log" else (), None)
+
+    def _log_result(self) -> Iterator[Result]:
+        """What came after the last case, and one result for a log without incidents."""
+        yield from self._new_incidents()
+        self._where = "the whole run"
+        if not self._reported and wanted(self.spec.selectors, "none.lab.kernel.log"):
+            yield self._kernel_result("log", "pass", "")
+
+    def _obituary(self, why: str) -> Iterator[Step]:
+        """The results of a guest that died: what its log says, and the end of its console."""
+        if "up" not in self._marks:
+            yield Begin(self.host(), self._cases)
+        self._log.extend(self._console)
+        yield from self._new_incidents()
+        console = [line for line in [*self._console, self._rest.decode(errors="replace")] if line.strip()]
+        end = " | ".join(console[-_SHOWN_LINES:]) or "nothing"
+        if "up" not in self._marks:
+            place = f" at {self._where}" if self._where else ""
+            yield self._kernel_result("boot", "error", f"did not boot{place}: {why}; its console ends with: {end}")
+        else:
+            left = f"{self._cases - self._done} of {self._cases} cases did not run to their end"
+            yield self._kernel_result("run", "error", f"died in {self._where}: {why}; {left}; its console ends with: {end}")
+
+
+def _inner(asked: tuple[str, ...]) -> tuple[str, ...]:
+    """The selectors for the engine inside, which knows nothing of ``none.lab``: everything, if nothing else is asked for."""
+    rest = tuple(s for s in asked if not wanted((s,), "none.lab.kernel.log"))
+    return rest if len(rest) == len(asked) else ()
+
+
+def _how(status: int, name: str) -> str:
+    return f"{name} was killed by {signal.Signals(-status).name}" if status < 0 else f"{name} exited with status {status}"
+
+
+@contextlib.contextmanager
+def _process(started: emulator.Started, folder: str, watch: selectors.BaseSelector) -> Iterator[subprocess.Popen[bytes]]:
+    """The emulator, in a session of its own; killed at the end."""
+    command = [sys.executable, "-ISc", _LEASH, str(os.getpid()), *started.command]
+    with contextlib.ExitStack() as stack:
+        if started.terminal:
+            ours, theirs = pty.openpty()
+            stack.callback(os.close, ours)
+            watch.register(ours, selectors.EVENT_READ, "terminal")
+            stack.callback(os.close, theirs)
+            files = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+        else:
+            error = stack.enter_context(open(os.path.join(folder, "serial"), "r+b", buffering=0))
+            files = {"stdin": subprocess.DEVNULL, "stdout": error, "stderr": error}  # type: ignore[dict-item]
+        environment = os.environ | {"TERM": "xterm"}
+        process = subprocess.Popen(command, cwd=folder, start_new_session=True, env=environment, **files)  # type: ignore[call-overload]
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()

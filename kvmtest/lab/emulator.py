@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The two emulators: how each boots a kernel with an initramfs, its serial and its parallel port going to files."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from typing import NamedTuple
+
+from kvmtest.lab.error import LabError
+
+__all__ = ("BACKENDS", "Emulator", "Started", "for_backend")
+
+#: The whole kernel command line but for the console: no delay on panic, and none of what slows down an emulated CPU.
+_APPEND = "panic=-1 quiet loglevel=4 nokaslr mitigations=off nosmp tsc=reliable random.trust_cpu=on rdinit=/init"
+
+
+class Started(NamedTuple):
+    """What to execute, and whether it wants a terminal."""
+
+    command: list[str]
+    terminal: bool
+
+
+class Emulator:
+    """One emulator. ``memory_mib`` is what a cell takes of this machine, ``boot_s`` the longest boot to wait for."""
+
+    name = ""
+    backend = ""
+    cpu = ""
+    memory_mib = 0
+    boot_s = 0.0
+    #: Nothing for so long means that the guest hangs.
+    silence_s = 0.0
+
+    def programs(self) -> dict[str, str]:
+        """Program or file that is needed -> the Debian package that brings it."""
+        raise NotImplementedError
+
+    def version(self) -> str:
+        """Name and version."""
+        raise NotImplementedError
+
+    def prepare(self, folder: str, image: str, initrd: str, serial: str, parallel: str, append: str) -> Started:
+        """Write into ``folder`` what is needed to boot ``image`` with ``initrd``. Raises LabError."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Raises LabError that names what is missing and the packages that bring it."""
+        missing = {n: p for n, p in self.programs().items() if not (os.path.exists(n) if "/" in n else shutil.which(n))}
+        if missing:
+            packages = " ".join(dict.fromkeys(missing.values()))
+            raise LabError(f"--backend {self.backend} needs {', '.join(missing)}: apt-get install {packages}")
+
+
+def _version(command: list[str], pattern: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL, errors="replace")
+    except OSError as error:
+        raise LabError(f"{command[0]} does not start: {error.strerror}") from error
+    found = re.search(pattern, done.stdout + done.stderr)
+    return found[1] if found else "of unknown version"
+
+
+class Qemu(Emulator):
+    """QEMU without KVM: TCG emulates SVM with nested paging."""
+
+    name = "QEMU"
+    backend = "svm"
+    cpu = "max"
+    memory_mib = 700
+    boot_s = 90.0
+    silence_s = 60.0
+    _PROGRAM = "qemu-system-x86_64"
+
+    def programs(self) -> dict[str, str]:
+        return {self._PROGRAM: "qemu-system-x86"}
+
+    def version(self) -> str:
+        return "QEMU " + _version([self._PROGRAM, "--version"], r"version (\S+)") + " (TCG)"
+
+    def prepare(self, folder: str, image: str, initrd: str, serial: str, parallel: str, append: str) -> Started:
+        machine = "-nodefaults -no-user-config -accel tcg -M q35 -m 512 -smp 1 -display none -no-reboot".split()
+        ports = ["-chardev", f"file,id=serial,path={serial}", "-serial", "chardev:serial"]
+        ports += ["-chardev", f"file,id=parallel,path={parallel}", "-parallel", "chardev:parallel"]
+        kernel = ["-kernel", image, "-initrd", initrd, "-append", f"console=ttyS0 {_APPEND} {append}".strip()]
+        return Started([self._PROGRAM, *machine, "-cpu", self.cpu, *ports, *kernel], False)
+
+
+_BOCHSRC = """\
+megs: 512
+cpu: model={cpu}, count=1, ips={ips}, reset_on_triple_fault=0
+romimage: file=/usr/share/bochs/BIOS-bochs-latest
+vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest
+ata0-master: type=cdrom, path={folder}/lab.iso, status=inserted
+boot: cdrom
+com1: enabled=1, mode=file, dev={serial}
+parport1: enabled=1, file={parallel}
+sound: driver=dummy
+speaker: enabled=0
+display_library: term
+clock: sync=none
+log: {folder}/bochs.log
+panic: action=fatal
+error: action=ignore
+info: action=ignore
+debug: action=ignore
+"""
+_GRUB = "set timeout=0\nmenuentry lab {{\n linux /image console=ttyS0 {append}\n initrd /initrd\n}}\n"
+
+
+class Bochs(Emulator):
+    """Bochs: emulates VMX with EPT and unrestricted guest. Boots from a CD, as it has no other way to take a kernel."""
+
+    name = "Bochs"
+    backend = "vmx"
+    cpu = "corei7_haswell_4770"  # the newest model that all kernels boot on
+    memory_mib = 700
+    boot_s = 240.0
+    silence_s = 180.0
+    _IPS = 50_000_000
+
+    def programs(self) -> dict[str, str]:
+        return {
+            "bochs-bin" if shutil.which("bochs-bin") else "bochs": "bochs",
+            "/usr/share/bochs/BIOS-bochs-latest": "bochsbios",
+            "/usr/share/bochs/VGABIOS-lgpl-latest": "vgabios",
+            _TERM: "bochs-term",
+            "grub-mkrescue": "grub-common",
+            "/usr/lib/grub/i386-pc/moddep.lst": "grub-pc-bin",
+            "xorriso": "xorriso",
+            "mformat": "mtools",
+        }
+
+    def version(self) -> str:
+        return "Bochs " + _version(["bochs", "--help"], r"Emulator ([\d.]+)")
+
+    def prepare(self, folder: str, image: str, initrd: str, serial: str, parallel: str, append: str) -> Started:
+        boot = os.path.join(folder, "iso", "boot", "grub")
+        os.makedirs(boot)
+        os.link(initrd, os.path.join(folder, "iso", "initrd"))
+        shutil.copyfile(image, os.path.join(folder, "iso", "image"))
+        with open(os.path.join(boot, "grub.cfg"), "w", encoding="utf-8") as file:
+            file.write(_GRUB.format(append=f"{_APPEND} {append}".strip()))
+        command = ["grub-mkrescue", "-d", "/usr/lib/grub/i386-pc", "-o", os.path.join(folder, "lab.iso"), os.path.join(folder, "iso")]
+        command[1:1] = ["--compress=no", "--fonts=", "--locales=", "--themes="]
+        environment = os.environ | {"TMPDIR": folder}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, errors="replace", env=environment)
+        if done.returncode:
+            raise LabError(f"grub-mkrescue: {done.stderr.strip().rpartition(chr(10))[2]}")
+        shutil.rmtree(os.path.join(folder, "iso"))
+        with open(os.path.join(folder, "bochsrc"), "w", encoding="utf-8") as file:
+            file.write(_BOCHSRC.format(cpu=self.cpu, ips=self._IPS, folder=folder, serial=serial, parallel=parallel))
+        # A build with the debugger waits for a command first.
+        with open(os.path.join(folder, "commands"), "w", encoding="utf-8") as file:
+            file.write("c\n")
+        return Started(["bochs", "-q", "-f", os.path.join(folder, "bochsrc"), "-rc", os.path.join(folder, "commands")], True)
+
+
+_TERM = "/usr/lib/x86_64-linux-gnu/bochs/plugins/libbx_term_gui.so.0.0.0"
+_EMULATORS: dict[str, Emulator] = {"svm": Qemu(), "vmx": Bochs()}
+BACKENDS = tuple(_EMULATORS)
+
+
+def for_backend(backend: str) -> Emulator:
+    """The emulator for ``backend`` (one of BACKENDS)."""
+    return _EMULATORS[backend]

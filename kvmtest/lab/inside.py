@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The lab's init: loads KVM, runs the engine on it, streams what it says, powers off.
+
+It is Python from its first instruction: mounting and loading modules are three system calls that ctypes, which the engine
+needs anyway, can make; a shell would be one more thing to have and to start.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+from kvmtest.lab.port import Port
+from kvmtest.lab.stream import Encoder
+
+__all__ = ("main",)
+
+_SYS_INIT_MODULE = 175
+_POWER_OFF = 0x4321FEDC
+_MOUNTS = (("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"))
+_KMSG_RECORD = 8192
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _Failed(Exception):
+    """Why this cell shows nothing."""
+
+
+class _Log:
+    """The kernel's log from here on, sent line by line with whatever runs at the time."""
+
+    def __init__(self, out: Encoder) -> None:
+        self._out = out
+        self._fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+        os.lseek(self._fd, 0, os.SEEK_END)
+
+    def drain(self) -> None:
+        """Send what is new."""
+        while True:
+            try:
+                record = os.read(self._fd, _KMSG_RECORD)
+            except BlockingIOError:
+                return
+            except BrokenPipeError:  # lines were overwritten before they were read
+                self._out.line("L", "... lines lost ...")
+                continue
+            # "6,1234,5678,-;text", then lines of a dictionary that begin with a space
+            text = record.decode("utf-8", "replace").partition(";")[2]
+            self._out.line("L", text.partition("\n")[0])
+
+
+def _mount() -> None:
+    for kind, where in _MOUNTS:
+        os.makedirs(where, exist_ok=True)
+        if _libc.mount(kind.encode(), where.encode(), kind.encode(), 0, None):
+            raise _Failed(f"mount {where}: {os.strerror(ctypes.get_errno())}")
+
+
+def _load(name: str, parameters: str, out: Encoder, log: _Log) -> None:
+    out.line("M", name)
+    out.flush()
+    with open(f"/modules/{name}.ko", "rb") as file:
+        image = file.read()
+    if _libc.syscall(_SYS_INIT_MODULE, image, ctypes.c_ulong(len(image)), parameters.encode()):
+        error = os.strerror(ctypes.get_errno())
+        log.drain()
+        raise _Failed(f"{name}.ko does not load: {error}")
+    log.drain()
+    out.flush()
+
+
+def _run(config: dict[str, object], out: Encoder, log: _Log) -> None:
+    from kvmtest.engine import doctor, host, plan, run
+    from kvmtest.engine.result import CaseTime
+
+    selectors = tuple(config["selectors"])  # type: ignore[arg-type]
+    cases = plan.select(plan.plan(), selectors)
+    facts = host.detect()
+    out.line("H", *facts[:4], *(f"{name}={value}" for name, value in facts.parameters.items()))
+    out.line("N", str(len(cases)))
+    out.flush()
+    try:
+        kvm = doctor.open_kvm("/dev/kvm")
+    except doctor.Unusable as error:
+        raise _Failed(str(error)) from None
+    with kvm:
+        timeout_s = float(config["timeout_s"])  # type: ignore[arg-type]
+        for step in run.run(kvm, facts, cases, selectors, timeout_s, lambda case: out.case(case.name, case.prefix)):
+            if isinstance(step, CaseTime):
+                log.drain()
+                out.line("c", f"{step.duration_s:.6f}")
+            else:
+                out.result(step)
+    log.drain()
+    out.flush()
+
+
+def main(config: dict[str, object]) -> None:
+    """Run the cell that ``config`` describes, as process 1. Does not return.
+
+    ``modules`` are pairs of name and parameters in the order of loading, ``selectors`` and ``timeout_s`` as of the engine.
+    """
+    try:
+        _mount()
+        out = Encoder(Port().write)
+        out.line("B", os.uname().release)
+        out.flush()
+        try:
+            log = _Log(out)
+            for name, parameters in config["modules"]:  # type: ignore[attr-defined]
+                _load(name, parameters, out, log)
+            _run(config, out, log)
+        except _Failed as failed:
+            out.line("X", str(failed))
+        except Exception as error:
+            import traceback
+
+            traceback.print_exc()
+            out.line("X", f"{type(error).__name__}: {error}")
+        else:
+            out.line("E")
+        out.flush()
+    except BaseException as error:
+        sys.stderr.write(f"kvmtest: {error}\n")
+    finally:
+        sys.stderr.flush()
+        _libc.reboot(ctypes.c_uint(_POWER_OFF))

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What in a kernel's log says that the kernel found a fault in itself. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+__all__ = ("incidents", "stripped")
+
+#: How each kind begins: lib/bug.c and kernel/panic.c (WARN, BUG), arch/x86/kernel/dumpstack.c (Oops, and the names of the
+#: exceptions in arch/x86/kernel/traps.c), mm/kasan/report.c, lib/ubsan.c, kernel/kcsan/report.c, kernel/locking/lockdep.c.
+#: Not: "unhandled wrmsr", "kvm_intel: VMX not supported" and other remarks about what a guest or the CPU does.
+_BEGINS = re.compile(
+    r"WARNING: |kernel BUG at |BUG: |Oops\b|general protection fault|double fault|stack segment|divide error|invalid opcode"
+    r"|UBSAN: |Kernel panic|\[ BUG|DEBUG_LOCKS_WARN_ON|=+ BUG|refcount_t: |list_(?:add|del) corruption"
+)
+_CUT = "------------[ cut here ]------------"
+_ENDS = re.compile(r"---\[ end (?:trace|Kernel panic)")
+_CONSOLE = re.compile(r"^(?:<\d+>)?\[ *\d+\.\d+(?:\]\[ *[TC]\d+)?\] ?")
+#: A report with its registers and its call trace has about forty.
+_LONGEST = 60
+
+
+def stripped(line: str) -> str:
+    """A console's line without its time stamp."""
+    return _CONSOLE.sub("", line.rstrip("\r\n"))
+
+
+def incidents(lines: Iterable[str]) -> list[list[str]]:
+    """The lines of each WARN, BUG, Oops, KASAN report or panic, the telling one first."""
+    found: list[list[str]] = []
+    current: list[str] | None = None
+    for line in lines:
+        if line == _CUT:
+            current = None
+        elif current is None and _BEGINS.match(line):
+            current = [line]
+            found.append(current)
+        elif current is not None:
+            if len(current) < _LONGEST:
+                current.append(line)
+            if _ENDS.match(line):
+                current = None
+    return found

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How results leave the lab: lines of tab-separated fields, the first of which is one letter.
+
+Most results differ from an earlier one only in the case they are of. So a record (all of a result but where it comes from) is
+sent once, a case's results are the numbers of their records, and citations, which many records share, have numbers of their
+own: a few bytes a result, where a JSON line has five hundred. `Encoder` runs inside and imports nothing.
+
+| letter | fields |
+|---|---|
+| B | kernel release: the program inside has started |
+| M | module that is being loaded |
+| H | kernel, backend, CPU vendor, CPU model, then the parameters, each name=value |
+| N | number of cases |
+| C | case that is about to run |
+| T | one citation or more; numbered from 0 as they come |
+| R | item, planted, expected, observed, verdict, reason, number of the citation, deviation; numbered from 0 as they come |
+| r | numbers of records, each a result of the running case |
+| F | all fields of a result that does not have the running case's name and prefix, the citation as its number |
+| c | seconds that the case took |
+| L | line of the kernel's log |
+| X | why nothing more will come |
+| E | the end: everything has been sent |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+__all__ = ("Decoder", "Encoder")
+
+_ESCAPES = {ord("\\"): "\\\\", ord("\t"): "\\t", ord("\n"): "\\n", ord("\r"): "\\r"}
+_UNESCAPES = {"\\": "\\", "t": "\t", "n": "\n", "r": "\r", "0": ""}
+_NONE = "\\0"
+
+
+def _escape(text: str | None) -> str:
+    return _NONE if text is None else text.translate(_ESCAPES)
+
+
+def _unescape(field: str) -> str | None:
+    if "\\" not in field:
+        return field
+    if field == _NONE:
+        return None
+    parts = iter(field)
+    return "".join(_UNESCAPES.get(next(parts, ""), "?") if c == "\\" else c for c in parts)
+
+
+class Encoder:
+    """Turns what happens inside into lines for ``write``."""
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
+        self._records: dict[tuple[object, ...], str] = {}
+        self._cites: dict[tuple[str, ...], str] = {}
+        self._prefix = self._case = ""
+        self._results: list[str] = []
+        self._lines: list[str] = []
+
+    def line(self, letter: str, *fields: str | None) -> None:
+        """Keep one line for the next `flush`."""
+        self._lines.append("\t".join((letter, *map(_escape, fields))))
+
+    def flush(self) -> None:
+        """Send what has been kept."""
+        if self._results:
+            self._lines.append("r\t" + " ".join(self._results))
+            self._results.clear()
+        if self._lines:
+            self._write(("\n".join(self._lines) + "\n").encode("utf-8", "backslashreplace"))
+            self._lines.clear()
+
+    def case(self, name: str, prefix: str) -> None:
+        """The case ``name`` is about to run; its result ids begin with ``prefix``."""
+        self._case, self._prefix = name, prefix + "."
+        self.line("C", name)
+        self.flush()
+
+    def result(self, result: tuple[object, ...]) -> None:
+        """One `kvmtest.engine.result.Result` of the running case."""
+        name, _, _, _, item, case, *key = result
+        if case != self._case or name != self._prefix + str(item):
+            self.line("F", *map(_text, result[:11]), self._cite(result[11]), _text(result[12]))
+            return
+        record = (item, *key)
+        number = self._records.get(record)
+        if number is None:
+            cite = self._cite(result[11])
+            number = self._records[record] = str(len(self._records))
+            self.line("R", *map(_text, record[:6]), cite, _text(record[7]))
+        self._results.append(number)
+
+    def _cite(self, cite: object) -> str:
+        assert isinstance(cite, tuple)
+        number = self._cites.get(cite)
+        if number is None:
+            number = self._cites[cite] = str(len(self._cites))
+            self.line("T", *cite)
+        return number
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+class Decoder:
+    """Turns bytes from the lab into (letter, fields), with ``R``, ``T``, ``r`` and ``F`` made ``result`` again.
+
+    A result's fields are those of `kvmtest.engine.result.Result`, in its order. Raises ValueError for what no Encoder sends.
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._records: list[tuple[object, ...]] = []
+        self._cites: list[tuple[str, ...]] = []
+        self._case: list[str] = []
+
+    def feed(self, data: bytes) -> Iterable[tuple[str, list[object]]]:
+        """The lines that ``data`` completes."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            yield from self._line(line.decode("utf-8", "replace"))
+
+    def _line(self, line: str) -> Iterable[tuple[str, list[object]]]:
+        letter, *raw = line.split("\t")
+        if letter == "r":
+            yield from self._results(raw[0].split())
+            return
+        fields = [_unescape(field) for field in raw]
+        if letter == "T":
+            self._cites.append(tuple(str(field) for field in fields))
+        elif letter == "R":
+            if len(fields) != 8:
+                raise ValueError(f"a record of {len(fields)} fields")
+            self._records.append((*fields[:6], self._cites[int(fields[6] or "")], fields[7]))
+        elif letter == "F":
+            yield "result", [*fields[:11], self._cites[int(fields[11] or "")], fields[12]]
+        else:
+            if letter == "C":
+                name = str(fields[0])
+                prefix = name.partition("/")[0]
+                self._case = [prefix, *prefix.split("."), name]
+            yield letter, list(fields)
+
+    def _results(self, numbers: list[str]) -> Iterable[tuple[str, list[object]]]:
+        prefix, event, trigger, view, case = self._case
+        for number in numbers:
+            record = self._records[int(number)]
+            yield "result", [f"{prefix}.{record[0]}", event, trigger, view, record[0], case, *record[1:]]

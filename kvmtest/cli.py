@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from kvmtest import __version__
+from kvmtest.lab import cli as lab
 
 if TYPE_CHECKING:
     from kvmtest.engine.plan import Case
@@ -47,14 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
 
     run = commands.add_parser("run", help="run on /dev/kvm", epilog=_EPILOG, formatter_class=raw)
-    run.add_argument("selectors", nargs="*", metavar="SELECTOR", help="which results; all when none is given")
-    run.add_argument("--format", choices=("text", "json", "jsonl"), default="text", help="default: text")
-    run.add_argument("-o", "--output", metavar="FILE", help="write there instead of to standard output")
-    run.add_argument("--strict", action="store_true", help="a known deviation counts as unexpected too")
-    run.add_argument("--bisect", action="store_true", help="exit status for git bisect run")
-    run.add_argument("--timeout", type=_seconds, default=1.0, metavar="S", help="seconds for each KVM_RUN (default: 1)")
-    run.add_argument("--rounds", type=_rounds, default=24, metavar="N", help="rounds of sipi.stress (default: 24)")
-    run.add_argument("--seed", type=int, default=1, metavar="S", help="seed that sipi.stress draws its rounds from (default: 1)")
+    _run_options(run)
     _device(run)
 
     listing = commands.add_parser("list", help="what would run, without running it", epilog=_EPILOG, formatter_class=raw)
@@ -69,7 +63,20 @@ def _parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser("doctor", help="what this machine's KVM can do, and what to install or enable for the rest")
     _device(doctor)
+
+    lab.add_parser(commands, _run_options)
     return parser
+
+
+def _run_options(run: argparse.ArgumentParser) -> None:
+    run.add_argument("selectors", nargs="*", metavar="SELECTOR", help="which results; all when none is given")
+    run.add_argument("--format", choices=("text", "json", "jsonl"), default="text", help="default: text")
+    run.add_argument("-o", "--output", metavar="FILE", help="write there instead of to standard output")
+    run.add_argument("--strict", action="store_true", help="a known deviation counts as unexpected too")
+    run.add_argument("--bisect", action="store_true", help="exit status for git bisect run")
+    run.add_argument("--timeout", type=_seconds, default=1.0, metavar="S", help="seconds for each KVM_RUN (default: 1)")
+    run.add_argument("--rounds", type=_rounds, default=24, metavar="N", help="rounds of sipi.stress (default: 24)")
+    run.add_argument("--seed", type=int, default=1, metavar="S", help="seed that sipi.stress draws its rounds from (default: 1)")
 
 
 def _device(parser: argparse.ArgumentParser) -> None:
@@ -237,6 +244,10 @@ def _doctor(args: argparse.Namespace) -> int:
     return UNTESTABLE if any(f.state == "bad" for f in findings) else OK
 
 
+def _lab(args: argparse.Namespace) -> int:
+    return lab.lab(args, _status, lambda: _open_output(args.output))
+
+
 def _print(lines: Iterator[str] | list[str]) -> None:
     for line in lines:
         sys.stdout.write(line + "\n")
@@ -246,7 +257,7 @@ def _say(message: str) -> None:
     sys.stderr.write(f"kvmtest: {message}\n")
 
 
-_COMMANDS = {"run": _run, "list": _list, "explain": _explain, "spec": _spec, "doctor": _doctor}
+_COMMANDS = {"run": _run, "list": _list, "explain": _explain, "spec": _spec, "doctor": _doctor, "lab": _lab}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

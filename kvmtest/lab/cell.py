@@ -24,7 +24,7 @@ from kvmtest.lab.error import LabError
 from kvmtest.lab.kernels import Kernel
 from kvmtest.lab.stream import Decoder
 
-__all__ = ("Begin", "Cell", "Running", "Spec", "Times")
+__all__ = ("Begin", "Cell", "Running", "Spec", "Times", "inner")
 
 _TICK_S = 0.5
 #: After the last word: for the console of a dead kernel to say why, for a live one to power off.
@@ -127,7 +127,7 @@ class Cell:
 
     def _prepare(self, folder: str, needed: list[modules.Module]) -> emulator.Started:
         spec = self.spec
-        config: dict[str, object] = {"selectors": _inner(spec.selectors), "timeout_s": spec.timeout_s}
+        config: dict[str, object] = {"selectors": inner(spec.selectors), "timeout_s": spec.timeout_s}
         initrd = os.path.join(folder, "initrd")
         with open(initrd, "wb") as out:
             with open(initramfs.base(), "rb") as file:
@@ -299,7 +299,7 @@ class Cell:
             yield self._kernel_result("run", "error", f"died in {self._where}: {why}; {left}; its console ends with: {end}")
 
 
-def _inner(asked: tuple[str, ...]) -> tuple[str, ...]:
+def inner(asked: tuple[str, ...]) -> tuple[str, ...]:
     """The selectors for the engine inside, which knows nothing of ``none.lab``: everything, if nothing else is asked for."""
     rest = tuple(s for s in asked if not wanted((s,), "none.lab.kernel.log"))
     return rest if len(rest) == len(asked) else ()

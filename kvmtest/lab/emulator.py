@@ -14,7 +14,7 @@ from kvmtest.lab.error import LabError
 __all__ = ("BACKENDS", "Emulator", "Started", "for_backend")
 
 #: The whole kernel command line but for the console: no delay on panic, and none of what slows down an emulated CPU.
-_APPEND = "panic=-1 quiet loglevel=4 nokaslr mitigations=off nosmp tsc=reliable random.trust_cpu=on rdinit=/init"
+_APPEND = "panic=-1 quiet loglevel=3 nokaslr mitigations=off nosmp tsc=reliable random.trust_cpu=on rdinit=/init"
 
 
 class Started(NamedTuple):

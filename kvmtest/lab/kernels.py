@@ -1,9 +1,230 @@
 # SPDX-License-Identifier: GPL-2.0-only
+"""Kernels for the lab: Debian's by suite or version, a .deb, an image with its modules folder, the one that runs here.
+
+What comes from a package is kept: the image, the KVM modules with what they depend on, and where they came from.
+"""
+
 from __future__ import annotations
-from typing import NamedTuple
+
+import io
+import json
+import lzma
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator
+from typing import IO, NamedTuple
+
+from kvmtest.lab import apt, cache, modules
+from kvmtest.lab.error import LabError, NotFound
+
+__all__ = ("Kernel", "cached", "find")
+
+_KIND = "kernels"
+#: The suite that a version is looked for in first. Others are searched as well.
+_VERSIONS = {"5.10": "bullseye", "6.1": "bookworm", "6.12": "trixie", "7.2": "sid"}
+_ALIASES = {"unstable": "sid"}
+_SUITE = re.compile(r"[a-z]+(?:-[a-z-]+)?")
+_VERSION = re.compile(r"\d+\.\d+[\w.+~-]*")
+_IMAGE = re.compile(r"\./(?:usr/lib/modules/[^/]+/vmlinu[xz]|boot/(?:vmlinuz|bzImage)-.+)")
+_KEPT = re.compile(r"\./(?:usr/)?lib/modules/.+(?:\.ko(?:\.\w+)?|/modules\.builtin)")
+_RELEASE = re.compile(r"/lib/modules/([^/]+)/")
+_CHUNK = 1 << 20
+
+
 class Kernel(NamedTuple):
+    """A kernel that the lab can boot: its release, the path of its image, its modules folder, and where it came from."""
+
     name: str
     release: str
     image: str
     modules: str
     source: str
+
+
+def _members(path: str) -> Iterator[tuple[str, IO[bytes]]]:
+    """The members of an `ar` archive, which is what a .deb is."""
+    with open(path, "rb") as file:
+        if file.read(8) != b"!<arch>\n":
+            raise LabError(f"{path} is not a Debian package")
+        while len(head := file.read(60)) == 60:
+            size = int(head[48:58])
+            start = file.tell()
+            yield head[:16].decode().strip().rstrip("/"), file
+            file.seek(start + size + size % 2)
+
+
+def _data(path: str) -> tarfile.TarFile:
+    for name, file in _members(path):
+        if name.startswith("data.tar"):
+            if name.endswith(".zst"):
+                done = subprocess.run(_zstd(), stdin=file, capture_output=True, timeout=600)
+                return tarfile.open(fileobj=io.BytesIO(done.stdout), mode="r:")
+            return tarfile.open(fileobj=io.BytesIO(file.read()), mode="r|*")
+    raise LabError(f"{path} has no contents")
+
+
+def _zstd() -> list[str]:
+    program = shutil.which("zstd")
+    if not program:
+        raise LabError("this package needs zstd to unpack: apt-get install zstd")
+    return [program, "-dcq"]
+
+
+def _unpack(packages: list[str], folder: str, source: str) -> None:
+    """Put the image, the KVM modules with their dependencies, and a note of the source into ``folder``."""
+    everything = os.path.join(folder, "everything")
+    release = ""
+    for package in packages:
+        try:
+            with _data(package) as tar:
+                for member in tar:
+                    name = "./" + member.name.removeprefix("./")
+                    if not member.isfile() or not (_IMAGE.fullmatch(name) or _KEPT.fullmatch(name)):
+                        continue
+                    image = bool(_IMAGE.fullmatch(name))
+                    if found := _RELEASE.search(name):
+                        release = found[1]
+                    where = os.path.join(folder, "image") if image else os.path.join(everything, name)
+                    os.makedirs(os.path.dirname(where), exist_ok=True)
+                    content = tar.extractfile(member)
+                    assert content
+                    with open(where, "wb") as out:
+                        shutil.copyfileobj(content, out, _CHUNK)
+        except (tarfile.TarError, lzma.LZMAError, EOFError, ValueError) as error:
+            raise LabError(f"{package} cannot be unpacked: {error}") from error
+    if not os.path.exists(os.path.join(folder, "image")):
+        raise LabError(f"no kernel image in {', '.join(map(os.path.basename, packages))}")
+    kept = os.path.join(folder, "modules")
+    os.mkdir(kept)
+    for where, _, files in os.walk(everything):
+        if "modules.builtin" in files:
+            shutil.copy(os.path.join(where, "modules.builtin"), kept)
+    for vendor in modules.VENDOR.values():
+        try:
+            for module in modules.closure(vendor, everything):
+                with open(os.path.join(kept, f"{module.name}.ko"), "wb") as out:
+                    out.write(module.image)
+        except LabError:
+            continue  # said when that backend is asked for
+    shutil.rmtree(everything, ignore_errors=True)
+    with open(os.path.join(folder, "kernel.json"), "w", encoding="utf-8") as file:
+        json.dump({"release": release or "unknown", "source": source}, file)
+
+
+def _load(name: str, folder: str) -> Kernel:
+    with open(os.path.join(folder, "kernel.json"), encoding="utf-8") as file:
+        facts = json.load(file)
+    return Kernel(name, facts["release"], os.path.join(folder, "image"), os.path.join(folder, "modules"), facts["source"])
+
+
+def cached() -> list[tuple[str, Kernel]]:
+    """All Debian kernels that are kept, with the suite each is of."""
+    found = []
+    parent = os.path.join(cache.home(), _KIND)
+    if os.path.isdir(parent):
+        for name in sorted(os.listdir(parent)):
+            if not name.startswith(".") and os.path.exists(os.path.join(parent, name, "kernel.json")):
+                found.append((name.partition("_")[0], _load(name.partition("_")[0], os.path.join(parent, name))))
+    return found
+
+
+def _debian(name: str, suite: str, say: Callable[[str], None], fresh: bool) -> Kernel:
+    parent = os.path.join(cache.home(), _KIND)
+    if not fresh:
+        kept = [entry for entry in _kept(parent) if entry.startswith(f"{suite}_")]
+        if kept:
+            newest = max(kept, key=lambda entry: os.stat(os.path.join(parent, entry)).st_mtime)
+            return _load(name, os.path.join(parent, newest))
+    say(f"looking for {suite}'s kernel on this machine's mirror")
+    here = apt.Apt(suite)
+    here.update()
+    packages = here.kernel()
+    main = next((pair for pair in packages if pair[0].startswith("linux-image")), packages[0])
+
+    def fill(folder: str) -> None:
+        say(f"getting {main[0]} {main[1]}")
+        download = os.path.join(folder, "download")
+        os.mkdir(download)
+        _unpack(here.download(packages, download), folder, f"Debian {suite}, {main[0]} {main[1]}")
+        shutil.rmtree(download)
+
+    folder = cache.folder(_KIND, f"{suite}_{main[0]}_{main[1]}".replace("/", "_").replace(":", "_"), fill)
+    return _load(name, folder)
+
+
+def _kept(parent: str) -> list[str]:
+    return [name for name in os.listdir(parent) if not name.startswith(".")] if os.path.isdir(parent) else []
+
+
+def _by_version(name: str, say: Callable[[str], None], fresh: bool) -> Kernel:
+    for _, kernel in [] if fresh else cached():
+        if kernel.release == name or kernel.release.startswith((name + ".", name + "-", name + "+")):
+            return kernel._replace(name=name)
+    short = re.match(r"\d+\.\d+", name)
+    likely = _VERSIONS.get(short[0] if short else "")
+    for suite in dict.fromkeys([*([likely] if likely else []), *apt.SUITES]):
+        kernel = _debian(name, suite, say, fresh)
+        if kernel.release == name or kernel.release.startswith((name + ".", name + "-", name + "+")):
+            return kernel
+    raise NotFound(f"no suite of Debian on this machine's mirror has a kernel {name}")
+
+
+def _own(path: str, folder: str) -> Kernel:
+    """An image of the user's, with the modules in ``folder`` or where `make modules_install` would put them."""
+    done = subprocess.run(["file", "-bL", path], capture_output=True, text=True) if shutil.which("file") else None
+    release = _release(path)
+    for place in [folder] if folder else [os.path.join(os.path.dirname(path), "lib/modules", release), f"/lib/modules/{release}"]:
+        if os.path.isdir(place):
+            return Kernel(os.path.basename(path), release, path, place, path)
+    del done
+    raise NotFound(f"no modules folder for {path} ({release}): name it with --modules")
+
+
+def _release(path: str) -> str:
+    """The release that a bzImage names in its header (Documentation/arch/x86/boot.rst, kernel_version)."""
+    with open(path, "rb") as file:
+        head = file.read(0x8000)
+    if head[0x202:0x206] != b"HdrS":
+        raise NotFound(f"{path} is not a bzImage")
+    start = int.from_bytes(head[0x20E:0x210], "little") + 0x200
+    return head[start : head.index(b"\0", start)].decode(errors="replace").split(" ")[0]
+
+
+def _host() -> Kernel:
+    release = os.uname().release
+    for image in (f"/boot/vmlinuz-{release}", f"/lib/modules/{release}/vmlinuz"):
+        if os.path.exists(image) and os.path.isdir(f"/lib/modules/{release}"):
+            return Kernel("host", release, image, f"/lib/modules/{release}", "this host")
+    raise LabError(f"the image or the modules of the running kernel are not here (/boot/vmlinuz-{release})")
+
+
+def _package(path: str, say: Callable[[str], None]) -> Kernel:
+    stat = os.stat(path)
+    name = os.path.basename(path).removesuffix(".deb")
+
+    def fill(folder: str) -> None:
+        say(f"unpacking {path}")
+        _unpack([path], folder, path)
+
+    return _load(name, cache.folder("debs", f"{name}_{stat.st_size}_{stat.st_mtime_ns}", fill))
+
+
+def find(which: str, folder: str = "", say: Callable[[str], None] = lambda line: None, *, fresh: bool = False) -> Kernel:
+    """The kernel ``which``: a Debian suite or version, a .deb, an image (with its modules in ``folder``), or ``host``.
+
+    ``say`` is told what takes long. ``fresh`` asks the mirror even where a kernel is kept. Raises NotFound, LabError.
+    """
+    if which == "host":
+        return _host()
+    if os.sep in which or os.path.isfile(which):
+        if not os.path.isfile(which):
+            raise NotFound(f"no such kernel: {which}")
+        return _package(os.path.abspath(which), say) if which.endswith(".deb") else _own(os.path.abspath(which), folder)
+    if _VERSION.fullmatch(which):
+        return _by_version(which, say, fresh)
+    if _SUITE.fullmatch(which):
+        return _debian(which, _ALIASES.get(which, which), say, fresh)
+    raise NotFound(f"{which!r} is neither a Debian suite or version, nor a file, nor 'host'")

@@ -22,6 +22,7 @@ from kvmtest.engine.result import CaseTime, Host, Result
 from kvmtest.lab import emulator, initramfs, klog, modules
 from kvmtest.lab.error import LabError
 from kvmtest.lab.kernels import Kernel
+from kvmtest.lab.observe import Judge
 from kvmtest.lab.stream import Decoder
 
 __all__ = ("Begin", "Cell", "Running", "Spec", "Times", "inner")
@@ -100,6 +101,7 @@ class Cell:
         self._case = ""
         self._cases = self._done = 0
         self._facts: list[str] = []
+        self._judge = Judge()
         self._release = ""
         self._ended = self._failed = ""
         self._last = self._start = time.monotonic()
@@ -209,12 +211,19 @@ class Cell:
         try:
             for letter, fields in self._decoder.feed(data):
                 if letter == "result":
-                    if wanted(self.spec.selectors, str(fields[0])):
-                        yield Result._make(fields)
+                    yield from self._shown([Result._make(fields)])
+                elif letter == "O":
+                    yield from self._shown(self._judge.results(fields[0], self._host))
+                elif letter in "DV":
+                    self._judge.take(letter, fields[0])
                 else:
                     yield from self._line(letter, [str(field) for field in fields])
-        except (ValueError, IndexError) as error:
+        except (ValueError, IndexError, TypeError, KeyError, EOFError) as error:
             raise _Died(f"what came from it makes no sense: {error}") from error
+
+    def _shown(self, results: list[Result]) -> Iterator[Result]:
+        chosen = self.spec.selectors
+        return (r for r in results if (not chosen or wanted(chosen, r.id)) and self._judge.new(r))
 
     def _line(self, letter: str, fields: list[str]) -> Iterator[Step]:
         if letter == "L":
@@ -239,7 +248,8 @@ class Cell:
         elif letter == "N":
             self._cases = int(fields[0])
             self._mark("up")
-            yield Begin(self.host(), self._cases)
+            self._host = self.host()
+            yield Begin(self._host, self._cases)
         elif letter == "X":
             self._failed = fields[0]
         elif letter == "E":

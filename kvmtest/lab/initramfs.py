@@ -27,7 +27,7 @@ __all__ = ("LAB", "base", "cell")
 
 LAB = "/lab"
 #: What the program inside imports, also inside functions: then only when it is needed.
-_ROOTS = ("kvmtest.lab.inside", "kvmtest.engine.run", "kvmtest.engine.doctor", "kvmtest.engine.host", "kvmtest.engine.plan")
+_ROOTS = ("kvmtest.lab.inside", "kvmtest.engine.run", "kvmtest.engine.doctor", "kvmtest.engine.host", "kvmtest.engine.plan", "kvmtest.lab.observe")
 #: Imported by the interpreter itself when something goes wrong.
 _SPARE = ("traceback", "linecache", "textwrap", "tokenize", "token", "warnings", "contextlib", "codeop")
 #: Run by the host's Python as it will run inside: says which files it took.

@@ -74,6 +74,7 @@ def _load(name: str, parameters: str, out: Encoder, log: _Log) -> None:
 def _run(config: dict[str, object], out: Encoder, log: _Log) -> None:
     from kvmtest.engine import doctor, host, plan, run
     from kvmtest.engine.result import CaseTime
+    from kvmtest.lab import observe
 
     selectors = tuple(config["selectors"])  # type: ignore[arg-type]
     cases = plan.select(plan.plan(), selectors)
@@ -85,9 +86,10 @@ def _run(config: dict[str, object], out: Encoder, log: _Log) -> None:
         kvm = doctor.open_kvm("/dev/kvm")
     except doctor.Unusable as error:
         raise _Failed(str(error)) from None
+    run.Cycle = observe.cycle_for(observe.Observer(out))  # type: ignore[misc]
     with kvm:
         timeout_s = float(config["timeout_s"])  # type: ignore[arg-type]
-        for step in run.run(kvm, facts, cases, selectors, timeout_s, lambda case: out.case(case.name, case.prefix)):
+        for step in run.run(kvm, facts, cases, (), timeout_s, lambda case: out.case(case.name, case.prefix)):
             if isinstance(step, CaseTime):
                 log.drain()
                 out.line("c", f"{step.duration_s:.6f}")

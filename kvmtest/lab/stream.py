@@ -3,7 +3,7 @@
 
 Most results differ from an earlier one only in the case they are of. So a record (all of a result but where it comes from) is
 sent once, a case's results are the numbers of their records, and citations, which many records share, have numbers of their
-own: a few bytes a result, where a JSON line has five hundred. `Encoder` runs inside and imports nothing.
+own: a few bytes a result, where a JSON line has five hundred. `Encoder` runs inside and imports little.
 
 | letter | fields |
 |---|---|
@@ -14,6 +14,9 @@ own: a few bytes a result, where a JSON line has five hundred. `Encoder` runs in
 | C | case that is about to run |
 | T | one citation or more; numbered from 0 as they come |
 | R | item, planted, expected, observed, verdict, reason, number of the citation, deviation; numbered from 0 as they come |
+| D | a piece of a section's bytes; numbered from 0 as they come (base64) |
+| V | what a layout, a plant or a snapshot holds; numbered from 0 as they come (marshal, base64) |
+| O | what one case observed, to be judged outside (marshal, base64) |
 | r | numbers of records, each a result of the running case |
 | F | all fields of a result that does not have the running case's name and prefix, the citation as its number |
 | c | seconds that the case took |
@@ -24,6 +27,8 @@ own: a few bytes a result, where a JSON line has five hundred. `Encoder` runs in
 
 from __future__ import annotations
 
+import marshal
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Iterable
 
 __all__ = ("Decoder", "Encoder")
@@ -90,6 +95,11 @@ class Encoder:
             self.line("R", *map(_text, record[:6]), cite, _text(record[7]))
         self._results.append(number)
 
+    def blob(self, letter: str, value: object) -> None:
+        """Keep one line that carries ``value``: bytes, or what marshal takes."""
+        data = value if isinstance(value, bytes) else marshal.dumps(value)
+        self._lines.append(f"{letter}\t{b2a_base64(data, newline=False).decode()}")
+
     def _cite(self, cite: object) -> str:
         assert isinstance(cite, tuple)
         number = self._cites.get(cite)
@@ -125,6 +135,10 @@ class Decoder:
         letter, *raw = line.split("\t")
         if letter == "r":
             yield from self._results(raw[0].split())
+            return
+        if letter in "DVO":
+            data = a2b_base64(raw[0])
+            yield letter, [data if letter == "D" else marshal.loads(data)]
             return
         fields = [_unescape(field) for field in raw]
         if letter == "T":

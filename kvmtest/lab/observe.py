@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Cases of the host's view are judged outside: what an emulated CPU takes seconds for, the real one does in milliseconds.
+
+Judging is pure (`kvmtest.engine.judge`): it needs the snapshots, and what the planter knows. `Observer` stands inside in the
+place of a `kvmtest.engine.cycle.Verdicts` and sends these; `Judge` makes the same Verdicts of them outside. Nothing is sent
+twice: sections go in pieces, of which few differ from one case to the next.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kvmtest.engine.cycle import Cycle, Verdicts
+from kvmtest.engine.judge import Context
+from kvmtest.engine.result import Host, Result
+from kvmtest.lab.stream import Encoder
+from kvmtest.spec import ENTRIES
+from kvmtest.state.layout import Field, Layout
+from kvmtest.state.snapshot import Snapshot
+
+__all__ = ("Judge", "Observer", "cycle_for")
+
+_PIECE = 512
+
+
+class Observer:
+    """Sends observations by ``out``."""
+
+    def __init__(self, out: Encoder) -> None:
+        self._out = out
+        self._pieces: dict[bytes, int] = {}
+        # By identity, and kept, so that no other object can have the same one.
+        self._values: dict[int, tuple[object, int]] = {}
+
+    def send(self, verdicts: Verdicts, before: Snapshot | None, after: Snapshot) -> None:
+        """What ``verdicts`` would judge."""
+        layout = self._number(verdicts.layout, _layout)
+        plant = None if verdicts.plant is None else self._number(verdicts.plant, lambda plant: _plant(plant, verdicts.layout))
+        baseline = None if verdicts.baseline is None else self._number(verdicts.baseline, self._snapshot)
+        first = None if before is None else self._snapshot(before)
+        ctx = tuple(None if isinstance(field, Host) else field for field in verdicts.ctx)
+        self._out.blob("O", (ctx, layout, plant, baseline, first, self._snapshot(after)))
+
+    def _number(self, value: Any, make: Any) -> int:
+        if id(value) not in self._values:
+            self._out.blob("V", make(value))
+            self._values[id(value)] = (value, len(self._values))
+        return self._values[id(value)][1]
+
+    def _snapshot(self, snapshot: Snapshot) -> tuple[dict[str, list[int]], dict[str, str]]:
+        return {name: self._cut(contents) for name, contents in snapshot.sections.items()}, snapshot.unreadable
+
+    def _cut(self, contents: bytes) -> list[int]:
+        numbers = []
+        pieces = self._pieces
+        for start in range(0, len(contents), _PIECE):
+            piece = contents[start : start + _PIECE]
+            number = pieces.get(piece)
+            if number is None:
+                number = pieces[piece] = len(pieces)
+                self._out.blob("D", piece)
+            numbers.append(number)
+        return numbers
+
+
+def _layout(layout: Layout) -> dict[str, object]:
+    return {**vars(layout), "fields": {name: tuple(field) for name, field in layout.fields.items()}}
+
+
+def _plant(plant: Any, layout: Layout) -> tuple[dict[str, int], dict[str, str], dict[str, str]]:
+    """What it asked for, what was refused, and why it has no value for the rest."""
+    rest = {*ENTRIES, *layout.fields} - plant.asked.keys() - plant.refused.keys()
+    return dict(plant.asked), dict(plant.refused), {item: plant.reason(item) for item in rest}
+
+
+class _Sent:
+    """In the place of the Verdicts of a case that is judged outside."""
+
+    def __init__(self, observer: Observer, verdicts: Verdicts) -> None:
+        self._observer = observer
+        self._verdicts = verdicts
+
+    def update(self, before: Snapshot | None, after: Snapshot) -> dict[str, Result]:
+        """Send them; there are no results yet."""
+        self._observer.send(self._verdicts, before, after)
+        return {}
+
+
+def cycle_for(observer: Observer) -> type[Cycle]:
+    """A Cycle whose host's view is judged outside."""
+
+    class Observed(Cycle):
+        """A case that is looked at, and not judged, here."""
+
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            if self.case.view == "host":
+                self.verdicts = _Sent(observer, self.verdicts)  # type: ignore[assignment]
+
+    return Observed
+
+
+class _Plant:
+    """As much of a `kvmtest.state.plant.Plant` as judging needs."""
+
+    def __init__(self, asked: dict[str, int], refused: dict[str, str], reasons: dict[str, str]) -> None:
+        self.asked = asked
+        self.refused = refused
+        self._reasons = reasons
+
+    def reason(self, item: str) -> str:
+        """Why it has no value for ``item``."""
+        return self._reasons.get(item, "this plant has no value for it")
+
+
+class Judge:
+    """Judges what an Observer sent."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._values: list[Any] = []
+        self._made: dict[tuple[str, int], Any] = {}
+        # What a host cannot show at all is skipped once for each id and reason, as in `kvmtest.engine.run`.
+        self._absent: set[tuple[str, str]] = set()
+
+    def take(self, letter: str, value: Any) -> None:
+        """A piece (D) or a value (V)."""
+        (self._pieces if letter == "D" else self._values).append(value)
+
+    def results(self, observation: Any, host: Host) -> list[Result]:
+        """The results of one observation (O) on ``host``."""
+        fields, layout, plant, baseline, before, after = observation
+        ctx = Context(*fields)._replace(host=host)
+        made = Verdicts(
+            ctx,
+            self._once("layout", layout, _to_layout),
+            None if baseline is None else self._once("snapshot", baseline, self._to_snapshot),
+            None if plant is None else self._once("plant", plant, lambda value: _Plant(*value)),
+        )
+        return list(made.update(None if before is None else self._to_snapshot(before), self._to_snapshot(after)).values())
+
+    def new(self, result: Result) -> bool:
+        """Whether ``result`` is to be shown: not the same skip again."""
+        if result.verdict != "skip" or result.observed is not None:
+            return True
+        key = (result.id, result.reason)
+        new = key not in self._absent
+        self._absent.add(key)
+        return new
+
+    def _once(self, kind: str, number: int, make: Any) -> Any:
+        if (kind, number) not in self._made:
+            self._made[kind, number] = make(self._values[number])
+        return self._made[kind, number]
+
+    def _to_snapshot(self, value: Any) -> Snapshot:
+        sections, unreadable = value
+        return Snapshot({name: b"".join(self._pieces[n] for n in numbers) for name, numbers in sections.items()}, unreadable)
+
+
+def _to_layout(value: dict[str, Any]) -> Layout:
+    layout = Layout.__new__(Layout)
+    vars(layout).update(value)
+    layout.fields = {name: Field(*field) for name, field in value["fields"].items()}
+    return layout

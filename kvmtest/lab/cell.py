@@ -25,7 +25,7 @@ from kvmtest.lab.kernels import Kernel
 from kvmtest.lab.observe import Judge
 from kvmtest.lab.stream import Decoder
 
-__all__ = ("Begin", "Cell", "Running", "Spec", "Times", "inner")
+__all__ = ("Begin", "Cancelled", "Cell", "Running", "Spec", "Times", "inner")
 
 _TICK_S = 0.5
 #: After the last word: for the console of a dead kernel to say why, for a live one to power off.
@@ -82,6 +82,10 @@ class Times(NamedTuple):
 Step = Begin | Running | Result | CaseTime | Times
 
 
+class Cancelled(Exception):
+    """Somebody set `Cell.cancelled`."""
+
+
 class _Died(Exception):
     """The guest gave no end of its own."""
 
@@ -92,6 +96,8 @@ class Cell:
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
         self.emulator = emulator.for_backend(spec.backend)
+        #: Set from another thread: the cell ends soon, by Cancelled.
+        self.cancelled = False
         self._decoder = Decoder()
         self._console: deque[str] = deque(maxlen=_CONSOLE_LINES)
         self._rest = b""
@@ -120,6 +126,8 @@ class Cell:
         except OSError as error:
             raise LabError(f"no temporary folder: {error.strerror}") from error
         try:
+            if self.cancelled:
+                raise Cancelled
             started = self._prepare(folder, needed)
             yield from self._run(folder, started)
         except OSError as error:
@@ -177,6 +185,8 @@ class Cell:
         over: float | None = None
         while not self._ended:
             heard = False
+            if self.cancelled:
+                raise Cancelled
             for key, _ in watch.select(_TICK_S):
                 try:
                     data = os.read(key.fd, _CHUNK)

@@ -20,7 +20,7 @@ from kvmtest.state.snapshot import Snapshot
 
 __all__ = ("Judge", "Observer", "cycle_for")
 
-_PIECE = 512
+_PIECE = 256
 
 
 class Observer:
@@ -31,11 +31,12 @@ class Observer:
         self._pieces: dict[bytes, int] = {}
         # By identity, and kept, so that no other object can have the same one.
         self._values: dict[int, tuple[object, int]] = {}
+        self._why: dict[str, str] = {}
 
     def send(self, verdicts: Verdicts, before: Snapshot | None, after: Snapshot) -> None:
         """What ``verdicts`` would judge."""
         layout = self._number(verdicts.layout, _layout)
-        plant = None if verdicts.plant is None else self._number(verdicts.plant, lambda plant: _plant(plant, verdicts.layout))
+        plant = None if verdicts.plant is None else self._number(verdicts.plant, lambda plant: self._plant(plant, verdicts.layout))
         baseline = None if verdicts.baseline is None else self._number(verdicts.baseline, self._snapshot)
         first = None if before is None else self._snapshot(before)
         ctx = tuple(None if isinstance(field, Host) else field for field in verdicts.ctx)
@@ -46,6 +47,13 @@ class Observer:
             self._out.blob("V", make(value))
             self._values[id(value)] = (value, len(self._values))
         return self._values[id(value)][1]
+
+    def _plant(self, plant: Any, layout: Layout) -> tuple[dict[str, int], dict[str, str], dict[str, str]]:
+        """What it asked for, what was refused, and why it has no value for the rest, as far as no plant before said so."""
+        rest = {*ENTRIES, *layout.fields} - plant.asked.keys() - plant.refused.keys()
+        why = {item: reason for item in rest if self._why.get(item) != (reason := plant.reason(item))}
+        self._why.update(why)
+        return dict(plant.asked), dict(plant.refused), why
 
     def _snapshot(self, snapshot: Snapshot) -> tuple[dict[str, list[int]], dict[str, str]]:
         return {name: self._cut(contents) for name, contents in snapshot.sections.items()}, snapshot.unreadable
@@ -65,12 +73,6 @@ class Observer:
 
 def _layout(layout: Layout) -> dict[str, object]:
     return {**vars(layout), "fields": {name: tuple(field) for name, field in layout.fields.items()}}
-
-
-def _plant(plant: Any, layout: Layout) -> tuple[dict[str, int], dict[str, str], dict[str, str]]:
-    """What it asked for, what was refused, and why it has no value for the rest."""
-    rest = {*ENTRIES, *layout.fields} - plant.asked.keys() - plant.refused.keys()
-    return dict(plant.asked), dict(plant.refused), {item: plant.reason(item) for item in rest}
 
 
 class _Sent:
@@ -122,9 +124,13 @@ class Judge:
         self._made: dict[tuple[str, int], Any] = {}
         # What a host cannot show at all is skipped once for each id and reason, as in `kvmtest.engine.run`.
         self._absent: set[tuple[str, str]] = set()
+        self._why: dict[str, str] = {}
 
     def take(self, letter: str, value: Any) -> None:
         """A piece (D) or a value (V)."""
+        if letter == "V" and isinstance(value, tuple) and len(value) == 3:  # a plant
+            self._why = self._why | value[2]
+            value = (*value[:2], self._why)
         (self._pieces if letter == "D" else self._values).append(value)
 
     def results(self, observation: Any, host: Host) -> list[Result]:

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Several cells, as many at once as this machine takes, and what differs between them."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import IO, TextIO
+
+from kvmtest.engine.result import UNEXPECTED, VERDICTS, CaseTime, Host, Result
+from kvmtest.lab import emulator, initramfs
+from kvmtest.lab.cell import Begin, Cell, Cancelled, Spec, Times
+from kvmtest.lab.error import LabError
+from kvmtest.report.json import Json
+
+__all__ = ("SCHEMA", "Outcome", "differing", "jobs", "run", "table")
+
+SCHEMA = "kvmtest.matrix/1"
+INTERRUPTED = 130
+#: What an id shows of its cases: the first of these that one of them has.
+_WORST = ("error", "fail", "fixed", "known", "pass", "info", "skip")
+#: Whether it can be tried at all: that two backends differ in this is no news.
+_QUIET = frozenset(("skip", "info", "pass", "-"))
+_TICK_S = 0.5
+
+
+class Outcome:
+    """What a cell said: a verdict an id, totals, times, and the whole document in ``file``."""
+
+    def __init__(self, spec: Spec, file: IO[str] | None = None) -> None:
+        self.spec = spec
+        self.file = file
+        self.verdicts: dict[str, str] = {}
+        self.totals: Counter[str] = Counter()
+        self.times: Times | None = None
+        self.failed = ""
+
+    def add(self, result: Result) -> None:
+        """Count one result."""
+        self.totals[result.verdict] += 1
+        before = self.verdicts.get(result.id)
+        if before is None or _WORST.index(result.verdict) < _WORST.index(before):
+            self.verdicts[result.id] = result.verdict
+
+
+def jobs(specs: list[Spec], asked: int | None) -> int:
+    """How many cells to run at once: one a core, within the memory that is free."""
+    cores = len(os.sched_getaffinity(0))
+    each = max((emulator.for_backend(spec.backend).memory_mib for spec in specs), default=1)
+    with open("/proc/meminfo", encoding="ascii") as file:
+        free = next((int(line.split()[1]) for line in file if line.startswith("MemAvailable:")), each << 10)
+    return max(1, min(asked or cores, free // 1024 // each, len(specs)))
+
+
+def _play(cell: Cell, outcome: Outcome, started: str) -> None:
+    writer = Json(outcome.file) if outcome.file else None
+    begun = 0.0
+    steps = cell.steps()
+    try:
+        for step in steps:
+            if isinstance(step, Result):
+                outcome.add(step)
+                if writer:
+                    writer.result(step)
+            elif isinstance(step, Times):
+                outcome.times = step
+            elif writer and isinstance(step, Begin):
+                writer.begin(step.host, started, step.cases)
+                begun = time.monotonic()
+            elif writer and isinstance(step, CaseTime):
+                writer.case(step)
+    finally:
+        steps.close()
+        if writer:
+            if not begun:
+                facts = Host(cell.spec.kernel.release, cell.spec.backend, "unknown", "unknown", {})
+                writer.begin(facts, started, 0)
+            writer.end(time.monotonic() - begun if begun else 0.0, outcome.totals)
+
+
+def differing(outcomes: list[Outcome]) -> tuple[dict[str, tuple[str, ...]], int]:
+    """A row of verdicts for each id on which the cells do not agree, and how many more differ only in being tried or not."""
+    rows: dict[str, tuple[str, ...]] = {}
+    quiet = 0
+    for name in dict.fromkeys(name for outcome in outcomes for name in outcome.verdicts):
+        row = tuple(outcome.verdicts.get(name, "-") for outcome in outcomes)
+        if len(set(row)) == 1:
+            continue
+        if _QUIET.issuperset(row):
+            quiet += 1
+        else:
+            rows[name] = row
+    return rows, quiet
+
+
+def _grouped(rows: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Rows that differ only in the trigger are one, named as a shell would."""
+    groups: dict[tuple[str, str, str, tuple[str, ...]], list[str]] = {}
+    for name, row in rows.items():
+        event, trigger, view, item = name.split(".", 3)
+        groups.setdefault((event, view, item, row), []).append(trigger)
+    named = {}
+    for (event, view, item, row), triggers in groups.items():
+        one = triggers[0] if len(triggers) == 1 else "{" + ",".join(triggers) + "}"
+        named[f"{event}.{one}.{view}.{item}"] = row
+    return named
+
+
+def table(outcomes: list[Outcome]) -> list[str]:
+    """The lines of the report: what differs, then each cell's totals and times."""
+    columns = [outcome.spec.name for outcome in outcomes]
+    widths = [max(len(column), 6) for column in columns]
+    rows, quiet = differing(outcomes)
+    named = _grouped(rows)
+    width = min(60, max((len(name) for name in named), default=20))
+    lines = [f"{'':{width}}  {'  '.join(f'{c:>{w}}' for c, w in zip(columns, widths, strict=True))}"]
+    for name, row in named.items():
+        if len(name) > width:  # on a line of its own
+            lines.append(name)
+            name = ""
+        lines.append(f"{name:{width}}  {'  '.join(f'{v:>{w}}' for v, w in zip(row, widths, strict=True))}")
+    if not named:
+        lines = ["No id has a different verdict in one of the cells."]
+    if quiet:
+        lines.append(f"{quiet} more ids differ only in what can be tried or told; --format json has them all")
+    lines.append("")
+    first = max(4, *(len(column) for column in columns))
+    lines.append(f"{'cell':{first}} {' '.join(f'{v:>6}' for v in VERDICTS)}  {'boot':>6} {'run':>6} {'end':>5}")
+    for outcome in outcomes:
+        counts = " ".join(f"{outcome.totals[v] or '.':>6}" for v in VERDICTS)
+        times = outcome.times
+        said = f"  {times.boot_s:5.1f}s {times.run_s:5.1f}s {times.shutdown_s:4.1f}s" if times else f"  {outcome.failed}"
+        lines.append(f"{outcome.spec.name:{first}} {counts}{said}")
+    return lines
+
+
+def _document(outcomes: list[Outcome], out: TextIO) -> None:
+    out.write(f'{{"schema": "{SCHEMA}", "cells": [')
+    for number, outcome in enumerate(outcomes):
+        times = outcome.times._asdict() if outcome.times else {}
+        head = {"cell": outcome.spec.name, "failed": outcome.failed, **{k: round(v, 3) for k, v in times.items()}}
+        out.write(("," if number else "") + "\n" + json.dumps(head)[:-1] + ', "document": ')
+        assert outcome.file
+        outcome.file.seek(0)
+        shutil.copyfileobj(outcome.file, out)
+        out.write("}")
+    out.write("\n]}\n")
+    out.flush()
+
+
+def run(
+    specs: list[Spec],
+    args: argparse.Namespace,
+    status: Callable[[Counter[str], bool, bool], int],
+    output: Callable[[], TextIO],
+    say: Callable[[str], None],
+) -> int:
+    """``kvmtest lab matrix``: run ``specs``, write the report, return the exit status."""
+    out = output()
+    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    initramfs.base()
+    # The slow ones first, so that the last to end is not one that began last.
+    specs = sorted(specs, key=lambda spec: -emulator.for_backend(spec.backend).boot_s)
+    at_once = jobs(specs, args.jobs)
+    say(f"{len(specs)} cells, {at_once} at once")
+    begin = time.monotonic()
+    outcomes = [Outcome(spec, _temporary() if args.format == "json" else None) for spec in specs]
+    try:
+        interrupted = _all(outcomes, at_once, started, say)
+        outcomes.sort(key=lambda outcome: [spec.name for spec in specs].index(outcome.spec.name))
+        if args.format == "json":
+            _document(outcomes, out)
+        else:
+            out.write("\n".join(table(outcomes)) + "\n")
+        say(f"all of it: {time.monotonic() - begin:.0f} s")
+    finally:
+        for outcome in outcomes:
+            if outcome.file:
+                outcome.file.close()
+        out.flush()
+    if interrupted:
+        say("interrupted; what was measured until then is in the report")
+        return INTERRUPTED
+    return _status(outcomes, args, status)
+
+
+def _status(outcomes: list[Outcome], args: argparse.Namespace, status: Callable[[Counter[str], bool, bool], int]) -> int:
+    failed = [outcome for outcome in outcomes if outcome.failed]
+    if len(failed) == len(outcomes):
+        raise LabError(failed[0].failed)
+    totals: Counter[str] = Counter()
+    for outcome in outcomes:
+        totals.update(outcome.totals)
+    totals["error"] += len(failed)
+    return status(totals, args.strict, args.bisect)
+
+
+def _temporary() -> IO[str]:
+    # Unnamed: nothing to remove, however this ends.
+    return io.TextIOWrapper(tempfile.TemporaryFile(), encoding="utf-8")
+
+
+def _all(outcomes: list[Outcome], at_once: int, started: str, say: Callable[[str], None]) -> bool:
+    """Run all cells; whether that was interrupted."""
+    cells = [Cell(outcome.spec) for outcome in outcomes]
+    with ThreadPoolExecutor(at_once) as pool:
+        pending: dict[Future[None], Outcome] = {
+            pool.submit(_play, cell, outcome, started): outcome for cell, outcome in zip(cells, outcomes, strict=True)
+        }
+        try:
+            while pending:
+                for done in wait(pending, _TICK_S, FIRST_COMPLETED).done:
+                    _over(done, pending.pop(done), say)
+        except KeyboardInterrupt:
+            for cell in cells:
+                cell.cancelled = True
+            pool.shutdown(wait=True, cancel_futures=True)
+            return True
+    return False
+
+
+def _over(done: Future[None], outcome: Outcome, say: Callable[[str], None]) -> None:
+    try:
+        done.result()
+    except LabError as error:
+        outcome.failed = str(error)
+        say(f"{outcome.spec.name}: {error}")
+    except Cancelled:
+        outcome.failed = "interrupted"
+    else:
+        bad = sum(outcome.totals[v] for v in UNEXPECTED)
+        say(f"{outcome.spec.name}: {outcome.times}; {sum(outcome.totals.values())} results, {bad} unexpected")

@@ -143,7 +143,8 @@ class Apt:
         """A mirror that stands still is as good here as a fresh one; a suite need not have each part of another one."""
         options = []
         if "is expired" in error.output:
-            sys.stderr.write(f"kvmtest: the mirror's {self.suite} is older than its own date of expiry; taken anyway, as it is signed\n")
+            said = f"the mirror's {self.suite} is past its own date of expiry; taken anyway, as its signature is good"
+            sys.stderr.write(f"kvmtest: {said}\n")
             options = ["-o", "Acquire::Check-Valid-Until=false"]
         self._apt("apt-get", "update", "-qq", *options)
 

@@ -36,7 +36,11 @@ _CONSOLE_LINES = 200
 _SHOWN_LINES = 12
 _CITE = ("a kernel has nothing to warn of while it is used by its documented interface",)
 #: Dies with this program, however that ends; then becomes the emulator.
-_LEASH = "import ctypes,os,sys;ctypes.CDLL(None).prctl(1,9);os.getppid()==int(sys.argv[1]) and os.execvp(sys.argv[2],sys.argv[2:])"
+_LEASH = """import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 9)
+if os.getppid() == int(sys.argv[1]):
+    os.execvp(sys.argv[2], sys.argv[2:])
+"""
 
 
 class Spec(NamedTuple):
@@ -102,6 +106,7 @@ class Cell:
         self._console: deque[str] = deque(maxlen=_CONSOLE_LINES)
         self._rest = b""
         self._log: list[str] = []
+        self._tail: deque[str] = deque(maxlen=_SHOWN_LINES)
         self._reported: set[str] = set()
         self._where = ""  # the case that runs, or what else does
         self._case = ""
@@ -147,8 +152,8 @@ class Cell:
         append = " ".join(f"{name}.{value}" for name in sorted(built_in) for value in spec.parameters[name].split())
         for fifo in ("serial", "parallel"):
             os.mkfifo(os.path.join(folder, fifo))
-        ports = [os.path.join(folder, fifo) for fifo in ("serial", "parallel")]
-        started = self.emulator.prepare(folder, spec.kernel.image, initrd, *ports, append)
+        serial, parallel = (os.path.join(folder, fifo) for fifo in ("serial", "parallel"))
+        started = self.emulator.prepare(folder, spec.kernel.image, initrd, serial, parallel, append)
         self._version = self.emulator.version()
         return started
 
@@ -238,6 +243,7 @@ class Cell:
     def _line(self, letter: str, fields: list[str]) -> Iterator[Step]:
         if letter == "L":
             self._log.append(fields[0])
+            self._tail.append(fields[0])
         elif letter == "C":
             yield from self._new_incidents()
             self._case = self._where = fields[0]
@@ -310,13 +316,17 @@ class Cell:
         self._log.extend(self._console)
         yield from self._new_incidents()
         console = [line for line in [*self._console, self._rest.decode(errors="replace")] if line.strip()]
-        end = " | ".join(console[-_SHOWN_LINES:]) or "nothing"
+        end = "; ".join(
+            f"its {what} ends with: {' | '.join(lines)}"
+            for what, lines in (("log", list(self._tail)), ("console", console[-_SHOWN_LINES:]))
+            if lines or what == "console" and not self._tail
+        )
         if "up" not in self._marks:
             place = f" at {self._where}" if self._where else ""
-            yield self._kernel_result("boot", "error", f"did not boot{place}: {why}; its console ends with: {end}")
+            yield self._kernel_result("boot", "error", f"did not boot{place}: {why}; {end}")
         else:
             left = f"{self._cases - self._done} of {self._cases} cases did not run to their end"
-            yield self._kernel_result("run", "error", f"died in {self._where}: {why}; {left}; its console ends with: {end}")
+            yield self._kernel_result("run", "error", f"died in {self._where}: {why}; {left}; {end}")
 
 
 def inner(asked: tuple[str, ...]) -> tuple[str, ...]:

@@ -38,10 +38,13 @@ svm is kvm_amd in QEMU (TCG emulates SVM), vmx is kvm_intel in Bochs. Exit statu
 _PARAMETER = re.compile(r"(\w+)\.(\w+=\S*)")
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: Callable[[argparse.ArgumentParser], None]) -> None:
+def add_parser(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], common: Callable[[argparse.ArgumentParser], None]
+) -> None:
     """Add ``lab``; ``common`` adds the arguments that ``kvmtest run`` has, too."""
     raw = argparse.RawDescriptionHelpFormatter
-    parser = commands.add_parser("lab", help="the same on another kernel's KVM, in an emulator", epilog=_EPILOG, formatter_class=raw)
+    what = "the same on another kernel's KVM, in an emulator"
+    parser = commands.add_parser("lab", help=what, epilog=_EPILOG, formatter_class=raw)
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
 
     run = verbs.add_parser("run", help="one kernel on one backend", epilog=_EPILOG, formatter_class=raw)
@@ -52,7 +55,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser], co
 
     matrix = verbs.add_parser("matrix", help="several kernels on several backends", epilog=_EPILOG, formatter_class=raw)
     matrix.add_argument("--backend", type=_backends, action="extend", metavar="B[,B]", help="default: svm,vmx")
-    matrix.add_argument("--kernel", type=_list, action="extend", metavar="WHICH[,WHICH]", required=True, help="which kernels (below)")
+    which = "which kernels (below)"
+    matrix.add_argument("--kernel", type=_list, action="extend", metavar="WHICH[,WHICH]", required=True, help=which)
     matrix.add_argument("--jobs", type=_jobs, metavar="N", help="cells at once; default: what cores and memory allow")
     common(matrix)
     _cell_options(matrix)
@@ -199,6 +203,7 @@ def _run(args: argparse.Namespace, status: Callable[[Counter[str], bool, bool], 
 
 def _kernels(args: argparse.Namespace) -> int:
     from kvmtest.lab import apt, cache, kernels
+    from kvmtest.lab.error import LabError
 
     if args.remove:
         import shutil
@@ -215,7 +220,7 @@ def _kernels(args: argparse.Namespace) -> int:
     try:
         host = kernels.find("host")
         sys.stdout.write(f"{'host':10} {host.release}\n")
-    except kernels.LabError as error:
+    except LabError as error:
         sys.stdout.write(f"{'host':10} {error}\n")
     return OK
 

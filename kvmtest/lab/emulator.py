@@ -144,8 +144,8 @@ class Bochs(Emulator):
         shutil.copyfile(image, os.path.join(folder, "iso", "image"))
         with open(os.path.join(boot, "grub.cfg"), "w", encoding="utf-8") as file:
             file.write(_GRUB.format(append=f"{_APPEND} {append}".strip()))
-        command = ["grub-mkrescue", "-d", "/usr/lib/grub/i386-pc", "-o", os.path.join(folder, "lab.iso"), os.path.join(folder, "iso")]
-        command[1:1] = ["--compress=no", "--fonts=", "--locales=", "--themes="]
+        options = ["--compress=no", "--fonts=", "--locales=", "--themes=", "-d", "/usr/lib/grub/i386-pc"]
+        command = ["grub-mkrescue", *options, "-o", os.path.join(folder, "lab.iso"), os.path.join(folder, "iso")]
         environment = os.environ | {"TMPDIR": folder}
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, errors="replace", env=environment)
         if done.returncode:

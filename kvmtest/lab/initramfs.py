@@ -27,7 +27,8 @@ __all__ = ("LAB", "base", "cell")
 
 LAB = "/lab"
 #: What the program inside imports, also inside functions: then only when it is needed.
-_ROOTS = ("kvmtest.lab.inside", "kvmtest.engine.run", "kvmtest.engine.doctor", "kvmtest.engine.host", "kvmtest.engine.plan", "kvmtest.lab.observe")
+_ENGINE = ("run", "doctor", "host", "plan")
+_ROOTS = ("kvmtest.lab.inside", "kvmtest.lab.observe", *(f"kvmtest.engine.{name}" for name in _ENGINE))
 #: Imported by the interpreter itself when something goes wrong.
 _SPARE = ("traceback", "linecache", "textwrap", "tokenize", "token", "warnings", "contextlib", "codeop")
 #: Run by the host's Python as it will run inside: says which files it took.
@@ -232,6 +233,7 @@ def cell(modules: list[Module], parameters: dict[str, str], config: dict[str, ob
     for folder in ("/proc", "/sys", "/dev"):
         archive.add(folder, b"", _DIRECTORY | 0o755)
     load = [(module.name, parameters.get(module.name, "")) for module in modules]
-    init = f"#!{_python()} -ISB\nimport sys\nsys.path.append({LAB!r})\nfrom kvmtest.lab.inside import main\nmain({config | {'modules': load}!r})\n"
+    config = config | {"modules": load}
+    init = f"#!{_python()} -ISB\nimport sys\nsys.path.append({LAB!r})\nfrom kvmtest.lab.inside import main\nmain({config!r})\n"
     archive.add("/init", init.encode())
     return archive.pack()

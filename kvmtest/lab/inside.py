@@ -10,11 +10,12 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from typing import TypedDict
 
 from kvmtest.lab.port import Port
 from kvmtest.lab.stream import Encoder
 
-__all__ = ("main",)
+__all__ = ("Config", "main")
 
 _SYS_INIT_MODULE = 175
 _POWER_OFF = 0x4321FEDC
@@ -22,6 +23,14 @@ _MOUNTS = (("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"))
 _KMSG_RECORD = 8192
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Config(TypedDict):
+    """What a cell is to do: modules and their parameters in the order of loading, the rest as of the engine."""
+
+    modules: list[tuple[str, str]]
+    selectors: tuple[str, ...]
+    timeout_s: float
 
 
 class _Failed(Exception):
@@ -71,13 +80,12 @@ def _load(name: str, parameters: str, out: Encoder, log: _Log) -> None:
     out.flush()
 
 
-def _run(config: dict[str, object], out: Encoder, log: _Log) -> None:
+def _run(config: Config, out: Encoder, log: _Log) -> None:
     from kvmtest.engine import doctor, host, plan, run
     from kvmtest.engine.result import CaseTime
     from kvmtest.lab import observe
 
-    selectors = tuple(config["selectors"])  # type: ignore[arg-type]
-    cases = plan.select(plan.plan(), selectors)
+    cases = plan.select(plan.plan(), config["selectors"])
     facts = host.detect()
     out.line("H", *facts[:4], *(f"{name}={value}" for name, value in facts.parameters.items()))
     out.line("N", str(len(cases)))
@@ -86,10 +94,10 @@ def _run(config: dict[str, object], out: Encoder, log: _Log) -> None:
         kvm = doctor.open_kvm("/dev/kvm")
     except doctor.Unusable as error:
         raise _Failed(str(error)) from None
-    run.Cycle = observe.cycle_for(observe.Observer(out))  # type: ignore[misc]
+    vars(run)["Cycle"] = observe.cycle_for(observe.Observer(out))
     with kvm:
-        timeout_s = float(config["timeout_s"])  # type: ignore[arg-type]
-        for step in run.run(kvm, facts, cases, (), timeout_s, lambda case: out.case(case.name, case.prefix)):
+        # Results are selected outside, where those of the host's view are made.
+        for step in run.run(kvm, facts, cases, (), config["timeout_s"], lambda case: out.case(case.name, case.prefix)):
             if isinstance(step, CaseTime):
                 log.drain()
                 out.line("c", f"{step.duration_s:.6f}")
@@ -99,11 +107,8 @@ def _run(config: dict[str, object], out: Encoder, log: _Log) -> None:
     out.flush()
 
 
-def main(config: dict[str, object]) -> None:
-    """Run the cell that ``config`` describes, as process 1. Does not return.
-
-    ``modules`` are pairs of name and parameters in the order of loading, ``selectors`` and ``timeout_s`` as of the engine.
-    """
+def main(config: Config) -> None:
+    """Run the cell that ``config`` describes, as process 1. Does not return."""
     try:
         _mount()
         out = Encoder(Port().write)
@@ -111,7 +116,7 @@ def main(config: dict[str, object]) -> None:
         out.flush()
         try:
             log = _Log(out)
-            for name, parameters in config["modules"]:  # type: ignore[attr-defined]
+            for name, parameters in config["modules"]:
                 _load(name, parameters, out, log)
             _run(config, out, log)
         except _Failed as failed:

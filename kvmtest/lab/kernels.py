@@ -174,12 +174,11 @@ def _by_version(name: str, say: Callable[[str], None], fresh: bool) -> Kernel:
 
 def _own(path: str, folder: str) -> Kernel:
     """An image of the user's, with the modules in ``folder`` or where `make modules_install` would put them."""
-    done = subprocess.run(["file", "-bL", path], capture_output=True, text=True) if shutil.which("file") else None
     release = _release(path)
-    for place in [folder] if folder else [os.path.join(os.path.dirname(path), "lib/modules", release), f"/lib/modules/{release}"]:
+    beside = os.path.join(os.path.dirname(path), "lib/modules", release)
+    for place in [folder] if folder else [beside, f"/lib/modules/{release}"]:
         if os.path.isdir(place):
             return Kernel(os.path.basename(path), release, path, place, path)
-    del done
     raise NotFound(f"no modules folder for {path} ({release}): name it with --modules")
 
 

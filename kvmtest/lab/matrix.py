@@ -13,11 +13,11 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import IO, TextIO
+from typing import TextIO
 
 from kvmtest.engine.result import UNEXPECTED, VERDICTS, CaseTime, Host, Result
 from kvmtest.lab import emulator, initramfs
-from kvmtest.lab.cell import Begin, Cell, Cancelled, Spec, Times
+from kvmtest.lab.cell import Begin, Cancelled, Cell, Spec, Times
 from kvmtest.lab.error import LabError
 from kvmtest.report.json import Json
 
@@ -35,7 +35,7 @@ _TICK_S = 0.5
 class Outcome:
     """What a cell said: a verdict an id, totals, times, and the whole document in ``file``."""
 
-    def __init__(self, spec: Spec, file: IO[str] | None = None) -> None:
+    def __init__(self, spec: Spec, file: TextIO | None = None) -> None:
         self.spec = spec
         self.file = file
         self.verdicts: dict[str, str] = {}
@@ -203,7 +203,7 @@ def _status(outcomes: list[Outcome], args: argparse.Namespace, status: Callable[
     return status(totals, args.strict, args.bisect)
 
 
-def _temporary() -> IO[str]:
+def _temporary() -> TextIO:
     # Unnamed: nothing to remove, however this ends.
     return io.TextIOWrapper(tempfile.TemporaryFile(), encoding="utf-8")
 

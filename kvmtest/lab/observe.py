@@ -36,7 +36,9 @@ class Observer:
     def send(self, verdicts: Verdicts, before: Snapshot | None, after: Snapshot) -> None:
         """What ``verdicts`` would judge."""
         layout = self._number(verdicts.layout, _layout)
-        plant = None if verdicts.plant is None else self._number(verdicts.plant, lambda plant: self._plant(plant, verdicts.layout))
+        plant = None
+        if verdicts.plant is not None:
+            plant = self._number(verdicts.plant, lambda plant: self._plant(plant, verdicts.layout))
         baseline = None if verdicts.baseline is None else self._number(verdicts.baseline, self._snapshot)
         first = None if before is None else self._snapshot(before)
         ctx = tuple(None if isinstance(field, Host) else field for field in verdicts.ctx)

@@ -30,6 +30,7 @@ from __future__ import annotations
 import marshal
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Iterable
+from typing import Any
 
 __all__ = ("Decoder", "Encoder")
 
@@ -95,7 +96,7 @@ class Encoder:
             self.line("R", *map(_text, record[:6]), cite, _text(record[7]))
         self._results.append(number)
 
-    def blob(self, letter: str, value: object) -> None:
+    def blob(self, letter: str, value: Any) -> None:
         """Keep one line that carries ``value``: bytes, or what marshal takes."""
         data = value if isinstance(value, bytes) else marshal.dumps(value)
         self._lines.append(f"{letter}\t{b2a_base64(data, newline=False).decode()}")

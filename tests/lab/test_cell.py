@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a cell makes of each way in which a guest can end, with an emulator that is none."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from kvmtest.engine.result import CaseTime, Result
+from kvmtest.lab import emulator
+from kvmtest.lab.cell import Begin, Cell, Spec, Step, Times
+from kvmtest.lab.error import LabError
+from kvmtest.lab.kernels import Kernel
+
+_CASE = 'begin()\nout.case("init.msi.host/x", "init.msi.host")\nresult("cr3", "pass")\nout.line("c", "0.1")\nout.flush()\n'
+
+
+def _play(kernel: Kernel, *selectors: str) -> list[Step]:
+    return list(Cell(Spec("svm", kernel, selectors)).steps())
+
+
+def _results(steps: list[Step]) -> list[Result]:
+    return [step for step in steps if isinstance(step, Result)]
+
+
+def _nothing_left(folder: Path) -> bool:
+    running = [pid for pid in os.listdir("/proc") if pid.isdecimal() and _environment(pid, f"TMPDIR={folder / 'tmp'}")]
+    return not running and not list((folder / "tmp").iterdir())
+
+
+def _environment(pid: str, wanted: str) -> bool:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return wanted.encode() in file.read().split(b"\0")
+    except OSError:
+        return False
+
+
+def test_a_good_cell(fake: Path, kernel: Kernel) -> None:
+    steps = _play(kernel)
+    assert isinstance(steps[0], Begin) and isinstance(steps[-1], Times)
+    host = steps[0].host
+    assert (host.kernel, host.backend, host.parameters) == ("9.9.9-fake", "svm", {"npt": "Y", "kvm.x": ""})
+    assert host.lab and host.lab["emulator"] == "QEMU 9.9.9 (TCG)" and host.lab["kernel_source"] == "made up"
+    assert Counter(r.verdict for r in _results(steps)) == {"pass": 4, "fail": 1}
+    assert _results(steps)[-1].id == "none.lab.kernel.log" and _results(steps)[-1].verdict == "pass"
+    assert [s.duration_s for s in steps if isinstance(s, CaseTime)] == [0.5, 0.5]
+    assert _nothing_left(fake)
+
+
+def test_two_runs_give_the_same(fake: Path, kernel: Kernel) -> None:
+    assert _results(_play(kernel)) == _results(_play(kernel))
+
+
+def test_selectors_choose_results(fake: Path, kernel: Kernel) -> None:
+    assert {r.id for r in _results(_play(kernel, "init.msi.host.cr0"))} == {"init.msi.host.cr0"}
+    assert {r.id for r in _results(_play(kernel, "none.lab.kernel.log"))} == {"none.lab.kernel.log"}
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ('console("[    1.0] VFS: no root"); console("[    1.1] Kernel panic - not syncing: Unable to mount")', "Unable to mount"),
+        ('say("B", "9.9"); console("end of it"); os._exit(3)', "exited with status 3"),
+        ("sys.exit('qemu: no such machine')", "no such machine"),
+        ('say("B", "9.9"); say("M", "kvm"); say("L", "kvm: no hardware support"); say("X", "kvm.ko does not load: EIO")', "EIO"),
+        ("os.kill(os.getpid(), 9)", "killed by SIGKILL"),
+    ],
+)
+def test_a_guest_that_does_not_boot_is_an_error(
+    script: str, says: str, fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE", script)
+    errors = [r for r in _results(_play(kernel)) if r.verdict == "error"]
+    assert [r.id for r in errors] == ["none.lab.kernel.boot"]
+    assert says in errors[0].reason
+    assert not [r for r in _results(_play(kernel)) if r.verdict == "pass"]
+    assert _nothing_left(fake)
+
+
+def test_a_module_that_does_not_load_shows_its_log_line(fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = 'say("B", "9.9"); say("M", "kvm_amd"); say("L", "kvm: version magic wrong"); say("X", "kvm_amd.ko does not load")'
+    monkeypatch.setenv("FAKE", script)
+    (error,) = _results(_play(kernel))
+    assert "loading kvm_amd.ko" in error.reason and "version magic wrong" in error.reason
+
+
+@pytest.mark.parametrize(
+    ("end", "says"),
+    [
+        ("os.kill(os.getpid(), 9)", "killed by SIGKILL"),
+        ("time.sleep(60)", "nothing was heard"),
+        ('console("[ 9.0] Kernel panic - not syncing: Fatal exception"); time.sleep(60)', "panicked"),
+        ("parallel.write(b'r\\tnonsense\\n'); time.sleep(60)", "no sense"),
+    ],
+)
+def test_a_guest_that_dies_keeps_its_results_and_names_the_case(
+    end: str, says: str, fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE", _CASE + f'out.case("init.msi.host/y", "init.msi.host")\n{end}')
+    monkeypatch.setattr(emulator.for_backend("svm"), "silence_s", 0.5)
+    monkeypatch.setattr("kvmtest.lab.cell._LAST_WORDS_S", 0.1)
+    results = _results(_play(kernel))
+    assert results[0].id == "init.msi.host.cr3" and results[0].verdict == "pass"
+    error = results[-1]
+    assert (error.id, error.verdict, error.case) == ("none.lab.kernel.run", "error", "init.msi.host/y")
+    assert says in error.reason and "1 of 2 cases" in error.reason
+    assert _nothing_left(fake)
+
+
+def test_what_the_kernel_says_is_tied_to_the_case(fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ("------------[ cut here ]------------", "WARNING: CPU: 0 PID: 1 at x86.c:1 f+0x0", "RIP: f")
+    warn = "".join(f'say("L", "{line}")\n' for line in lines)
+    harmless = 'say("L", "SVM: kvm [1]: vcpu0, guest rIP: 0x1234 Unhandled WRMSR(0x1d9) = 0x1")\n'
+    monkeypatch.setenv("FAKE", _CASE.replace('out.line("c"', harmless + warn + 'out.line("c"') + 'say("E")')
+    (log,) = [r for r in _results(_play(kernel)) if r.id == "none.lab.kernel.log"]
+    assert (log.verdict, log.case) == ("fail", "init.msi.host/x")
+    assert "x86.c:1" in log.reason and "RIP: f" in log.reason and "WRMSR" not in log.reason
+
+
+def test_a_missing_emulator_names_the_package(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(LabError, match="apt-get install qemu-system-x86"):
+        _play(kernel)
+
+
+def test_a_kernel_without_kvm(fake: Path, kernel: Kernel) -> None:
+    os.unlink(os.path.join(kernel.modules, "kvm-amd.ko"))
+    with pytest.raises(LabError, match=r"no kvm_amd\.ko"):
+        _play(kernel)
+
+
+def test_no_space_for_the_initramfs(fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> bytes:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("kvmtest.lab.initramfs.cell", full)
+    with pytest.raises(LabError, match="No space left"):
+        _play(kernel)
+    assert _nothing_left(fake)
+
+
+def test_a_cell_that_is_dropped_in_the_middle_leaves_nothing(
+    fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE", _CASE + "time.sleep(60)")
+    steps = Cell(Spec("svm", kernel)).steps()
+    next(steps)
+    steps.close()
+    assert _nothing_left(fake)

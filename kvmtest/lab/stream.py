@@ -64,22 +64,29 @@ class Encoder:
         self._lines: list[str] = []
 
     def line(self, letter: str, *fields: str | None) -> None:
-        """Keep one line for the next `flush`."""
+        """Keep one line for the next `flush`, behind the results until now."""
+        self._results_line()
+        self._define(letter, *fields)
+
+    def _define(self, letter: str, *fields: str | None) -> None:
         self._lines.append("\t".join((letter, *map(_escape, fields))))
 
-    def flush(self) -> None:
-        """Send what has been kept."""
+    def _results_line(self) -> None:
         if self._results:
             self._lines.append("r\t" + " ".join(self._results))
             self._results.clear()
+
+    def flush(self) -> None:
+        """Send what has been kept."""
+        self._results_line()
         if self._lines:
             self._write(("\n".join(self._lines) + "\n").encode("utf-8", "backslashreplace"))
             self._lines.clear()
 
     def case(self, name: str, prefix: str) -> None:
         """The case ``name`` is about to run; its result ids begin with ``prefix``."""
-        self._case, self._prefix = name, prefix + "."
         self.line("C", name)
+        self._case, self._prefix = name, prefix + "."
         self.flush()
 
     def result(self, result: tuple[object, ...]) -> None:
@@ -93,7 +100,7 @@ class Encoder:
         if number is None:
             cite = self._cite(result[11])
             number = self._records[record] = str(len(self._records))
-            self.line("R", *map(_text, record[:6]), cite, _text(record[7]))
+            self._define("R", *map(_text, record[:6]), cite, _text(record[7]))
         self._results.append(number)
 
     def blob(self, letter: str, value: Any) -> None:
@@ -106,7 +113,7 @@ class Encoder:
         number = self._cites.get(cite)
         if number is None:
             number = self._cites[cite] = str(len(self._cites))
-            self.line("T", *cite)
+            self._define("T", *cite)
         return number
 
 

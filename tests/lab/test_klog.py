@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What of a kernel's log is a fault of the kernel, and what is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvmtest.lab.klog import incidents, stripped
+
+_WARN = """\
+------------[ cut here ]------------
+WARNING: CPU: 0 PID: 1 at arch/x86/kvm/x86.c:12173 kvm_vcpu_reset+0x3b/0x500 [kvm]
+Modules linked in: kvm_amd kvm
+Call Trace:
+ <TASK>
+---[ end trace 0000000000000000 ]---
+kvm: something else""".splitlines()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "WARNING: arch/x86/kvm/x86.c:12173 at kvm_vcpu_reset+0x3b/0x500 [kvm], CPU#0: python3/1",
+        "kernel BUG at arch/x86/kvm/x86.c:1!",
+        "BUG: kernel NULL pointer dereference, address: 0000000000000010",
+        "BUG: KASAN: use-after-free in kvm_vcpu_reset+0x3b/0x500 [kvm]",
+        "Oops: 0000 [#1] PREEMPT SMP PTI",
+        "general protection fault, probably for non-canonical address 0xdead: 0000 [#1]",
+        "UBSAN: shift-out-of-bounds in arch/x86/kvm/lapic.c:1",
+        "Kernel panic - not syncing: Fatal exception",
+    ],
+)
+def test_faults(line: str) -> None:
+    assert incidents([line]) == [[line]]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "SVM: kvm [1]: vcpu0, guest rIP: 0x1234 Unhandled WRMSR(0x1d9) = 0x1",
+        "kvm [1]: ignored rdmsr: 0x1d9 data 0x0",
+        "[Firmware Bug]: TSC_DEADLINE disabled due to Errata",
+        "kvm_intel: loading out-of-tree module taints kernel.",
+        "SVM: TSC scaling supported",
+    ],
+)
+def test_remarks(line: str) -> None:
+    assert incidents([line]) == []
+
+
+def test_an_incident_is_its_lines_and_no_more() -> None:
+    assert incidents([*_WARN, *_WARN]) == [_WARN[1:6], _WARN[1:6]]
+
+
+def test_console_lines_lose_their_stamp() -> None:
+    assert stripped("[   12.345678] Kernel panic - not syncing\r") == "Kernel panic - not syncing"
+    assert stripped("[   12.345678][    T1] BUG: x") == "BUG: x"

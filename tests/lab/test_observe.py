@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What is judged outside of the lab gets the results that it would have had inside."""
+
+from __future__ import annotations
+
+from kvmtest.engine import host, plan, run
+from kvmtest.engine.result import CaseTime, Result
+from kvmtest.kvm import Kvm
+from kvmtest.lab import observe
+from kvmtest.lab.stream import Decoder, Encoder
+
+
+def test_judged_outside_as_inside(kvm: Kvm, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    facts = host.detect()
+    cases = plan.select(plan.plan(), ("init.msi.host", "sipi.msi.host", "reset.create"))[::5]
+    direct = [step for step in run.run(kvm, facts, cases) if isinstance(step, Result)]
+
+    sent = bytearray()
+    out = Encoder(sent.extend)
+    monkeypatch.setattr(run, "Cycle", observe.cycle_for(observe.Observer(out)))
+    for step in run.run(kvm, facts, cases, (), 1.0, lambda case: out.case(case.name, case.prefix)):
+        if isinstance(step, CaseTime):
+            out.line("c", "0")
+        else:
+            out.result(step)
+    out.flush()
+
+    judge = observe.Judge()
+    outside: list[Result] = []
+    for letter, fields in Decoder().feed(bytes(sent)):
+        if letter in "DV":
+            judge.take(letter, fields[0])
+        elif letter == "O":
+            outside += [r for r in judge.results(fields[0], facts) if judge.new(r)]
+        elif letter == "result":
+            outside += [r for r in [Result._make(fields)] if judge.new(r)]
+
+    # Counters went on between the two runs.
+    def told(results: list[Result]) -> list[tuple[object, ...]]:
+        return [(r.case, r.id, r.verdict, r.expected if r.item != "msr.tsc" else "", r.reason, r.cite) for r in results]
+
+    assert told(outside) == told(direct)

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which kernel is meant, and what becomes of a package: with an apt that is none, so without a network."""
+
+from __future__ import annotations
+
+import io
+import lzma
+import os
+import stat
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from kvmtest.lab import apt, cache, kernels, modules
+from kvmtest.lab.error import LabError, NotFound
+from kvmtest.lab.kernels import Kernel
+
+_RELEASE = "9.9.9-cloud-amd64"
+#: Answers as apt does, for a suite with one kernel that is split into two packages; $APT_FAILS makes it say no.
+_APT = """#!/bin/sh
+case "$(basename "$0") $*" in
+*indextargets*) echo 'http://mirror/debian/|bookworm|/keyring.gpg|Debian|Packages'
+	echo 'http://mirror/debian-security/|bookworm-security|/keyring.gpg|Debian|Packages' ;;
+*"config dump"*) echo 'Acquire::http::Proxy "http://proxy:1/";'; echo 'APT::Update::Post-Invoke:: "touch /hooked";' ;;
+*update*) [ -z "$APT_FAILS" ] || { echo "E: $APT_FAILS" >&2; exit 100; } ;;
+*show*linux-image-cloud-amd64) printf 'Version: 9\\nDepends: linux-image-9.9.9-cloud-amd64 (= 9)\\n' ;;
+*show*linux-image-9*) printf 'Version: 9\\nDepends: linux-modules-9.9.9-cloud-amd64, kmod\\n' ;;
+*show*linux-modules-9*) printf 'Version: 9\\nDepends: kmod\\n' ;;
+*download*) [ -z "$DOWNLOAD_FAILS" ] || { echo "E: $DOWNLOAD_FAILS" >&2; exit 100; }; cp "$PACKAGES"/*.deb . ;;
+*) exit 100 ;;
+esac
+"""
+
+
+def _deb(path: Path, files: dict[str, bytes]) -> Path:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:xz") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"./{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    out = b"!<arch>\n"
+    for name, content in (("debian-binary", b"2.0\n"), ("data.tar.xz", data.getvalue())):
+        out += f"{name:16}{0:<12}{0:<6}{0:<6}{'100644':8}{len(content):<10}`\n".encode() + content + b"\n" * (len(content) % 2)
+    path.write_bytes(out)
+    return path
+
+
+def _ko(depends: str) -> bytes:
+    return b"\0depends=" + depends.encode() + b"\0"
+
+
+def _packages(folder: Path) -> None:
+    kvm = f"usr/lib/modules/{_RELEASE}/kernel/arch/x86/kvm"
+    _deb(folder / "linux-image.deb", {f"boot/vmlinuz-{_RELEASE}": b"the image"})
+    files = {
+        f"{kvm}/kvm.ko.xz": lzma.compress(_ko("irqbypass")),
+        f"{kvm}/kvm-amd.ko.xz": lzma.compress(_ko("kvm")),
+        f"usr/lib/modules/{_RELEASE}/kernel/virt/lib/irqbypass.ko": _ko(""),
+        f"usr/lib/modules/{_RELEASE}/kernel/drivers/other.ko": _ko(""),
+    }
+    _deb(folder / "linux-modules.deb", files)
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An apt with one kernel in each suite, a cache of its own."""
+    for name in ("bin", "packages"):
+        (tmp_path / name).mkdir()
+    for program in ("apt-get", "apt-cache", "apt-config"):
+        script = tmp_path / "bin" / program
+        script.write_text(_APT)
+        script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    _packages(tmp_path / "packages")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("PACKAGES", str(tmp_path / "packages"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def _hidden(folder: Path) -> list[Path]:
+    """What an unfinished step would have left."""
+    return list(folder.rglob(".new-*"))
+
+
+def test_a_suite_is_fetched_once_and_kept(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = kernels.find("trixie")
+    assert kernel.release == _RELEASE and Path(kernel.image).read_bytes() == b"the image"
+    assert kernel.source == "Debian trixie, linux-image-9.9.9-cloud-amd64 9"
+    assert sorted(os.listdir(kernel.modules)) == ["irqbypass.ko", "kvm.ko", "kvm_amd.ko"]
+    monkeypatch.setenv("APT_FAILS", "no network")
+    assert kernels.find("trixie") == kernel
+    assert kernels.find("9.9").image == kernel.image
+    assert [suite for suite, _ in kernels.cached()] == ["trixie"]
+    with pytest.raises(LabError, match="no network"):
+        kernels.find("trixie", fresh=True)
+    assert not _hidden(mirror)
+
+
+def test_apt_gets_the_machines_proxy_and_none_of_its_hooks(mirror: Path) -> None:
+    kernels.find("bullseye")
+    home = Path(cache.home()) / "apt" / "bullseye"
+    config = (home / "apt.conf").read_text()
+    assert "http://proxy:1/" in config and "hooked" not in config
+    sources = (home / "sources.list").read_text().splitlines()
+    assert sources == [
+        "deb [arch=amd64 signed-by=/keyring.gpg] http://mirror/debian/ bullseye main",
+        "deb [arch=amd64 signed-by=/keyring.gpg] http://mirror/debian-security/ bullseye-security main",
+    ]
+    assert apt._sources("sid").count("\n") == 1
+
+
+@pytest.mark.parametrize("variable", ["APT_FAILS", "DOWNLOAD_FAILS"])
+def test_what_apt_refuses_is_one_line_and_leaves_nothing(mirror: Path, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "The following signatures were invalid")
+    with pytest.raises(LabError, match="signatures were invalid") as error:
+        kernels.find("trixie")
+    assert "\n" not in str(error.value)
+    assert kernels.cached() == [] and not _hidden(mirror)
+
+
+def test_a_package_cut_short_leaves_nothing(mirror: Path) -> None:
+    package = mirror / "packages" / "linux-modules.deb"
+    package.write_bytes(package.read_bytes()[:-200])
+    with pytest.raises(LabError):
+        kernels.find("trixie")
+    assert kernels.cached() == [] and not _hidden(mirror)
+
+
+def test_a_full_disk_is_one_line(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(kernels, "_unpack", full)
+    with pytest.raises(LabError, match="No space left"):
+        kernels.find("trixie")
+    assert kernels.cached() == [] and not _hidden(mirror)
+
+
+@pytest.mark.parametrize("which", ["/nonexistent/vmlinuz", "./nothing.deb", "No Such"])
+def test_what_is_not_there(mirror: Path, which: str) -> None:
+    with pytest.raises(NotFound):
+        kernels.find(which)
+
+
+def test_a_version_that_no_suite_has(mirror: Path) -> None:
+    with pytest.raises(NotFound, match="8.8"):
+        kernels.find("8.8")
+
+
+def test_an_own_image_names_its_release(kernel: Kernel) -> None:
+    found = kernels.find(kernel.image, kernel.modules)
+    assert (found.release, found.modules) == ("9.9.9-fake", kernel.modules)
+    with pytest.raises(NotFound, match="--modules"):
+        kernels.find(kernel.image)
+
+
+def test_modules_load_in_the_order_of_their_dependencies(kernel: Kernel, tmp_path: Path) -> None:
+    assert [m.name for m in modules.closure("kvm_amd", kernel.modules)] == ["irqbypass", "kvm", "ccp", "kvm_amd"]
+    own = tmp_path / "own"
+    own.mkdir()
+    with pytest.raises(LabError, match="neither"):
+        modules.closure("kvm_amd", kernel.modules, str(own))
+    (own / "kvm.ko").write_bytes(_ko("irqbypass") + b"mine")
+    by_name = {m.name: m.image for m in modules.closure("kvm_amd", kernel.modules, str(own))}
+    assert by_name["kvm"].endswith(b"mine") and by_name["kvm_amd"].endswith(b"kvm-amd\0")
+
+
+def test_a_built_in_module_is_not_loaded(kernel: Kernel) -> None:
+    os.unlink(f"{kernel.modules}/irqbypass.ko")
+    Path(kernel.modules, "modules.builtin").write_text("kernel/virt/lib/irqbypass.ko\n")
+    assert [m.name for m in modules.closure("kvm_amd", kernel.modules)] == ["kvm", "ccp", "kvm_amd"]

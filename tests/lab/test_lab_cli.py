@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``kvmtest lab`` as a user meets it: reports, exit status, one clear line; with an emulator that is none."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from kvmtest.cli import main
+from kvmtest.lab.kernels import Kernel
+
+_HANG = 'begin()\nout.case("init.msi.host/x", "init.msi.host")\nresult("cr3", "pass")\nout.flush()\ntime.sleep(60)\n'
+
+
+def _command(kernel: Kernel, *more: str, verb: str = "run") -> list[str]:
+    return ["lab", verb, "--backend", "svm", "--kernel", kernel.image, "--modules", kernel.modules, *more]
+
+
+def test_text_report(kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(_command(kernel)) == 1
+    shown = capsys.readouterr()
+    assert "kernel   9.9.9-fake   backend svm" in shown.out and "lab      QEMU 9.9.9 (TCG), CPU max" in shown.out
+    assert "FAIL  init.msi.host.cr0" in shown.out
+    assert "boot " in shown.err and "run " in shown.err and "shut-down " in shown.err
+
+
+def test_json_is_valid_and_names_the_lab(kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(_command(kernel, "init.msi.host.cr3", "--format", "json")) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["host"]["lab"]["kernel_source"] == kernel.image and document["totals"]["pass"] == 2
+    path = os.environ.get("KVMTEST_SHARED", "../shared") + "/contracts/results.schema.json"
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            jsonschema.validate(document, json.load(file))
+
+
+def test_a_dead_guest_is_1_and_its_document_is_whole(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FAKE", "sys.exit(1)")
+    assert main(_command(kernel, "--format", "json")) == 1
+    assert json.loads(capsys.readouterr().out)["totals"]["error"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"--kernel": "/nonexistent/bzImage"}, 2),
+        ({"--modules": "/nonexistent"}, 2),
+        ({"--kvm-modules": "/nonexistent"}, 2),
+        ({"--backend": "vmx", "PATH": "/nonexistent"}, 3),
+        ({"init.msi.host.nonsense": ""}, 2),
+    ],
+)
+def test_one_line_and_the_status(
+    change: dict[str, str], status: int, kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "PATH" in change:
+        monkeypatch.setenv("PATH", change.pop("PATH"))
+    more = [part for pair in change.items() for part in pair if part]
+    assert main(_command(kernel, *more)) == status
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("kvmtest: ")
+
+
+@pytest.mark.parametrize("value", ["npt=0", "kvm_amd.npt", "kvm_amd.npt 0"])
+def test_a_module_parameter_has_a_form(value: str, kernel: Kernel) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(_command(kernel, "--module-param", value))
+    assert done.value.code == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("verb", ["run", "matrix"])
+def test_a_signal_keeps_what_was_measured_and_leaves_nothing(
+    number: signal.Signals, verb: str, fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE", _HANG + "# kvmtest-lab-test")
+    output = fake / "out.json"
+    command = _command(kernel, "--format", "json", "--output", str(output), verb=verb)
+    with subprocess.Popen([sys.executable, "-m", "kvmtest", *command], stderr=subprocess.PIPE, text=True) as process:
+        end = time.monotonic() + 30
+        while not list((fake / "tmp").glob("kvmtest-lab-*/serial")) and time.monotonic() < end:
+            time.sleep(0.05)
+        time.sleep(1)
+        process.send_signal(number)
+        assert process.stderr
+        error = process.stderr.read()
+        assert process.wait(30) == 130
+    assert "interrupted" in error and "Traceback" not in error
+    document: Any = json.loads(output.read_text())
+    results = document["results"] if verb == "run" else document["cells"][0]["document"]["results"]
+    assert [r["id"] for r in results] == ["init.msi.host.cr3"]
+    assert not list((fake / "tmp").iterdir())
+
+
+def test_the_emulator_does_not_outlive_a_killed_kvmtest(fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE", f"open({str(fake / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)")
+    with subprocess.Popen([sys.executable, "-m", "kvmtest", *_command(kernel)], stderr=subprocess.DEVNULL) as process:
+        end = time.monotonic() + 30
+        while not (fake / "pid").exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        time.sleep(0.2)
+        process.kill()
+    pid = (fake / "pid").read_text()
+    while os.path.exists(f"/proc/{pid}/exe") and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not os.path.exists(f"/proc/{pid}/exe")
+
+
+def test_matrix_shows_what_differs(
+    kernel: Kernel, fake: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = fake / "other"
+    other.mkdir()
+    (other / "image").write_bytes(Path(kernel.image).read_bytes())
+    # The second cell to look at it finds CR3 wrong.
+    script = "begin()\nout.case('init.msi.host/x', 'init.msi.host')\n"
+    script += "result('cr3', 'fail' if any('other' in a for a in sys.argv) else 'pass')\nresult('cr0', 'pass')\nout.line('c', '1')\nsay('E')"
+    monkeypatch.setenv("FAKE", script)
+    two = ["--kernel", f"{kernel.image},{other / 'image'}"]
+    assert main([*_command(kernel, verb="matrix"), *two]) == 1
+    out = capsys.readouterr().out
+    assert "init.msi.host.cr3" in out and "init.msi.host.cr0" not in out
+    assert main([*_command(kernel, verb="matrix"), *two, "--format", "json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema"] == "kvmtest.matrix/1" and len(document["cells"]) == 2
+    assert {cell["document"]["totals"]["fail"] for cell in document["cells"]} == {0, 1}
+
+
+def test_kernels_lists(kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lab", "kernels"]) == 0
+    assert "bullseye" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [["lab"], ["lab", "run"], ["lab", "matrix"], ["lab", "kernels"]])
+def test_help_teaches(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        main([*command, "--help"])
+    assert done.value.code == 0 and "usage: kvmtest lab" in capsys.readouterr().out

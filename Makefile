@@ -31,6 +31,10 @@ lab: $(VENV)/.package guests | qemu bochs
 test: lint guests | compiler
 	@$(BIN)/python -m pytest $(ARGS)
 
+##  test-lab      the lab's tests with real kernels and emulators, some minutes; ARGS="-k ..." adds to pytest
+test-lab: $(VENV)/.dev guests | qemu bochs compiler
+	@$(BIN)/python -m pytest -m lab tests/lab $(ARGS)
+
 ##  lint          ruff and mypy --strict
 lint: $(VENV)/.dev
 	@$(BIN)/python -m ruff check .
@@ -117,4 +121,4 @@ bochs:
 		$(install) || { echo "make: needed first: sudo apt-get install -y$$missing" >&2; exit 1; }; \
 	fi
 
-.PHONY: setup run lab run-in-lab test lint guests bench clean help system compiler qemu bochs
+.PHONY: setup run lab run-in-lab test test-lab lint guests bench clean help system compiler qemu bochs

@@ -63,7 +63,7 @@ def test_selectors_choose_results(fake: Path, kernel: Kernel) -> None:
 @pytest.mark.parametrize(
     ("script", "says"),
     [
-        ('console("[    1.0] VFS: no root"); console("[    1.1] Kernel panic - not syncing: Unable to mount")', "Unable to mount"),
+        ('console("[    1.0] no root"); console("[    1.1] Kernel panic - not syncing: Unable to mount")', "Unable to mount"),
         ('say("B", "9.9"); console("end of it"); os._exit(3)', "exited with status 3"),
         ("sys.exit('qemu: no such machine')", "no such machine"),
         ('say("B", "9.9"); say("M", "kvm"); say("L", "kvm: no hardware support"); say("X", "kvm.ko does not load: EIO")', "EIO"),

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Real kernels in real emulators. Not part of the default run, as they take minutes: make test-lab."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kvmtest.engine.result import Result
+from kvmtest.lab import kernels
+from kvmtest.lab.cell import Begin, Cell, Spec, Times
+from kvmtest.lab.error import LabError
+from kvmtest.lab.kernels import Kernel
+
+pytestmark = pytest.mark.lab
+
+_SELECTORS = (
+    "reset.create.host.rdx",
+    "init.latched.host.rdx",
+    "init.latched.host.cr[023]",
+    "init.latched.host.[gi]dt.base",
+    "sipi.msi.guest.cs.base",
+)
+Run = Callable[..., dict[str, set[str]]]
+
+
+def _kernel(which: str) -> Kernel:
+    try:
+        return kernels.find(which)
+    except LabError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def run() -> Run:
+    """Runs a cell: its verdicts by id."""
+
+    def verdicts(backend: str, which: str, selectors: tuple[str, ...] = _SELECTORS, own_modules: str = "") -> dict[str, set[str]]:
+        spec = Spec(backend, _kernel(which), selectors, own_modules=own_modules)
+        cell = Cell(spec)
+        try:
+            cell.emulator.check()
+        except LabError as error:
+            pytest.skip(str(error))
+        steps = list(cell.steps())
+        begin = next(step for step in steps if isinstance(step, Begin))
+        assert begin.host.kernel == spec.kernel.release and begin.host.backend == backend
+        assert isinstance(steps[-1], Times)
+        found: dict[str, set[str]] = {}
+        for step in steps:
+            if isinstance(step, Result):
+                found.setdefault(step.id, set()).add(step.verdict)
+        assert not [name for name in found if name.startswith("none.lab.kernel.")], found
+        assert "error" not in set().union(*found.values())
+        return found
+
+    return verdicts
+
+
+@pytest.mark.parametrize("backend", ["svm", "vmx"])
+def test_bookworm_clears_what_it_should(backend: str, run: Run) -> None:
+    found = run(backend, "bookworm")
+    for name in ("reset.create.host.rdx", "init.latched.host.rdx", "init.latched.host.cr2", "init.latched.host.cr3"):
+        assert found[name] <= {"pass", "skip"} and "pass" in found[name], name
+    assert found["sipi.msi.guest.cs.base"] == {"pass"}
+
+
+@pytest.mark.parametrize(
+    ("backend", "wrong"),
+    [
+        ("svm", ("reset.create.host.rdx", "init.latched.host.cr3", "init.latched.host.gdt.base", "init.latched.host.idt.base")),
+        ("vmx", ("init.latched.host.rdx", "init.latched.host.cr3", "init.latched.host.cr0")),
+    ],
+)
+def test_what_5_10_leaves(backend: str, wrong: tuple[str, ...], run: Run) -> None:
+    found = run(backend, "5.10")
+    for name in wrong:
+        assert found[name] & {"fail", "known"}, name
+
+
+@pytest.mark.slow
+def test_an_own_build_with_one_line_broken_is_caught_by_name(run: Run, tmp_path: Path) -> None:
+    """kvm.ko as bookworm's, but for the line that clears CR2 in kvm_vcpu_reset()."""
+    kernel = _kernel("bookworm")
+    build = _build(kernel.release, tmp_path, "\tvcpu->arch.cr2 = 0;\n", "")
+    found = run("svm", "bookworm", ("init.latched.host.cr2", "init.latched.host.cr3"), own_modules=str(build))
+    assert "fail" in found["init.latched.host.cr2"]
+    assert found["init.latched.host.cr3"] == {"pass"}
+
+
+def _build(release: str, folder: Path, line: str, instead: str) -> Path:
+    """The folder with KVM's modules for ``release``, built with ``line`` of x86.c replaced."""
+    headers = Path(f"/usr/src/linux-headers-{release}")
+    version = ".".join(release.split(".")[:2])
+    source = Path(f"/usr/src/linux-source-{version}.tar.xz")
+    missing = [f"linux-headers-{release}"] * (not headers.exists()) + [f"linux-source-{version}"] * (not source.exists())
+    missing += [name for name in ("gcc", "make") if not shutil.which(name)]
+    if missing:
+        pytest.skip(f"an own build needs: apt-get install {' '.join(missing)}")
+    tree = folder / "tree"
+    tree.mkdir()
+    parts = [f"linux-source-{version}/{part}" for part in ("arch/x86/kvm", "virt")]
+    subprocess.run(["tar", "-C", tree, "--strip-components=1", "-xf", source, *parts], check=True, timeout=300)
+    kvm = tree / "arch/x86/kvm"
+    code = (kvm / "x86.c").read_text()
+    assert code.count(line) == 1
+    (kvm / "x86.c").write_text(code.replace(line, instead))
+    # Below include/trace trace.h is looked for at ../../arch/x86/kvm; the kernel's own headers have none there.
+    (tree / "include/trace").mkdir(parents=True)
+    makefile = (kvm / "Makefile").read_text()
+    makefile = re.sub(r"include \$\(srctree\)/virt", f"include {tree}/virt", makefile)
+    (kvm / "Makefile").write_text(f"ccflags-y += -I {kvm} -I {tree}/include/trace\n{makefile}")
+    jobs = f"-j{min(2, len(os.sched_getaffinity(0)))}"
+    command = ["make", "-C", headers, f"M={kvm}", jobs, "modules"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return kvm

@@ -14,7 +14,7 @@ from kvmtest.lab.error import LabError
 __all__ = ("BACKENDS", "Emulator", "Started", "for_backend")
 
 #: The whole kernel command line but for the console: no delay on panic, and none of what slows down an emulated CPU.
-_APPEND = "panic=-1 quiet loglevel=3 nokaslr mitigations=off nosmp tsc=reliable random.trust_cpu=on rdinit=/init"
+_APPEND = "panic=-1 quiet loglevel=3 nokaslr mitigations=off nosmp tsc=reliable random.trust_cpu=on cryptomgr.notests rdinit=/init"
 
 
 class Started(NamedTuple):
@@ -120,7 +120,7 @@ class Bochs(Emulator):
     memory_mib = 700
     boot_s = 240.0
     silence_s = 180.0
-    _IPS = 50_000_000
+    _IPS = 100_000_000
 
     def programs(self) -> dict[str, str]:
         return {

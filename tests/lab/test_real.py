@@ -66,8 +66,9 @@ def run() -> Run:
 @pytest.mark.parametrize("backend", ["svm", "vmx"])
 def test_bookworm_clears_what_it_should(backend: str, run: Run) -> None:
     found = run(backend, "bookworm")
-    for name in ("reset.create.host.rdx", "init.latched.host.rdx", "init.latched.host.cr2", "init.latched.host.cr3"):
+    for name in ("init.latched.host.rdx", "init.latched.host.cr2", "init.latched.host.cr3"):
         assert found[name] <= {"pass", "skip"} and "pass" in found[name], name
+    assert "fail" not in found["reset.create.host.rdx"]
     assert found["sipi.msi.guest.cs.base"] == {"pass"}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -178,6 +177,8 @@ def _plant(target: Target, name: str) -> Finding:
 
 
 def _tools() -> Iterator[Finding]:
+    import shutil  # slow to import, and no other part of a run needs it
+
     names = ("spine", "sender", "planter", "behaviour", "stress")
     folder = os.path.join(os.path.dirname(os.path.dirname(__file__)), "guests")
     missing = [name for name in names if not os.path.exists(os.path.join(folder, f"{name}.bin"))]

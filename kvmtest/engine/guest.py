@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import tempfile
 from array import array
 from functools import cache
 from time import monotonic
@@ -392,6 +389,11 @@ def _internal_error(exit_: Exit, insn: bytes, bits: int) -> str:
 @cache
 def disassemble(insn: bytes, bits: int) -> str:
     """The first instruction of ``insn`` by objdump, or "" where there is none or it does not know better."""
+    # Slow to import, and seldom needed.
+    import shutil
+    import subprocess
+    import tempfile
+
     tool = shutil.which("objdump")
     if not tool:
         return ""

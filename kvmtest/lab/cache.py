@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from kvmtest.lab.error import LabError
 
-__all__ = ("file", "folder", "home", "scratch")
+__all__ = ("file", "folder", "home", "scratch", "workspace")
 
 #: How many files of one kind are kept.
 _KEPT = 4
+_LOCK = ".lock"
 
 
 def home() -> str:
@@ -23,20 +25,35 @@ def home() -> str:
 
 
 @contextmanager
+def workspace(parent: str, prefix: str) -> Iterator[str]:
+    """A new folder in ``parent``, removed at the end. Raises OSError.
+
+    Folders of that prefix whose process was killed go, too: nobody holds their lock any more.
+    """
+    for entry in os.scandir(parent):
+        if entry.name.startswith(prefix):
+            with suppress(OSError), open(os.path.join(entry.path, _LOCK), "rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(entry.path, ignore_errors=True)
+    made = tempfile.mkdtemp(prefix=prefix, dir=parent)
+    try:
+        with open(os.path.join(made, _LOCK), "wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+@contextmanager
 def scratch(kind: str) -> Iterator[str]:
     """A folder beside the kept ones, removed at the end. Raises LabError where it cannot be written to."""
     parent = os.path.join(home(), kind)
     try:
         os.makedirs(parent, exist_ok=True)
-        made = tempfile.mkdtemp(prefix=".new-", dir=parent)
-    except OSError as error:
-        raise LabError(f"cannot write to {parent}: {error.strerror}") from error
-    try:
-        yield made
+        with workspace(parent, ".new-") as made:
+            yield made
     except OSError as error:
         raise LabError(f"cannot write to {parent}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
 
 
 def file(kind: str, name: str, make: Callable[[], bytes]) -> str:

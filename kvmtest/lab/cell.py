@@ -17,9 +17,10 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
+from kvmtest.checks import DEFAULT_EFFORT
 from kvmtest.engine.plan import wanted
 from kvmtest.engine.result import CaseTime, Host, Result
-from kvmtest.lab import emulator, initramfs, klog, modules
+from kvmtest.lab import cache, emulator, initramfs, klog, modules
 from kvmtest.lab.error import LabError
 from kvmtest.lab.kernels import Kernel
 from kvmtest.lab.observe import Judge
@@ -44,7 +45,9 @@ if os.getppid() == int(sys.argv[1]):
 
 
 class Spec(NamedTuple):
-    """What to run in a cell. ``parameters`` are those of modules: ``{"kvm_amd": "npt=0 nested=1"}``."""
+    """What to run in a cell. ``parameters`` are those of modules: ``{"kvm_amd": "npt=0 nested=1"}``; ``effort`` is rounds and
+    seed of the checks that have them.
+    """
 
     backend: str
     kernel: Kernel
@@ -52,6 +55,7 @@ class Spec(NamedTuple):
     timeout_s: float = 1.0
     own_modules: str = ""
     parameters: dict[str, str] = {}
+    effort: tuple[int, int] = DEFAULT_EFFORT
 
     @property
     def name(self) -> str:
@@ -127,22 +131,20 @@ class Cell:
         vendor = modules.VENDOR[self.spec.backend]
         needed = modules.closure(vendor, self.spec.kernel.modules, self.spec.own_modules)
         try:
-            folder = tempfile.mkdtemp(prefix="kvmtest-lab-")
+            with cache.workspace(tempfile.gettempdir(), "kvmtest-lab-") as folder:
+                if self.cancelled:
+                    raise Cancelled
+                yield from self._run(folder, self._prepare(folder, needed))
         except OSError as error:
-            raise LabError(f"no temporary folder: {error.strerror}") from error
-        try:
-            if self.cancelled:
-                raise Cancelled
-            started = self._prepare(folder, needed)
-            yield from self._run(folder, started)
-        except OSError as error:
-            raise LabError(f"{error.filename or folder}: {error.strerror}") from error
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            raise LabError(f"{error.filename or tempfile.gettempdir()}: {error.strerror}") from error
 
     def _prepare(self, folder: str, needed: list[modules.Module]) -> emulator.Started:
         spec = self.spec
-        config: dict[str, object] = {"selectors": inner(spec.selectors), "timeout_s": spec.timeout_s}
+        config: dict[str, object] = {
+            "selectors": inner(spec.selectors),
+            "timeout_s": spec.timeout_s,
+            "effort": tuple(spec.effort),
+        }
         initrd = os.path.join(folder, "initrd")
         with open(initrd, "wb") as out:
             with open(initramfs.base(), "rb") as file:

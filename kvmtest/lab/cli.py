@@ -121,7 +121,7 @@ def _specs(args: argparse.Namespace, backends: list[str], names: list[str]) -> l
         parameters[module] = f"{parameters.get(module, '')} {value}".strip()
     found = {name: kernels.find(name, args.modules, _say) for name in dict.fromkeys(names)}
     return [
-        cell.Spec(backend, kernel, selectors, args.timeout, args.kvm_modules, parameters)
+        cell.Spec(backend, kernel, selectors, args.timeout, args.kvm_modules, parameters, (args.rounds, args.seed))
         for backend in dict.fromkeys(backends)
         for kernel in found.values()
     ]

@@ -14,7 +14,9 @@ from kvmtest.lab.error import LabError
 __all__ = ("BACKENDS", "Emulator", "Started", "for_backend")
 
 #: The whole kernel command line but for the console: no delay on panic, and none of what slows down an emulated CPU.
-_APPEND = "panic=-1 quiet loglevel=3 nokaslr mitigations=off nosmp tsc=reliable random.trust_cpu=on cryptomgr.notests rdinit=/init"
+_APPEND = (
+    "panic=-1 quiet loglevel=3 nokaslr mitigations=off nosmp tsc=reliable random.trust_cpu=on cryptomgr.notests rdinit=/init"
+)
 
 
 class Started(NamedTuple):

@@ -178,7 +178,7 @@ def _libraries(maps: list[str]) -> Iterator[str]:
             folder = os.path.dirname(path)
             for name in os.listdir(folder):
                 other = os.path.join(folder, name)
-                if os.path.islink(other) and os.path.realpath(other) == path:
+                if ".so." in name and os.path.islink(other) and os.path.realpath(other) == path:
                     yield other
 
 

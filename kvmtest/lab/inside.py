@@ -31,6 +31,7 @@ class Config(TypedDict):
     modules: list[tuple[str, str]]
     selectors: tuple[str, ...]
     timeout_s: float
+    effort: tuple[int, int]
 
 
 class _Failed(Exception):
@@ -81,6 +82,7 @@ def _load(name: str, parameters: str, out: Encoder, log: _Log) -> None:
 
 
 def _run(config: Config, out: Encoder, log: _Log) -> None:
+    from kvmtest.checks import Effort
     from kvmtest.engine import doctor, host, plan, run
     from kvmtest.engine.result import CaseTime
     from kvmtest.lab import observe
@@ -94,10 +96,14 @@ def _run(config: Config, out: Encoder, log: _Log) -> None:
         kvm = doctor.open_kvm("/dev/kvm")
     except doctor.Unusable as error:
         raise _Failed(str(error)) from None
-    vars(run)["Cycle"] = observe.cycle_for(observe.Observer(out))
+    judging = observe.Observer(out).judging
+    effort = Effort(*config["effort"])
     with kvm:
-        # Results are selected outside, where those of the host's view are made.
-        for step in run.run(kvm, facts, cases, (), config["timeout_s"], lambda case: out.case(case.name, case.prefix)):
+        # Results are selected outside, where most of them are made.
+        steps = run.run(
+            kvm, facts, cases, (), config["timeout_s"], lambda case: out.case(case.name, case.prefix), effort, judging
+        )
+        for step in steps:
             if isinstance(step, CaseTime):
                 log.drain()
                 out.line("c", f"{step.duration_s:.6f}")

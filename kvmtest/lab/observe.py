@@ -1,24 +1,27 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Cases of the host's view are judged outside: what an emulated CPU takes seconds for, the real one does in milliseconds.
+"""Cases are judged outside: what an emulated CPU takes seconds for, the real one does in milliseconds.
 
-Judging is pure (`kvmtest.engine.judge`): it needs the snapshots, and what the planter knows. `Observer` stands inside in the
-place of a `kvmtest.engine.cycle.Verdicts` and sends these; `Judge` makes the same Verdicts of them outside. Nothing is sent
-twice: sections go in pieces, of which few differ from one case to the next.
+Judging is pure (`kvmtest.engine.verdicts`): it needs what was observed, and what the planter knows. `Observer` stands inside in
+the place of the Verdicts and sends these; `Judge` makes the same Verdicts of them outside. Nothing is sent twice: sections go
+in pieces, of which few differ from one case to the next.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from kvmtest.engine.cycle import Cycle, Verdicts
+from kvmtest.engine.guest import Report
 from kvmtest.engine.judge import Context
+from kvmtest.engine.plan import Case, plan
 from kvmtest.engine.result import Host, Result
+from kvmtest.engine.verdicts import Observation, Verdicts
 from kvmtest.lab.stream import Encoder
 from kvmtest.spec import ENTRIES
 from kvmtest.state.layout import Field, Layout
+from kvmtest.state.plant import Plant
 from kvmtest.state.snapshot import Snapshot
 
-__all__ = ("Judge", "Observer", "cycle_for")
+__all__ = ("Judge", "Observer")
 
 _PIECE = 256
 
@@ -33,16 +36,21 @@ class Observer:
         self._values: dict[int, tuple[object, int]] = {}
         self._why: dict[str, str] = {}
 
-    def send(self, verdicts: Verdicts, before: Snapshot | None, after: Snapshot) -> None:
-        """What ``verdicts`` would judge."""
-        layout = self._number(verdicts.layout, _layout)
-        plant = None
-        if verdicts.plant is not None:
-            plant = self._number(verdicts.plant, lambda plant: self._plant(plant, verdicts.layout))
-        baseline = None if verdicts.baseline is None else self._number(verdicts.baseline, self._snapshot)
-        first = None if before is None else self._snapshot(before)
-        ctx = tuple(None if isinstance(field, Host) else field for field in verdicts.ctx)
-        self._out.blob("O", (ctx, layout, plant, baseline, first, self._snapshot(after)))
+    def judging(self, case: Case, ctx: Context, layout: Layout, baseline: Snapshot | None, plant: Plant | None) -> _Sent:
+        """What stands in the place of the Verdicts of ``case``."""
+        return _Sent(self, ctx, layout, baseline, plant)
+
+    def send(
+        self, ctx: Context, layout: Layout, baseline: Snapshot | None, plant: Plant | None, seen: Observation
+    ) -> None:
+        """What Verdicts made of the first four would judge."""
+        number = self._number(layout, _layout)
+        planted = None if plant is None else self._number(plant, lambda plant: self._plant(plant, layout))
+        new = None if baseline is None else self._number(baseline, self._snapshot)
+        before, after = (None if snapshot is None else self._snapshot(snapshot) for snapshot in seen[:2])
+        report = None if seen.report is None else tuple(seen.report)
+        fields = tuple(None if isinstance(field, Host) else field for field in ctx)
+        self._out.blob("O", (fields, number, planted, new, before, after, report))
 
     def _number(self, value: Any, make: Any) -> int:
         if id(value) not in self._values:
@@ -80,28 +88,16 @@ def _layout(layout: Layout) -> dict[str, object]:
 class _Sent:
     """In the place of the Verdicts of a case that is judged outside."""
 
-    def __init__(self, observer: Observer, verdicts: Verdicts) -> None:
+    def __init__(
+        self, observer: Observer, ctx: Context, layout: Layout, baseline: Snapshot | None, plant: Plant | None
+    ) -> None:
         self._observer = observer
-        self._verdicts = verdicts
+        self._made_of = (ctx, layout, baseline, plant)
 
-    def update(self, before: Snapshot | None, after: Snapshot) -> dict[str, Result]:
-        """Send them; there are no results yet."""
-        self._observer.send(self._verdicts, before, after)
-        return {}
-
-
-def cycle_for(observer: Observer) -> type[Cycle]:
-    """A Cycle whose host's view is judged outside."""
-
-    class Observed(Cycle):
-        """A case that is looked at, and not judged, here."""
-
-        def __init__(self, *args: Any) -> None:
-            super().__init__(*args)
-            if self.case.view == "host":
-                self.verdicts = _Sent(observer, self.verdicts)  # type: ignore[assignment]
-
-    return Observed
+    def of(self, seen: Observation) -> list[Result]:
+        """Send it; there are no results yet."""
+        self._observer.send(*self._made_of, seen)
+        return []
 
 
 class _Plant:
@@ -127,6 +123,7 @@ class Judge:
         # What a host cannot show at all is skipped once for each id and reason, as in `kvmtest.engine.run`.
         self._absent: set[tuple[str, str]] = set()
         self._why: dict[str, str] = {}
+        self._cases = {case.name: case for case in plan()}
 
     def take(self, letter: str, value: Any) -> None:
         """A piece (D) or a value (V)."""
@@ -137,15 +134,17 @@ class Judge:
 
     def results(self, observation: Any, host: Host) -> list[Result]:
         """The results of one observation (O) on ``host``."""
-        fields, layout, plant, baseline, before, after = observation
+        fields, layout, plant, new, before, after, report = observation
         ctx = Context(*fields)._replace(host=host)
         made = Verdicts(
+            self._cases[ctx.case],
             ctx,
             self._once("layout", layout, _to_layout),
-            None if baseline is None else self._once("snapshot", baseline, self._to_snapshot),
+            None if new is None else self._once("snapshot", new, self._to_snapshot),
             None if plant is None else self._once("plant", plant, lambda value: _Plant(*value)),
         )
-        return list(made.update(None if before is None else self._to_snapshot(before), self._to_snapshot(after)).values())
+        first, last = (None if value is None else self._to_snapshot(value) for value in (before, after))
+        return list(made.of(Observation(first, last, None if report is None else Report(*report))))
 
     def new(self, result: Result) -> bool:
         """Whether ``result`` is to be shown: not the same skip again."""

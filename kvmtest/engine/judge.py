@@ -228,7 +228,8 @@ def judge_views(
 def _deviated(verdict: str, reason: str, item: str, event: str, observed: int, ctx: Context) -> tuple[str, str, str | None]:
     """``known`` or ``fixed`` where a listed deviation says so: verdict, reason, the deviation's commit."""
     kernel = kernel_version(ctx.host.kernel)
-    listed, exact = deviations.find(item, event, observed, ctx.host.backend, kernel, ctx.vendor, ctx.is_bsp)
+    view = ctx.prefix.rpartition(".")[2]
+    listed, exact = deviations.find(item, event, observed, ctx.host.backend, kernel, ctx.vendor, ctx.is_bsp, view)
     if not listed or not exact and (verdict == "fail" or event == "views"):
         return verdict, reason, None
     return ("known" if verdict == "fail" else "fixed"), listed.why, listed.commit

@@ -18,7 +18,7 @@ class Deviation(NamedTuple):
 
     The event ``views`` is that the guest reads ``observed`` where the host's ioctls show another value.
 
-    ``target`` is "bsp" or "ap", ``vendor`` the guest's CPUID vendor, where only one of them departs. ``commit`` is the upstream commit or the function of the
+    ``view`` is "host" or "guest", ``target`` "bsp" or "ap", ``vendor`` the guest's CPUID vendor, where only one of them departs. ``commit`` is the upstream commit or the function of the
     kernel's source that admits it; ``why`` says it in a sentence.
     """
 
@@ -30,6 +30,7 @@ class Deviation(NamedTuple):
     backends: str = ""
     target: str = ""
     vendor: str = ""
+    view: str = ""
     since: Version = (0, 0)
     until: Version = (1 << 16, 0)
 
@@ -57,7 +58,8 @@ DEVIATIONS = (
         for event in ("reset", "init")
         for version in (0x00050014, 0x00060014, 0x01050014, 0x01060014)
     ),
-    *(Deviation("lapic.tpr", event, 0xD0, "sync_cr8_to_lapic()", _TPR, backends="svm") for event in ("sipi", "views")),
+    Deviation("lapic.tpr", "sipi", 0xD0, "sync_cr8_to_lapic()", _TPR, backends="svm", view="guest"),
+    Deviation("lapic.tpr", "views", 0xD0, "sync_cr8_to_lapic()", _TPR, backends="svm"),
     Deviation("lapic.ppr", "views", 0xF0, "kvm_apic_set_state()", _PPR),
     *(
         Deviation(f"{seg}.type", event, 0x3, "svm_get_segment()", _ACCESSED, backends="svm")
@@ -72,7 +74,7 @@ for _d in DEVIATIONS:
 
 
 def find(
-    item: str, event: str, observed: int, backend: str, kernel: Version, vendor: str, is_bsp: bool
+    item: str, event: str, observed: int, backend: str, kernel: Version, vendor: str, is_bsp: bool, view: str = ""
 ) -> tuple[Deviation | None, bool]:
     """The deviation listed for ``item`` after ``event`` on this backend, kernel, guest vendor and target.
 
@@ -84,6 +86,7 @@ def find(
         if (not d.backends or backend in d.backends.split())
         and d.target in ("", "bsp" if is_bsp else "ap")
         and d.vendor in ("", vendor)
+        and d.view in ("", view)
         and d.since <= kernel < d.until
     ]
     exact = next((d for d in here if d.observed == observed), None)

@@ -152,6 +152,8 @@ class GuestPlant(Plant):
         asked = {k: v for k, v in base.items() if k.startswith("dr") or k in ("cr2", "xcr0", "apic_base") or k in planter.GPRS}
         asked |= {k: v for k, v in base.items() if k.startswith("msr.") and k.removeprefix("msr.") not in _LEFT_OUT}
         asked |= {k: v for k, v in base.items() if k.partition(".")[0] not in _OTHERS and "." not in k and k not in asked}
+        # AMD CPUs have 32 bits of these, and KVM shows that many; an emulated one may keep 64.
+        asked |= {item: asked[item] & 0xFFFFFFFF for item in ("msr.sysenter_esp", "msr.sysenter_eip") if item in asked}
         writable = _WRITABLE if apic_mode == "xapic" else tuple(n for n in _WRITABLE if n not in ("ldr", "dfr"))
         asked |= {f"lapic.{n}": base[f"lapic.{n}"] for n in (*writable, *_WRITABLE_TIMER) if f"lapic.{n}" in base}
         cr4, efer = base["cr4"] & ~_NOT_INSIDE | _PAE | _OSFXSR, base["efer"]

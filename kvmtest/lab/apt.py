@@ -14,7 +14,7 @@ import subprocess
 import sys
 
 from kvmtest.lab import cache
-from kvmtest.lab.error import LabError
+from kvmtest.lab.error import LabError, NotFound
 
 __all__ = ("SUITES", "Apt")
 
@@ -135,7 +135,7 @@ class Apt:
         try:
             self._apt("apt-get", "update", "-qq", "-o", "APT::Update::Error-Mode=any")
         except _AptError as error:
-            if "is expired" not in error.output and "404" not in error.output:
+            if not any(sign in error.output for sign in ("is expired", "404", "does not have a Release file")):
                 raise
             self._again(error)
 
@@ -146,7 +146,12 @@ class Apt:
             said = f"the mirror's {self.suite} is past its own date of expiry; taken anyway, as its signature is good"
             sys.stderr.write(f"kvmtest: {said}\n")
             options = ["-o", "Acquire::Check-Valid-Until=false"]
-        self._apt("apt-get", "update", "-qq", *options)
+        try:
+            self._apt("apt-get", "update", "-qq", *options)
+        except _AptError as again:
+            if "does not have a Release file" in again.output:
+                raise NotFound(f"this machine's mirror has no suite {self.suite}: {again}") from None
+            raise
 
     def kernel(self) -> list[tuple[str, str]]:
         """Name and version of the packages that make the suite's newest kernel. Raises LabError."""

@@ -26,7 +26,7 @@ from kvmtest.lab.kernels import Kernel
 from kvmtest.lab.observe import Judge
 from kvmtest.lab.stream import Decoder
 
-__all__ = ("Begin", "Cancelled", "Cell", "Running", "Spec", "Times", "inner")
+__all__ = ("Begin", "Cancelled", "Cell", "Running", "Spec", "Stop", "Times", "inner")
 
 _TICK_S = 0.5
 #: After the last word: for the console of a dead kernel to say why, for a live one to power off.
@@ -91,7 +91,22 @@ Step = Begin | Running | Result | CaseTime | Times
 
 
 class Cancelled(Exception):
-    """Somebody set `Cell.cancelled`."""
+    """A cell ended because of a signal."""
+
+
+class Stop:
+    """A signal handler: while cells run the first signal only sets ``seen``, so that it cuts no record in two.
+
+    The second raises KeyboardInterrupt, as does the first at any other time.
+    """
+
+    def __init__(self) -> None:
+        self.seen = self.running = False
+
+    def __call__(self, number: int, frame: object) -> None:
+        if self.seen or not self.running:
+            raise KeyboardInterrupt
+        self.seen = True
 
 
 class _Died(Exception):
@@ -99,13 +114,12 @@ class _Died(Exception):
 
 
 class Cell:
-    """A cell that can be run once. `steps` ends with a Times; close() of that generator ends the emulator."""
+    """A cell that can be run once. `steps` ends with a Times; close() of that generator, or ``stop``, ends the emulator."""
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: Spec, stop: Stop | None = None) -> None:
+        self._stop = stop or Stop()
         self.spec = spec
         self.emulator = emulator.for_backend(spec.backend)
-        #: Set from another thread: the cell ends soon, by Cancelled.
-        self.cancelled = False
         self._decoder = Decoder()
         self._console: deque[str] = deque(maxlen=_CONSOLE_LINES)
         self._rest = b""
@@ -123,7 +137,7 @@ class Cell:
         self._marks: dict[str, float] = {}
 
     def steps(self) -> Generator[Step, None, None]:
-        """Boot, run, and yield what happens. Raises LabError where this machine cannot even start the emulator.
+        """Boot, run, and yield what happens. Raises LabError where this machine cannot even start the emulator, Cancelled.
 
         What goes wrong in there is a result of its own.
         """
@@ -132,7 +146,7 @@ class Cell:
         needed = modules.closure(vendor, self.spec.kernel.modules, self.spec.own_modules)
         try:
             with cache.workspace(tempfile.gettempdir(), "kvmtest-lab-") as folder:
-                if self.cancelled:
+                if self._stop.seen:
                     raise Cancelled
                 yield from self._run(folder, self._prepare(folder, needed))
         except OSError as error:
@@ -192,7 +206,7 @@ class Cell:
         over: float | None = None
         while not self._ended:
             heard = False
-            if self.cancelled:
+            if self._stop.seen:
                 raise Cancelled
             for key, _ in watch.select(_TICK_S):
                 try:

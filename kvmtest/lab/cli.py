@@ -12,13 +12,12 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
 from kvmtest.lab.emulator import BACKENDS
 
 if TYPE_CHECKING:
-    from kvmtest.lab.cell import Cell, Spec
+    from kvmtest.lab.cell import Cell, Spec, Stop
     from kvmtest.report import Writer
 
 __all__ = ("add_parser", "lab")
@@ -127,38 +126,35 @@ def _specs(args: argparse.Namespace, backends: list[str], names: list[str]) -> l
     ]
 
 
-class _Stopped(KeyboardInterrupt):
-    """SIGTERM or SIGHUP: ended as by Ctrl-C."""
-
-
 @contextlib.contextmanager
-def _signals() -> Iterator[None]:
-    """Within it SIGTERM and SIGHUP clean up, too."""
+def _signals() -> Iterator[Stop]:
+    """Within it SIGTERM and SIGHUP end things as Ctrl-C does."""
+    from kvmtest.lab.cell import Stop
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise _Stopped
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    stop = Stop()
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
-        yield
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 def play(cell: Cell, writer: Writer, started: str) -> Counter[str]:
-    """Run ``cell`` into ``writer``; the totals by verdict. KeyboardInterrupt ends the report and the cell."""
+    """Run ``cell`` into ``writer``; the totals by verdict, without a log that had nothing to say. Raises LabError, Cancelled."""
     from kvmtest.engine.result import CaseTime, Result
     from kvmtest.lab.cell import Begin, Running, Times
 
     totals: Counter[str] = Counter()
     begin = time.monotonic()
     begun = False
+    quiet = 0
     steps = cell.steps()
     try:
         for step in steps:
             if isinstance(step, Result):
                 totals[step.verdict] += 1
+                quiet += step.event == "none" and step.verdict == "pass"
                 writer.result(step)
             elif isinstance(step, CaseTime):
                 writer.case(step)
@@ -173,6 +169,7 @@ def play(cell: Cell, writer: Writer, started: str) -> Counter[str]:
         steps.close()
         if begun:
             writer.end(time.monotonic() - begin, totals)
+    totals["pass"] -= quiet
     return totals
 
 
@@ -181,16 +178,18 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def _run(args: argparse.Namespace, status: Callable[[Counter[str], bool, bool], int], out: Callable[[], TextIO]) -> int:
+def _run(
+    args: argparse.Namespace, status: Callable[[Counter[str], bool, bool], int], out: Callable[[], TextIO], stop: Stop
+) -> int:
     from kvmtest import report
-    from kvmtest.lab.cell import Cell
+    from kvmtest.lab.cell import Cancelled, Cell
 
     (spec,) = _specs(args, [args.backend], [args.kernel])
     stream = out()
     try:
-        with _signals():
-            totals = play(Cell(spec), report.writer(args.format, stream), now())
-    except KeyboardInterrupt:
+        stop.running = True
+        totals = play(Cell(spec, stop), report.writer(args.format, stream), now())
+    except Cancelled:
         _say("interrupted; what was measured until then is in the report")
         return INTERRUPTED
     finally:
@@ -232,15 +231,14 @@ def lab(args: argparse.Namespace, status: Callable[[Counter[str], bool, bool], i
 
     bisect = getattr(args, "bisect", False)
     try:
-        if args.verb == "kernels":
-            return _kernels(args)
-        if args.verb == "matrix":
-            from kvmtest.lab import matrix
+        with _signals() as stop:
+            if args.verb == "kernels":
+                return _kernels(args)
+            if args.verb == "matrix":
+                from kvmtest.lab import matrix
 
-            specs = _specs(args, args.backend or list(BACKENDS), args.kernel)
-            with _signals():
-                return matrix.run(specs, args, status, out, _say)
-        return _run(args, status, out)
+                return matrix.run(_specs(args, args.backend or list(BACKENDS), args.kernel), args, status, out, _say, stop)
+            return _run(args, status, out, stop)
     except SelectorError as error:
         _say(f"no result id matches {error}; kvmtest list shows them all")
         return USAGE

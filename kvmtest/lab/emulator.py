@@ -149,7 +149,9 @@ class Bochs(Emulator):
         options = ["--compress=no", "--fonts=", "--locales=", "--themes=", "-d", "/usr/lib/grub/i386-pc"]
         command = ["grub-mkrescue", *options, "-o", os.path.join(folder, "lab.iso"), os.path.join(folder, "iso")]
         environment = os.environ | {"TMPDIR": folder}
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, errors="replace", env=environment)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=120, errors="replace", env=environment, start_new_session=True
+        )
         if done.returncode:
             raise LabError(f"grub-mkrescue: {done.stderr.strip().rpartition(chr(10))[2]}")
         shutil.rmtree(os.path.join(folder, "iso"))

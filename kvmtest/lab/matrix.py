@@ -17,8 +17,8 @@ from typing import TextIO
 
 from kvmtest.engine.result import UNEXPECTED, VERDICTS, CaseTime, Host, Result
 from kvmtest.lab import emulator, initramfs
-from kvmtest.lab.cell import Begin, Cancelled, Cell, Spec, Times
-from kvmtest.lab.error import LabError
+from kvmtest.lab.cell import Begin, Cancelled, Cell, Spec, Stop, Times
+from kvmtest.lab.error import LabError, NotFound
 from kvmtest.report.json import Json
 
 __all__ = ("SCHEMA", "Outcome", "differing", "jobs", "run", "table")
@@ -162,8 +162,11 @@ def run(
     status: Callable[[Counter[str], bool, bool], int],
     output: Callable[[], TextIO],
     say: Callable[[str], None],
+    stop: Stop,
 ) -> int:
-    """``kvmtest lab matrix``: run ``specs``, write the report, return the exit status."""
+    """``kvmtest lab matrix``: run ``specs`` until ``stop``, write the report, return the exit status."""
+    if args.format not in ("text", "json"):
+        raise NotFound(f"a matrix has no --format {args.format}: text or json")
     out = output()
     started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     initramfs.base()
@@ -174,7 +177,7 @@ def run(
     begin = time.monotonic()
     outcomes = [Outcome(spec, _temporary() if args.format == "json" else None) for spec in specs]
     try:
-        interrupted = _all(outcomes, at_once, started, say)
+        _all(outcomes, at_once, started, say, stop)
         outcomes.sort(key=lambda outcome: [spec.name for spec in specs].index(outcome.spec.name))
         if args.format == "json":
             _document(outcomes, out)
@@ -186,7 +189,7 @@ def run(
             if outcome.file:
                 outcome.file.close()
         out.flush()
-    if interrupted:
+    if stop.seen:
         say("interrupted; what was measured until then is in the report")
         return INTERRUPTED
     return _status(outcomes, args, status)
@@ -208,23 +211,18 @@ def _temporary() -> TextIO:
     return io.TextIOWrapper(tempfile.TemporaryFile(), encoding="utf-8")
 
 
-def _all(outcomes: list[Outcome], at_once: int, started: str, say: Callable[[str], None]) -> bool:
-    """Run all cells; whether that was interrupted."""
-    cells = [Cell(outcome.spec) for outcome in outcomes]
+def _all(outcomes: list[Outcome], at_once: int, started: str, say: Callable[[str], None], stop: Stop) -> None:
+    """Run all cells; those that have not begun end at once after ``stop``."""
     with ThreadPoolExecutor(at_once) as pool:
-        pending: dict[Future[None], Outcome] = {
-            pool.submit(_play, cell, outcome, started): outcome for cell, outcome in zip(cells, outcomes, strict=True)
-        }
+        stop.running = True
+        pending = {pool.submit(_play, Cell(outcome.spec, stop), outcome, started): outcome for outcome in outcomes}
         try:
             while pending:
                 for done in wait(pending, _TICK_S, FIRST_COMPLETED).done:
                     _over(done, pending.pop(done), say)
-        except KeyboardInterrupt:
-            for cell in cells:
-                cell.cancelled = True
-            pool.shutdown(wait=True, cancel_futures=True)
-            return True
-    return False
+        except BaseException:
+            stop.seen = True
+            raise
 
 
 def _over(done: Future[None], outcome: Outcome, say: Callable[[str], None]) -> None:

@@ -74,7 +74,7 @@ class Qemu(Emulator):
     cpu = "max"
     memory_mib = 700
     boot_s = 90.0
-    silence_s = 60.0
+    silence_s = 120.0
     _PROGRAM = "qemu-system-x86_64"
 
     def programs(self) -> dict[str, str]:
@@ -121,7 +121,7 @@ class Bochs(Emulator):
     cpu = "corei7_haswell_4770"  # the newest model that all kernels boot on
     memory_mib = 700
     boot_s = 240.0
-    silence_s = 180.0
+    silence_s = 300.0
     _IPS = 100_000_000
 
     def programs(self) -> dict[str, str]:

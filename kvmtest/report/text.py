@@ -143,6 +143,8 @@ class Text:
         self._line(f"{tag} {block.name}")
         if first.verdict != "error":
             for planted, expected, observed in block.values[:_VALUES]:
+                if planted is expected is observed is None:  # what a kernel says has no value
+                    continue
                 self._line(f"      planted   {self._named(first.item, planted)}")
                 self._line(f"      expected  {self._named(first.item, expected)}")
                 same = "  (as planted)" if observed == planted and planted is not None else ""
@@ -160,7 +162,9 @@ class Text:
         self._line()
 
     def _fill(self, name: str, text: str) -> None:
-        self._line(textwrap.fill(text, _WIDTH, initial_indent=f"      {name:9} ", subsequent_indent=" " * 16))
+        for line in text.split("\n"):  # a kernel's log has many
+            self._line(textwrap.fill(line, _WIDTH, initial_indent=f"      {name:9} ", subsequent_indent=" " * 16))
+            name = ""
 
     def _named(self, item: str, value: str | None) -> str:
         number = _number(value)

@@ -43,6 +43,16 @@ def test_json_is_valid_and_names_the_lab(kernel: Kernel, capsys: pytest.CaptureF
             jsonschema.validate(document, json.load(file))
 
 
+def test_a_kernels_log_keeps_its_lines(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = "begin()\nout.case('init.msi.host/x', 'init.msi.host')\nsay('L', 'kernel BUG at x86.c:1!')\nsay('L', 'RIP: f')\n"
+    monkeypatch.setenv("FAKE", script + "say('c', '1')\nsay('E')")
+    assert main(_command(kernel)) == 1
+    out = capsys.readouterr().out
+    assert "FAIL  none.lab.kernel.log" in out and "because   kernel BUG at x86.c:1!\n                RIP: f\n" in out
+
+
 def test_a_dead_guest_is_1_and_its_document_is_whole(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

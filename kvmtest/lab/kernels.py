@@ -160,11 +160,11 @@ def _kept(parent: str) -> list[str]:
 
 
 def _by_version(name: str, say: Callable[[str], None], fresh: bool) -> Kernel:
-    for _, kernel in [] if fresh else cached():
-        if kernel.release == name or kernel.release.startswith((name + ".", name + "-", name + "+")):
-            return kernel._replace(name=name)
     short = re.match(r"\d+\.\d+", name)
     likely = _VERSIONS.get(short[0] if short else "")
+    for _, kernel in [] if fresh else sorted(cached(), key=lambda pair: pair[0] != likely):
+        if kernel.release == name or kernel.release.startswith((name + ".", name + "-", name + "+")):
+            return kernel._replace(name=name)
     for suite in dict.fromkeys([*([likely] if likely else []), *apt.SUITES]):
         kernel = _debian(name, suite, say, fresh)
         if kernel.release == name or kernel.release.startswith((name + ".", name + "-", name + "+")):

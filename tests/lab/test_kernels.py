@@ -144,6 +144,13 @@ def test_what_is_not_there(mirror: Path, which: str) -> None:
         kernels.find(which)
 
 
+def test_a_version_is_its_own_suites_where_another_one_is_kept_too(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for suite in ("bullseye", "forky", "trixie"):
+        kernels.find(suite)
+    monkeypatch.setitem(kernels._VERSIONS, "9.9", "forky")
+    assert "Debian forky" in kernels.find("9.9").source
+
+
 def test_a_version_that_no_suite_has(mirror: Path) -> None:
     with pytest.raises(NotFound, match="8.8"):
         kernels.find("8.8")

@@ -28,7 +28,7 @@ from kvmtest.uapi.kvm import (
     kvm_vcpu_events,
 )
 
-__all__ = ("STATES", "State", "fire", "prepare", "release")
+__all__ = ("NEVER_RUN", "STATES", "State", "fire", "prepare", "release")
 
 #: Seconds: to see that a loop goes on or has ended, and to be sure that a vCPU that halts has done so.
 _POLL_S, _HALT_S = 0.002, 0.01
@@ -203,9 +203,11 @@ def _no_debug(vcpu: Vcpu) -> None:
     vcpu.set_guest_debug(0)
 
 
-#: By name. "" is a vCPU that is not in KVM_RUN; the others take a plant by guest code.
+#: By name. "" is a vCPU that is not in KVM_RUN, NEVER_RUN one that has never been; the others take a plant by guest code.
+NEVER_RUN = "never-run"
 STATES = {
     "": State(_nothing, _at_once),
+    NEVER_RUN: State(_nothing, _at_once),
     "in-loop": State(_nothing, _in_loop),
     "in-hlt": State(_nothing, _in_hlt),
     "in-port-read": State(_nothing, _in_io),

@@ -181,11 +181,12 @@ _STATES = (
     *(("guest-long", f"{what}-injected") for what in ("interrupt", "exception", "nmi")),
     ("guest-long", "irq-requested"),
     ("guest-long", "guest-debug"),
+    ("a", "never-run"),
 )
 
 
 def _caught() -> list[Case]:
-    """INIT to a vCPU that its own code planted, in each thing that it can be doing then."""
+    """INIT to a vCPU in each thing that it can be doing then."""
     return [
         Case("init", "msi", "host", Setup("full", vendor, mce=True), target, "xapic", plant, state=state)
         for vendor in VENDORS

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 from kvmtest import spec
 from kvmtest.checks import CHECKS, DEFAULT_EFFORT, Effort, Subject, Untestable
 from kvmtest.engine.broadcast import Broadcast
+from kvmtest.engine.catch import NEVER_RUN
 from kvmtest.engine.cycle import Cycle
 from kvmtest.engine.judge import BOTH_VIEWS, judge_check
 from kvmtest.engine.machine import Machine, Machines, SetupError
@@ -30,7 +31,7 @@ def _machine(case: Case, machines: Machines) -> tuple[Machine, bool]:
         fresh = CHECKS[f"{case.prefix}.{case.check}"].alone
     else:
         # RESET by KVM happens once in a vCPU's life, and the guest's report of a new vCPU is what a later one is held against.
-        fresh = case.event == "reset" and (case.trigger == "create" or case.setup.memory)
+        fresh = case.event == "reset" and (case.trigger == "create" or case.setup.memory) or case.state == NEVER_RUN
     if fresh:
         return machines.fresh(case.setup), True
     return machines.kept(case.setup), False

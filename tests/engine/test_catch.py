@@ -62,6 +62,12 @@ def test_a_guest_that_does_something_else_is_told(
         list(Cycle(case, machines.kept(case.setup), machines.host).run())
 
 
+def test_a_vcpu_that_has_never_run_has_a_vm_of_its_own(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = next(c for c in CAUGHT if (c.state, c.target) == (catch.NEVER_RUN, "ap"))
+    monkeypatch.delattr(Machines, "kept")
+    assert Counter(result.verdict for result in run_case(case, machines))["pass"] > 100
+
+
 def test_guest_debugging_ends_with_its_case(machines: Machines) -> None:
     """The next case of the same vCPU is not the host's any more: no KVM_EXIT_DEBUG, DR7 is the guest's."""
     case = next(c for c in CAUGHT if (c.state, c.target) == ("guest-debug", "ap"))

@@ -54,6 +54,8 @@ _WRITABLE = ("svr", "tpr", "ldr", "dfr", *(f"lvt_{n}" for n in ("timer", "therma
 _WRITABLE_TIMER = ("timer_divide", "timer_initial")
 #: MSRs with another road into the vCPU, or that would move the local APIC under the code.
 _LEFT_OUT = ("efer", "apic_base", "tsc_deadline", "smbase")
+#: Items that take the value of the ioctls' plant.
+_AS_BASE = (*planter.GPRS, "cr2", "xcr0", "apic_base", "dr0", "dr1", "dr2", "dr3", "dr6")
 _MAX_SKIPPED = 512
 #: Seconds: a kernel that logs every MSR it does not know to a slow serial console takes its time.
 _TIMEOUT_S = 5.0
@@ -104,11 +106,10 @@ class GuestPlant(Plant):
 
     def __init__(self, name: str, layout: Layout, base: Plant, new: Plant, apic_mode: str) -> None:
         self.name = name
-        self.skipped: list[str] = []
         self._new = new
         self._labels = planter.labels()
         self._long = name == "guest-long"
-        asked = self._asked(base.asked, apic_mode)
+        asked = self._asked(base.asked, layout.by_section.get("xsave", ()), apic_mode)
         super().__init__(new.buffers, {k: v for k, v in asked.items() if k in layout.fields}, {}, None)
         xsave = next((bytes(buf.data.raw) for buf in base.buffers if buf.section == "xsave"), bytes(576))
         self._image = self._memory(asked, xsave if len(xsave) <= _XSAVE_ROOM else bytes(576), layout, apic_mode)
@@ -119,16 +120,16 @@ class GuestPlant(Plant):
         memory.write(planter.BASE, self._image)
         self._new.write(vcpu)
         self._enter(vcpu)
-        self.skipped = []
-        while True:
+        for _ in range(_MAX_SKIPPED):
             try:
                 seen = vcpu.run(_TIMEOUT_S)
             except RunTimeout as error:
                 raise GuestStopped(f"the planting guest: {error}") from error
             if seen.reason == KVM_EXIT_IO and seen.port == planter.PORT_READY:
-                break
+                vcpu.complete_io()
+                return
             self._skip(vcpu, seen)
-        vcpu.complete_io()
+        raise GuestStopped(f"the planting guest cannot be emulated: {seen}")
 
     def reason(self, item: str) -> str:
         """Why this plant has no value for ``item``."""
@@ -138,20 +139,16 @@ class GuestPlant(Plant):
         """Go on behind an instruction that KVM cannot emulate. Raises GuestStopped for everything else."""
         if seen.reason != KVM_EXIT_INTERNAL_ERROR or seen.suberror != KVM_INTERNAL_ERROR_EMULATION:
             raise GuestStopped(f"the planting guest stopped: {seen}")
-        self.skipped.append(str(seen))
-        if len(self.skipped) > _MAX_SKIPPED:
-            raise GuestStopped(f"the planting guest cannot be emulated: {seen}")
         regs = vcpu.get_regs()
         if regs.rip == regs.rbp or not planter.BASE <= regs.rbp < planter.BLOCK:
             raise GuestStopped(f"the planting guest stopped at {regs.rip:#x}: {seen}")
         regs.rip = regs.rbp
         vcpu.set_regs(regs)
 
-    def _asked(self, base: dict[str, int], apic_mode: str) -> dict[str, int]:
-        """What the code is to write, as the host's ioctls should then show it."""
-        asked = {k: v for k, v in base.items() if k.startswith("dr") or k in ("cr2", "xcr0", "apic_base") or k in planter.GPRS}
+    def _asked(self, base: dict[str, int], vectors: tuple[str, ...], apic_mode: str) -> dict[str, int]:
+        """What the code is to write, as the host's ioctls should then show it; ``vectors`` are the items of the XSAVE image."""
+        asked = {item: base[item] for item in (*_AS_BASE, *vectors) if item in base}
         asked |= {k: v for k, v in base.items() if k.startswith("msr.") and k.removeprefix("msr.") not in _LEFT_OUT}
-        asked |= {k: v for k, v in base.items() if k.partition(".")[0] not in _OTHERS and "." not in k and k not in asked}
         # AMD CPUs have 32 bits of these, and KVM shows that many; an emulated one may keep 64.
         asked |= {item: asked[item] & 0xFFFFFFFF for item in ("msr.sysenter_esp", "msr.sysenter_eip") if item in asked}
         writable = _WRITABLE if apic_mode == "xapic" else tuple(n for n in _WRITABLE if n not in ("ldr", "dfr"))
@@ -279,10 +276,6 @@ class GuestPlant(Plant):
             setattr(sregs, name, kvm_segment(selector=_DATA, type=3, db=1, **flat))
         sregs.tr = kvm_segment(base=planter.BASE + _TSS, limit=0x67, type=0xB, present=1)
         sregs.ldt = kvm_segment(unusable=1)
-
-
-#: Sections of items that no code writes, or that _asked() treats by themselves.
-_OTHERS = frozenset((*SEGMENTS, "gdt", "idt", "events", "lapic", "msr", "nested"))
 
 
 def _gate(offset: int, selector: int) -> bytes:

@@ -32,6 +32,7 @@ _TICK_S = 0.5
 #: After the last word: for the console of a dead kernel to say why, for a live one to power off.
 _LAST_WORDS_S, _POWER_OFF_S = 3.0, 5.0
 _CHUNK = 1 << 16
+_PAUSE_S = 0.005
 _CONSOLE_LINES = 200
 #: What of a dead guest's console goes into its result.
 _SHOWN_LINES = 12
@@ -223,6 +224,8 @@ class Cell:
                 if key.data == "parallel":
                     self._last = time.monotonic()
                     yield from self._decode(data)
+                    # The emulator writes byte by byte: let it fill the FIFO instead of being woken for each.
+                    time.sleep(_PAUSE_S)
                 elif key.data == "serial":
                     self._hear(data)
             now = time.monotonic()

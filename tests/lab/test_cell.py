@@ -94,7 +94,7 @@ def test_a_module_that_does_not_load_shows_its_log_line(fake: Path, kernel: Kern
         ("os.kill(os.getpid(), 9)", "killed by SIGKILL"),
         ("time.sleep(60)", "nothing was heard"),
         ('console("[ 9.0] Kernel panic - not syncing: Fatal exception"); time.sleep(60)', "panicked"),
-        ("parallel.write(b'r\\tnonsense\\n'); time.sleep(60)", "no sense"),
+        ("say('r', 'nonsense'); time.sleep(60)", "no sense"),
     ],
 )
 def test_a_guest_that_dies_keeps_its_results_and_names_the_case(

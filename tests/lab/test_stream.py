@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import pytest
@@ -82,7 +83,19 @@ def test_the_same_result_again_takes_few_bytes() -> None:
     assert sum(size) < 3000
 
 
-@pytest.mark.parametrize("line", [b"R\ttoo\tfew\n", b"r\t0\n", b"r\tx\n"])
+@given(st.binary(max_size=64))
+def test_bytes_come_out_as_they_went_in(data: bytes) -> None:
+    sent = bytearray()
+    encoder = Encoder(sent.extend)
+    encoder.blob("D", data)
+    encoder.blob("O", (1, data, "x"))
+    encoder.flush()
+    assert list(Decoder().feed(bytes(sent))) == [("D", [data]), ("O", [(1, data, "x")])]
+
+
+@pytest.mark.parametrize("line", [b"R\ttoo\tfew\n", b"r\t0\n", b"r\tx\n", b"O\tx\n"])
 def test_nonsense_is_refused(line: bytes) -> None:
-    with pytest.raises((ValueError, IndexError)):
+    with pytest.raises((ValueError, IndexError, EOFError)):
+        list(Decoder().feed(zlib.compress(line)))
+    with pytest.raises(ValueError):
         list(Decoder().feed(line))

@@ -72,7 +72,7 @@ class Qemu(Emulator):
     name = "QEMU"
     backend = "svm"
     cpu = "max"
-    memory_mib = 700
+    memory_mib = 1300
     boot_s = 90.0
     silence_s = 120.0
     _PROGRAM = "qemu-system-x86_64"
@@ -84,7 +84,7 @@ class Qemu(Emulator):
         return "QEMU " + _version([self._PROGRAM, "--version"], r"version (\S+)") + " (TCG)"
 
     def prepare(self, folder: str, image: str, initrd: str, serial: str, parallel: str, append: str) -> Started:
-        machine = "-nodefaults -no-user-config -accel tcg -M q35 -m 512 -smp 1 -display none -no-reboot".split()
+        machine = "-nodefaults -no-user-config -accel tcg -M q35 -m 1024 -smp 1 -display none -no-reboot".split()
         ports = ["-chardev", f"file,id=serial,path={serial}", "-serial", "chardev:serial"]
         ports += ["-chardev", f"file,id=parallel,path={parallel}", "-parallel", "chardev:parallel"]
         kernel = ["-kernel", image, "-initrd", initrd, "-append", f"console=ttyS0 {_APPEND} {append}".strip()]
@@ -92,7 +92,7 @@ class Qemu(Emulator):
 
 
 _BOCHSRC = """\
-megs: 512
+megs: 1024
 cpu: model={cpu}, count=1, ips={ips}, reset_on_triple_fault=0
 romimage: file=/usr/share/bochs/BIOS-bochs-latest
 vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest
@@ -119,7 +119,7 @@ class Bochs(Emulator):
     name = "Bochs"
     backend = "vmx"
     cpu = "corei7_haswell_4770"  # the newest model that all kernels boot on
-    memory_mib = 700
+    memory_mib = 1300
     boot_s = 240.0
     silence_s = 300.0
     _IPS = 100_000_000

@@ -147,6 +147,7 @@
 	.set DATA32, 0x10
 	.set CODE64, 0x18
 	.set SMALL, 0x20
+	.set TRIES, 100			# of XSETBV and XSAVE
 	.set STUB, 16			# bytes of an entry of `stubs`
 
 # EAX out through PORT_\port. Destroys nothing.
@@ -583,7 +584,9 @@ pke_end:
 	movb	$0, XSAVE + \page
 	.endr
 
-# From here on XCR0 is this guest's own.
+# From here on XCR0 is this guest's own. Where KVM does not see XSETBV, an entry in between undoes it: then once more.
+	movl	$TRIES, %esi
+save:
 	flat_step XSETBV, end64
 	movl	DATA + XCR0_WANTED, %eax
 	movl	DATA + XCR0_WANTED + 4, %edx
@@ -599,6 +602,10 @@ pke_end:
 	movl	%eax, DATA + XCR0_USED
 	movl	%edx, DATA + XCR0_USED + 4
 	flat_done XSAVE
+	cmpl	DATA + XCR0_WANTED, %eax
+	je	end64
+	decl	%esi
+	jnz	save
 end64:
 	outl	%eax, $PORT_DONE
 1:	cli

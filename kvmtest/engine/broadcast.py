@@ -41,6 +41,7 @@ class Broadcast:
 
     def __init__(self, case: Case, machine: Machine, host: Host) -> None:
         self.case = case
+        self._host = host
         self.sender = machine.target("bsp" if case.target == "ap" else "ap")
         self.targets = [target for target in machine.targets if target is not self.sender]
         # The BSP is judged by other rules.

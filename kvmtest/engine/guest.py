@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 __all__ = ("ITEMS", "Observer", "Report", "items", "mask", "shown")
 
 _RAM_SIZE = 0xA0000
-#: Slots from _CODE_SLOT on are for SIPI vectors outside of the RAM.
-_ROM_SLOT, _RAM_SLOT, _CODE_SLOT = 0, 1, 0x100
+#: Slots from _CODE_SLOT on are for SIPI vectors outside of the RAM, fewer than the 125 slots that any KVM has.
+_ROM_SLOT, _RAM_SLOT, _CODE_SLOT = 0, 1, 16
 _PAGE = 4096
 #: 16-bit code has 32 bits of these, and what is above does not outlive it, or cannot be read before it is overwritten.
 _HALF = frozenset(
@@ -189,7 +189,7 @@ class Observer:
             gpa = self.vector << 12
             if guests.CODE <= gpa < guests.CODE + len(image):
                 raise ValueError(f"SIPI vector {self.vector:#x} points to where the guest has its second part")
-            code = vm.memory_at(gpa) or vm.add_memory(_CODE_SLOT + self.vector, gpa, _PAGE)
+            code = vm.memory_at(gpa) or vm.add_memory(_CODE_SLOT + (gpa - _RAM_SIZE) // _PAGE, gpa, _PAGE)
             code.write(gpa, guests.sipi_page(gpa))
         data = guests.DATA
         base = self.vcpu.get_sregs().apic_base & ~0xFFF if self.lapic else 0

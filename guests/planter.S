@@ -20,6 +20,7 @@
 	.set APIC_ICR2, 0xfee00310
 	.set MSR_X2APIC_ICR, 0x830
 	.set MSR_EFER, 0xc0000080
+	.set TRIES, 100			# of XSETBV and XRSTOR
 
 # The block: 64-bit words, of which 32-bit code takes the low halves.
 	.set B_DR, 0x00			# DR0-DR3, DR6, DR7
@@ -99,7 +100,9 @@
 	load_dr	\r, 6, 0x20
 	load_dr	\r, 7, 0x28
 
-	resume	7f
+	# Where KVM does not see XSETBV, an entry in between undoes it: then once more.
+	movl	$TRIES, %edi
+3:	resume	7f
 	xorl	%ecx, %ecx
 	movl	B_XCR0(%\r\()bx), %eax
 	movl	B_XCR0 + 4(%\r\()bx), %edx
@@ -112,6 +115,13 @@
 	movl	$-1, %eax
 	movl	$-1, %edx
 	xrstor	(%\r\()si)
+7:	resume	7f
+	xorl	%ecx, %ecx
+	xgetbv
+	cmpl	B_XCR0(%\r\()bx), %eax
+	je	7f
+	decl	%edi
+	jnz	3b
 7:
 	mov	B_MSRS(%\r\()bx), %\r\()si
 1:	movl	(%\r\()si), %ecx

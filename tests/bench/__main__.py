@@ -67,7 +67,7 @@ class Recorder:
         count = ctypes.c_uint32.from_address(address).value
         if request in (uapi.KVM_GET_MSRS, uapi.KVM_SET_MSRS):
             return 8 + 16 * count
-        if request in (uapi.KVM_SET_CPUID2,):
+        if request in (uapi.KVM_SET_CPUID2, uapi.KVM_GET_CPUID2):
             return 8 + 40 * count
         if request == uapi.KVM_GET_NESTED_STATE:
             return ctypes.c_uint32.from_address(address + 4).value

@@ -32,6 +32,7 @@ _KVM = {
     "mp_state": ("KVM_GET_MP_STATE", "kvm_arch_vcpu_create() and kvm_apic_accept_events()"),
     "nested": ("KVM_GET_NESTED_STATE", f"kvm_leave_nested(), called by {_RESET}"),
     "ssp": ("KVM_GET_ONE_REG", _VENDOR),
+    "cpuid": ("KVM_GET_CPUID2", "kvm_update_cpuid_runtime() in arch/x86/kvm/cpuid.c, after CR4, XCR0, XSS or APIC_BASE"),
 }
 
 
@@ -75,7 +76,8 @@ def _check(check: Check) -> Iterator[str]:
 def _item(item: str) -> Iterator[str]:
     entry = spec.lookup(item)
     yield item
-    section = "msrs" if item.startswith("msr.") else static_fields()[item].section if item in static_fields() else "xsave"
+    placed = static_fields()
+    section = placed[item].section if item in placed else {"msr": "msrs", "cpuid": "cpuid"}.get(item.partition(".")[0], "xsave")
     read, function = _KVM[section]
     index = f" {msr.index_of(item.removeprefix('msr.')):#x}" if section == "msrs" else ""
     yield f"  read by     {read}{index}"
@@ -126,5 +128,7 @@ def _deviation(d: deviations.Deviation) -> Iterator[str]:
     target += f", guests of vendor {d.vendor} only" if d.vendor else ""
     since = f" since {d.since[0]}.{d.since[1]}" if d.since > (0, 0) else ""
     until = f" before {d.until[0]}.{d.until[1]}" if d.until < (1 << 16, 0) else ""
-    yield f"  deviation   {d.item} reads {d.observed:#x} after {d.event.upper()} on {where}{target}{since}{until} [{d.commit}]"
+    target += f", {d.view} view only" if d.view else ""
+    when = "in the guest where the host shows another value" if d.event == "views" else f"after {d.event.upper()}"
+    yield f"  deviation   {d.item} reads {d.observed:#x} {when}, on {where}{target}{since}{until} [{d.commit}]"
     yield from _wrapped(d.why)

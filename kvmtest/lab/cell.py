@@ -18,6 +18,7 @@ from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
 from kvmtest.checks import DEFAULT_EFFORT
+from kvmtest.engine import plan
 from kvmtest.engine.plan import wanted
 from kvmtest.engine.result import CaseTime, Host, Result
 from kvmtest.lab import cache, emulator, initramfs, klog, modules
@@ -350,8 +351,15 @@ class Cell:
 
 def inner(asked: tuple[str, ...]) -> tuple[str, ...]:
     """The selectors for the engine inside, which knows nothing of ``none.lab``: everything, if nothing else is asked for."""
-    rest = tuple(s for s in asked if not wanted((s,), "none.lab.kernel.log"))
-    return rest if len(rest) == len(asked) else ()
+    return tuple(s for s in asked if not wanted((s,), "none.lab.kernel.log") or _finds(s))
+
+
+def _finds(selector: str) -> bool:
+    """Whether a selector of the lab's own results finds others as well, as ``none`` does."""
+    try:
+        return bool(plan.select(plan.plan(), (selector,)))
+    except plan.SelectorError:
+        return False
 
 
 def _how(status: int, name: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from kvmtest.engine.result import CaseTime, Result
 from kvmtest.lab import emulator
-from kvmtest.lab.cell import Begin, Cell, Spec, Step, Times
+from kvmtest.lab.cell import Begin, Cell, Spec, Step, Times, inner
 from kvmtest.lab.error import LabError
 from kvmtest.lab.kernels import Kernel
 
@@ -151,3 +151,9 @@ def test_a_cell_that_is_dropped_in_the_middle_leaves_nothing(
     next(steps)
     steps.close()
     assert _nothing_left(fake)
+
+
+def test_the_lab_s_own_results_are_no_selectors_inside() -> None:
+    assert inner(("init.msi", "none.lab.kernel.log")) == ("init.msi",)
+    assert inner(("none", "none.lab")) == ("none",)
+    assert inner(("none.lab.kernel.log",)) == inner(()) == ()

@@ -151,7 +151,7 @@ def _absent(item: str, ctx: Context) -> str:
         return "an AMD CPU need not load and store the x87 error pointers while no exception is pending (APM vol. 2, FXSAVE)"
     if item == "lapic.dfr" and ctx.apic_mode == "x2apic":
         return "there is no DFR in x2APIC mode"
-    return "" if ctx.prefix.endswith(".host") else cannot_tell(ctx.host.cpu_model, item)
+    return "" if ctx.prefix.endswith(".host") else cannot_tell(ctx.host.names, item)
 
 
 def _apply(rule: Rule, item: str, ctx: Context, seen: Seen) -> _Verdict:

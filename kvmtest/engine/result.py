@@ -47,3 +47,8 @@ class Host(NamedTuple):
     cpu_model: str
     parameters: dict[str, str]
     lab: dict[str, str | float] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the CPU under KVM is called: its model, and the emulator where there is one."""
+        return (self.cpu_model, str(self.lab["emulator"])) if self.lab else (self.cpu_model,)

@@ -34,6 +34,7 @@ _IN_VMCB = frozenset(
         *("pl0_ssp", "pl1_ssp", "pl2_ssp", "pl3_ssp", "int_ssp_tab"),
     )
 )
+_M64, _RF = (1 << 64) - 1, 1 << 16
 EVENTS = ("reset", "init", "sipi", "shutdown")
 VENDORS = ("intel", "amd")
 
@@ -118,6 +119,15 @@ def cited(rule: Rule, *cite: str) -> Rule:
     return rule._replace(cite=cite)
 
 
+def _at_fault(item: str, sipi: Rule | Vendored) -> Rule:
+    """What VT-x has saved of ``item`` at a triple fault. What a SIPI cannot hold still, for it counts, a shutdown cannot either."""
+    if item == "rflags":
+        return masked(0, unchanged=_M64 & ~_RF, ignore=_RF, note="RF is set in what a fault saves")
+    if isinstance(sipi, Rule) and (sipi.kind == "undefined" or sipi.value == "TSC>="):
+        return sipi
+    return unchanged()
+
+
 def of_svm_shutdown(item: str, init: Rule) -> Rule:
     """What KVM promises of ``item`` after a shutdown with SVM, where its rule after INIT is ``init``."""
     if item in _IN_VMCB and init.kind == "unchanged":
@@ -156,6 +166,6 @@ def entry(
     if shutdown:
         shutdowns = pair(shutdown)
     else:
-        shutdowns = Vendored(cited(unchanged(), S_DF, S_VMX_SAVING), of_svm_shutdown(item, inits.amd))
+        shutdowns = Vendored(cited(_at_fault(item, sipi), S_DF, S_VMX_SAVING), of_svm_shutdown(item, inits.amd))
     rules = {"reset": pair(reset), "init": inits, "sipi": pair(sipi), "shutdown": shutdowns}
     return Entry(item, rules, (row,) if isinstance(row, int) else row, hidden, bool(shutdown))

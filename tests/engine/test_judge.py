@@ -130,6 +130,9 @@ def test_a_guest_on_an_emulated_cpu_does_not_tell_what_that_gets_wrong() -> None
     assert judge_views("pkru", tcg._replace(prefix="init.msi.views"), 0, 1, "").verdict == "skip"
     assert judge("pkru", tcg._replace(prefix="init.msi.host"), Seen(0x55555554, 0, 0)).verdict == "fail"
     assert judge("cr0", tcg, Seen(0x80050033, 0x60000010, 0x11)).verdict == "fail"
+    bochs = tcg._replace(host=HOST._replace(lab={"emulator": "Bochs 2.7"}))
+    assert judge("msr.spec_ctrl", bochs, Seen(1, 0, 0)).verdict == "skip"
+    assert judge("msr.spec_ctrl", bochs._replace(host=HOST), Seen(1, 0, 0)).verdict == "fail"
 
 
 def test_tsc_counts_on_from_the_planted_value() -> None:

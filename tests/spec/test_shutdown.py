@@ -14,6 +14,14 @@ def test_vmx_keeps_the_state_at_the_fault(vendor: str) -> None:
         assert rule_for(item, "shutdown", vendor, "vmx").kind == "unchanged"
 
 
+def test_vmx_keeps_no_counter_still_and_saves_a_fault_s_rf() -> None:
+    assert rule_for("msr.tsc", "shutdown", "intel", "vmx").value == "TSC>="
+    assert rule_for("lapic.timer_current", "shutdown", "intel", "vmx").kind == "undefined"
+    rflags = rule_for("rflags", "shutdown", "intel", "vmx")
+    assert (rflags.ignore, rflags.unchanged | rflags.ignore) == (1 << 16, (1 << 64) - 1)
+    assert rule_for("cs.base", "shutdown", "intel", "vmx").kind == "unchanged"
+
+
 def test_svm_leaves_what_init_leaves() -> None:
     for item in ENTRIES:
         rule = rule_for(item, "shutdown", "intel", "svm")

@@ -32,7 +32,7 @@ __all__ = ("NEVER_RUN", "STATES", "State", "fire", "prepare", "release")
 
 #: Seconds: to see that a loop goes on or has ended, and to be sure that a vCPU that halts has done so.
 _POLL_S, _HALT_S = 0.002, 0.01
-#: Requested and not delivered: vector 55H, whose priority class is above that of the planted TPR.
+#: Requested and not delivered: vector 55H, whose priority class is below that of the TPR that guest code plants.
 _IRR2, _VECTOR_55 = 0x220, 1 << 21
 #: A hardware breakpoint that nothing hits: DR7.L0, one byte, on execution.
 _HOST_DR7, _HOST_DR0 = 0x401, 0xDEADBEEF000

@@ -8,6 +8,7 @@ from kvmtest.checks.delivery import seen, set_svr
 from kvmtest.checks.stage import Stage
 from kvmtest.guests import behaviour
 from kvmtest.kvm import Vcpu
+from kvmtest.kvm.where import where
 from kvmtest.spec.cite import A_APIC, A_INIT_IPI, A_PRIORITY, S_APIC_INIT, S_PRIORITY, S_VMX_ACTIVITY
 from kvmtest.triggers import msi
 from kvmtest.uapi.kvm import KVM_CAP_X86_SMM
@@ -17,7 +18,9 @@ __all__ = ("CHECKS",)
 _VECTOR = 0x61
 #: Message data: delivery mode NMI.
 _NMI = 0x400
-_IRR, _SVR_ENABLED = 0x200, 0x1FF
+_IRR, _TPR, _SVR_ENABLED = 0x200, 0x80, 0x1FF
+#: A priority class above the vector's.
+_ABOVE = 0x90
 _LVT_MASKED = 1 << 16
 _RFLAGS_IF, _X2APIC = 1 << 9, 0xC00
 #: Turns of the guest's loop in which an interrupt would come, and seconds for a vCPU that must stay where it is.
@@ -60,6 +63,20 @@ def _forgotten(subject: Subject) -> str:
     stage.restart()
     stage.expect(behaviour.PORT_READY)
     return f"{_round(stage)} interrupts"
+
+
+def _below_tpr(subject: Subject) -> Observation:
+    """On VT-x the interrupt sets the TPR threshold, which an INIT that clears TPR has to take back."""
+    vcpu, stage = subject.vcpu, _stage(subject)
+    _pend(vcpu)
+    state = vcpu.get_lapic()
+    state.regs[_TPR] = _ABOVE
+    vcpu.set_lapic(state)
+    msi.init(vcpu)
+    seen = stage.run_for(subject.timeout_s)
+    if seen is None:
+        return Observation("executes nothing", where(vcpu))
+    return Observation("restarts" if seen.port == behaviour.PORT_RESET else f"goes on with {seen}")
 
 
 def _before_interrupt(subject: Subject) -> str:
@@ -192,6 +209,10 @@ _ONE_CLASS = "the SDM's table puts SMI and INIT into one class, and does not say
 CHECKS = (
     Check(
         "init", "msi", "interrupt-forgotten", ("E-25",), "0 interrupts", _forgotten, (S_APIC_INIT, A_APIC),
+        target="bsp", view="guest", alone=True,
+    ),
+    Check(
+        "init", "msi", "interrupt-below-tpr", ("E-2", "E-25"), "restarts", _below_tpr, (S_APIC_INIT, A_APIC),
         target="bsp", view="guest", alone=True,
     ),
     Check(

@@ -28,6 +28,17 @@ def test_an_interrupt_that_outlives_init_fails(judged: Judge, monkeypatch: pytes
     assert (result.verdict, result.observed) == ("fail", "1 interrupts")
 
 
+def test_a_vcpu_that_an_interrupt_below_tpr_stops_fails(judged: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that halts instead of restarting, and one that goes on as if there were no INIT."""
+    assert judged("init.msi.guest.interrupt-below-tpr").observed in ("restarts", "executes nothing")
+    monkeypatch.setattr(msi, "init", lambda vcpu: vcpu.set_mp_state(3))
+    result = judged("init.msi.guest.interrupt-below-tpr", timeout_s=0.05)
+    assert (result.verdict, result.observed) == ("fail", "executes nothing")
+    monkeypatch.setattr(msi, "init", lambda vcpu: None)
+    result = judged("init.msi.guest.interrupt-below-tpr")
+    assert result.verdict == "fail" and str(result.observed).startswith("goes on with")
+
+
 @pytest.mark.parametrize("name", ["interrupt", "nmi"])
 def test_what_comes_before_init_fails(name: str, judged: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(msi, "init", lambda vcpu: None)

@@ -81,6 +81,7 @@ class _Running:
         if self._thread.is_alive():
             self.vcpu.kick()
         self._thread.join()
+        self.vcpu.unkick()
 
     def join(self, timeout_s: float) -> None:
         self._thread.join(timeout_s)

@@ -69,8 +69,8 @@ class Cycle:
         vcpu = self.target.vcpu
         # It writes the guest's memory, before a vCPU that is running can get there.
         observer = self._observer() if self.case.view == "guest" else None
-        before = self._before()
         try:
+            before = self._before()
             first = self._fire(before)
             if self.case.view == "host":
                 return Observation(before, self._after(before, first))

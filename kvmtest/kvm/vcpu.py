@@ -141,6 +141,11 @@ class Vcpu(VcpuState):
         if tid:
             wake(tid)
 
+    def unkick(self) -> None:
+        """Take back a kick() that came when the run() had ended already, so that it does not end the next one."""
+        self._kicked = False
+        self.run_struct.immediate_exit = 0
+
     @property
     def immediate_exit(self) -> bool:
         """Whether KVM_RUN comes back before it runs any of the guest; stays until it is set to False."""

@@ -176,6 +176,8 @@ def test_kick(vm: Vm) -> None:
     assert not vcpu.immediate_exit
     vcpu.kick()  # before the run: the next one ends
     assert vcpu.run(60).reason == k.KVM_EXIT_INTR
+    vcpu.kick()
+    vcpu.unkick()
     with pytest.raises(RunTimeout):
         vcpu.run(0.05)
 

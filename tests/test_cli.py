@@ -14,7 +14,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from kvmtest.cli import _status, main
+from kvmtest.cli import main
+from kvmtest.commands.common import status as exit_status
 from kvmtest.kvm import Kvm
 
 
@@ -155,7 +156,7 @@ def test_doctor_without_kvm_says_why(capsys: pytest.CaptureFixture[str]) -> None
 def test_exit_status(totals: dict[str, int], strict: bool, bisect: bool, status: int) -> None:
     from collections import Counter
 
-    assert _status(Counter(totals), strict, bisect) == status
+    assert exit_status(Counter(totals), strict, bisect) == status
 
 
 def test_reader_that_goes_away_sees_no_traceback() -> None:

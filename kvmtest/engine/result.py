@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ("SCHEMA", "VERDICTS", "UNEXPECTED", "CaseTime", "Host", "Result")
+__all__ = ("EVENTS", "SCHEMA", "UNEXPECTED", "VERDICTS", "VIEWS", "CaseTime", "Host", "Result")
 
 SCHEMA = "kvmtest.results/1"
 VERDICTS = ("pass", "fail", "known", "fixed", "skip", "error", "info")
+EVENTS = ("reset", "init", "sipi", "shutdown", "nmi", "none")
+VIEWS = ("host", "guest", "views", "kernel")
 #: Verdicts that make a run exit with 1 (``known`` joins them under ``--strict``).
 UNEXPECTED = frozenset(("fail", "error"))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``kvmtest lab``: its part of the command line."""
+"""``kvmtest lab run``, ``matrix`` and ``kernels``."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
+from kvmtest.commands import common, run
+from kvmtest.commands.common import INTERRUPTED, OK, RAW, USAGE, Commands, Failed, say
 from kvmtest.lab.emulator import BACKENDS
 
 if TYPE_CHECKING:
     from kvmtest.lab.cell import Cell, Spec, Stop
     from kvmtest.report import Writer
 
-__all__ = ("add_parser", "lab")
+__all__ = ("add", "play")
 
-OK, UNEXPECTED, USAGE, UNTESTABLE, INTERRUPTED = 0, 1, 2, 3, 130
-BISECT_SKIP = 125
 _EPILOG = """\
 WHICH is a Debian suite (bullseye, trixie, sid) or version (5.10, 6.12): fetched from the mirror this machine is configured
 for, and kept; a .deb; a kernel image, with --modules; or host, the kernel that runs here.
@@ -37,27 +37,25 @@ svm is kvm_amd in QEMU (TCG emulates SVM), vmx is kvm_intel in Bochs. Exit statu
 _PARAMETER = re.compile(r"(\w+)\.(\w+=\S*)")
 
 
-def add_parser(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], common: Callable[[argparse.ArgumentParser], None]
-) -> None:
-    """Add ``lab``; ``common`` adds the arguments that ``kvmtest run`` has, too."""
-    raw = argparse.RawDescriptionHelpFormatter
+def add(commands: Commands) -> None:
+    """Add ``lab``."""
     what = "the same on another kernel's KVM, in an emulator"
-    parser = commands.add_parser("lab", help=what, epilog=_EPILOG, formatter_class=raw)
+    parser = commands.add_parser("lab", help=what, epilog=_EPILOG, formatter_class=RAW)
+    parser.set_defaults(function=_lab)
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
 
-    run = verbs.add_parser("run", help="one kernel on one backend", epilog=_EPILOG, formatter_class=raw)
-    run.add_argument("--backend", choices=BACKENDS, required=True, help="svm: kvm_amd in QEMU; vmx: kvm_intel in Bochs")
-    run.add_argument("--kernel", metavar="WHICH", required=True, help="which kernel (below)")
-    common(run)
-    _cell_options(run)
+    one = verbs.add_parser("run", help="one kernel on one backend", epilog=_EPILOG, formatter_class=RAW)
+    one.add_argument("--backend", choices=BACKENDS, required=True, help="svm: kvm_amd in QEMU; vmx: kvm_intel in Bochs")
+    one.add_argument("--kernel", metavar="WHICH", required=True, help="which kernel (below)")
+    run.options(one)
+    _cell_options(one)
 
-    matrix = verbs.add_parser("matrix", help="several kernels on several backends", epilog=_EPILOG, formatter_class=raw)
+    matrix = verbs.add_parser("matrix", help="several kernels on several backends", epilog=_EPILOG, formatter_class=RAW)
     matrix.add_argument("--backend", type=_backends, action="extend", metavar="B[,B]", help="default: svm,vmx")
     which = "which kernels (below)"
     matrix.add_argument("--kernel", type=_list, action="extend", metavar="WHICH[,WHICH]", required=True, help=which)
     matrix.add_argument("--jobs", type=_jobs, metavar="N", help="cells at once; default: what cores and memory allow")
-    common(matrix)
+    run.options(matrix)
     _cell_options(matrix)
 
     kernels = verbs.add_parser("kernels", help="what is kept, and what can be had")
@@ -97,11 +95,6 @@ def _parameter(text: str) -> tuple[str, str]:
     return found[1].replace("-", "_"), found[2]
 
 
-def _say(message: str) -> None:
-    sys.stderr.write(f"kvmtest: {message}\n")
-    sys.stderr.flush()
-
-
 def _specs(args: argparse.Namespace, backends: list[str], names: list[str]) -> list[Spec]:
     """The cells asked for. Raises LabError, plan.SelectorError."""
     from kvmtest.engine import plan
@@ -118,7 +111,7 @@ def _specs(args: argparse.Namespace, backends: list[str], names: list[str]) -> l
     parameters: dict[str, str] = {}
     for module, value in args.module_param:
         parameters[module] = f"{parameters.get(module, '')} {value}".strip()
-    found = {name: kernels.find(name, args.modules, _say) for name in dict.fromkeys(names)}
+    found = {name: kernels.find(name, args.modules, say) for name in dict.fromkeys(names)}
     return [
         cell.Spec(backend, kernel, selectors, args.timeout, args.kvm_modules, parameters, (args.rounds, args.seed))
         for backend in dict.fromkeys(backends)
@@ -164,7 +157,7 @@ def play(cell: Cell, writer: Writer, started: str) -> Counter[str]:
                 writer.begin(step.host, started, step.cases)
                 begun, begin = True, time.monotonic()
             elif isinstance(step, Times):
-                _say(f"{cell.spec.name}: {step}")
+                say(f"{cell.spec.name}: {step}")
     finally:
         steps.close()
         if begun:
@@ -173,31 +166,31 @@ def play(cell: Cell, writer: Writer, started: str) -> Counter[str]:
     return totals
 
 
-def now() -> str:
-    """The time as results have it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def _run(
-    args: argparse.Namespace, status: Callable[[Counter[str], bool, bool], int], out: Callable[[], TextIO], stop: Stop
-) -> int:
+def _run(args: argparse.Namespace, stop: Stop) -> int:
     from kvmtest import report
     from kvmtest.lab.cell import Cancelled, Cell
 
     (spec,) = _specs(args, [args.backend], [args.kernel])
-    stream = out()
+    stream = common.open_output(args.output)
     try:
         stop.running = True
-        totals = play(Cell(spec, stop), report.writer(args.format, stream), now())
+        totals = play(Cell(spec, stop), report.writer(args.format, stream), common.now())
     except Cancelled:
-        _say("interrupted; what was measured until then is in the report")
+        say("interrupted; what was measured until then is in the report")
         return INTERRUPTED
     finally:
         if stream is not sys.stdout:
             stream.close()
         else:
             stream.flush()
-    return status(totals, args.strict, args.bisect)
+    return common.status(totals, args.strict, args.bisect)
+
+
+def _matrix(args: argparse.Namespace, stop: Stop) -> int:
+    from kvmtest.lab import matrix
+
+    specs = _specs(args, args.backend or list(BACKENDS), args.kernel)
+    return matrix.run(specs, args, common.status, lambda: common.open_output(args.output), say, stop)
 
 
 def _kernels(args: argparse.Namespace) -> int:
@@ -210,7 +203,7 @@ def _kernels(args: argparse.Namespace) -> int:
         shutil.rmtree(cache.home(), ignore_errors=True)
         return OK
     for which in args.fetch:
-        kernels.find(which, "", _say, fresh=True)
+        kernels.find(which, "", say, fresh=True)
     kept = dict[str, str]()
     for suite, kernel in kernels.cached():
         kept[suite] = f"{kernel.release}  ({kernel.source})"
@@ -224,27 +217,18 @@ def _kernels(args: argparse.Namespace) -> int:
     return OK
 
 
-def lab(args: argparse.Namespace, status: Callable[[Counter[str], bool, bool], int], out: Callable[[], TextIO]) -> int:
-    """``kvmtest lab ...``: ``status`` makes an exit status of totals, ``out`` opens what ``--output`` names."""
+def _lab(args: argparse.Namespace) -> int:
     from kvmtest.engine.plan import SelectorError
     from kvmtest.lab.error import LabError, NotFound
 
-    bisect = getattr(args, "bisect", False)
     try:
         with _signals() as stop:
             if args.verb == "kernels":
                 return _kernels(args)
-            if args.verb == "matrix":
-                from kvmtest.lab import matrix
-
-                return matrix.run(_specs(args, args.backend or list(BACKENDS), args.kernel), args, status, out, _say, stop)
-            return _run(args, status, out, stop)
+            return _matrix(args, stop) if args.verb == "matrix" else _run(args, stop)
     except SelectorError as error:
-        _say(f"no result id matches {error}; kvmtest list shows them all")
-        return USAGE
+        raise Failed(f"no result id matches {error}; kvmtest list shows them all", USAGE) from None
     except NotFound as error:
-        _say(str(error))
-        return USAGE
+        raise Failed(str(error), USAGE) from None
     except LabError as error:
-        _say(str(error))
-        return BISECT_SKIP if bisect else UNTESTABLE
+        raise Failed(str(error), common.BISECT_SKIP if getattr(args, "bisect", False) else common.UNTESTABLE) from None

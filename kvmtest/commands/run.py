@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``kvmtest run``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+
+from kvmtest.commands import common
+from kvmtest.commands.common import RAW, SELECTORS, Commands, Failed, Interrupt, say
+
+__all__ = ("add", "options")
+
+
+def add(commands: Commands) -> None:
+    """Add ``run``."""
+    parser = commands.add_parser("run", help="run on /dev/kvm", epilog=SELECTORS, formatter_class=RAW)
+    options(parser)
+    common.device(parser)
+    parser.set_defaults(function=_run)
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What every command that runs cases takes."""
+    parser.add_argument("selectors", nargs="*", metavar="SELECTOR", help="which results; all when none is given")
+    parser.add_argument("--format", choices=("text", "json", "jsonl"), default="text", help="default: text")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write there instead of to standard output")
+    parser.add_argument("--strict", action="store_true", help="a known deviation counts as unexpected too")
+    parser.add_argument("--bisect", action="store_true", help="exit status for git bisect run")
+    parser.add_argument("--timeout", type=_seconds, default=1.0, metavar="S", help="seconds for each KVM_RUN (default: 1)")
+    parser.add_argument("--rounds", type=_rounds, default=24, metavar="N", help="rounds of sipi.stress (default: 24)")
+    parser.add_argument("--seed", type=int, default=1, metavar="S", help="seed of the rounds of sipi.stress (default: 1)")
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0 and below 3600")
+    return value
+
+
+def _rounds(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 10_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rounds above 0 and below 10000000")
+    return int(text)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from kvmtest import report
+    from kvmtest.checks import Effort
+    from kvmtest.engine import doctor, host, run
+    from kvmtest.engine.result import CaseTime
+
+    cases, selectors = common.selected(args.selectors)
+    try:
+        kvm = doctor.open_kvm(args.device)
+    except doctor.Unusable as error:
+        raise Failed(str(error), common.BISECT_SKIP if args.bisect else common.UNTESTABLE) from None
+    totals: Counter[str] = Counter()
+    with kvm, Interrupt() as interrupt:
+        out = common.open_output(args.output)
+        writer = report.writer(args.format, out)
+        facts = host.detect()
+        if facts.backend == "unknown":
+            say("no vendor module found in /sys/module: hidden attributes are judged by either vendor's values")
+        begin = time.monotonic()
+        effort = Effort(args.rounds, args.seed)
+        steps = run.run(kvm, facts, cases, selectors, args.timeout, lambda case: writer.running(case.name), effort)
+        try:
+            writer.begin(facts, common.now(), len(cases))
+            for step in steps:
+                if isinstance(step, CaseTime):
+                    writer.case(step)
+                else:
+                    totals[step.verdict] += 1
+                    writer.result(step)
+                if interrupt.seen:
+                    break
+        finally:
+            steps.close()
+            writer.end(time.monotonic() - begin, totals)
+            if out is not sys.stdout:
+                out.close()
+            else:
+                out.flush()
+    if interrupt.seen:
+        say("interrupted; what was measured until then is in the report")
+        return common.INTERRUPTED
+    return common.status(totals, args.strict, args.bisect)

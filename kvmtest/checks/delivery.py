@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
-from kvmtest.checks.check import Check, Subject
-from kvmtest.kvm import Vcpu
+import errno
+
+from kvmtest.checks.check import Check, Observation, Stopped, Subject
+from kvmtest.kvm import KvmError, Vcpu
+from kvmtest.kvm.alarm import thread_alarm
 from kvmtest.spec.cite import (
     A_ICR,
     A_INIT_IPI,
+    KVM_API,
     S_APIC_DISABLED,
     S_ICR,
     S_INIT_DEASSERT,
@@ -116,6 +120,24 @@ def _init_over_sipi(subject: Subject) -> str:
     return seen(vcpu)
 
 
+def _init_by_run(subject: Subject) -> Observation:
+    """Reading the activity state would make KVM take the INIT; the events do not."""
+    vcpu = subject.vcpu
+    msi.init(vcpu)
+    if not vcpu.get_vcpu_events().smi.latched_init:
+        raise Stopped("no INIT is pending on a new vCPU that one was sent to")
+    alarm = thread_alarm()
+    alarm.start(subject.timeout_s)
+    try:
+        answer = vcpu.run_once().name
+    except KvmError as error:
+        answer = errno.errorcode.get(error.errno or 0, "an unknown errno")
+    finally:
+        alarm.stop()
+    taken = "left pending" if vcpu.get_vcpu_events().smi.latched_init else "taken"
+    return Observation(f"{taken}, {seen(vcpu)}", f"KVM_RUN ends with {answer}")
+
+
 def _sipi_running(subject: Subject) -> str:
     vcpu = subject.vcpu
     run_at(vcpu)
@@ -170,6 +192,7 @@ CHECKS = (
     Check("init", "icr-xapic", "deassert-ignored", ("E-8",), _RUNNING, _init_deassert_ipi, (S_INIT_DEASSERT, S_ICR, A_ICR)),
     Check("init", "msi", "software-disabled-apic", ("E-11",), _WAITING, _init_software_disabled, (S_APIC_DISABLED,)),
     Check("init", "msi", "discards-pending-sipi", ("E-7",), _WAITING, _init_over_sipi, _INIT),
+    Check("init", "msi", "by-run-of-new-vcpu", ("E-1",), f"taken, {_WAITING}", _init_by_run, (*_INIT, KVM_API), alone=True),
     Check("sipi", "msi", "dropped-when-running", ("E-5",), _RUNNING, _sipi_running, _SIPI),
     Check("sipi", "msi", "dropped-when-halted", ("E-5",), f"HALTED 0000:{_RIP:04x}", _sipi_halted, _SIPI),
     Check("sipi", "msi", "not-kept-for-later", ("E-5",), _WAITING, _sipi_not_kept, _SIPI),

@@ -13,6 +13,7 @@ from kvmtest.spec.cite import (
     A_SHUTDOWN,
     A_SKINIT,
     A_T1,
+    KVM_API,
     S_DF,
     S_FIRST,
     S_IDTR,
@@ -23,13 +24,14 @@ from kvmtest.spec.cite import (
 )
 from kvmtest.state.layout import MP_STATES
 from kvmtest.triggers import msi
-from kvmtest.uapi.kvm import KVM_EXIT_SHUTDOWN
+from kvmtest.uapi.kvm import KVM_CAP_X86_TRIPLE_FAULT_EVENT, KVM_EXIT_SHUTDOWN, KVM_VCPUEVENT_VALID_TRIPLE_FAULT
 
 __all__ = ("CHECKS",)
 
 #: How long a vCPU that must execute nothing, or that must get somewhere, is run.
 _WHILE_S = 0.005
 _CR0_PE, _RFLAGS_VM, _RFLAGS_IOPL = 1, 1 << 17, 3 << 12
+_RBX = 0x5555
 #: Turns of the guest's loop in which an interrupt comes.
 _LVT_MASKED, _TURNS = 1 << 16, 1000
 #: A table other than the one at 0, which holds a whole table, and the limits of the former: with and without entry FFH.
@@ -69,6 +71,26 @@ def _out_of_shutdown(subject: Subject) -> str | Observation:
     if exit_ is None:
         return Observation("executes nothing", where(subject.vcpu))
     return "restarted" if exit_.port == behaviour.PORT_RESET else f"went on with {exit_}"
+
+
+def _triple_fault_event(subject: Subject) -> Observation:
+    vcpu = subject.vcpu
+    if not vcpu.vm.check_extension(KVM_CAP_X86_TRIPLE_FAULT_EVENT):
+        raise Untestable("KVM_CAP_X86_TRIPLE_FAULT_EVENT is not there")
+    stage = Stage(subject, behaviour.TOPIC_HALT)
+    regs = vcpu.get_regs()
+    regs.rbx = _RBX
+    vcpu.set_regs(regs)
+    events = vcpu.get_vcpu_events()
+    events.flags |= KVM_VCPUEVENT_VALID_TRIPLE_FAULT
+    events.triple_fault.pending = 1
+    vcpu.set_vcpu_events(events)
+    if not vcpu.get_vcpu_events().triple_fault.pending:
+        raise Stopped("KVM_SET_VCPU_EVENTS left no triple fault pending")
+    name = stage.run().name
+    left = "one still pending" if vcpu.get_vcpu_events().triple_fault.pending else "none pending"
+    # No manual rules the rest: it is KVM that sees no SHUTDOWN intercept here, and so makes no INIT of it with SVM.
+    return Observation(f"{name}, {left}", f"RBX is {'kept' if vcpu.get_regs().rbx == _RBX else 'lost'}")
 
 
 def _virtual_8086(subject: Subject) -> str:
@@ -159,6 +181,10 @@ CHECKS = (
     Check(
         "init", "msi", "vector-ff", (), "through 0:03FC", _idt, (S_T1, S_IDTR, A_T1),
         target=_BSP, view="guest", alone=True,
+    ),
+    Check(
+        "shutdown", "vcpu-events", "triple-fault", (), "KVM_EXIT_SHUTDOWN, none pending", _triple_fault_event, (KVM_API, S_DF),
+        target=_BSP, alone=True,
     ),
     Check("init", "msi", "out-of-vmx-abort", ("E-23",), "no effect", _vmx_abort, (S_VMX_ABORT,)),
     Check("sipi", "msi", "after-skinit", ("E-30",), "GIF clear", _skinit, (A_SKINIT,)),

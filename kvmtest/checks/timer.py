@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A timer of the local APIC that was armed before INIT stays silent after it."""
+"""A timer of the local APIC: armed before INIT it stays silent after it, restored by ioctl it fires."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from kvmtest.checks.check import Check, Stopped, Subject, Untestable
 from kvmtest.checks.stage import Stage
 from kvmtest.guests import behaviour
 from kvmtest.kvm import Vcpu
-from kvmtest.spec.cite import A_APIC, S_APIC_INIT, S_LVT, S_TSC_DEADLINE
+from kvmtest.spec.cite import A_APIC, KVM_API, S_APIC_INIT, S_LVT, S_TSC_DEADLINE
 from kvmtest.uapi.kvm import KVM_CAP_TSC_DEADLINE_TIMER
 
 __all__ = ("CHECKS",)
 
 _VECTOR = 0x60
-_PERIODIC, _DEADLINE = 1 << 17, 2 << 17
+_MASKED, _PERIODIC, _DEADLINE = 1 << 16, 1 << 17, 2 << 17
 #: Of the 1 GHz bus that KVM has: half a millisecond. And cycles of the TSC: some tenths of a millisecond, and those until a
 #: deadline that the restarted guest still sees pass by.
 _PERIOD, _SOON, _LATER = 500_000, 1 << 20, 1 << 24
 #: At most so many turns until the first interrupt, and at least so many after INIT.
 _MANY, _FEW = 1_000_000, 2000
 _MSR_TSC_DEADLINE = 0x6E0
-_TIMER_INITIAL = 0x380
+_LVT_TIMER, _TIMER_INITIAL, _TIMER_CURRENT, _TIMER_DIVIDE = 0x320, 0x380, 0x390, 0x3E0
 _CPUID_TSC_DEADLINE = 1 << 24
 
 
@@ -74,6 +74,23 @@ def _deadline(subject: Subject) -> str:
     return _silence(stage, 2 * soon * (_LATER // _SOON) + _FEW)
 
 
+def _restored(subject: Subject) -> str:
+    """With the state of a timer that has a nanosecond left, so that it expires while KVM takes the state."""
+    vcpu, stage = subject.vcpu, Stage(subject, behaviour.TOPIC_INTERRUPT)
+    stage.set(ARG_LVT=_MASKED, ARG_LIMIT=_FEW)
+    stage.boot()
+    if stage.expect(behaviour.PORT_VALUE):
+        raise Stopped("an interrupt comes though the timer is masked")
+    stage.expect(behaviour.PORT_LEFT)
+    stage.expect(behaviour.PORT_READY)
+    lapic = vcpu.get_lapic()
+    for at, value in ((_LVT_TIMER, _VECTOR), (_TIMER_INITIAL, _PERIOD), (_TIMER_CURRENT, 1), (_TIMER_DIVIDE, 0xB)):
+        lapic.regs[at : at + 4] = list(value.to_bytes(4, "little"))
+    vcpu.set_lapic(lapic)
+    stage.set(ARG_LIMIT=_MANY)
+    return f"{stage.expect(behaviour.PORT_VALUE)} interrupts"
+
+
 CHECKS = (
     Check(
         "init", "msi", "periodic-timer", (), "0 interrupts", _periodic, (S_APIC_INIT, S_LVT, A_APIC),
@@ -81,6 +98,10 @@ CHECKS = (
     ),
     Check(
         "init", "msi", "tsc-deadline-timer", (), "0 interrupts", _deadline, (S_APIC_INIT, S_TSC_DEADLINE, A_APIC),
+        target="bsp", view="guest", alone=True,
+    ),
+    Check(
+        "none", "set-lapic", "timer-fires", (), "1 interrupts", _restored, (KVM_API, S_LVT),
         target="bsp", view="guest", alone=True,
     ),
 )  # fmt: skip

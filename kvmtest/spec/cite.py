@@ -62,6 +62,7 @@ S_V8086 = "SDM vol. 3, Leaving Virtual-8086 Mode"
 S_VMX_ABORT = "SDM vol. 3, VMX Aborts"
 S_DF = "SDM vol. 3, Exception and Interrupt Reference: Double Fault Exception"
 S_UCODE = "SDM vol. 3, Hard Resets in Update Loading"
+S_MISC_ENABLE = "SDM vol. 4, Architectural MSRs: IA32_MISC_ENABLE"
 S_SGX = "SDM vol. 3, Intel SGX, Processor Reset and INIT"
 I_CET = 'Intel\'s KVM CET series (Linux): "CET MSRs are reset to 0s after RESET, power-up and INIT"'
 
@@ -106,6 +107,8 @@ A_PPR = "AMD Processor Programming Reference, Performance Counter Global Control
 
 #: Not a manual: no CPU manual speaks of it.
 KVM_API = "Linux, The Definitive KVM (Kernel-based Virtual Machine) API Documentation"
+KVM_ERRATA = "Linux, Known limitations of CPU virtualization"
+KVM_HYPERCALLS = "Linux, Linux KVM Hypercall"
 KVM_MSR = "Linux, KVM-specific MSRs"
 HYPERV = "Microsoft, Hypervisor Top Level Functional Specification"
 LINUX_CR0 = 'Linux commit 4c72ab5aa6e0 ("KVM: x86: Preserve CR0.CD/NW on INIT"), measured on bare metal'

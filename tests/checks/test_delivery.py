@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from kvmtest.checks import Check, Subject, delivery
@@ -10,7 +12,7 @@ from kvmtest.engine import plan
 from kvmtest.engine.judge import judge_check
 from kvmtest.engine.machine import Machines
 from kvmtest.engine.run import run_case
-from kvmtest.kvm import Vcpu
+from kvmtest.kvm import Exit, Vcpu
 from kvmtest.triggers import msi, sender
 from kvmtest.triggers.error import TriggerError
 
@@ -41,7 +43,7 @@ def _init_that_lets_an_old_sipi_in(vcpu: Vcpu) -> None:
     msi.send(vcpu, 0x610)
 
 
-@pytest.mark.parametrize("id", [check.id for check in delivery.CHECKS if not check.undefined])
+@pytest.mark.parametrize("id", [check.id for check in delivery.CHECKS if not check.undefined and not check.alone])
 def test_a_check_fails_on_a_vcpu_that_behaves_otherwise(
     id: str, machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,3 +88,39 @@ def test_a_message_that_reaches_nobody_is_no_pass(machines: Machines, monkeypatc
     (result,) = run_case(case, machines)
     assert result.verdict == "error" and "reached nobody" in result.reason
     assert target.vcpu.id == 1
+
+
+@pytest.mark.parametrize(
+    ("run", "observed"),
+    [(lambda vcpu: Exit(10), "left pending, INIT_RECEIVED f000:fff0"), (None, "taken, RUNNABLE f000:fff0")],
+)
+def test_a_new_vcpu_whose_run_does_not_take_the_init_fails(
+    run: object, observed: str, machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = "init.msi.host.by-run-of-new-vcpu"
+    case = next(case for case in plan.plan() if f"{case.prefix}.{case.check}" == id)
+
+    def taken_for_a_bsp(vcpu: Vcpu) -> Exit:
+        vcpu.get_mp_state()
+        vcpu.set_mp_state(RUNNABLE)
+        return Exit(10)
+
+    monkeypatch.setattr(Vcpu, "run_once", run or taken_for_a_bsp)
+    (result,) = run_case(case, machines)
+    assert (result.verdict, result.observed) == ("fail", observed)
+
+
+def test_a_run_that_blocks_is_ended(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A vCPU that waits for a SIPI does not come back by itself."""
+    case = next(case for case in plan.plan() if case.check == "by-run-of-new-vcpu")
+    real = msi.init
+
+    def taken(vcpu: Vcpu) -> None:
+        real(vcpu)
+        vcpu.get_mp_state()
+        real(vcpu)
+        monkeypatch.setattr(vcpu, "get_vcpu_events", lambda: SimpleNamespace(smi=SimpleNamespace(latched_init=1)))
+
+    monkeypatch.setattr(msi, "init", taken)
+    (result,) = run_case(case, machines, timeout_s=0.05)
+    assert (result.verdict, result.reason) == ("fail", "KVM_RUN ends with KVM_EXIT_INTR")

@@ -9,8 +9,9 @@ import pytest
 
 from kvmtest.checks import restart
 from kvmtest.engine.result import Result
-from kvmtest.kvm import Vcpu
+from kvmtest.kvm import Exit, Vcpu
 from kvmtest.triggers import msi
+from kvmtest.uapi.kvm import KVM_EXIT_HLT
 
 Judge = Callable[..., Result]
 real_init = msi.init
@@ -85,3 +86,15 @@ def test_a_mode_that_init_does_not_leave_fails(
         monkeypatch.setattr(restart, "_RFLAGS_VM", 1 << 21)
     _once_booted(monkeypatch, init)
     assert judged("init.msi.guest.leaves-virtual-8086").verdict == verdict
+
+
+def test_a_triple_fault_that_is_not_told_fails(
+    judged: Judge, untestable_here: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = "shutdown.vcpu-events.host.triple-fault"
+    untestable_here(id)
+    monkeypatch.setattr(restart.Stage, "run", lambda stage: Exit(KVM_EXIT_HLT))
+    result = judged(id)
+    assert (result.verdict, result.observed) == ("fail", "KVM_EXIT_HLT, one still pending")
+    monkeypatch.setattr(Vcpu, "set_vcpu_events", lambda vcpu, events: None)
+    assert judged(id).verdict == "error"

@@ -44,3 +44,10 @@ def test_a_timer_that_never_fires_is_an_error(judged: Judge, monkeypatch: pytest
     monkeypatch.setattr(timer, "_MANY", 1000)
     result = judged("init.msi.guest.periodic-timer")
     assert result.verdict == "error" and "does not fire" in result.reason
+
+
+def test_a_restored_timer_that_does_not_fire_fails(judged: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timer, "_VECTOR", 1 << 16 | 0x60)
+    monkeypatch.setattr(timer, "_MANY", 1000)
+    result = judged("none.set-lapic.guest.timer-fires")
+    assert (result.verdict, result.observed) == ("fail", "0 interrupts")

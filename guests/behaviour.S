@@ -24,6 +24,9 @@
 	.set ARG_PTE, 0x520
 	.set ARG_FIRST, 0x524		# segments of the first page to sum up, and behind the last one
 	.set ARG_LAST, 0x528
+	.set ARG_CR3, 0x52c
+	.set ARG_EFER, 0x530		# 0: is not written; else 64-bit code follows
+	.set ARG_WORD, 0x534		# written behind what is read at LINEAR
 	.set COUNT, 0x540
 
 	.set TOPIC_HALT, 0
@@ -34,6 +37,9 @@
 	.set TOPIC_TLB, 5
 	.set TOPIC_SUM, 6
 	.set TOPIC_SHUTDOWN, 7
+	.set TOPIC_PAGING, 8
+	.set TOPIC_RDTSCP, 9
+	.set TOPIC_RDPID, 10
 
 	.set PORT_RESET, 0xf2		# the first instruction at the reset vector
 	.set PORT_SIPI, 0xf3		# the value is CS, after SIPI
@@ -60,6 +66,7 @@
 	.set LINEAR, 0x80000
 	.set PTE, 0x3200
 
+	.set MSR_EFER, 0xc0000080
 	.set MSR_IA32_APIC_BASE, 0x1b
 	.set MSR_TSC_DEADLINE, 0x6e0
 	.set MSR_X2APIC_ID, 0x802
@@ -133,7 +140,7 @@ common:
 	jmpw	*%cs:topics(%bx)
 
 topics:
-	.word	halt, spin, wait, x2apic, icr, tlb, sum, shutdown
+	.word	halt, spin, wait, x2apic, icr, tlb, sum, shutdown, paging, aux, pid
 
 fault:
 	popl	%eax			# IP in the low half, CS in the high half
@@ -245,6 +252,46 @@ tlb:
 	movl	%eax, %cr0
 	ljmpl	$8, $CODE + paged
 
+# Reads and writes LINEAR as real-address mode has it, then reads it through the tables at ARG_CR3. A VM exit lies between the write
+# to CR3 and CR0.PG. Destroys ES.
+paging:
+	movw	$LINEAR >> 4, %ax
+	movw	%ax, %es
+	movl	%es:0, %eax
+	outl	%eax, $PORT_VALUE
+	movl	ARG_WORD, %eax
+	movl	%eax, %es:4
+	movl	ARG_CR3, %eax
+	movl	%eax, %cr3
+	outl	%eax, $PORT_READY
+	movl	ARG_CR4, %eax
+	movl	%eax, %cr4
+	lgdtl	%cs:flat_gdt
+	cmpl	$0, ARG_EFER
+	je	1f
+	write_msr MSR_EFER, ARG_EFER
+	movl	%cr0, %eax
+	orl	$0x80000001, %eax
+	movl	%eax, %cr0
+	ljmpl	$24, $CODE + look64
+1:	movl	%cr0, %eax
+	orl	$0x80000001, %eax
+	movl	%eax, %cr0
+	ljmpl	$8, $CODE + look32
+
+# IA32_TSC_AUX as the two instructions that return it see it.
+aux:
+	outl	%eax, $PORT_READY
+	rdtscp
+	movl	%ecx, %eax
+	outl	%eax, $PORT_VALUE
+	jmp	halt
+pid:
+	outl	%eax, $PORT_READY
+	.byte	0xf3, 0x0f, 0xc7, 0xf8	# RDPID EAX, as 32-bit code has it
+	outl	%eax, $PORT_VALUE
+	jmp	halt
+
 shutdown:
 	outl	%eax, $PORT_READY
 	lgdtl	%cs:flat_gdt
@@ -268,6 +315,24 @@ paged:
 1:	hlt
 	jmp	1b
 
+look32:
+	movw	$16, %ax
+	movw	%ax, %ds
+	movl	LINEAR, %eax
+	outl	%eax, $PORT_VALUE
+1:	outl	%eax, $PORT_READY
+	hlt
+	jmp	1b
+
+	.code64
+look64:
+	movl	LINEAR, %eax
+	outl	%eax, $PORT_VALUE
+1:	outl	%eax, $PORT_READY
+	hlt
+	jmp	1b
+
+	.code32
 faults:
 	ud2
 1:	hlt
@@ -275,7 +340,7 @@ faults:
 
 	.balign	8
 gdt:
-	.quad	0, 0x00cf9b000000ffff, 0x00cf93000000ffff
+	.quad	0, 0x00cf9b000000ffff, 0x00cf93000000ffff, 0x00af9b000000ffff
 flat_gdt:
 	.word	flat_gdt - gdt - 1
 	.long	CODE + gdt

@@ -8,14 +8,28 @@ taken for "was ignored".
 
 from __future__ import annotations
 
-from kvmtest.checks import apic, delivery, interrupts, memory, mp_state, restart, stress, timer
+from kvmtest.checks import (
+    apic,
+    delivery,
+    interrupts,
+    memory,
+    mp_state,
+    paging,
+    restart,
+    stress,
+    timer,
+)
 from kvmtest.checks.check import DEFAULT_EFFORT, Check, Effort, Observation, Stopped, Subject, Untestable
 
 __all__ = ("CHECKS", "DEFAULT_EFFORT", "Check", "Effort", "Observation", "Stopped", "Subject", "Untestable")
 
+_TOPICS = (
+    *(delivery, mp_state, restart, apic, interrupts, timer, memory, paging),
+    stress,
+)
 #: By result id.
 CHECKS: dict[str, Check] = {
     check.id: check
-    for topic in (delivery, mp_state, restart, apic, interrupts, timer, memory, stress)
+    for topic in _TOPICS
     for check in topic.CHECKS
 }

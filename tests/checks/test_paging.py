@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A vCPU that still sees a page of before INIT fails: in real-address mode, and by the next tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from kvmtest.checks import paging
+from kvmtest.engine.result import Result
+from kvmtest.kvm import GuestMemory
+
+Judge = Callable[..., Result]
+ID = "init.msi.guest.paging-to-4-level"
+
+
+def _third(monkeypatch: pytest.MonkeyPatch, name: str, after: Callable[[paging.Stage | GuestMemory], None]) -> None:
+    """What ``name`` does, and ``after`` it behind the third time, which is the one that counts."""
+    real, count = getattr(paging, name), iter(range(1, 4))
+
+    def function(stage: paging.Stage | GuestMemory, *args: object) -> None:
+        real(stage, *args)
+        if next(count) == 3:
+            after(stage)
+
+    monkeypatch.setattr(paging, name, function)
+
+
+@pytest.fixture(autouse=True)
+def _can_be_seen(untestable_here: Callable[[str], None]) -> None:
+    untestable_here(ID)
+
+
+@pytest.mark.parametrize(
+    ("cr3", "seen"), [(paging._OLD_TABLES, "paging reads 20000"), (0x30000, "paging reads nothing, and shuts down")]
+)
+def test_a_translation_of_before_init_fails(cr3: int, seen: str, judged: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    _third(monkeypatch, "_use", lambda stage: stage.set(ARG_CR3=cr3))
+    result = judged(ID)
+    assert result.verdict == "fail" and str(result.observed).endswith(seen)
+
+
+def test_a_page_of_before_init_read_in_real_mode_fails(judged: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    _third(monkeypatch, "_fill", lambda ram: ram.write_int(paging._REAL, paging._OLD, 4))
+    result = judged(ID)
+    assert result.verdict == "fail" and str(result.observed).startswith("real mode reads 20000 and writes 80000")
+
+
+def test_a_page_of_before_init_written_in_real_mode_fails(judged: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    def swap(ram: GuestMemory) -> None:
+        read_int = ram.read_int
+        other = {paging._REAL + 4: paging._OLD + 4, paging._OLD + 4: paging._REAL + 4}
+        monkeypatch.setattr(ram, "read_int", lambda gpa, length: read_int(other.get(gpa, gpa), length))
+
+    _third(monkeypatch, "_fill", swap)
+    result = judged(ID)
+    assert result.verdict == "fail" and "and writes 20000," in str(result.observed)
+
+
+def test_a_mode_that_never_works_is_no_pass(judged: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paging, "_LONG", paging._LONG._replace(cr4=0))
+    result = judged(ID)
+    assert result.verdict == "skip" and "does not let" in result.reason

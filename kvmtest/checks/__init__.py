@@ -10,10 +10,14 @@ from __future__ import annotations
 
 from kvmtest.checks import (
     apic,
+    creation,
     delivery,
+    destination,
     interrupts,
+    lapic,
     memory,
     mp_state,
+    no_irqchip,
     paging,
     restart,
     stress,
@@ -24,7 +28,7 @@ from kvmtest.checks.check import DEFAULT_EFFORT, Check, Effort, Observation, Sto
 __all__ = ("CHECKS", "DEFAULT_EFFORT", "Check", "Effort", "Observation", "Stopped", "Subject", "Untestable")
 
 _TOPICS = (
-    *(delivery, mp_state, restart, apic, interrupts, timer, memory, paging),
+    *(creation, no_irqchip, delivery, destination, mp_state, restart, apic, lapic, interrupts, timer, memory, paging),
     stress,
 )
 #: By result id.

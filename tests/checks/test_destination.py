@@ -32,4 +32,12 @@ def test_who_has_another_id_is_not_reached(name: str, judged: Judge, monkeypatch
     monkeypatch.setattr(destination, "write", lambda vcpu, at, value: own.heard(vcpu))
     assert judged(f"init.msi.host.{name}").observed == "reaches vCPU 1"
     monkeypatch.setattr(msi, "init", lambda vcpu: None)
-    assert judged(f"init.msi.host.{name}").observed == "reaches neither"
+    assert judged(f"init.msi.host.{name}").observed == "reaches none of them"
+
+
+def test_an_id_cut_to_eight_bits_fails(judged: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(msi, "init", lambda vcpu: vcpu.vm.signal_msi(0xFEE00000, msi.INIT))
+    result = judged("init.msi.host.id-above-255")
+    assert result.verdict == "fail" and "vCPU 0" in str(result.observed)
+    monkeypatch.setattr(msi, "init", lambda vcpu: None)
+    assert judged("init.msi.host.id-above-255").verdict == "fail"

@@ -11,10 +11,10 @@ from kvmtest.kvm import Vcpu, Vm
 from kvmtest.uapi.kvm import KVM_CAP_SPLIT_IRQCHIP
 from kvmtest.x86 import cpuid
 
-__all__ = ("as_guest", "heard", "own_vm")
+__all__ = ("IDENTITY_MAP", "TSS", "as_guest", "heard", "own_vm")
 
-#: As in the VMs of cases: above the guest's memory and below its ROM.
-_IDENTITY_MAP, _TSS = 0xFFFBC000, 0xFFFBD000
+#: Above the guest's memory and below its ROM: what kvm_intel needs without unrestricted guest support.
+IDENTITY_MAP, TSS = 0xFFFBC000, 0xFFFBD000
 
 
 @contextmanager
@@ -24,8 +24,8 @@ def own_vm(subject: Subject, irqchip: str = "full", caps: tuple[tuple[int, int],
     Raises Untestable, KvmError.
     """
     with subject.vcpu.vm.kvm.create_vm() as vm:
-        vm.set_identity_map_addr(_IDENTITY_MAP)
-        vm.set_tss_addr(_TSS)
+        vm.set_identity_map_addr(IDENTITY_MAP)
+        vm.set_tss_addr(TSS)
         if irqchip == "full":
             vm.create_irqchip()
         elif irqchip == "split":

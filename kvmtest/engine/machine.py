@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from kvmtest.checks.own import IDENTITY_MAP, TSS
 from kvmtest.engine.plan import Setup
 from kvmtest.engine.result import Host
 from kvmtest.kvm import CpuidEntry, Kvm, Vcpu, Vm
@@ -26,8 +27,6 @@ from kvmtest.x86 import cpuid, msr
 
 __all__ = ("Machine", "Machines", "SetupError", "Target")
 
-#: Above the guest's memory and below its ROM: what kvm_intel needs without unrestricted guest support.
-_IDENTITY_MAP, _TSS = 0xFFFBC000, 0xFFFBD000
 #: The ids that an xAPIC can have: FFH is the broadcast. With 32-bit ids as many vCPUs as any KVM has taken since v4.9.
 _MOST_XAPIC, _MOST_X2APIC = 255, 288
 _X2APIC_API = KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK
@@ -90,8 +89,8 @@ class Machine:
 
     def _build(self, machines: Machines) -> None:
         vm, setup = self.vm, self.setup
-        vm.set_identity_map_addr(_IDENTITY_MAP)
-        vm.set_tss_addr(_TSS)
+        vm.set_identity_map_addr(IDENTITY_MAP)
+        vm.set_tss_addr(TSS)
         for cap in _EVENT_CAPS:
             if vm.check_extension(cap):
                 vm.enable_cap(cap, 1)

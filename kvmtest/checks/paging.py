@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from kvmtest.checks.check import Check, Observation, Stopped, Subject, Untestable
+from kvmtest.checks.check import Check, Stopped, Subject, Untestable
 from kvmtest.checks.stage import Stage
 from kvmtest.guests import behaviour
 from kvmtest.kvm import Exit, GuestMemory
@@ -22,6 +22,7 @@ _PAE, _LME = 1 << 5, 1 << 8
 _OLD_TABLES, _NEW_TABLES = 0x10000, 0x18000
 _OLD, _NEW, _REAL = 0x20000, 0x21000, behaviour.LINEAR
 _WRITTEN = 0x5A5A5A5A
+_FAULT = "nothing, but raises an exception"
 
 
 class _Mode(NamedTuple):
@@ -87,43 +88,50 @@ def _page(seen: Exit, stage: Stage) -> str:
     if seen.reason == KVM_EXIT_SHUTDOWN:
         return "nothing, and shuts down"
     if _port(seen) == behaviour.PORT_FAULT:
-        return "nothing, but raises an exception"
+        return _FAULT
     if _port(seen) != behaviour.PORT_VALUE:
         raise Stopped(f"the guest stopped: {seen} ({where(stage.vcpu)})")
     return f"{int.from_bytes(seen.data[:4], 'little'):x}"
 
 
-def _paging(subject: Subject, mode: _Mode, name: str) -> Observation:
+def _paging(subject: Subject, mode: _Mode, name: str) -> str:
+    """What a vCPU sees after INIT and SIPI out of RESET, ``mode`` and 64-bit mode: the first that is wrong, or the last."""
     stage = Stage(subject, behaviour.TOPIC_PAGING)
-    _use(stage, _NEW_TABLES, mode, _NEW)
-    if _look(stage)[2] != f"{_NEW:x}":
-        raise Untestable(f"this KVM does not let a vCPU out of RESET turn {name} paging on")
-    _use(stage, _OLD_TABLES, _LONG, _OLD)
-    if (seen := _look(stage)[2]) != f"{_OLD:x}":
-        raise Stopped(f"before INIT the guest in 64-bit mode reads {seen}, not the page that its tables map")
-    stage.expect(behaviour.PORT_READY)
-    _use(stage, _NEW_TABLES, mode, _NEW)
-    real, written, paged = _look(stage)
-    return Observation(
-        f"real mode reads {real} and writes {written}, {name} paging reads {paged}",
-        f"the tables of before INIT have {_OLD:x} there",
+    ways = (
+        ("RESET", _NEW_TABLES, mode, name, _NEW),
+        (f"{name} paging", _OLD_TABLES, _LONG, "4-level", _OLD),
+        ("64-bit mode", _NEW_TABLES, mode, name, _NEW),
     )
+    for out_of, tables, to, called, page in ways:
+        _use(stage, tables, to, page)
+        seen = _look(stage)
+        if seen[2] == _FAULT and out_of == "RESET":
+            raise Untestable(f"this KVM does not let a vCPU turn {name} paging on")
+        text = f"out of {out_of}: {_told(*seen, called)}"
+        if seen != (f"{_REAL:x}", f"{_REAL:x}", f"{page:x}"):
+            return text
+        stage.expect(behaviour.PORT_READY)
+    return text
 
 
-def _to_32_bit(subject: Subject) -> Observation:
+def _told(real: str, written: str, paged: str, name: str) -> str:
+    return f"real mode reads {real} and writes {written}, {name} paging reads {paged}"
+
+
+def _to_32_bit(subject: Subject) -> str:
     return _paging(subject, _BITS_32, "32-bit")
 
 
-def _to_pae(subject: Subject) -> Observation:
+def _to_pae(subject: Subject) -> str:
     return _paging(subject, _BITS_PAE, "PAE")
 
 
-def _to_long(subject: Subject) -> Observation:
+def _to_long(subject: Subject) -> str:
     return _paging(subject, _LONG, "4-level")
 
 
 def _expected(name: str) -> str:
-    return f"real mode reads {_REAL:x} and writes {_REAL:x}, {name} paging reads {_NEW:x}"
+    return f"out of 64-bit mode: {_told(f'{_REAL:x}', f'{_REAL:x}', f'{_NEW:x}', name)}"
 
 
 _CITE = (S_T1, A_T1)

@@ -15,14 +15,16 @@ Judge = Callable[..., Result]
 ID = "init.msi.guest.paging-to-4-level"
 
 
-def _third(monkeypatch: pytest.MonkeyPatch, name: str, after: Callable[[paging.Stage | GuestMemory], None]) -> None:
-    """What ``name`` does, and ``after`` it behind the third time, which is the one that counts."""
+def _after(
+    monkeypatch: pytest.MonkeyPatch, name: str, then: Callable[[paging.Stage | GuestMemory], None], time: int = 3
+) -> None:
+    """What ``name`` does, and ``then`` behind it at one of the three times that a vCPU is started."""
     real, count = getattr(paging, name), iter(range(1, 4))
 
     def function(stage: paging.Stage | GuestMemory, *args: object) -> None:
         real(stage, *args)
-        if next(count) == 3:
-            after(stage)
+        if next(count) == time:
+            then(stage)
 
     monkeypatch.setattr(paging, name, function)
 
@@ -33,18 +35,27 @@ def _can_be_seen(untestable_here: Callable[[str], None]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cr3", "seen"), [(paging._OLD_TABLES, "paging reads 20000"), (0x30000, "paging reads nothing, and shuts down")]
+    ("time", "cr3", "seen", "out_of"),
+    [
+        (3, paging._OLD_TABLES, "paging reads 20000", "out of 64-bit mode"),
+        (3, 0x30000, "paging reads nothing, and shuts down", "out of 64-bit mode"),
+        (2, paging._NEW_TABLES, "paging reads 21000", "out of 4-level paging"),
+        (1, 0x30000, "paging reads nothing, and shuts down", "out of RESET"),
+    ],
 )
-def test_a_translation_of_before_init_fails(cr3: int, seen: str, judged: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
-    _third(monkeypatch, "_use", lambda stage: stage.set(ARG_CR3=cr3))
+def test_other_tables_than_those_of_cr3_fail(
+    time: int, cr3: int, seen: str, out_of: str, judged: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _after(monkeypatch, "_use", lambda stage: stage.set(ARG_CR3=cr3), time)
     result = judged(ID)
-    assert result.verdict == "fail" and str(result.observed).endswith(seen)
+    assert result.verdict == "fail" and str(result.observed).startswith(out_of)
+    assert str(result.observed).endswith(seen)
 
 
 def test_a_page_of_before_init_read_in_real_mode_fails(judged: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
-    _third(monkeypatch, "_fill", lambda ram: ram.write_int(paging._REAL, paging._OLD, 4))
+    _after(monkeypatch, "_fill", lambda ram: ram.write_int(paging._REAL, paging._OLD, 4))
     result = judged(ID)
-    assert result.verdict == "fail" and str(result.observed).startswith("real mode reads 20000 and writes 80000")
+    assert result.verdict == "fail" and "out of 64-bit mode: real mode reads 20000 and writes 80000" in str(result.observed)
 
 
 def test_a_page_of_before_init_written_in_real_mode_fails(judged: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +64,7 @@ def test_a_page_of_before_init_written_in_real_mode_fails(judged: Judge, monkeyp
         other = {paging._REAL + 4: paging._OLD + 4, paging._OLD + 4: paging._REAL + 4}
         monkeypatch.setattr(ram, "read_int", lambda gpa, length: read_int(other.get(gpa, gpa), length))
 
-    _third(monkeypatch, "_fill", swap)
+    _after(monkeypatch, "_fill", swap)
     result = judged(ID)
     assert result.verdict == "fail" and "and writes 20000," in str(result.observed)
 

@@ -53,7 +53,7 @@ def test_an_unmasked_cmci_entry_fails(id: str, observed: str, judged: Judge, mon
 def test_a_version_register_that_does_not_follow_the_flags_fails(
     prefix: str, judged: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Vm, "check_extension", lambda vm, cap: 0xF)
+    monkeypatch.setattr(Kvm, "check_extension", lambda kvm, cap: 0xF)
     monkeypatch.setattr(lapic, "own_vm", _without_caps)
     # A split irqchip makes KVM offer it where nothing else is said.
     monkeypatch.setattr(Vm, "enable_cap", _only_split(Vm.enable_cap))

@@ -50,6 +50,18 @@ def test_a_selector_takes_only_the_cases_that_can_match() -> None:
     assert all(not c.check for c in plan.select(cases, ("init.msi.host.msr.0x1234",)))
 
 
+@pytest.mark.parametrize(
+    "selector",
+    ["init", "init.ms*", "i?it.msi.guest", "[i]nit.msi.host.cr3", "*.cr3", "none.mp-state.host.cr*", "sipi.msi.guest.rip"],
+)
+def test_a_selector_takes_the_cases_of_every_id_that_it_matches(selector: str) -> None:
+    cases = plan.plan()
+    names = {(view.prefix, plan.items(view)) for case in cases for view in plan.views(case)}
+    matching = {key for key in names if any(plan.wanted((selector,), f"{key[0]}.{name}") for name in key[1])}
+    expected = [c for c in cases if any((view.prefix, plan.items(view)) in matching for view in plan.views(c))]
+    assert plan.select(cases, (selector,)) == expected
+
+
 def test_a_selector_that_matches_nothing_is_named() -> None:
     with pytest.raises(plan.SelectorError, match="'init.msi.host.cr9'"):
         plan.select(plan.plan(), ("init.msi.host.cr3", "init.msi.host.cr9"))

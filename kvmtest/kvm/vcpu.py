@@ -8,6 +8,7 @@ import mmap
 import os
 from collections.abc import Iterable
 from ctypes import byref, create_string_buffer
+from fcntl import F_DUPFD_CLOEXEC, fcntl
 from signal import SIGINT
 from time import monotonic
 from types import TracebackType
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from ..uapi.consts import KVM_EXIT_INTR, KVM_EXIT_IO, KVM_EXIT_MMIO, KVM_GUESTDBG_ENABLE
 from ..uapi.ioctls import (
     KVM_ENABLE_CAP,
+    KVM_GET_REGS,
     KVM_GET_STATS_FD,
     KVM_INTERRUPT,
     KVM_NMI,
@@ -25,7 +27,7 @@ from ..uapi.ioctls import (
     KVM_SMI,
 )
 from ..uapi.run import kvm_run
-from ..uapi.structs import kvm_enable_cap, kvm_guest_debug, kvm_interrupt
+from ..uapi.structs import kvm_enable_cap, kvm_guest_debug, kvm_interrupt, kvm_regs
 from .alarm import SIGNAL, thread_alarm, wake
 from .error import KvmError, RunTimeout
 from .exit import Exit
@@ -35,6 +37,7 @@ from .stats import read_stats
 from .where import where
 
 if TYPE_CHECKING:
+    from .system import Kvm
     from .vm import Vm
 
 __all__ = ["Vcpu"]
@@ -43,8 +46,9 @@ __all__ = ["Vcpu"]
 class Vcpu(VcpuState):
     """A vCPU: `id`, its `vm`, its `fd`, and `run_struct`, the struct kvm_run that it shares with KVM.
 
-    Made by Vm.create_vcpu() and closed with the Vm. `run_struct` and views on its parts must not be kept after close():
-    the memory behind them stays as long as they do. Every method that is an ioctl raises KvmError if KVM refuses it.
+    Made by Vm.create_vcpu() and closed with the Vm, or by from_fd(). `run_struct` and views on its parts must not be kept
+    after close(): the memory behind them stays as long as they do. Every method that is an ioctl raises KvmError if KVM
+    refuses it.
     """
 
     def __init__(self, vm: Vm, id: int, fd: int) -> None:
@@ -63,6 +67,22 @@ class Vcpu(VcpuState):
         except BaseException:
             self.close()
             raise
+
+    @classmethod
+    def from_fd(cls, kvm: Kvm, fd: int, id: int = 0) -> Vcpu:
+        """The vCPU behind `fd`, which somebody else in this process made with KVM_CREATE_VCPU, with APIC id `id`.
+
+        It has a descriptor of its own: close() leaves `fd` open. Its `vm` knows what `kvm` can do and nothing else. While
+        another thread is in KVM_RUN, every ioctl here waits until it is out. Raises KvmError if `fd` is no vCPU (ENOTTY),
+        or is one of another process, which alone may use it (EIO; kvm_vcpu_ioctl() in virt/kvm/kvm_main.c).
+        """
+        from .vm import Vm
+
+        ioctl(fd, KVM_GET_REGS, byref(kvm_regs()), f"descriptor {fd}")
+        vm = Vm(kvm, -1)
+        vm.check_extension = kvm.check_extension  # type: ignore[method-assign]
+        vm.vcpus.append(vcpu := cls(vm, id, fcntl(fd, F_DUPFD_CLOEXEC, 0)))
+        return vcpu
 
     # Running
 

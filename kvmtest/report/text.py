@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 import textwrap
 from collections import Counter
+from collections.abc import Iterable
 from typing import TextIO
 
 from kvmtest import __version__
 from kvmtest.engine.result import UNEXPECTED, VERDICTS, CaseTime, Host, Result
 from kvmtest.x86 import bits
 
-__all__ = ("Text", "short")
+__all__ = ("Text", "blocks", "short")
 
 _COLOURS = {"pass": "32", "fail": "1;31", "known": "33", "fixed": "36", "skip": "90", "error": "1;35", "info": "34"}
 _WIDTH = 100
@@ -118,14 +120,18 @@ class Text:
     def end(self, duration_s: float, totals: Counter[str]) -> None:
         """What needs attention, worst first, then the totals."""
         self._bar.end()
-        for verdict in ("error", "fail", "fixed", "known"):
-            blocks = [b for b in self._blocks.values() if b.first.verdict == verdict]
-            for block in self._by_reason(blocks) if verdict == "error" else blocks:
-                self._show(block)
+        self.show_blocks()
         if self._skips:
             self._show_skips()
         self._show_totals(duration_s, totals)
         self.out.flush()
+
+    def show_blocks(self) -> None:
+        """What needs attention, worst first."""
+        for verdict in ("error", "fail", "fixed", "known"):
+            blocks = [b for b in self._blocks.values() if b.first.verdict == verdict]
+            for block in self._by_reason(blocks) if verdict == "error" else blocks:
+                self._show(block)
 
     def _by_reason(self, blocks: list[_Block]) -> list[_Block]:
         """One block for each reason: a case that failed as a whole is one thing to look at."""
@@ -203,6 +209,16 @@ class Text:
     def _cell(self, verdict: str, count: int) -> str:
         cell = f"{count or '.':>6}"
         return self._paint(verdict, cell) if count else cell
+
+
+def blocks(results: Iterable[Result]) -> str:
+    """Those of ``results`` that need attention, as the report shows them; "" where none does."""
+    out = io.StringIO()
+    text = Text(out, out)
+    for result in results:
+        text.result(result)
+    text.show_blocks()
+    return out.getvalue()
 
 
 def _number(value: str | None) -> int | None:

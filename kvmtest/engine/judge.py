@@ -20,7 +20,8 @@ class Context(NamedTuple):
     """What a rule may depend on besides the item: the case, the vCPU, the host.
 
     ``vendor`` is the guest's CPUID vendor or "" before KVM_SET_CPUID2. ``signature`` is CPUID.1:EAX of the vCPU,
-    ``apic_id`` its id, ``apic_mode`` its local APIC's mode when the event came, ``vector`` the SIPI's.
+    ``apic_id`` its id, ``apic_mode`` its local APIC's mode when the event came, ``vector`` the SIPI's. ``before`` is whether
+    the state before the event is known; else bits that must be as before are not judged.
     """
 
     prefix: str
@@ -34,6 +35,7 @@ class Context(NamedTuple):
     signature: int | None = None
     vector: int | None = None
     gp_counters: int | None = None
+    before: bool = True
 
 
 class Seen(NamedTuple):
@@ -163,7 +165,8 @@ def _apply(rule: Rule, item: str, ctx: Context, seen: Seen) -> _Verdict:
         return _Verdict(None, "skip", absent)
     if rule.kind == "undefined":
         return _Verdict(None, "info", rule.note or "undefined in the manuals")
-    if seen.planted is None and not ctx.prefix.startswith("reset.create."):
+    unknown = rule.kind == "unchanged" or rule.value == "TSC>="
+    if seen.planted is None and not ctx.prefix.startswith("reset.create.") and (ctx.before or unknown):
         return _Verdict(None, "skip", seen.refused or "what was planted could not be read back")
     observed = seen.observed
     if rule.kind == "formula":
@@ -177,6 +180,10 @@ def _apply(rule: Rule, item: str, ctx: Context, seen: Seen) -> _Verdict:
         return found._replace(expected=text(item, value))
     if rule.kind == "one-of":
         return _one_of(rule, seen, observed)
+    if kept := 0 if ctx.before else rule.unchanged & ~rule.ignore:
+        value = (rule.value if isinstance(rule.value, int) else 0) & ~kept | observed & kept
+        found = _bits(rule._replace(value=value, unchanged=0, ignore=rule.ignore | kept), seen, observed)
+        return found._replace(reason=f"bits {kept:#x} are not judged: {seen.refused}")
     return _bits(rule, seen, observed)
 
 

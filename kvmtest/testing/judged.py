@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Hold the whole state of a vCPU against what the manuals say of an event."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from kvmtest import spec
+from kvmtest.engine import host as host_facts
+from kvmtest.engine.judge import Context, Seen, judge
+from kvmtest.engine.result import UNEXPECTED, Host, Result
+from kvmtest.kvm import Vcpu
+from kvmtest.report.text import blocks
+from kvmtest.x86 import cpuid
+
+from .state import State, open_vcpu, read_state
+
+__all__ = ["EVENTS", "Judged", "StateMismatch", "assert_state", "judge_state", "log"]
+
+EVENTS = (*spec.EVENTS, "none")
+_APIC_ENABLED, _X2APIC = 1 << 11, 1 << 10
+#: How many reasons a summary shows.
+_REASONS = 8
+#: What assert_state() judged last: the pytest plugin empties it after each test.
+log: deque[Judged] = deque(maxlen=1000)
+
+
+class Judged(NamedTuple):
+    """A vCPU's state item by item: ``results`` are as `kvmtest run` has them, ``event`` and ``of`` say what was judged."""
+
+    event: str
+    of: str
+    results: tuple[Result, ...]
+    strict: bool = False
+
+    @property
+    def failed(self) -> tuple[Result, ...]:
+        """What differs from the manuals; with `strict` also where a deviation of KVM explains it."""
+        return tuple(r for r in self.results if r.verdict in UNEXPECTED or self.strict and r.verdict == "known")
+
+    @property
+    def good(self) -> tuple[Result, ...]:
+        """What is as the manuals say."""
+        return tuple(r for r in self.results if r.verdict in ("pass", "fixed"))
+
+    @property
+    def not_judged(self) -> dict[str, str]:
+        """The items that nothing can be said of, with the reason."""
+        return {r.item: r.reason for r in self.results if r.verdict in ("skip", "info")}
+
+    @property
+    def counts(self) -> str:
+        """One line of numbers."""
+        known = len(self.results) - len(self.failed) - len(self.good) - len(self.not_judged)
+        explained = f", {known} as a listed deviation of KVM explains" if known else ""
+        return f"{len(self.good)} as the manuals say, {len(self.failed)} not{explained}, {len(self.not_judged)} not judged"
+
+    @property
+    def head(self) -> str:
+        """One line: what was judged, and the numbers."""
+        return f"{self.of} after {self.event.upper()}: {self.counts}"
+
+    def report(self) -> str:
+        """What failed, each as the text report of `kvmtest run` shows it, and the summary."""
+        return f"{self.head}\n\n{blocks(self.failed)}" + "\n".join(self._rest())
+
+    def summary(self) -> str:
+        """What was judged and what was not, and why not: some lines."""
+        return "\n".join((self.head, *self._rest()))
+
+    def _rest(self) -> list[str]:
+        """What the numbers do not say: what is judged in part, what a deviation explains, what is not judged."""
+        partly = [r for r in self.good if r.reason and r.verdict == "pass"]
+        known = [] if self.strict else [r for r in self.results if r.verdict == "known"]
+        lines = [f"  {r.item}: {r.reason}" for r in partly]
+        lines += [f"  {r.item}: {r.observed}, {r.reason} [{r.deviation}]" for r in known]
+        reasons: dict[str, list[str]] = {}
+        for item, reason in self.not_judged.items():
+            reasons.setdefault(reason, []).append(item)
+        ranked = sorted(reasons.items(), key=lambda pair: -len(pair[1]))
+        for reason, items in ranked[:_REASONS]:
+            more = f" and {len(items) - 3} more" if len(items) > 3 else ""
+            lines.append(f"  not judged: {', '.join(items[:3])}{more}: {reason}")
+        if len(ranked) > _REASONS:
+            rest = sum(len(items) for _, items in ranked[_REASONS:])
+            lines.append(f"  not judged: {rest} more items, for {len(ranked) - _REASONS} more reasons")
+        return lines
+
+
+class StateMismatch(AssertionError):
+    """The state is not what the manuals say; ``judged`` has all results. The message is the report's."""
+
+    def __init__(self, judged: Judged, message: str) -> None:
+        super().__init__(message)
+        self.judged = judged
+
+
+def assert_state(
+    vcpu: Vcpu | int | State,
+    event: str,
+    *,
+    before: State | None = None,
+    vendor: str = "",
+    backend: str = "",
+    kernel: str = "",
+    bsp: bool | None = None,
+    apic_id: int | None = None,
+    vector: int | None = None,
+    ignore: Iterable[str] = (),
+    strict: bool = False,
+) -> Judged:
+    """Assert that ``vcpu`` is as the manuals say after ``event``: "reset", "init", "sipi", "shutdown" or "none" (nothing).
+
+    ``vcpu`` is a Vcpu, the descriptor of a vCPU that this process made, or a State that was saved. ``before`` is its state
+    before the event (read_state()), full of values that the event must change or keep: without it what must be unchanged is
+    not judged, with it a value that the event would have left as it was proves nothing and is not judged either.
+
+    ``vendor`` is "intel" or "amd", ``backend`` "vmx" or "svm", ``kernel`` a release: found out where they can be. ``bsp`` is
+    whether it is the boot CPU, by default the vCPU with ``apic_id`` 0, which defaults to the vCPU's id. ``vector`` is the
+    SIPI's. ``ignore`` are globs of items, such as "msr.tsc" or "lapic.*". With ``strict`` what a listed deviation of KVM
+    explains fails too: a VMM that writes all state itself has no use for KVM's.
+
+    Returns what was judged. Raises StateMismatch, also where nothing at all could be judged; ValueError for an event, vendor or
+    glob that does not exist; KvmError where KVM refuses to be read.
+    """
+    __tracebackhide__ = True
+    judged = judge_state(
+        vcpu,
+        event,
+        before=before,
+        vendor=vendor,
+        backend=backend,
+        kernel=kernel,
+        bsp=bsp,
+        apic_id=apic_id,
+        vector=vector,
+        ignore=ignore,
+        strict=strict,
+    )
+    log.append(judged)
+    if judged.failed:
+        raise StateMismatch(judged, judged.report())
+    if not judged.good:
+        raise StateMismatch(judged, f"nothing was judged: {judged.summary()}")
+    return judged
+
+
+def judge_state(
+    vcpu: Vcpu | int | State,
+    event: str,
+    *,
+    before: State | None = None,
+    vendor: str = "",
+    backend: str = "",
+    kernel: str = "",
+    bsp: bool | None = None,
+    apic_id: int | None = None,
+    vector: int | None = None,
+    ignore: Iterable[str] = (),
+    strict: bool = False,
+) -> Judged:
+    """As assert_state(), but only judges."""
+    if event not in EVENTS:
+        raise ValueError(f"event {event!r}: one of {', '.join(EVENTS)}")
+    if vendor not in ("", *spec.VENDORS):
+        raise ValueError(f"vendor {vendor!r}: one of {', '.join(spec.VENDORS)}")
+    if event == "sipi" and vector is None:
+        raise ValueError("after a SIPI CS follows from its vector: give vector=")
+    of = "saved vCPU" if isinstance(vcpu, State) else f"vCPU on descriptor {vcpu}" if isinstance(vcpu, int) else f"vCPU {vcpu.id}"
+    state = _state(vcpu)
+    host = _host(state, backend, kernel)
+    number = apic_id if apic_id is not None else state.apic_id or 0
+    boot = bsp if bsp is not None else number == 0
+    ctx = Context(
+        f"{event}.external.host",
+        f"{event}.external.host/{'bsp' if boot else 'ap'},{vendor or state.vendor or 'no-cpuid'}",
+        host,
+        vendor or state.vendor,
+        boot,
+        number,
+        state.value("lapic.id") is not None,
+        _apic_mode(event, before or state),
+        next((leaf.eax for leaf in state.leaves if leaf.function == 1), None),
+        vector,
+        cpuid.gp_counters(state.leaves),
+        before is not None,
+    )
+    known = (item for item in spec.ENTRIES if item not in spec.SYNTHETIC)
+    items = list(dict.fromkeys((*known, *state.layout.fields)))
+    left_out = set(_matched(ignore, items))
+    return Judged(event, of, tuple(_one(i, ctx, state, before) for i in items if i not in left_out), strict)
+
+
+def _state(vcpu: Vcpu | int | State) -> State:
+    if isinstance(vcpu, State):
+        return vcpu
+    if isinstance(vcpu, int):
+        kvm, borrowed = open_vcpu(vcpu)
+        with kvm, borrowed:
+            return read_state(borrowed)._replace(apic_id=None)
+    return read_state(vcpu)
+
+
+def _host(state: State, backend: str, kernel: str) -> Host:
+    """The host whose KVM it is: this one where the state was read here."""
+    if state.backend:
+        here = host_facts.detect()
+        return here._replace(backend=backend or here.backend, kernel=kernel or here.kernel)
+    return Host(kernel, backend or "unknown", "unknown", "unknown", {})
+
+
+def _apic_mode(event: str, state: State) -> str:
+    """The local APIC's mode when the event came, which RESET takes it out of and the others leave alone."""
+    base = state.value("apic_base")
+    if event == "reset" or base is None:
+        return "xapic"
+    return "disabled" if not base & _APIC_ENABLED else "x2apic" if base & _X2APIC else "xapic"
+
+
+def _matched(globs: Iterable[str], items: list[str]) -> Iterable[str]:
+    for glob in globs:
+        found = [item for item in items if fnmatchcase(item, glob)]
+        if not found:
+            raise ValueError(f"ignore: no item matches {glob!r}; kvmtest spec shows them all")
+        yield from found
+
+
+def _one(item: str, ctx: Context, state: State, before: State | None) -> Result:
+    planted = before.value(item) if before else None
+    refused = f"before= has no {item}" if before else "the state before the event is not known (before=)"
+    unreadable = state.absent.get(item, "no ioctl shows it")
+    seen = Seen(planted, _at_reset(item, ctx, planted), state.value(item), "" if planted is not None else refused, unreadable)
+    return judge(item, ctx, seen)
+
+
+def _at_reset(item: str, ctx: Context, planted: int | None) -> int | None:
+    """What tells an item that was planted from one that is as it always was: ``planted`` itself where RESET leaves that.
+
+    What no rule tells the value of after RESET counts as planted where it is not 0.
+    """
+    if planted is None:
+        return None
+    reset = ctx._replace(prefix="reset.external.host", before=False, apic_mode="xapic")
+    if judge(item, reset, Seen(None, None, planted)).verdict in ("pass", "known", "fixed"):
+        return planted
+    return 0

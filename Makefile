@@ -44,6 +44,24 @@ lint: $(VENV)/.dev
 guests: | system
 	@$(MAKE) --no-print-directory -C guests
 
+##  docs          the documentation into build/docs/, and the man page and completions below build/generated/share/
+docs: $(VENV)/.docs man
+	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -b html docs build/docs
+	@echo "  docs    build/docs/index.html"
+
+##  docs-linkcheck  the links that lead out of the documentation, which needs the Internet
+docs-linkcheck: $(VENV)/.docs
+	@$(BIN)/python -m sphinx --quiet -b linkcheck docs build/linkcheck
+
+##  man           the man page and the completions of bash, zsh and fish alone
+man completion: $(VENV)/.docs
+	@$(BIN)/python docs/generate.py build/generated
+	@echo "  man     build/generated/share/man/man1/kvmtest.1"
+
+##  contrib       check the recipes in contrib/ with the tools that they are for
+contrib: $(VENV)/.contrib | shellcheck
+	@$(BIN)/python -m pytest tests/contrib $(ARGS)
+
 ##  bench         the engine's rate beside that of a C program that issues the same ioctls
 bench: $(VENV)/.package guests | compiler
 	@$(BIN)/python -m tests.bench $(ARGS)
@@ -67,6 +85,11 @@ $(VENV)/.package: pyproject.toml hatch_build.py | system
 $(VENV)/.dev: pyproject.toml $(VENV)/.package
 	@echo "  setup   $(VENV), development tools"
 	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.docs $(VENV)/.contrib: $(VENV)/.%: pyproject.toml $(VENV)/.dev
+	@echo "  setup   $(VENV), $*"
+	@$(PIP) --editable '.[$*]'
 	@touch $@
 
 # Shell: installs the Debian packages in $$missing, or is false where it may not.
@@ -109,6 +132,12 @@ qemu:
 		$(install) || { echo "make: needed first: sudo apt-get install -y$$missing" >&2; exit 1; }; \
 	fi
 
+shellcheck:
+	@if ! command -v shellcheck >/dev/null; then \
+		missing=" shellcheck"; \
+		$(install) || echo "make: shell scripts are not checked; for that: sudo apt-get install -y$$missing" >&2; \
+	fi
+
 bochs:
 	@missing=; \
 	command -v bochs >/dev/null || missing="$$missing bochs bochsbios vgabios"; \
@@ -121,4 +150,5 @@ bochs:
 		$(install) || { echo "make: needed first: sudo apt-get install -y$$missing" >&2; exit 1; }; \
 	fi
 
-.PHONY: setup run lab run-in-lab test test-lab lint guests bench clean help system compiler qemu bochs
+.PHONY: setup run lab run-in-lab test test-lab lint guests docs docs-linkcheck man completion contrib bench clean help
+.PHONY: system compiler qemu bochs shellcheck

@@ -214,7 +214,7 @@ class Text:
 def blocks(results: Iterable[Result]) -> str:
     """Those of ``results`` that need attention, as the report shows them; "" where none does."""
     out = io.StringIO()
-    text = Text(out, out)
+    text = Text(out, progress=out)
     for result in results:
         text.result(result)
     text.show_blocks()

@@ -77,7 +77,7 @@ def test_the_message_is_the_reports() -> None:
     with pytest.raises(StateMismatch) as caught:
         assert_state(after_reset(sregs=sregs(cr0=0x11), regs=regs(rbx=5)), "reset", backend="vmx")
     out = StringIO()
-    text = Text(out, out)
+    text = Text(out, progress=out)
     for result in caught.value.judged.failed:
         text.result(result)
     text.show_blocks()

@@ -59,8 +59,8 @@ man completion: $(VENV)/.docs
 	@echo "  man     build/generated/share/man/man1/kvmtest.1"
 
 ##  contrib       check the recipes in contrib/ with the tools that they are for
-contrib: $(VENV)/.contrib | shellcheck
-	@$(BIN)/python -m pytest tests/contrib $(ARGS)
+contrib: $(VENV)/.contrib | checkers
+	@$(BIN)/python -m pytest -m "not lab" tests/contrib $(ARGS)
 
 ##  bench         the engine's rate beside that of a C program that issues the same ioctls
 bench: $(VENV)/.package guests | compiler
@@ -132,10 +132,12 @@ qemu:
 		$(install) || { echo "make: needed first: sudo apt-get install -y$$missing" >&2; exit 1; }; \
 	fi
 
-shellcheck:
-	@if ! command -v shellcheck >/dev/null; then \
-		missing=" shellcheck"; \
-		$(install) || echo "make: shell scripts are not checked; for that: sudo apt-get install -y$$missing" >&2; \
+# Tests of the recipes, the man page and the completions use them; without them they are skipped.
+checkers:
+	@missing=; for tool in shellcheck mandoc fish zsh; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	command -v man >/dev/null || missing="$$missing man-db groff-base"; \
+	if [ -n "$$missing" ]; then \
+		$(install) || echo "make: some tests are skipped; for them: sudo apt-get install -y$$missing" >&2; \
 	fi
 
 bochs:
@@ -151,4 +153,4 @@ bochs:
 	fi
 
 .PHONY: setup run lab run-in-lab test test-lab lint guests docs docs-linkcheck man completion contrib bench clean help
-.PHONY: system compiler qemu bochs shellcheck
+.PHONY: system compiler qemu bochs checkers

@@ -127,7 +127,12 @@ def test_a_projects_own_fixtures_come_first(project: pytest.Pytester) -> None:
     project.runpytest_subprocess().assert_outcomes(passed=1)
 
 
-def test_a_run_that_does_not_use_it_loads_nothing_and_prints_nothing(project: pytest.Pytester) -> None:
+def test_a_run_that_does_not_use_it_loads_nothing_and_prints_nothing(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As the entry point loads it.
+    monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:cacheprovider")
     project.makepyfile("""
     import sys
 
@@ -137,6 +142,7 @@ def test_a_run_that_does_not_use_it_loads_nothing_and_prints_nothing(project: py
     """)
     result = project.runpytest_subprocess("-W", "error")
     result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["plugins: *kvmtest-*"])
     result.stdout.no_fnmatch_line("*vCPU*")
 
 

@@ -119,9 +119,10 @@ def assert_state(
     not judged, with it a value that the event would have left as it was proves nothing and is not judged either.
 
     ``vendor`` is "intel" or "amd", ``backend`` "vmx" or "svm", ``kernel`` a release: found out where they can be. ``bsp`` is
-    whether it is the boot CPU, by default the vCPU with ``apic_id`` 0, which defaults to the vCPU's id. ``vector`` is the
-    SIPI's. ``ignore`` are globs of items, such as "msr.tsc" or "lapic.*". With ``strict`` what a listed deviation of KVM
-    explains fails too: a VMM that writes all state itself has no use for KVM's.
+    whether it is the boot CPU, by default the vCPU with ``apic_id`` 0. A Vcpu tells its id; of a descriptor or a saved state
+    give that of any vCPU but the first. ``vector`` is the SIPI's. ``ignore`` are globs of items, such as "msr.tsc" or
+    "lapic.*". With ``strict`` what a listed deviation of KVM explains fails too: a VMM that writes all state itself has no
+    use for KVM's.
 
     Returns what was judged. Raises StateMismatch, also where nothing at all could be judged; ValueError for an event, vendor or
     glob that does not exist; KvmError where KVM refuses to be read.

@@ -178,6 +178,15 @@ def test_the_ids_of_items_are_the_specs() -> None:
     assert {"cr0", "lapic.svr", "msr.pat", "xmm0", "mp_state"} <= {result.item for result in judged.results}
 
 
+def test_the_boot_cpu_is_the_one_with_id_0_unless_said() -> None:
+    boot, other = after_reset(), after_reset(sregs=sregs(apic_base=0xFEE00800))
+    assert not judge_state(boot, "reset", backend="vmx").failed
+    assert not judge_state(other, "reset", backend="vmx", apic_id=1).failed
+    assert not judge_state(boot, "reset", backend="vmx", apic_id=1, bsp=True).failed
+    for state, arguments in ((boot, {"apic_id": 1}), (other, {"apic_id": 0}), (boot, {"bsp": False})):
+        assert {r.item for r in judge_state(state, "reset", backend="vmx", **arguments).failed} == {"apic_base"}
+
+
 # With KVM
 
 

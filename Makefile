@@ -59,7 +59,7 @@ man completion: $(VENV)/.docs
 	@echo "  man     build/generated/share/man/man1/kvmtest.1"
 
 ##  contrib       check the recipes in contrib/ with the tools that they are for
-contrib: $(VENV)/.contrib | checkers
+contrib: $(VENV)/.contrib guests | checkers
 	@$(BIN)/python -m pytest -m "not lab" tests/contrib $(ARGS)
 
 ##  bench         the engine's rate beside that of a C program that issues the same ioctls

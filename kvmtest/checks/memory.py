@@ -108,7 +108,10 @@ def _tlb(subject: Subject) -> str | Observation:
         raise Stopped("the guest does not read the page that its page table maps")
     stage.expect(behaviour.PORT_READY)
     if not _stale(stage.expect(behaviour.PORT_VALUE)):
-        raise Untestable("nothing to tell: even without INIT, this host shows no translation that was changed without a flush")
+        raise Untestable(
+            "nothing to tell: even without INIT, this host shows no translation that was changed without a flush;"
+            " where KVM shadows page tables (kvm_amd.npt=0, kvm_intel.ept=0) it does"
+        )
     stage.set(ARG_CR4=0)
     stage.restart()
     if not _stale(stage.expect(behaviour.PORT_VALUE)):

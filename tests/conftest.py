@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from kvmtest.engine import host
 from kvmtest.engine.doctor import Unusable, open_kvm
@@ -13,6 +14,10 @@ from kvmtest.engine.machine import Machines, Target
 from kvmtest.engine.plan import Setup
 from kvmtest.kvm import Kvm, Vm
 from kvmtest.uapi.kvm import KVM_CAP_IRQCHIP
+
+# A deadline is a timing assertion, which a loaded machine fails.
+settings.register_profile("kvmtest", deadline=None)
+settings.load_profile("kvmtest")
 
 
 @pytest.fixture

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""One JSON document, ``kvmtest.results/1``, written as the results come: the memory it takes does not grow with them."""
+"""One JSON document, written as the results come: the memory it takes does not grow with them.
+
+It is ``kvmtest.results/1``; of several runs ``kvmtest.matrix/1``, a cell for each.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from typing import TextIO
 
-from kvmtest import __version__
 from kvmtest.engine.result import SCHEMA, VERDICTS, CaseTime, Host, Result
+from kvmtest.report.runs import MATRIX, ONE, Run
 
 __all__ = ("Json",)
 
@@ -16,16 +20,24 @@ __all__ = ("Json",)
 class Json:
     """The writer of ``--format json``."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, runs: Sequence[Run] = ONE) -> None:
         self.out = out
+        self._runs = runs
+        self._begun = 0
         self._cases: list[CaseTime] = []
         self._separator = "\n"
 
     def begin(self, host: Host, started: str, cases: int) -> None:
         """Everything up to the results."""
+        run = self._runs[self._begun]
+        if len(self._runs) > 1:
+            self.out.write(f'{{"schema": "{MATRIX}", "cells": [\n' if not self._begun else ",\n")
+            self.out.write(f'{{"cell": {json.dumps(run.name)}, "failed": "", "document": ')
+        self._begun += 1
+        self._cases, self._separator = [], "\n"
         head = {
             "schema": SCHEMA,
-            "tool": {"name": "kvmtest", "version": __version__},
+            "tool": {"name": "kvmtest", "version": run.version},
             "host": {name: value for name, value in host._asdict().items() if value is not None},
             "started": started,
         }
@@ -51,4 +63,6 @@ class Json:
             "totals": {verdict: totals[verdict] for verdict in VERDICTS},
         }
         self.out.write("\n ],\n" + json.dumps(tail, indent=1).removeprefix("{\n") + "\n")
+        if len(self._runs) > 1:
+            self.out.write("}" if self._begun < len(self._runs) else "}\n]}\n")
         self.out.flush()

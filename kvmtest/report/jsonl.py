@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from typing import TextIO
 
 from kvmtest.engine.result import CaseTime, Host, Result
+from kvmtest.report.runs import ONE, Run
 
 __all__ = ("JsonLines",)
 
@@ -15,7 +17,7 @@ __all__ = ("JsonLines",)
 class JsonLines:
     """The writer of ``--format jsonl``."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, runs: Sequence[Run] = ONE) -> None:
         self.out = out
 
     def begin(self, host: Host, started: str, cases: int) -> None:

@@ -7,14 +7,18 @@ import json
 import re
 import sys
 from collections import Counter
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+from kvmtest import __version__
 from kvmtest.engine.result import EVENTS, SCHEMA, VERDICTS, VIEWS, CaseTime, Host, Result
+from kvmtest.report.runs import MATRIX
 
-__all__ = ("MATRIX", "Saved", "SavedError", "load")
+if TYPE_CHECKING:
+    from kvmtest.report import Writer
 
-#: The schema of what ``kvmtest lab matrix --format json`` writes.
-MATRIX = "kvmtest.matrix/1"
+__all__ = ("Saved", "SavedError", "load", "names", "write")
+
 _ID = re.compile(r"[a-z0-9-]+\.[a-z0-9-]+\.[a-z]+\.[a-z0-9_.-]+")
 _NOWHERE = Host("unknown", "unknown", "unknown", "unknown", {})
 _LAB = ("emulator", "cpu", "kernel_source")
@@ -26,7 +30,10 @@ class SavedError(ValueError):
 
 
 class Saved(NamedTuple):
-    """One run. ``name`` is the file's, or that of a cell of a matrix; records one a line know nothing of their host."""
+    """One run. ``name`` is the file's, or that of a cell of a matrix; records one a line know nothing of their host.
+
+    ``version`` is that of the kvmtest which ran.
+    """
 
     name: str
     host: Host
@@ -34,6 +41,7 @@ class Saved(NamedTuple):
     duration_s: float
     cases: tuple[CaseTime, ...]
     results: tuple[Result, ...]
+    version: str = __version__
 
     @property
     def totals(self) -> Counter[str]:
@@ -46,10 +54,13 @@ class _Bad(ValueError):
 
 
 def load(path: str) -> list[Saved]:
-    """The runs in the file ``path``, of which only a matrix has several. Raises SavedError."""
+    """The runs in the file ``path`` (- is standard input), of which only a matrix has several. Raises SavedError."""
     try:
-        with open(path, "rb") as file:
-            contents = file.read()
+        if path == "-":
+            contents = sys.stdin.buffer.read()
+        else:
+            with open(path, "rb") as file:
+                contents = file.read()
     except OSError as error:
         raise SavedError(f"cannot read {path}: {error.strerror}") from None
     try:
@@ -64,6 +75,23 @@ def load(path: str) -> list[Saved]:
         raise SavedError(f"{path}: {error.msg} in line {error.lineno}: cut short, or no JSON") from None
     except ValueError as error:  # a number of more digits than Python converts
         raise SavedError(f"{path}: {str(error).partition(';')[0]}") from None
+
+
+def names(found: Sequence[tuple[str, Saved]]) -> list[str]:
+    """What to call runs that were found in files, each by a name of its own: as short as that allows."""
+    own = [run.name.removesuffix(".jsonl").removesuffix(".json") for _, run in found]
+    told = [name if own.count(name) == 1 else f"{path} {name}" for name, (path, _) in zip(own, found, strict=True)]
+    return [name if told.count(name) == 1 else f"{name} ({told[: i + 1].count(name)})" for i, name in enumerate(told)]
+
+
+def write(run: Saved, to: Writer) -> None:
+    """Hand ``run`` to the writer ``to``, as if it went on now."""
+    to.begin(run.host, run.started, len(run.cases))
+    for result in run.results:
+        to.result(result)
+    for case in run.cases:
+        to.case(case)
+    to.end(run.duration_s, run.totals)
 
 
 def _loaded(path: str, contents: str) -> list[Saved]:
@@ -111,6 +139,8 @@ def _result(pairs: dict[str, Any]) -> Result:
             values[field] = sys.intern(value)
         elif value is not None or field not in _OPTIONAL:
             raise _Bad(f"{name}: {field} is no string")
+    if name != ".".join(values[part] for part in ("event", "trigger", "view", "item")):
+        raise _Bad(f"{name}: event, trigger, view and item say otherwise")
     for field, known in (("verdict", VERDICTS), ("event", EVENTS), ("view", VIEWS)):
         if values[field] not in known:
             raise _Bad(f"{name}: {field} {values[field][:40]!r} is none of {', '.join(known)}")
@@ -126,13 +156,28 @@ def _document(name: str, document: Any) -> Saved:
         raise _Bad("a result without id or verdict")
     cases = tuple(_case(case) for case in (_list(document, "cases") if "cases" in document else ()))
     started, duration_s = _string(document, "started"), _seconds(document.get("duration_s"))
-    return Saved(name, _host(document.get("host")), started, duration_s, cases, tuple(results))
+    tool = document.get("tool")
+    version = tool.get("version") if isinstance(tool, dict) else None
+    if not isinstance(version, str):
+        raise _Bad("tool.version is no string")
+    return Saved(name, _host(document.get("host")), started, duration_s, cases, tuple(results), version)
 
 
 def _cell(cell: Any) -> Saved:
     if not isinstance(cell, dict):
         raise _Bad("a cell that is no object")
-    return _document(_string(cell, "cell"), cell.get("document"))
+    found = _document(_string(cell, "cell"), cell.get("document"))
+    failed = cell.get("failed", "")
+    if not isinstance(failed, str):
+        raise _Bad("failed is no string")
+    return found._replace(results=(*found.results, _failed(failed, bool(found.results)))) if failed else found
+
+
+def _failed(reason: str, ran: bool) -> Result:
+    """That a cell did not get to its end is an error, as it is where one runs alone."""
+    item = "run" if ran else "boot"
+    where = (f"none.lab.kernel.{item}", "none", "lab", "kernel", item, "")
+    return Result(*where, None, None, None, "error", sys.intern(reason), (), None)
 
 
 def _list(document: dict[str, Any], name: str) -> list[Any]:

@@ -8,71 +8,39 @@ import re
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TextIO
 
-from kvmtest import __version__
 from kvmtest.engine.result import UNEXPECTED, VERDICTS, CaseTime, Host, Result
-from kvmtest.x86 import bits
+from kvmtest.report.blocks import Block, Blocks
+from kvmtest.report.runs import ONE, Run
+from kvmtest.report.show import difference, lines, named, printable
 
-__all__ = ("Text", "blocks", "short")
+__all__ = ("Text", "blocks")
 
 _COLOURS = {"pass": "32", "fail": "1;31", "known": "33", "fixed": "36", "skip": "90", "error": "1;35", "info": "34"}
 _WIDTH = 100
 _HEX = re.compile("0x[0-9a-f]+")
-#: Longer hex strings are cut in the middle: registers up to 128 bits are shown whole.
-_LONGEST = 34
 #: How many cases a block names before it only counts them, and how many reasons the list of skips shows.
 _CASES, _REASONS = 3, 12
 #: How many sets of values a block shows.
 _VALUES = 3
 
 
-def short(value: str | None) -> str:
-    """A value that fits in a line: a long hex string keeps its ends and says its size in bytes."""
-    if value is None:
-        return "-"
-    if len(value) <= _LONGEST or not value.startswith("0x"):
-        return value
-    return f"{value[:14]}..{value[-10:]} ({(len(value) - 1) // 2} bytes)"
-
-
-class _Block:
-    """Results of one item after one event that went wrong in the same way, over all triggers and cases."""
-
-    def __init__(self, first: Result) -> None:
-        self.first = first
-        self.triggers: list[str] = []
-        self.cases: list[str] = []
-        self.values: list[tuple[str | None, str | None, str | None]] = []
-
-    def add(self, result: Result) -> None:
-        case = result.case.partition("/")[2]
-        if case not in self.cases:
-            self.cases.append(case)
-        if result.trigger not in self.triggers:
-            self.triggers.append(result.trigger)
-        values = (result.planted, result.expected, result.observed)
-        if values not in self.values:
-            self.values.append(values)
-
-
-    @property
-    def name(self) -> str:
-        """The result id; with more than one trigger, as a shell would write them."""
-        first, triggers = self.first, ",".join(self.triggers)
-        return f"{first.event}.{{{triggers}}}.{first.view}.{first.item}" if "," in triggers else first.id
-
-
 class Text:
     """The writer of ``--format text``."""
 
-    def __init__(self, out: TextIO, progress: TextIO | None = None) -> None:
+    def __init__(self, out: TextIO, runs: Sequence[Run] = ONE, progress: TextIO | None = None) -> None:
         self.out = out
+        self._runs = runs
+        self._begun = 0
         self._colour = out.isatty()
         self._progress = progress if progress is not None else sys.stderr
         self._bar = _bar(self._progress)
-        self._blocks: dict[tuple[str, ...], _Block] = {}
+        self._clear()
+
+    def _clear(self) -> None:
+        self._blocks = Blocks()
         self._table: dict[tuple[str, str, str], Counter[str]] = {}
         self._skips: dict[str, tuple[set[str], set[str]]] = {}
 
@@ -84,15 +52,22 @@ class Text:
 
     def begin(self, host: Host, started: str, cases: int) -> None:
         """The header: tool, kernel, backend, CPU, the parameters that are not off or empty."""
-        self._line(f"kvmtest {__version__}   {started}")
-        self._line(f"kernel   {host.kernel}   backend {host.backend}")
-        self._line(f"CPU      {host.cpu_vendor}, {host.cpu_model}")
+        run = self._runs[self._begun]
+        if self._begun:
+            self._clear()
+            self._line()
+        self._begun += 1
+        head = [f"run      {run.name}"] if len(self._runs) > 1 else []
+        head += [f"kvmtest {run.version}   {started}", f"kernel   {host.kernel}   backend {host.backend}"]
+        head.append(f"CPU      {host.cpu_vendor}, {host.cpu_model}")
         if host.lab:
-            self._line(f"lab      {host.lab['emulator']}, CPU {host.lab['cpu']}, kernel: {host.lab['kernel_source']}")
+            head.append(f"lab      {host.lab['emulator']}, CPU {host.lab['cpu']}, kernel: {host.lab['kernel_source']}")
+        for line in head:
+            self._line(printable(line))
         if host.parameters:
             # kvm.ko's own parameters are many and say little here: --format json has them.
             shown = " ".join(f"{k}={v}" for k, v in host.parameters.items() if v and not k.startswith("kvm."))
-            self._line(textwrap.fill(shown, _WIDTH, initial_indent="module   ", subsequent_indent=" " * 9))
+            self._line(textwrap.fill(printable(shown), _WIDTH, initial_indent="module   ", subsequent_indent=" " * 9))
         self._line()
         self.out.flush()
         self._bar.begin(cases)
@@ -109,9 +84,7 @@ class Text:
             reasons, ids = self._skips.setdefault(_HEX.sub("N", result.reason), (set(), set()))
             reasons.add(result.reason)
             ids.add(result.id)
-        if result.verdict in UNEXPECTED or result.verdict in ("known", "fixed"):
-            same = (result.event, result.view, result.item, result.verdict, result.reason)
-            self._blocks.setdefault(same, _Block(result)).add(result)
+        self._blocks.add(result)
 
     def case(self, case: CaseTime) -> None:
         """Move the progress on."""
@@ -129,53 +102,37 @@ class Text:
     def show_blocks(self) -> None:
         """What needs attention, worst first."""
         for verdict in ("error", "fail", "fixed", "known"):
-            blocks = [b for b in self._blocks.values() if b.first.verdict == verdict]
-            for block in self._by_reason(blocks) if verdict == "error" else blocks:
+            for block in self._blocks.of(verdict):
                 self._show(block)
 
-    def _by_reason(self, blocks: list[_Block]) -> list[_Block]:
-        """One block for each reason: a case that failed as a whole is one thing to look at."""
-        merged: dict[tuple[str, str], _Block] = {}
-        for block in blocks:
-            result = block.first
-            first = merged.setdefault((f"{result.event}.{result.view}", result.reason), block)
-            first.cases += [case for case in block.cases if case not in first.cases]
-            first.triggers += [trigger for trigger in block.triggers if trigger not in first.triggers]
-        return list(merged.values())
-
-    def _show(self, block: _Block) -> None:
+    def _show(self, block: Block) -> None:
         first = block.first
         tag = self._paint(first.verdict, f"{first.verdict.upper():5}")
         self._line(f"{tag} {block.name}")
         if first.verdict != "error":
-            for planted, expected, observed in block.values[:_VALUES]:
+            for planted, expected, observed in list(block.values)[:_VALUES]:
                 if planted is expected is observed is None:  # what a kernel says has no value
                     continue
-                self._line(f"      planted   {self._named(first.item, planted)}")
-                self._line(f"      expected  {self._named(first.item, expected)}")
+                self._line(f"      planted   {named(first.item, planted)}")
+                self._line(f"      expected  {named(first.item, expected)}")
                 same = "  (as planted)" if observed == planted and planted is not None else ""
-                self._line(f"      observed  {self._named(first.item, observed)}{same}")
-                if difference := _difference(first.item, expected, observed):
-                    self._line(f"      differs   {difference}")
+                self._line(f"      observed  {named(first.item, observed)}{same}")
+                if differs := difference(first.item, expected, observed):
+                    self._line(f"      differs   {differs}")
             if len(block.values) > _VALUES:
                 self._line(f"      and {len(block.values) - _VALUES} more sets of values; --format json has them all")
         if first.reason:
             self._fill("because", first.reason + (f" [{first.deviation}]" if first.deviation else ""))
         more = f" and {len(block.cases) - _CASES} more" if len(block.cases) > _CASES else ""
-        self._fill("cases", "  ".join(block.cases[:_CASES]) + more)
+        self._fill("cases", "  ".join(list(block.cases)[:_CASES]) + more)
         if first.verdict != "error":
             self._fill("cite", "; ".join(first.cite))
         self._line()
 
     def _fill(self, name: str, text: str) -> None:
-        for line in text.split("\n"):  # a kernel's log has many
+        for line in lines(text):
             self._line(textwrap.fill(line, _WIDTH, initial_indent=f"      {name:9} ", subsequent_indent=" " * 16))
             name = ""
-
-    def _named(self, item: str, value: str | None) -> str:
-        number = _number(value)
-        names = bits.describe(item, number) if number is not None else ""
-        return f"{short(value)}  {names}" if names and names != value else short(value)
 
     def _show_skips(self) -> None:
         self._line("Not tried, by reason:")
@@ -191,7 +148,7 @@ class Text:
         self._line()
 
     def _fill_skip(self, text: str) -> None:
-        self._line(textwrap.fill(text, _WIDTH, initial_indent="  ", subsequent_indent="      "))
+        self._line(textwrap.fill(printable(text), _WIDTH, initial_indent="  ", subsequent_indent="      "))
 
     def _show_totals(self, duration_s: float, totals: Counter[str]) -> None:
         shown = [v for v in VERDICTS]
@@ -219,19 +176,6 @@ def blocks(results: Iterable[Result]) -> str:
         text.result(result)
     text.show_blocks()
     return out.getvalue()
-
-
-def _number(value: str | None) -> int | None:
-    return int(value, 16) if value is not None and value.startswith("0x") and "|" not in value else None
-
-
-def _difference(item: str, expected: str | None, observed: str | None) -> str:
-    """The names of the differing bits, where they are more than the plain numbers say."""
-    a, b = _number(expected), _number(observed)
-    if a is None or b is None:
-        return ""
-    named = bits.difference(item, a, b)
-    return "" if named == f"{a ^ b:#x}" else named
 
 
 class _NoBar:

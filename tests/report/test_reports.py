@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from kvmtest import report
 from kvmtest.engine.result import VERDICTS, CaseTime, Host, Result
-from kvmtest.report.text import Text, short
+from kvmtest.report.show import short
+from kvmtest.report.text import Text
 
 HOST = Host("6.1.0-1-amd64", "svm", "AuthenticAMD", "EPYC", {"npt": "Y"})
 
@@ -102,7 +103,7 @@ def test_text_has_colour_on_a_terminal_only() -> None:
             return True
 
     out = Terminal()
-    writer = Text(out, io.StringIO())
+    writer = Text(out, progress=io.StringIO())
     writer.begin(HOST, "now", 1)
     writer.result(_result("fail"))
     writer.end(1.0, Counter(fail=1))
@@ -116,7 +117,7 @@ def test_progress_goes_to_a_terminal_and_is_wiped() -> None:
             return True
 
     terminal, out = Terminal(), io.StringIO()
-    writer = Text(out, terminal)
+    writer = Text(out, progress=terminal)
     writer.begin(HOST, "now", 2)
     writer.running("init.msi.host/some-case")
     writer.case(CaseTime("init.msi.host/some-case", 0.1))

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from kvmtest import report
 from kvmtest.engine.result import CaseTime, Host, Result
-from kvmtest.report.saved import MATRIX, Saved, SavedError, load
+from kvmtest.report.runs import MATRIX
+from kvmtest.report.saved import Saved, SavedError, load
 
 _HOST = Host("6.1.0", "svm", "AuthenticAMD", "a CPU", {"npt": "Y"}, {"emulator": "QEMU", "cpu": "max", "kernel_source": "deb"})
 _WHERE = ("init.msi.host.cr3", "init", "msi", "host", "cr3", "init.msi.host/ap,xapic,plant-a")

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How reports show a text, a value and the command that repeats a result."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+from kvmtest.engine.result import Host
+from kvmtest.x86 import bits
+
+__all__ = ("difference", "lines", "named", "printable", "repeat", "short")
+
+#: Longer hex strings are cut in the middle: registers up to 128 bits are shown whole.
+_LONGEST = 34
+_HEX = re.compile("0x[0-9a-f]+")
+
+
+def printable(text: str) -> str:
+    r"""``text`` in one line that no terminal and no parser takes for a command: what does not print is written as ``\x1b``.
+
+    That is what ``str.isprintable`` says: control characters, line ends, lone surrogates, marks that change the direction.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " if c == "\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def lines(text: str) -> list[str]:
+    """The lines of ``text``, each of them printable: a kernel's log has many."""
+    return [printable(line) for line in text.split("\n")]
+
+
+def short(value: str | None) -> str:
+    """A value that fits in a line: a long hex string keeps its ends and says its size in bytes."""
+    if value is None:
+        return "-"
+    if len(value) <= _LONGEST or not value.startswith("0x"):
+        return printable(value)
+    return printable(f"{value[:14]}..{value[-10:]} ({(len(value) - 1) // 2} bytes)")
+
+
+def named(item: str, value: str | None) -> str:
+    """A value that fits in a line, with the names of its bits where ``item`` has them."""
+    number = _number(value)
+    names = bits.describe(item, number) if number is not None else ""
+    return f"{short(value)}  {names}" if names and names != value else short(value)
+
+
+def difference(item: str, expected: str | None, observed: str | None) -> str:
+    """The names of the differing bits, where they are more than the plain numbers say."""
+    a, b = _number(expected), _number(observed)
+    if a is None or b is None:
+        return ""
+    found = bits.difference(item, a, b)
+    return "" if found == f"{a ^ b:#x}" else found
+
+
+def repeat(host: Host, selector: str) -> str:
+    """The command that repeats alone what ``selector`` names, on such a host."""
+    if not host.lab:
+        return f"kvmtest run {shlex.quote(printable(selector))}"
+    source, _, own = str(host.lab["kernel_source"]).partition(", modules of ")
+    which = "host" if source == "this host" else source if source.startswith("/") else host.kernel
+    modules = ["--kvm-modules", own] if own else []
+    words = ["lab", "run", "--backend", host.backend, "--kernel", which, *modules, selector]
+    return " ".join(["kvmtest", *(shlex.quote(printable(word)) for word in words)])
+
+
+def _number(value: str | None) -> int | None:
+    return int(value, 16) if value is not None and _HEX.fullmatch(value) else None

@@ -23,6 +23,9 @@ _WRITERS = {
     "text": ("text", "Text"),
     "json": ("json", "Json"),
     "jsonl": ("jsonl", "JsonLines"),
+    "ktap": ("ktap", "Ktap"),
+    "junit": ("junit", "Junit"),
+    "kcidb": ("kcidb", "Kcidb"),
 }
 FORMATS = tuple(_WRITERS)
 

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""JUnit XML of the xunit2 family, as Jenkins, GitLab, labgrid and pytest read and write it: a test suite for each view of a
+trigger, a test case for each result id. It is written at the end of the run: a suite begins with how many of its cases failed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import TextIO
+from xml.sax.saxutils import escape, quoteattr
+
+from kvmtest.engine.result import CaseTime, Host, Result
+from kvmtest.report.runs import ONE, Run
+from kvmtest.report.show import printable
+from kvmtest.report.tally import Tally, Test
+
+__all__ = ("Junit",)
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+#: The element of each verdict, and its type. What was listed and not seen (fixed) passes, and says so in its output.
+_ELEMENTS = {
+    "fail": ("failure", "fail"),
+    "error": ("error", "error"),
+    "known": ("skipped", "xfail"),
+    "skip": ("skipped", "skip"),
+    "info": ("skipped", "info"),
+}
+#: An attribute is one line in a table.
+_LONGEST = 400
+
+
+def _attribute(text: str) -> str:
+    text = printable(text)
+    return quoteattr(text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "...")
+
+
+class Junit:
+    """The writer of ``--format junit``."""
+
+    def __init__(self, out: TextIO, runs: Sequence[Run] = ONE) -> None:
+        self.out = out
+        self._runs = runs
+        self._begun = 0
+
+    def begin(self, host: Host, started: str, cases: int) -> None:
+        """The head, if this is the first run."""
+        if not self._begun:
+            self.out.write('<?xml version="1.0" encoding="utf-8"?>\n<testsuites name="kvmtest">\n')
+        self._run = self._runs[self._begun]
+        self._begun += 1
+        self._host = host
+        self._started = started
+        self._tally = Tally()
+
+    def running(self, case: str) -> None:
+        """Nothing."""
+
+    def result(self, result: Result) -> None:
+        """Count it."""
+        self._tally.add(result)
+
+    def case(self, case: CaseTime) -> None:
+        """Its suite took as long."""
+        self._tally.took(case)
+
+    def end(self, duration_s: float, totals: Counter[str]) -> None:
+        """All of the run."""
+        for event, triggers in self._tally.groups().items():
+            for trigger, views in triggers.items():
+                for view, tests in views.items():
+                    self._suite(f"{event}.{trigger}.{view}", tests)
+        if self._begun == len(self._runs):
+            self.out.write("</testsuites>\n")
+        self.out.flush()
+
+    def _suite(self, group: str, tests: Sequence[Test]) -> None:
+        elements = Counter(_ELEMENTS.get(test.verdict, ("",))[0] for test in tests)
+        # Jenkins takes what is before the last dot of a class for its package, so a kernel's dots are none.
+        name = f"{self._run.name.replace('.', '_')}.{group}" if len(self._runs) > 1 else group
+        timestamp = f' timestamp="{self._started.removesuffix("Z")}"' if _TIME.fullmatch(self._started) else ""
+        self.out.write(
+            f'<testsuite name={_attribute(name)} tests="{len(tests)}" failures="{elements["failure"]}"'
+            f' errors="{elements["error"]}" skipped="{elements["skipped"]}" time="{self._tally.seconds(group):.3f}"'
+            f"{timestamp} hostname={_attribute(f'{self._host.kernel} {self._host.backend}')}>\n<properties>\n"
+        )
+        for key, value in self._properties().items():
+            self.out.write(f"<property name={_attribute(key)} value={_attribute(value)}/>\n")
+        self.out.write("</properties>\n")
+        classname = _attribute(name)
+        for test in tests:
+            self._case(classname, test)
+        self.out.write("</testsuite>\n")
+
+    def _properties(self) -> dict[str, str]:
+        host = self._host
+        facts = {"kvmtest": self._run.version, "kernel": host.kernel, "backend": host.backend}
+        facts |= {"cpu_vendor": host.cpu_vendor, "cpu_model": host.cpu_model}
+        facts |= {f"lab.{name}": str(value) for name, value in (host.lab or {}).items()}
+        return facts | {f"parameter.{name}": value for name, value in host.parameters.items() if not name.startswith("kvm.")}
+
+    def _case(self, classname: str, test: Test) -> None:
+        self.out.write(f"<testcase classname={classname} name={_attribute(test.item)}")
+        verdict = test.verdict
+        if verdict == "pass":
+            self.out.write("/>\n")
+            return
+        details = escape("\n".join(test.details(self._host)))
+        if verdict == "fixed":
+            self.out.write(f"><system-out>fixed: {escape(test.why)}\n{details}</system-out></testcase>\n")
+            return
+        element, kind = _ELEMENTS[verdict]
+        message = _attribute(test.why or self._values(test))
+        self.out.write(f'><{element} type="{kind}" message={message}>{details}</{element}></testcase>\n')
+
+    @staticmethod
+    def _values(test: Test) -> str:
+        return next((f"expected {seen.expected}, observed {seen.observed}" for seen, _ in test.worst), "")

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""KTAP version 1, as Documentation/dev-tools/ktap.rst of the kernel says: nested by event, trigger and view, a test an id.
+
+It is written at the end of the run: a plan and the worst of an id's cases are known only then.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TextIO, TypeVar
+
+from kvmtest.engine.result import CaseTime, Host, Result
+from kvmtest.report.runs import ONE, Run
+from kvmtest.report.show import printable
+from kvmtest.report.tally import Tally, Test
+
+__all__ = ("Ktap",)
+
+_Child = TypeVar("_Child")
+
+#: Result and directive of each verdict. "ok" with XFAIL or XPASS is what kselftest prints; parsers that know neither take it
+#: for no failure. What is only recorded (info) was not judged, so it is no "ok" of its own.
+_LINES = {
+    "pass": ("ok", ""),
+    "fail": ("not ok", ""),
+    "error": ("not ok", "ERROR"),
+    "known": ("ok", "XFAIL"),
+    "fixed": ("ok", "XPASS"),
+    "skip": ("ok", "SKIP"),
+    "info": ("ok", "SKIP not judged:"),
+}
+#: At these kunit.py takes the kernel for halted and reads no further, wherever in a line they stand.
+_HALTED = re.compile("(List of all partitions|Kernel panic - not syncing: VFS|reboot):")
+
+
+def _safe(text: str) -> str:
+    """``text`` after a directive: "#" begins one."""
+    return _HALTED.sub(r"\1\\:", printable(text).replace("#", r"\#"))
+
+
+def _name(text: str) -> str:
+    """The name of a run. A name may hold no "#" at all: kunit.py takes such a line for no result, escaped or not."""
+    return _HALTED.sub(r"\1", printable(text)).replace("#", "_").strip()
+
+
+def _remark(text: str) -> str:
+    return "# " + _HALTED.sub(r"\1\\:", printable(text))
+
+
+class Ktap:
+    """The writer of ``--format ktap``."""
+
+    def __init__(self, out: TextIO, runs: Sequence[Run] = ONE) -> None:
+        self.out = out
+        self._runs = runs
+        self._begun = 0
+
+    def begin(self, host: Host, started: str, cases: int) -> None:
+        """The head, if this is the first of several runs."""
+        if not self._begun and len(self._runs) > 1:
+            self.out.write(f"KTAP version 1\n1..{len(self._runs)}\n")
+        self._run = self._runs[self._begun]
+        self._begun += 1
+        self._host = host
+        self._tally = Tally()
+        self._head = [f"kvmtest {self._run.version} {started}", f"kernel {host.kernel}, backend {host.backend}"]
+        self._head.append(f"CPU {host.cpu_vendor}, {host.cpu_model}")
+        if host.lab:
+            self._head.append(f"lab {host.lab['emulator']}, CPU {host.lab['cpu']}, kernel {host.lab['kernel_source']}")
+
+    def running(self, case: str) -> None:
+        """Nothing."""
+
+    def result(self, result: Result) -> None:
+        """Count it."""
+        self._tally.add(result)
+
+    def case(self, case: CaseTime) -> None:
+        """Nothing: KTAP has no times."""
+
+    def end(self, duration_s: float, totals: Counter[str]) -> None:
+        """All of the run."""
+        nested = len(self._runs) > 1
+        depth = int(nested)
+        groups = self._tally.groups()
+        told = ", ".join(f"{count} {verdict}" for verdict, count in totals.items() if count) or "none"
+        counts = self._nest(depth, groups, self._event, [*self._head, f"results of cases: {told}, in {duration_s:.1f} s"])
+        if nested:
+            self._parent(0, self._begun, self._run.name, counts)
+        self.out.flush()
+
+    def _event(self, depth: int, number: int, name: str, triggers: Mapping[str, Mapping[str, Sequence[Test]]]) -> Counter[str]:
+        return self._parent(depth, number, name, self._nest(depth + 1, triggers, self._trigger))
+
+    def _trigger(self, depth: int, number: int, name: str, views: Mapping[str, Sequence[Test]]) -> Counter[str]:
+        return self._parent(depth, number, name, self._nest(depth + 1, views, self._view))
+
+    def _view(self, depth: int, number: int, name: str, tests: Sequence[Test]) -> Counter[str]:
+        items = {test.item: test for test in tests}
+        return self._parent(depth, number, name, self._nest(depth + 1, items, self._test))
+
+    def _test(self, depth: int, number: int, name: str, test: Test) -> Counter[str]:
+        for line in test.details(self._host):
+            self._line(depth, _remark(f"{name}: {line}"))
+        verdict = test.verdict
+        result, directive = _LINES[verdict]
+        # What failed says why above: a reason that begins with SKIP must not stand where a directive does.
+        said = f" # {directive} {_safe(test.why)}".rstrip() if directive else ""
+        self._line(depth, f"{result} {number} {name}{said}")
+        return Counter({verdict: 1})
+
+    def _nest(
+        self,
+        depth: int,
+        children: Mapping[str, _Child],
+        write: Callable[[int, int, str, _Child], Counter[str]],
+        head: Iterable[str] = (),
+    ) -> Counter[str]:
+        """The tests of one level, below its version and plan; how many of each verdict."""
+        self._line(depth, "KTAP version 1")
+        self._line(depth, f"1..{len(children)}")
+        for line in head:
+            self._line(depth, _remark(line))
+        counts: Counter[str] = Counter()
+        for number, (name, child) in enumerate(children.items(), 1):
+            counts += write(depth, number, name, child)
+        return counts
+
+    def _parent(self, depth: int, number: int, name: str, counts: Counter[str]) -> Counter[str]:
+        """The result of tests that hold others."""
+        result = "not ok" if counts["fail"] or counts["error"] else "ok"
+        only = "" if counts.keys() - {"skip", "info"} else " # SKIP nothing in it could be judged"
+        self._line(depth, f"{result} {number} {_name(name) or number}{only}")
+        return counts
+
+    def _line(self, depth: int, text: str) -> None:
+        self.out.write(f"{'  ' * depth}{text}\n")

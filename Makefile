@@ -35,6 +35,10 @@ test: lint guests | compiler
 test-lab: $(VENV)/.dev guests | qemu bochs compiler
 	@$(BIN)/python -m pytest -m lab tests/lab $(ARGS)
 
+##  test-html     the HTML report in Chromium; ARGS="-k ..." adds to pytest
+test-html: $(VENV)/.dev | chromium
+	@$(BIN)/python -m pytest tests/report/test_browser.py $(ARGS)
+
 ##  lint          ruff and mypy --strict
 lint: $(VENV)/.dev
 	@$(BIN)/python -m ruff check .
@@ -79,7 +83,7 @@ help:
 $(VENV)/.package: pyproject.toml hatch_build.py | system
 	@echo "  setup   $(VENV)"
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	@$(PIP) --editable '.[rich]'
+	@$(PIP) --editable '.[rich,html]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(VENV)/.package
@@ -121,6 +125,12 @@ compiler:
 		$(install) || echo "make: tests that compile C are skipped; for them: sudo apt-get install -y$$missing" >&2; \
 	fi
 
+chromium:
+	@if ! command -v chromium >/dev/null; then \
+		missing=" chromium"; \
+		$(install) || { echo "make: needed first: sudo apt-get install -y$$missing" >&2; exit 1; }; \
+	fi
+
 run-in-lab: | qemu
 	@echo "make: no usable /dev/kvm ($(BIN)/kvmtest doctor says why): running in the lab, QEMU with $(SUITE)'s kernel"
 	@$(BIN)/kvmtest lab run --backend svm --kernel $(SUITE) $(ARGS) || [ $$? = 1 ]
@@ -152,5 +162,5 @@ bochs:
 		$(install) || { echo "make: needed first: sudo apt-get install -y$$missing" >&2; exit 1; }; \
 	fi
 
-.PHONY: setup run lab run-in-lab test test-lab lint guests docs docs-linkcheck man completion contrib bench clean help
-.PHONY: system compiler qemu bochs checkers
+.PHONY: setup run lab run-in-lab test test-lab test-html lint guests docs docs-linkcheck man completion contrib bench clean help
+.PHONY: system compiler qemu bochs checkers chromium

@@ -26,6 +26,7 @@ _WRITERS = {
     "ktap": ("ktap", "Ktap"),
     "junit": ("junit", "Junit"),
     "kcidb": ("kcidb", "Kcidb"),
+    "html": ("html", "Html"),
 }
 FORMATS = tuple(_WRITERS)
 

@@ -1,0 +1,397 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// The matrix of results: filter, rows made on demand, keys, details of a cell.
+"use strict";
+(() => {
+const data = JSON.parse(document.getElementById("data").textContent);
+const VERDICTS = data.verdicts, SKIP_OVER = data.attention;  // the worst first; those before SKIP_OVER need attention
+const NONE = 127, EXTRA_ROWS = 8, SHOWN_DETAILS = 12, SHOWN_CASES = 8;
+const $ = id => document.getElementById(id);
+const grid = $("grid"), head = $("head"), body = $("body"), panel = $("detail"), search = $("search");
+
+// Text goes in as text, never as markup.
+function el(tag, attributes, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes || {})) {
+    if (value !== null && value !== undefined) made.setAttribute(name, value);
+  }
+  made.append(...children);
+  return made;
+}
+const groupName = number => data.groups[number].join(".");
+const idName = number => `${groupName(data.ids[number][0])}.${data.items[data.ids[number][1]]}`;
+const number = value => value.toLocaleString("en");
+
+// All results, one after the other; `next` chains those of one run and id.
+const ids = data.ids.length, names = data.ids.map((_, i) => idName(i));
+const total = data.runs.reduce((sum, run) => sum + run.rows.length / 3, 0);
+const idOf = new Int32Array(total), caseOf = new Int32Array(total), detailOf = new Int32Array(total), runOf = new Int32Array(total);
+const next = new Int32Array(total).fill(-1), first = new Int32Array(ids * data.runs.length).fill(-1);
+const last = new Int32Array(ids * data.runs.length).fill(-1);
+{
+  let at = 0;
+  data.runs.forEach((run, r) => {
+    for (let i = 0; i < run.rows.length; i += 3, at++) {
+      const slot = r * ids + run.rows[i];
+      [idOf[at], caseOf[at], detailOf[at], runOf[at]] = [run.rows[i], run.rows[i + 1], run.rows[i + 2], r];
+      if (first[slot] < 0) first[slot] = at; else next[last[slot]] = at;
+      last[slot] = at;
+    }
+    run.rows = null;
+  });
+}
+const details = data.details.map(([verdict, planted, expected, observed, differs, reason, deviation, cite]) => ({
+  verdict, cite: data.cites[cite].map(i => data.strings[i]), reason: data.strings[reason], deviation: data.strings[deviation],
+  values: [["planted", planted], ["expected", expected], ["observed", observed], ["differs", differs]].map(([n, i]) => [n, data.strings[i]]),
+}));
+
+// What is searched, in lower case; made when it is first needed.
+let hay = null;
+function haystacks() {
+  hay = hay || {
+    ids: names.map(name => name.toLowerCase()),
+    cases: data.cases.map(name => name.toLowerCase()),
+    details: details.map(d => [VERDICTS[d.verdict], d.reason, d.deviation, ...d.values.map(v => v[1])].join("\n").toLowerCase()),
+  };
+  return hay;
+}
+function matcher(word) {
+  const where = haystacks();
+  if (word.includes("*")) {
+    const glob = new RegExp("^" + word.replace(/[.+?^${}()|[\]\\]/g, "\\$&").replace(/\*+/g, ".*") + "$");
+    const found = where.ids.map(name => glob.test(name));
+    return i => found[idOf[i]];
+  }
+  const [inIds, inCases, inDetails] = [where.ids, where.cases, where.details].map(texts => texts.map(text => text.includes(word)));
+  return i => inIds[idOf[i]] || inCases[caseOf[i]] || inDetails[detailOf[i]];
+}
+
+const state = { on: VERDICTS.map(() => true), view: data.runs.length > 1 ? -1 : 0 };
+const worst = new Int8Array(ids * data.runs.length), count = new Int32Array(ids * data.runs.length);
+let rows = [], columns = [], active = [0, 0], opened = null, rowHeight = 24, made = new Map();
+const slotAt = (row, column) => rows[row].slots[column];
+
+function filter() {
+  const words = search.value.toLowerCase().split(/\s+/).filter(Boolean).map(matcher);
+  const event = $("event").value, inEvent = data.ids.map(([group]) => !event || data.groups[group][0] === event);
+  worst.fill(NONE);
+  count.fill(0);
+  let shown = 0;
+  for (let i = 0; i < total; i++) {
+    const verdict = details[detailOf[i]].verdict;
+    if (!state.on[verdict] || !inEvent[idOf[i]] || (state.view >= 0 && runOf[i] !== state.view)) continue;
+    if (!words.every(match => match(i))) continue;
+    const slot = runOf[i] * ids + idOf[i];
+    if (verdict < worst[slot]) worst[slot] = verdict;
+    count[slot]++;
+    shown++;
+  }
+  arrange();
+  const what = state.view < 0 ? "ids" : "items";
+  $("count").textContent = `${number(shown)} of ${number(total)} results, in ${number(rows.length)} ${what}`;
+  $("count").dataset.shown = shown;
+}
+
+// Rows and columns: ids by runs, or the items of one run by event, trigger and view.
+function arrange() {
+  const found = new Map();
+  if (state.view < 0) {
+    columns = data.runs.map(run => ({ name: run.name, event: "" }));
+    for (let id = 0; id < ids; id++) {
+      const slots = data.runs.map((_, r) => r * ids + id);
+      if (slots.some(slot => worst[slot] !== NONE)) found.set(id, { name: names[id], slots });
+    }
+  } else {
+    const used = new Set();
+    for (let id = 0; id < ids; id++) if (worst[state.view * ids + id] !== NONE) used.add(data.ids[id][0]);
+    // Those of one event side by side, then of one trigger, then of one view, in the order in which they came.
+    const came = [0, 1, 2].map(part => [...new Set(data.groups.map(group => group[part]))]);
+    const places = data.groups.map(group => group.map((name, part) => came[part].indexOf(name)));
+    const order = [...used].sort((a, b) => places[a].reduce((told, place, part) => told || place - places[b][part], 0));
+    const place = new Map(order.map((group, i) => [group, i]));
+    columns = order.map(group => ({ event: data.groups[group][0], name: data.groups[group][1], view: data.groups[group][2] }));
+    for (let id = 0; id < ids; id++) {
+      const slot = state.view * ids + id, [group, item] = data.ids[id];
+      if (worst[slot] === NONE) continue;
+      if (!found.has(item)) found.set(item, { name: data.items[item], slots: new Array(columns.length).fill(-1) });
+      found.get(item).slots[place.get(group)] = slot;
+    }
+  }
+  rows = [...found.values()];
+  const order = $("order").value;
+  if (order === "name") rows.sort((a, b) => (a.name < b.name ? -1 : 1));
+  if (order === "worst") {
+    for (const row of rows) row.rank = rank(row);
+    rows.sort((a, b) => a.rank - b.rank);
+  }
+  active = [Math.min(active[0], Math.max(rows.length - 1, 0)), Math.min(active[1], Math.max(columns.length - 1, 0))];
+  rowHeight = parseFloat(getComputedStyle(document.documentElement).getPropertyValue("--row"));
+  drawHead();
+  body.style.height = `${Math.max(rows.length, 1) * rowHeight}px`;
+  redraw();
+}
+// The worst verdict; among equals the one that most columns have, and where runs differ before where they agree.
+function rank(row) {
+  let least = NONE, times = 0, differ = 0, one = -2;
+  for (const slot of row.slots) {
+    const verdict = slot < 0 ? NONE : worst[slot];
+    if (verdict < least) [least, times] = [verdict, 0];
+    if (verdict === least) times++;
+    if (one !== -2 && verdict !== one) differ = 1;
+    one = verdict;
+  }
+  return least * 1e6 - times - (state.view < 0 && least < SKIP_OVER ? differ * 1e5 : 0);
+}
+
+function drawHead() {
+  grid.classList.toggle("wide", state.view < 0);
+  grid.setAttribute("aria-rowcount", rows.length + 1);
+  grid.setAttribute("aria-colcount", columns.length + 1);
+  const lines = [];
+  if (state.view >= 0) {
+    const events = el("div", { class: "row events", role: "presentation" }, el("div", { class: "corner" }));
+    for (let i = 0, n; i < columns.length; i += n) {
+      for (n = 1; i + n < columns.length && columns[i + n].event === columns[i].event; n++);
+      const made = el("div", { class: "event" }, columns[i].event);
+      made.style.width = `calc(var(--cell) * ${n})`;
+      events.append(made);
+    }
+    lines.push(events);
+  }
+  const names = el("div", { class: "row", role: "row", "aria-rowindex": 1 });
+  names.append(el("div", { class: "corner", role: "columnheader", "aria-colindex": 1, "aria-label": state.view < 0 ? "id" : "item" }));
+  columns.forEach((column, i) => {
+    const label = column.view ? `${column.event} ${column.name} ${column.view}` : column.name;
+    const made = el("div", { class: "column", role: "columnheader", "aria-colindex": i + 2, title: label, "aria-label": label }, column.name);
+    if (column.view) made.append(el("i", {}, column.view));
+    if (state.view >= 0 && i && columns[i - 1].event !== column.event) made.classList.add("first");
+    names.append(made);
+  });
+  lines.push(names);
+  head.replaceChildren(...lines);
+}
+
+function redraw() {
+  made = new Map();
+  body.replaceChildren();
+  draw();
+}
+// The rows in sight, and a few more either way.
+function draw() {
+  if (!rows.length) {
+    body.replaceChildren(el("p", { class: "quiet", style: null }, "Nothing matches."));
+    grid.removeAttribute("aria-activedescendant");
+    return;
+  }
+  const from = Math.max(0, Math.floor((grid.scrollTop - head.offsetHeight) / rowHeight) - EXTRA_ROWS);
+  const to = Math.min(rows.length, Math.ceil((grid.scrollTop + grid.clientHeight) / rowHeight) + EXTRA_ROWS);
+  for (const [row, element] of made) {
+    if (row < from || row >= to) {
+      element.remove();
+      made.delete(row);
+    }
+  }
+  for (let row = from; row < to; row++) {
+    if (made.has(row)) continue;
+    const element = drawRow(row);
+    made.set(row, element);
+    body.append(element);
+  }
+  mark();
+}
+function drawRow(r) {
+  const row = rows[r], line = el("div", { class: "row", role: "row", "aria-rowindex": r + 2 });
+  line.style.top = `${r * rowHeight}px`;
+  line.append(el("div", { class: "name", role: "rowheader", "aria-colindex": 1, title: row.name }, el("span", {}, row.name)));
+  row.slots.forEach((slot, c) => {
+    const verdict = slot < 0 ? NONE : worst[slot];
+    const cell = el("div", { role: "gridcell", id: `c${r}-${c}`, "aria-colindex": c + 2, "data-row": r, "data-column": c });
+    if (verdict === NONE) {
+      cell.className = "cell blank";
+      cell.setAttribute("aria-label", "none");
+    } else {
+      const text = `${VERDICTS[verdict]}, ${count[slot]} ${count[slot] === 1 ? "result" : "results"}`;
+      cell.className = `cell ${VERDICTS[verdict]}`;
+      cell.setAttribute("aria-label", text);
+      cell.append(el("b", { "aria-hidden": "true" }, data.marks[verdict]));
+      if (state.view < 0) cell.append(VERDICTS[verdict], el("small", {}, `${number(count[slot])}\u00d7`));
+    }
+    if (state.view >= 0 && c && columns[c - 1].event !== columns[c].event) cell.classList.add("first");
+    if (slot >= 0 && slot === opened) cell.classList.add("open");
+    line.append(cell);
+  });
+  return line;
+}
+function mark() {
+  for (const old of body.querySelectorAll(".active")) old.classList.remove("active");
+  const cell = $(`c${active[0]}-${active[1]}`);
+  if (!cell) return grid.removeAttribute("aria-activedescendant");
+  cell.classList.add("active");
+  grid.setAttribute("aria-activedescendant", cell.id);
+}
+function move(row, column) {
+  if (!rows.length) return;
+  active = [Math.max(0, Math.min(rows.length - 1, row)), Math.max(0, Math.min(columns.length - 1, column))];
+  const top = active[0] * rowHeight, above = head.offsetHeight;
+  if (top < grid.scrollTop) grid.scrollTop = top;
+  if (top + rowHeight > grid.scrollTop + grid.clientHeight - above) grid.scrollTop = top + rowHeight + above - grid.clientHeight;
+  draw();
+  const cell = $(`c${active[0]}-${active[1]}`), side = body.querySelector(".name").offsetWidth;
+  if (cell.offsetLeft - side < grid.scrollLeft) grid.scrollLeft = cell.offsetLeft - side;
+  if (cell.offsetLeft + cell.offsetWidth > grid.scrollLeft + grid.clientWidth) grid.scrollLeft = cell.offsetLeft + cell.offsetWidth - grid.clientWidth;
+}
+// Row by row to the next cell that needs attention, and around.
+function seek(step) {
+  const width = columns.length, cells = rows.length * width;
+  for (let i = 1, at = active[0] * width + active[1]; i <= cells; i++) {
+    at = (at + step + cells) % cells;
+    const slot = slotAt(Math.floor(at / width), at % width);
+    if (slot >= 0 && worst[slot] < SKIP_OVER) {
+      move(Math.floor(at / width), at % width);
+      if (!panel.hidden) show();
+      return;
+    }
+  }
+}
+
+function show(focus) {
+  if (!rows.length) return;
+  const slot = slotAt(...active);
+  if (slot < 0 || first[slot] < 0) return;
+  opened = slot;
+  for (const old of body.querySelectorAll(".open")) old.classList.remove("open");
+  $(`c${active[0]}-${active[1]}`).classList.add("open");
+  const run = data.runs[Math.floor(slot / ids)], id = names[slot % ids];
+  const byDetail = new Map();
+  for (let i = first[slot]; i >= 0; i = next[i]) {
+    if (!byDetail.has(detailOf[i])) byDetail.set(detailOf[i], []);
+    byDetail.get(detailOf[i]).push(data.cases[caseOf[i]]);
+  }
+  const groups = [...byDetail].sort((a, b) => details[a[0]].verdict - details[b[0]].verdict);
+  const close = el("button", { type: "button" }, "Close");
+  close.addEventListener("click", hide);
+  const articles = groups.map(([detail, cases]) => article(details[detail], cases));
+  const rest = articles.splice(SHOWN_DETAILS), more = [];
+  if (rest.length) {
+    const button = el("button", { type: "button" }, `Show ${rest.length} more sets of values`);
+    button.addEventListener("click", () => button.replaceWith(...rest));
+    more.push(button);
+  }
+  const where = data.runs.length > 1 ? [pair("run", run.name)] : [];
+  panel.replaceChildren(
+    el("header", {}, el("h3", {}, id), close),
+    el("dl", { class: "values" }, ...where, pair("repeat", el("code", { class: "command" }, run.command + id))),
+    ...articles, ...more);
+  panel.hidden = false;
+  panel.scrollTop = 0;
+  if (focus) panel.focus();
+}
+const pair = (name, value, kind) => el("div", { class: name }, el("dt", {}, name), el("dd", { class: kind }, value));
+function article(detail, cases) {
+  const verdict = VERDICTS[detail.verdict];
+  const tag = el("span", { class: `tag ${verdict}` }, el("b", { "aria-hidden": "true" }, data.marks[detail.verdict]), verdict);
+  const list = el("dl", { class: "values" }, ...detail.values.filter(([, value]) => value).map(([name, value]) => pair(name, value)));
+  if (detail.reason) list.append(pair("because", detail.reason, "text"));
+  if (detail.deviation) list.append(pair("deviation", commit(detail.deviation)));
+  detail.cite.forEach((text, i) => list.append(pair(i ? "" : "cite", text, "text")));
+  const told = el("details", cases.length <= SHOWN_CASES && detail.verdict < SKIP_OVER ? { open: "" } : {},
+    el("summary", {}, `${number(cases.length)} ${cases.length === 1 ? "case" : "cases"}`), el("ul", {}, ...cases.map(name => el("li", {}, name))));
+  return el("article", {}, el("div", {}, tag), list, told);
+}
+function commit(name) {
+  if (!/^[0-9a-f]{12,40}$/.test(name)) return name;
+  return el("a", { href: `https://git.kernel.org/linus/${name}`, rel: "noreferrer", target: "_blank" }, name);
+}
+function hide() {
+  panel.hidden = true;
+  opened = null;
+  for (const old of body.querySelectorAll(".open")) old.classList.remove("open");
+  grid.focus();
+}
+
+// Dark and light: as the system says until the button does.
+const theme = $("theme"), root = document.documentElement, system = matchMedia("(prefers-color-scheme: dark)");
+const dark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
+function named() { theme.textContent = dark() ? "Light" : "Dark"; }
+function toggle() {
+  root.dataset.theme = dark() ? "light" : "dark";
+  named();
+  try { localStorage.setItem("kvmtest-theme", root.dataset.theme); } catch { /* a page of a file may have no storage */ }
+}
+try { const kept = localStorage.getItem("kvmtest-theme"); if (kept === "dark" || kept === "light") root.dataset.theme = kept; } catch { /* as above */ }
+system.addEventListener("change", named);
+theme.addEventListener("click", toggle);
+named();
+
+function pressed(on) {
+  state.on = on;
+  for (const chip of document.querySelectorAll(".chip")) chip.setAttribute("aria-pressed", on[chip.dataset.verdict]);
+  filter();
+}
+for (const chip of document.querySelectorAll(".chip")) {
+  chip.addEventListener("click", () => pressed(state.on.map((on, i) => (i === Number(chip.dataset.verdict) ? !on : on))));
+}
+$("only").addEventListener("click", () => {
+  const only = VERDICTS.map((_, i) => i < SKIP_OVER);
+  pressed(state.on.every((on, i) => on === only[i]) ? VERDICTS.map(() => true) : only);
+});
+let waiting = 0;
+search.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(filter, 120); });
+for (const id of ["event", "order"]) $(id).addEventListener("change", filter);
+$("view").addEventListener("change", () => { state.view = Number($("view").value); active = [0, 0]; hide(); filter(); });
+$("filter").addEventListener("submit", event => event.preventDefault());
+for (const button of document.querySelectorAll(".find")) {
+  button.addEventListener("click", () => {
+    search.value = button.dataset.find;
+    filter();
+    $("results-title").scrollIntoView();
+    grid.focus();
+    active = [0, -1];
+    seek(1);
+    show();
+  });
+}
+$("help-open").addEventListener("click", () => $("help").showModal());
+
+grid.addEventListener("scroll", () => requestAnimationFrame(draw));
+addEventListener("resize", () => requestAnimationFrame(draw));
+body.addEventListener("click", event => {
+  const cell = event.target.closest(".cell");
+  if (!cell) return;
+  move(Number(cell.dataset.row), Number(cell.dataset.column));
+  show();
+});
+grid.addEventListener("keydown", event => {
+  const [row, column] = active, screen = Math.max(1, Math.floor((grid.clientHeight - head.offsetHeight) / rowHeight) - 1);
+  const to = {
+    ArrowUp: [row - 1, column], ArrowDown: [row + 1, column], ArrowLeft: [row, column - 1], ArrowRight: [row, column + 1],
+    PageUp: [row - screen, column], PageDown: [row + screen, column],
+    Home: [event.ctrlKey ? 0 : row, 0], End: [event.ctrlKey ? rows.length : row, columns.length],
+  }[event.key];
+  if (to && !event.altKey && !event.metaKey) move(...to);
+  else if (event.key === "Enter" || event.key === " ") show(true);
+  else return;
+  event.preventDefault();
+});
+document.addEventListener("keydown", event => {
+  if ($("help").open || event.ctrlKey || event.altKey || event.metaKey) return;
+  const typing = event.target.matches("input, select");
+  if (event.key === "Escape") {
+    if (event.target === search && search.value) { search.value = ""; filter(); }
+    else if (event.target === search) grid.focus();
+    else if (!panel.hidden) hide();
+    else return;
+  } else if (typing) return;
+  else if (event.key === "/") search.focus();
+  else if (event.key === "n") { grid.focus(); seek(1); }
+  else if (event.key === "p") { grid.focus(); seek(-1); }
+  else if (event.key === "t") toggle();
+  else if (event.key === "?") $("help").showModal();
+  else return;
+  event.preventDefault();
+});
+
+for (const event of [...new Set(data.groups.map(group => group[0]))]) $("event").append(el("option", { value: event }, event));
+if (data.runs.length > 1) $("view").append(el("option", { value: -1 }, "all runs"), ...data.runs.map((run, i) => el("option", { value: i }, run.name)));
+else $("view").hidden = true;
+filter();
+})();

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import signal
 import sys
 import time
@@ -89,6 +90,8 @@ def device(parser: argparse.ArgumentParser) -> None:
 def open_output(path: str | None) -> TextIO:
     """The file ``path`` to write, standard output for None. Raises Failed."""
     if path is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that is not UTF-8 gets \xNN, no traceback
+            sys.stdout.reconfigure(errors="backslashreplace")
         return sys.stdout
     try:
         return open(path, "w", encoding="utf-8")

@@ -12,9 +12,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
-from kvmtest.commands import common, run
+from kvmtest.commands import common, report, run
 from kvmtest.commands.common import INTERRUPTED, OK, RAW, USAGE, Commands, Failed, say
 from kvmtest.lab.emulator import BACKENDS
 
@@ -167,30 +167,38 @@ def play(cell: Cell, writer: Writer, started: str) -> Counter[str]:
 
 
 def _run(args: argparse.Namespace, stop: Stop) -> int:
-    from kvmtest import report
     from kvmtest.lab.cell import Cancelled, Cell
 
     (spec,) = _specs(args, [args.backend], [args.kernel])
-    stream = common.open_output(args.output)
     try:
-        stop.running = True
-        totals = play(Cell(spec, stop), report.writer(args.format, stream), common.now())
+        with report.writing(args) as writer:
+            stop.running = True
+            totals = play(Cell(spec, stop), writer, common.now())
     except Cancelled:
         say("interrupted; what was measured until then is in the report")
         return INTERRUPTED
-    finally:
-        if stream is not sys.stdout:
-            stream.close()
-        else:
-            stream.flush()
     return common.status(totals, args.strict, args.bisect)
 
 
 def _matrix(args: argparse.Namespace, stop: Stop) -> int:
     from kvmtest.lab import matrix
 
+    def convert(path: str, out: TextIO) -> None:
+        besides = argparse.Namespace(**{**vars(args), "format": None if args.format in ("text", "json") else args.format})
+        report.convert([path], besides, out)
+
+    for name in (args.format, *(name for name, _ in args.report)):
+        report.check(name)
     specs = _specs(args, args.backend or list(BACKENDS), args.kernel)
-    return matrix.run(specs, args, common.status, lambda: common.open_output(args.output), say, stop)
+    with contextlib.ExitStack() as stack:
+
+        def output() -> TextIO:
+            out = common.open_output(args.output)
+            if out is not sys.stdout:
+                stack.callback(out.close)
+            return out
+
+        return matrix.run(specs, args, common.status, output, say, stop, convert)
 
 
 def _kernels(args: argparse.Namespace) -> int:

@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections import Counter
 
-from kvmtest.commands import common
+from kvmtest.commands import common, report
 from kvmtest.commands.common import RAW, SELECTORS, Commands, Failed, Interrupt, say
 
 __all__ = ("add", "options")
@@ -25,8 +24,7 @@ def add(commands: Commands) -> None:
 def options(parser: argparse.ArgumentParser) -> None:
     """What every command that runs cases takes."""
     parser.add_argument("selectors", nargs="*", metavar="SELECTOR", help="which results; all when none is given")
-    parser.add_argument("--format", choices=("text", "json", "jsonl"), default="text", help="default: text")
-    parser.add_argument("-o", "--output", metavar="FILE", help="write there instead of to standard output")
+    report.options(parser)
     parser.add_argument("--strict", action="store_true", help="a known deviation counts as unexpected too")
     parser.add_argument("--bisect", action="store_true", help="exit status for git bisect run")
     parser.add_argument("--timeout", type=_seconds, default=1.0, metavar="S", help="seconds for each KVM_RUN (default: 1)")
@@ -51,7 +49,6 @@ def _rounds(text: str) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from kvmtest import report
     from kvmtest.checks import Effort
     from kvmtest.engine import doctor, host, run
     from kvmtest.engine.result import CaseTime
@@ -62,9 +59,7 @@ def _run(args: argparse.Namespace) -> int:
     except doctor.Unusable as error:
         raise Failed(str(error), common.BISECT_SKIP if args.bisect else common.UNTESTABLE) from None
     totals: Counter[str] = Counter()
-    with kvm, Interrupt() as interrupt:
-        out = common.open_output(args.output)
-        writer = report.writer(args.format, out)
+    with kvm, Interrupt() as interrupt, report.writing(args) as writer:
         facts = host.detect()
         if facts.backend == "unknown":
             say("no vendor module found in /sys/module: hidden attributes are judged by either vendor's values")
@@ -84,10 +79,6 @@ def _run(args: argparse.Namespace) -> int:
         finally:
             steps.close()
             writer.end(time.monotonic() - begin, totals)
-            if out is not sys.stdout:
-                out.close()
-            else:
-                out.flush()
     if interrupt.seen:
         say("interrupted; what was measured until then is in the report")
         return common.INTERRUPTED

@@ -20,13 +20,12 @@ from kvmtest.lab import emulator, initramfs
 from kvmtest.lab.cell import Begin, Cancelled, Cell, Spec, Stop, Times
 from kvmtest.lab.error import LabError, NotFound
 from kvmtest.report.json import Json
+from kvmtest.report.runs import MATRIX as SCHEMA
+from kvmtest.report.tally import WORST
 
 __all__ = ("SCHEMA", "Outcome", "differing", "jobs", "run", "table")
 
-SCHEMA = "kvmtest.matrix/1"
 INTERRUPTED = 130
-#: What an id shows of its cases: the first of these that one of them has.
-_WORST = ("error", "fail", "fixed", "known", "pass", "info", "skip")
 #: Whether it can be tried at all: that two backends differ in this is no news.
 _QUIET = frozenset(("skip", "info", "pass", "-"))
 _TICK_S = 0.5
@@ -47,7 +46,7 @@ class Outcome:
         """Count one result."""
         self.totals[result.verdict] += 1
         before = self.verdicts.get(result.id)
-        if before is None or _WORST.index(result.verdict) < _WORST.index(before):
+        if before is None or WORST.index(result.verdict) < WORST.index(before):
             self.verdicts[result.id] = result.verdict
 
 
@@ -163,10 +162,15 @@ def run(
     output: Callable[[], TextIO],
     say: Callable[[str], None],
     stop: Stop,
+    convert: Callable[[str, TextIO], None],
 ) -> int:
-    """``kvmtest lab matrix``: run ``specs`` until ``stop``, write the report, return the exit status."""
-    if args.format not in ("text", "json"):
-        raise NotFound(f"a matrix has no --format {args.format}: text or json")
+    """``kvmtest lab matrix``: run ``specs`` until ``stop``, write the report, return the exit status.
+
+    ``convert`` writes what is neither text nor json to the file it is given, and what else was asked for, from a document.
+    """
+    if args.format == "jsonl" or any(name == "jsonl" for name, _ in args.report):
+        raise NotFound("a matrix has no --format jsonl, which cannot say which cell a record is of: --format json can")
+    kept = args.format != "text" or bool(args.report)
     out = output()
     started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     initramfs.base()
@@ -175,14 +179,20 @@ def run(
     at_once = jobs(specs, args.jobs)
     say(f"{len(specs)} cells, {at_once} at once")
     begin = time.monotonic()
-    outcomes = [Outcome(spec, _temporary() if args.format == "json" else None) for spec in specs]
+    outcomes = [Outcome(spec, _temporary() if kept else None) for spec in specs]
     try:
         _all(outcomes, at_once, started, say, stop)
         outcomes.sort(key=lambda outcome: [spec.name for spec in specs].index(outcome.spec.name))
         if args.format == "json":
             _document(outcomes, out)
-        else:
+        elif args.format == "text":
             out.write("\n".join(table(outcomes)) + "\n")
+        if args.report or args.format not in ("text", "json"):
+            with tempfile.TemporaryDirectory() as folder:
+                path = os.path.join(folder, "matrix.json")
+                with open(path, "w", encoding="utf-8") as file:
+                    _document(outcomes, file)
+                convert(path, out)
         say(f"all of it: {time.monotonic() - begin:.0f} s")
     finally:
         for outcome in outcomes:

@@ -157,3 +157,14 @@ def test_help_teaches(command: list[str], capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit) as done:
         main([*command, "--help"])
     assert done.value.code == 0 and "usage: kvmtest lab" in capsys.readouterr().out
+
+
+def test_other_reports_of_a_run_and_a_matrix(kernel: Kernel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ktap, junit = tmp_path / "ktap", tmp_path / "junit"
+    assert main(_command(kernel, "--report", f"ktap={ktap}", "--format", "junit", "-o", str(junit))) == 1
+    assert "not ok" in ktap.read_text() and "<failure" in junit.read_text()
+    both = ("--report", f"ktap={ktap}", "--report", f"html={tmp_path / 'html'}")
+    assert main(_command(kernel, *both, verb="matrix")) == 1
+    assert "cell" in capsys.readouterr().out and "kernel 9.9.9-fake, backend svm" in ktap.read_text()
+    assert main(_command(kernel, "--format", "junit", "-o", str(junit), verb="matrix")) == 1
+    assert junit.read_text().startswith("<?xml") and "init.msi.host" in junit.read_text()

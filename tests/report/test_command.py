@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``kvmtest report`` and ``--report`` as a user meets them: files, exit status, one clear line."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kvmtest.cli import main
+from kvmtest.kvm import Kvm
+from kvmtest.report import FORMATS
+from kvmtest.report.runs import MATRIX
+from kvmtest.report.saved import Saved
+from tests.report import ktap_strict
+from tests.report.samples import LAB, made, of_each, saved, saved_runs, written
+
+
+def _file(folder: Path, run: Saved, name: str = "r.json") -> str:
+    path = folder / name
+    path.write_text(written("jsonl" if name.endswith("l") else "json", run), encoding="utf-8")
+    return str(path)
+
+
+def _line(capsys: pytest.CaptureFixture[str]) -> str:
+    shown = capsys.readouterr()
+    assert shown.err.startswith("kvmtest: ") and shown.err.count("\n") == 1 and "Traceback" not in shown.err
+    return shown.err
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_each_format_is_what_the_writer_writes(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = saved(of_each(), host=LAB)
+    assert main(["report", "--format", name, _file(tmp_path, run)]) == 0
+    out = capsys.readouterr().out
+    assert out == written(name, run)
+
+
+def test_several_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = saved(of_each())
+    asked = [part for name in FORMATS for part in ("--report", f"{name}={tmp_path / name}")]
+    assert main(["report", *asked, _file(tmp_path, run)]) == 0
+    assert capsys.readouterr().out == written("text", run)
+    for name in FORMATS:
+        assert (tmp_path / name).read_text(encoding="utf-8") == written(name, run)
+
+
+def test_it_says_what_the_run_printed(kvm: Kvm, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = {name: str(tmp_path / name) for name in ("json", "text", "ktap")}
+    asked = [part for name, path in files.items() for part in ("--report", f"{name}={path}")]
+    main(["run", "reset.create.host.*", "init.msi.host.cr*", *asked])
+    printed = capsys.readouterr().out
+    assert main(["report", files["json"]]) == 0
+    assert capsys.readouterr().out == printed == Path(files["text"]).read_text()
+    assert main(["report", files["json"], "--format", "ktap"]) == 0
+    assert capsys.readouterr().out == Path(files["ktap"]).read_text()
+
+
+def test_a_fail_is_no_failure_of_the_report(tmp_path: Path) -> None:
+    assert main(["report", "-o", str(tmp_path / "out"), _file(tmp_path, saved([made("fail")]))]) == 0
+
+
+def test_results_keep_the_run_that_they_are_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [_file(tmp_path, saved([made("pass")]), "a.json"), _file(tmp_path, saved([made("fail")]), "b.jsonl")]
+    assert main(["report", "--format", "ktap", *files]) == 0
+    one, two = ktap_strict.parse(capsys.readouterr().out)
+    assert one.name.endswith("/a") and one.ok and two.name.endswith("/b") and not two.ok
+    assert main(["report", *files]) == 0
+    out = capsys.readouterr().out
+    assert out.count("run      ") == 2 and out.count("results in") == 2
+    assert main(["report", "--format", "json", "-o", str(tmp_path / "m.json"), *files]) == 0
+    assert json.loads((tmp_path / "m.json").read_text())["schema"] == MATRIX
+    assert main(["report", "--format", "ktap", str(tmp_path / "m.json"), files[0], files[0]]) == 0
+    names = [node.name for node in ktap_strict.parse(capsys.readouterr().out)]
+    assert len(set(names)) == 4
+    assert main(["report", "--format", "jsonl", *files]) == 2
+    assert "jsonl" in _line(capsys)
+
+
+def test_a_cell_that_failed_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cells = [
+        {"cell": "good", "failed": "", "document": json.loads(written("json", saved([made("pass")])))},
+        {"cell": "bad", "failed": "no emulator", "document": json.loads(written("json", saved([])))},
+    ]
+    path = tmp_path / "m.json"
+    path.write_text(json.dumps({"schema": MATRIX, "cells": cells}))
+    assert main(["report", "--format", "ktap", str(path)]) == 0
+    good, bad = ktap_strict.parse(capsys.readouterr().out)
+    assert good.ok and not bad.ok and list(bad.leaves()) == ["bad.none.lab.kernel.boot"]
+
+
+def test_standard_input(tmp_path: Path) -> None:
+    run = saved(of_each())
+    command = [sys.executable, "-m", "kvmtest", "report", "-"]
+    done = subprocess.run(command, input=written("json", run), capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, written("text", run), "")
+
+
+def test_a_terminal_or_file_that_is_not_utf_8(tmp_path: Path) -> None:
+    path = _file(tmp_path, saved([made("fail", reason="na\u00efve \U0001f600")]))
+    command = [sys.executable, "-m", "kvmtest", "report", path]
+    done = subprocess.run(command, capture_output=True, env={"PYTHONIOENCODING": "ascii"}, check=True)
+    assert rb"na\xefve" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--report", "nonsense=x"],
+        ["--report", "ktap"],
+        ["--report", "ktap="],
+        ["--origin", "A:b"],
+        ["--build", "x"],
+        ["--format", "xml"],
+    ],
+)
+def test_wrong_usage_is_2(more: list[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(["report", *more, "x"])
+    assert done.value.code == 2
+
+
+def test_one_line_and_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, out = _file(tmp_path, saved([made("pass")])), str(tmp_path / "out")
+    for args in (
+        [str(tmp_path / "nothing")],
+        [good, "--report", "ktap=/nonexistent/x"],
+        [good, "-o", "/nonexistent/x"],
+        [good, "-o", out, "--report", f"ktap={out}"],
+        [good, "--report", f"junit={out}", "--report", f"ktap={out}"],
+    ):
+        assert main(["report", *args]) == 2
+        _line(capsys)
+
+
+def test_a_full_disk_stops_no_other_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, out = saved([made("pass", f"i{i}") for i in range(3000)]), str(tmp_path / "out.xml")
+    assert main(["report", _file(tmp_path, run), "--report", "ktap=/dev/full", "--report", f"junit={out}"]) == 2
+    shown = capsys.readouterr()
+    assert "cannot write /dev/full: No space left on device" in shown.err and shown.err.count("\n") == 1
+    assert shown.out == written("text", run) and Path(out).read_text() == written("junit", run)
+
+
+def test_without_jinja2_html_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    monkeypatch.delitem(sys.modules, "kvmtest.report.html", raising=False)
+    out = tmp_path / "out"
+    out.write_text("kept")
+    for args in (["report", "x"], ["run"], ["lab", "matrix", "--kernel", "6.1"]):
+        assert main([*args, "--format", "html", "-o", str(out)]) in (2, 3)
+        assert capsys.readouterr().err.count("\n") == 1
+    assert main(["report", _file(tmp_path, saved([])), "--report", f"html={out}"]) == 2
+    assert "pip install 'kvmtest[html]'" in _line(capsys) and out.read_text() == "kept"
+
+
+def test_kcidb_of_a_build_that_was_submitted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["--format", "kcidb", "--origin", "mine", "--build", "mine:1"]
+    assert main(["report", *args, _file(tmp_path, saved([made("pass")]))]) == 0
+    (test,) = json.loads(capsys.readouterr().out)["tests"]
+    assert test["build_id"] == "mine:1" and test["id"].startswith("mine:")
+
+
+def test_the_standard_library_is_enough_but_for_html() -> None:
+    program = (
+        "import sys, io; from kvmtest import report\n"
+        "for name in report.FORMATS[:-1]: report.writer(name, io.StringIO())\n"
+        "known = sys.stdlib_module_names | {'kvmtest', '__main__'}\n"
+        "print(sorted({m.partition('.')[0] for m in sys.modules} - known))"
+    )
+    # -S: without site-packages, hence without what is installed there.
+    done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, check=True)
+    assert FORMATS[-1] == "html" and done.stdout == "[]\n"
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+@given(saved_runs(), st.sampled_from(FORMATS), st.floats(0, 1))
+def test_a_file_in_pieces_or_whole_is_a_report_or_one_line(tmp_path: Path, runs: list[Saved], name: str, cut: float) -> None:
+    text = written("json", runs[0])
+    for part in (text, text[: int(len(text) * cut)]):
+        (tmp_path / "r.json").write_text(part, encoding="utf-8")
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stdout", out)
+            patch.setattr(sys, "stderr", err)
+            status = main(["report", "--format", name, str(tmp_path / "r.json")])
+        if status == 0:
+            assert not err.getvalue() and all(line.isprintable() for line in out.getvalue().split("\n"))
+        else:
+            assert status == 2 and err.getvalue().count("\n") == 1 and err.getvalue()[:-1].isprintable()

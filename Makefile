@@ -66,9 +66,10 @@ man completion: $(VENV)/.docs
 contrib: $(VENV)/.contrib guests | checkers
 	@$(BIN)/python -m pytest -m "not lab" tests/contrib $(ARGS)
 
-##  bench         the engine's rate beside that of a C program that issues the same ioctls
+##  bench         the engine's rate beside that of a C program that issues the same ioctls; reports
 bench: $(VENV)/.package guests | compiler
 	@$(BIN)/python -m tests.bench $(ARGS)
+	@$(BIN)/python -m tests.bench.reports
 
 ##  clean         remove everything that make made
 clean:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import re
 import sys
@@ -136,8 +137,9 @@ def writing(args: argparse.Namespace, runs: Sequence[Run] = ONE, out: TextIO | N
         for name, path in asked:
             file = common.open_output(path)
             stack.callback(_close, file)
-            others[path] = _made(name, file, runs, args)
-        several = _Several(_made(args.format, out, runs, args) if args.format else None, others)
+            others[path] = _made(name, file, runs, args, progress=False)
+        main = _made(args.format, out, runs, args, progress=runs is ONE) if args.format else None
+        several = _Several(main, others)
         yield several
         out.flush()
     if several.failed:
@@ -157,7 +159,11 @@ def _close(file: TextIO) -> None:
         file.close()
 
 
-def _made(name: str, out: TextIO, runs: Sequence[Run], args: argparse.Namespace) -> Writer:
+def _made(name: str, out: TextIO, runs: Sequence[Run], args: argparse.Namespace, progress: bool) -> Writer:
+    if name == "text" and not progress:
+        from kvmtest.report.text import Text
+
+        return Text(out, runs, progress=io.StringIO())
     made = writer(name, out, runs)
     if name == "kcidb":
         from kvmtest.report.kcidb import ORIGIN, Kcidb

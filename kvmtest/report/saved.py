@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections import Counter
@@ -79,8 +80,13 @@ def load(path: str) -> list[Saved]:
 
 def names(found: Sequence[tuple[str, Saved]]) -> list[str]:
     """What to call runs that were found in files, each by a name of its own: as short as that allows."""
-    own = [run.name.removesuffix(".jsonl").removesuffix(".json") for _, run in found]
-    told = [name if own.count(name) == 1 else f"{path} {name}" for name, (path, _) in zip(own, found, strict=True)]
+    folders = [os.path.dirname(path) for path, _ in found]
+    try:
+        shared = os.path.join(os.path.commonpath(folders), "")
+    except ValueError:  # some absolute, some not
+        shared = ""
+    own = [run.name.removeprefix(shared).removesuffix(".jsonl").removesuffix(".json") for _, run in found]
+    told = [n if own.count(n) == 1 or run.name == path else f"{path} {n}" for n, (path, run) in zip(own, found, strict=True)]
     return [name if told.count(name) == 1 else f"{name} ({told[: i + 1].count(name)})" for i, name in enumerate(told)]
 
 

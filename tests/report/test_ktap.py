@@ -118,9 +118,10 @@ def kunit(request: pytest.FixtureRequest) -> str:
     sources = sorted(glob.glob("/usr/src/linux-source-*.tar.xz"))
     if not sources:
         pytest.skip("no kernel source here: apt-get install linux-source, or set KVMTEST_KERNEL to one")
-    assert request.config.cache
+    cache: pytest.Cache | None = getattr(request.config, "cache", None)
+    kept = cache.mkdir("kunit") if cache else request.getfixturevalue("tmp_path_factory").mktemp("kunit")
     # kunit.py finds the kernel's root by its own path.
-    folder = request.config.cache.mkdir("kunit") / os.path.basename(sources[-1]) / "tools/testing/kunit"
+    folder = kept / os.path.basename(sources[-1]) / "tools/testing/kunit"
     if not (folder / "kunit.py").exists():
         _unpack(sources[-1], folder)
     return str(folder / "kunit.py")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from kvmtest import report
 from kvmtest.engine.result import CaseTime, Host, Result
 from kvmtest.report.runs import MATRIX
-from kvmtest.report.saved import Saved, SavedError, load
+from kvmtest.report.saved import Saved, SavedError, load, names
 
 _HOST = Host("6.1.0", "svm", "AuthenticAMD", "a CPU", {"npt": "Y"}, {"emulator": "QEMU", "cpu": "max", "kernel_source": "deb"})
 _WHERE = ("init.msi.host.cr3", "init", "msi", "host", "cr3", "init.msi.host/ap,xapic,plant-a")
@@ -126,3 +126,19 @@ def test_no_json_ends_in_a_traceback(tmp_path: Path, record: dict[str, object], 
 def test_a_document_that_was_cut_is_never_taken(tmp_path: Path, end: int) -> None:
     with pytest.raises(SavedError):
         _load(tmp_path, _written("json")[:end])
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({"a.json": "", "b.jsonl": ""}, ["a", "b"]),
+        ({"/x/h1/r.json": "", "/x/h2/r.json": ""}, ["h1/r", "h2/r"]),
+        ({"/x/a.json": "", "a.json": ""}, ["/x/a", "a"]),
+        ({"m.json": "6.1/svm", "n.json": "6.1/svm"}, ["m.json 6.1/svm", "n.json 6.1/svm"]),
+    ],
+)
+def test_each_run_has_a_name_of_its_own(files: dict[str, str], told: list[str]) -> None:
+    found = [(path, Saved(cell or path, _HOST, "", 0.0, (), ())) for path, cell in files.items()]
+    assert names(found) == told
+    twice = names([*found, *found])
+    assert len(set(twice)) == len(twice)

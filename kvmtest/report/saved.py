@@ -8,8 +8,8 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 from kvmtest import __version__
 from kvmtest.engine.result import EVENTS, SCHEMA, VERDICTS, VIEWS, CaseTime, Host, Result
@@ -18,7 +18,7 @@ from kvmtest.report.runs import MATRIX
 if TYPE_CHECKING:
     from kvmtest.report import Writer
 
-__all__ = ("Saved", "SavedError", "load", "names", "write")
+__all__ = ("Saved", "SavedError", "host", "load", "names", "parse", "read", "runs", "write")
 
 _ID = re.compile(r"[a-z0-9-]+\.[a-z0-9-]+\.[a-z]+\.[a-z0-9_.-]+")
 _NOWHERE = Host("unknown", "unknown", "unknown", "unknown", {})
@@ -54,18 +54,29 @@ class _Bad(ValueError):
     pass
 
 
+_Parsed = TypeVar("_Parsed")
+
+
 def load(path: str) -> list[Saved]:
     """The runs in the file ``path`` (- is standard input), of which only a matrix has several. Raises SavedError."""
+    return parse(path, read(path), runs)
+
+
+def read(path: str) -> bytes:
+    """What is in the file ``path`` (- is standard input). Raises SavedError."""
     try:
         if path == "-":
-            contents = sys.stdin.buffer.read()
-        else:
-            with open(path, "rb") as file:
-                contents = file.read()
+            return sys.stdin.buffer.read()
+        with open(path, "rb") as file:
+            return file.read()
     except OSError as error:
         raise SavedError(f"cannot read {path}: {error.strerror}") from None
+
+
+def parse(path: str, contents: bytes, made: Callable[[str, str], _Parsed]) -> _Parsed:
+    """What ``made`` makes of ``path`` and its text; any ValueError of it, also of json, is a SavedError of one line."""
     try:
-        return _loaded(path, contents.decode())
+        return made(path, contents.decode())
     except _Bad as error:
         raise SavedError(f"{path}: {error}") from None
     except UnicodeDecodeError:
@@ -100,7 +111,8 @@ def write(run: Saved, to: Writer) -> None:
     to.end(run.duration_s, run.totals)
 
 
-def _loaded(path: str, contents: str) -> list[Saved]:
+def runs(path: str, contents: str) -> list[Saved]:
+    """The runs in a file ``path`` with ``contents``. Raises ValueError."""
     decoder = json.JSONDecoder(object_hook=_object, parse_constant=_no_constant)
     try:
         document = decoder.decode(contents)
@@ -166,7 +178,7 @@ def _document(name: str, document: Any) -> Saved:
     version = tool.get("version") if isinstance(tool, dict) else None
     if not isinstance(version, str):
         raise _Bad("tool.version is no string")
-    return Saved(name, _host(document.get("host")), started, duration_s, cases, tuple(results), version)
+    return Saved(name, host(document.get("host")), started, duration_s, cases, tuple(results), version)
 
 
 def _cell(cell: Any) -> Saved:
@@ -212,13 +224,14 @@ def _case(case: Any) -> CaseTime:
     return CaseTime(_string(case, "case"), _seconds(case.get("duration_s")))
 
 
-def _host(host: Any) -> Host:
-    if not isinstance(host, dict):
+def host(said: Any) -> Host:
+    """The ``host`` of a document. Raises ValueError."""
+    if not isinstance(said, dict):
         raise _Bad("host is no object")
-    parameters, lab = host.get("parameters"), host.get("lab")
+    parameters, lab = said.get("parameters"), said.get("lab")
     if not isinstance(parameters, dict) or not all(isinstance(value, str) for value in parameters.values()):
         raise _Bad("host.parameters is no object of strings")
     if lab is not None and not (isinstance(lab, dict) and all(isinstance(lab.get(n), str) for n in _LAB)):
         raise _Bad(f"host.lab has no {', '.join(_LAB)}")
-    kernel, backend, vendor, model = (_string(host, name) for name in ("kernel", "backend", "cpu_vendor", "cpu_model"))
+    kernel, backend, vendor, model = (_string(said, name) for name in ("kernel", "backend", "cpu_vendor", "cpu_model"))
     return Host(kernel, backend, vendor, model, parameters, lab)

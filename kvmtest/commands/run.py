@@ -10,7 +10,7 @@ from collections import Counter
 from kvmtest.commands import common, report
 from kvmtest.commands.common import RAW, SELECTORS, Commands, Failed, Interrupt, say
 
-__all__ = ("add", "options")
+__all__ = ("add", "options", "seconds")
 
 
 def add(commands: Commands) -> None:
@@ -27,12 +27,13 @@ def options(parser: argparse.ArgumentParser) -> None:
     report.options(parser)
     parser.add_argument("--strict", action="store_true", help="a known deviation counts as unexpected too")
     parser.add_argument("--bisect", action="store_true", help="exit status for git bisect run")
-    parser.add_argument("--timeout", type=_seconds, default=1.0, metavar="S", help="seconds for each KVM_RUN (default: 1)")
+    parser.add_argument("--timeout", type=seconds, default=1.0, metavar="S", help="seconds for each KVM_RUN (default: 1)")
     parser.add_argument("--rounds", type=_rounds, default=24, metavar="N", help="rounds of sipi.stress (default: 24)")
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="seed of the rounds of sipi.stress (default: 1)")
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
+    """The argument of ``--timeout``."""
     try:
         value = float(text)
     except ValueError:

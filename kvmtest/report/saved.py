@@ -45,6 +45,11 @@ class Saved(NamedTuple):
     version: str = __version__
 
     @property
+    def ran(self) -> set[str]:
+        """The names of the cases that ran, as far as times or results name them."""
+        return {case.case for case in self.cases} | {result.case for result in self.results if result.view != "kernel"}
+
+    @property
     def totals(self) -> Counter[str]:
         """Results by verdict."""
         return Counter(result.verdict for result in self.results)

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``kvmtest snapshot``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from kvmtest.commands import common, run
+from kvmtest.commands.common import OK, RAW, UNEXPECTED, UNTESTABLE, USAGE, Commands, Failed, Interrupt
+
+__all__ = ("add",)
+
+_EPILOG = """\
+  kvmtest snapshot --event init -o before.json            an AP's state after INIT by MSI, and what was planted before
+  kvmtest snapshot --event reset --view guest             what guest code finds after RESET
+  kvmtest snapshot --event init --trigger icr-x2apic --plant c --format text
+  kvmtest snapshot --case init.msi.host/ap,intel,xapic,plant-a      the case that a result names
+
+kvmtest diff compares two. What an option leaves open is the usual case: by MSI, an AP (RESET, SHUTDOWN: the BSP) in xAPIC
+mode, plant a, this CPU's vendor, read by the host.
+
+Exit status: 0 taken; 1 the event did not happen, or KVM failed; 2 wrong usage; 3 it cannot be tried here.
+"""
+
+
+def add(commands: Commands) -> None:
+    """Add ``snapshot``."""
+    what = "save the whole state of a vCPU after an event"
+    parser = commands.add_parser("snapshot", help=what, epilog=_EPILOG, formatter_class=RAW)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--event", choices=("reset", "init", "sipi", "shutdown"), help="what happens to the vCPU")
+    which.add_argument("--case", metavar="NAME", help="the case that a result or kvmtest list --cases names")
+    parser.add_argument("--trigger", metavar="T", help="what makes it happen: msi, latched, icr-xapic, ...")
+    parser.add_argument("--target", choices=("bsp", "ap"), help="which vCPU")
+    parser.add_argument("--mode", metavar="M", help="the local APIC's: xapic, x2apic, xapic-flat, relocated, disabled")
+    parser.add_argument("--plant", metavar="P", help="what is planted before: a, b, c, none, guest-long, ...")
+    parser.add_argument("--state", metavar="S", help="what the vCPU is doing then: in-loop, in-hlt, nmi-injected, ...")
+    parser.add_argument("--vendor", choices=("intel", "amd"), help="of the vCPU's CPUID")
+    parser.add_argument("--view", choices=("host", "guest"), help="who reads the state")
+    parser.add_argument("--format", choices=("json", "text"), default="json", help="default: json")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write there instead of to standard output (-)")
+    parser.add_argument("--timeout", type=run.seconds, default=1.0, metavar="S", help="seconds for each KVM_RUN (default: 1)")
+    common.device(parser)
+    parser.set_defaults(function=_snapshot)
+
+
+def _snapshot(args: argparse.Namespace) -> int:
+    from kvmtest.compare import show, snapshot, take
+    from kvmtest.engine import doctor, host
+    from kvmtest.engine.machine import Machines, SetupError
+    from kvmtest.guests import GuestMissing
+    from kvmtest.kvm import KvmError
+    from kvmtest.state.inside import GuestStopped, PlantRefused
+    from kvmtest.triggers.error import TriggerError
+
+    facts = host.detect()
+    wish = take.Wish(args.event, args.trigger, args.view, args.target, args.mode, args.vendor, args.plant, args.state)
+    try:
+        if args.case and any(wish):
+            raise take.NoCase("--case says it all: no other option can choose a case with it")
+        vendor = "amd" if facts.cpu_vendor == "AuthenticAMD" else "intel"
+        case = take.named(args.case) if args.case else take.choose(wish, vendor)
+    except take.NoCase as error:
+        raise Failed(str(error), USAGE) from None
+    try:
+        kvm = doctor.open_kvm(args.device)
+    except doctor.Unusable as error:
+        raise Failed(str(error), UNTESTABLE) from None
+    with kvm, Interrupt() as interrupt:
+        machines = Machines(kvm, facts)
+        try:
+            state = take.take(case, machines, args.timeout, common.now())
+        except (GuestMissing, PlantRefused, SetupError) as error:
+            raise Failed(f"{case.name}: {error}", UNTESTABLE) from None
+        except (GuestStopped, KvmError, TriggerError) as error:
+            raise Failed(f"{case.name}: {error}", UNEXPECTED) from None
+    if interrupt.seen:
+        raise KeyboardInterrupt
+    out = common.open_output(None if args.output == "-" else args.output)
+    try:
+        out.write(snapshot.dump(state) if args.format == "json" else "\n".join(show.state(state)) + "\n")
+    finally:
+        if out is not sys.stdout:
+            out.close()
+    return OK

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 
 from kvmtest import __version__
-from kvmtest.commands import diff, doctor, explain, lab, list, report, run, snapshot, spec
-from kvmtest.commands.common import INTERRUPTED, OK, UNEXPECTED, USAGE, Failed, say
+from kvmtest.commands import diff, doctor, explain, lab, list, outcome, report, run, snapshot, spec
+from kvmtest.commands.common import BISECT_SKIP, INTERRUPTED, OK, UNEXPECTED, USAGE, Failed, say
 
 __all__ = ("main", "parser")
 
@@ -37,28 +37,47 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the process's); returns the exit status."""
-    args = parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    bisect = outcome.bisecting(words)
+    try:
+        args = parser().parse_args(words)
+    except SystemExit as done:
+        if bisect and done.code:
+            raise SystemExit(outcome.ABORT) from None
+        raise
+
+    def ended(status: int) -> int:
+        """No number that `git bisect run` takes for an answer, unless it is one."""
+        return status if not bisect or status in (BISECT_SKIP, INTERRUPTED) else outcome.ABORT
+
     try:
         status: int = args.function(args)
         sys.stdout.flush()
         return status
     except Failed as failed:
         say(str(failed))
-        return failed.status
+        return ended(failed.status)
     except KeyboardInterrupt:
         say("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
         # The reader went away (| head): no traceback now, and none from the interpreter's own flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
+        return ended(OK)
     except OSError as error:
         if error.errno in _CANNOT_WRITE:
             say(f"cannot write {getattr(args, 'output', None) or 'standard output'}: {error.strerror}")
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return USAGE
+            return ended(USAGE)
         say(str(error))
-        return UNEXPECTED
+        return ended(UNEXPECTED)
+    except Exception:
+        if not bisect:
+            raise
+        import traceback
+
+        traceback.print_exc()
+        return outcome.ABORT
 
 
 if __name__ == "__main__":

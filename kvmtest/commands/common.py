@@ -51,7 +51,8 @@ A SELECTOR is a glob over result ids <event>.<trigger>.<view>.<item>, or the beg
   kvmtest run reset sipi.msi.guest     everything after RESET, and what the guest sees after SIPI
 
 Exit status: 0 nothing unexpected; 1 at least one fail or error; 2 wrong usage; 3 nothing could be tested here;
-130 interrupted. With --bisect: 0 good, 1 bad, 125 could not tell.
+130 interrupted. With --baseline: 1 for failures that it has not. With --bisect, by the SELECTORs alone: 0 good, 1 bad,
+125 could not tell, 255 whatever no commit can change, at which git bisect run stops.
 """
 
 
@@ -110,12 +111,10 @@ def selected(selectors: Sequence[str]) -> tuple[list[Case], tuple[str, ...]]:
         raise Failed(f"no result id matches {error}; kvmtest list shows them all", USAGE) from None
 
 
-def status(totals: Counter[str], strict: bool, bisect: bool) -> int:
+def status(totals: Counter[str], strict: bool) -> int:
     """The exit status of a run with these totals by verdict."""
     failed = totals["fail"] + (totals["known"] if strict else 0)
     told = totals["pass"] + totals["fail"] + totals["known"] + totals["fixed"]
-    if bisect:
-        return 1 if failed else BISECT_SKIP if totals["error"] or not told else OK
     if failed or totals["error"]:
         return UNEXPECTED
     if not told and not totals["info"]:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
 
-from kvmtest.commands import common, report, run
+from kvmtest.commands import common, outcome, report, run
 from kvmtest.commands.common import INTERRUPTED, OK, RAW, USAGE, Commands, Failed, say
 from kvmtest.lab.emulator import BACKENDS
 
@@ -48,6 +48,7 @@ def add(commands: Commands) -> None:
     one.add_argument("--backend", choices=BACKENDS, required=True, help="svm: kvm_amd in QEMU; vmx: kvm_intel in Bochs")
     one.add_argument("--kernel", metavar="WHICH", required=True, help="which kernel (below)")
     run.options(one)
+    outcome.options(one)
     _cell_options(one)
 
     matrix = verbs.add_parser("matrix", help="several kernels on several backends", epilog=_EPILOG, formatter_class=RAW)
@@ -168,16 +169,23 @@ def play(cell: Cell, writer: Writer, started: str) -> Counter[str]:
 
 def _run(args: argparse.Namespace, stop: Stop) -> int:
     from kvmtest.lab.cell import Cancelled, Cell
+    from kvmtest.lab.error import LabError
 
+    decides = outcome.of(args)
     (spec,) = _specs(args, [args.backend], [args.kernel])
     try:
         with report.writing(args) as writer:
             stop.running = True
-            totals = play(Cell(spec, stop), writer, common.now())
+            totals = play(Cell(spec, stop), decides.watch(writer, None), common.now())
     except Cancelled:
         say("interrupted; what was measured until then is in the report")
         return INTERRUPTED
-    return common.status(totals, args.strict, args.bisect)
+    except LabError as error:
+        # Modules that are not there are this commit's; what the system refuses (no room, no permission) is not.
+        if args.bisect and not isinstance(error.__cause__, OSError):
+            raise Failed(str(error), common.BISECT_SKIP) from None
+        raise
+    return decides.status(totals)
 
 
 def _matrix(args: argparse.Namespace, stop: Stop) -> int:
@@ -239,4 +247,4 @@ def _lab(args: argparse.Namespace) -> int:
     except NotFound as error:
         raise Failed(str(error), USAGE) from None
     except LabError as error:
-        raise Failed(str(error), common.BISECT_SKIP if getattr(args, "bisect", False) else common.UNTESTABLE) from None
+        raise Failed(str(error), common.UNTESTABLE) from None

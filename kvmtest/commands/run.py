@@ -7,7 +7,7 @@ import argparse
 import time
 from collections import Counter
 
-from kvmtest.commands import common, report
+from kvmtest.commands import common, outcome, report
 from kvmtest.commands.common import RAW, SELECTORS, Commands, Failed, Interrupt, say
 
 __all__ = ("add", "options", "seconds")
@@ -17,6 +17,7 @@ def add(commands: Commands) -> None:
     """Add ``run``."""
     parser = commands.add_parser("run", help="run on /dev/kvm", epilog=SELECTORS, formatter_class=RAW)
     options(parser)
+    outcome.options(parser)
     common.device(parser)
     parser.set_defaults(function=_run)
 
@@ -26,7 +27,6 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("selectors", nargs="*", metavar="SELECTOR", help="which results; all when none is given")
     report.options(parser)
     parser.add_argument("--strict", action="store_true", help="a known deviation counts as unexpected too")
-    parser.add_argument("--bisect", action="store_true", help="exit status for git bisect run")
     parser.add_argument("--timeout", type=seconds, default=1.0, metavar="S", help="seconds for each KVM_RUN (default: 1)")
     parser.add_argument("--rounds", type=_rounds, default=24, metavar="N", help="rounds of sipi.stress (default: 24)")
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="seed of the rounds of sipi.stress (default: 1)")
@@ -54,13 +54,15 @@ def _run(args: argparse.Namespace) -> int:
     from kvmtest.engine import doctor, host, run
     from kvmtest.engine.result import CaseTime
 
+    decides = outcome.of(args)
     cases, selectors = common.selected(args.selectors)
     try:
         kvm = doctor.open_kvm(args.device)
     except doctor.Unusable as error:
         raise Failed(str(error), common.BISECT_SKIP if args.bisect else common.UNTESTABLE) from None
     totals: Counter[str] = Counter()
-    with kvm, Interrupt() as interrupt, report.writing(args) as writer:
+    with kvm, Interrupt() as interrupt, report.writing(args) as reports:
+        writer = decides.watch(reports, None)
         facts = host.detect()
         if facts.backend == "unknown":
             say("no vendor module found in /sys/module: hidden attributes are judged by either vendor's values")
@@ -83,4 +85,4 @@ def _run(args: argparse.Namespace) -> int:
     if interrupt.seen:
         say("interrupted; what was measured until then is in the report")
         return common.INTERRUPTED
-    return common.status(totals, args.strict, args.bisect)
+    return decides.status(totals)

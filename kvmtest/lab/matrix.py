@@ -158,7 +158,7 @@ def _document(outcomes: list[Outcome], out: TextIO) -> None:
 def run(
     specs: list[Spec],
     args: argparse.Namespace,
-    status: Callable[[Counter[str], bool, bool], int],
+    status: Callable[[Counter[str], bool], int],
     output: Callable[[], TextIO],
     say: Callable[[str], None],
     stop: Stop,
@@ -205,7 +205,7 @@ def run(
     return _status(outcomes, args, status)
 
 
-def _status(outcomes: list[Outcome], args: argparse.Namespace, status: Callable[[Counter[str], bool, bool], int]) -> int:
+def _status(outcomes: list[Outcome], args: argparse.Namespace, status: Callable[[Counter[str], bool], int]) -> int:
     failed = [outcome for outcome in outcomes if outcome.failed]
     if len(failed) == len(outcomes):
         raise LabError(failed[0].failed)
@@ -213,7 +213,7 @@ def _status(outcomes: list[Outcome], args: argparse.Namespace, status: Callable[
     for outcome in outcomes:
         totals.update(outcome.totals)
     totals["error"] += len(failed)
-    return status(totals, args.strict, args.bisect)
+    return status(totals, args.strict)
 
 
 def _temporary() -> TextIO:

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``--bisect``: what each way to end says to ``git bisect run``, and a bisection by git itself."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kvmtest.cli import main
+from kvmtest.lab.kernels import Kernel
+
+_ID = "init.msi.host.cr3"
+_LOG = "none.lab.kernel.log"
+_START = "begin()\nout.case('init.msi.host/x', 'init.msi.host')\n"
+_END = "out.line('c', '1')\nout.flush()\nsay('E')\n"
+_PASS, _FAIL, _SKIP, _ERROR, _KNOWN = (f"result('cr3', '{v}')\n" for v in ("pass", "fail", "skip", "error", "known"))
+_PANIC = "console('Kernel panic - not syncing: Fatal exception')\nsys.exit(1)\n"
+_WARN = "say('L', 'WARNING: CPU: 0 PID: 1 at arch/x86/kvm/x86.c:1 f+0x1/0x2')\n"
+_GOOD, _BAD = _START + _PASS + _END, _START + _FAIL + _END
+
+
+def _command(kernel: Kernel, *more: str) -> list[str]:
+    return ["lab", "run", "--bisect", "--backend", "svm", "--kernel", kernel.image, "--modules", kernel.modules, *more]
+
+
+@pytest.mark.parametrize(
+    ("guest", "ids", "status"),
+    [
+        (_GOOD, [_ID], 0),
+        (_BAD, [_ID], 1),
+        # Listed for a range of kernels, and yet what may be looked for.
+        (_START + _KNOWN + _END, [_ID], 1),
+        (_START + _PASS + "result('cr0', 'fail')\nresult('cr2', 'error')\n" + _END, [_ID], 0),
+        (_START + _SKIP + _END, [_ID], 125),
+        (_START + _SKIP + _PASS + _END, [_ID], 0),
+        (_START + _PASS + _ERROR + _END, [_ID], 125),
+        (_START + _ERROR + _FAIL + _END, [_ID], 1),
+        # Each id has to be told.
+        (_GOOD, [_ID, "init.msi.host.cr2"], 125),
+        (_BAD, [_ID, "init.msi.host.cr2"], 1),
+        # It does not boot; its modules do not load; it hangs up before, in and behind the case.
+        ("sys.exit(1)", [_ID], 125),
+        ("say('B', '9.9.9-fake')\nsay('M', 'kvm')\nsay('X', 'cannot load kvm.ko: Invalid argument')\ntime.sleep(9)", [_ID], 125),
+        ("begin()\n" + _PANIC, [_ID], 125),
+        (_START + _PANIC, [_ID], 125),
+        (_START + _PASS + "out.flush()\n" + _PANIC, [_ID], 125),
+        (_START + _FAIL + "out.flush()\n" + _PANIC, [_ID], 1),
+        # What the kernel says counts where it is asked for.
+        (_START + _PANIC, [_ID, _LOG], 1),
+        (_START + "out.flush()\nsys.exit(1)\n", [_ID, _LOG], 125),
+        (_START + _PASS + _WARN + _END, [_ID], 0),
+        (_START + _PASS + _WARN + _END, [_ID, _LOG], 1),
+        (_GOOD, [_ID, _LOG], 0),
+        (_GOOD, ["*"], 0),
+    ],
+)
+def test_the_ids_alone_decide(
+    guest: str, ids: list[str], status: int, kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FAKE", guest)
+    assert main(_command(kernel, *ids)) == status
+    says = {0: "bisect: good", 1: "bisect: bad: ", 125: "bisect: cannot tell: "}[status]
+    assert f"kvmtest: {says}" in capsys.readouterr().err
+
+
+def test_modules_that_were_not_built_are_125(kernel: Kernel, fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (fake / "empty").mkdir()
+    assert main(_command(kernel, "--kvm-modules", str(fake / "empty"), _ID)) == 125
+    assert "neither kvm.ko nor" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["init.msi.host.renamed"],
+        [_ID, "init.msi.host.renamed"],
+        ["--kvm-modules", "/nonexistent", _ID],
+        ["--kernel", "/nonexistent", _ID],
+        ["--module-param", "npt", _ID],
+        ["--format", "xml", _ID],
+        ["--output", "/nonexistent/file", _ID],
+        ["--baseline", "/nonexistent", _ID],
+        ["--no-such-option", _ID],
+    ],
+)
+def test_what_no_commit_can_change_stops_the_bisection(arguments: list[str], kernel: Kernel) -> None:
+    try:
+        status: object = main(_command(kernel, *arguments))
+    except SystemExit as done:
+        status = done.code
+    assert status == 255
+
+
+def test_no_emulator_stops_the_bisection(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert main(_command(kernel, _ID)) == 255
+
+
+def test_a_fault_of_our_own_stops_the_bisection(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*args: object) -> None:
+        raise ValueError("ours")
+
+    monkeypatch.setattr("kvmtest.commands.lab._specs", broken)
+    assert main(_command(kernel, _ID)) == 255
+    with pytest.raises(ValueError, match="ours"):
+        main([word for word in _command(kernel, _ID) if word != "--bisect"])
+
+
+class _Repository:
+    """Commits whose guest.py is what the guest of the lab does then."""
+
+    def __init__(self, folder: Path, kernel: Kernel) -> None:
+        self.folder = folder
+        folder.mkdir()
+        who = {f"GIT_{role}_{what}": "x@y" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        self.environment = {**os.environ, **who, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull, "LC_ALL": "C"}
+        self.environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+        step = " ".join([sys.executable, "-m", "kvmtest", *_command(kernel)])
+        (folder / "step").write_text(f'FAKE="$(cat guest.py)" exec {step} "$@" >/dev/null\n')
+        self.git("init", "-q")
+
+    def git(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["git", *arguments]
+        return subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=300)
+
+    def commit(self, subject: str, guest: str) -> None:
+        (self.folder / "guest.py").write_text(f"# {subject}\n{guest}")
+        self.git("add", "guest.py")
+        assert self.git("commit", "-qm", subject).returncode == 0
+
+
+@pytest.fixture
+def repository(kernel: Kernel, fake: Path) -> _Repository:
+    """Seven commits: the sixth breaks CR3; the fourth, where git looks first, does not boot."""
+    if not shutil.which("git"):
+        pytest.skip("git is not here")
+    made = _Repository(fake / "repository", kernel)
+    for number, guest in enumerate((_GOOD, _GOOD, _GOOD, "sys.exit(1)", _GOOD, _BAD, _BAD), 1):
+        made.commit(f"commit {number}", guest)
+    assert made.git("bisect", "start", "HEAD", "HEAD~6").returncode == 0
+    return made
+
+
+def test_git_passes_by_what_does_not_boot_and_finds_the_commit(repository: _Repository) -> None:
+    done = repository.git("bisect", "run", "sh", "step", _ID)
+    assert done.returncode == 0, done.stderr
+    found = repository.git("log", "-1", "--format=%s", "refs/bisect/bad").stdout
+    assert found == "commit 6\n"
+    log = repository.git("bisect", "log").stdout
+    assert "# skip: " in log and "commit 4" in log
+    assert "bisect: bad: fail init.msi.host.cr3" in done.stderr
+
+
+def test_git_stops_at_an_id_that_is_not(repository: _Repository) -> None:
+    done = repository.git("bisect", "run", "sh", "step", "init.msi.host.renamed")
+    assert done.returncode != 0 and "255" in done.stderr + done.stdout
+    assert "no result id matches" in done.stderr
+    log = [line for line in repository.git("bisect", "log").stdout.splitlines() if line.startswith("git bisect ")]
+    # Nothing was marked: the two commits of the start are all there is.
+    assert len(log) == 1

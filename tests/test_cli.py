@@ -27,7 +27,7 @@ def _one_line(text: str) -> bool:
     return text.count("\n") == 1 and text.startswith("kvmtest: ")
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["list"], ["explain"], ["spec"], ["doctor"]])
+@pytest.mark.parametrize("command", [[], *([name] for name in ("run", "list", "explain", "spec", "doctor", "snapshot", "diff"))])
 def test_help_teaches(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as done:
         main([*command, "--help"])

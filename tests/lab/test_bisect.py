@@ -127,29 +127,29 @@ class _Repository:
         (folder / "step").write_text(f'FAKE="$(cat guest.py)" exec {step} "$@" >/dev/null\n')
         self.git("init", "-q")
 
+    def history(self, *guests: str) -> None:
+        """A commit for each guest."""
+        for number, guest in enumerate(guests, 1):
+            (self.folder / "guest.py").write_text(f"# {number}\n{guest}")
+            self.git("add", "guest.py")
+            assert self.git("commit", "-qm", f"commit {number}").returncode == 0
+
     def git(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = ["git", *arguments]
         return subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=300)
 
-    def commit(self, subject: str, guest: str) -> None:
-        (self.folder / "guest.py").write_text(f"# {subject}\n{guest}")
-        self.git("add", "guest.py")
-        assert self.git("commit", "-qm", subject).returncode == 0
-
 
 @pytest.fixture
 def repository(kernel: Kernel, fake: Path) -> _Repository:
-    """Seven commits: the sixth breaks CR3; the fourth, where git looks first, does not boot."""
+    """A repository without commits."""
     if not shutil.which("git"):
         pytest.skip("git is not here")
-    made = _Repository(fake / "repository", kernel)
-    for number, guest in enumerate((_GOOD, _GOOD, _GOOD, "sys.exit(1)", _GOOD, _BAD, _BAD), 1):
-        made.commit(f"commit {number}", guest)
-    assert made.git("bisect", "start", "HEAD", "HEAD~6").returncode == 0
-    return made
+    return _Repository(fake / "repository", kernel)
 
 
 def test_git_passes_by_what_does_not_boot_and_finds_the_commit(repository: _Repository) -> None:
+    repository.history(_GOOD, _GOOD, _GOOD, "sys.exit(1)", _GOOD, _BAD, _BAD)
+    repository.git("bisect", "start", "HEAD", "HEAD~6")
     done = repository.git("bisect", "run", "sh", "step", _ID)
     assert done.returncode == 0, done.stderr
     found = repository.git("log", "-1", "--format=%s", "refs/bisect/bad").stdout
@@ -160,9 +160,23 @@ def test_git_passes_by_what_does_not_boot_and_finds_the_commit(repository: _Repo
 
 
 def test_git_stops_at_an_id_that_is_not(repository: _Repository) -> None:
+    repository.history(_GOOD, _GOOD, _BAD)
+    repository.git("bisect", "start", "HEAD", "HEAD~2")
     done = repository.git("bisect", "run", "sh", "step", "init.msi.host.renamed")
     assert done.returncode != 0 and "255" in done.stderr + done.stdout
     assert "no result id matches" in done.stderr
     log = [line for line in repository.git("bisect", "log").stdout.splitlines() if line.startswith("git bisect ")]
     # Nothing was marked: the two commits of the start are all there is.
     assert len(log) == 1
+
+
+def test_git_finds_what_mended_it(repository: _Repository) -> None:
+    """As docs/compare.md has it."""
+    repository.history(_BAD, _BAD, "sys.exit(1)", _BAD, _GOOD, _GOOD)
+    repository.git("bisect", "start", "--term-old=broken", "--term-new=mended")
+    repository.git("bisect", "mended", "HEAD")
+    repository.git("bisect", "broken", "HEAD~5")
+    step = f"sh step {_ID}; s=$?; [ $s -gt 1 ] || s=$((1 - s)); exit $s"
+    done = repository.git("bisect", "run", "sh", "-c", step)
+    assert done.returncode == 0, done.stderr
+    assert repository.git("log", "-1", "--format=%s", "refs/bisect/mended").stdout == "commit 5\n"

@@ -17,6 +17,11 @@ skip() { echo "git-bisect-kvm: $*" >&2; exit 125; }
 [ $# -ge 3 ] || stop "usage: git bisect run $0 svm|vmx HEADERS ID..."
 backend=$1 headers=$2
 shift 2
+case $backend in
+svm) other=CONFIG_KVM_INTEL= ;;
+vmx) other=CONFIG_KVM_AMD= ;;
+*) stop "$backend is neither svm nor vmx" ;;
+esac
 kvmtest=${KVMTEST:-kvmtest}
 $kvmtest --version >/dev/null 2>&1 || stop "cannot run '$kvmtest': set KVMTEST"
 release=$(sed -n 's/^#define UTS_RELEASE "\(.*\)"$/\1/p' "$headers/include/generated/utsrelease.h" 2>/dev/null)
@@ -46,7 +51,8 @@ for folder in arch/x86/include arch/x86/include/uapi include include/uapi; do
 done
 
 log=$build/log
-make -C "$headers" M="$kvm" NOSTDINC_FLAGS="$own" -j"$(nproc)" modules >"$log" 2>&1 || {
+# The other vendor's module is not built: whether it could be is another question.
+make -C "$headers" M="$kvm" NOSTDINC_FLAGS="$own" "$other" -j"$(nproc)" modules >"$log" 2>&1 || {
 	grep -m 5 -E 'error|Error|ERROR' "$log" >&2 || tail -n 5 "$log" >&2
 	skip "KVM does not build here against $headers"
 }

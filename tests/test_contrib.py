@@ -79,6 +79,7 @@ def test_what_no_commit_can_change_is_255(tree: Path) -> None:
     top = tree.parent
     assert _step(tree, "svm", str(top / "headers")).returncode == 255
     assert _step(tree, "svm", "/nonexistent", "init.msi.host.cr2").returncode == 255
+    assert _step(tree, "tcg", str(top / "headers"), "init.msi.host.cr2").returncode == 255
     assert _step(tree, KVMTEST="/nonexistent").returncode == 255
     assert _step(top).returncode == 255
     (top / "headers/include/generated/utsrelease.h").write_text('#define UTS_RELEASE "5.10.0-other"\n')

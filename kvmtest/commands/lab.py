@@ -176,7 +176,7 @@ def _run(args: argparse.Namespace, stop: Stop) -> int:
     try:
         with report.writing(args) as writer:
             stop.running = True
-            totals = play(Cell(spec, stop), decides.watch(writer, None), common.now())
+            totals = play(Cell(spec, stop), decides.watch(writer), common.now())
     except Cancelled:
         say("interrupted; what was measured until then is in the report")
         return INTERRUPTED

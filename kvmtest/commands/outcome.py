@@ -45,8 +45,8 @@ class Outcome:
     def __init__(self, strict: bool) -> None:
         self.strict = strict
 
-    def watch(self, writer: Writer, text: TextIO | None) -> Writer:
-        """The writer to give results to; ``text`` is where a text report goes, None for another format."""
+    def watch(self, writer: Writer) -> Writer:
+        """The writer to give results to, in the place of ``writer``."""
         return writer
 
     def status(self, totals: Counter[str]) -> int:
@@ -57,16 +57,17 @@ class Outcome:
 class _Baseline(Outcome):
     """Fails for what is new against a saved run."""
 
-    def __init__(self, old: Saved, selectors: tuple[str, ...], strict: bool) -> None:
+    def __init__(self, old: Saved, selectors: tuple[str, ...], strict: bool, out: TextIO) -> None:
         super().__init__(strict)
         self._old = old
         self._selectors = selectors
+        self._out = out
         self._against: Against | None = None
 
-    def watch(self, writer: Writer, text: TextIO | None) -> Writer:
+    def watch(self, writer: Writer) -> Writer:
         from kvmtest.compare.baseline import Against
 
-        self._against = Against(writer, self._old, self._selectors, self.strict, text or sys.stderr)
+        self._against = Against(writer, self._old, self._selectors, self.strict, self._out)
         return self._against
 
     def status(self, totals: Counter[str]) -> int:
@@ -87,10 +88,8 @@ class Bisect(Outcome):
         self._told: dict[str, Counter[str]] = {selector: Counter() for selector in selectors}
         self._bad = ""
         self._error = ""
-        self._writer: Writer | None = None
 
-    def watch(self, writer: Writer, text: TextIO | None) -> Writer:
-        self._writer = writer
+    def watch(self, writer: Writer) -> Writer:
         return _Watched(writer, self)
 
     def see(self, result: Result) -> None:
@@ -142,7 +141,9 @@ def of(args: argparse.Namespace) -> Outcome:
     from kvmtest.compare import files
     from kvmtest.report.saved import SavedError
 
+    # Behind the report where that is text for whoever sits here; a file or another format is for a program.
+    out = sys.stdout if args.format == "text" and args.output is None else sys.stderr
     try:
-        return _Baseline(files.one_run(args.baseline), selectors, args.strict)
+        return _Baseline(files.one_run(args.baseline), selectors, args.strict, out)
     except SavedError as error:
         raise Failed(str(error), USAGE) from None

@@ -62,7 +62,7 @@ def _run(args: argparse.Namespace) -> int:
         raise Failed(str(error), common.BISECT_SKIP if args.bisect else common.UNTESTABLE) from None
     totals: Counter[str] = Counter()
     with kvm, Interrupt() as interrupt, report.writing(args) as reports:
-        writer = decides.watch(reports, None)
+        writer = decides.watch(reports)
         facts = host.detect()
         if facts.backend == "unknown":
             say("no vendor module found in /sys/module: hidden attributes are judged by either vendor's values")

@@ -145,4 +145,4 @@ class Against:
         # A case whose skips another one stands for has no result to name it in a baseline of records.
         for cases, which in ((found.only_then, "the baseline"), (found.only_now & self._shown, "this run")):
             if cases:
-                yield f"In {which} only: {len(cases)} cases, e.g. {min(cases)}"
+                yield f"Cases in {which} only: {len(cases)}, e.g. {min(cases)}"

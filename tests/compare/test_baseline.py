@@ -124,7 +124,7 @@ def test_the_section_says_it_all() -> None:
     assert "New:\npass -> fail  init.msi.host.cr2" in text and "Gone:\nfail -> pass  init.msi.host.cr0" in text
     assert "The same, with another value:\nfail  init.msi.host.cr3" in text
     assert "The same: 1 fail, 1 known" in text
-    assert "In this run only: 1 cases, e.g. init.msi.host/n" in text
+    assert "Cases in this run only: 1, e.g. init.msi.host/n" in text
 
 
 def test_what_the_selectors_leave_out_is_not_missed() -> None:

@@ -184,7 +184,8 @@ def test_it_is_symmetric_and_nothing_is_lost(a: list[Result], b: list[Result]) -
 def _document(path: Path, results: list[Result], kernel: str = "6.1") -> str:
     host = {"kernel": kernel, "backend": "svm", "cpu_vendor": "AuthenticAMD", "cpu_model": "x", "parameters": {}}
     body = {"host": host, "started": "2026-01-01T00:00:00Z", "duration_s": 1, "results": [r._asdict() for r in results]}
-    path.write_text(json.dumps({"schema": "kvmtest.results/1", "tool": {}, **body, "totals": {}}))
+    head = {"schema": "kvmtest.results/1", "tool": {"name": "kvmtest", "version": "1"}}
+    path.write_text(json.dumps({**head, **body, "totals": {}}))
     return str(path)
 
 

@@ -43,6 +43,20 @@ def test_json_is_valid_and_names_the_lab(kernel: Kernel, capsys: pytest.CaptureF
             jsonschema.validate(document, json.load(file))
 
 
+def test_only_what_a_baseline_has_not_fails(
+    kernel: Kernel, fake: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = str(fake / "old.json")
+    assert main(_command(kernel, "--format", "json", "--output", old)) == 1
+    assert main(_command(kernel, "--baseline", old)) == 0
+    assert "departures from the manuals: 0 new, 0 gone, 1 the same" in capsys.readouterr().out
+    # A kernel that does not come up fails, and what it had to say is not gone.
+    monkeypatch.setenv("FAKE", "sys.exit(1)")
+    assert main(_command(kernel, "--baseline", old)) == 1
+    out = capsys.readouterr().out
+    assert "1 new, 0 gone, 0 the same" in out and "Cases in the baseline only: 1, e.g. init.msi.host/x" in out
+
+
 def test_a_kernels_log_keeps_its_lines(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``kvmtest explain``: the rules of an item, where KVM keeps it, and the deviations that concern it."""
+"""``kvmtest explain``: the rules of an item, where KVM keeps it, and what departs from them; the story of a commit."""
 
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Iterator
 
 from kvmtest import spec
 from kvmtest.checks import CHECKS, Check
 from kvmtest.engine.plan import BROADCAST
-from kvmtest.spec import deviations
+from kvmtest.spec import commits, deviations
+from kvmtest.spec.commits.entry import KEPT, Entry, Sign
 from kvmtest.spec.rule import EVENTS, Rule
 from kvmtest.state.layout import static_fields
 from kvmtest.state.values import PLANTS, values
@@ -36,12 +38,23 @@ _KVM = {
 }
 
 
+_WHEN = {
+    "views": "in the guest where the host shows another value",
+    "vmm-reset": "on a vCPU that was written back to RESET",
+    "none": "in what is no event",
+}
+
+
 class UnknownName(ValueError):
     """Neither an item nor a commit that the tool knows."""
 
 
 def explain(name: str) -> Iterator[str]:
-    """Lines about an item, a result id (its item is taken) or a commit. Raises UnknownName."""
+    """Lines about an item, a result id (its item is taken), a commit or a place in the series. Raises UnknownName."""
+    if entries := commits.find(name):
+        for entry in entries:
+            yield from _commit(entry)
+        return
     if listed := [d for d in deviations.DEVIATIONS if len(name) >= 7 and d.commit.startswith(name)]:
         yield f"{listed[0].commit}:"
         for deviation in listed:
@@ -64,6 +77,56 @@ def explain(name: str) -> Iterator[str]:
     yield from _item(item)
 
 
+def _commit(entry: Entry) -> Iterator[str]:
+    yield f"{entry.commit or entry.place}  KVM: {entry.subject}"
+    if entry.place and entry.commit:
+        yield f"  place       {_place(entry.place)}"
+    if entry.also:
+        yield from _field("with", ", ".join(entry.also))
+    if entry.release:
+        backports = "".join(f"; stable {major}.{minor} has it too" for major, minor in entry.backports)
+        yield f"  since       {entry.release}{backports}"
+    yield f"  code        {entry.path}"
+    yield from _field("changes", entry.what)
+    if entry.before:
+        yield from _field("before", entry.before)
+    if entry.after:
+        yield from _field("after", entry.after)
+    if entry.unverified:
+        yield from _field("unverified", entry.unverified)
+    if entry.hidden:
+        yield from _field("unseen", entry.hidden)
+    for sign in entry.signs:
+        yield from _sign(sign, "about" if entry.hidden else "shown by")
+    if entry.signs:
+        yield f"  run         kvmtest run --commit {entry.key}"
+    for text, count in Counter(_where(d) for d in deviations.DEVIATIONS if d.commit == entry.commit).items():
+        yield from _field("deviation", f"reads {text}" if count == 1 else f"{count} items read {text}")
+
+
+def _place(place: str) -> str:
+    version, _, number = place.partition("#")
+    return f"patch {number} of the series' {version}" if number else f"the series' {version} alone"
+
+
+def _sign(sign: Sign, name: str) -> Iterator[str]:
+    for prefix in dict.fromkeys(".".join(id.split(".", 3)[:3]) for id in sign.ids):
+        named = sign.items[0] if len(sign.items) == 1 else "{" + ", ".join(sign.items) + "}"
+        yield from _field(name, f"{prefix}.{named}")
+    if sign.old is not None:
+        limits = (sign.backends, sign.target, sign.case, sign.vendor and f"{sign.vendor} guests", sign.view)
+        where = ", ".join(filter(None, limits))
+        yield from _wrapped(f"was {_value(sign.old)}{f' ({where})' if where else ''}")
+
+
+def _value(value: int | str) -> str:
+    return f"{value:#x}" if isinstance(value, int) else "what was planted" if value == KEPT else repr(value)
+
+
+def _field(name: str, text: str) -> list[str]:
+    return textwrap.wrap(text, 100, initial_indent=f"  {name:11} ", subsequent_indent=" " * 14)
+
+
 def _check(check: Check) -> Iterator[str]:
     yield check.id
     yield f"  expected    {check.expected}"
@@ -71,6 +134,17 @@ def _check(check: Check) -> Iterator[str]:
         yield from _wrapped(cite)
     if check.undefined:
         yield from _wrapped(f"note: {check.undefined}")
+    yield from _departures(check.id)
+
+
+def _departures(name: str) -> Iterator[str]:
+    """The deviations of an item or a check, and the commits that it shows."""
+    for deviation in deviations.DEVIATIONS:
+        if deviation.item == name:
+            yield from _deviation(deviation)
+    for entry in commits.ENTRIES:
+        if any(name in (sign.ids if sign.check else sign.items) for sign in entry.signs):
+            yield f"  commit      {entry.key}  KVM: {entry.subject}"
 
 
 def _item(item: str) -> Iterator[str]:
@@ -93,9 +167,7 @@ def _item(item: str) -> Iterator[str]:
         else:
             yield from _rule(event, " Intel", intel)
             yield from _rule(event, " AMD", amd)
-    for deviation in deviations.DEVIATIONS:
-        if deviation.item == item:
-            yield from _deviation(deviation)
+    yield from _departures(item)
 
 
 def _said(rule: Rule) -> str:
@@ -123,12 +195,19 @@ def _rule(event: str, vendor: str, rule: Rule) -> Iterator[str]:
 
 
 def _deviation(d: deviations.Deviation) -> Iterator[str]:
-    where = d.backends or "every backend"
-    target = f", {d.target} only" if d.target else ""
-    target += f", guests of vendor {d.vendor} only" if d.vendor else ""
-    since = f" since {d.since[0]}.{d.since[1]}" if d.since > (0, 0) else ""
-    until = f" before {d.until[0]}.{d.until[1]}" if d.until < (1 << 16, 0) else ""
-    target += f", {d.view} view only" if d.view else ""
-    when = "in the guest where the host shows another value" if d.event == "views" else f"after {d.event.upper()}"
-    yield f"  deviation   {d.item} reads {d.observed:#x} {when}, on {where}{target}{since}{until} [{d.commit}]"
-    yield from _wrapped(d.why)
+    yield from _field("deviation", f"{d.item} reads {_where(d)} [{d.commit}]")
+    yield from _wrapped(d.why if d.kind == "fixed" else f"{d.kind}: {d.why}")
+
+
+def _where(d: deviations.Deviation) -> str:
+    """What a deviation shows, after what and where."""
+    when = _WHEN.get(d.event, f"after {d.event.upper()}")
+    limits: tuple[str, ...] = (
+        d.target and f"{d.target} only",
+        d.case and f"{d.case} only",
+        d.vendor and f"guests of vendor {d.vendor} only",
+        d.view and f"{d.view} view only",
+        f"since {d.since[0]}.{d.since[1]}" if d.since > (0, 0) else "",
+        f"before {d.until[0]}.{d.until[1]}" if d.until < deviations.FOREVER else "",
+    )
+    return ", ".join((f"{_value(d.observed)} {when}", f"on {d.backends or 'every backend'}", *filter(None, limits)))

@@ -13,7 +13,7 @@ __all__ = ("add",)
 def add(commands: Commands) -> None:
     """Add ``explain``."""
     parser = commands.add_parser("explain", help="the rule of an item, its citations, KVM's code, deviations")
-    parser.add_argument("name", metavar="ITEM|COMMIT", help="an item (cr0, lapic.svr, msr.pat), a result id or a commit")
+    parser.add_argument("name", metavar="ITEM|COMMIT", help="an item (cr0, lapic.svr, msr.pat), a result id, a commit or v1#14")
     parser.set_defaults(function=_explain)
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from kvmtest.engine.cycle import TRACES, context
+from kvmtest.engine.judge import excused
 from kvmtest.engine.machine import Machine, Target
 from kvmtest.engine.plan import BROADCAST, Case
 from kvmtest.engine.result import Host, Result
@@ -111,4 +112,5 @@ class Broadcast:
         case = self.case
         where = (f"{case.prefix}.{name}", case.event, case.trigger, case.view, name, case.name)
         verdict = "pass" if observed == expected else "fail"
-        return Result(*where, None, expected, observed, verdict, "", BROADCAST[name], None)
+        result = Result(*where, None, expected, observed, verdict, "", BROADCAST[name], None)
+        return excused(result, self._host, case.setup.vendor, case.target)

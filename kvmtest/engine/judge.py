@@ -8,12 +8,13 @@ from typing import NamedTuple
 from kvmtest.checks.check import Check, Observation
 from kvmtest.engine.host import kernel_version
 from kvmtest.engine.result import Host, Result
-from kvmtest.spec import deviations, rule_for
+from kvmtest.spec import rule_for
+from kvmtest.spec.deviations import Deviation, listed
 from kvmtest.spec.emulators import cannot_tell
 from kvmtest.spec.rule import Rule
 from kvmtest.state.layout import text
 
-__all__ = ("BOTH_VIEWS", "Context", "Seen", "judge", "judge_check", "judge_views")
+__all__ = ("BOTH_VIEWS", "Context", "Seen", "excused", "judge", "judge_check", "judge_views")
 
 
 class Context(NamedTuple):
@@ -197,14 +198,25 @@ def _rule(item: str, event: str, ctx: Context) -> Rule:
     return Rule("undefined", cite=tuple(dict.fromkeys(intel.cite + amd.cite)), note=note)
 
 
-def judge_check(check: Check, case: str, observed: str | Observation) -> Result:
-    """The result of a behaviour that ``check`` observed."""
+def judge_check(check: Check, case: str, observed: str | Observation, host: Host | None = None, vendor: str = "") -> Result:
+    """The result of a behaviour that ``check`` observed; without ``host`` no deviation is looked up."""
     seen = Observation(observed) if isinstance(observed, str) else observed
     undefined = check.undefined or seen.undefined
     verdict = "info" if undefined else "pass" if seen.text == check.expected else "fail"
     reason = "; ".join(filter(None, (undefined, seen.reason)))
     where = (check.id, check.event, check.trigger, check.view, check.name, case)
-    return Result(*where, None, check.expected or None, seen.text, verdict, reason, check.cite, None)
+    result = Result(*where, None, check.expected or None, seen.text, verdict, reason, check.cite, None)
+    return excused(result, host, vendor, check.target) if host else result
+
+
+def excused(result: Result, host: Host, vendor: str, target: str) -> Result:
+    """The ``result`` of a behaviour, ``known`` or ``fixed`` where a listed deviation says so. ``target`` is ``bsp`` or ``ap``."""
+    if result.verdict not in ("pass", "fail") or result.observed is None:
+        return result
+    here = listed(result.id, result.event, host.backend, kernel_version(host.kernel), vendor, target, result.view, result.case)
+    verdict, why, commit = _explained(result.verdict, here, result.observed, None)
+    reason = "; ".join(filter(None, (why, result.reason))) if commit else result.reason
+    return result._replace(verdict=verdict, reason=reason, deviation=commit)
 
 
 def judge_views(
@@ -229,23 +241,45 @@ def judge_views(
         verdict, reason = "skip", unread or "the host cannot read it here"
     else:
         same = host <= guest < host + _TSC_LEAP if item == "msr.tsc" else host == guest
-        verdict, reason, deviation = _deviated("pass" if same else "fail", "", item, "views", guest, ctx)
+        told = Seen(None, None, guest)
+        verdict, reason, deviation = _deviated("pass" if same else "fail", "", item, "views", told, ctx, same=True)
     where = (f"{ctx.prefix}.{item}", event, trigger, view, item, ctx.case)
     return Result(*where, None, text(item, host), text(item, guest), verdict, reason, (BOTH_VIEWS,), deviation)
 
 
-def _deviated(verdict: str, reason: str, item: str, event: str, observed: int, ctx: Context) -> tuple[str, str, str | None]:
-    """``known`` or ``fixed`` where a listed deviation says so: verdict, reason, the deviation's commit."""
-    kernel = kernel_version(ctx.host.kernel)
-    view = ctx.prefix.rpartition(".")[2]
-    listed, exact = deviations.find(item, event, observed, ctx.host.backend, kernel, ctx.vendor, ctx.is_bsp, view)
-    if not listed or not exact and (verdict == "fail" or event == "views"):
-        return verdict, reason, None
-    return ("known" if verdict == "fail" else "fixed"), listed.why, listed.commit
+def _deviated(
+    verdict: str, reason: str, item: str, event: str, seen: Seen, ctx: Context, same: bool = False
+) -> tuple[str, str, str | None]:
+    """``known`` or ``fixed`` where a listed deviation says so: verdict, reason, the deviation's commit.
+
+    ``same`` is whether a pass with a deviation's own value says that it is fixed.
+    """
+    assert seen.observed is not None
+    kernel, view = kernel_version(ctx.host.kernel), ctx.prefix.rpartition(".")[2]
+    target = "bsp" if ctx.is_bsp else "ap"
+    here = listed(item, event, ctx.host.backend, kernel, ctx.vendor, target, view, ctx.case)
+    if same and verdict == "pass":
+        here = [d for d in here if d.value(seen.planted) == seen.observed]
+        return ("fixed", here[0].why, here[0].commit) if here else (verdict, reason, None)
+    here = [d for d in here if d.value(seen.planted) is not None]
+    # A stable release may have the fix: there the manuals' value is no news.
+    if verdict == "pass":
+        here = [d for d in here if kernel not in d.backports]
+    verdict, why, commit = _explained(verdict, here, seen.observed, seen.planted)
+    return verdict, why or reason, commit
+
+
+def _explained(verdict: str, here: list[Deviation], observed: int | str, planted: int | None) -> tuple[str, str, str | None]:
+    """What the deviations that are listed ``here`` make of a ``pass`` or ``fail``: verdict, why, commit."""
+    exact = next((d for d in here if d.value(planted) == observed), None)
+    if verdict == "fail":
+        return ("known", exact.why, exact.commit) if exact else (verdict, "", None)
+    # Where the deviation has the manuals' own value, a pass says nothing of it.
+    return (verdict, "", None) if exact or not here else ("fixed", here[0].why, here[0].commit)
 
 
 def judge(item: str, ctx: Context, seen: Seen, own: Rule | None = None) -> Result:
-    """The result of one item in one case, by the manuals' rule or the case's ``own``, which has no deviations."""
+    """The result of one item in one case, by the manuals' rule or the case's ``own``, that of a vCPU reset by ioctls."""
     event, trigger, view = ctx.prefix.split(".")
     rule = own or _rule(item, event, ctx)
     found = _apply(rule, item, ctx, seen)
@@ -253,10 +287,8 @@ def judge(item: str, ctx: Context, seen: Seen, own: Rule | None = None) -> Resul
         found = found._replace(expected=text(item, rule.value))
     verdict, reason = found.verdict, found.reason
     deviation: str | None = None
-    if own is None and verdict in ("pass", "fail") and seen.observed is not None:
-        # KVM on SVM makes an INIT of a shutdown, with what departs there.
-        like = "init" if event == "shutdown" and ctx.host.backend == "svm" else event
-        verdict, reason, deviation = _deviated(verdict, reason, item, like, seen.observed, ctx)
+    if verdict in ("pass", "fail") and seen.observed is not None:
+        verdict, reason, deviation = _deviated(verdict, reason, item, "vmm-reset" if own else event, seen, ctx)
     return Result(
         f"{ctx.prefix}.{item}",
         event,

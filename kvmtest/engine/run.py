@@ -68,7 +68,7 @@ def _check(case: Case, machine: Machine, host: Host, timeout_s: float, effort: E
     except Untestable as error:
         yield from _all(case, host, "skip", str(error))
         return
-    yield judge_check(check, case.name, seen)
+    yield judge_check(check, case.name, seen, host, case.setup.vendor)
 
 
 def run_case(

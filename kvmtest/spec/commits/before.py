@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Commits on RESET, INIT, SIPI and SHUTDOWN from before the series of v5.15; all of the lab's kernels have most of them."""
+
+from __future__ import annotations
+
+from kvmtest.spec.commits.entry import KEPT, Entry, check, commit, items
+
+__all__ = ("BEFORE",)
+
+_RELEASE = "the release"
+
+
+BEFORE: tuple[Entry, ...] = (
+    commit(
+        "d28bc9dd25ce", "v4.2", "x86: INIT and reset sequences are different", "common",
+        "tells INIT from RESET: INIT keeps the FPU, most MSRs and the APIC base",
+        items("init", "fcw xmm0 msr.star apic_base", None),
+        before="as at RESET", after="unchanged", unverified="the subject and the release",
+    ),
+    commit(
+        "cd7764fe9f73", "v4.2", "x86: latch INITs while in system management mode", "common",
+        "an INIT that comes in SMM waits for RSM",
+        check("init.smm.host.latched", known=False),
+        check("init.smm.guest.latched", known=False),
+        check("init.smm.guest.after-rsm", known=False),
+        before="taken in SMM", after="taken behind RSM", unverified=_RELEASE,
+    ),
+    commit(
+        "a554d207dc46", "v4.14", "X86: Processor States following Reset or INIT", "common",
+        "XCR0 is 1 after RESET and kept by INIT; the bound registers are 0 after both",
+        items("init", "xcr0", 0x1, known=False),
+        before="1 after INIT too", after="unchanged by INIT", unverified=_RELEASE,
+    ),
+    commit(
+        "4b9852f4f389", "v5.4", "x86: Fix INIT signal handling in various CPU states", "nVMX nSVM",
+        "an INIT waits in VMX operation and while GIF is clear, and makes VM exit 3 of an L2",
+        check("init.msi.guest.latched-in-vmx-root", known=False),
+        check("init.msi.guest.exit-from-vmx-guest", known=False),
+        check("init.gif-clear.host.latched", known=False),
+        check("init.gif-clear.guest.latched", known=False),
+        before="taken at once", after="latched, or a VM exit", unverified=_RELEASE,
+    ),
+    commit(
+        "684c0422da71", "v5.7", "nVMX: Handle pending #DB when injecting INIT VM-exit", "nVMX",
+        "the VM exit that an INIT makes of an L2 saves its pending debug exceptions",
+        check("init.msi.guest.pending-debug-in-vmx-guest", known=False),
+        before="0x0", after="0x4000", unverified=_RELEASE,
+    ),
+    commit(
+        "2259c17f0188", "v5.11", "x86: Sink cpuid update into vendor-specific set_cr4 functions", "common",
+        "CPUID's OSXSAVE and OSPKE follow CR4 through INIT as well, and not through a guest's and a VMM's writes only",
+        items("init", "cpuid.1.ecx cpuid.7.ecx", KEPT, views="host guest"),
+        items("shutdown", "cpuid.1.ecx cpuid.7.ecx", KEPT, "triple-fault", backends="svm"),
+        before="set though CR4 is 0", after="clear", unverified=_RELEASE,
+    ),
+    commit(
+        "bf0cd88ce363", "v5.11", "x86: emulate wait-for-SIPI and SIPI-VMExit", "nVMX",
+        "an L2 may be entered in wait-for-SIPI, where a SIPI makes VM exit 4",
+        check("sipi.msi.guest.exit-from-waiting-vmx-guest"),
+        check("none.vm-entry.host.waiting-vmx-guest", "not offered", new="offered"),
+        check("init.msi.guest.blocked-in-waiting-vmx-guest"),
+        before="the VM entry fails", after="exit reason 4 with the vector", unverified=_RELEASE,
+    ),
+    commit(
+        "1c96dcceaeb3", "v5.11", "x86: fix apic_accept_events vs check_nested_events", "nVMX",
+        "what an INIT or SIPI does to an L2 is looked at before the vCPU itself takes it",
+        check("sipi.msi.guest.dropped-in-vmx-guest"),
+        hidden="5.10, which does not have it, drops a SIPI to L2 as well",
+        unverified=_RELEASE,
+    ),
+    commit(
+        "f57ad63a835c", "v5.11", "x86: ignore SIPIs that are received while not in wait-for-sipi state", "common",
+        "a SIPI to a vCPU that does not wait for one is dropped, and not kept for the next INIT",
+        check("sipi.msi.host.dropped-when-running"),
+        check("sipi.msi.host.not-kept-for-later"),
+        hidden="5.10 does not have it and drops such a SIPI as well: only 1c96dcceaeb3, of the same release, made KVM keep one",
+        after="dropped", unverified=_RELEASE,
+    ),
+    commit(
+        "647daca25d24", "v5.11", "SVM: Add support for booting APs in an SEV-ES guest", "SVM SEV-ES",
+        "a SIPI ends the AP reset hold of an encrypted vCPU instead of loading registers",
+        hidden="needs an SEV-ES guest, hence hardware with that feature", unverified=_RELEASE,
+    ),
+    commit(
+        "9e46f6c6c959", "v5.12", "SVM: Clear the CR4 register on reset", "SVM",
+        "INIT clears the CR4 that KVM keeps beside the VMCB's",
+        items("init", "cr4", KEPT, views="host guest"),
+        before="the value from before", after="0x0", backports=((5, 10),),
+    ),
+    commit(
+        "cb6a32c2b877", "v5.13", "x86: Handle triple fault in L2 without killing L1", "nVMX nSVM",
+        "a triple fault of an L2 goes to L1, as VM exit 2 or #VMEXIT(7FH), and not to the VMM",
+        check("shutdown.l2.guest.intercepted-machine-check", "KVM_EXIT_SHUTDOWN", "svm"),
+        before="KVM_EXIT_SHUTDOWN, where KVM itself found the triple fault", after="a nested exit", unverified=_RELEASE,
+    ),
+)

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the catalogue of KVM's commits is made of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+__all__ = ("BACKENDS", "KEPT", "Entry", "Sign", "Version", "check", "commit", "items", "version")
+
+Version = tuple[int, int]
+
+#: As the old value of a sign: whatever was planted is still there.
+KEPT = "=planted"
+#: Backends by the words of a path; a path without any of them is every backend's.
+BACKENDS = {"VMX": "vmx", "nVMX": "vmx", "TDX": "vmx", "SVM": "svm", "nSVM": "svm"}
+
+_RELEASE = re.compile(r"v(\d+)\.(\d+)")
+
+
+class Sign(NamedTuple):
+    """What results show of a commit: before it, ``items`` had the value ``old`` after ``event``.
+
+    ``old`` is a number, KEPT, the exact text of a check, or None where it fails without the commit and no such kernel was seen:
+    then another value than the manuals' tells nothing. Any trigger and view of the event shows it; ``triggers`` and ``views`` are those that
+    ``kvmtest run --commit`` selects. ``backends`` ("" is any), ``target`` (``bsp`` or ``ap``), ``vendor`` (the guest's CPUID
+    vendor), ``view`` and ``case`` (a part of the case's name) say where alone it shows. ``known`` is whether it is a deviation
+    of the kernels without the commit, which needs that one of the lab's shows it. ``new`` is what is seen with the commit,
+    where that is not the manuals' value, or is recorded and not judged.
+    """
+
+    event: str
+    triggers: tuple[str, ...]
+    views: tuple[str, ...]
+    items: tuple[str, ...]
+    old: int | str | None
+    backends: str = ""
+    target: str = ""
+    vendor: str = ""
+    view: str = ""
+    case: str = ""
+    known: bool = True
+    check: bool = False
+    new: int | str | None = None
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The result ids to run."""
+        event = "reset" if self.event == "vmm-reset" else self.event
+        return tuple(f"{event}.{t}.{v}.{item}" for item in self.items for t in self.triggers for v in self.views)
+
+
+def items(
+    event: str,
+    names: str,
+    old: int | str | None,
+    triggers: str = "latched msi",
+    views: str = "host",
+    backends: str = "",
+    target: str = "",
+    vendor: str = "",
+    view: str = "",
+    case: str = "",
+    known: bool = True,
+    new: int | None = None,
+) -> Sign:
+    """The sign that items show; ``names``, ``triggers`` and ``views`` are separated by spaces."""
+    asked = (tuple(triggers.split()), tuple(views.split()), tuple(names.split()))
+    return Sign(event, *asked, old, backends, target, vendor, view, case, known, new=new)
+
+
+def check(
+    id: str, old: str | None = None, backends: str = "", vendor: str = "", known: bool = True, new: str | None = None
+) -> Sign:
+    """The sign that the check ``id`` shows, whose text was ``old`` before the commit; ``new`` where it is not judged."""
+    event, trigger, view, name = id.split(".", 3)
+    known = known and new is None
+    return Sign(event, (trigger,), (view,), (name,), old, backends, "", vendor, "", "", known, check=True, new=new)
+
+
+class Entry(NamedTuple):
+    """One commit.
+
+    ``commit`` is the upstream id in 12 digits, "" where nothing was merged under this subject; ``also`` those that belong to
+    it. ``subject`` is without its prefix "KVM: ". ``release`` is the first one that has it, or "". ``path`` says whose code it
+    is: ``common``, ``VMX``, ``nSVM``, ... ``what`` it changes is a sentence. Either ``signs`` show it, or ``hidden`` says why
+    nothing outside of the kernel can; with both the signs show what it is about, which is the same without it. ``place`` is its number in the series: ``v1#14``, ``v2``. ``before`` and ``after`` are what
+    is seen without and with it. ``backports`` are older stable kernels that have it too, in some of their releases.
+    ``unverified`` says what of the entry rests on memory or a list's word alone.
+    """
+
+    commit: str
+    subject: str
+    release: str
+    path: str
+    what: str
+    signs: tuple[Sign, ...] = ()
+    hidden: str = ""
+    place: str = ""
+    before: str = ""
+    after: str = ""
+    also: tuple[str, ...] = ()
+    backports: tuple[Version, ...] = ()
+    unverified: str = ""
+
+    @property
+    def key(self) -> str:
+        """What names the entry: its commit, or its place where it has none."""
+        return self.commit or self.place
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The result ids that show it."""
+        return tuple(dict.fromkeys(id for sign in self.signs for id in sign.ids))
+
+    @property
+    def backends(self) -> str:
+        """The backends whose code it changes, "" for all."""
+        return " ".join(BACKENDS[word] for word in self.path.split() if word in BACKENDS)
+
+    def names(self) -> Iterable[str]:
+        """Everything that it can be asked for by."""
+        return filter(None, (self.commit, *self.also))
+
+
+def commit(
+    id: str,
+    release: str,
+    subject: str,
+    path: str,
+    what: str,
+    *signs: Sign,
+    hidden: str = "",
+    place: str = "",
+    before: str = "",
+    after: str = "",
+    also: str = "",
+    backports: tuple[Version, ...] = (),
+    unverified: str = "",
+) -> Entry:
+    """An entry; ``also`` is separated by spaces."""
+    others = tuple(also.split())
+    return Entry(id, subject, release, path, what, signs, hidden, place, before, after, others, backports, unverified)
+
+
+def version(release: str) -> Version:
+    """``v5.15`` as numbers. Raises ValueError."""
+    found = _RELEASE.match(release)
+    if not found:
+        raise ValueError(f"{release!r} is no release")
+    return int(found[1]), int(found[2])

@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Commits on RESET, INIT, SIPI and SHUTDOWN beside the series in v5.15 and after it."""
+
+from __future__ import annotations
+
+from kvmtest.spec.commits.entry import KEPT, Entry, check, commit, items
+
+__all__ = ("LATER",)
+
+_RELEASE = "the release"
+_REFACTORING = "refactoring: the values that a vCPU ends up with are the same before and after"
+_WARN = "it changes when the host warns, and nothing else; a warning shows as none.lab.kernel.log"
+_SEV = "needs an SEV-ES or SEV-SNP guest, hence hardware with that feature"
+_TDX = "needs a TDX guest, hence hardware with that feature"
+_CET = "needs a CPU with CET, which neither of the lab's emulators has"
+_REFUSED_LATER = "taken, KVM_RUN: EINVAL"
+_RACE = "a race: it needs the vCPU's thread to be preempted between two certain instructions"
+
+
+
+def _taken(what: str) -> str:
+    """What none.mp-state.host.of-no-x86 says of states that x86 does not have."""
+    return ", ".join(f"{state}: {what}" for state in (5, 6, 7, 8, 10, 100))
+
+
+LATER: tuple[Entry, ...] = (
+    # v5.15 to v5.17
+    commit(
+        "03a6e84069d1", "v5.15", "x86: Clear KVM's cached guest CR3 at RESET/INIT", "common",
+        "INIT clears CR3, of which KVM used to keep its own copy",
+        items("init", "cr3", KEPT, views="host guest"),
+        items("shutdown", "cr3", KEPT, "triple-fault", backends="svm"),
+        before="the value from before", after="0x0",
+    ),
+    commit(
+        "7117003fe4e3", "v5.15", "x86: Mark all registers as avail/dirty at vCPU creation", "common",
+        "a new vCPU's registers are to be written before they are read", hidden=_REFACTORING,
+    ),
+    commit(
+        "47d3530f86c0", "v5.15", "x86: Exit to userspace when kvm_check_nested_events fails", "common",
+        "KVM_RUN and KVM_GET_MP_STATE return the error of an event of L2 that could not be delivered",
+        hidden="the failure needs L1's own page tables for its guest to be unusable at that moment", unverified=_RELEASE,
+    ),
+    commit(
+        "ff8828c84f93", "v5.16", "x86: Do not mark all registers as avail/dirty during RESET/INIT", "common",
+        "RESET and INIT mark RSP and CR3 only", hidden=_REFACTORING,
+    ),
+    commit("5ebbc470d7f3", "v5.16", "x86: Remove defunct setting of CR0.ET for guests during vCPU create", "common", "drops a store that RESET repeats", hidden=_REFACTORING),
+    commit("e8f65b9bb483", "v5.16", "x86: Remove defunct setting of XCR0 for guest during vCPU create", "common", "drops a store that RESET repeats", hidden=_REFACTORING),
+    commit("583d369b36a9", "v5.16", "x86: Fold fx_init() into kvm_arch_vcpu_create()", "common", "merges a helper into its only caller", hidden=_REFACTORING),
+    commit("d06567353e12", "v5.16", "VMX: Drop explicit zeroing of MSR guest values at vCPU creation", "VMX", "relies on memory that is zero", hidden=_REFACTORING),
+    commit("06692e4b8055", "v5.16", "VMX: Move RESET emulation to vmx_vcpu_reset()", "VMX", "what v1#10 was about", hidden=_REFACTORING),
+    commit("9ebe530b9f5d", "v5.16", "SVM: Move RESET emulation to svm_vcpu_reset()", "SVM", "what v1#9 was about, with OSVW and the microcode's revision", hidden=_REFACTORING),
+    commit("62dd57dd67d7", "v5.16", "x86: WARN on non-zero CRs at RESET to detect improper initalization", "common", "warns where RESET finds a control register in use", hidden=_WARN),
+    commit("25b9784586a4", "v5.16", "x86: Manually retrieve CPUID.0x1 when getting FMS for RESET/INIT", "common", "looks CPUID.1 up without a guest's CPUID instruction's extras", hidden=_REFACTORING),
+    commit(
+        "be4f3b3f8227", "v5.17", "x86: Keep MSR_IA32_XSS unchanged for INIT", "common",
+        "INIT keeps IA32_XSS",
+        items("init", "msr.xss", 0x0, known=False),
+        before="0x0", after="unchanged; no other value than 0 can be written before v6.18",
+    ),
+    commit(
+        "4c282e51e445", "v5.17", "x86: Update vCPU's runtime CPUID on write to MSR_IA32_XSS", "common",
+        "CPUID.(EAX=0DH,ECX=1):EBX follows IA32_XSS",
+        items("init", "cpuid.d1.ebx", None),
+        hidden="IA32_XSS can be 0 only before v6.18, and the size is constant with it",
+        after="the size that IA32_XSS asks for",
+    ),
+    commit(
+        "f7e570780efc", "v5.17", "x86: Forcibly leave nested virt when SMM state is toggled", "nVMX nSVM",
+        "KVM_SET_VCPU_EVENTS takes a vCPU out of L2 when it puts it into SMM or out of it",
+        check("none.l2.host.smm-leaves-guest-mode", "in SMM, in guest mode", new="in SMM, not in guest mode"),
+        before="in SMM and in guest mode", after="in SMM, not in guest mode", backports=((5, 10),),
+    ),
+    commit(
+        "5b61178cd2fd", "v5.17", "VMX: Mark VCPU_EXREG_CR3 dirty when !CR0_PG -> CR0_PG if EPT + !URG", "VMX",
+        "a guest that turns on paging gets its own CR3 into the VMCS; without unrestricted guest only",
+        hidden="the next write of CR3, which follows in any case that was tried, hides it", unverified="the release, and that it shows nowhere",
+    ),
+    # v5.18 to v6.1
+    commit(
+        "a57a31684d7b", "v5.18", "x86: Treat x2APIC's ICR as a 64-bit register, not two 32-bit regs", "common",
+        "INIT clears the x2APIC's ICR as one register of 64 bits",
+        items("init", "lapic.icr lapic.icr2", None),
+        hidden="both halves are 0 after INIT without it as well",
+        after="0x0", unverified=_RELEASE,
+    ),
+    commit(
+        "1ee73a332f80", "v5.19", "x86: SVM: use vmcb01 in init_vmcb", "nSVM",
+        "an INIT while L2 runs initialises L1's VMCB and not L2's",
+        check("init.l2.host.leaves-guest-mode"),
+        check("init.l2.host.whole-state"),
+        hidden="5.10, which has one VMCB for both, shows the same",
+        unverified=_RELEASE,
+    ),
+    commit(
+        "9fc222967a39", "v6.0", "x86: Give host userspace full control of MSR_IA32_MISC_ENABLES", "common",
+        "IA32_MISC_ENABLE says from RESET on that BTS and PEBS are unavailable, and a VMM may write all of it",
+        check("reset.create.host.misc-enable-unavailable", "BTS available, PEBS available"),
+        before="0x0", after="0x1800", unverified=_RELEASE,
+    ),
+    commit(
+        "c49467a45fe0", "v6.0", "x86/pmu: Don't overwrite the pmu->global_ctrl when refreshing", "common PMU",
+        "IA32_PERF_GLOBAL_CTRL no longer starts with the fixed counters enabled, which are disabled at RESET",
+        # Of 4 general-purpose and 3 fixed counters, as many CPUs have.
+        items("reset", "msr.perf_global_ctrl", 0x70000000F, "create", backends="vmx"),
+        before="all counters enabled", after="0x0, until de120e1d692d", unverified=_RELEASE,
+    ),
+    commit(
+        "4b903561ec49", "v6.0", "x86: Add Corrected Machine Check Interrupt (CMCI) emulation to lapic", "common",
+        "the local APIC has a seventh LVT entry, masked by RESET and INIT, where KVM_X86_SETUP_MCE asks for CMCI",
+        check("reset.create.host.lvt-cmci"),
+        check("init.msi.host.lvt-cmci"),
+        before="six LVT entries", after="0x10000, seven LVT entries", unverified=_RELEASE,
+    ),
+    commit(
+        "ed2351174e38", "v6.0", "x86: Extend KVM_{G,S}ET_VCPU_EVENTS to support pending triple fault", "common",
+        "a VMM may read and write whether a triple fault is pending",
+        check("shutdown.vcpu-events.host.triple-fault"),
+        check("shutdown.vcpu-events.guest.exit-from-vmx-guest"),
+        before="no such capability", after="KVM_EXIT_SHUTDOWN without guest code", unverified=_RELEASE,
+    ),
+    commit(
+        "22c6a0ef6b26", "v6.0", "x86: check validity of argument to KVM_SET_MP_STATE", "common",
+        "KVM_SET_MP_STATE refuses states that x86 does not have",
+        check("none.mp-state.host.of-no-x86", _taken("taken"), new=_taken("EINVAL")),
+        before="taken", after="EINVAL",
+    ),
+    commit(
+        "c2086eca8658", "v6.1", "nVMX: Ignore SIPI that arrives in L2 when vCPU is not in WFS", "nVMX",
+        "a SIPI to an L2 that does not wait for one is dropped without disturbing what comes with it",
+        check("sipi.msi.guest.dropped-in-vmx-guest"),
+        hidden="5.10, which does not have it, drops a SIPI to L2 as well; what comes with it is a race",
+    ),
+    commit(
+        "db25eb87ad42", "v6.1", "SVM: remove unnecessary check on INIT intercept", "nSVM",
+        "an INIT to an L2 is held back by GIF alone, and by an intercept of L1's no longer",
+        check("init.l2.guest.intercepted"),
+        check("init.l2.guest.intercepted-in-hlt"),
+        hidden="5.10, which does not have it, shows the same: what was held back made the exit in another way",
+    ),
+    commit(
+        "1b7a1b78d660", "v6.1", "x86: lapic does not have to process INIT if it is blocked", "common",
+        "a latched INIT is taken right behind STGI, VMRUN, VM entry or VMXOFF, and not at some later exit",
+        check("init.gif-clear.guest.taken-at-stgi"),
+        check("init.gif-clear.guest.taken-at-vmrun"),
+        check("init.gif-clear.guest.intercepted-at-vmrun"),
+        check("init.msi.guest.taken-at-vmxoff"),
+        check("init.msi.guest.exit-at-vmx-entry"),
+        also="5b4ac1a1b713 2ea89c7f7f7b a61353acc574 bf7f9352af5d 0bba8fc24c75 a56953e9506c ea2f00c6219e 1e17a6f8721c 26844fee6ade 599275c060a0",
+        hidden="5.10, which has none of them, takes it there as well, but behind STGI, where no kernel of the lab does",
+        before="taken at the next unrelated exit", after="taken before the next instruction",
+        unverified="before and after, which rest on the commits' own words",
+    ),
+    commit(
+        "ed129ec9057f", "v6.1", "x86: forcibly leave nested mode on vCPU reset", "nSVM",
+        "INIT and SHUTDOWN take a vCPU out of its L2",
+        check("init.l2.guest.restarts"),
+        check("init.l2.host.leaves-guest-mode"),
+        also="f9697df25143 917401f26a6a 16ae56d7e052",
+        hidden="5.10, which does not have it, leaves L2 as well, when INIT clears EFER.SVME",
+        after="not in guest mode, L1's state as after INIT",
+    ),
+    commit(
+        "92e7d5c83aff", "v6.1", "x86: allow L1 to not intercept triple fault", "nSVM",
+        "a triple fault of an L2 whose L1 does not intercept SHUTDOWN goes to the VMM",
+        check("shutdown.l2.guest.not-intercepted"),
+        hidden="5.10, which has no nested exit for a triple fault of KVM's own, gives this one to the VMM as well",
+        after="KVM_EXIT_SHUTDOWN and INIT",
+    ),
+    # v6.2 to v6.16
+    commit(
+        "fa4c027a7956", "v6.4", "x86: Add support for SVM's Virtual NMI", "SVM",
+        "INIT enables virtual NMIs in the VMCB, where the CPU has them",
+        items("init", "events.nmi_masked events.nmi_pending", None),
+        hidden="needs a CPU with virtual NMIs, where all that can be read is as without them",
+        after="as without virtual NMIs", unverified=_RELEASE,
+    ),
+    commit(
+        "bc3d7c5570a0", "v6.7", "SVM: Update SEV-ES shutdown intercepts with more metadata", "SVM SEV-ES",
+        "the shutdown of an encrypted guest is KVM_EXIT_SHUTDOWN and no error of KVM_RUN", hidden=_SEV, unverified=_RELEASE,
+    ),
+    commit(
+        "598a790fc20f", "v6.7", "x86: Allow HWCR.McStatusWrEn to be cleared once set", "common",
+        "writing 0 to HWCR clears McStatusWrEn, without which a VMM cannot bring the MSR back to its reset value",
+        items("vmm-reset", "msr.hwcr", KEPT, "vmm-reset", "host guest"),
+        before="the bit stays", after="0x0", unverified="the release, which rests on the pull request's date",
+    ),
+    commit(
+        "9cfec6d097c6", "v6.7", "x86: Fix lapic timer interrupt lost after loading a snapshot", "VMX",
+        "what posted interrupts hold is discarded before the local APIC's state is loaded, and not after it",
+        check("none.set-lapic.guest.timer-fires", known=False),
+        before="the timer's interrupt is lost where the CPU posts interrupts", after="1 interrupt", unverified=_RELEASE,
+    ),
+    commit("f2f63f7ec6fe", "v6.8", "x86/pmu: Stop calling kvm_pmu_reset() at RESET (it's redundant)", "common", "a new PMU is reset already", hidden=_REFACTORING, unverified=_RELEASE),
+    commit(
+        "de120e1d692d", "v6.9", 'x86/pmu: Set enable bits for GP counters in PERF_GLOBAL_CTRL at "RESET"', "common PMU",
+        "IA32_PERF_GLOBAL_CTRL enables each general-purpose counter from the PMU's first CPUID on",
+        items("reset", "msr.perf_global_ctrl", 0x0, "create", known=False),
+        before="0x0 since c49467a45fe0", after="the general-purpose counters", unverified=_RELEASE,
+    ),
+    commit("e366f92ea99e", "v6.11", "SEV: Support SEV-SNP AP Creation NAE event", "SVM SEV-SNP", "an AP's state is that which its guest installed", hidden=_SEV, unverified=_RELEASE),
+    commit(
+        "b6717d35d859", "v6.12", "x86: Stuff vCPU's PAT with default value at RESET, not creation", "common",
+        "moves the write of PAT's reset value", hidden=_REFACTORING, unverified=_RELEASE,
+    ),
+    commit(
+        "73b42dc69be8", "v6.12", "x86: Re-split x2APIC ICR into ICR+ICR2 for AMD (x2AVIC)", "SVM",
+        "keeps the x2APIC's ICR in two halves on AMD, as x2AVIC does",
+        items("init", "lapic.icr lapic.icr2", None),
+        hidden="what it is for needs a CPU with x2AVIC; what it broke shows as a fail of lapic.icr2, which INIT keeps since then",
+        after="ICR2 keeps its value through INIT in x2APIC mode", unverified=_RELEASE,
+    ),
+    commit(
+        "731285fbb6f5", "v6.12", "VMX: reset the segment cache after segment init in vmx_vcpu_reset()", "VMX",
+        "segments that were cached in the middle of INIT are read anew after it", hidden=_RACE, unverified=_RELEASE,
+    ),
+    commit(
+        "dcb988cdac85", "v6.13", "x86: Quirk initialization of feature MSRs to KVM's max configuration", "common",
+        "with KVM_X86_QUIRK_STUFF_FEATURE_MSRS disabled the feature MSRs of a new vCPU are 0",
+        check("reset.create.host.feature-msrs-unquirked"),
+        before="KVM's maximum, without a choice", after="0 on demand", unverified=_RELEASE,
+    ),
+    commit(
+        "ef01cac401f1", "v6.15", "x86: Acquire SRCU in KVM_GET_MP_STATE to protect guest memory accesses", "common",
+        "takes the lock that an event of L2 needs", hidden="lockdep alone sees it", unverified=_RELEASE,
+    ),
+    commit(
+        "e9cb61055fee", "v6.15", "x86: Clear pv_unhalted on all transitions to RUNNABLE", "common",
+        "a kick from before no longer ends a later HLT",
+        check("sipi.msi.host.earlier-kick", "RUNNABLE", new="HALTED"),
+        also="c9e5f3fa9039", after="HALTED", unverified=_RELEASE,
+    ),
+    commit(
+        "a2620f8932fa", "v6.15", "SVM: Forcibly leave SMM mode on SHUTDOWN interception", "SVM",
+        "a triple fault in SMM leaves SMM, as INIT out of it has to",
+        check("shutdown.smm.guest.leaves-smm"),
+        after="not in SMM", unverified=_RELEASE, backports=((6, 1), (6, 12)),
+    ),
+    commit("", "v6.16", "TDX: Always block INIT/SIPI", "TDX", "a TD's vCPU never takes them", hidden=_TDX, place="TDX", unverified="the id and the release"),
+    # v6.17 to v7.2
+    commit(
+        "0fe3e8d804fd", "v6.17", "x86: Move INIT_RECEIVED vs. INIT/SIPI blocked check to KVM_RUN", "common",
+        "INIT_RECEIVED may be set, and events beside it, while INIT is blocked; KVM_RUN is what refuses that state",
+        check("none.mp-state.host.init-received-over-smi", "EINVAL", new="taken"),
+        check("none.mp-state.host.init-received-in-smm", "EINVAL", new=_REFUSED_LATER),
+        check("none.events.host.smm-while-init-received", "EINVAL", new=_REFUSED_LATER),
+        check("none.events.host.smi-while-init-received", "EINVAL", new="taken, KVM_RUN: waits"),
+        check("none.mp-state.host.init-received-with-gif-clear", "EINVAL", new=_REFUSED_LATER),
+        check("none.mp-state.host.init-received-in-vmx-root", "EINVAL", new=_REFUSED_LATER),
+        check("none.mp-state.host.sipi-received-in-vmx-root", "EINVAL", new=_REFUSED_LATER),
+        also="c4a37acc5193 16777ebded41 58c81bc1e71d", before="EINVAL", after="taken",
+    ),
+    commit(
+        "674ffc650351", "v6.17", "SVM: Disable interception of SPEC_CTRL iff the MSR exists for the guest", "SVM",
+        "INIT no longer touches MSR intercepts", hidden=_REFACTORING,
+    ),
+    commit("41f6710f99f4", "v6.18", "x86: Manually clear MPX state only on INIT", "common", "RESET leaves state alone that is zero", hidden=_REFACTORING),
+    commit(
+        "c26675447faf", "v6.18", "x86: Zero XSTATE components on INIT by iterating over supported features", "common",
+        "INIT clears the CET components beside those of MPX",
+        items("init", "msr.u_cet msr.s_cet", KEPT, known=False),
+        before="not there", after="0x0, where the CPU has CET",
+    ),
+    commit(
+        "e140467bbdaf", "v6.18", "x86: Enable CET virtualization for VMX and advertise to userspace", "VMX",
+        "guests have CET, which RESET and INIT switch off",
+        items("init", "msr.s_cet ssp", KEPT, known=False),
+        before="not there", after="0x0, where the CPU has CET",
+    ),
+    commit("8db428fd5229", "v6.18", "SVM: Enable shadow stack virtualization for SVM", "SVM", "guests have shadow stacks", hidden=_CET),
+    commit(
+        "8819a49f9ff8", "v6.18", 'x86: Unload "FPU" state on INIT if and only if its currently in-use', "common",
+        "an INIT in KVM_GET_MP_STATE no longer unloads an FPU that was not loaded", also="9bc610b6a2a7", hidden=_CET,
+    ),
+    commit(
+        "8312f1b9dd71", "v7.0", "SVM: Don't set GIF when clearing EFER.SVME", "nSVM",
+        "GIF may be clear while EFER.SVME is clear, which holds back INIT",
+        check(
+            "init.gif-clear.host.without-svme",
+            "GIF set; KVM_SET_NESTED_STATE: EINVAL",
+            new="GIF clear; KVM_SET_NESTED_STATE: taken, RUNNABLE 0000:1234",
+        ),
+        also="6f4d3ebc24c6", unverified=_RELEASE,
+    ),
+    commit(
+        "ead63640d4e7", "v7.0", "x86: Ignore -EBUSY when checking nested events from vcpu_block()", "nVMX nSVM",
+        "a vCPU that blocks does not return to the VMM for an event that has to wait", hidden=_RACE, unverified=_RELEASE,
+    ),
+    commit(
+        "c4a365cd4a4e", "v7.0", "x86: Drop WARN on INIT/SIPI being blocked when vCPU is in Wait-For-SIPI", "common",
+        "no longer warns of a state that a VMM can bring about", hidden=_WARN, unverified=_RELEASE,
+    ),
+    commit(
+        "6517dfbcc918", "v7.0", 'x86: Add x2APIC "features" to control EOI broadcast suppression', "common",
+        "a VMM decides whether the local APIC's version offers to suppress EOI broadcasts",
+        check("reset.create.host.eoi-broadcast"),
+        check("init.msi.host.eoi-broadcast"),
+        before="no such flags", after="bit 24 as the flag says", unverified=_RELEASE,
+    ),
+    commit(
+        "cdc69269b18a", "v7.1", "SVM: Triple fault L1 on unintercepted EFER.SVME clear by L2", "nSVM",
+        "an L2 that clears EFER.SVME shuts down L1",
+        check(
+            "shutdown.l2.guest.svme-cleared",
+            "the nested guest goes on, not in guest mode, GIF set, EFER 0x500",
+            new="KVM_EXIT_SHUTDOWN, not in guest mode, GIF set, EFER 0x500",
+        ),
+        before="L2 goes on", after="KVM_EXIT_SHUTDOWN", unverified=_RELEASE,
+    ),
+    commit("", "v7.2", "x86: write EDX, not RDX, in kvm_vcpu_reset()", "common", "uses a 32-bit accessor for a 32-bit value", hidden=_REFACTORING, place="EDX", unverified="the id, the subject and the release"),
+)

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Departures of KVM from the manuals that somebody has looked into: what is seen, where, in which kernels, and why.
+
+A deviation explains one exact value: any other wrong value stays a ``fail``. What was fixed comes from the catalogue of
+commits; what is admitted and what is open stands here, one line each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kvmtest.spec.commits import ENTRIES
+from kvmtest.spec.commits.entry import KEPT, Version, version
+from kvmtest.spec.deviations.admitted import ADMITTED
+from kvmtest.spec.deviations.deviation import FOREVER, KINDS, Deviation
+from kvmtest.spec.deviations.open import OPEN
+
+__all__ = ("DEVIATIONS", "FOREVER", "KEPT", "KINDS", "Deviation", "listed")
+
+
+def _fixed() -> Iterator[Deviation]:
+    for entry in ENTRIES:
+        for sign in entry.signs:
+            if sign.old is None or not sign.known:
+                continue
+            names = sign.ids if sign.check else sign.items
+            backends = sign.backends or entry.backends
+            where = (backends, sign.target, sign.vendor, sign.view, (0, 0), version(entry.release), sign.case, entry.backports)
+            for name in names:
+                yield Deviation(name, sign.event, sign.old, entry.commit, f"fixed in {entry.release}: {entry.what}", "fixed", *where)
+
+
+DEVIATIONS: tuple[Deviation, ...] = (*ADMITTED, *_fixed(), *OPEN)
+
+_BY_ITEM: dict[tuple[str, str], tuple[Deviation, ...]] = {}
+for _d in DEVIATIONS:
+    _BY_ITEM[_d.item, _d.event] = (*_BY_ITEM.get((_d.item, _d.event), ()), _d)
+
+
+def listed(
+    item: str, event: str, backend: str, kernel: Version, vendor: str = "", target: str = "", view: str = "", case: str = ""
+) -> list[Deviation]:
+    """The deviations of ``item`` (or the check of this id) after ``event`` on this backend and kernel, in this case."""
+    found = _BY_ITEM.get((item, event), ())
+    return [d for d in found if d.names(backend, kernel) and d.where(vendor, target, view, case)]

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a deviation is."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from kvmtest.spec.commits.entry import KEPT, Version
+
+__all__ = ("FOREVER", "KINDS", "Deviation")
+
+#: ``admitted``: KVM's comments or documentation say so. ``fixed``: a bug that ``commit`` fixed. ``open``: neither.
+KINDS = ("admitted", "fixed", "open")
+FOREVER: Version = (1 << 16, 0)
+
+
+class Deviation(NamedTuple):
+    """``item`` shows ``observed`` after ``event`` on ``backends`` ("" is any) of kernels ``since`` to before ``until``.
+
+    ``item`` may be the id of a check, whose text is then ``observed``. ``observed`` may be KEPT: exactly what was planted. The
+    event ``views`` is that the guest reads ``observed`` where the host's ioctls show another value, ``vmm-reset`` that a vCPU
+    shows it which was written back to RESET by ioctls.
+
+    ``view`` is "host" or "guest", ``target`` "bsp" or "ap", ``vendor`` the guest's CPUID vendor, ``case`` a part of the case's
+    name, where only one of them departs. ``commit`` is the upstream commit or the function of the kernel's source that admits
+    it; ``why`` says it in a sentence. ``backports`` are kernels of which some stable releases have the fix: what they show
+    decides.
+    """
+
+    item: str
+    event: str
+    observed: int | str
+    commit: str
+    why: str
+    kind: str
+    backends: str = ""
+    target: str = ""
+    vendor: str = ""
+    view: str = ""
+    since: Version = (0, 0)
+    until: Version = FOREVER
+    case: str = ""
+    backports: tuple[Version, ...] = ()
+
+    def value(self, planted: int | None) -> int | str | None:
+        """What it shows where ``planted`` was there before the event; None where nothing was."""
+        return planted if self.observed == KEPT else self.observed
+
+    def names(self, backend: str, kernel: Version) -> bool:
+        """Whether this kernel's KVM departs on this backend."""
+        return (not self.backends or backend in self.backends.split()) and self.since <= kernel < self.until
+
+    def where(self, vendor: str, target: str, view: str, case: str) -> bool:
+        """Whether it departs in this case."""
+        return (
+            self.vendor in ("", vendor)
+            and self.target in ("", target)
+            and self.view in ("", view)
+            and (not self.case or self.case in case)
+        )

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What KVM does otherwise in every kernel, found in its source, without a word of it that it is meant to."""
+
+from __future__ import annotations
+
+from kvmtest.spec.deviations.deviation import Deviation
+
+__all__ = ("OPEN",)
+
+_FNINIT = "a new vCPU's FPU is in the FNINIT configuration, in all kernels; the architectural RESET image is another"
+_NO_EXTENDED = "KVM gives every guest the version of its one local APIC model, which has no extended register space"
+_SYSCFG = "KVM emulates SYSCFG as a constant 0"
+_TPR = "on an exit KVM takes TPR from the VMCB's V_TPR, which has its priority class only: bits 3:0 are lost"
+_PPR = "KVM_SET_LAPIC computes PPR before it looks at the ISR that it was given; a guest's read computes it anew"
+
+
+def _open(
+    item: str, event: str, observed: int, commit: str, why: str, backends: str = "", target: str = "", vendor: str = "", view: str = ""
+) -> Deviation:
+    return Deviation(item, event, observed, commit, why, "open", backends, target, vendor, view)
+
+
+OPEN = (
+    _open("fcw", "reset", 0x37F, "fpstate_init_user()", _FNINIT),
+    _open("ftw", "reset", 0x0, "fpstate_init_user()", _FNINIT),
+    _open("msr.syscfg", "reset", 0x0, "kvm_get_msr_common()", _SYSCFG, vendor="amd"),
+    # 6 LVT entries, 7 with CMCI; bit 24 where a split irqchip lets EOI broadcasts be suppressed.
+    *(
+        _open("lapic.version", event, version, "kvm_apic_set_version()", _NO_EXTENDED, vendor="amd", backends=backends)
+        for event, version, backends in (
+            ("reset", 0x00050014, ""),
+            ("reset", 0x01050014, ""),
+            ("init", 0x00050014, ""),
+            ("init", 0x00060014, "vmx"),
+            ("init", 0x01050014, ""),
+            ("init", 0x01060014, "vmx"),
+            ("shutdown", 0x00050014, "svm"),
+        )
+    ),
+    _open("lapic.tpr", "sipi", 0xD0, "sync_cr8_to_lapic()", _TPR, backends="svm", view="guest"),
+    _open("lapic.tpr", "views", 0xD0, "sync_cr8_to_lapic()", _TPR, backends="svm"),
+    _open("lapic.ppr", "views", 0xF0, "kvm_apic_set_state()", _PPR),
+)

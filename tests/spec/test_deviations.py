@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Deviations explain one exact value of something that exists."""
+
+import re
+
+from kvmtest import spec
+from kvmtest.spec import commits
+from kvmtest.spec.deviations import DEVIATIONS, KINDS, listed
+from kvmtest.spec.rule import EVENTS
+
+
+def test_each_names_an_item_or_a_check_and_a_source() -> None:
+    for deviation in DEVIATIONS:
+        if deviation.item not in spec.ENTRIES:
+            assert deviation.item.startswith(f"{deviation.event}.") and isinstance(deviation.observed, str)
+        assert deviation.event in (*EVENTS, "none", "views", "vmm-reset")
+        assert deviation.kind in KINDS and deviation.commit and deviation.why
+        assert deviation.since < deviation.until
+
+
+def test_no_two_explain_the_same_value_in_the_same_place() -> None:
+    places = [deviation._replace(commit="", why="", kind="") for deviation in DEVIATIONS]
+    assert len(set(places)) == len(places)
+
+
+def test_what_was_fixed_names_the_commit_that_did() -> None:
+    for deviation in DEVIATIONS:
+        if re.fullmatch("[0-9a-f]{12}", deviation.commit):
+            assert [entry.commit for entry in commits.find(deviation.commit)] == [deviation.commit]
+        else:
+            assert deviation.kind != "fixed" and deviation.commit.endswith("()")
+
+
+def test_a_fix_ends_the_deviation_with_its_release() -> None:
+    assert listed("cr3", "init", "svm", (5, 14)) and not listed("cr3", "init", "svm", (5, 15))
+    assert listed("gdt.base", "init", "svm", (5, 10)) and not listed("gdt.base", "init", "vmx", (5, 10))
+
+
+def test_a_deviation_of_one_case_or_target_excuses_no_other() -> None:
+    where = ("apic_base", "reset", "vmx", (5, 10), "intel")
+    assert listed(*where, "ap", "host", "reset.create.host/ap,no-irqchip,intel")
+    assert not listed(*where, "ap", "host", "reset.create.host/ap,full-irqchip,intel")
+    assert not listed(*where, "bsp", "host", "reset.create.host/bsp,no-irqchip,intel")

@@ -102,7 +102,7 @@ def _specs(args: argparse.Namespace, backends: list[str], names: list[str]) -> l
     from kvmtest.lab import cell, emulator, kernels
     from kvmtest.lab.error import NotFound
 
-    selectors = tuple(args.selectors)
+    selectors = tuple(run.chosen(args))
     plan.select(plan.plan(), cell.inner(selectors))
     for folder in (args.modules, args.kvm_modules):
         if folder and not os.path.isdir(folder):
@@ -171,7 +171,7 @@ def _run(args: argparse.Namespace, stop: Stop) -> int:
     from kvmtest.lab.cell import Cancelled, Cell
     from kvmtest.lab.error import LabError
 
-    decides = outcome.of(args)
+    decides = outcome.of(args, run.chosen(args))
     (spec,) = _specs(args, [args.backend], [args.kernel])
     try:
         with report.writing(args) as writer:

@@ -129,9 +129,9 @@ class _Watched:
         self._writer.result(result)
 
 
-def of(args: argparse.Namespace) -> Outcome:
-    """The outcome that ``args`` ask for. Raises Failed, before anything runs."""
-    selectors = tuple(args.selectors)
+def of(args: argparse.Namespace, asked: Sequence[str]) -> Outcome:
+    """The outcome that ``args`` ask for of the selectors ``asked``. Raises Failed, before anything runs."""
+    selectors = tuple(asked)
     if args.bisect:
         if not selectors:
             raise Failed("--bisect needs the result ids that are to decide; '*' for all", USAGE)

@@ -10,7 +10,7 @@ from collections import Counter
 from kvmtest.commands import common, outcome, report
 from kvmtest.commands.common import RAW, SELECTORS, Commands, Failed, Interrupt, say
 
-__all__ = ("add", "options", "seconds")
+__all__ = ("add", "chosen", "options", "seconds")
 
 
 def add(commands: Commands) -> None:
@@ -25,11 +25,29 @@ def add(commands: Commands) -> None:
 def options(parser: argparse.ArgumentParser) -> None:
     """What every command that runs cases takes."""
     parser.add_argument("selectors", nargs="*", metavar="SELECTOR", help="which results; all when none is given")
+    what = "what shows this commit of KVM, besides any SELECTOR; may be repeated; kvmtest series lists them"
+    parser.add_argument("--commit", action="append", default=[], metavar="ID", help=what)
     report.options(parser)
     parser.add_argument("--strict", action="store_true", help="a known deviation counts as unexpected too")
     parser.add_argument("--timeout", type=seconds, default=1.0, metavar="S", help="seconds for each KVM_RUN (default: 1)")
     parser.add_argument("--rounds", type=_rounds, default=24, metavar="N", help="rounds of sipi.stress (default: 24)")
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="seed of the rounds of sipi.stress (default: 1)")
+
+
+def chosen(args: argparse.Namespace) -> list[str]:
+    """The selectors that ``args`` ask for, by name or by commit. Raises Failed."""
+    from kvmtest.spec import commits
+
+    selectors = list(args.selectors)
+    for name in args.commit:
+        entries = commits.find(name)
+        if not entries:
+            raise Failed(f"no commit {name!r} in the catalogue; kvmtest series lists it", common.USAGE)
+        ids = [id for entry in entries for id in entry.ids]
+        if not ids:
+            raise Failed(f"no result shows commit {name}: {entries[0].hidden}", common.USAGE)
+        selectors += ids
+    return selectors
 
 
 def seconds(text: str) -> float:
@@ -54,8 +72,9 @@ def _run(args: argparse.Namespace) -> int:
     from kvmtest.engine import doctor, host, run
     from kvmtest.engine.result import CaseTime
 
-    decides = outcome.of(args)
-    cases, selectors = common.selected(args.selectors)
+    asked = chosen(args)
+    decides = outcome.of(args, asked)
+    cases, selectors = common.selected(asked)
     try:
         kvm = doctor.open_kvm(args.device)
     except doctor.Unusable as error:

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``kvmtest series``."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from kvmtest.commands.common import OK, RAW, UNEXPECTED, USAGE, Commands, Failed, print_lines, say
+
+if TYPE_CHECKING:
+    from kvmtest.report.saved import Saved
+    from kvmtest.series import Seen, Unseen
+    from kvmtest.spec.commits.entry import Entry
+
+__all__ = ("add",)
+
+_WIDTH = 100
+#: Of a row: place, commit and release.
+_KEYS = 26
+_HOW = "for a column of your kernel: kvmtest run --format json -o r.json; kvmtest series --results r.json"
+_EPILOG = """\
+Without --results the catalogue alone; with it a column for each run, decided from what it observed:
+
+  fixed           the manuals' value, where a kernel without the commit shows another one; its plant is proven
+  bug present     exactly the value of a kernel without the commit
+  cannot tell     neither, and why: not run, not on this backend, skipped, a third value
+  not observable  nothing outside of the kernel shows the commit, and why
+
+  kvmtest run --format json -o r.json; kvmtest series --results r.json
+  kvmtest run --commit 4c72ab5aa6e0      just what shows this commit
+  kvmtest explain 4c72ab5aa6e0           all about it
+"""
+#: States in a table with columns.
+_SHORT = {"fixed": "fixed", "bug present": "BUG", "cannot tell": "?", "not observable": "-"}
+
+
+def add(commands: Commands) -> None:
+    """Add ``series``."""
+    what = "KVM's commits on RESET and INIT, and which of them a kernel has"
+    parser = commands.add_parser("series", help=what, epilog=_EPILOG, formatter_class=RAW)
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
+    files = "saved results, or a lab's matrix"
+    parser.add_argument("--results", nargs="+", action="extend", default=[], metavar="FILE", help=files)
+    parser.add_argument("--check", action="store_true", help="fail if no run shows a deviation that is listed for it")
+    parser.set_defaults(function=_series)
+
+
+def _series(args: argparse.Namespace) -> int:
+    from kvmtest import series
+    from kvmtest.report import saved
+
+    if args.check and not args.results:
+        raise Failed("--check needs --results", USAGE)
+    try:
+        runs = [run for path in args.results for run in saved.load(path)]
+    except saved.SavedError as error:
+        raise Failed(str(error), USAGE) from None
+    missing = series.unseen(runs) if args.check else []
+    if args.format == "json":
+        import json
+
+        print_lines([json.dumps(series.document(runs), indent=1)])
+    else:
+        print_lines(_table(runs))
+    for one in missing:
+        say(_unseen(one))
+    return UNEXPECTED if missing else OK
+
+
+def _unseen(one: Unseen) -> str:
+    d = one.deviation
+    value = f"{d.observed:#x}" if isinstance(d.observed, int) else repr(d.observed)
+    how = "never seen" if one.tried else "not run"
+    return f"the deviation {d.item} {value} after {d.event} [{d.commit}] is {how} in {', '.join(one.runs)}"
+
+
+def _table(runs: list[Saved]) -> Iterator[str]:
+    """The catalogue in _WIDTH columns: a line a commit, two where the runs' columns leave no room for the subject."""
+    from kvmtest import series
+    from kvmtest.spec.commits import PARTS
+
+    names = _columns(runs)
+    found = [series.states(run) for run in runs]
+    head = _cells(names, names)
+    room = _WIDTH - _KEYS - len(head)
+    if room < 28:
+        room = 0
+    if runs:
+        yield from _legend(names, runs)
+        yield ""
+    yield f"{'':5} {'commit':12} {'since':6} {'' if runs else '  '}{'':{room if runs else 0}}{head}".rstrip()
+    for title, entries in PARTS.items():
+        yield title
+        for entry in entries:
+            values = [_SHORT[states[entry.key].state] for states in found]
+            yield from _row(entry, _cells(names, values), room, bool(runs))
+    yield ""
+    if runs:
+        yield "BUG: bug present   ?: cannot tell   -: not observable; kvmtest explain COMMIT tells more"
+        yield from _reasons(names, found)
+        yield ""
+    else:
+        yield "o: result ids show it   -: not observable; kvmtest explain COMMIT says which, and why"
+    yield _HOW
+
+
+def _row(entry: Entry, cells: str, room: int, with_runs: bool) -> Iterator[str]:
+    head = f"{entry.place:5} {entry.commit or '(none)':12} {entry.release or '-':6} "
+    if not with_runs:
+        yield f"{head}{'-' if entry.hidden else 'o'} {_short(entry.subject, _WIDTH - _KEYS - 2)}"
+    elif room:
+        yield f"{head}{_short(entry.subject, room):{room}}{cells}".rstrip()
+    else:
+        yield f"{head}{_short(entry.subject, _WIDTH - _KEYS)}"
+        yield f"{'':{_KEYS}}{cells}".rstrip()
+
+
+def _short(subject: str, room: int) -> str:
+    return textwrap.shorten(subject, room, placeholder=" ...")
+
+
+def _cells(names: list[str], values: list[str]) -> str:
+    return "".join(f"  {value:{max(len(name), 5)}}" for name, value in zip(names, values, strict=True))
+
+
+def _columns(runs: list[Saved]) -> list[str]:
+    """A short name for each run: kernel and backend where results say them and there is room, else its number."""
+    from kvmtest.engine.host import kernel_version
+
+    names: list[str] = []
+    for number, run in enumerate(runs, 1):
+        major, minor = kernel_version(run.host.kernel)
+        name = f"{major}.{minor}/{run.host.backend}" if major else f"run {number}"
+        names.append(f"{name} {number}" if name in names else name)
+    if len(_cells(names, names)) > _WIDTH - _KEYS:
+        return [f"[{number}]" for number in range(1, len(runs) + 1)]
+    return names
+
+
+def _legend(names: list[str], runs: list[Saved]) -> Iterator[str]:
+    for name, run in zip(names, runs, strict=True):
+        yield f"{name}: {run.name}, kernel {run.host.kernel}, backend {run.host.backend}"
+
+
+def _reasons(names: list[str], found: list[dict[str, Seen]]) -> Iterator[str]:
+    """For each run which bugs are present, and why it cannot tell."""
+    from kvmtest.series import BUG, CANNOT_TELL
+
+    for name, states in zip(names, found, strict=True):
+        bugs = [(key, seen.why) for key, seen in states.items() if seen.state == BUG]
+        reasons: dict[str, list[str]] = {}
+        for key, seen in states.items():
+            if seen.state == CANNOT_TELL:
+                reasons.setdefault(seen.why, []).append(key)
+        if bugs or reasons:
+            yield ""
+            yield f"{name}:"
+        for key, why in bugs:
+            yield from _wrapped(f"BUG {key}: {why}")
+        for why, keys in reasons.items():
+            yield from _wrapped(f"?   {why}: {', '.join(keys)}")
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, initial_indent="  ", subsequent_indent="      ", break_long_words=False)

@@ -12,7 +12,7 @@ from kvmtest.compare.groups import Block, blocks
 from kvmtest.compare.results import Difference
 from kvmtest.compare.snapshot import Item, State
 from kvmtest.engine.result import Host, Result
-from kvmtest.report.text import short
+from kvmtest.report.show import short
 from kvmtest.x86 import bits
 
 __all__ = ("Head", "block", "head", "items", "items_json", "results", "results_json", "state")

@@ -27,6 +27,7 @@ HOSTILE = (
     "\x1b[31mred\x1b]0;title\x07",
     "\x9b31m \x00 \x7f \r\b",
     "</script><script>throw 1</script><!--",
+    "<!--<script </script x",
     "]]></failure> & \" ' &lt; {{ 1 }} {% raw %}",
     "\u2028\u2029 \u202e right to left \u200b",
     "\ud800 half a pair \udfff",

@@ -96,6 +96,7 @@ def test_no_text_becomes_an_element(text: str) -> None:
         for said in ("plain", text)
     )
     assert [tag for tag, _ in hostile.elements] == [tag for tag, _ in plain.elements]
+    assert not set("<>&\u2028") & set(hostile.scripts[0])
     assert len(hostile.scripts) == 2 and hostile.scripts[1] == plain.scripts[1]
     assert len(_rows(hostile.data)) == len(VERDICTS)
 

@@ -32,13 +32,15 @@ class Stopped(TriggerError):
 class Subject(NamedTuple):
     """What a check may use: the ``vcpu`` it drives, and through it the VM with the other one.
 
-    ``vendor`` is the guest's CPUID vendor. ``timeout_s`` bounds each KVM_RUN, in seconds.
+    ``vendor`` is the guest's CPUID vendor, ``backend`` the vendor module that runs it. ``timeout_s`` bounds each KVM_RUN, in
+    seconds.
     """
 
     vcpu: Vcpu
     vendor: str = "intel"
     timeout_s: float = 1.0
     effort: Effort = DEFAULT_EFFORT
+    backend: str = ""
 
 
 class Observation(NamedTuple):

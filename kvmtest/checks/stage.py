@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 from kvmtest import guests
 from kvmtest.checks.check import Stopped, Subject
 from kvmtest.guests import behaviour
@@ -11,25 +13,30 @@ from kvmtest.kvm.where import where
 from kvmtest.triggers import msi
 from kvmtest.uapi.kvm import KVM_EXIT_IO
 
-__all__ = ("SIPI_VECTOR", "Stage")
+__all__ = ("RAM_SIZE", "RAM_SLOT", "ROM_SLOT", "SIPI_VECTOR", "Stage")
 
-_RAM_SLOT, _ROM_SLOT = 1, 0
+RAM_SLOT, ROM_SLOT = 1, 0
 #: Up to where a PC's video memory begins.
-_RAM_SIZE = 0xA0000
+RAM_SIZE = 0xA0000
 #: SIPI vector of the guest's page.
 SIPI_VECTOR = behaviour.CODE >> 12
 
 
 class Stage:
-    """The behaviour guest in the subject's VM: RAM, ROM and vector table; ``topic`` is what it does when it starts."""
+    """The behaviour guest in the subject's VM: RAM, ROM and vector table; ``topic`` is what it does when it starts.
 
-    def __init__(self, subject: Subject, topic: int, ram_size: int = _RAM_SIZE) -> None:
+    ``words`` is where the numbers of its source are.
+    """
+
+    words: ModuleType = behaviour
+
+    def __init__(self, subject: Subject, topic: int, ram_size: int = RAM_SIZE) -> None:
         self.vcpu = subject.vcpu
         self.timeout_s = subject.timeout_s
         vm = self.vcpu.vm
         image = guests.load(behaviour.NAME)
-        self.ram: GuestMemory = vm.add_memory(_RAM_SLOT, 0, ram_size)
-        vm.add_memory(_ROM_SLOT, guests.ROM_GPA, len(image)).write(guests.ROM_GPA, image)
+        self.ram: GuestMemory = vm.add_memory(RAM_SLOT, 0, ram_size)
+        vm.add_memory(ROM_SLOT, guests.ROM_GPA, len(image)).write(guests.ROM_GPA, image)
         self.ram.write(0, behaviour.vector_table())
         self.ram.write(behaviour.CODE, behaviour.page())
         self.set(TOPIC=topic)
@@ -37,7 +44,7 @@ class Stage:
     def set(self, **words: int) -> None:
         """Write words of the guest (TOPIC, ARG_*), 32 bits each."""
         for name, value in words.items():
-            self.ram.write_int(getattr(behaviour, name), value, 4)
+            self.ram.write_int(getattr(self.words, name), value, 4)
 
     def count(self) -> int:
         """How many interrupts came, or how far the spinning guest got."""

@@ -64,7 +64,7 @@ def _check(case: Case, machine: Machine, host: Host, timeout_s: float, effort: E
         # Whatever an earlier case left: every piece of state is written, the local APIC back to xAPIC mode.
         target.plant("a", "xapic").write(target.vcpu)
     try:
-        seen = check.observe(Subject(target.vcpu, case.setup.vendor, timeout_s, effort))
+        seen = check.observe(Subject(target.vcpu, case.setup.vendor, timeout_s, effort, host.backend))
     except Untestable as error:
         yield from _all(case, host, "skip", str(error))
         return

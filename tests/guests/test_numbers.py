@@ -10,14 +10,24 @@ from types import ModuleType
 import pytest
 
 from kvmtest import guests
-from kvmtest.guests import behaviour, stress
+from kvmtest.guests import behaviour, l1, stress
 
 SOURCES = Path(__file__).parents[2] / "guests"
 
 
-@pytest.mark.parametrize("module", [behaviour, stress])
+def _text(name: str) -> str:
+    """A source, and what it includes."""
+    text = (SOURCES / name).read_text(encoding="utf-8")
+    return re.sub(r'^\t\.include "(.*)"$', lambda found: _text(found[1]), text, flags=re.MULTILINE)
+
+
+def _source(module: ModuleType) -> str:
+    return _text(f"{module.NAME}.S" if hasattr(module, "NAME") else "l1.inc")
+
+
+@pytest.mark.parametrize("module", [behaviour, stress, l1])
 def test_the_host_uses_the_numbers_of_the_source(module: ModuleType) -> None:
-    text = (SOURCES / f"{module.NAME}.S").read_text(encoding="utf-8")
+    text = _source(module)
     source = {name: int(value, 0) for name, value in re.findall(r"^\t\.set (\w+), (\w+)", text, re.MULTILINE)}
     host = {name: value for name, value in vars(module).items() if name.isupper() and isinstance(value, int)}
     host = {name: value for name, value in host.items() if not name.startswith("_") and name != "FIRST_INTERRUPT"}

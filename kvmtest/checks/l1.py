@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from kvmtest import guests
 from kvmtest.checks.check import Stopped, Subject
-from kvmtest.checks.stage import RAM_SIZE, RAM_SLOT, ROM_SLOT, Stage
+from kvmtest.checks.stage import Stage
 from kvmtest.guests import l1
 from kvmtest.kvm import Vcpu
 from kvmtest.uapi.kvm import KVM_MP_STATE_RUNNABLE, kvm_dtable, kvm_regs, kvm_segment
@@ -23,15 +22,11 @@ class Hypervisor(Stage):
 
     def __init__(self, subject: Subject, guest: ModuleType, topic: int) -> None:
         self.words = guest
-        self.vcpu = subject.vcpu
-        self.timeout_s = subject.timeout_s
-        vm = self.vcpu.vm
-        image = guests.load(guest.NAME)
-        self.ram = vm.add_memory(RAM_SLOT, 0, RAM_SIZE)
-        vm.add_memory(ROM_SLOT, guests.ROM_GPA, len(image)).write(guests.ROM_GPA, image)
-        self.ram.write(l1.CODE, l1.pages(guest.NAME))
+        super().__init__(subject, topic)
+
+    def _fill(self) -> None:
+        self.ram.write(l1.CODE, l1.pages(self.words.NAME))
         self.ram.write(l1.PAGE_TABLES, l1.page_tables())
-        self.set(TOPIC=topic)
 
     def enter(self, *, efer: int = 0, cr4: int = 0) -> None:
         """Put the vCPU before the guest's beginning in 64-bit mode, with ``efer`` and ``cr4`` added. Raises KvmError."""

@@ -13,11 +13,11 @@ from kvmtest.kvm.where import where
 from kvmtest.triggers import msi
 from kvmtest.uapi.kvm import KVM_EXIT_IO
 
-__all__ = ("RAM_SIZE", "RAM_SLOT", "ROM_SLOT", "SIPI_VECTOR", "Stage")
+__all__ = ("SIPI_VECTOR", "Stage")
 
-RAM_SLOT, ROM_SLOT = 1, 0
+_RAM_SLOT, _ROM_SLOT = 1, 0
 #: Up to where a PC's video memory begins.
-RAM_SIZE = 0xA0000
+_RAM_SIZE = 0xA0000
 #: SIPI vector of the guest's page.
 SIPI_VECTOR = behaviour.CODE >> 12
 
@@ -30,16 +30,20 @@ class Stage:
 
     words: ModuleType = behaviour
 
-    def __init__(self, subject: Subject, topic: int, ram_size: int = RAM_SIZE) -> None:
+    def __init__(self, subject: Subject, topic: int, ram_size: int = _RAM_SIZE) -> None:
         self.vcpu = subject.vcpu
         self.timeout_s = subject.timeout_s
         vm = self.vcpu.vm
-        image = guests.load(behaviour.NAME)
-        self.ram: GuestMemory = vm.add_memory(RAM_SLOT, 0, ram_size)
-        vm.add_memory(ROM_SLOT, guests.ROM_GPA, len(image)).write(guests.ROM_GPA, image)
+        image = guests.load(self.words.NAME)
+        self.ram: GuestMemory = vm.add_memory(_RAM_SLOT, 0, ram_size)
+        vm.add_memory(_ROM_SLOT, guests.ROM_GPA, len(image)).write(guests.ROM_GPA, image)
+        self._fill()
+        self.set(TOPIC=topic)
+
+    def _fill(self) -> None:
+        """Put what the guest needs into RAM."""
         self.ram.write(0, behaviour.vector_table())
         self.ram.write(behaviour.CODE, behaviour.page())
-        self.set(TOPIC=topic)
 
     def set(self, **words: int) -> None:
         """Write words of the guest (TOPIC, ARG_*), 32 bits each."""

@@ -20,6 +20,7 @@ from kvmtest.checks import (
     no_irqchip,
     paging,
     restart,
+    smm,
     stress,
     timer,
 )
@@ -27,13 +28,22 @@ from kvmtest.checks.check import DEFAULT_EFFORT, Check, Effort, Observation, Sto
 
 __all__ = ("CHECKS", "DEFAULT_EFFORT", "Check", "Effort", "Observation", "Stopped", "Subject", "Untestable")
 
+#: In the order of running.
 _TOPICS = (
-    *(creation, no_irqchip, delivery, destination, mp_state, restart, apic, lapic, interrupts, timer, memory, paging),
+    creation,
+    no_irqchip,
+    delivery,
+    destination,
+    mp_state,
+    restart,
+    apic,
+    lapic,
+    interrupts,
+    timer,
+    memory,
+    paging,
     stress,
+    smm,
 )
 #: By result id.
-CHECKS: dict[str, Check] = {
-    check.id: check
-    for topic in _TOPICS
-    for check in topic.CHECKS
-}
+CHECKS: dict[str, Check] = {check.id: check for topic in _TOPICS for check in topic.CHECKS}

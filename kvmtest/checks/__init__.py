@@ -13,6 +13,7 @@ from kvmtest.checks import (
     creation,
     delivery,
     destination,
+    gif,
     interrupts,
     lapic,
     memory,
@@ -22,6 +23,7 @@ from kvmtest.checks import (
     restart,
     smm,
     stress,
+    svm_guest,
     timer,
 )
 from kvmtest.checks.check import DEFAULT_EFFORT, Check, Effort, Observation, Stopped, Subject, Untestable
@@ -44,6 +46,8 @@ _TOPICS = (
     paging,
     stress,
     smm,
+    gif,
+    svm_guest,
 )
 #: By result id.
 CHECKS: dict[str, Check] = {check.id: check for topic in _TOPICS for check in topic.CHECKS}

@@ -11,10 +11,10 @@ from kvmtest.guests import l1
 from kvmtest.kvm import Vcpu
 from kvmtest.uapi.kvm import KVM_MP_STATE_RUNNABLE, kvm_dtable, kvm_regs, kvm_segment
 
-__all__ = ("Hypervisor",)
+__all__ = ("CR0", "CR4", "EFER", "Hypervisor")
 
 #: PG WP NE ET MP PE; OSXMMEXCPT OSFXSR PAE; LMA LME.
-_CR0, _CR4, _EFER = 0x80010033, 0x620, 0x500
+CR0, CR4, EFER = 0x80010033, 0x620, 0x500
 
 
 class Hypervisor(Stage):
@@ -40,7 +40,7 @@ class Hypervisor(Stage):
         sregs.ldt = kvm_segment(unusable=1)
         sregs.gdt = kvm_dtable(base=l1.CODE + l1.AT_GDT, limit=l1.GDT_LIMIT)
         sregs.idt = kvm_dtable(base=l1.CODE + l1.AT_IDT, limit=l1.IDT_LIMIT)
-        sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer = _CR0, l1.PAGE_TABLES, _CR4 | cr4, _EFER | efer
+        sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer = CR0, l1.PAGE_TABLES, CR4 | cr4, EFER | efer
         vcpu.set_sregs(sregs)
         vcpu.set_regs(kvm_regs(rip=l1.CODE + l1.AT_ENTRY, rsp=l1.STACK, rflags=2))
         vcpu.set_mp_state(KVM_MP_STATE_RUNNABLE)

@@ -25,7 +25,7 @@ from kvmtest.spec.cite import (
 from kvmtest.triggers import msi
 from kvmtest.uapi.kvm import KVM_CAP_X86_SMM, KVM_EXIT_SHUTDOWN, KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_RUNNABLE
 
-__all__ = ("CHECKS",)
+__all__ = ("CHECKS", "Smram")
 
 #: In SMM a vCPU of KVM sees another address space, number 1 (KVM API, KVM_SET_USER_MEMORY_REGION).
 _SMRAM_SLOT = 1 << 16 | 8
@@ -109,7 +109,7 @@ def _smi_while_init_received(subject: Subject) -> str:
     return _while_init_received(subject, pending=1)
 
 
-class _Smram(Stage):
+class Smram(Stage):
     """The SMM guest, and its handler in SMRAM."""
 
     words = smm
@@ -135,7 +135,7 @@ class _Smram(Stage):
             raise Stopped("the SMI handler runs, and KVM_GET_VCPU_EVENTS shows no SMM")
 
 
-def _goes_on(stage: _Smram) -> str:
+def _goes_on(stage: Smram) -> str:
     """What the guest does behind the handler's first word."""
     port, _ = stage.next()
     if port == smm.PORT_VALUE:
@@ -146,13 +146,13 @@ def _goes_on(stage: _Smram) -> str:
 
 
 def _handler_goes_on(subject: Subject) -> str:
-    stage = _Smram(subject)
+    stage = Smram(subject)
     stage.enter()
     msi.init(subject.vcpu)
     return _goes_on(stage)
 
 
-def _out_of_rsm(stage: _Smram) -> str:
+def _out_of_rsm(stage: Smram) -> str:
     if (first := _goes_on(stage)) != _GOES_ON:
         return first
     port, _ = stage.next()
@@ -164,7 +164,7 @@ def _out_of_rsm(stage: _Smram) -> str:
 
 
 def _after_rsm(subject: Subject) -> str:
-    stage = _Smram(subject)
+    stage = Smram(subject)
     stage.enter()
     msi.init(subject.vcpu)
     return _out_of_rsm(stage)
@@ -172,14 +172,14 @@ def _after_rsm(subject: Subject) -> str:
 
 def _after_rsm_by_ipi(subject: Subject) -> str:
     """Into SMM by an SMI that the vCPU sends to itself."""
-    stage = _Smram(subject, topic=smm.TOPIC_SEND)
+    stage = Smram(subject, topic=smm.TOPIC_SEND)
     stage.enter()
     msi.init(subject.vcpu)
     return _out_of_rsm(stage)
 
 
 def _sipi_in_handler(subject: Subject) -> str:
-    vcpu, stage = subject.vcpu, _Smram(subject)
+    vcpu, stage = subject.vcpu, Smram(subject)
     stage.enter()
     msi.init(vcpu)
     msi.sipi(vcpu, SIPI_VECTOR)
@@ -192,9 +192,9 @@ def _sipi_in_handler(subject: Subject) -> str:
     return after
 
 
-def _shut_down(subject: Subject) -> _Smram:
+def _shut_down(subject: Subject) -> Smram:
     """A triple fault in the handler; the vCPU is where KVM leaves it."""
-    stage = _Smram(subject, smm.SMM_SHUTDOWN)
+    stage = Smram(subject, smm.SMM_SHUTDOWN)
     stage.enter()
     stage.expect(smm.PORT_VALUE)
     if (down := stage.run()).reason != KVM_EXIT_SHUTDOWN:

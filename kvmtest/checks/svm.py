@@ -89,9 +89,9 @@ class SvmStage(Hypervisor):
         if not nested_flags(self.vcpu) & KVM_STATE_NESTED_GUEST_MODE:
             raise Stopped("the nested guest runs, and KVM_GET_NESTED_STATE shows no guest mode")
 
-    def then(self, seconds: float = 0.0) -> str:
-        """What comes next, of whichever of the two guests, in ``seconds`` or as long as a KVM_RUN may take."""
-        exit_ = self.run_for(seconds or self.timeout_s)
+    def then(self) -> str:
+        """What comes next, of whichever of the two guests."""
+        exit_ = self.run_for(self.timeout_s)
         if exit_ is None:
             return f"no exit, {'INIT pending' if is_pending(self.vcpu) else 'no INIT pending'}"
         value = int.from_bytes(exit_.data[:4], "little")

@@ -42,9 +42,11 @@ def run() -> Run:
     """Runs a cell: its verdicts by id."""
 
     def verdicts(
-        backend: str, which: str, selectors: tuple[str, ...] = _SELECTORS, own_modules: str = "", warns: str = ""
-    ) -> dict[str, set[str]]:
-        spec = Spec(backend, _kernel(which), selectors, own_modules=own_modules)
+        backend: str, which: str, selectors: tuple[str, ...] = _SELECTORS, own_modules: str = "", warns: str = "",
+        parameters: str = "",
+    ) -> dict[str, set[str]]:  # fmt: skip
+        of_modules = {"kvm_amd": parameters} if parameters else {}
+        spec = Spec(backend, _kernel(which), selectors, own_modules=own_modules, parameters=of_modules)
         cell = Cell(spec)
         try:
             cell.emulator.check()
@@ -87,6 +89,24 @@ def test_what_5_10_leaves(backend: str, wrong: tuple[str, ...], run: Run) -> Non
     found = run(backend, "5.10")
     for name in wrong:
         assert found[name] & {"fail", "known"}, name
+
+
+@pytest.mark.parametrize(
+    ("which", "vgif", "fails"),
+    [
+        # Without vGIF KVM sees the STGI, and since v6.1 what is pending then.
+        ("5.10", 0, {"init.gif-clear.guest.taken-at-stgi", "init.l2.guest.intercepted-stays-pending"}),
+        ("bookworm", 0, set[str]()),
+        ("bookworm", 1, {"init.gif-clear.guest.taken-at-stgi", "init.l2.guest.intercepted-stays-pending"}),
+    ],
+)
+def test_a_hypervisor_in_the_guest_shows_init_with_gif_clear(which: str, vgif: int, fails: set[str], run: Run) -> None:
+    selectors = ("init.gif-clear.guest", "init.l2", "init.smm.guest")
+    found = run("svm", which, selectors, parameters=f"nested=1 vgif={vgif}")
+    assert {id for id, verdicts in found.items() if "fail" in verdicts} == fails
+    passes = ("init.gif-clear.guest.latched", "init.l2.guest.intercepted", "init.l2.host.whole-state", "init.smm.guest.after-rsm")
+    for id in passes:
+        assert found[id] == {"pass"}, id
 
 
 @pytest.mark.slow

@@ -25,6 +25,9 @@ from kvmtest.checks import (
     stress,
     svm_guest,
     timer,
+    vmx,
+    vmx_exit,
+    vmx_state,
 )
 from kvmtest.checks.check import DEFAULT_EFFORT, Check, Effort, Observation, Stopped, Subject, Untestable
 
@@ -48,6 +51,9 @@ _TOPICS = (
     smm,
     gif,
     svm_guest,
+    vmx,
+    vmx_exit,
+    vmx_state,
 )
 #: By result id.
 CHECKS: dict[str, Check] = {check.id: check for topic in _TOPICS for check in topic.CHECKS}

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from kvmtest import guests
-from kvmtest.guests import behaviour, l1, smm, stress, svm
+from kvmtest.guests import behaviour, l1, smm, stress, svm, vmx
 
 SOURCES = Path(__file__).parents[2] / "guests"
 
@@ -25,7 +25,7 @@ def _source(module: ModuleType) -> str:
     return _text(f"{module.NAME}.S" if hasattr(module, "NAME") else "l1.inc")
 
 
-@pytest.mark.parametrize("module", [behaviour, stress, l1, smm, svm])
+@pytest.mark.parametrize("module", [behaviour, stress, l1, smm, svm, vmx])
 def test_the_host_uses_the_numbers_of_the_source(module: ModuleType) -> None:
     text = _source(module)
     source = {name: int(value, 0) for name, value in re.findall(r"^\t\.set (\w+), (\w+)", text, re.MULTILINE)}

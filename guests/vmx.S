@@ -16,9 +16,11 @@
 	.set ARG_CONTROLS, 0x50c	# primary processor-based controls to set, where the CPU lets them
 	.set ARG_TURNS, 0x510		# of a loop without an exit
 	.set ARG_THEN, 0x514		# behind a VM exit
+	.set ARG_PINS, 0x518		# as ARG_CONTROLS, of pin-based controls
 
 	.set TOPIC_ROOT, 0
 	.set TOPIC_NESTED, 1
+	.set TOPIC_HALT, 2
 
 	.set L2_SPIN, 0
 	.set L2_SILENT, 1
@@ -105,7 +107,7 @@
 .endm
 
 topics:
-	.quad	CODE + root, CODE + nested
+	.quad	CODE + root, CODE + nested, CODE + halt
 nested_guests:
 	.quad	CODE + l2_spin, CODE + l2_silent, CODE + l2_hlt, CODE + l2_shutdown, CODE + l2_cr3, CODE + l2_step
 
@@ -118,6 +120,14 @@ root:
 	vmxoff
 	turns
 	say	LEFT, COUNT
+	jmp	stopped
+
+# HLT in VMX root operation, with IF clear.
+halt:
+	call	enter_vmx
+	say	READY, $0
+	hlt
+	say	VALUE, $0
 	jmp	stopped
 
 # Destroys RAX, RCX, RDX, and where KVM has not done so locks IA32_FEATURE_CONTROL.
@@ -181,7 +191,7 @@ nested:
 	btl	$55 - 32, %edx
 	jnc	2f
 	movl	$12, %r15d
-2:	control	PIN_CONTROLS, MSR_VMX_PINBASED, $0
+2:	control	PIN_CONTROLS, MSR_VMX_PINBASED, ARG_PINS
 	control	CPU_CONTROLS, MSR_VMX_PROCBASED, ARG_CONTROLS
 	control	EXIT_CONTROLS, MSR_VMX_EXIT, $EXIT_HOST_64
 	control	ENTRY_CONTROLS, MSR_VMX_ENTRY, $ENTRY_GUEST_64

@@ -6,9 +6,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from kvmtest.checks.check import Check, Observation, Stopped, Subject, Untestable
+from kvmtest.checks.delivery import set_svr
 from kvmtest.checks.l1 import Hypervisor
 from kvmtest.guests import l1, vmx
-from kvmtest.kvm import Vcpu
+from kvmtest.kvm import Exit, Vcpu
 from kvmtest.kvm.where import where
 from kvmtest.spec.cite import (
     KVM_API,
@@ -49,6 +50,10 @@ _WHILE_S = 0.02
 _VECTOR = 0x9A
 #: Pending debug exceptions: a single step.
 _BS = 1 << 14
+#: Pin-based controls.
+_INTERRUPT_EXITING, _NMI_EXITING = 1 << 0, 1 << 3
+#: Message data: delivery mode NMI; and a vector, which needs the local APIC enabled.
+_NMI, _INTERRUPT, _SVR_ENABLED = 0x400, 0x61, 0x1FF
 
 
 def need_vmx(subject: Subject) -> None:
@@ -87,8 +92,6 @@ class Exited(NamedTuple):
     ldtr: int
 
     def __str__(self) -> str:
-        if self.reason & _ENTRY_FAILURE:
-            return f"VM entry failed, reason {self.reason & ~_ENTRY_FAILURE}"
         return f"exit reason {self.reason}"
 
     @property
@@ -117,19 +120,19 @@ class Nested(Hypervisor):
         if not in_l2(self.vcpu):
             raise Stopped(f"KVM_GET_NESTED_STATE shows no nested guest while it runs ({where(self.vcpu)})")
 
-    def exited(self) -> Exited | None:
-        """Run to L2's next VM exit, None where it makes none. Raises Stopped for anything else."""
-        seen = self.run_for(self.timeout_s)
+    def exited(self, seen: Exit | None = None) -> Exited | str:
+        """Run to L2's next VM exit, or from ``seen``: what L1 says of it, or what came instead. Raises Stopped."""
+        seen = seen or self.run_for(self.timeout_s)
         if seen is None:
-            return None
+            return "no VM exit"
+        if seen.reason == KVM_EXIT_IO and seen.port == l1.PORT_RESET:
+            return "restarts"
         if seen.reason != KVM_EXIT_IO or seen.port != l1.PORT_EXIT:
             raise Stopped(f"no VM exit to L1, but {seen} ({where(self.vcpu)})")
         reason = int.from_bytes(seen.data[:4], "little")
+        if reason & _ENTRY_FAILURE:
+            return f"VM entry failed, reason {reason & ~_ENTRY_FAILURE}"
         return Exited(reason, *(self.expect(l1.PORT_VALUE) for _ in Exited._fields[1:]))
-
-    def seen(self) -> str:
-        """How L2's next VM exit looks, in words."""
-        return str(self.exited() or "no VM exit")
 
 
 def _latched(subject: Subject) -> str:
@@ -154,13 +157,24 @@ def _at_vmxoff(subject: Subject) -> Observation:
     return Observation("goes on, restarts later" if restarts else "goes on", f"{turns - _TURNS} turns of a loop behind VMXOFF")
 
 
+def _halted(subject: Subject) -> str:
+    stage = Nested(subject, vmx.TOPIC_HALT)
+    if (seen := stage.run_for(_WHILE_S)) is not None:
+        raise Stopped(f"L1's HLT ends without INIT: {seen}")
+    msi.init(stage.vcpu)
+    seen = stage.run_for(_WHILE_S)
+    if seen is None:
+        return _state(stage.vcpu)
+    return "restarts" if seen.port == l1.PORT_RESET else "HLT ends"
+
+
 def _exit(subject: Subject) -> str:
     stage = Nested(subject, vmx.TOPIC_NESTED)
     stage.begin()
     msi.init(stage.vcpu)
     exited = stage.exited()
-    if exited is None:
-        return "no VM exit"
+    if isinstance(exited, str):
+        return exited
     stage.expect(l1.PORT_READY)
     # L1 leaves VMX operation.
     port, _ = stage.next()
@@ -174,23 +188,24 @@ def _exit_halted(subject: Subject) -> str:
         raise Stopped(f"L2 does not halt: {seen}")
     msi.init(stage.vcpu)
     exited = stage.exited()
-    return f"{exited}, activity state {exited.activity}" if exited else "no VM exit"
+    return exited if isinstance(exited, str) else f"{exited}, activity state {exited.activity}"
 
 
 def _exit_behind_entry(subject: Subject) -> Observation:
     stage = Nested(subject, vmx.TOPIC_NESTED, vmx.L2_SILENT)
     msi.init(stage.vcpu)
-    return Observation(stage.seen(), f"{stage.count()} turns of L2")
+    return Observation(str(stage.exited()), f"{stage.count()} turns of L2")
 
 
-def _exit_by_get_mp_state(subject: Subject) -> str:
+def _exit_by_get_mp_state(subject: Subject) -> str | Observation:
     stage = Nested(subject, vmx.TOPIC_NESTED)
     stage.begin()
     msi.init(stage.vcpu)
     stage.vcpu.complete_io()
     stage.vcpu.get_mp_state()
     by = "KVM_RUN" if in_l2(stage.vcpu) else "KVM_GET_MP_STATE"
-    return f"{stage.seen()} in {by}"
+    exited = stage.exited()
+    return exited if isinstance(exited, str) else Observation(f"{exited} in {by}", "", _ANYWHERE)
 
 
 def _pending_debug(subject: Subject) -> str:
@@ -198,18 +213,18 @@ def _pending_debug(subject: Subject) -> str:
     stage.begin()
     msi.init(stage.vcpu)
     exited = stage.exited()
-    return f"{exited}, pending debug exceptions {exited.pending_debug:#x}" if exited else "no VM exit"
+    return exited if isinstance(exited, str) else f"{exited}, pending debug exceptions {exited.pending_debug:#x}"
 
 
-def _wait_for_sipi(subject: Subject) -> Nested:
-    """L2 in wait-for-SIPI."""
+def _wait_for_sipi(subject: Subject, pins: int = 0) -> Nested | str:
+    """L2 in wait-for-SIPI, or what came of the VM entry instead. Raises Stopped, Untestable."""
     need_vmx(subject)
     if not offered(subject.vcpu, _MSR_VMX_MISC, _MISC_WAIT_FOR_SIPI):
         raise Untestable("IA32_VMX_MISC[8] is clear: no VM entry into the activity state wait-for-SIPI")
-    stage = Nested(subject, vmx.TOPIC_NESTED, ARG_ACTIVITY=_WAIT_FOR_SIPI)
+    stage = Nested(subject, vmx.TOPIC_NESTED, ARG_ACTIVITY=_WAIT_FOR_SIPI, ARG_PINS=pins)
     seen = stage.run_for(_WHILE_S)
     if seen is not None:
-        raise Stopped(f"L2 does not wait for a SIPI: {seen} ({where(stage.vcpu)})")
+        return f"L2 does not wait: {stage.exited(seen)}"
     if not in_l2(stage.vcpu) or stage.vcpu.get_mp_state() != KVM_MP_STATE_INIT_RECEIVED:
         raise Stopped(f"L2 does not wait for a SIPI ({where(stage.vcpu)})")
     return stage
@@ -217,22 +232,58 @@ def _wait_for_sipi(subject: Subject) -> Nested:
 
 def _init_in_wait_for_sipi(subject: Subject) -> str:
     stage = _wait_for_sipi(subject)
+    if isinstance(stage, str):
+        return stage
     msi.init(stage.vcpu)
     seen = stage.run_for(_WHILE_S)
-    first = "no VM exit" if seen is None else "a VM exit" if seen.port == l1.PORT_EXIT else str(seen)
     if seen is not None:
-        return first
+        return str(stage.exited(seen))
     msi.sipi(stage.vcpu, _VECTOR)
-    return f"{first}, then by a SIPI {stage.seen()}"
+    return f"no VM exit, then by a SIPI {stage.exited()}"
 
 
 def _sipi_in_wait_for_sipi(subject: Subject) -> str:
     stage = _wait_for_sipi(subject)
+    if isinstance(stage, str):
+        return stage
     msi.sipi(stage.vcpu, _VECTOR)
     exited = stage.exited()
-    if exited is None:
-        return "no VM exit"
+    if isinstance(exited, str):
+        return exited
     return f"{exited}, qualification {exited.qualification:#x}, activity state {exited.activity}"
+
+
+def _blocked_in_wait_for_sipi(subject: Subject, pins: int, message: int) -> str:
+    """Something that L1 wants a VM exit for, sent to L2 in wait-for-SIPI."""
+    stage = _wait_for_sipi(subject, pins)
+    if isinstance(stage, str):
+        return stage
+    set_svr(stage.vcpu, _SVR_ENABLED)
+    msi.send(stage.vcpu, message)
+    seen = stage.run_for(_WHILE_S)
+    if seen is not None:
+        return str(stage.exited(seen))
+    msi.sipi(stage.vcpu, _VECTOR)
+    return f"no VM exit, then by a SIPI {stage.exited()}"
+
+
+def _nmi_in_wait_for_sipi(subject: Subject) -> str:
+    return _blocked_in_wait_for_sipi(subject, _NMI_EXITING, _NMI)
+
+
+def _interrupt_in_wait_for_sipi(subject: Subject) -> str:
+    return _blocked_in_wait_for_sipi(subject, _INTERRUPT_EXITING, _INTERRUPT)
+
+
+def _sipi_beside_nmi(subject: Subject) -> str:
+    stage = Nested(subject, vmx.TOPIC_NESTED, ARG_PINS=_NMI_EXITING)
+    stage.begin()
+    msi.send(stage.vcpu, _NMI)
+    msi.sipi(stage.vcpu, _VECTOR)
+    seen = stage.run_for(stage.timeout_s)
+    if seen is not None and seen.reason == KVM_EXIT_IO and seen.port == l1.PORT_FAULT:
+        return "the NMI in the nested guest"
+    return str(stage.exited(seen)) if seen else "no VM exit"
 
 
 def _sipi_in_l2(subject: Subject) -> str:
@@ -241,11 +292,11 @@ def _sipi_in_l2(subject: Subject) -> str:
     msi.sipi(stage.vcpu, _VECTOR)
     seen = stage.run_for(_WHILE_S)
     if seen is not None:
-        return "a VM exit" if seen.port == l1.PORT_EXIT else str(seen)
+        return str(stage.exited(seen))
     if not stage.count():
         raise Stopped(f"L2 does not count, so that nothing shows that it goes on ({where(stage.vcpu)})")
     msi.init(stage.vcpu)
-    return f"goes on, then by INIT {stage.seen()}"
+    return f"goes on, then by INIT {stage.exited()}"
 
 
 def _sipi_in_root(subject: Subject) -> str:
@@ -308,11 +359,16 @@ _NON_ROOT = (S_VMX_EXITS, S_VMX_BASIC)
 _WAITING = (S_VMX_EXITS, S_VMX_ACTIVITY, S_VMX_BASIC)
 _ANYWHERE = "the API says that KVM_GET_MP_STATE takes a pending INIT, and not that it makes a VM exit"
 _STEPPED = f"exit reason 3, pending debug exceptions {_BS:#x}"
+_ONLY_SIPI = "no VM exit, then by a SIPI exit reason 4"
 _MAY_LACK = "a CPU may lack this activity state"
 
 CHECKS = (
     Check(
         "init", "msi", "latched-in-vmx-root", ("E-16",), "goes on, latched", _latched, _ROOT,
+        target="bsp", view="guest", alone=True,
+    ),
+    Check(
+        "init", "msi", "halted-in-vmx-root", ("E-16", "E-24"), "HALTED", _halted, _ROOT,
         target="bsp", view="guest", alone=True,
     ),
     Check(
@@ -332,7 +388,7 @@ CHECKS = (
         target="bsp", view="guest", alone=True,
     ),
     Check(
-        "init", "msi", "get-mp-state-in-vmx-guest", ("E-17",), "", _exit_by_get_mp_state, (KVM_API, *_NON_ROOT), _ANYWHERE,
+        "init", "msi", "get-mp-state-in-vmx-guest", ("E-17",), "exit reason 3", _exit_by_get_mp_state, (KVM_API, *_NON_ROOT),
         target="bsp", view="guest", alone=True,
     ),
     Check(
@@ -340,12 +396,24 @@ CHECKS = (
         (S_PRIORITY, S_VMX_EXITS, S_VMX_NON_REGISTER), target="bsp", view="guest", alone=True,
     ),
     Check(
-        "init", "msi", "blocked-in-waiting-vmx-guest", ("E-17",), "no VM exit, then by a SIPI exit reason 4",
-        _init_in_wait_for_sipi, _WAITING, target="bsp", view="guest", alone=True,
+        "init", "msi", "blocked-in-waiting-vmx-guest", ("E-17",), _ONLY_SIPI, _init_in_wait_for_sipi, _WAITING,
+        target="bsp", view="guest", alone=True,
     ),
     Check(
         "sipi", "msi", "exit-from-waiting-vmx-guest", ("E-17",), f"exit reason 4, qualification {_VECTOR:#x}, activity state 3",
         _sipi_in_wait_for_sipi, (*_WAITING, S_VMX_NON_REGISTER), target="bsp", view="guest", alone=True,
+    ),
+    Check(
+        "sipi", "msi", "nmi-in-waiting-vmx-guest", ("E-26",), _ONLY_SIPI, _nmi_in_wait_for_sipi, _WAITING,
+        target="bsp", view="guest", alone=True,
+    ),
+    Check(
+        "sipi", "msi", "interrupt-in-waiting-vmx-guest", ("E-26",), _ONLY_SIPI, _interrupt_in_wait_for_sipi, _WAITING,
+        target="bsp", view="guest", alone=True,
+    ),
+    Check(
+        "sipi", "msi", "beside-nmi-in-vmx-guest", ("E-5", "E-17"), "exit reason 0", _sipi_beside_nmi, _WAITING,
+        target="bsp", view="guest", alone=True,
     ),
     Check(
         "sipi", "msi", "dropped-in-vmx-guest", ("E-5", "E-17"), "goes on, then by INIT exit reason 3", _sipi_in_l2, _WAITING,

@@ -27,8 +27,8 @@ def _ldtr(subject: Subject) -> str:
         raise Stopped(f"L1's LLDT left selector {before.selector:#x}, unusable {before.unusable}")
     stage.begin()
     exited = stage.exited()
-    if exited is None:
-        raise Stopped("L2's HLT makes no VM exit")
+    if isinstance(exited, str):
+        raise Stopped(f"L2's HLT leads elsewhere: {exited}")
     after = stage.vcpu.get_sregs().ldt
     return f"SLDT {exited.ldtr:#x}, KVM_GET_SREGS {after.selector:#x} unusable {after.unusable}"
 

@@ -32,6 +32,7 @@
 	.set THEN_VMXOFF, 0
 	.set THEN_RESUME, 1		# active, whatever the activity state was
 
+	.set PORT_NMI, 0xf7		# an NMI, in whoever runs
 	.set PORT_VMFAIL, 0xfb		# a VMX instruction failed: the VM-instruction error, FFFFFFFFH where there is no VMCS
 
 	.set MARK, 0x5a5aa5a5		# RBX of the nested guest
@@ -166,7 +167,12 @@ vmfail:
 	outl	%eax, $PORT_VMFAIL
 	jmp	stopped
 
+nmi:
+	outl	%eax, $PORT_NMI
+	iretq
+
 nested:
+	movw	$CODE + nmi, CODE + AT_IDT + 2 * 16
 	call	enter_vmx
 	lgdt	CODE + gdt_pointer
 	movl	$LDT, %eax

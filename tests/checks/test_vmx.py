@@ -50,7 +50,8 @@ def exited(
 
 
 READY, VALUE, LEFT, RESET = (word(port, 2_000_000) for port in (l1.PORT_READY, l1.PORT_VALUE, l1.PORT_LEFT, l1.PORT_RESET))
-L2, SIPI, NOTHING, DOWN = word(l1.PORT_NESTED), word(l1.PORT_SIPI, 0x100), None, Exit(KVM_EXIT_SHUTDOWN)
+L2, SIPI, NMI = word(l1.PORT_NESTED), word(l1.PORT_SIPI, 0x100), word(guest.PORT_NMI)
+NOTHING, DOWN = None, Exit(KVM_EXIT_SHUTDOWN)
 ENTRY_FAILED = [word(l1.PORT_EXIT, 0x80000021)]
 
 
@@ -210,8 +211,13 @@ PLAYS: tuple[tuple[str, list[Exit | None], dict[str, Any], str, str], ...] = (
             (exited(reason), "fail", f"exit reason {reason}"),
         )
     ),
+    (S + "nmi-in-waiting-vmx-guest", [READY, NOTHING, NOTHING, NMI, *exited(4)], {"mp_state": WAITING}, "pass",
+     "no VM exit, then by a SIPI exit reason 4"),
+    (S + "nmi-in-waiting-vmx-guest", [READY, NOTHING, NMI], {"mp_state": WAITING}, "fail", "the NMI in L2"),
+    (S + "nmi-in-waiting-vmx-guest", [READY, NOTHING, NOTHING, NOTHING, NOTHING], {"mp_state": WAITING}, "fail",
+     "no VM exit, then by a SIPI no VM exit"),
     (S + "beside-nmi-in-vmx-guest", [*NESTED, *exited(0)], {}, "pass", "exit reason 0"),
-    (S + "beside-nmi-in-vmx-guest", [*NESTED, word(l1.PORT_FAULT, 2 << 24)], {}, "fail", "the NMI in the nested guest"),
+    (S + "beside-nmi-in-vmx-guest", [*NESTED, NMI], {}, "fail", "the NMI in L2"),
     (S + "beside-nmi-in-vmx-guest", [*NESTED, *exited(4)], {}, "fail", "exit reason 4"),
     (S + "beside-nmi-in-vmx-guest", [*NESTED, NOTHING], {}, "fail", "no VM exit"),
     (S + "dropped-in-vmx-guest", [*NESTED, NOTHING, *exited(3)], {}, "pass", "goes on, then by INIT exit reason 3"),

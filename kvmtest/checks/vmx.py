@@ -42,7 +42,8 @@ _CPUID_VMX = 1 << 5
 _MSR_VMX_MISC, _MISC_WAIT_FOR_SIPI = 0x485, 1 << 8
 #: Activity states.
 _ACTIVE, _HLT, _WAIT_FOR_SIPI = 0, 1, 3
-_ENTRY_FAILURE = 1 << 31
+#: Exit reasons: L2's triple fault; and the bit of a VM entry that failed.
+_TRIPLE_FAULT, _ENTRY_FAILURE = 2, 1 << 31
 #: Turns of a loop without exits: some milliseconds at least.
 _TURNS = 1_000_000
 #: How long a vCPU that must execute nothing, or that must get somewhere, is run.
@@ -81,10 +82,11 @@ def _state(vcpu: Vcpu) -> str:
 
 
 class Exited(NamedTuple):
-    """What L1 sees of a VM exit; ``rbx`` is L2's."""
+    """What L1 sees of a VM exit: VMCS fields, L2's RBX, and what SLDT gives."""
 
     reason: int
     qualification: int
+    interruption: int
     activity: int
     pending_debug: int
     rip: int
@@ -328,22 +330,24 @@ def _sipi_behind_latched(subject: Subject) -> str:
     return "started by the SIPI" if seen.port == l1.PORT_SIPI else str(seen)
 
 
-def _triple_fault(subject: Subject) -> str:
+def _triple_fault(subject: Subject) -> Observation:
     stage = Nested(subject, vmx.TOPIC_NESTED, vmx.L2_SHUTDOWN)
     stage.begin()
     return _down(stage)
 
 
-def _down(stage: Nested) -> str:
+def _down(stage: Nested) -> Observation:
     seen = stage.run_for(stage.timeout_s)
     if seen is not None and seen.reason == KVM_EXIT_SHUTDOWN:
-        return seen.name
-    if seen is None or seen.reason != KVM_EXIT_IO or seen.port != l1.PORT_EXIT:
-        raise Stopped(f"L2's triple fault leads to {seen or 'no exit'} ({where(stage.vcpu)})")
-    return f"exit reason {int.from_bytes(seen.data[:4], 'little')}"
+        return Observation(seen.name)
+    exited = stage.exited(seen) if seen else "no VM exit"
+    if isinstance(exited, str):
+        raise Stopped(f"L2's triple fault leads to {exited} ({where(stage.vcpu)})")
+    more = f"qualification {exited.qualification:#x}, interruption information {exited.interruption:#x}"
+    return Observation(str(exited), more if exited.reason != _TRIPLE_FAULT else "")
 
 
-def _triple_fault_event(subject: Subject) -> str:
+def _triple_fault_event(subject: Subject) -> Observation:
     if not subject.vcpu.vm.check_extension(KVM_CAP_X86_TRIPLE_FAULT_EVENT):
         raise Untestable("KVM_CAP_X86_TRIPLE_FAULT_EVENT is not there")
     stage = Nested(subject, vmx.TOPIC_NESTED)

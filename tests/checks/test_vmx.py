@@ -45,7 +45,7 @@ def exited(
     reason: int, qualification: int = 0, activity: int = 0, *, pending: int = 0, rip: int = 0x1400, rbx: int = MARK, ldtr: int = 0
 ) -> list[Exit]:
     """What L1 says of a VM exit."""
-    values = (qualification, activity, pending, rip, rbx, ldtr)
+    values = (qualification, 0x80000B0E, activity, pending, rip, rbx, ldtr)
     return [word(l1.PORT_EXIT, reason), *(word(l1.PORT_VALUE, value) for value in values), READY]
 
 
@@ -328,7 +328,7 @@ def test_what_the_cpu_lacks_is_skipped(id: str, facts: dict[str, int], why: str)
         (G + "exit-from-halted-vmx-guest", [*NESTED, L2], {}, "does not halt"),
         (S + "exit-from-waiting-vmx-guest", [READY, L2], {"mp_state": WAITING}, "no VM exit to L1"),
         (S + "exit-from-waiting-vmx-guest", [READY, NOTHING], {}, "does not wait"),
-        ("shutdown.triple-fault.guest.exit-from-vmx-guest", [*NESTED, NOTHING], {}, "no exit"),
+        ("shutdown.triple-fault.guest.exit-from-vmx-guest", [*NESTED, NOTHING], {}, "no VM exit"),
         ("none.vm-exit.guest.ldtr-in-vmx-root", [READY], {"ldt": (0, 1)}, "LLDT left selector 0x0"),
         ("none.vm-exit.guest.ldtr-in-vmx-root", [*NESTED, NOTHING], {}, "no VM exit"),
         ("none.vm-exit.guest.cr3-load-in-vmx-guest", [*NESTED, LEFT], {}, "behind L2's MOV"),

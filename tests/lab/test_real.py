@@ -110,6 +110,26 @@ def test_a_hypervisor_in_the_guest_shows_init_with_gif_clear(which: str, vgif: i
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("which", "fails", "lacks"),
+    [
+        (
+            "5.10",
+            {"none.vm-exit.guest.ldtr-in-vmx-root", "init.msi.guest.halted-in-vmx-root"},
+            {"init.msi.guest.blocked-in-waiting-vmx-guest", "sipi.msi.guest.exit-from-waiting-vmx-guest"},
+        ),
+        ("bookworm", {"sipi.msi.guest.nmi-in-waiting-vmx-guest", "sipi.msi.guest.interrupt-in-waiting-vmx-guest"}, set[str]()),
+    ],
+)
+def test_a_hypervisor_in_the_guest_shows_init_in_vmx_operation(which: str, fails: set[str], lacks: set[str], run: Run) -> None:
+    found = run("vmx", which, ("*-vmx*",))
+    assert {id for id, verdicts in found.items() if "fail" in verdicts} == fails
+    assert all(found[id] == {"skip"} for id in lacks)
+    for id in ("init.msi.guest.latched-in-vmx-root", "init.msi.guest.exit-from-vmx-guest", "sipi.msi.guest.dropped-in-vmx-root"):
+        assert found[id] == {"pass", "skip"}, id
+
+
+@pytest.mark.slow
 def test_an_own_build_with_one_line_broken_is_caught_by_name(run: Run, tmp_path: Path) -> None:
     """kvm.ko as bookworm's, but that kvm_vcpu_reset() warns of an INIT instead of clearing CR2."""
     kernel = _kernel("bookworm")

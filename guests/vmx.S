@@ -15,8 +15,7 @@
 	.set ARG_ACTIVITY, 0x508	# its activity state at VM entry
 	.set ARG_CONTROLS, 0x50c	# primary processor-based controls to set, where the CPU lets them
 	.set ARG_TURNS, 0x510		# of a loop without an exit
-	.set ARG_THEN, 0x514		# behind a VM exit
-	.set ARG_PINS, 0x518		# as ARG_CONTROLS, of pin-based controls
+	.set ARG_PINS, 0x514		# as ARG_CONTROLS, of pin-based controls
 
 	.set TOPIC_ROOT, 0
 	.set TOPIC_NESTED, 1
@@ -28,9 +27,6 @@
 	.set L2_SHUTDOWN, 3
 	.set L2_CR3, 4
 	.set L2_STEP, 5
-
-	.set THEN_VMXOFF, 0
-	.set THEN_RESUME, 1		# active, whatever the activity state was
 
 	.set PORT_NMI, 0xf7		# an NMI, in whoever runs
 	.set PORT_VMFAIL, 0xfb		# a VMX instruction failed: the VM-instruction error, FFFFFFFFH where there is no VMCS
@@ -236,17 +232,10 @@ exited:
 	sldt	%eax
 	outl	%eax, $PORT_VALUE
 	say	READY, $0
-	cmpl	$THEN_RESUME, ARG_THEN
-	je	1f
 	vmxoff
 	turns
 	say	LEFT, COUNT
 	jmp	stopped
-1:	xorl	%eax, %eax
-	vmwrite_to GUEST_ACTIVITY, rax
-	movl	$MARK, %ebx
-	vmresume
-	jmp	vmfail
 
 l2_spin:
 	movl	$MARK, %ebx

@@ -25,8 +25,9 @@ from kvmtest.checks import (
     stress,
     svm_guest,
     timer,
-    vmx,
     vmx_exit,
+    vmx_guest,
+    vmx_root,
     vmx_state,
 )
 from kvmtest.checks.check import DEFAULT_EFFORT, Check, Effort, Observation, Stopped, Subject, Untestable
@@ -51,7 +52,8 @@ _TOPICS = (
     smm,
     gif,
     svm_guest,
-    vmx,
+    vmx_root,
+    vmx_guest,
     vmx_exit,
     vmx_state,
 )

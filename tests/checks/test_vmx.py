@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kvmtest.checks import CHECKS, Stopped, Subject, Untestable, vmx, vmx_exit, vmx_state
+from kvmtest.checks import CHECKS, Stopped, Subject, Untestable, vmx_exit, vmx_guest, vmx_root, vmx_state
 from kvmtest.engine.judge import judge_check
 from kvmtest.guests import l1
 from kvmtest.guests import vmx as guest
@@ -142,7 +142,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     events: list[str] = []
     monkeypatch.setattr(msi, "init", lambda vcpu: events.append("INIT"))
     monkeypatch.setattr(msi, "send", lambda vcpu, data: events.append(f"{data:#x}"))
-    monkeypatch.setattr(vmx, "set_svr", lambda vcpu, value: None)
+    monkeypatch.setattr(vmx_guest, "set_svr", lambda vcpu, value: None)
     monkeypatch.setattr(msi, "sipi", lambda vcpu, vector: events.append(f"SIPI {vector:#x}"))
     monkeypatch.setattr(vmx_state, "run_at", lambda vcpu: None)
     return events
@@ -287,7 +287,7 @@ def test_each_check_is_shown_failing_and_passing() -> None:
     by_id: dict[str, set[str]] = {}
     for id, _, _, verdict, _ in PLAYS:
         by_id.setdefault(id, set()).add(verdict)
-    checks = {check.id: check for topic in (vmx, vmx_exit, vmx_state) for check in topic.CHECKS}
+    checks = {check.id: check for topic in (vmx_root, vmx_guest, vmx_exit, vmx_state) for check in topic.CHECKS}
     assert by_id.keys() == checks.keys()
     assert all("fail" in by_id[id] for id, check in checks.items() if not check.undefined)
 

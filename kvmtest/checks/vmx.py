@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from time import monotonic
 from typing import NamedTuple
 
 from kvmtest.checks.check import Stopped, Subject, Untestable
@@ -89,6 +91,18 @@ class Nested(Hypervisor):
             raise Stopped(f"L1 gets no word of L2: {value:#x} by port {port:#x}")
         if not in_l2(self.vcpu):
             raise Stopped(f"KVM_GET_NESTED_STATE shows no nested guest while it runs ({where(self.vcpu)})")
+
+    def until(self, reached: Callable[[], bool]) -> Exit | None:
+        """Run until ``reached()`` is true: None, or the exit that comes before. Raises Stopped where neither comes in time."""
+        deadline = monotonic() + self.timeout_s
+        while (seen := self.run_for(WHILE_S)) is None and not reached():
+            if monotonic() > deadline:
+                raise Stopped(f"the guest does not get where it is to be ({where(self.vcpu)})")
+        return seen
+
+    def until_state(self, mp_state: int) -> Exit | None:
+        """until() the activity state is KVM_MP_STATE_* ``mp_state``."""
+        return self.until(lambda: self.vcpu.get_mp_state() == mp_state)
 
     def exited(self, seen: Exit | None = None) -> Exited | str:
         """Run to L2's next VM exit, or from ``seen``: what L1 says of it, or what came instead. Raises Stopped."""

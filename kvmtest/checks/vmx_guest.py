@@ -23,6 +23,7 @@ from kvmtest.triggers import msi
 from kvmtest.uapi.kvm import (
     KVM_CAP_X86_TRIPLE_FAULT_EVENT,
     KVM_EXIT_SHUTDOWN,
+    KVM_MP_STATE_HALTED,
     KVM_MP_STATE_INIT_RECEIVED,
     KVM_VCPUEVENT_VALID_TRIPLE_FAULT,
 )
@@ -51,13 +52,15 @@ def _exit(subject: Subject) -> str:
     stage.expect(l1.PORT_READY)
     # L1 leaves VMX operation.
     port, _ = stage.next()
+    if port not in (l1.PORT_LEFT, l1.PORT_RESET):
+        raise Stopped(f"L1's loop behind VMXOFF ends at port {port:#x}")
     return f"{exited}, registers {exited.kept}, {'consumed' if port == l1.PORT_LEFT else 'taken again behind VMXOFF'}"
 
 
 def _exit_halted(subject: Subject) -> str:
     stage = Nested(subject, vmx.TOPIC_NESTED, vmx.L2_HLT)
     stage.begin()
-    if (seen := stage.run_for(WHILE_S)) is not None:
+    if (seen := stage.until_state(KVM_MP_STATE_HALTED)) is not None:
         raise Stopped(f"L2 does not halt: {seen}")
     msi.init(stage.vcpu)
     exited = stage.exited()
@@ -95,10 +98,10 @@ def _wait_for_sipi(subject: Subject, pins: int = 0) -> Nested | str:
     if not offered(subject.vcpu, _MSR_VMX_MISC, _MISC_WAIT_FOR_SIPI):
         raise Untestable("IA32_VMX_MISC[8] is clear: no VM entry into the activity state wait-for-SIPI")
     stage = Nested(subject, vmx.TOPIC_NESTED, ARG_ACTIVITY=_WAIT_FOR_SIPI, ARG_PINS=pins)
-    seen = stage.run_for(WHILE_S)
+    seen = stage.until_state(KVM_MP_STATE_INIT_RECEIVED)
     if seen is not None:
         return f"L2 does not wait: {stage.exited(seen)}"
-    if not in_l2(stage.vcpu) or stage.vcpu.get_mp_state() != KVM_MP_STATE_INIT_RECEIVED:
+    if not in_l2(stage.vcpu):
         raise Stopped(f"L2 does not wait for a SIPI ({where(stage.vcpu)})")
     return stage
 
@@ -169,11 +172,10 @@ def _sipi_in_l2(subject: Subject) -> str:
     stage = Nested(subject, vmx.TOPIC_NESTED)
     stage.begin()
     msi.sipi(stage.vcpu, _VECTOR)
-    seen = stage.run_for(WHILE_S)
+    before = stage.count()
+    seen = stage.until(lambda: stage.count() > before)
     if seen is not None:
         return str(stage.exited(seen))
-    if not stage.count():
-        raise Stopped(f"L2 does not count, so that nothing shows that it goes on ({where(stage.vcpu)})")
     msi.init(stage.vcpu)
     return f"goes on, then by INIT {stage.exited()}"
 

@@ -8,7 +8,7 @@ from kvmtest.checks.vmx import TURNS, WHILE_S, Nested, state
 from kvmtest.guests import l1, vmx
 from kvmtest.spec.cite import S_MP, S_VMX_ACTIVITY, S_VMX_EXITS, S_VMX_LIMITS, S_VMXOFF
 from kvmtest.triggers import msi
-from kvmtest.uapi.kvm import KVM_EXIT_IO
+from kvmtest.uapi.kvm import KVM_EXIT_IO, KVM_MP_STATE_HALTED
 
 __all__ = ("CHECKS",)
 
@@ -26,7 +26,7 @@ def _latched(subject: Subject) -> str:
 
 def _halted(subject: Subject) -> str:
     stage = Nested(subject, vmx.TOPIC_HALT)
-    if (seen := stage.run_for(WHILE_S)) is not None:
+    if (seen := stage.until_state(KVM_MP_STATE_HALTED)) is not None:
         raise Stopped(f"L1's HLT ends without INIT: {seen}")
     msi.init(stage.vcpu)
     seen = stage.run_for(WHILE_S)

@@ -52,18 +52,24 @@ def exited(
 READY, VALUE, LEFT, RESET = (word(port, 2_000_000) for port in (l1.PORT_READY, l1.PORT_VALUE, l1.PORT_LEFT, l1.PORT_RESET))
 L2, SIPI, NMI = word(l1.PORT_NESTED), word(l1.PORT_SIPI, 0x100), word(guest.PORT_NMI)
 NOTHING, DOWN = None, Exit(KVM_EXIT_SHUTDOWN)
+#: More runs than fit into the time that play() gives.
+FOR_EVER: list[Exit | None] = [NOTHING] * 100_000
 ENTRY_FAILED = [word(l1.PORT_EXIT, 0x80000021)]
 
 
 class Ram:
-    """Memory in which L2 has counted."""
+    """Memory in which L2 counts by ``step`` between two looks."""
+
+    def __init__(self, step: int) -> None:
+        self.count, self.step = 0, step
 
     def write(self, gpa: int, data: bytes) -> None: ...
 
     def write_int(self, gpa: int, value: int, size: int = 8) -> None: ...
 
     def read_int(self, gpa: int, size: int = 8) -> int:
-        return 7
+        self.count += self.step
+        return self.count
 
 
 class Actor:
@@ -77,9 +83,10 @@ class Actor:
         self.cpuid, self.cap, self.msr, self.ldt = 1 << 5, 1, 1 << 8, (0x28, 0)
         self.ldt_after = (0, 1)
         self.set_errno = self.run_errno = 0
+        self.step = 1
         self.rip = (0x1234, 0xFFF0)
         self.__dict__.update(facts)
-        self.vm = SimpleNamespace(check_extension=lambda cap: self.cap, add_memory=lambda *args: Ram())
+        self.vm = SimpleNamespace(check_extension=lambda cap: self.cap, add_memory=lambda *args: Ram(self.step))
         self.left = False
 
     def run(self, timeout_s: float = 1.0) -> Exit:
@@ -163,9 +170,8 @@ PLAYS: tuple[tuple[str, list[Exit | None], dict[str, Any], str, str], ...] = (
     (G + "latched-in-vmx-root", ROOT, {"latched": 0}, "fail", "goes on, lost"),
     (G + "latched-in-vmx-root", [READY, RESET], {}, "fail", "taken in VMX root operation"),
     (G + "halted-in-vmx-root", [READY, NOTHING, NOTHING], {"mp_state": HALTED}, "pass", "HALTED"),
-    (G + "halted-in-vmx-root", [READY, NOTHING, NOTHING], {}, "fail", "RUNNABLE"),
-    (G + "halted-in-vmx-root", [READY, NOTHING, VALUE], {}, "fail", "HLT ends"),
-    (G + "halted-in-vmx-root", [READY, NOTHING, RESET], {}, "fail", "restarts"),
+    (G + "halted-in-vmx-root", [READY, NOTHING, VALUE], {"mp_state": HALTED}, "fail", "HLT ends"),
+    (G + "halted-in-vmx-root", [READY, NOTHING, RESET], {"mp_state": HALTED}, "fail", "restarts"),
     (G + "taken-at-vmxoff", [*ROOT, RESET], {}, "pass", "restarts"),
     (G + "taken-at-vmxoff", [*ROOT, LEFT, RESET], {}, "fail", "goes on, restarts later"),
     (G + "taken-at-vmxoff", [*ROOT, LEFT, NOTHING], {}, "fail", "goes on"),
@@ -178,9 +184,11 @@ PLAYS: tuple[tuple[str, list[Exit | None], dict[str, Any], str, str], ...] = (
     (G + "exit-from-vmx-guest", [*NESTED, *exited(4), LEFT], {}, "fail", "exit reason 4, registers kept, consumed"),
     (G + "exit-from-vmx-guest", [*NESTED, NOTHING], {}, "fail", "no VM exit"),
     (G + "exit-from-vmx-guest", [*NESTED, RESET], {}, "fail", "restarts"),
-    (G + "exit-from-halted-vmx-guest", [*NESTED, NOTHING, *exited(3, activity=1)], {}, "pass", "exit reason 3, activity state 1"),
-    (G + "exit-from-halted-vmx-guest", [*NESTED, NOTHING, *exited(3)], {}, "fail", "exit reason 3, activity state 0"),
-    (G + "exit-from-halted-vmx-guest", [*NESTED, NOTHING, NOTHING], {}, "fail", "no VM exit"),
+    (G + "exit-from-halted-vmx-guest", [*NESTED, NOTHING, *exited(3, activity=1)], {"mp_state": HALTED}, "pass",
+     "exit reason 3, activity state 1"),
+    (G + "exit-from-halted-vmx-guest", [*NESTED, NOTHING, *exited(3)], {"mp_state": HALTED}, "fail",
+     "exit reason 3, activity state 0"),
+    (G + "exit-from-halted-vmx-guest", [*NESTED, NOTHING, NOTHING], {"mp_state": HALTED}, "fail", "no VM exit"),
     (G + "exit-at-vmx-entry", [READY, *exited(3)], {}, "pass", "exit reason 3"),
     (G + "exit-at-vmx-entry", [READY, NOTHING], {}, "fail", "no VM exit"),
     (G + "get-mp-state-in-vmx-guest", [*NESTED, *exited(3)], {}, "info", "exit reason 3 in KVM_RUN"),
@@ -327,7 +335,13 @@ def test_what_the_cpu_lacks_is_skipped(id: str, facts: dict[str, int], why: str)
         (G + "halted-in-vmx-root", [READY, VALUE], {}, "ends without INIT"),
         (G + "exit-from-halted-vmx-guest", [*NESTED, L2], {}, "does not halt"),
         (S + "exit-from-waiting-vmx-guest", [READY, L2], {"mp_state": WAITING}, "no VM exit to L1"),
-        (S + "exit-from-waiting-vmx-guest", [READY, NOTHING], {}, "does not wait"),
+        (S + "exit-from-waiting-vmx-guest", [READY, *FOR_EVER], {}, "does not get"),
+        (S + "exit-from-waiting-vmx-guest", [READY, NOTHING], {"mp_state": WAITING, "nested": 0}, "does not wait"),
+        (S + "dropped-in-vmx-guest", [*NESTED, *FOR_EVER], {"step": 0}, "does not get"),
+        (G + "exit-from-halted-vmx-guest", [*NESTED, *FOR_EVER], {}, "does not get"),
+        (G + "exit-from-vmx-guest", [*NESTED, *exited(3), SIPI], {}, "port 0xf3"),
+        (G + "latched-in-vmx-root", [READY, SIPI], {}, "port 0xf3"),
+        (G + "taken-at-vmxoff", [*ROOT, SIPI], {}, "port 0xf3"),
         ("shutdown.triple-fault.guest.exit-from-vmx-guest", [*NESTED, NOTHING], {}, "no VM exit"),
         ("none.vm-exit.guest.ldtr-in-vmx-root", [READY], {"ldt": (0, 1)}, "LLDT left selector 0x0"),
         ("none.vm-exit.guest.ldtr-in-vmx-root", [*NESTED, NOTHING], {}, "no VM exit"),

@@ -7,20 +7,21 @@ from collections.abc import Collection
 
 from kvmtest.engine import catch, guest
 from kvmtest.engine.judge import Context
+from kvmtest.engine.judging import judge_of
 from kvmtest.engine.machine import Machine, Target
 from kvmtest.engine.plan import CONTINUE, Case
 from kvmtest.engine.result import Host, Result
-from kvmtest.engine.verdicts import Judging, Observation, Verdicts
+from kvmtest.engine.verdicts import Basis, Evidence, Judging
 from kvmtest.kvm import Exit
 from kvmtest.state.snapshot import Snapshot
 from kvmtest.triggers import INIT, NONE, SHUTDOWN, SIPI, msi, restart
 from kvmtest.triggers.error import TriggerError
 from kvmtest.x86 import cpuid
 
-__all__ = ("TRACES", "Cycle", "context")
+__all__ = ("Cycle", "context", "traced")
 
 #: An event shows in one of these. MSRs and LAPIC have counters that run by themselves, INIT leaves the others alone.
-TRACES = ("mp_state", "regs", "sregs", "debugregs")
+_TRACES = ("mp_state", "regs", "sregs", "debugregs")
 
 
 def context(case: Case, machine: Machine, host: Host) -> Context:
@@ -42,11 +43,16 @@ def context(case: Case, machine: Machine, host: Host) -> Context:
     )
 
 
+def traced(before: Snapshot, after: Snapshot) -> bool:
+    """Whether an event can have happened between the two."""
+    return any(before.sections.get(section) != after.sections.get(section) for section in _TRACES)
+
+
 class Cycle:
     """A case, ready to run on its target. ``timeout_s`` bounds each KVM_RUN, in seconds; ``judging`` makes results of it."""
 
     def __init__(
-        self, case: Case, machine: Machine, host: Host, timeout_s: float = 1.0, judging: Judging = Verdicts
+        self, case: Case, machine: Machine, host: Host, timeout_s: float = 1.0, judging: Judging = judge_of
     ) -> None:
         self.case = case
         self.host = host
@@ -56,32 +62,32 @@ class Cycle:
         planted = case.event != "reset"
         self.plant = self.target.plant(case.plant, case.apic_mode) if planted else None
         baseline = self.target.baseline if planted else None
-        self.verdicts = judging(case, context(case, machine, host), self.target.layout, baseline, self.plant)
+        self.judge = judging(case, host, (Basis(context(case, machine, host), self.target.layout, baseline, self.plant),))
 
     def run(self) -> Collection[Result]:
         """The case's results in each of its views; raises what observe() does."""
-        return self.verdicts.of(self.observe())
+        return self.judge.of(self.observe())
 
-    def observe(self) -> Observation:
+    def observe(self) -> Evidence:
         """Run the case. Raises KvmError, PlantRefused and GuestStopped where the plant cannot be written, TriggerError where
         the event did not happen.
         """
         vcpu = self.target.vcpu
         # It writes the guest's memory, before a vCPU that is running can get there.
-        observer = self._observer() if self.case.view == "guest" else None
+        reporter = self._reporter() if self.case.view == "guest" else None
         try:
             before = self._before()
             first = self._fire(before)
             if self.case.view == "host":
-                return Observation(before, self._after(before, first))
+                return Evidence(before, self._after(before, first))
             # A guest that runs already has left the state that the host is to see behind.
             after = None if first else self._after(before, first)
             if self._started_by_sipi:
                 msi.sipi(vcpu, CONTINUE)
-            assert observer
-            report = observer.report(self.timeout_s, first)
+            assert reporter
+            report = reporter.report(self.timeout_s, first)
             vcpu.complete_io()
-            return Observation(before, after, self._of_shutdown(report))
+            return Evidence(before, after, self._of_shutdown(report))
         finally:
             catch.release(self.case.state, vcpu)
 
@@ -90,10 +96,10 @@ class Cycle:
         """Whether the guest's code can only run, and report, behind a SIPI that is not the event."""
         return self.case.event == "init" and self.case.target == "ap"
 
-    def _observer(self) -> guest.Observer:
+    def _reporter(self) -> guest.Reporter:
         case = self.case
         vector = CONTINUE if self._started_by_sipi else case.vector
-        return guest.Observer(self.machine, self.target.vcpu, self.target.layout, vector, case.apic_mode or "xapic")
+        return guest.Reporter(self.machine, self.target.vcpu, self.target.layout, vector, case.apic_mode or "xapic")
 
     def _before(self) -> Snapshot | None:
         if self.plant is None:
@@ -137,7 +143,7 @@ class Cycle:
             after = self._one_out_ago(after)
         # A shutdown may leave none, and an INIT out of it: there the exit or the pending INIT was the proof.
         proven = self.case.event == "shutdown" or self.case.state == "in-shutdown"
-        if not proven and all(before.sections.get(s) == after.sections.get(s) for s in TRACES):
+        if not proven and not traced(before, after):
             raise TriggerError("the event left no trace: registers and activity state are as planted")
         return after
 

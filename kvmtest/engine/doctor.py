@@ -159,7 +159,7 @@ def _guests(kvm: Kvm, host: Host) -> Iterator[Finding]:
 
 
 def _observer(machine: Machine, target: Target) -> Iterator[Finding]:
-    report = guest.Observer(machine, target.vcpu, target.layout).report(1.0)
+    report = guest.Reporter(machine, target.vcpu, target.layout).report(1.0)
     yield Finding("no" if report.problem else "ok", f"the guest's view: {len(report.values)} items", report.problem)
     not_emulated = [item for item, why in report.missing.items() if "INTERNAL_ERROR" in why]
     if not_emulated:

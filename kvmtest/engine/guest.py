@@ -17,7 +17,7 @@ from kvmtest.x86 import cpuid, lapic, xsave
 if TYPE_CHECKING:
     from kvmtest.engine.machine import Machine
 
-__all__ = ("ITEMS", "Observer", "Report", "items", "mask", "shown")
+__all__ = ("ITEMS", "Reporter", "Report", "items", "mask", "shown")
 
 _RAM_SIZE = 0xA0000
 #: Slots from _CODE_SLOT on are for SIPI vectors outside of the RAM, fewer than the 125 slots that any KVM has.
@@ -138,7 +138,7 @@ def _addresses() -> bytes:
     return _pattern(0, _RAM_SIZE)
 
 
-class Observer:
+class Reporter:
     """The spine guest in the memory of a VM, ready to report on ``vcpu``.
 
     ``vector`` is the SIPI's by which it begins, None for the reset vector; ``layout`` is the vCPU's, ``apic_mode`` what its

@@ -6,17 +6,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator
 
-from kvmtest import spec
 from kvmtest.checks import CHECKS, DEFAULT_EFFORT, Effort, Subject, Untestable
 from kvmtest.engine.broadcast import Broadcast
 from kvmtest.engine.catch import NEVER_RUN
 from kvmtest.engine.cycle import Cycle
-from kvmtest.engine.judge import BOTH_VIEWS, judge_check
+from kvmtest.engine.judge import judge_check
+from kvmtest.engine.judging import Untried, judge_of
 from kvmtest.engine.machine import Machine, Machines, SetupError
-from kvmtest.engine.plan import BROADCAST, Case, items, views, wanted
+from kvmtest.engine.plan import Case, wanted
 from kvmtest.engine.result import CaseTime, Host, Result
-from kvmtest.engine.verdicts import Judging, Verdicts
-from kvmtest.engine.vmm_reset import AS_NEW, VmmReset
+from kvmtest.engine.verdicts import Judging
+from kvmtest.engine.vmm_reset import VmmReset
 from kvmtest.guests import GuestMissing
 from kvmtest.kvm import Kvm, KvmError
 from kvmtest.state.inside import GuestStopped, PlantRefused
@@ -37,38 +37,15 @@ def _machine(case: Case, machines: Machines) -> tuple[Machine, bool]:
     return machines.kept(case.setup), False
 
 
-def _all(case: Case, host: Host, verdict: str, reason: str) -> Iterator[Result]:
-    """The same verdict for every item of a case that could not be run to its end."""
-    for of_view in views(case):
-        for item in items(of_view):
-            where = (f"{of_view.prefix}.{item}", case.event, case.trigger, of_view.view, item, of_view.name)
-            yield Result(*where, None, None, None, verdict, reason, _cite(of_view, item, host), None)
-
-
-def _cite(case: Case, item: str, host: Host) -> tuple[str, ...]:
-    if case.check:
-        return CHECKS[f"{case.prefix}.{item}"].cite
-    if case.view == "views":
-        return (BOTH_VIEWS,)
-    if item in BROADCAST:
-        return BROADCAST[item]
-    if case.trigger == "vmm-reset":
-        return AS_NEW
-    return spec.rule_for(item, case.event, case.setup.vendor or "intel", host.backend).cite
-
-
-def _check(case: Case, machine: Machine, host: Host, timeout_s: float, effort: Effort) -> Iterator[Result]:
+def _check(case: Case, machine: Machine, timeout_s: float, effort: Effort) -> Result:
+    """The result of a case's check. Raises what its observe() does."""
     check = CHECKS[f"{case.prefix}.{case.check}"]
     target = machine.target(case.target)
     if not check.alone:
         # Whatever an earlier case left: every piece of state is written, the local APIC back to xAPIC mode.
         target.plant("a", "xapic").write(target.vcpu)
-    try:
-        seen = check.observe(Subject(target.vcpu, case.setup.vendor, timeout_s, effort, host.backend))
-    except Untestable as error:
-        yield from _all(case, host, "skip", str(error))
-        return
-    yield judge_check(check, case.name, seen, host, case.setup.vendor)
+    seen = check.observe(Subject(target.vcpu, case.setup.vendor, timeout_s, effort, host.backend))
+    return judge_check(check, case.name, seen, host, case.setup.vendor)
 
 
 def run_case(
@@ -76,33 +53,32 @@ def run_case(
     machines: Machines,
     timeout_s: float = 1.0,
     effort: Effort = DEFAULT_EFFORT,
-    judging: Judging = Verdicts,
+    judging: Judging = judge_of,
 ) -> Iterator[Result]:
     """Run one case and judge every item of it. What cannot be tried becomes ``skip``, what went wrong ``error``.
 
-    ``judging`` takes what a case on one vCPU showed; what is worst of many is judged here.
+    ``judging`` takes the evidence, of all but checks.
     """
+    host = machines.host
+    ours: Machine | None = None
     try:
-        machine, ours = _machine(case, machines)
-    except (SetupError, KvmError) as error:
-        yield from _all(case, machines.host, "skip" if isinstance(error, SetupError) else "error", str(error))
-        return
-    try:
+        machine, fresh = _machine(case, machines)
+        ours = machine if fresh else None
         if case.check:
-            yield from _check(case, machine, machines.host, timeout_s, effort)
+            yield _check(case, machine, timeout_s, effort)
         elif case.trigger == "broadcast" and case.view == "host":
-            yield from Broadcast(case, machine, machines.host).run()
+            yield from Broadcast(case, machine, host, judging).run()
         elif case.trigger == "vmm-reset":
-            yield from VmmReset(case, machine, machines.host, timeout_s).run()
+            yield from VmmReset(case, machine, host, timeout_s, judging).run()
         else:
-            yield from Cycle(case, machine, machines.host, timeout_s, judging).run()
-    except (GuestMissing, PlantRefused) as error:
-        yield from _all(case, machines.host, "skip", str(error))
+            yield from Cycle(case, machine, host, timeout_s, judging).run()
+    except (GuestMissing, PlantRefused, SetupError, Untestable) as error:
+        yield from judging(case, host, ()).of(Untried("skip", str(error)))
     except (GuestStopped, KvmError, TriggerError) as error:
-        yield from _all(case, machines.host, "error", str(error))
+        yield from judging(case, host, ()).of(Untried("error", str(error)))
     finally:
         if ours:
-            machine.close()
+            ours.close()
 
 
 def run(
@@ -113,7 +89,7 @@ def run(
     timeout_s: float = 1.0,
     started: Callable[[Case], None] | None = None,
     effort: Effort = DEFAULT_EFFORT,
-    judging: Judging = Verdicts,
+    judging: Judging = judge_of,
 ) -> Generator[Result | CaseTime, None, None]:
     """Run ``cases``; yields the results that ``selectors`` take as they come, and a CaseTime behind each case's.
 

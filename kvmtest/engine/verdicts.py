@@ -9,26 +9,38 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable
-from typing import NamedTuple, Protocol
+from functools import cache
+from typing import Any, NamedTuple, Protocol
 
 from kvmtest import spec
 from kvmtest.engine import guest
 from kvmtest.engine.judge import Context, Seen, judge, judge_views
 from kvmtest.engine.plan import Case, items
-from kvmtest.engine.result import Result
+from kvmtest.engine.result import Host, Result
 from kvmtest.spec.rule import Rule
 from kvmtest.state.layout import Layout, text
 from kvmtest.state.plant import Plant
 from kvmtest.state.snapshot import Snapshot
 
-__all__ = ("Judge", "Judging", "Observation", "Verdicts")
+__all__ = ("Basis", "Evidence", "Judge", "Judging", "Verdicts")
 
 _XSTATE_HEADER = range(512, 576)
 
 
-class Observation(NamedTuple):
-    """What one run of a case showed: the state ``before`` the event, None for a new vCPU, and ``after`` it, None where the
-    vCPU ran on at once; the guest's ``report`` where it was asked for one.
+class Basis(NamedTuple):
+    """What is known of one vCPU of a case before it runs: what rules depend on, where items lie, its state at creation and its
+    plant, both None for a new vCPU.
+    """
+
+    ctx: Context
+    layout: Layout
+    baseline: Snapshot | None
+    plant: Plant | None
+
+
+class Evidence(NamedTuple):
+    """What one vCPU showed: its state ``before`` the event, None for a new vCPU, and ``after`` it, None where it ran on at once;
+    the guest's ``report`` where it was asked for one.
     """
 
     before: Snapshot | None
@@ -62,34 +74,28 @@ class _Places:
         return found
 
 
+@cache
+def _places(layout: Layout) -> dict[str, _Places]:
+    return {section: _Places(layout, section) for section in layout.by_section}
+
+
 class Verdicts:
     """The results of a case by item, kept up to date from snapshots; ``judged`` names those that the last update judged.
 
     ``rule`` gives the case's own rules, where it does not go by the manuals'.
     """
 
-    def __init__(
-        self,
-        case: Case,
-        ctx: Context,
-        layout: Layout,
-        baseline: Snapshot | None,
-        plant: Plant | None,
-        rule: Callable[[str], Rule | None] = lambda item: None,
-    ) -> None:
+    def __init__(self, case: Case, basis: Basis, rule: Callable[[str], Rule | None] = lambda item: None) -> None:
         self.case = case
         self._rule = rule
-        self.ctx = ctx
-        self.layout = layout
-        self.baseline = baseline
-        self.plant = plant
+        self.ctx, self.layout, self.baseline, self.plant = basis
         self.results: dict[str, Result] = {}
         self.judged: Collection[str] = ()
-        self._places = {section: _Places(layout, section) for section in layout.by_section}
+        self._places = _places(self.layout)
         self._before: Snapshot | None = None
         self._after: Snapshot | None = None
 
-    def of(self, seen: Observation) -> Collection[Result]:
+    def of(self, seen: Evidence) -> Collection[Result]:
         """The results of the case in each of its views."""
         if seen.report is None:
             assert seen.after
@@ -173,11 +179,11 @@ class Verdicts:
 
 
 class Judge(Protocol):
-    """What makes results of the observations of one case: Verdicts, or what sends them to where Verdicts are."""
+    """What makes results of the evidence of one case; which kind of evidence depends on the case."""
 
-    def of(self, seen: Observation) -> Collection[Result]:
+    def of(self, seen: Any) -> Collection[Result]:
         """The results, as far as they are made here."""
 
 
-#: Makes a Judge of what Verdicts are made of: case, context, layout, state at creation, plant.
-Judging = Callable[[Case, Context, Layout, Snapshot | None, Plant | None], Judge]
+#: Makes the Judge of a case on a host, for the vCPUs that it takes; for none where it could not be tried.
+Judging = Callable[[Case, Host, tuple[Basis, ...]], Judge]

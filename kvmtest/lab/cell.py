@@ -24,7 +24,7 @@ from kvmtest.engine.result import CaseTime, Host, Result
 from kvmtest.lab import cache, emulator, initramfs, klog, modules
 from kvmtest.lab.error import LabError
 from kvmtest.lab.kernels import Kernel
-from kvmtest.lab.observe import Judge
+from kvmtest.lab.relay import Receiver
 from kvmtest.lab.stream import Decoder
 
 __all__ = ("Begin", "Cancelled", "Cell", "Running", "Spec", "Stop", "Times", "inner")
@@ -132,7 +132,7 @@ class Cell:
         self._case = ""
         self._cases = self._done = 0
         self._facts: list[str] = []
-        self._judge = Judge()
+        self._receiver = Receiver()
         self._release = ""
         self._ended = self._failed = ""
         self._last = self._start = time.monotonic()
@@ -248,9 +248,9 @@ class Cell:
                 if letter == "result":
                     yield from self._shown([Result._make(fields)])
                 elif letter == "O":
-                    yield from self._shown(self._judge.results(fields[0], self._host))
+                    yield from self._shown(self._receiver.results(fields[0], self._host))
                 elif letter in "DV":
-                    self._judge.take(letter, fields[0])
+                    self._receiver.take(letter, fields[0])
                 else:
                     yield from self._line(letter, [str(field) for field in fields])
         except (ValueError, IndexError, TypeError, KeyError, EOFError) as error:
@@ -258,7 +258,7 @@ class Cell:
 
     def _shown(self, results: list[Result]) -> Iterator[Result]:
         chosen = self.spec.selectors
-        return (r for r in results if (not chosen or wanted(chosen, r.id)) and self._judge.new(r))
+        return (r for r in results if (not chosen or wanted(chosen, r.id)) and self._receiver.new(r))
 
     def _line(self, letter: str, fields: list[str]) -> Iterator[Step]:
         if letter == "L":

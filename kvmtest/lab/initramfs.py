@@ -28,7 +28,7 @@ __all__ = ("LAB", "base", "cell")
 LAB = "/lab"
 #: What the program inside imports, also inside functions: then only when it is needed.
 _ENGINE = ("run", "doctor", "host", "plan")
-_ROOTS = ("kvmtest.lab.inside", "kvmtest.lab.observe", *(f"kvmtest.engine.{name}" for name in _ENGINE))
+_ROOTS = ("kvmtest.lab.inside", "kvmtest.lab.relay", *(f"kvmtest.engine.{name}" for name in _ENGINE))
 #: Imported by the interpreter itself when something goes wrong.
 _SPARE = ("traceback", "linecache", "textwrap", "tokenize", "token", "warnings", "contextlib", "codeop")
 #: Run by the host's Python as it will run inside: says which files it took.

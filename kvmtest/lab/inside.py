@@ -85,7 +85,7 @@ def _run(config: Config, out: Encoder, log: _Log) -> None:
     from kvmtest.checks import Effort
     from kvmtest.engine import doctor, host, plan, run
     from kvmtest.engine.result import CaseTime
-    from kvmtest.lab import observe
+    from kvmtest.lab import relay
 
     cases = plan.select(plan.plan(), config["selectors"])
     facts = host.detect()
@@ -96,7 +96,7 @@ def _run(config: Config, out: Encoder, log: _Log) -> None:
         kvm = doctor.open_kvm("/dev/kvm")
     except doctor.Unusable as error:
         raise _Failed(str(error)) from None
-    judging = observe.Observer(out).judging
+    judging = relay.Sender(out).judging
     effort = Effort(*config["effort"])
     with kvm:
         # Results are selected outside, where most of them are made.

@@ -10,7 +10,8 @@ import pytest
 
 from kvmtest import guests
 from kvmtest.engine import plan
-from kvmtest.engine.broadcast import Broadcast, differences
+from kvmtest.engine.broadcast import Broadcast
+from kvmtest.engine.judging import differences
 from kvmtest.engine.machine import Machines
 from kvmtest.engine.result import Result
 from kvmtest.engine.run import run_case

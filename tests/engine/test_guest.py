@@ -30,7 +30,7 @@ def machine(machines: Machines) -> Iterator[Machine]:
 
 
 def _report(machine: Machine, target: Target, vector: int | None = None, mode: str = "xapic") -> guest.Report:
-    return guest.Observer(machine, target.vcpu, target.layout, vector, mode).report(2.0)
+    return guest.Reporter(machine, target.vcpu, target.layout, vector, mode).report(2.0)
 
 
 def _differences(machine: Machine, target: Target, vector: int | None = None, mode: str = "xapic") -> set[str]:
@@ -230,7 +230,7 @@ def test_what_xsave_stored_is_decoded_with_the_layouts_offsets() -> None:
             return int.from_bytes(self.read(gpa, length), "little")
 
     ram = Ram()
-    run = guest.Observer.__new__(guest.Observer)
+    run = guest.Reporter.__new__(guest.Reporter)
     run.ram, run.layout, run.failures = ram, Layout((), {2: 576, 9: 2688}, {}), {}  # type: ignore[assignment]
     for step in ("XSAVE", "FXSAVE"):
         ram.bytes[guests.DATA + guests.STEP_STATUS + 4 * list(guests.STEPS).index(step)] = 1

@@ -154,13 +154,13 @@ def test_views_that_differ_fail(machines: Machines, monkeypatch: pytest.MonkeyPa
     case = CASES["sipi.msi.guest/ap,intel,xapic,plant-sipi,vector-01"]
     before = {(r.view, r.item) for r in run_case(case, machines) if r.verdict == "fail"}
     assert ("views", "rbx") not in before
-    real = guest.Observer.report
+    real = guest.Reporter.report
 
     def otherwise(*args: Any) -> guest.Report:
         report = real(*args)
         return report._replace(values=report.values | {"rbx": report.values["rbx"] ^ 1})
 
-    monkeypatch.setattr(guest.Observer, "report", otherwise)
+    monkeypatch.setattr(guest.Reporter, "report", otherwise)
     after = {(r.view, r.item) for r in run_case(case, machines) if r.verdict == "fail"}
     assert {item for view, item in after - before if view == "views"} == {"rbx"}
 

@@ -82,7 +82,7 @@ def test_guest_code_says_the_same_as_on_a_new_vcpu(machines: Machines, monkeypat
 
 
 def test_a_guest_that_told_something_else_when_it_was_new_fails(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, reports = guest.Observer.report, []
+    real, reports = guest.Reporter.report, []
 
     def otherwise(*args: object) -> guest.Report:
         reports.append(real(*args))  # type: ignore[arg-type]
@@ -90,18 +90,18 @@ def test_a_guest_that_told_something_else_when_it_was_new_fails(machines: Machin
             return reports[0]._replace(values=reports[0].values | {"rbx": 0x77})
         return reports[-1]
 
-    monkeypatch.setattr(guest.Observer, "report", otherwise)
+    monkeypatch.setattr(guest.Reporter, "report", otherwise)
     assert _failed(GUEST, machines) == {"rbx"}
 
 
 def test_a_guest_that_told_nothing_when_it_was_new_is_an_error(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, reports = guest.Observer.report, []
+    real, reports = guest.Reporter.report, []
 
     def silent(*args: object) -> guest.Report:
         reports.append(real(*args))  # type: ignore[arg-type]
         return reports[-1] if len(reports) > 1 else guest.Report({}, {}, "said nothing")
 
-    monkeypatch.setattr(guest.Observer, "report", silent)
+    monkeypatch.setattr(guest.Reporter, "report", silent)
     told = [r for (view, _), r in _run(GUEST, machines).items() if view == "guest"]
     assert {r.verdict for r in told} == {"error"} and told[0].reason == "said nothing"
 

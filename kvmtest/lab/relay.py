@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Cases are judged outside: what an emulated CPU takes seconds for, the real one does in milliseconds.
+
+Judging is pure (`kvmtest.engine.judging`): it needs the evidence, and what is known of a case before it runs. `Sender` stands
+inside in the place of the judges and sends these; `Receiver` has the same judges make results of them outside. Nothing is sent
+twice: sections go in pieces, of which few differ from one case to the next.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kvmtest.engine.guest import Report
+from kvmtest.engine.judge import Context
+from kvmtest.engine.judging import BroadcastSeen, ResetSeen, ResetTry, Untried, judge_of
+from kvmtest.engine.plan import Case, plan
+from kvmtest.engine.result import Host, Result
+from kvmtest.engine.verdicts import Basis, Evidence
+from kvmtest.lab.stream import Encoder
+from kvmtest.spec import ENTRIES
+from kvmtest.state.layout import Field, Layout
+from kvmtest.state.snapshot import Snapshot
+
+__all__ = ("Receiver", "Sender")
+
+_PIECE = 256
+#: What evidence consists of; each goes as its name and its fields.
+_KINDS: dict[str, Any] = {
+    kind.__name__: kind for kind in (BroadcastSeen, Evidence, Report, ResetSeen, ResetTry, Untried)
+}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+_SNAPSHOT, _TUPLE = "snapshot", "tuple"
+
+
+class Sender:
+    """Sends evidence by ``out``."""
+
+    def __init__(self, out: Encoder) -> None:
+        self._out = out
+        self._pieces: dict[bytes, int] = {}
+        #: Section -> its bytes when it was sent last, and the numbers of their pieces.
+        self._sections: dict[str, tuple[bytes, list[int]]] = {}
+        # By identity, and kept, so that no other object can have the same one.
+        self._kept: dict[int, tuple[object, int]] = {}
+        self._why: dict[str, str] = {}
+
+    def judging(self, case: Case, host: Host, bases: tuple[Basis, ...]) -> _Sent:
+        """What stands in the place of the judge of ``case``."""
+        return _Sent(self, case, bases)
+
+    def send(self, case: Case, bases: tuple[Basis, ...], seen: Any) -> None:
+        """What the judge of ``case`` for ``bases`` would judge."""
+        packed = []
+        for ctx, layout, baseline, plant in bases:
+            packed.append(
+                (
+                    tuple(None if isinstance(field, Host) else field for field in ctx),
+                    self._number(layout, _layout),
+                    None if baseline is None else self._number(baseline, self._snapshot),
+                    None if plant is None else self._number(plant, lambda plant, layout=layout: self._plant(plant, layout)),
+                )
+            )
+        self._out.blob("O", (case.name, packed, self._packed(seen)))
+
+    def _packed(self, value: Any) -> Any:
+        """``value`` as marshal takes it."""
+        kind = type(value)
+        if kind is Snapshot:
+            return (_SNAPSHOT, self._snapshot(value))
+        if kind in _NAMES:
+            return (_NAMES[kind], [self._packed(field) for field in value])
+        if kind is tuple:
+            return (_TUPLE, [self._packed(field) for field in value])
+        return value
+
+    def _number(self, value: Any, make: Any) -> int:
+        if id(value) not in self._kept:
+            self._out.blob("V", make(value))
+            self._kept[id(value)] = (value, len(self._kept))
+        return self._kept[id(value)][1]
+
+    def _plant(self, plant: Any, layout: Layout) -> tuple[dict[str, int], dict[str, str], dict[str, str]]:
+        """What it asked for, what was refused, and why it has no value for the rest, as far as no plant before said so."""
+        rest = {*ENTRIES, *layout.fields} - plant.asked.keys() - plant.refused.keys()
+        why = {item: reason for item in rest if self._why.get(item) != (reason := plant.reason(item))}
+        self._why.update(why)
+        return dict(plant.asked), dict(plant.refused), why
+
+    def _snapshot(self, snapshot: Snapshot) -> tuple[dict[str, list[int]], dict[str, str]]:
+        return {name: self._cut(name, contents) for name, contents in snapshot.sections.items()}, snapshot.unreadable
+
+    def _cut(self, section: str, contents: bytes) -> list[int]:
+        last = self._sections.get(section)
+        if last and last[0] == contents:
+            return last[1]
+        numbers = []
+        pieces = self._pieces
+        for start in range(0, len(contents), _PIECE):
+            piece = contents[start : start + _PIECE]
+            number = pieces.get(piece)
+            if number is None:
+                number = pieces[piece] = len(pieces)
+                self._out.blob("D", piece)
+            numbers.append(number)
+        self._sections[section] = (contents, numbers)
+        return numbers
+
+
+def _layout(layout: Layout) -> dict[str, object]:
+    return {**vars(layout), "fields": {name: tuple(field) for name, field in layout.fields.items()}}
+
+
+class _Sent:
+    """In the place of the judge of a case that is judged outside."""
+
+    def __init__(self, sender: Sender, case: Case, bases: tuple[Basis, ...]) -> None:
+        self._sender = sender
+        self._made_of = (case, bases)
+
+    def of(self, seen: Any) -> list[Result]:
+        """Send it; there are no results yet."""
+        self._sender.send(*self._made_of, seen)
+        return []
+
+
+class _Plant:
+    """As much of a `kvmtest.state.plant.Plant` as judging needs."""
+
+    def __init__(self, asked: dict[str, int], refused: dict[str, str], reasons: dict[str, str]) -> None:
+        self.asked = asked
+        self.refused = refused
+        self._reasons = reasons
+
+    def reason(self, item: str) -> str:
+        """Why it has no value for ``item``."""
+        return self._reasons.get(item, "this plant has no value for it")
+
+
+class Receiver:
+    """Judges what a Sender sent."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._kept: list[Any] = []
+        self._made: dict[tuple[str, int], Any] = {}
+        # What a host cannot show at all is skipped once for each id and reason, as in `kvmtest.engine.run`.
+        self._absent: set[tuple[str, str]] = set()
+        self._why: dict[str, str] = {}
+        self._cases = {case.name: case for case in plan()}
+
+    def take(self, letter: str, value: Any) -> None:
+        """A piece (D) or a value (V)."""
+        if letter == "V" and isinstance(value, tuple) and len(value) == 3:  # a plant
+            self._why = self._why | value[2]
+            value = (*value[:2], self._why)
+        (self._pieces if letter == "D" else self._kept).append(value)
+
+    def results(self, observation: Any, host: Host) -> list[Result]:
+        """The results of one observation (O) on ``host``."""
+        name, packed, seen = observation
+        bases = tuple(
+            Basis(
+                Context(*fields)._replace(host=host),
+                self._once("layout", layout, _to_layout),
+                None if baseline is None else self._once("snapshot", baseline, self._to_snapshot),
+                None if plant is None else self._once("plant", plant, lambda value: _Plant(*value)),
+            )
+            for fields, layout, baseline, plant in packed
+        )
+        return list(judge_of(self._cases[name], host, bases).of(self._unpacked(seen)))
+
+    def new(self, result: Result) -> bool:
+        """Whether ``result`` is to be shown: not the same skip again."""
+        if result.verdict != "skip" or result.observed is not None:
+            return True
+        key = (result.id, result.reason)
+        new = key not in self._absent
+        self._absent.add(key)
+        return new
+
+    def _unpacked(self, value: Any) -> Any:
+        if not isinstance(value, tuple):
+            return value
+        kind, content = value
+        if kind == _SNAPSHOT:
+            return self._to_snapshot(content)
+        fields = (self._unpacked(field) for field in content)
+        return tuple(fields) if kind == _TUPLE else _KINDS[kind](*fields)
+
+    def _once(self, kind: str, number: int, make: Any) -> Any:
+        if (kind, number) not in self._made:
+            self._made[kind, number] = make(self._kept[number])
+        return self._made[kind, number]
+
+    def _to_snapshot(self, value: Any) -> Snapshot:
+        sections, unreadable = value
+        return Snapshot({name: b"".join(self._pieces[n] for n in numbers) for name, numbers in sections.items()}, unreadable)
+
+
+def _to_layout(value: dict[str, Any]) -> Layout:
+    layout = Layout.__new__(Layout)
+    vars(layout).update(value)
+    layout.fields = {name: Field(*field) for name, field in value["fields"].items()}
+    return layout

@@ -137,7 +137,7 @@ def _signals() -> Iterator[Stop]:
 def play(cell: Cell, writer: Writer, started: str) -> Counter[str]:
     """Run ``cell`` into ``writer``; the totals by verdict, without a log that had nothing to say. Raises LabError, Cancelled."""
     from kvmtest.engine.result import CaseTime, Result
-    from kvmtest.lab.cell import Begin, Running, Times
+    from kvmtest.lab.cell import Alive, Begin, Running, Times
 
     totals: Counter[str] = Counter()
     begin = time.monotonic()
@@ -157,7 +157,7 @@ def play(cell: Cell, writer: Writer, started: str) -> Counter[str]:
             elif isinstance(step, Begin):
                 writer.begin(step.host, started, step.cases)
                 begun, begin = True, time.monotonic()
-            elif isinstance(step, Times):
+            elif isinstance(step, Times | Alive):
                 say(f"{cell.spec.name}: {step}")
     finally:
         steps.close()

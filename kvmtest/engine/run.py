@@ -37,7 +37,7 @@ def _machine(case: Case, machines: Machines) -> tuple[Machine, bool]:
     return machines.kept(case.setup), False
 
 
-def _check(case: Case, machine: Machine, timeout_s: float, effort: Effort) -> Result:
+def _check(case: Case, machine: Machine, host: Host, timeout_s: float, effort: Effort) -> Result:
     """The result of a case's check. Raises what its observe() does."""
     check = CHECKS[f"{case.prefix}.{case.check}"]
     target = machine.target(case.target)
@@ -65,7 +65,7 @@ def run_case(
         machine, fresh = _machine(case, machines)
         ours = machine if fresh else None
         if case.check:
-            yield _check(case, machine, timeout_s, effort)
+            yield _check(case, machine, host, timeout_s, effort)
         elif case.trigger == "broadcast" and case.view == "host":
             yield from Broadcast(case, machine, host, judging).run()
         elif case.trigger == "vmm-reset":

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import re
 import selectors
 import shutil
 import signal
@@ -27,14 +28,20 @@ from kvmtest.lab.kernels import Kernel
 from kvmtest.lab.relay import Receiver
 from kvmtest.lab.stream import Decoder
 
-__all__ = ("Begin", "Cancelled", "Cell", "Running", "Spec", "Stop", "Times", "inner")
+__all__ = ("Alive", "Begin", "Cancelled", "Cell", "Running", "Spec", "Stop", "Times", "inner")
 
 _TICK_S = 0.5
+#: A case that takes so long is spoken of, and again after as long.
+_TELL_S = 30.0
 #: After the last word: for the console of a dead kernel to say why, for a live one to power off.
 _LAST_WORDS_S, _POWER_OFF_S = 3.0, 5.0
 _CHUNK = 1 << 16
 _PAUSE_S = 0.005
 _CONSOLE_LINES = 200
+#: Bytes of the emulator's own terminal that are kept.
+_SCREEN = 4096
+#: What a program writes to a terminal besides text (ECMA-48 control sequences, character sets).
+_CONTROL = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[()][0-9A-Za-z]|[ -/]*[0-~])|[\x00-\x09\x0b-\x1f]")
 #: What of a dead guest's console goes into its result.
 _SHOWN_LINES = 12
 _CITE = ("a kernel has nothing to warn of while it is used by its documented interface",)
@@ -78,6 +85,16 @@ class Running(NamedTuple):
     case: str
 
 
+class Alive(NamedTuple):
+    """The guest is alive, and has been in this case for so long."""
+
+    case: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"alive, in {self.case} for {self.seconds:.0f} s"
+
+
 class Times(NamedTuple):
     """Seconds from start to the first case, from there to the last, and to the emulator's end."""
 
@@ -89,7 +106,7 @@ class Times(NamedTuple):
         return f"boot {self.boot_s:.1f} s, run {self.run_s:.1f} s, shut-down {self.shutdown_s:.1f} s"
 
 
-Step = Begin | Running | Result | CaseTime | Times
+Step = Begin | Running | Alive | Result | CaseTime | Times
 
 
 class Cancelled(Exception):
@@ -124,7 +141,7 @@ class Cell:
         self.emulator = emulator.for_backend(spec.backend)
         self._decoder = Decoder()
         self._console: deque[str] = deque(maxlen=_CONSOLE_LINES)
-        self._rest = b""
+        self._rest = self._screen = b""
         self._log: list[str] = []
         self._tail: deque[str] = deque(maxlen=_SHOWN_LINES)
         self._reported: set[str] = set()
@@ -135,7 +152,7 @@ class Cell:
         self._receiver = Receiver()
         self._release = ""
         self._ended = self._failed = ""
-        self._last = self._start = time.monotonic()
+        self._last = self._start = self._since = self._told = time.monotonic()
         self._marks: dict[str, float] = {}
 
     def steps(self) -> Generator[Step, None, None]:
@@ -229,6 +246,8 @@ class Cell:
                     time.sleep(_PAUSE_S)
                 elif key.data == "serial":
                     self._hear(data)
+                else:
+                    self._screen = (self._screen + data)[-_SCREEN:]
             now = time.monotonic()
             if self._failed:
                 raise _Died(self._failed)
@@ -240,7 +259,9 @@ class Cell:
                 raise _Died("its kernel panicked")
             patience = self.emulator.silence_s if self._release else self.emulator.boot_s
             if now - self._last > patience:
-                raise _Died(f"nothing was heard of it for {patience:.0f} s")
+                raise _Died(f"it hangs: no sign of life for {patience:.0f} s")
+            if self._case and now - self._since > self.emulator.case_s:
+                raise _Died(f"the case takes longer than {self.emulator.case_s:.0f} s, though the guest is alive")
 
     def _decode(self, data: bytes) -> Iterator[Step]:
         try:
@@ -267,6 +288,7 @@ class Cell:
         elif letter == "C":
             yield from self._new_incidents()
             self._case = self._where = fields[0]
+            self._since = self._told = time.monotonic()
             yield Running(self._case)
         elif letter == "c":
             yield from self._new_incidents()
@@ -286,6 +308,11 @@ class Cell:
             self._mark("up")
             self._host = self.host()
             yield Begin(self._host, self._cases)
+        elif letter == "h":
+            now = time.monotonic()
+            if self._case and now - self._told > _TELL_S:
+                self._told = now
+                yield Alive(self._case, now - self._since)
         elif letter == "X":
             self._failed = fields[0]
         elif letter == "E":
@@ -336,9 +363,14 @@ class Cell:
         self._log.extend(self._console)
         yield from self._new_incidents()
         console = [line for line in [*self._console, self._rest.decode(errors="replace")] if line.strip()]
+        screen = [line.strip() for line in _CONTROL.sub(b"", self._screen).decode(errors="replace").split("\n")]
         end = "; ".join(
             f"its {what} ends with: {' | '.join(lines)}"
-            for what, lines in (("log", list(self._tail)), ("console", console[-_SHOWN_LINES:]))
+            for what, lines in (
+                ("log", list(self._tail)),
+                ("console", console[-_SHOWN_LINES:]),
+                ("emulator's terminal", [line for line in screen if line][-_SHOWN_LINES:]),
+            )
             if lines or what == "console" and not self._tail
         )
         if "up" not in self._marks:

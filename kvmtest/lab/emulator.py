@@ -27,15 +27,15 @@ class Started(NamedTuple):
 
 
 class Emulator:
-    """One emulator. ``memory_mib`` is what a cell takes of this machine, ``boot_s`` the longest boot to wait for."""
+    """One emulator. ``memory_mib`` is what a cell takes of this machine, ``boot_s`` the longest boot to wait for, ``silence_s``
+    how long nothing may be heard of a guest that is up, and ``case_s`` how long one case may take in one that is alive.
+    """
 
     name = ""
     backend = ""
     cpu = ""
     memory_mib = 0
-    boot_s = 0.0
-    #: Nothing for so long means that the guest hangs.
-    silence_s = 0.0
+    boot_s = silence_s = case_s = 0.0
 
     def programs(self) -> dict[str, str]:
         """Program or file that is needed -> the Debian package that brings it."""
@@ -73,8 +73,9 @@ class Qemu(Emulator):
     backend = "svm"
     cpu = "max"
     memory_mib = 1300
-    boot_s = 90.0
-    silence_s = 120.0
+    boot_s = 120.0
+    silence_s = 60.0
+    case_s = 300.0
     _PROGRAM = "qemu-system-x86_64"
 
     def programs(self) -> dict[str, str]:
@@ -120,8 +121,9 @@ class Bochs(Emulator):
     backend = "vmx"
     cpu = "corei7_haswell_4770"  # the newest model that all kernels boot on
     memory_mib = 1300
-    boot_s = 240.0
-    silence_s = 300.0
+    boot_s = 480.0
+    silence_s = 240.0
+    case_s = 1200.0
     _IPS = 100_000_000
 
     def programs(self) -> dict[str, str]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import threading
+import time
 from typing import TypedDict
 
 from kvmtest.lab.port import Port
@@ -21,6 +23,8 @@ _SYS_INIT_MODULE = 175
 _POWER_OFF = 0x4321FEDC
 _MOUNTS = (("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"))
 _KMSG_RECORD = 8192
+#: Seconds of the guest's clock between two signs of life.
+_BEAT_S = 2.0
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -81,6 +85,12 @@ def _load(name: str, parameters: str, out: Encoder, log: _Log) -> None:
     out.flush()
 
 
+def _beat(out: Encoder) -> None:
+    while True:
+        time.sleep(_BEAT_S)
+        out.beat()
+
+
 def _run(config: Config, out: Encoder, log: _Log) -> None:
     from kvmtest.checks import Effort
     from kvmtest.engine import doctor, host, plan, run
@@ -120,6 +130,8 @@ def main(config: Config) -> None:
         out = Encoder(Port().write)
         out.line("B", os.uname().release)
         out.flush()
+        # The permission for the port goes to a thread that is started now.
+        threading.Thread(target=_beat, args=(out,), daemon=True).start()
         try:
             log = _Log(out)
             for name, parameters in config["modules"]:

@@ -17,7 +17,7 @@ from typing import TextIO
 
 from kvmtest.engine.result import UNEXPECTED, VERDICTS, CaseTime, Host, Result
 from kvmtest.lab import emulator, initramfs
-from kvmtest.lab.cell import Begin, Cancelled, Cell, Spec, Stop, Times
+from kvmtest.lab.cell import Alive, Begin, Cancelled, Cell, Spec, Stop, Times
 from kvmtest.lab.error import LabError, NotFound
 from kvmtest.report.json import Json
 from kvmtest.report.runs import MATRIX as SCHEMA
@@ -59,7 +59,7 @@ def jobs(specs: list[Spec], asked: int | None) -> int:
     return max(1, min(asked or cores, free // 1024 // each, len(specs)))
 
 
-def _play(cell: Cell, outcome: Outcome, started: str) -> None:
+def _play(cell: Cell, outcome: Outcome, started: str, say: Callable[[str], None]) -> None:
     writer = Json(outcome.file) if outcome.file else None
     begun = 0.0
     steps = cell.steps()
@@ -71,6 +71,8 @@ def _play(cell: Cell, outcome: Outcome, started: str) -> None:
                     writer.result(step)
             elif isinstance(step, Times):
                 outcome.times = step
+            elif isinstance(step, Alive):
+                say(f"{cell.spec.name}: {step}")
             elif writer and isinstance(step, Begin):
                 writer.begin(step.host, started, step.cases)
                 begun = time.monotonic()
@@ -225,7 +227,7 @@ def _all(outcomes: list[Outcome], at_once: int, started: str, say: Callable[[str
     """Run all cells; those that have not begun end at once after ``stop``."""
     with ThreadPoolExecutor(at_once) as pool:
         stop.running = True
-        pending = {pool.submit(_play, Cell(outcome.spec, stop), outcome, started): outcome for outcome in outcomes}
+        pending = {pool.submit(_play, Cell(outcome.spec, stop), outcome, started, say): outcome for outcome in outcomes}
         try:
             while pending:
                 for done in wait(pending, _TICK_S, FIRST_COMPLETED).done:

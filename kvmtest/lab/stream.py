@@ -21,6 +21,7 @@ own. All of it is one zlib stream, flushed with each case: two or three bytes a 
 | r | numbers of records, each a result of the running case |
 | F | all fields of a result that does not have the running case's name and prefix, the citation as its number |
 | c | seconds that the case took |
+| h | a sign of life, from a thread beside the one that all others are from |
 | L | line of the kernel's log |
 | X | why nothing more will come |
 | E | the end: everything has been sent |
@@ -29,6 +30,7 @@ own. All of it is one zlib stream, flushed with each case: two or three bytes a 
 from __future__ import annotations
 
 import marshal
+import threading
 import zlib
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -66,6 +68,7 @@ class Encoder:
         self._results: list[str] = []
         self._lines: list[bytes] = []
         self._zip = zlib.compressobj(1)
+        self._lock = threading.Lock()
 
     def line(self, letter: str, *fields: str | None) -> None:
         """Keep one line for the next `flush`, behind the results until now."""
@@ -84,9 +87,17 @@ class Encoder:
         """Send what has been kept."""
         self._results_line()
         if self._lines:
-            data = self._zip.compress(b"\n".join(self._lines) + b"\n")
-            self._write(data + self._zip.flush(zlib.Z_SYNC_FLUSH))
+            self._send(b"\n".join(self._lines) + b"\n")
             self._lines.clear()
+
+    def beat(self) -> None:
+        """Send a sign of life at once. From any thread."""
+        self._send(b"h\n")
+
+    def _send(self, data: bytes) -> None:
+        with self._lock:
+            packed = self._zip.compress(data)
+            self._write(packed + self._zip.flush(zlib.Z_SYNC_FLUSH))
 
     def case(self, name: str, prefix: str) -> None:
         """The case ``name`` is about to run; its result ids begin with ``prefix``."""

@@ -11,7 +11,7 @@ import pytest
 
 from kvmtest.engine.result import CaseTime, Result
 from kvmtest.lab import emulator
-from kvmtest.lab.cell import Begin, Cell, Spec, Step, Times, inner
+from kvmtest.lab.cell import Alive, Begin, Cell, Spec, Step, Times, inner
 from kvmtest.lab.error import LabError
 from kvmtest.lab.kernels import Kernel
 
@@ -92,7 +92,7 @@ def test_a_module_that_does_not_load_shows_its_log_line(fake: Path, kernel: Kern
     ("end", "says"),
     [
         ("os.kill(os.getpid(), 9)", "killed by SIGKILL"),
-        ("time.sleep(60)", "nothing was heard"),
+        ("time.sleep(60)", "no sign of life"),
         ('console("[ 9.0] Kernel panic - not syncing: Fatal exception"); time.sleep(60)', "panicked"),
         ("say('r', 'nonsense'); time.sleep(60)", "no sense"),
     ],
@@ -108,6 +108,29 @@ def test_a_guest_that_dies_keeps_its_results_and_names_the_case(
     error = results[-1]
     assert (error.id, error.verdict, error.case) == ("none.lab.kernel.run", "error", "init.msi.host/y")
     assert says in error.reason and "1 of 2 cases" in error.reason
+    assert _nothing_left(fake)
+
+
+_BEATS = "for _ in range({}):\n    time.sleep(0.1)\n    out.beat()\n"
+
+
+def test_a_guest_that_is_slow_and_alive_is_not_called_hung(fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    second = 'out.case("init.msi.host/y", "init.msi.host")\n'
+    monkeypatch.setenv("FAKE", _CASE + second + _BEATS.format(20) + 'out.line("c", "2.0")\nsay("E")')
+    monkeypatch.setattr(emulator.for_backend("svm"), "silence_s", 1.0)
+    monkeypatch.setattr("kvmtest.lab.cell._TELL_S", 0.5)
+    steps = _play(kernel)
+    assert {r.verdict for r in _results(steps)} == {"pass"}
+    alive = [step for step in steps if isinstance(step, Alive)]
+    assert 1 <= len(alive) <= 4 and str(alive[0]).startswith("alive, in init.msi.host/y for ")
+
+
+def test_a_case_has_its_own_limit(fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE", _CASE + 'out.case("init.msi.host/y", "init.msi.host")\n' + _BEATS.format(600))
+    monkeypatch.setattr(emulator.for_backend("svm"), "case_s", 0.5)
+    error = _results(_play(kernel))[-1]
+    assert (error.id, error.verdict, error.case) == ("none.lab.kernel.run", "error", "init.msi.host/y")
+    assert "though the guest is alive" in error.reason
     assert _nothing_left(fake)
 
 

@@ -155,7 +155,14 @@ class Cycle:
         return after._replace(sections=after.sections | {"regs": bytes(regs)})
 
     def _of_shutdown(self, report: guest.Report) -> guest.Report:
-        """A vCPU in shutdown has nothing to report, where KVM does not make an INIT of it."""
-        if self.case.event != "shutdown" or report.values or self.host.backend == "svm":
+        """What a vCPU reports behind a shutdown, which not every KVM makes an INIT of.
+
+        kvm_amd does; before 265e43530cb2 ("KVM: SVM: Emulate #INIT in response to triple fault shutdown") it made a new VMCB
+        and left the rest, and the guest takes an exception at the reset vector. One item bears that error, not all of them.
+        """
+        if self.case.event != "shutdown" or report.values:
             return report
-        return guest.Report({}, dict.fromkeys(guest.ITEMS, f"a vCPU in shutdown executes nothing: {report.problem}"), "")
+        if self.host.backend != "svm":
+            return guest.Report({}, dict.fromkeys(guest.ITEMS, f"a vCPU in shutdown executes nothing: {report.problem}"), "")
+        why = f"the guest did not come out of SHUTDOWN, of which KVM on SVM makes an INIT: {report.problem}"
+        return guest.Report({}, {item: why for item in guest.ITEMS if item != "rip"}, why)

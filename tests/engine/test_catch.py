@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from kvmtest import triggers
-from kvmtest.engine import catch, plan
+from kvmtest.engine import catch, guest, plan
 from kvmtest.engine.cycle import Cycle
 from kvmtest.engine.machine import Machines
 from kvmtest.engine.run import run_case
@@ -85,3 +85,19 @@ def test_a_guest_that_does_not_shut_down_is_told(machines: Machines, monkeypatch
     inside.resume(target.vcpu, "in")
     with pytest.raises(TriggerError, match="was to shut down"):
         triggers.SHUTDOWN["triple-fault"](target.vcpu)
+
+
+@pytest.mark.parametrize("target", ["bsp", "ap"])
+def test_a_guest_that_does_not_come_out_of_a_shutdown_is_one_error(
+    target: str, machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where KVM makes an INIT of it, as on SVM; all other items say why they have no value."""
+    said = "an exception at CS:IP f000:fff0 after 0 of 31 port writes"
+    monkeypatch.setattr(guest.Reporter, "report", lambda *args: guest.Report({}, {}, said))
+    monkeypatch.setattr(machines, "host", machines.host._replace(backend="svm"))
+    case = next(c for c in plan.plan() if (c.event, c.view, c.target) == ("shutdown", "guest", target))
+    for view in ("guest", "views"):
+        results = [r for r in run_case(case, machines) if r.view == view]
+        assert [r.item for r in results if r.verdict == "error"] == ["rip"]
+        assert {r.verdict for r in results} == {"error", "skip"}
+        assert all(said in r.reason and "did not come out of SHUTDOWN" in r.reason for r in results)

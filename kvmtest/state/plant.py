@@ -186,9 +186,10 @@ class Planter:
     def _bits(self, asked: dict[str, int], item: str, bits: tuple[int, ...]) -> int:
         """The bits of ``item`` that KVM_SET_SREGS takes on top of what ``asked`` already has; tried one by one."""
         good = asked[item]
+        packed, field = bytearray(self._packed("sregs", asked)), self.layout.fields[item]
         for bit in bits:
-            trial = asked | {item: good | 1 << bit}
-            buf = Buffer("sregs", KVM_SET_SREGS, self._packed("sregs", trial))
+            field.put(packed, good | 1 << bit)
+            buf = Buffer("sregs", KVM_SET_SREGS, bytes(packed))
             try:
                 ioctl(self.vcpu.fd, buf.request, buf.address)
             except KvmError:
@@ -197,27 +198,32 @@ class Planter:
         return good
 
     def _msrs(self, asked: dict[str, int], refused: dict[str, str]) -> list[Buffer]:
-        """The MSRs that KVM lets the host write one at a time."""
-        entries = []
-        for item, index in zip(self.layout.by_section["msrs"], self.layout.msrs, strict=True):
-            if item not in asked:
-                continue
-            data = asked[item]
-            if (index, data) not in self._msr_errors:
-                self._msr_errors[index, data] = self._try_msr(index, data)
-            if error := self._msr_errors[index, data]:
-                refused[item] = error
-            else:
-                entries.append((index, data))
-        return msr_buffers(KVM_SET_MSRS, entries)
+        """The MSRs that KVM lets the host write."""
+        named = [
+            (item, (index, asked[item]))
+            for item, index in zip(self.layout.by_section["msrs"], self.layout.msrs, strict=True)
+            if item in asked
+        ]
+        self._try_msrs([entry for _, entry in named if entry not in self._msr_errors])
+        refused.update((item, self._msr_errors[entry]) for item, entry in named if self._msr_errors[entry])
+        return msr_buffers(KVM_SET_MSRS, [entry for _, entry in named if not self._msr_errors[entry]])
 
-    def _try_msr(self, index: int, data: int) -> str:
-        (buf,) = msr_buffers(KVM_SET_MSRS, [(index, data)])
-        try:
-            taken = ioctl(self.vcpu.fd, buf.request, buf.address)
-        except KvmError as error:
-            return str(error)
-        return "" if taken == 1 else f"KVM_SET_MSRS refused {data:#x} for MSR {index:#x}"
+    def _try_msrs(self, entries: list[tuple[int, int]]) -> None:
+        """Write each once, in order: KVM_SET_MSRS stops at one that KVM refuses, and goes on behind it when called again."""
+        while entries:
+            buf = msr_buffers(KVM_SET_MSRS, entries)[0]
+            most = (buf.size - 8) // 16
+            try:
+                taken = ioctl(self.vcpu.fd, buf.request, buf.address)
+                error = ""
+            except KvmError as failed:
+                taken, error = 0, str(failed)
+            self._msr_errors.update(dict.fromkeys(entries[:taken], ""))
+            if taken < most:
+                index, data = entries[taken]
+                self._msr_errors[index, data] = error or f"KVM_SET_MSRS refused {data:#x} for MSR {index:#x}"
+                taken += 1
+            entries = entries[taken:]
 
     def _events(self, asked: dict[str, int]) -> bytes:
         events = kvm_vcpu_events.from_buffer_copy(self._packed("events", asked))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+from itertools import chain
 from struct import pack
 from typing import NamedTuple
 
@@ -95,7 +96,7 @@ def msr_buffers(request: int, entries: list[tuple[int, int]]) -> list[Buffer]:
 
 
 def _entries(msrs: list[tuple[int, int]]) -> bytes:
-    return pack(f"<{2 * len(msrs)}Q", *(word for entry in msrs for word in entry))
+    return pack(f"<{2 * len(msrs)}Q", *chain.from_iterable(msrs))
 
 
 def one_reg(request: int, value: ctypes.c_uint64) -> Buffer:

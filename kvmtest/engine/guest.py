@@ -133,6 +133,10 @@ def _base(word: int) -> int:
     return word - guests.PROBE & _LOW
 
 
+def _quad(data: bytes, at: int) -> int:
+    return int.from_bytes(data[at : at + 8], "little")
+
+
 @cache
 def _addresses() -> bytes:
     return _pattern(0, _RAM_SIZE)
@@ -145,6 +149,9 @@ class Reporter:
     local APIC is in. All RAM below 640 KiB, the ROM and the SIPI's page are written. Raises GuestMissing, KvmError where memory
     cannot be had, ValueError for a vector from 20H to 53H.
     """
+
+    #: What the guest wrote, while it is being read.
+    _words: memoryview | None = None
 
     def __init__(
         self, machine: Machine, vcpu: Vcpu, layout: Layout, vector: int | None = None, apic_mode: str = "xapic"
@@ -201,6 +208,8 @@ class Reporter:
             ram.write(data + start, words)
 
     def _word(self, offset: int) -> int:
+        if self._words is not None:
+            return self._words[offset >> 2]
         return self.ram.read_int(guests.DATA + offset, 4)
 
     def _skip(self, exit_: Exit) -> bool:
@@ -312,12 +321,20 @@ class Reporter:
 
     def collect(self) -> tuple[dict[str, int], dict[str, str]]:
         """Values, and what is missing, from RAM and from the ports."""
+        data = self.ram.read(guests.DATA, guests.LAPIC + _LIST_ROOM)
+        self._words = memoryview(data).cast("I")
+        try:
+            return self._collected(data)
+        finally:
+            self._words = None
+
+    def _collected(self, data: bytes) -> tuple[dict[str, int], dict[str, str]]:
         values, missing = dict(self.seen), dict[str, str]()
         for step, names in guests.STEPS.items():
             done, reason = self._step(step)
             for item in names:
                 if done:
-                    value = self.ram.read_int(guests.DATA + guests.SLOT_VALUES + 8 * guests.SLOTS.index(item))
+                    value = _quad(data, guests.SLOT_VALUES + 8 * guests.SLOTS.index(item))
                     values[item] = _base(value) if item in _BASES else value
                 elif reason:
                     missing[item] = reason
@@ -327,7 +344,7 @@ class Reporter:
                 if failed := self._failed(at + 4):
                     missing[item] = f"RDMSR: {failed}" if start == guests.MSRS else failed
                 elif self._word(at + 4) == _DONE:
-                    values[item] = self.ram.read_int(guests.DATA + at + 8)
+                    values[item] = _quad(data, at + 8)
         if self.disabled:
             missing.update((item, "with IA32_APIC_BASE.EN clear there is no local APIC") for item, _ in self._lapic())
         if self.x2apic:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from kvmtest import spec
 from kvmtest.checks import CHECKS, Check
 from kvmtest.engine.plan import BROADCAST
+from kvmtest.lab import ids
 from kvmtest.spec import commits, deviations
 from kvmtest.spec.commits.entry import KEPT, Entry, Sign
 from kvmtest.spec.rule import EVENTS, Rule
@@ -59,6 +60,10 @@ def explain(name: str) -> Iterator[str]:
         yield f"{listed[0].commit}:"
         for deviation in listed:
             yield from _deviation(deviation)
+        return
+    if name in (ids.ID + item for item in ids.LAB):
+        what, verdicts = ids.LAB[name.removeprefix(ids.ID)]
+        yield from (f"{name}: {what}", f"  verdicts    {verdicts}", "  comes of    kvmtest lab run and kvmtest lab matrix alone")
         return
     if checks := [check for check in CHECKS.values() if name in (check.id, check.name)]:
         for check in checks:

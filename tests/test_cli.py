@@ -119,6 +119,15 @@ def test_explain_shows_rule_citation_and_kernel_function(capsys: pytest.CaptureF
     assert main(["explain", "cr9"]) == 2
 
 
+def test_what_only_a_lab_gives_is_listed_and_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("log", "boot", "run"):
+        assert main(["explain", f"none.lab.kernel.{name}"]) == 0
+        assert "kvmtest lab" in capsys.readouterr().out
+        assert main(["list", f"none.lab.kernel.{name}", "init.msi.host.cr0"]) == 0
+        assert capsys.readouterr().out.split() == [f"none.lab.kernel.{name}", "init.msi.host.cr0"]
+    assert main(["list", "none.lab.kernel.bogus"]) == main(["explain", "none.lab.kernel.bogus"]) == 2
+
+
 def test_every_item_can_be_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["spec"]) == 0
     assert "lapic.svr" in capsys.readouterr().out

@@ -22,8 +22,16 @@ def add(commands: Commands) -> None:
 
 def _list(args: argparse.Namespace) -> int:
     from kvmtest.engine import plan
+    from kvmtest.lab import ids as lab_ids
 
-    cases, selectors = common.selected(args.selectors)
+    asked = args.selectors
+    if ours := lab_ids.wanted(tuple(asked)):
+        common.print_lines(ours)
+        common.say("the first are of kvmtest lab alone; kvmtest explain says how they come to be")
+        asked = [s for s in asked if not lab_ids.wanted((s,)) or not s.startswith("none.lab")]
+        if not asked:
+            return common.OK
+    cases, selectors = common.selected(asked)
     if args.cases:
         common.print_lines(case.name for case in cases)
     else:

@@ -22,7 +22,7 @@ from kvmtest.checks import DEFAULT_EFFORT
 from kvmtest.engine import plan
 from kvmtest.engine.plan import wanted
 from kvmtest.engine.result import CaseTime, Host, Result
-from kvmtest.lab import cache, emulator, initramfs, klog, modules
+from kvmtest.lab import cache, emulator, ids, initramfs, klog, modules
 from kvmtest.lab.error import LabError
 from kvmtest.lab.kernels import Kernel
 from kvmtest.lab.relay import Receiver
@@ -346,14 +346,14 @@ class Cell:
                 yield self._kernel_result("log", "fail", "\n".join(incident))
 
     def _kernel_result(self, item: str, verdict: str, reason: str) -> Result:
-        where = (f"none.lab.kernel.{item}", "none", "lab", "kernel", item, self._where)
+        where = (ids.ID + item, "none", "lab", "kernel", item, self._where)
         return Result(*where, None, None, None, verdict, reason, _CITE if item == "log" else (), None)
 
     def _log_result(self) -> Iterator[Result]:
         """What came after the last case, and one result for a log without incidents."""
         yield from self._new_incidents()
         self._where = "the whole run"
-        if not self._reported and wanted(self.spec.selectors, "none.lab.kernel.log"):
+        if not self._reported and wanted(self.spec.selectors, ids.ID + "log"):
             yield self._kernel_result("log", "pass", "")
 
     def _obituary(self, why: str) -> Iterator[Step]:
@@ -383,7 +383,7 @@ class Cell:
 
 def inner(asked: tuple[str, ...]) -> tuple[str, ...]:
     """The selectors for the engine inside, which knows nothing of ``none.lab``: everything, if nothing else is asked for."""
-    return tuple(s for s in asked if not wanted((s,), "none.lab.kernel.log") or _finds(s))
+    return tuple(s for s in asked if not ids.wanted((s,)) or _finds(s))
 
 
 def _finds(selector: str) -> bool:

@@ -9,9 +9,10 @@ import json
 import os
 import shutil
 import tempfile
+import textwrap
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TextIO
 
@@ -102,45 +103,62 @@ def differing(outcomes: list[Outcome]) -> tuple[dict[str, tuple[str, ...]], int]
     return rows, quiet
 
 
-def _grouped(rows: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    """Rows that differ only in the trigger are one, named as a shell would."""
-    groups: dict[tuple[str, str, str, tuple[str, ...]], list[str]] = {}
-    for name, row in rows.items():
+def _shown(names: Iterable[str]) -> list[str]:
+    """Ids as a shell would write them: those that differ in the trigger alone are one, then those that differ in the item."""
+    triggers: dict[tuple[str, str, str], list[str]] = {}
+    for name in names:
         event, trigger, view, item = name.split(".", 3)
-        groups.setdefault((event, view, item, row), []).append(trigger)
-    named = {}
-    for (event, view, item, row), triggers in groups.items():
-        one = triggers[0] if len(triggers) == 1 else "{" + ",".join(triggers) + "}"
-        named[f"{event}.{one}.{view}.{item}"] = row
-    return named
+        triggers.setdefault((event, view, item), []).append(trigger)
+    items: dict[tuple[str, str, str], list[str]] = {}
+    for (event, view, item), of_item in triggers.items():
+        items.setdefault((event, _braces(of_item), view), []).append(item)
+    return [f"{event}.{of_items}.{view}.{_braces(found)}" for (event, of_items, view), found in items.items()]
 
 
-def table(outcomes: list[Outcome]) -> list[str]:
-    """The lines of the report: what differs, then each cell's totals and times."""
-    columns = [outcome.spec.name for outcome in outcomes]
-    widths = [max(len(column), 6) for column in columns]
-    rows, quiet = differing(outcomes)
-    named = _grouped(rows)
-    width = min(60, max((len(name) for name in named), default=20))
-    lines = [f"{'':{width}}  {'  '.join(f'{c:>{w}}' for c, w in zip(columns, widths, strict=True))}"]
-    for name, row in named.items():
-        if len(name) > width:  # on a line of its own
-            lines.append(name)
-            name = ""
-        lines.append(f"{name:{width}}  {'  '.join(f'{v:>{w}}' for v, w in zip(row, widths, strict=True))}")
-    if not named:
-        lines = ["No id has a different verdict in one of the cells."]
-    if quiet:
-        lines.append(f"{quiet} more ids differ only in what can be tried or told; --format json has them all")
-    lines.append("")
-    first = max(4, *(len(column) for column in columns))
-    lines.append(f"{'cell':{first}} {' '.join(f'{v:>6}' for v in VERDICTS)}  {'boot':>6} {'run':>6} {'end':>5}")
+def _braces(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else "{" + ",".join(names) + "}"
+
+
+def _severity(row: tuple[str, ...]) -> tuple[int, ...]:
+    """Sorts the rows that say most to the front: those with the worst verdicts, and with most of them."""
+    return tuple(-row.count(verdict) for verdict in _WORST)
+
+
+def table(outcomes: list[Outcome], width: int = 100) -> list[str]:
+    """The lines of the report: each cell's totals and times, then what differs, grouped by how; ``width`` in characters."""
+    return [*_cells(outcomes), "", *_differences(outcomes, width)]
+
+
+def _cells(outcomes: list[Outcome]) -> Iterator[str]:
+    first = max(4, *(len(outcome.spec.name) for outcome in outcomes))
+    yield f"{'cell':{first}} {' '.join(f'{v:>6}' for v in VERDICTS)}  {'boot':>7} {'run':>7} {'end':>5}  kernel"
     for outcome in outcomes:
         counts = " ".join(f"{outcome.totals[v] or '.':>6}" for v in VERDICTS)
         times = outcome.times
-        said = f"  {times.boot_s:5.1f}s {times.run_s:5.1f}s {times.shutdown_s:4.1f}s" if times else f"  {outcome.failed}"
-        lines.append(f"{outcome.spec.name:{first}} {counts}{said}")
-    return lines
+        took = f"{times.boot_s:6.1f}s {times.run_s:6.1f}s {times.shutdown_s:4.1f}s" if times else f"{'-':>7} {'-':>7} {'-':>5}"
+        yield f"{outcome.spec.name:{first}} {counts}  {took}  {outcome.failed or outcome.spec.kernel.release}"
+
+
+def _differences(outcomes: list[Outcome], width: int) -> Iterator[str]:
+    rows, quiet = differing(outcomes)
+    by_row: dict[tuple[str, ...], list[str]] = {}
+    for name, row in rows.items():
+        by_row.setdefault(row, []).append(name)
+    if by_row:
+        columns = [outcome.spec.name for outcome in outcomes]
+        widths = [max(len(column), 6) for column in columns]
+        yield f"{len(rows)} ids differ between the cells, in {len(by_row)} ways:"
+        yield "  ".join(f"{c:>{w}}" for c, w in zip(columns, widths, strict=True))
+        for row in sorted(by_row, key=_severity):
+            yield "  ".join(f"{v:>{w}}" for v, w in zip(row, widths, strict=True)) + f"  ({len(by_row[row])})"
+            for shown in _shown(by_row[row]):
+                # Commas are where a long one may be broken.
+                lines = textwrap.wrap(shown.replace(",", ", "), width - 4, break_long_words=False, break_on_hyphens=False)
+                yield from (f"{'    ' if i == 0 else '      '}{line}" for i, line in enumerate(lines))
+    else:
+        yield "No id has a different verdict in one of the cells."
+    if quiet:
+        yield f"{quiet} more ids differ only in what can be tried or told; --format json has them all"
 
 
 def _document(outcomes: list[Outcome], out: TextIO) -> None:
@@ -188,7 +206,8 @@ def run(
         if args.format == "json":
             _document(outcomes, out)
         elif args.format == "text":
-            out.write("\n".join(table(outcomes)) + "\n")
+            width = shutil.get_terminal_size((100, 24)).columns
+            out.write("\n".join(table(outcomes, max(60, width))) + "\n")
         if args.report or args.format not in ("text", "json"):
             with tempfile.TemporaryDirectory() as folder:
                 path = os.path.join(folder, "matrix.json")

@@ -8,6 +8,8 @@ KVM_EXIT_IO, for resume() to say what it does next.
 
 from __future__ import annotations
 
+from array import array
+
 from kvmtest import guests
 from kvmtest.guests import planter
 from kvmtest.kvm import Exit, GuestMemory, RunTimeout, Vcpu
@@ -214,12 +216,12 @@ class GuestPlant(Plant):
         for i in range(4):
             put(_PDPT + 8 * i, planter.BASE + _PD + 0x1000 * i | bits)
             put(_PDPT_PAE + 8 * i, planter.BASE + _PD + 0x1000 * i | _P)
-        for i in range(2048):
-            put(_PD + 8 * i, i << 21 | bits | _D | _PS)
+        large, small = bits | _D | _PS, bits | _D
+        _put_words(out, _PD, range(large, large + (1 << 32), 1 << 21))
         put(_PD, planter.BASE + _PT | bits)
-        for i in range(512):
-            gpa = planter.BASE + 0x1000 * i if i < planter.SIZE >> 12 else 0x1000 * i
-            put(_PT + 8 * i, gpa | bits | _D)
+        _put_words(out, _PT, range(small, small + (1 << 21), 1 << 12))
+        ours = planter.BASE | small
+        _put_words(out, _PT, range(ours, ours + planter.SIZE, 1 << 12))
 
     def _put_descriptors(self, out: bytearray) -> None:
         gdt = {_CODE64: _descriptor(0, 0xFFFFF, 0x9B, 0xA), _DATA: _descriptor(0, 0xFFFFF, 0x93, 0xC)}
@@ -234,9 +236,8 @@ class GuestPlant(Plant):
         out[_TSS + 0x66 : _TSS + 0x68] = _TSS_BITMAP.to_bytes(2, "little")
         out[_TSS + _TSS_LIMIT] = 0xFF
         fault64, fault32 = (planter.BASE + self._labels[name] for name in ("fault64", "fault32"))
-        for i in range(256):
-            out[_IDT64 + 16 * i : _IDT64 + 16 * i + 16] = _gate(fault64, _CODE64)
-            out[_IDT32 + 8 * i : _IDT32 + 8 * i + 8] = _gate(fault32, _CODE32)[:8]
+        out[_IDT64 : _IDT64 + 16 * 256] = _gate(fault64, _CODE64) * 256
+        out[_IDT32 : _IDT32 + 8 * 256] = _gate(fault32, _CODE32)[:8] * 256
 
     def _put_block(self, out: bytearray, asked: dict[str, int]) -> None:
         words = {item: value for item, value in asked.items() if item in planter.WORDS}
@@ -276,6 +277,10 @@ class GuestPlant(Plant):
             setattr(sregs, name, kvm_segment(selector=_DATA, type=3, db=1, **flat))
         sregs.tr = kvm_segment(base=planter.BASE + _TSS, limit=0x67, type=0xB, present=1)
         sregs.ldt = kvm_segment(unusable=1)
+
+
+def _put_words(out: bytearray, at: int, words: range) -> None:
+    out[at : at + 8 * len(words)] = array("Q", words).tobytes()
 
 
 def _gate(offset: int, selector: int) -> bytes:

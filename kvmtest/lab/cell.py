@@ -40,6 +40,7 @@ _PAUSE_S = 0.005
 _CONSOLE_LINES = 200
 #: Bytes of the emulator's own terminal that are kept.
 _SCREEN = 4096
+_DISPLAY = re.compile(rb'connected to screen "(/dev/pts/\d+)"')
 #: What a program writes to a terminal besides text (ECMA-48 control sequences, character sets).
 _CONTROL = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[()][0-9A-Za-z]|[ -/]*[0-~])|[\x00-\x09\x0b-\x1f]")
 #: What of a dead guest's console goes into its result.
@@ -142,6 +143,7 @@ class Cell:
         self._decoder = Decoder()
         self._console: deque[str] = deque(maxlen=_CONSOLE_LINES)
         self._rest = self._screen = b""
+        self._display: list[int] = []
         self._log: list[str] = []
         self._tail: deque[str] = deque(maxlen=_SHOWN_LINES)
         self._reported: set[str] = set()
@@ -200,6 +202,7 @@ class Cell:
                 fd = os.open(os.path.join(folder, fifo), os.O_RDONLY | os.O_NONBLOCK)
                 stack.callback(os.close, fd)
                 watch.register(fd, selectors.EVENT_READ, fifo)
+            stack.callback(self._close_display)
             process = stack.enter_context(_process(started, folder, watch))
             try:
                 yield from self._listen(process, watch)
@@ -246,8 +249,9 @@ class Cell:
                     time.sleep(_PAUSE_S)
                 elif key.data == "serial":
                     self._hear(data)
-                else:
+                elif key.data == "terminal":
                     self._screen = (self._screen + data)[-_SCREEN:]
+                    self._watch_display(watch)
             now = time.monotonic()
             if self._failed:
                 raise _Died(self._failed)
@@ -262,6 +266,22 @@ class Cell:
                 raise _Died(f"it hangs: no sign of life for {patience:.0f} s")
             if self._case and now - self._since > self.emulator.case_s:
                 raise _Died(f"the case takes longer than {self.emulator.case_s:.0f} s, though the guest is alive")
+
+    def _watch_display(self, watch: selectors.BaseSelector) -> None:
+        """Take from a terminal that the emulator opens for its display what it shows there: nobody reads it, and full it blocks.
+
+        A Bochs with a debugger has one beside its own terminal, which is the debugger's.
+        """
+        found = _DISPLAY.search(self._screen)
+        if found and not self._display:
+            with contextlib.suppress(OSError):
+                fd = os.open(found[1], os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+                self._display.append(fd)
+                watch.register(fd, selectors.EVENT_READ, "display")
+
+    def _close_display(self) -> None:
+        while self._display:
+            os.close(self._display.pop())
 
     def _decode(self, data: bytes) -> Iterator[Step]:
         try:

@@ -104,6 +104,7 @@ parport1: enabled=1, file={parallel}
 sound: driver=dummy
 speaker: enabled=0
 display_library: term
+vga: update_freq=1
 clock: sync=none
 log: {folder}/bochs.log
 panic: action=fatal

@@ -125,6 +125,19 @@ def test_a_guest_that_is_slow_and_alive_is_not_called_hung(fake: Path, kernel: K
     assert 1 <= len(alive) <= 4 and str(alive[0]).startswith("alive, in init.msi.host/y for ")
 
 
+def test_a_terminal_of_the_emulators_own_does_not_fill(fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a Bochs with a debugger, which shows its display on one that nobody looks at."""
+    qemu = emulator.for_backend("svm")
+    prepare = qemu.prepare
+    monkeypatch.setattr(qemu, "prepare", lambda *args: prepare(*args)._replace(terminal=True))
+    monkeypatch.setattr(qemu, "silence_s", 5.0)
+    show = "import pty\nours, theirs = pty.openpty()\nprint(f'Bochs connected to screen \"{os.ttyname(theirs)}\"', flush=True)\n"
+    show += "import tty\ntty.setraw(theirs)\nfor _ in range(50):\n    os.write(ours, bytes(4096))\n"
+    monkeypatch.setenv("FAKE", _CASE + show + "say('E')")
+    assert {r.verdict for r in _results(_play(kernel))} == {"pass"}
+    assert _nothing_left(fake)
+
+
 def test_a_case_has_its_own_limit(fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE", _CASE + 'out.case("init.msi.host/y", "init.msi.host")\n' + _BEATS.format(600))
     monkeypatch.setattr(emulator.for_backend("svm"), "case_s", 0.5)

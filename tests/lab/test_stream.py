@@ -99,3 +99,13 @@ def test_nonsense_is_refused(line: bytes) -> None:
         list(Decoder().feed(zlib.compress(line)))
     with pytest.raises(ValueError):
         list(Decoder().feed(line))
+
+
+def test_a_sign_of_life_comes_at_once_and_between_lines() -> None:
+    sent = bytearray()
+    out = Encoder(sent.extend)
+    out.line("C", "init.msi.host/x")
+    out.beat()
+    out.line("c", "0.5")
+    out.flush()
+    assert list(Decoder().feed(bytes(sent))) == [("h", []), ("C", ["init.msi.host/x"]), ("c", ["0.5"])]

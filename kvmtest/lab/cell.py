@@ -176,7 +176,7 @@ class Cell:
     def _prepare(self, folder: str, needed: list[modules.Module]) -> emulator.Started:
         spec = self.spec
         config: dict[str, object] = {
-            "selectors": inner(spec.selectors),
+            "cases": _chosen(spec.selectors),
             "timeout_s": spec.timeout_s,
             "effort": tuple(spec.effort),
         }
@@ -404,6 +404,13 @@ class Cell:
 def inner(asked: tuple[str, ...]) -> tuple[str, ...]:
     """The selectors for the engine inside, which knows nothing of ``none.lab``: everything, if nothing else is asked for."""
     return tuple(s for s in asked if not ids.wanted((s,)) or _finds(s))
+
+
+def _chosen(selectors: tuple[str, ...]) -> list[int]:
+    """Which cases of the plan are to run: choosing them takes an emulated CPU seconds."""
+    everything = plan.plan()
+    numbers = {case: number for number, case in enumerate(everything)}
+    return [numbers[case] for case in plan.select(everything, inner(selectors))]
 
 
 def _finds(selector: str) -> bool:

@@ -13,9 +13,11 @@ from kvmtest.lab.error import LabError
 
 __all__ = ("BACKENDS", "Emulator", "Started", "for_backend")
 
-#: The whole kernel command line but for the console: no delay on panic, and none of what slows down an emulated CPU.
+#: The whole kernel command line but for the console: no delay on panic, and none of what slows down an emulated CPU, as waiting
+#: for the ticks of a grace period whenever a VM comes or goes.
 _APPEND = (
-    "panic=-1 quiet loglevel=3 nokaslr mitigations=off nosmp tsc=reliable random.trust_cpu=on cryptomgr.notests rdinit=/init"
+    "panic=-1 quiet loglevel=3 nokaslr mitigations=off nosmp tsc=reliable random.trust_cpu=on cryptomgr.notests"
+    " rcupdate.rcu_expedited=1 rdinit=/init"
 )
 
 

@@ -30,10 +30,12 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Config(TypedDict):
-    """What a cell is to do: modules and their parameters in the order of loading, the rest as of the engine."""
+    """What a cell is to do: modules and their parameters in the order of loading, which cases of the plan, by their numbers, and
+    the rest as of the engine.
+    """
 
     modules: list[tuple[str, str]]
-    selectors: tuple[str, ...]
+    cases: list[int]
     timeout_s: float
     effort: tuple[int, int]
 
@@ -97,7 +99,8 @@ def _run(config: Config, out: Encoder, log: _Log) -> None:
     from kvmtest.engine.result import CaseTime
     from kvmtest.lab import relay
 
-    cases = plan.select(plan.plan(), config["selectors"])
+    everything = plan.plan()
+    cases = [everything[number] for number in config["cases"]]
     facts = host.detect()
     out.line("H", *facts[:4], *(f"{name}={value}" for name, value in facts.parameters.items()))
     out.line("N", str(len(cases)))

@@ -8,6 +8,7 @@ twice: sections go in pieces, of which few differ from one case to the next.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 from kvmtest.engine.guest import Report
@@ -24,6 +25,7 @@ from kvmtest.state.snapshot import Snapshot
 __all__ = ("Receiver", "Sender")
 
 _PIECE = 256
+_LATELY = 6
 #: What evidence consists of; each goes as its name and its fields.
 _KINDS: dict[str, Any] = {
     kind.__name__: kind for kind in (BroadcastSeen, Evidence, Report, ResetSeen, ResetTry, Untried)
@@ -38,8 +40,8 @@ class Sender:
     def __init__(self, out: Encoder) -> None:
         self._out = out
         self._pieces: dict[bytes, int] = {}
-        #: Section -> its bytes when it was sent last, and the numbers of their pieces.
-        self._sections: dict[str, tuple[bytes, list[int]]] = {}
+        #: Section -> what it was lately, and the numbers of its pieces: as created, planted, and after the event.
+        self._lately: dict[str, deque[tuple[bytes, list[int]]]] = {}
         # By identity, and kept, so that no other object can have the same one.
         self._kept: dict[int, tuple[object, int]] = {}
         self._why: dict[str, str] = {}
@@ -90,9 +92,10 @@ class Sender:
         return {name: self._cut(name, contents) for name, contents in snapshot.sections.items()}, snapshot.unreadable
 
     def _cut(self, section: str, contents: bytes) -> list[int]:
-        last = self._sections.get(section)
-        if last and last[0] == contents:
-            return last[1]
+        lately = self._lately.setdefault(section, deque(maxlen=_LATELY))
+        for known, numbers in lately:
+            if known == contents:
+                return numbers
         numbers = []
         pieces = self._pieces
         for start in range(0, len(contents), _PIECE):
@@ -102,7 +105,7 @@ class Sender:
                 number = pieces[piece] = len(pieces)
                 self._out.blob("D", piece)
             numbers.append(number)
-        self._sections[section] = (contents, numbers)
+        lately.append((contents, numbers))
         return numbers
 
 

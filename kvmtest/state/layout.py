@@ -157,6 +157,7 @@ class Layout:
         leaves: tuple[tuple[int, int], ...] = (),
     ) -> None:
         self.msrs = msrs
+        self.leaves = leaves
         self.fields: dict[str, Field] = {}
         self.missing: dict[str, str] = {}
         for name, field in static_fields().items():

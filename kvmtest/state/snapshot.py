@@ -136,7 +136,7 @@ class Reader:
         self.buffers += msr_buffers(KVM_GET_MSRS, [(index, 0) for index in layout.msrs])
         if "cpuid" in wanted:
             # The kernel writes the number of leaves back; a set of leaves stays as long as it was.
-            count = len(vcpu.get_cpuid2())
+            count = len(layout.leaves)
             self.buffers.append(Buffer("cpuid", KVM_GET_CPUID2, count.to_bytes(8, "little") + bytes(40 * count)))
         if "nested" in wanted:
             self.buffers.append(Buffer("nested", KVM_GET_NESTED_STATE, bytes(_NESTED_SIZE)))

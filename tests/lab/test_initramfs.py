@@ -74,7 +74,7 @@ def test_the_base_is_built_once(base: dict[str, tuple[int, bytes]], monkeypatch:
 
 
 def test_a_cell_adds_modules_and_its_own_init() -> None:
-    config: dict[str, object] = {"selectors": ("init.msi.host.cr3",), "timeout_s": 1.0}
+    config: dict[str, object] = {"cases": [3], "timeout_s": 1.0}
     entries = _entries(initramfs.cell([Module("kvm", b"code"), Module("kvm_amd", b"more")], {"kvm_amd": "npt=0"}, config))
     assert entries["modules/kvm.ko"][1] == b"code"
     mode, init = entries["init"]

@@ -43,13 +43,16 @@ class SetupError(RuntimeError):
 class Target:
     """One vCPU of a machine, with what is needed to plant and to read it.
 
-    ``baseline`` is its state right after creation and KVM_SET_CPUID2; plants are made once and kept.
+    ``baseline`` is its state right after creation and KVM_SET_CPUID2; plants are made once and kept. ``like`` is another one of
+    the same VM.
     """
 
-    def __init__(self, vcpu: Vcpu, layout: Layout, xcr0: int, *, x2apic_ids: bool = False) -> None:
+    def __init__(
+        self, vcpu: Vcpu, layout: Layout, xcr0: int, like: Target | None = None, *, x2apic_ids: bool = False
+    ) -> None:
         self.vcpu = vcpu
         self.layout = layout
-        self.reader = Reader(vcpu, layout)
+        self.reader: Reader = Reader(vcpu, layout, like.reader if like else None)
         self.baseline: Snapshot = self.reader.read()
         self._planter = Planter(vcpu, layout, self.baseline, xcr0, x2apic_ids=x2apic_ids)
         self._plants: dict[tuple[str, str], Plant] = {}
@@ -116,7 +119,10 @@ class Machine:
             # The vCPU created last is missing from KVM's map of APIC ids until something recalculates it.
             vcpus[-1].set_lapic(vcpus[-1].get_lapic())
         layout = machines.layout(setup, vcpus[0])
-        self.targets = [Target(vcpu, layout, machines.xcr0, x2apic_ids=setup.x2apic_ids) for vcpu in vcpus]
+        self.targets: list[Target] = []
+        for vcpu in vcpus:
+            like = self.targets[0] if self.targets else None
+            self.targets.append(Target(vcpu, layout, machines.xcr0, like, x2apic_ids=setup.x2apic_ids))
 
     def _most(self) -> int:
         return min(self.vm.check_extension(KVM_CAP_MAX_VCPUS), _MOST_X2APIC if self.setup.x2apic_ids else _MOST_XAPIC)

@@ -121,27 +121,32 @@ def missing_sections(vcpu: Vcpu) -> dict[str, str]:
 class Reader:
     """Reads all sections of one vCPU into buffers made once.
 
-    ``buffers`` are in the order of the ioctls.
+    ``buffers`` are in the order of the ioctls; those of ``like``, which reads another vCPU of the same VM and layout, will do.
     """
 
-    def __init__(self, vcpu: Vcpu, layout: Layout) -> None:
+    def __init__(self, vcpu: Vcpu, layout: Layout, like: Reader | None = None) -> None:
         self.vcpu = vcpu
         self.layout = layout
-        self._ssp = ctypes.c_uint64()
+        self._ssp: ctypes.c_uint64 = like._ssp if like else ctypes.c_uint64()
+        self.buffers: list[Buffer] = like.buffers if like else self._made()
+
+    def _made(self) -> list[Buffer]:
+        vcpu, layout = self.vcpu, self.layout
         wanted = layout.by_section
-        self.buffers = [Buffer(name, request, bytes(size)) for name, request, size in _FIXED if name in wanted]
+        buffers = [Buffer(name, request, bytes(size)) for name, request, size in _FIXED if name in wanted]
         size = vcpu.vm.check_extension(KVM_CAP_XSAVE2)
         request = KVM_GET_XSAVE2 if size else KVM_GET_XSAVE
-        self.buffers.append(Buffer("xsave", request, bytes(max(size, _XSAVE_SIZE))))
-        self.buffers += msr_buffers(KVM_GET_MSRS, [(index, 0) for index in layout.msrs])
+        buffers.append(Buffer("xsave", request, bytes(max(size, _XSAVE_SIZE))))
+        buffers += msr_buffers(KVM_GET_MSRS, [(index, 0) for index in layout.msrs])
         if "cpuid" in wanted:
             # The kernel writes the number of leaves back; a set of leaves stays as long as it was.
             count = len(layout.leaves)
-            self.buffers.append(Buffer("cpuid", KVM_GET_CPUID2, count.to_bytes(8, "little") + bytes(40 * count)))
+            buffers.append(Buffer("cpuid", KVM_GET_CPUID2, count.to_bytes(8, "little") + bytes(40 * count)))
         if "nested" in wanted:
-            self.buffers.append(Buffer("nested", KVM_GET_NESTED_STATE, bytes(_NESTED_SIZE)))
+            buffers.append(Buffer("nested", KVM_GET_NESTED_STATE, bytes(_NESTED_SIZE)))
         if "ssp" in wanted:
-            self.buffers.append(one_reg(KVM_GET_ONE_REG, self._ssp))
+            buffers.append(one_reg(KVM_GET_ONE_REG, self._ssp))
+        return buffers
 
     def read(self) -> Snapshot:
         """One snapshot; a section whose ioctl fails is left out, its items are ``unreadable`` with the error."""

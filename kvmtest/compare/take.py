@@ -11,7 +11,7 @@ from kvmtest.compare.snapshot import Item, State
 from kvmtest.engine.cycle import Cycle
 from kvmtest.engine.machine import Machines
 from kvmtest.engine.plan import Case, items, plan
-from kvmtest.engine.verdicts import Observation, Verdicts
+from kvmtest.engine.verdicts import Evidence, Verdicts
 from kvmtest.state.layout import text
 from kvmtest.state.values import NEW, PLANTS
 
@@ -114,13 +114,13 @@ def take(case: Case, machines: Machines, timeout_s: float, taken: str) -> State:
         seen = cycle.observe()
     finally:
         machine.close()
-    assert isinstance(cycle.verdicts, Verdicts)
+    assert isinstance(cycle.judge, Verdicts)
     parts = ("event", "trigger", "view", "target", "mode", "plant", "vendor")
     made = {"case": case.name, **{part: _part(case, part) for part in parts}}
-    return State("", machines.host, taken, made, _items(case, cycle.verdicts, seen))
+    return State("", machines.host, taken, made, _items(case, cycle.judge, seen))
 
 
-def _items(case: Case, verdicts: Verdicts, observed: Observation) -> dict[str, Item]:
+def _items(case: Case, verdicts: Verdicts, observed: Evidence) -> dict[str, Item]:
     found: dict[str, Item] = {}
     for name in _names(case, verdicts):
         if observed.report is not None:

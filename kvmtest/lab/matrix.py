@@ -121,7 +121,7 @@ def _braces(names: list[str]) -> str:
 
 def _severity(row: tuple[str, ...]) -> tuple[int, ...]:
     """Sorts the rows that say most to the front: those with the worst verdicts, and with most of them."""
-    return tuple(-row.count(verdict) for verdict in _WORST)
+    return tuple(-row.count(verdict) for verdict in WORST)
 
 
 def table(outcomes: list[Outcome], width: int = 100) -> list[str]:

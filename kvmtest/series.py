@@ -117,11 +117,11 @@ def _state(entry: Entry, host: Host, index: _Index) -> Seen:
     good: list[Result] = []
     other: list[Result] = []
     mute: list[Result] = []
-    elsewhere: set[str] = set()
+    elsewhere: list[str] = []
     for sign in entry.signs:
         backends = sign.backends or entry.backends
         if backends and host.backend not in backends.split():
-            elsewhere.add(" and ".join(backends.split()))
+            elsewhere += backends.split()
             continue
         for result in index.of(sign):
             if _has(result, sign.old, sign.new is not None):
@@ -140,8 +140,8 @@ def _state(entry: Entry, host: Host, index: _Index) -> Seen:
         return Seen(FIXED, "", _ids(good))
     if mute:
         return Seen(CANNOT_TELL, mute[0].reason or "what was seen is the same before and after", _ids(mute))
-    if elsewhere:
-        return Seen(CANNOT_TELL, f"it shows on {' and '.join(sorted(elsewhere))}, and this is {host.backend}")
+    if all(host.backend not in (sign.backends or entry.backends or host.backend).split() for sign in entry.signs):
+        return Seen(CANNOT_TELL, f"it shows on {' and '.join(sorted(set(elsewhere)))}, and this is {host.backend}")
     return Seen(CANNOT_TELL, "none of its ids were run")
 
 

@@ -158,7 +158,8 @@ class Cycle:
         """What a vCPU reports behind a shutdown, which not every KVM makes an INIT of.
 
         kvm_amd does; before 265e43530cb2 ("KVM: SVM: Emulate #INIT in response to triple fault shutdown") it made a new VMCB
-        and left the rest, and the guest takes an exception at the reset vector. One item bears that error, not all of them.
+        and left the rest, even the exception that led to the shutdown, which is injected again at the reset vector
+        (svm_complete_interrupts(), shutdown_interception()). One item bears that error, not all of them.
         """
         if self.case.event != "shutdown" or report.values:
             return report

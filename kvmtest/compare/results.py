@@ -85,7 +85,8 @@ class Index:
             return found
         if key[2]:
             return self._quiet.get(key[0])
-        return self._absent.get(key[0]) if key[1] in self.cases else None
+        absent = self._absent.get(key[0])
+        return absent._replace(case=key[1]) if absent and key[1] in self.cases else None
 
     def tried(self, key: Key) -> bool:
         """Whether the case of ``key`` ran."""

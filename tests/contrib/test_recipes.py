@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,14 +39,16 @@ def run(*command: str | Path, cwd: Path = CONTRIB, stdin: str = "", **env: str) 
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:
-    """The parser of each command."""
-    (found,) = (action for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
-    return dict(found.choices)
+    """The parser of each command, and of each command of a command."""
+    return dict(_commands(parser()))
 
 
-def needs_reports() -> None:
-    if "report" not in commands():
-        pytest.skip("this kvmtest has no report command")
+def _commands(of: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    for action in of._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, found in action.choices.items():
+                yield name, found
+                yield from ((f"{name} {inner}", parser) for inner, parser in _commands(found))
 
 
 @pytest.fixture
@@ -112,12 +115,11 @@ def test_ansible_lint_and_syntax() -> None:
 
 
 def test_what_they_call_exists() -> None:
-    needs_reports()
     texts = {path: path.read_text() for path in [*SCRIPTS, *(CONTRIB / "ci").iterdir(), CONTRIB / "ansible/kvmtest.yml"]}
     known = {option for command in commands().values() for action in command._actions for option in action.option_strings}
     called = [(path, option) for path, text in texts.items() for line in re.findall(r"\b(?:run|report) --[^\n|;]*", text)
-              for option in re.findall(r"(?<= )--[a-z]+", line)]  # fmt: skip
-    assert len({path for path, _ in called}) == 5
+              for option in re.findall(r"(?<= )--[a-z-]+", line)]  # fmt: skip
+    assert len({path for path, _ in called}) == 6
     assert not [where for where in called if where[1] not in known]
 
 
@@ -147,14 +149,12 @@ def test_kselftest_without_kvmtest_is_a_skip() -> None:
 
 
 def test_kselftest_for_real(kvm: Kvm) -> None:
-    needs_reports()
     done = run(CONTRIB / "kselftest/kvmtest.sh", "sipi.msi.host.rip", KVMTEST=str(BIN / "kvmtest"))
     assert done.returncode == 0
     assert done.stdout.startswith("KTAP version 1\n1..1\n") and done.stdout.rstrip().endswith("ok 1 sipi")
 
 
 def test_kselftest_for_real_without_kvm() -> None:
-    needs_reports()
     done = run(CONTRIB / "kselftest/kvmtest.sh", "--device", "/nonexistent", KVMTEST=str(BIN / "kvmtest"))
     assert done.returncode == 4
     assert done.stdout.startswith("KTAP version 1\n1..0 # SKIP /nonexistent: no such device")
@@ -219,7 +219,6 @@ def test_tmt_result(kvmtest: Path, tmp_path: Path, status: str, says: str, want:
 
 @pytest.mark.recipe
 def test_ansible_for_real(kvm: Kvm, tmp_path: Path) -> None:
-    needs_reports()
     playbook = tool("ansible-playbook")
     inventory = tmp_path / "hosts"
     inventory.write_text(

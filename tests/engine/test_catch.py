@@ -95,7 +95,7 @@ def test_a_guest_that_does_not_come_out_of_a_shutdown_is_one_error(
     said = "an exception at CS:IP f000:fff0 after 0 of 31 port writes"
     monkeypatch.setattr(guest.Reporter, "report", lambda *args: guest.Report({}, {}, said))
     monkeypatch.setattr(machines, "host", machines.host._replace(backend="svm"))
-    case = next(c for c in plan.plan() if (c.event, c.view, c.target) == ("shutdown", "guest", target))
+    case = next(c for c in plan.plan() if (c.event, c.view, c.target, c.check) == ("shutdown", "guest", target, ""))
     for view in ("guest", "views"):
         results = [r for r in run_case(case, machines) if r.view == view]
         assert [r.item for r in results if r.verdict == "error"] == ["rip"]

@@ -14,8 +14,8 @@ PIP  := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-##  setup         make .venv/ with kvmtest and the development tools in it
-setup: $(VENV)/.dev
+##  setup         make .venv/ with kvmtest and the development tools in it, and assemble the guests
+setup: $(VENV)/.dev guests
 
 ##  run           run kvmtest on /dev/kvm and show the report; ARGS="..." adds to `kvmtest run`
 #   Status 1 says that this KVM departs from the manuals: the report shows it, and nothing is wrong with the build.

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import time
+
 from kvmtest.checks.own import IDENTITY_MAP, TSS
 from kvmtest.engine.plan import Setup
 from kvmtest.engine.result import Host
-from kvmtest.kvm import CpuidEntry, Kvm, Vcpu, Vm
+from kvmtest.kvm import CpuidEntry, Kvm, KvmError, Vcpu, Vm
 from kvmtest.state.inside import GUEST_PLANTS, GuestPlant
 from kvmtest.state.layout import Layout
 from kvmtest.state.plant import Plant, Planter
@@ -83,6 +85,7 @@ class Machine:
     def __init__(self, machines: Machines, setup: Setup) -> None:
         self.setup = setup
         self.leaves: list[CpuidEntry] = []
+        self._born = time.monotonic()
         self.vm: Vm = machines.kvm.create_vm()
         try:
             self._build(machines)
@@ -130,6 +133,14 @@ class Machine:
     def _need(self, cap: int, name: str) -> None:
         if not self.vm.check_extension(cap):
             raise SetupError(f"{name} is not there")
+
+    def cycles(self) -> int:
+        """How far the TSC of a vCPU that counts from 0 can be by now, and in the second or two to come."""
+        try:
+            khz = self.targets[0].vcpu.get_tsc_khz()
+        except KvmError:  # where the host's TSC is not stable; no CPU is faster
+            khz = 10_000_000
+        return int((time.monotonic() - self._born) * 1000 * khz) + (1 << 32)
 
     def target(self, name: str) -> Target:
         """The ``bsp`` or the ``ap``, of several the last."""

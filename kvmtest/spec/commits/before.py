@@ -64,9 +64,8 @@ BEFORE: tuple[Entry, ...] = (
     commit(
         "1c96dcceaeb3", "v5.11", "x86: fix apic_accept_events vs check_nested_events", "nVMX",
         "what an INIT or SIPI does to an L2 is looked at before the vCPU itself takes it",
-        check("sipi.msi.guest.dropped-in-vmx-guest"),
-        hidden="5.10, which does not have it, drops a SIPI to L2 as well",
-        unverified=_RELEASE,
+        check("init.msi.guest.get-mp-state-in-vmx-guest", "exit reason 3 in KVM_RUN", new="exit reason 3 in KVM_GET_MP_STATE"),
+        before="KVM_GET_MP_STATE leaves an INIT to L2 pending", after="it makes the VM exit", unverified=_RELEASE,
     ),
     commit(
         "f57ad63a835c", "v5.11", "x86: ignore SIPIs that are received while not in wait-for-sipi state", "common",

@@ -125,6 +125,24 @@ def cells() -> dict[str, dict[str, series.Seen]]:
         ("9e46f6c6c959", "5.10/svm", FIXED),
         ("0fe3e8d804fd", "6.1/svm", BUG),
         ("0fe3e8d804fd", "7.2/svm", FIXED),
+        ("0fe3e8d804fd", "6.12/vmx", BUG),
+        ("0fe3e8d804fd", "7.2/vmx", FIXED),
+        ("afc8de0118be", "5.10/vmx", BUG),
+        ("afc8de0118be", "6.1/vmx", FIXED),
+        ("432979b50342", "5.10/vmx", BUG),
+        ("432979b50342", "6.1/vmx", FIXED),
+        ("1c96dcceaeb3", "5.10/vmx", BUG),
+        ("1c96dcceaeb3", "6.1/vmx", FIXED),
+        ("1b7a1b78d660", "5.10/vmx", BUG),
+        ("1b7a1b78d660", "6.1/vmx", FIXED),
+        ("bf0cd88ce363", "5.10/vmx", BUG),
+        ("bf0cd88ce363", "7.2/vmx", FIXED),
+        ("cb6a32c2b877", "5.10/svm", BUG),
+        ("cb6a32c2b877", "7.2/svm", FIXED),
+        ("cdc69269b18a", "6.12/svm", BUG),
+        ("cdc69269b18a", "7.2/svm", FIXED),
+        ("8312f1b9dd71", "6.12/svm", BUG),
+        ("8312f1b9dd71", "7.2/svm", FIXED),
     ],
 )
 def test_real_kernels_are_told_apart(cells: dict[str, dict[str, series.Seen]], commit: str, cell: str, state: str) -> None:
@@ -132,7 +150,7 @@ def test_real_kernels_are_told_apart(cells: dict[str, dict[str, series.Seen]], c
 
 
 def test_every_deviation_that_was_run_was_seen_in_a_real_kernel() -> None:
-    assert CELLS.stat().st_size < 200_000
+    assert CELLS.stat().st_size < 400_000
     missing = [one for one in series.unseen(load(str(CELLS))) if one.tried]
     assert missing == []
 

@@ -72,7 +72,7 @@ V1: tuple[Entry, ...] = (
         check("init.msi.guest.paging-to-32-bit"),
         check("init.msi.guest.paging-to-pae"),
         check("init.msi.guest.paging-to-4-level"),
-        hidden="5.10, which does not have it, leaves no paging behind either: each vendor's own reset of the MMU saw to it",
+        hidden="5.10, which does not have it, leaves no paging behind either: each vendor's own reset of the MMU saw to it; on VMX it warns in ept_save_pdptrs() when it emulates the first instruction behind an INIT out of PAE paging",
         release="v5.14", after="real mode reads its own pages",
     ),
     _patch(7, "61152cd907d5", "VMX: Remove explicit MMU reset in enter_rmode()", "VMX", "drops what v1#6 made superfluous", hidden=_REFACTORING),
@@ -181,9 +181,9 @@ V1: tuple[Entry, ...] = (
     _patch(
         33, "432979b50342", "VMX: Refresh list of user return MSRs after setting guest CPUID", "VMX",
         "TSC_AUX is the guest's from KVM_SET_CPUID2 on, and not first after the next write to EFER",
-        check("reset.create.guest.tsc-aux-by-rdtscp"),
+        check("reset.create.guest.tsc-aux-by-rdtscp", "0x0"),
         check("reset.create.guest.tsc-aux-by-rdpid"),
-        before="the host's TSC_AUX", after="what KVM_SET_MSRS wrote",
+        before="the host's TSC_AUX: 0x0 on CPU 0 of node 0, another one elsewhere", after="what KVM_SET_MSRS wrote",
     ),
     _patch(
         34, "c5c9f920f7a5", "VMX: Don't _explicitly_ reconfigure user return MSRs on vCPU INIT", "VMX",

@@ -12,10 +12,11 @@ _NO_EXTENDED = "KVM gives every guest the version of its one local APIC model, w
 _SYSCFG = "KVM emulates SYSCFG as a constant 0"
 _TPR = "on an exit KVM takes TPR from the VMCB's V_TPR, which has its priority class only: bits 3:0 are lost"
 _PPR = "KVM_SET_LAPIC computes PPR before it looks at the ISR that it was given; a guest's read computes it anew"
+_VMX_CONTROLS = "KVM_GET_MSRS adds the bits that are always 1 to the four VMX controls without TRUE, whatever they hold; the API says 0"
 
 
 def _open(
-    item: str, event: str, observed: int, commit: str, why: str, backends: str = "", target: str = "", vendor: str = "", view: str = ""
+    item: str, event: str, observed: int | str, commit: str, why: str, backends: str = "", target: str = "", vendor: str = "", view: str = ""
 ) -> Deviation:
     return Deviation(item, event, observed, commit, why, "open", backends, target, vendor, view)
 
@@ -23,6 +24,11 @@ def _open(
 OPEN = (
     _open("fcw", "reset", 0x37F, "fpstate_init_user()", _FNINIT),
     _open("ftw", "reset", 0x0, "fpstate_init_user()", _FNINIT),
+    _open(
+        "reset.create.host.feature-msrs-unquirked", "reset",
+        "vmx_pinbased_ctls 0x16, vmx_procbased_ctls 0x401e172, vmx_exit_ctls 0x36dff, vmx_entry_ctls 0x11ff",
+        "vmx_get_vmx_msr()", _VMX_CONTROLS, backends="vmx",
+    ),
     _open("msr.syscfg", "reset", 0x0, "kvm_get_msr_common()", _SYSCFG, vendor="amd"),
     # 6 LVT entries, 7 with CMCI; bit 24 where a split irqchip lets EOI broadcasts be suppressed.
     *(

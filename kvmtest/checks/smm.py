@@ -11,7 +11,7 @@ from kvmtest.checks.delivery import run_at, seen
 from kvmtest.checks.pending import HELD, TAKEN, answer, held, init_received, is_pending, runs, set_smi, state
 from kvmtest.checks.stage import SIPI_VECTOR, Stage
 from kvmtest.guests import smm
-from kvmtest.kvm import KvmError, Vcpu
+from kvmtest.kvm import GuestMemory, KvmError, Vcpu
 from kvmtest.kvm.where import where
 from kvmtest.spec.cite import (
     A_SHUTDOWN,
@@ -25,7 +25,10 @@ from kvmtest.spec.cite import (
 from kvmtest.triggers import msi
 from kvmtest.uapi.kvm import KVM_CAP_X86_SMM, KVM_EXIT_SHUTDOWN, KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_RUNNABLE
 
-__all__ = ("CHECKS", "Smram")
+__all__ = ("CHECKS", "GOES_ON", "Smram", "add_smram", "goes_on", "need_smm")
+
+#: What `goes_on` says of a handler whose INIT is kept.
+GOES_ON = "the handler goes on, INIT pending"
 
 #: In SMM a vCPU of KVM sees another address space, number 1 (KVM API, KVM_SET_USER_MEMORY_REGION).
 _SMRAM_SLOT = 1 << 16 | 8
@@ -34,7 +37,8 @@ _TURNS, _WHILE_S = 1000, 0.005
 _SIPI = 0x10
 
 
-def _need_smm(vcpu: Vcpu) -> None:
+def need_smm(vcpu: Vcpu) -> None:
+    """Raises Untestable where this KVM has no SMM, KvmError."""
     if not vcpu.vm.check_extension(KVM_CAP_X86_SMM):
         raise Untestable("KVM_CAP_X86_SMM is not there: this KVM has no SMM")
 
@@ -43,7 +47,7 @@ def _need_smm(vcpu: Vcpu) -> None:
 def _in_smm(subject: Subject) -> Iterator[Vcpu]:
     """The AP, past its SIPI, in SMM by KVM_SET_VCPU_EVENTS; out of it and running afterwards."""
     vcpu = subject.vcpu
-    _need_smm(vcpu)
+    need_smm(vcpu)
     run_at(vcpu)
     set_smi(vcpu, smm=1)
     if not vcpu.get_vcpu_events().smi.smm:
@@ -88,7 +92,7 @@ def _init_received(subject: Subject) -> str:
 def _while_init_received(subject: Subject, **smi: int) -> str:
     """What KVM says to ``smi`` of a vCPU that waits for its SIPI, and, where it takes it, to KVM_RUN."""
     vcpu = subject.vcpu
-    _need_smm(vcpu)
+    need_smm(vcpu)
     run_at(vcpu)
     vcpu.set_mp_state(KVM_MP_STATE_INIT_RECEIVED)
     try:
@@ -109,18 +113,25 @@ def _smi_while_init_received(subject: Subject) -> str:
     return _while_init_received(subject, pending=1)
 
 
+def add_smram(vcpu: Vcpu, then: int = smm.SMM_RSM) -> GuestMemory:
+    """The handler in SMRAM, which does ``then`` at its end. Raises Untestable, KvmError."""
+    need_smm(vcpu)
+    smram = vcpu.vm.add_memory(_SMRAM_SLOT, smm.SMBASE, smm.SMRAM_SIZE)
+    smram.write(smm.ENTRY, smm.handler())
+    smram.write_int(smm.SMM_TOPIC, then, 4)
+    smram.write_int(smm.SMM_TURNS, _TURNS, 4)
+    return smram
+
+
 class Smram(Stage):
     """The SMM guest, and its handler in SMRAM."""
 
     words = smm
 
     def __init__(self, subject: Subject, then: int = smm.SMM_RSM, topic: int = smm.TOPIC_WAIT) -> None:
-        _need_smm(subject.vcpu)
+        need_smm(subject.vcpu)
         super().__init__(subject, topic)
-        self.smram = self.vcpu.vm.add_memory(_SMRAM_SLOT, smm.SMBASE, smm.SMRAM_SIZE)
-        self.smram.write(smm.ENTRY, smm.handler())
-        self.smram.write_int(smm.SMM_TOPIC, then, 4)
-        self.smram.write_int(smm.SMM_TURNS, _TURNS, 4)
+        self.smram = add_smram(self.vcpu, then)
 
     def _fill(self) -> None:
         self.ram.write(smm.CODE, smm.page())
@@ -135,11 +146,11 @@ class Smram(Stage):
             raise Stopped("the SMI handler runs, and KVM_GET_VCPU_EVENTS shows no SMM")
 
 
-def _goes_on(stage: Smram) -> str:
-    """What the guest does behind the handler's first word."""
+def goes_on(stage: Stage, smram: GuestMemory) -> str:
+    """What the guest does behind the handler's first word: GOES_ON where it stays in the handler. Raises Stopped."""
     port, _ = stage.next()
     if port == smm.PORT_VALUE:
-        turns = stage.smram.read_int(smm.SMM_COUNT, 4)
+        turns = smram.read_int(smm.SMM_COUNT, 4)
         pending = "pending" if is_pending(stage.vcpu) else "not pending"
         return f"the handler goes on, INIT {pending}" if turns == _TURNS else f"the handler goes on after {turns} turns"
     return "INIT in the handler" if port == smm.PORT_RESET else f"a word to port {port:#x}"
@@ -149,11 +160,11 @@ def _handler_goes_on(subject: Subject) -> str:
     stage = Smram(subject)
     stage.enter()
     msi.init(subject.vcpu)
-    return _goes_on(stage)
+    return goes_on(stage, stage.smram)
 
 
 def _out_of_rsm(stage: Smram) -> str:
-    if (first := _goes_on(stage)) != _GOES_ON:
+    if (first := goes_on(stage, stage.smram)) != GOES_ON:
         return first
     port, _ = stage.next()
     if port == smm.PORT_LEFT:
@@ -183,7 +194,7 @@ def _sipi_in_handler(subject: Subject) -> str:
     stage.enter()
     msi.init(vcpu)
     msi.sipi(vcpu, SIPI_VECTOR)
-    if (first := _goes_on(stage)) != _GOES_ON:
+    if (first := goes_on(stage, stage.smram)) != GOES_ON:
         return first
     if (came := stage.run_for(_WHILE_S)) is not None:
         return f"runs: {came}"
@@ -218,7 +229,6 @@ def _out_of_shutdown(subject: Subject) -> str:
     return "restarted" if exit_.port == smm.PORT_RESET else f"{exit_.name}, {'pending' if is_pending(vcpu) else 'not pending'}"
 
 
-_GOES_ON = "the handler goes on, INIT pending"
 _SILENT = "the API is silent; KVM refuses it until v6.16, and from v6.17 on fails the KVM_RUN after it"
 _NO_INIT = "a shutdown is no INIT by the manuals; only KVM on SVM, where the VMCB is undefined then, makes one of it"
 _ONLY_RESET = "by both manuals only RESET ends a shutdown in SMM; KVM has no such state, and its vendor modules differ"
@@ -233,7 +243,7 @@ CHECKS = (
     Check("none", "events", "smm-while-init-received", ("E-15",), "", _smm_while_init_received, (KVM_API,), _SILENT),
     Check("none", "events", "smi-while-init-received", ("E-15",), "", _smi_while_init_received, (KVM_API,), _SILENT),
     Check(
-        "init", "smm", "latched", ("E-15",), _GOES_ON, _handler_goes_on, _LATCH,
+        "init", "smm", "latched", ("E-15",), GOES_ON, _handler_goes_on, _LATCH,
         target="bsp", view="guest", alone=True,
     ),
     Check(

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 from kvmtest.checks.check import Check, Observation, Stopped, Subject, Untestable
 from kvmtest.checks.pending import TAKEN, answer, is_pending, set_smi
+from kvmtest.checks.smm import GOES_ON, add_smram, goes_on, need_smm
 from kvmtest.checks.svm import LEFT, SvmStage, after_init, nested_flags
-from kvmtest.guests import svm
+from kvmtest.guests import smm, svm
 from kvmtest.kvm import KvmError, Vcpu
 from kvmtest.spec.cite import (
     A_GIF,
     A_MACHINE_CHECK,
     A_R_INIT,
     A_SHUTDOWN_INTERCEPT,
+    A_SMM_INHIBIT,
     A_SVM_INIT,
     A_SVME,
     KVM_API,
@@ -20,7 +22,7 @@ from kvmtest.spec.cite import (
     LINUX_SHUTDOWN,
 )
 from kvmtest.triggers import msi
-from kvmtest.uapi.kvm import KVM_CAP_X86_SMM, KVM_EXIT_SHUTDOWN, KVM_STATE_NESTED_GUEST_MODE, kvm_x86_mce
+from kvmtest.uapi.kvm import KVM_EXIT_SHUTDOWN, KVM_STATE_NESTED_GUEST_MODE, kvm_x86_mce
 
 __all__ = ("CHECKS",)
 
@@ -176,10 +178,30 @@ def _svme_cleared(subject: Subject) -> str:
     return f"{said}, {after_init(subject.vcpu).partition(', ')[2]}"
 
 
+def _smi(subject: Subject, *intercepts: int) -> str:
+    """An SMI interrupts the nested guest; RSM leads back to it, and INIT comes then."""
+    stage = SvmStage(subject, svm.TOPIC_RUN, *intercepts)
+    smram = add_smram(subject.vcpu)
+    stage.enter_l2()
+    subject.vcpu.smi()
+    stage.expect(smm.PORT_SMI)
+    msi.init(subject.vcpu)
+    said = goes_on(stage, smram)
+    return stage.then() if said == GOES_ON else said
+
+
+def _taken_after_rsm(subject: Subject) -> str:
+    said = _smi(subject)
+    return f"{said}, {after_init(subject.vcpu).partition(', ')[2]}" if said == "INIT" else said
+
+
+def _intercepted_after_rsm(subject: Subject) -> str:
+    return _smi(subject, _INIT)
+
+
 def _smm_leaves_guest_mode(subject: Subject) -> str:
     vcpu = subject.vcpu
-    if not vcpu.vm.check_extension(KVM_CAP_X86_SMM):
-        raise Untestable("KVM_CAP_X86_SMM is not there: this KVM has no SMM")
+    need_smm(vcpu)
     stage = SvmStage(subject, svm.TOPIC_RUN)
     stage.enter_l2()
     try:
@@ -245,6 +267,14 @@ CHECKS = (
     Check(
         "shutdown", "l2", "svme-cleared", (), "", _svme_cleared, (A_SVME,), _UNDEFINED_SVME,
         target="bsp", view="guest", alone=True,
+    ),
+    Check(
+        "init", "smm", "taken-after-rsm-to-l2", ("E-15", "E-21"), f"INIT, {LEFT}", _taken_after_rsm, (A_SMM_INHIBIT, A_SVM_INIT),
+        target="bsp", view="guest", alone=True,
+    ),
+    Check(
+        "init", "smm", "intercepted-after-rsm-to-l2", ("E-15", "E-19"), "#VMEXIT(63h)", _intercepted_after_rsm,
+        (A_SMM_INHIBIT, A_SVM_INIT), target="bsp", view="guest", alone=True,
     ),
     Check(
         "none", "l2", "smm-leaves-guest-mode", ("E-15",), "in SMM, not in guest mode", _smm_leaves_guest_mode,

@@ -10,7 +10,7 @@ from kvmtest.checks.pending import TAKEN
 from kvmtest.checks.svm import LEFT
 from kvmtest.engine.judge import judge_check
 from kvmtest.engine.result import Result
-from kvmtest.guests import l1, svm
+from kvmtest.guests import l1, smm, svm
 from kvmtest.uapi.kvm import KVM_STATE_NESTED_GUEST_MODE
 from tests.checks.scripted import GIF, SHUTDOWN, TIMEOUT, Script, Step, init, subject, word
 
@@ -70,6 +70,25 @@ IN_GUEST = "in guest mode, GIF set, EFER 0x1000"
 )  # fmt: skip
 def test_by_guest_code(id: str, steps: list[Step], observed: str) -> None:
     result = judged(id, Script([READY, NESTED, *steps]))
+    assert (result.observed, result.verdict) == (observed, "pass" if observed == CHECKS[id].expected else "fail")
+
+
+SMI, LOOP = word(smm.PORT_SMI), word(smm.PORT_VALUE, at_38808=1000)
+
+
+@pytest.mark.parametrize(
+    ("id", "steps", "observed"),
+    [
+        ("init.smm.guest.taken-after-rsm-to-l2", [LOOP, RESET], f"INIT, {LEFT}"),
+        ("init.smm.guest.taken-after-rsm-to-l2", [LOOP, HALF], f"INIT, {IN_GUEST}"),
+        ("init.smm.guest.taken-after-rsm-to-l2", [RESET], "INIT in the handler"),
+        ("init.smm.guest.taken-after-rsm-to-l2", [LOOP, TIMEOUT], "no exit, INIT pending"),
+        ("init.smm.guest.intercepted-after-rsm-to-l2", [LOOP, EXIT], "#VMEXIT(63h)"),
+        ("init.smm.guest.intercepted-after-rsm-to-l2", [LOOP, RESET], "INIT"),
+    ],
+)
+def test_behind_an_smi_in_the_nested_guest(id: str, steps: list[Step], observed: str) -> None:
+    result = judged(id, Script([READY, NESTED, SMI, *steps]))
     assert (result.observed, result.verdict) == (observed, "pass" if observed == CHECKS[id].expected else "fail")
 
 

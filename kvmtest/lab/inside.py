@@ -8,6 +8,7 @@ needs anyway, can make; a shell would be one more thing to have and to start.
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
 import threading
@@ -111,6 +112,8 @@ def _run(config: Config, out: Encoder, log: _Log) -> None:
         raise _Failed(str(error)) from None
     judging = relay.Sender(out).judging
     effort = Effort(*config["effort"])
+    # What a run leaves in cycles is some 10 MB, and looking for it costs a twentieth of the time.
+    gc.disable()
     with kvm:
         # Results are selected outside, where most of them are made.
         steps = run.run(

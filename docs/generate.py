@@ -80,8 +80,8 @@ def man_page() -> str:
         page.add_section(f"notes on {', '.join(names)}", ">", "\n".join(_roff(epilog)))
     page.add_section("see also", ">", ".BR qemu (1),\n.BR pytest (1)")
     first, rest = str(page).split("\n", 1)
-    # mandoc knows dates with plain hyphens only.
-    return first.replace("\\-", "-") + "\n" + rest
+    # mandoc knows dates with plain hyphens only; without .nh an option may be hyphenated.
+    return first.replace("\\-", "-") + "\n.nh\n" + rest
 
 
 def _roff(text: str) -> Iterator[str]:

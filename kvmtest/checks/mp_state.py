@@ -99,27 +99,6 @@ def _smi_pending(subject: Subject) -> str:
     return answer
 
 
-def _smi_over_init_received(subject: Subject) -> str:
-    vcpu = subject.vcpu
-    events = vcpu.get_vcpu_events()
-    events.flags |= KVM_VCPUEVENT_VALID_SMM
-    events.smi.pending = 1
-    vcpu.set_mp_state(KVM_MP_STATE_RUNNABLE)
-    answers = []
-    for state in (KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_INIT_RECEIVED):
-        vcpu.set_mp_state(state)
-        try:
-            vcpu.set_vcpu_events(events)
-        except KvmError as error:
-            answers.append(errno.errorcode.get(error.errno or 0, "an unknown errno"))
-            continue
-        answers.append("taken")
-        events.smi.pending = 0
-        vcpu.set_vcpu_events(events)
-        events.smi.pending = 1
-    return f"RUNNABLE: {answers[0]}, INIT_RECEIVED: {answers[1]}"
-
-
 def _init_over_init_received(subject: Subject) -> str:
     vcpu = subject.vcpu
     latched.init(vcpu)
@@ -218,10 +197,6 @@ CHECKS = (
     Check("none", "mp-state", "without-irqchip", (), _NO_APIC, _without_irqchip, (KVM_API,)),
     Check("none", "mp-state", "of-no-x86", (), _REFUSED, _not_x86, (KVM_API,), _ANY_TAKEN),
     Check("none", "mp-state", "init-received-over-smi", (), "EINVAL", _smi_pending, (KVM_API,), _BLOCKED),
-    Check(
-        "none", "vcpu-events", "smi-over-init-received", (), "RUNNABLE: taken, INIT_RECEIVED: EINVAL", _smi_over_init_received,
-        (KVM_API,), _BLOCKED,
-    ),
     Check(
         "init", "latched", "over-init-received", (), "taken, INIT pending, then INIT_RECEIVED f000:fff0",
         _init_over_init_received, (KVM_API,), _NO_ORDER,

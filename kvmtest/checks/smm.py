@@ -240,8 +240,8 @@ CHECKS = (
     Check("init", "smm", "taken-after", ("E-15",), TAKEN, _after_smm, _LATCH),
     Check("sipi", "smm", "dropped", ("E-15",), TAKEN, _sipi, (*_LATCH, S_VMX_ACTIVITY)),
     Check("none", "mp-state", "init-received-in-smm", ("E-15",), "", _init_received, (KVM_API,), _SILENT),
-    Check("none", "events", "smm-while-init-received", ("E-15",), "", _smm_while_init_received, (KVM_API,), _SILENT),
-    Check("none", "events", "smi-while-init-received", ("E-15",), "", _smi_while_init_received, (KVM_API,), _SILENT),
+    Check("none", "vcpu-events", "smm-while-init-received", ("E-15",), "", _smm_while_init_received, (KVM_API,), _SILENT),
+    Check("none", "vcpu-events", "smi-while-init-received", ("E-15",), "", _smi_while_init_received, (KVM_API,), _SILENT),
     Check(
         "init", "smm", "latched", ("E-15",), GOES_ON, _handler_goes_on, _LATCH,
         target="bsp", view="guest", alone=True,

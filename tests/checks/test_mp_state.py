@@ -85,11 +85,6 @@ def test_orders_and_answers_are_recorded(ap: Vcpu, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(mp_state, "KVM_VCPUEVENT_VALID_SIPI_VECTOR", 0)
     assert observe("sipi.mp-state.host.vector-behind-state") == "RUNNABLE 9e00:0000"
 
-    def refuse(events: object) -> None:
-        raise KvmError(errno.EBUSY, KVM_SET_MP_STATE, "made up")
-
-    monkeypatch.setattr(ap, "set_vcpu_events", refuse)
-    assert observe("none.vcpu-events.host.smi-over-init-received") == "RUNNABLE: EBUSY, INIT_RECEIVED: EBUSY"
     monkeypatch.setattr(ap, "set_mp_state", lambda state: None)
     assert observe("none.mp-state.host.ap-reset-hold") != "taken, reads back"
 

@@ -72,9 +72,9 @@ def test_by_ioctl(id: str, accept: Callable[[Script], None], observed: str) -> N
         ("none.mp-state.host.init-received-in-smm", ["set_mp_state"], "EINVAL"),
         ("none.mp-state.host.init-received-in-smm", ["run"], "taken, KVM_RUN: EINVAL"),
         ("none.mp-state.host.init-received-in-smm", [], "taken, KVM_RUN: waits"),
-        ("none.events.host.smm-while-init-received", ["set_vcpu_events"], "EINVAL"),
-        ("none.events.host.smm-while-init-received", ["run"], "taken, KVM_RUN: EINVAL"),
-        ("none.events.host.smi-while-init-received", [], "taken, KVM_RUN: waits"),
+        ("none.vcpu-events.host.smm-while-init-received", ["set_vcpu_events"], "EINVAL"),
+        ("none.vcpu-events.host.smm-while-init-received", ["run"], "taken, KVM_RUN: EINVAL"),
+        ("none.vcpu-events.host.smi-while-init-received", [], "taken, KVM_RUN: waits"),
     ],
 )
 def test_what_kvm_answers_is_recorded(id: str, refuses: list[str], observed: str) -> None:

@@ -123,7 +123,7 @@ def test_a_hypervisor_in_the_guest_shows_init_with_gif_clear(which: str, vgif: i
 )
 def test_a_hypervisor_in_the_guest_shows_init_in_vmx_operation(which: str, fails: set[str], lacks: set[str], run: Run) -> None:
     found = run("vmx", which, ("*-vmx*",))
-    assert {id for id, verdicts in found.items() if "fail" in verdicts} == fails
+    assert {id for id, verdicts in found.items() if verdicts & {"fail", "known"}} == fails
     assert all(found[id] == {"skip"} for id in lacks)
     for id in ("init.msi.guest.latched-in-vmx-root", "init.msi.guest.exit-from-vmx-guest", "sipi.msi.guest.dropped-in-vmx-root"):
         assert found[id] == {"pass", "skip"}, id

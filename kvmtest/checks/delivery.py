@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import errno
-
 from kvmtest.checks.check import Check, Observation, Stopped, Subject
 from kvmtest.kvm import KvmError, Vcpu
 from kvmtest.kvm.alarm import thread_alarm
@@ -131,7 +129,7 @@ def _init_by_run(subject: Subject) -> Observation:
     try:
         answer = vcpu.run_once().name
     except KvmError as error:
-        answer = errno.errorcode.get(error.errno or 0, "an unknown errno")
+        answer = error.name
     finally:
         alarm.stop()
     taken = "left pending" if vcpu.get_vcpu_events().smi.latched_init else "taken"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from kvmtest.checks.check import Check, Observation, Stopped, Subject
 from kvmtest.checks.delivery import run_at, seen
-from kvmtest.checks.pending import HELD, TAKEN, answer, held, init_received, is_pending, runs, state
+from kvmtest.checks.pending import HELD, TAKEN, held, is_pending, mp_state, runs, state
 from kvmtest.checks.svm import LEFT, TURNS, SvmStage, after_init, need_svm, nested_flags, set_gif, set_svme
 from kvmtest.guests import svm
 from kvmtest.kvm import KvmError, Vcpu
@@ -81,14 +81,14 @@ def _without_svme(subject: Subject) -> str:
         try:
             set_gif(vcpu, False)
         except KvmError as error:
-            return f"GIF {kept}; KVM_SET_NESTED_STATE: {answer(error)}"
+            return f"GIF {kept}; KVM_SET_NESTED_STATE: {error.name}"
         msi.init(vcpu)
         return f"GIF {kept}; KVM_SET_NESTED_STATE: taken, {seen(vcpu)}"
 
 
 def _init_received(subject: Subject) -> str:
     with _gif_clear(subject) as vcpu:
-        return init_received(vcpu)
+        return mp_state(vcpu)
 
 
 def _gif_clear_while_init_received(subject: Subject) -> str:
@@ -99,7 +99,7 @@ def _gif_clear_while_init_received(subject: Subject) -> str:
         try:
             set_gif(vcpu, False)
         except KvmError as error:
-            return answer(error)
+            return error.name
         return f"taken, {runs(vcpu)}"
 
 

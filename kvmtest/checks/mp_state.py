@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterable
 
 from kvmtest.checks.check import Check, Observation, Subject, Untestable
@@ -51,7 +50,7 @@ def _answer(vcpu: Vcpu, state: int) -> str:
     try:
         vcpu.set_mp_state(state)
     except KvmError as error:
-        return errno.errorcode.get(error.errno or 0, "an unknown errno")
+        return error.name
     return "taken"
 
 

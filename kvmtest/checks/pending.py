@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-import errno
-
 from kvmtest.checks.delivery import seen
 from kvmtest.kvm import KvmError, Vcpu
 from kvmtest.state.layout import MP_STATES
 from kvmtest.uapi.kvm import KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_RUNNABLE, KVM_VCPUEVENT_VALID_SMM
 
-__all__ = ("HELD", "TAKEN", "answer", "held", "init_received", "is_pending", "runs", "set_smi", "state")
+__all__ = ("HELD", "TAKEN", "held", "is_pending", "mp_state", "runs", "set_smi", "state")
 
 #: What `held` says of an INIT that is kept, and `seen` of an AP that has taken it.
 HELD = "pending, RUNNABLE, all as it was"
@@ -40,17 +38,12 @@ def held(vcpu: Vcpu, before: _State) -> str:
     return f"{pending}, {seen(vcpu)}"
 
 
-def answer(error: KvmError) -> str:
-    """The errno's name."""
-    return errno.errorcode.get(error.errno or 0, "an unknown errno")
-
-
-def init_received(vcpu: Vcpu) -> str:
-    """What KVM says to KVM_SET_MP_STATE(INIT_RECEIVED), and, where it takes it, to KVM_RUN. The vCPU is runnable afterwards."""
+def mp_state(vcpu: Vcpu, asked: int = KVM_MP_STATE_INIT_RECEIVED) -> str:
+    """What KVM says to KVM_SET_MP_STATE(``asked``), and, where it takes it, to KVM_RUN. The vCPU is runnable afterwards."""
     try:
-        vcpu.set_mp_state(KVM_MP_STATE_INIT_RECEIVED)
+        vcpu.set_mp_state(asked)
     except KvmError as error:
-        return answer(error)
+        return error.name
     said = runs(vcpu)
     vcpu.set_mp_state(KVM_MP_STATE_RUNNABLE)
     return f"taken, {said}"
@@ -61,7 +54,7 @@ def runs(vcpu: Vcpu) -> str:
     try:
         return f"KVM_RUN: {vcpu.run(_WHILE_S).name}"
     except KvmError as error:
-        return f"KVM_RUN: {answer(error)}"
+        return f"KVM_RUN: {error.name}"
     except TimeoutError:
         return "KVM_RUN: waits"
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from kvmtest.checks.check import Check, Observation, Stopped, Subject, Untestable
 from kvmtest.checks.delivery import run_at, seen
-from kvmtest.checks.pending import HELD, TAKEN, answer, held, init_received, is_pending, runs, set_smi, state
+from kvmtest.checks.pending import HELD, TAKEN, held, is_pending, mp_state, runs, set_smi, state
 from kvmtest.checks.stage import SIPI_VECTOR, Stage
 from kvmtest.guests import smm
 from kvmtest.kvm import GuestMemory, KvmError, Vcpu
@@ -86,7 +86,7 @@ def _sipi(subject: Subject) -> str:
 
 def _init_received(subject: Subject) -> str:
     with _in_smm(subject) as vcpu:
-        return init_received(vcpu)
+        return mp_state(vcpu)
 
 
 def _while_init_received(subject: Subject, **smi: int) -> str:
@@ -99,7 +99,7 @@ def _while_init_received(subject: Subject, **smi: int) -> str:
         set_smi(vcpu, **smi)
         return f"taken, {runs(vcpu)}"
     except KvmError as error:
-        return answer(error)
+        return error.name
     finally:
         vcpu.set_mp_state(KVM_MP_STATE_RUNNABLE)
         set_smi(vcpu, smm=0, pending=0)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from kvmtest.checks.check import Check, Observation, Stopped, Subject, Untestable
-from kvmtest.checks.pending import TAKEN, answer, is_pending, set_smi
+from kvmtest.checks.pending import TAKEN, is_pending, set_smi
 from kvmtest.checks.smm import GOES_ON, add_smram, goes_on, need_smm
 from kvmtest.checks.svm import LEFT, SvmStage, after_init, nested_flags
 from kvmtest.guests import smm, svm
@@ -207,7 +207,7 @@ def _smm_leaves_guest_mode(subject: Subject) -> str:
     try:
         set_smi(vcpu, smm=1)
     except KvmError as error:
-        return answer(error)
+        return error.name
     guest = "in" if nested_flags(vcpu) & KVM_STATE_NESTED_GUEST_MODE else "not in"
     return f"in SMM, {guest} guest mode"
 

@@ -34,9 +34,13 @@ class KvmError(OSError):
         self.ioctl = ioctl_name(request)
         self.what = what
 
+    @property
+    def name(self) -> str:
+        """The errno's name, e.g. "EINVAL"."""
+        return _errno.errorcode.get(self.errno or 0, f"errno {self.errno}")
+
     def __str__(self) -> str:
-        name = _errno.errorcode.get(self.errno or 0, str(self.errno))
-        return f"{self.ioctl}: {self.strerror} [{name}]" + (f" ({self.what})" if self.what else "")
+        return f"{self.ioctl}: {self.strerror} [{self.name}]" + (f" ({self.what})" if self.what else "")
 
     def __reduce__(self) -> tuple[type[KvmError], tuple[int, int, str]]:
         return type(self), (self.errno or 0, self.request, self.what)

@@ -23,6 +23,7 @@ from kvmtest.uapi.kvm import (
     KVM_SET_MP_STATE,
     KVM_SET_SREGS,
     kvm_nested_state,
+    kvm_regs,
     kvm_sregs,
     kvm_vcpu_events,
 )
@@ -84,6 +85,7 @@ class Actor:
         self.ldt_after = (0, 1)
         self.set_errno = self.run_errno = 0
         self.step = 1
+        self.reads = self.changes = 0
         self.rip = (0x1234, 0xFFF0)
         self.__dict__.update(facts)
         self.vm = SimpleNamespace(check_extension=lambda cap: self.cap, add_memory=lambda *args: Ram(self.step))
@@ -137,8 +139,15 @@ class Actor:
         if self.set_errno and not sregs.cr0 & 1 << 31:
             raise KvmError(self.set_errno, KVM_SET_SREGS)
 
-    def get_regs(self) -> SimpleNamespace:
-        return SimpleNamespace(rip=self.rip[self.left], rflags=2)
+    def get_regs(self) -> kvm_regs:
+        self.reads += 1
+        return kvm_regs(rip=self.rip[self.left], rflags=2, rbx=self.reads * self.changes)
+
+    def get_debugregs(self) -> bytes:
+        return b""
+
+    def get_lapic(self) -> bytes:
+        return b""
 
     def set_regs(self, regs: object) -> None: ...
 
@@ -267,9 +276,9 @@ PLAYS: tuple[tuple[str, list[Exit | None], dict[str, Any], str, str], ...] = (
         (f"init.{trigger}.host.latched-in-vmx-root", [], facts, verdict, observed)
         for trigger in ("latched", "msi")
         for facts, verdict, observed in (
-            ({"latched": 0}, "fail", "not latched at RUNNABLE 0000:1234, then RUNNABLE 0000:fff0"),
-            ({"rip": (0xFFF0, 0xFFF0)}, "fail", "latched at RUNNABLE 0000:fff0, then RUNNABLE 0000:fff0"),
-            ({"rip": (0x1234, 0x1234)}, "fail", "latched at RUNNABLE 0000:1234, then RUNNABLE 0000:1234"),
+            ({"latched": 0}, "fail", "not pending, RUNNABLE, all as it was, then RUNNABLE 0000:fff0"),
+            ({"changes": 1}, "fail", "pending, RUNNABLE 0000:1234, then RUNNABLE 0000:fff0"),
+            ({"rip": (0x1234, 0x1234)}, "fail", "pending, RUNNABLE, all as it was, then RUNNABLE 0000:1234"),
         )
     ),
     *(
@@ -278,7 +287,7 @@ PLAYS: tuple[tuple[str, list[Exit | None], dict[str, Any], str, str], ...] = (
         for facts, observed in (
             ({"set_errno": errno.EINVAL}, "EINVAL"),
             ({"run_errno": errno.EINVAL}, "taken, KVM_RUN: EINVAL"),
-            ({}, "taken, KVM_RUN: no exit"),
+            ({}, "taken, KVM_RUN: waits"),
         )
     ),
 )  # fmt: skip

@@ -40,6 +40,7 @@ def context(case: Case, machine: Machine, host: Host) -> Context:
         leaf1,
         case.vector,
         cpuid.gp_counters(machine.leaves),
+        extended_apic=cpuid.extended_apic(machine.leaves),
     )
     return made._replace(cycles=machine.cycles()) if case.trigger == "create" else made
 

@@ -23,7 +23,7 @@ class Context(NamedTuple):
     ``vendor`` is the guest's CPUID vendor or "" before KVM_SET_CPUID2. ``signature`` is CPUID.1:EAX of the vCPU,
     ``apic_id`` its id, ``apic_mode`` its local APIC's mode when the event came, ``vector`` the SIPI's. ``before`` is whether
     the state before the event is known; else bits that must be as before are not judged. ``cycles`` is how far a new vCPU's TSC
-    can have counted.
+    can have counted. ``extended_apic`` is CPUID's ExtApicSpace, None where that is not known.
     """
 
     prefix: str
@@ -39,6 +39,7 @@ class Context(NamedTuple):
     gp_counters: int | None = None
     before: bool = True
     cycles: int = 1 << 32
+    extended_apic: bool | None = None
 
 
 class Seen(NamedTuple):
@@ -92,6 +93,8 @@ def _formula(name: str, ctx: Context) -> int | str:
         return ctx.vector << 8
     if name == "SIPI.BASE" and ctx.vector is not None:
         return ctx.vector << 12
+    if name == "APIC_VERSION":
+        return "the vCPU has no CPUID.80000001H" if ctx.extended_apic is None else ctx.extended_apic << 31 | 0x10
     if name == "GP_COUNTERS":
         return (1 << ctx.gp_counters) - 1 if ctx.gp_counters else "CPUID.0AH gives this vCPU no general-purpose counters"
     return f"formula {name} has no value in this case"

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from kvmtest.spec.cite import A_OTH, HYPERV, KVM_MSR, S_T1, S_T22
+from kvmtest.spec.cite import A_OTH, HYPERV, KVM_MSR, S_OVERVIEW_KEPT, S_T1, S_T22
 from kvmtest.spec.rule import Entry, Rule, cited, entry, unchanged, undefined, vendors
 
 __all__ = (
@@ -20,7 +20,7 @@ __all__ = (
 )
 
 #: INIT: neither vendor lists the register.
-KEEP_OTHER = vendors(intel=cited(unchanged(), S_T22), amd=cited(unchanged(), A_OTH))
+KEEP_OTHER = vendors(intel=cited(unchanged(), S_OVERVIEW_KEPT, S_T22), amd=cited(unchanged(), A_OTH))
 #: INIT: Intel's table lists the register, AMD's only by its catch-all row.
 KEEP_LISTED = vendors(intel=cited(unchanged(), S_T1), amd=cited(unchanged(), A_OTH))
 #: RESET: a register that neither vendor lists.
@@ -35,7 +35,7 @@ INTEL_NONE: Rule = cited(undefined("not among the registers that Intel documents
 
 #: INIT of a register that only one vendor has: its catch-all row, or Intel's table; the other's rows do not speak of it.
 KEEP_AMD = vendors(intel=INTEL_NONE, amd=cited(unchanged(), A_OTH))
-KEEP_INTEL = vendors(intel=cited(unchanged(), S_T22), amd=AMD_NONE)
+KEEP_INTEL = vendors(intel=cited(unchanged(), S_OVERVIEW_KEPT, S_T22), amd=AMD_NONE)
 KEEP_INTEL_LISTED = vendors(intel=cited(unchanged(), S_T1), amd=AMD_NONE)
 #: AMD's own MSRs begin here; Intel has only the few of the 64-bit architecture there, each with a line of its own.
 _AMD_FIRST = 0xC0000000

@@ -42,9 +42,10 @@ def _same(name: str, row: int | tuple[int, ...], rule: Rule | Vendored, *cite: s
 
 
 _KEEP_ID = vendors(intel=cited(unchanged(), S_APIC_INIT, S_X2APIC), amd=cited(unchanged("not said outright: the table leaves the ID open"), A_APIC_ID, A_APIC))
+_AMD_VERSION = formula("APIC_VERSION", "version 1Xh; bit 31 as CPUID's ExtApicSpace; LVT entries and directed EOI by model")._replace(ignore=0x01FF000F)
 _VERSION = vendors(
     intel=cited(masked(0x10, ignore=0x01FF000F, note="version 1XH of an integrated APIC; LVT entries and EOI-broadcast suppression by model"), S_APIC_VERSION),
-    amd=cited(masked(0x80000010, ignore=0x00FF0000, note="version 10h with the extended register space; LVT entries by model"), A_APIC),
+    amd=cited(_AMD_VERSION, A_APIC),
 )
 _RRD = vendors(intel=cited(undefined("Intel no longer documents remote read"), S_APIC_RESET), amd=cited(value(0), A_APIC))
 _PPR = cited(undefined("it follows from TPR and ISR; what KVM_GET_LAPIC shows is older than a planted ISR (kvm_apic_set_state())"), S_ARBITRATION)

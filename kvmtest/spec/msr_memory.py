@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from kvmtest.spec.cite import A_CACHES, A_MC, A_MEMORY, A_OTH, A_T1, S_MTRR, S_OVERVIEW, S_PAT, S_T1, S_T2, S_T22
+from kvmtest.spec.cite import A_CACHES, A_MC, A_MEMORY, A_OTH, A_T1, S_MTRR, S_OVERVIEW_KEPT, S_PAT, S_T1, S_T2, S_T22
 from kvmtest.spec.rule import Entry, cited, entry, masked, unchanged, undefined, value, vendors
 
 __all__ = ("RULES",)
@@ -11,8 +11,8 @@ __all__ = ("RULES",)
 _ALL = 0xFFFFFFFFFFFFFFFF
 _E, _V = 0x800, 0x800
 _MTRR = (S_T1, S_MTRR, A_CACHES, A_MEMORY)
-_KEEP_MTRR = vendors(intel=cited(unchanged(), S_T1, S_OVERVIEW), amd=cited(unchanged(), A_CACHES, A_OTH))
-_KEEP_MC = vendors(intel=cited(unchanged(), S_T1, S_T22), amd=cited(unchanged(), A_OTH))
+_KEEP_MTRR = vendors(intel=cited(unchanged(), S_T1, S_OVERVIEW_KEPT), amd=cited(unchanged(), A_CACHES, A_OTH))
+_KEEP_MC = vendors(intel=cited(unchanged(), S_T1, S_OVERVIEW_KEPT, S_T22), amd=cited(unchanged(), A_OTH))
 _DEF_TYPE = vendors(
     intel=cited(masked(0, ignore=_ALL ^ _E, note="disabled; the other bits are undefined"), S_T1, S_MTRR),
     amd=cited(value(0), A_CACHES, A_MEMORY),

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from kvmtest.spec.catchall import AMD_NONE, KEEP_INTEL, KEEP_INTEL_LISTED, KEEP_LISTED, KEEP_OTHER
+from kvmtest.spec.catchall import AMD_NONE, KEEP_INTEL, KEEP_LISTED, KEEP_OTHER
 from kvmtest.spec.cite import (
     A_CET,
     A_OTH,
@@ -12,9 +12,11 @@ from kvmtest.spec.cite import (
     A_SYSTEM,
     A_T1,
     I_CET,
+    LINUX_CET,
     LINUX_XSS,
     S_MPX,
-    S_SGX,
+    S_OVERVIEW_KEPT,
+    S_SGX_KEY,
     S_SMBASE,
     S_T1,
     S_T1_075,
@@ -43,7 +45,8 @@ _SYSCALL = vendors(intel=cited(value(0), S_T1), amd=_AMD_UNDEFINED)
 _SYSCALL_UNLISTED = vendors(intel=cited(undefined("Intel's table does not list it; its catch-all row says undefined"), S_T22), amd=_AMD_UNDEFINED)
 _FROM_MEMORY = undefined("Intel's table does not list it; its catch-all row says undefined")
 _CET_RESET = vendors(intel=cited(value(0), I_CET, SANDPILE), amd=cited(value(0), A_CET))
-_CET_INIT = vendors(intel=cited(value(0), I_CET, SANDPILE), amd=cited(unchanged(), A_OTH))
+_CET_KVM = undefined("the APM speaks of it in its catch-all row alone (not modified); KVM zeroes what XSAVES holds of it, for every vendor")
+_CET_INIT = vendors(intel=cited(value(0), I_CET, SANDPILE), amd=cited(_CET_KVM, A_OTH, LINUX_CET))
 _XSS_RESET = vendors(intel=cited(value(0), S_T1, S_XCR0), amd=cited(undefined("AMD's table gives no value"), A_OTH))
 _XSS_INIT = vendors(intel=cited(unchanged("revisions up to 074 say 0"), S_T1_075, LINUX_XSS), amd=cited(unchanged(), A_OTH))
 _BNDCFGS = vendors(intel=cited(value(0, "RESET and INIT"), S_T1, S_MPX), amd=cited(undefined("AMD documents no MPX"), A_OTH))
@@ -53,7 +56,7 @@ _MISC_ENABLE = masked(0, ignore=_ALL ^ (_TM1 | _EIST), note="model-specific, but
 _SPEC_CTRL = vendors(intel=cited(_FROM_MEMORY, S_T22), amd=cited(value(0), A_SPEC))
 _UCODE_INIT = vendors(intel=cited(unchanged('"maintained across a processor INIT"'), S_UCODE), amd=cited(unchanged(), A_OTH))
 _UCODE_RESET = vendors(intel=cited(undefined("the revision is that of the update loaded after RESET"), S_UCODE), amd=AMD_NONE)
-_SMBASE_INIT = vendors(intel=cited(unchanged(), S_SMBASE, S_T22), amd=cited(unchanged(), A_T1, A_SMM))
+_SMBASE_INIT = vendors(intel=cited(unchanged(), S_SMBASE, S_OVERVIEW_KEPT, S_T22), amd=cited(unchanged(), A_T1, A_SMM))
 
 RULES: tuple[Entry, ...] = (
     *(entry(f"msr.sysenter_{reg}", row=83, reset=_SYSCALL, init=KEEP_LISTED, cite=(S_T1, A_SYSTEM)) for reg in ("cs", "esp", "eip")),
@@ -67,14 +70,14 @@ RULES: tuple[Entry, ...] = (
     entry("msr.spec_ctrl", row=96, reset=_SPEC_CTRL, init=KEEP_OTHER, cite=(S_T22, A_SPEC)),
     entry("msr.tsx_ctrl", row=98, reset=_intel(_FROM_MEMORY, S_T22), init=KEEP_INTEL, cite=(S_T22, A_OTH)),
     entry("msr.umwait_control", row=99, reset=_intel(_FROM_MEMORY, S_T22), init=KEEP_INTEL, cite=(S_T22, A_OTH)),
-    entry("msr.misc_features_enables", row=100, reset=_intel(value(0), S_T1), init=KEEP_INTEL_LISTED, cite=(S_T1, A_OTH)),
+    entry("msr.misc_features_enables", row=100, reset=_intel(_FROM_MEMORY, S_T22), init=KEEP_INTEL, cite=(S_T22, A_OTH)),
     *(
         entry(
             f"msr.sgxlepubkeyhash{i}",
             row=102,
-            reset=_intel(undefined("the digest of Intel's own key, which the tool does not know"), S_SGX),
-            init=vendors(intel=cited(unchanged(), S_SGX), amd=AMD_NONE),
-            cite=(S_SGX, A_OTH),
+            reset=_intel(undefined("the digest of Intel's own key, which the tool does not know"), S_SGX_KEY),
+            init=vendors(intel=cited(unchanged(), S_OVERVIEW_KEPT, S_SGX_KEY), amd=AMD_NONE),
+            cite=(S_SGX_KEY, A_OTH),
         )
         for i in range(4)
     ),

@@ -17,7 +17,9 @@ from kvmtest.spec.cite import (
     S_APIC_INIT,
     S_COUNTERS,
     S_DS,
+    S_OVERVIEW_KEPT,
     S_PT,
+    S_PT_MASK,
     S_T1,
     S_T1_079,
     S_T2,
@@ -53,7 +55,7 @@ _AMD_GLOBAL_CTL = vendors(
 _AMD_GLOBAL_STATUS = vendors(intel=INTEL_NONE, amd=cited(undefined("the APM gives no value"), A_OTH))
 _DEBUGCTL_RESET = vendors(intel=cited(undefined("not listed; the catch-all row says undefined"), S_T22), amd=cited(value(0), A_DEBUG))
 _DEBUGCTL_INIT = vendors(
-    intel=cited(unchanged("BTS recording alone is said to be cleared by INIT"), S_T22, S_DS),
+    intel=cited(unchanged("BTS recording alone is said to be cleared by INIT"), S_OVERVIEW_KEPT, S_T22, S_DS),
     amd=cited(unchanged(), A_OTH),
 )
 _LBR_RESET = vendors(
@@ -61,6 +63,7 @@ _LBR_RESET = vendors(
     amd=cited(undefined("AMD's cross-reference says undefined"), A_DEBUG),
 )
 _PT_RESET = vendors(intel=cited(value(0), S_T1, S_PT), amd=AMD_NONE)
+_PT_MASK_RESET = vendors(intel=cited(value(0x7F, "bits 6:0 are always 1"), S_PT_MASK), amd=AMD_NONE)
 
 RULES: tuple[Entry, ...] = (
     entry("msr.tsc", row=46, reset=_TSC_SMALL, init=_COUNTS_ON, sipi=cited(_COUNTS_ON, SDM_SIPI, S_TSC), cite=_TSC),
@@ -103,6 +106,7 @@ RULES: tuple[Entry, ...] = (
     ),
     *(
         entry(f"msr.rtit_{reg}", row=58, reset=_PT_RESET, init=KEEP_INTEL_LISTED, cite=(S_T1, A_OTH))
-        for reg in ("ctl", "status", "cr3_match", "output_base", "output_mask", *(f"addr{i}_{end}" for i in range(4) for end in "ab"))
+        for reg in ("ctl", "status", "cr3_match", "output_base", *(f"addr{i}_{end}" for i in range(4) for end in "ab"))
     ),
+    entry("msr.rtit_output_mask", row=58, reset=_PT_MASK_RESET, init=KEEP_INTEL_LISTED, cite=(S_T1, A_OTH)),
 )

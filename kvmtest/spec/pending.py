@@ -10,10 +10,12 @@ from kvmtest.spec.cite import (
     A_SHUTDOWN,
     A_SMM_INIT,
     A_SVM_INIT,
+    A_SVM_INIT_IMPLIED,
     KVM_API,
     S_DF,
     S_MP,
     S_OVERVIEW,
+    S_OVERVIEW_IMPLIED,
     S_SMM_INIT,
     S_VMX_ACTIVITY,
     S_VMX_LIMITS,
@@ -23,7 +25,7 @@ from kvmtest.spec.rule import Entry, Rule, Vendored, cited, entry, formula, unde
 
 __all__ = ("RULES",)
 
-_BOUNDARY = (S_OVERVIEW, A_SVM_INIT)
+_BOUNDARY = (S_OVERVIEW_IMPLIED, A_SVM_INIT_IMPLIED)
 _SMM = (S_SMM_INIT, A_SMM_INIT)
 _NONE = value(0, "implied: INIT is taken at an instruction boundary and starts afresh")
 _STALE = undefined("says something only beside a pending or injected event (KVM API, KVM_GET_VCPU_EVENTS)")

@@ -188,6 +188,7 @@ def judge_state(
         vector,
         cpuid.gp_counters(state.leaves),
         before is not None,
+        extended_apic=cpuid.extended_apic(state.leaves),
     )
     known = (item for item in spec.ENTRIES if item not in spec.SYNTHETIC)
     items = list(dict.fromkeys((*known, *state.layout.fields)))

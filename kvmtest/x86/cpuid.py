@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from kvmtest.kvm.cpuid import CpuidEntry
 
-__all__ = ("MIRRORS", "VENDORS", "Mirror", "for_guest", "gp_counters", "xsave_components", "xcr0_mask")
+__all__ = ("MIRRORS", "VENDORS", "Mirror", "extended_apic", "for_guest", "gp_counters", "xsave_components", "xcr0_mask")
 
 #: EBX, EDX, ECX of leaf 0 spell the vendor.
 VENDORS = {"intel": b"GenuineIntel", "amd": b"AuthenticAMD"}
@@ -56,6 +56,11 @@ def for_guest(supported: list[CpuidEntry], vendor: str, apic_id: int) -> list[Cp
 def gp_counters(leaves: list[CpuidEntry]) -> int:
     """CPUID.0AH:EAX[15:8], the number of general-purpose performance counters."""
     return next((leaf.eax >> 8 & 0xFF for leaf in leaves if leaf.function == 0xA), 0)
+
+
+def extended_apic(leaves: list[CpuidEntry]) -> bool | None:
+    """CPUID.80000001H:ECX.ExtApicSpace[3] of AMD; None where there is no such leaf."""
+    return next((bool(leaf.ecx >> 3 & 1) for leaf in leaves if leaf.function == 0x80000001), None)
 
 
 def xcr0_mask(leaves: list[CpuidEntry]) -> int:

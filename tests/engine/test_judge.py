@@ -52,6 +52,31 @@ def test_edx_is_the_signature_of_this_vcpu() -> None:
     assert judge("rdx", INIT_AP, Seen(5, 0x600, 0x600)).verdict == "fail"
 
 
+@pytest.mark.parametrize(
+    ("extended", "observed", "verdict"),
+    [
+        (False, 0x00050014, "pass"),
+        (False, 0x01060010, "pass"),
+        (False, 0x80050014, "fail"),
+        (True, 0x80050010, "pass"),
+        (True, 0x00050014, "fail"),
+        (False, 0x00050020, "fail"),
+        (None, 0x00050014, "skip"),
+    ],
+)
+def test_amds_apic_version_is_1xh_with_bit_31_as_cpuid_says(extended: bool | None, observed: int, verdict: str) -> None:
+    """No deviation excuses it: KVM's guests have no ExtApicSpace, and the version that goes with that."""
+    ctx = RESET_BSP._replace(vendor="amd", extended_apic=extended)
+    assert judge("lapic.version", ctx, Seen(None, None, observed)).verdict == verdict
+
+
+def test_syscfg_is_judged_by_the_bits_that_the_apm_defines() -> None:
+    ctx = RESET_BSP._replace(vendor="amd")
+    assert [judge("msr.syscfg", ctx, Seen(None, None, v)).verdict for v in (0, 0x20601, 1 << 18, 1 << 23)] == [
+        *("pass", "pass", "fail", "fail")
+    ]
+
+
 def test_mp_state_depends_on_event_and_target() -> None:
     assert judge("mp_state", INIT_AP, Seen(3, 1, 2)).verdict == "pass"
     assert judge("mp_state", INIT_AP, Seen(3, 1, 0)).verdict == "fail"

@@ -18,7 +18,7 @@ from kvmtest.x86 import msr, xsave
 from kvmtest.x86.lapic import LAPIC
 
 ROWS = range(1, 130)
-FORMULAS = set("CPUID.1:EAX mp_state APIC_BASE APIC_ID LDR SIPI.CS SIPI.BASE GP_COUNTERS TSC>= TSC-small".split())
+FORMULAS = set("CPUID.1:EAX mp_state APIC_BASE APIC_ID LDR SIPI.CS SIPI.BASE GP_COUNTERS APIC_VERSION TSC>= TSC-small".split())
 KINDS = {"value", "unchanged", "masked", "formula", "one-of", "undefined"}
 
 

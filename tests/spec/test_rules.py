@@ -28,15 +28,19 @@ DIFFERENT = [
     ("dr0", "init", 0, "undefined"),
     ("dr6", "init", 0xFFFF0FF0, "undefined"),
     ("dr7", "init", 0x400, "undefined"),
-    ("msr.u_cet", "init", 0, "unchanged"),
-    ("msr.s_cet", "init", 0, "unchanged"),
-    ("msr.pl0_ssp", "init", 0, "unchanged"),
-    ("msr.int_ssp_tab", "init", 0, "unchanged"),
+    # KVM zeroes the state components of CET on INIT whatever the vendor, and the APM has only its catch-all row.
+    *((f"msr.{name}", "init", 0, "undefined") for name in ("u_cet", "s_cet", "pl0_ssp", "pl3_ssp", "int_ssp_tab")),
+    ("msr.u_cet", "reset", 0, 0),
+    ("msr.rtit_output_mask", "reset", 0x7F, "undefined"),
+    ("msr.rtit_ctl", "reset", 0, "undefined"),
+    ("msr.misc_features_enables", "reset", "undefined", "undefined"),
+    ("msr.misc_features_enables", "init", "unchanged", "undefined"),
+    ("msr.syscfg", "reset", "undefined", (0, 0, 0x3FFFF)),
     ("bnd0", "init", 0, "undefined"),
     ("bndcfgu", "init", 0, "undefined"),
     ("msr.bndcfgs", "init", 0, "undefined"),
     ("apic_base", "reset", "APIC_BASE", "undefined"),
-    ("lapic.version", "reset", (0x10, 0, 0x01FF000F), (0x80000010, 0, 0x00FF0000)),
+    ("lapic.version", "reset", (0x10, 0, 0x01FF000F), "APIC_VERSION"),
     ("lapic.ecntl", "reset", "undefined", 0),
     ("msr.sysenter_cs", "reset", 0, "undefined"),
     ("msr.star", "reset", 0, "undefined"),
@@ -155,3 +159,17 @@ def test_no_manual_defines_synthetic_msrs(item: str) -> None:
 def test_unknown_items_are_refused(item: str) -> None:
     with pytest.raises(KeyError):
         spec.lookup(item)
+
+
+def test_intels_general_statement_comes_before_its_old_catch_all_row() -> None:
+    """What the SDM says of INIT and MSRs today, and then its table for processors up to the Pentium 4."""
+    for item in spec.ENTRIES:
+        cite = rule_for(item, "init", "intel", "vmx").cite
+        if rule_for(item, "init", "intel", "vmx").kind == "unchanged" and any("All Other MSRs" in text for text in cite):
+            assert any("Initialization Overview: during an INIT" in text for text in cite[:2]), (item, cite)
+
+
+def test_what_no_manual_says_is_called_implied() -> None:
+    for item in ("events.interrupt_shadow", "events.exception_injected"):
+        rule = rule_for(item, "init", "intel", "vmx")
+        assert "implied" in rule.note and all("implies it" in text for text in rule.cite)

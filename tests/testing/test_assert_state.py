@@ -89,8 +89,8 @@ FAIL  reset.external.host.cr0
       observed  0x11  ET|PE
       differs   CD|NW|PE
       cases     bsp,intel
-      cite      SDM vol. 3, Processor States Following Power-up, Reset, or INIT; APM vol. 2, Initial
-                Processor State
+      cite      SDM vol. 3, IA-32 and Intel 64 Processor States Following Power-up, Reset, or INIT;
+                APM vol. 2, Initial Processor State
 """ in str(caught.value)
 
 

@@ -8,8 +8,6 @@ from kvmtest.spec.deviations.deviation import Deviation
 __all__ = ("OPEN",)
 
 _FNINIT = "a new vCPU's FPU is in the FNINIT configuration, in all kernels; the architectural RESET image is another"
-_NO_EXTENDED = "KVM gives every guest the version of its one local APIC model, which has no extended register space"
-_SYSCFG = "KVM emulates SYSCFG as a constant 0"
 _TPR = "on an exit KVM takes TPR from the VMCB's V_TPR, which has its priority class only: bits 3:0 are lost"
 _PPR = "KVM_SET_LAPIC computes PPR before it looks at the ISR that it was given; a guest's read computes it anew"
 _VMX_CONTROLS = "KVM_GET_MSRS adds the bits that are always 1 to the four VMX controls without TRUE, whatever they hold; the API says 0"
@@ -28,20 +26,6 @@ OPEN = (
         "reset.create.host.feature-msrs-unquirked", "reset",
         "vmx_pinbased_ctls 0x16, vmx_procbased_ctls 0x401e172, vmx_exit_ctls 0x36dff, vmx_entry_ctls 0x11ff",
         "vmx_get_vmx_msr()", _VMX_CONTROLS, backends="vmx",
-    ),
-    _open("msr.syscfg", "reset", 0x0, "kvm_get_msr_common()", _SYSCFG, vendor="amd"),
-    # 6 LVT entries, 7 with CMCI; bit 24 where a split irqchip lets EOI broadcasts be suppressed.
-    *(
-        _open("lapic.version", event, version, "kvm_apic_set_version()", _NO_EXTENDED, vendor="amd", backends=backends)
-        for event, version, backends in (
-            ("reset", 0x00050014, ""),
-            ("reset", 0x01050014, ""),
-            ("init", 0x00050014, ""),
-            ("init", 0x00060014, "vmx"),
-            ("init", 0x01050014, ""),
-            ("init", 0x01060014, "vmx"),
-            ("shutdown", 0x00050014, "svm"),
-        )
     ),
     _open("lapic.tpr", "sipi", 0xD0, "sync_cr8_to_lapic()", _TPR, backends="svm", view="guest"),
     _open("lapic.tpr", "views", 0xD0, "sync_cr8_to_lapic()", _TPR, backends="svm"),

@@ -26,7 +26,7 @@ BEFORE: tuple[Entry, ...] = (
         before="taken in SMM", after="taken behind RSM", unverified=_RELEASE,
     ),
     commit(
-        "a554d207dc46", "v4.14", "X86: Processor States following Reset or INIT", "common",
+        "a554d207dc46", "v4.15", "X86: Processor States following Reset or INIT", "common",
         "XCR0 is 1 after RESET and kept by INIT; the bound registers are 0 after both",
         items("init", "xcr0", 0x1, known=False),
         before="1 after INIT too", after="unchanged by INIT", unverified=_RELEASE,

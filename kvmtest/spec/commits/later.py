@@ -140,7 +140,7 @@ LATER: tuple[Entry, ...] = (
         hidden="5.10, which does not have it, shows the same: what was held back made the exit in another way",
     ),
     commit(
-        "1b7a1b78d660", "v6.1", "x86: lapic does not have to process INIT if it is blocked", "common",
+        "1b7a1b78d660", "v6.1", "x86: Rename and expose helper to detect if INIT/SIPI are allowed", "common",
         "a latched INIT wakes no HLT in VMX operation, and is taken right behind STGI, VM entry or VMXOFF, not at some later exit",
         check("init.msi.guest.halted-in-vmx-root", "HLT ends", backends="vmx"),
         also="5b4ac1a1b713 2ea89c7f7f7b a61353acc574 bf7f9352af5d 0bba8fc24c75 a56953e9506c ea2f00c6219e 1e17a6f8721c 26844fee6ade 599275c060a0",
@@ -183,7 +183,7 @@ LATER: tuple[Entry, ...] = (
         before="the bit stays", after="0x0", unverified="the release, which rests on the pull request's date",
     ),
     commit(
-        "9cfec6d097c6", "v6.7", "x86: Fix lapic timer interrupt lost after loading a snapshot", "VMX",
+        "9cfec6d097c6", "v6.7", "x86: Fix lapic timer interrupt lost after loading a snapshot.", "VMX",
         "what posted interrupts hold is discarded before the local APIC's state is loaded, and not after it",
         check("none.set-lapic.guest.timer-fires", known=False),
         before="the timer's interrupt is lost where the CPU posts interrupts", after="1 interrupt", unverified=_RELEASE,
@@ -222,7 +222,7 @@ LATER: tuple[Entry, ...] = (
         "takes the lock that an event of L2 needs", hidden="lockdep alone sees it", unverified=_RELEASE,
     ),
     commit(
-        "e9cb61055fee", "v6.15", "x86: Clear pv_unhalted on all transitions to RUNNABLE", "common",
+        "e9cb61055fee", "v6.15", "x86: Clear pv_unhalted on all transitions to KVM_MP_STATE_RUNNABLE", "common",
         "a kick from before no longer ends a later HLT",
         check("sipi.msi.host.earlier-kick", "RUNNABLE", new="HALTED"),
         also="c9e5f3fa9039", after="HALTED", unverified=_RELEASE,
@@ -304,5 +304,5 @@ LATER: tuple[Entry, ...] = (
         ),
         before="L2 goes on", after="KVM_EXIT_SHUTDOWN", unverified=_RELEASE,
     ),
-    commit("", "v7.2", "x86: write EDX, not RDX, in kvm_vcpu_reset()", "common", "uses a 32-bit accessor for a 32-bit value", hidden=_REFACTORING, place="EDX", unverified="the id, the subject and the release"),
+    commit("fc40b1254c32", "v7.2", "x86: Add mode-aware versions of kvm_<reg>_{read,write}() helpers", "common", "uses a 32-bit accessor for EDX in kvm_vcpu_reset()", hidden=_REFACTORING, unverified=_RELEASE),
 )

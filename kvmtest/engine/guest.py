@@ -51,7 +51,7 @@ _LIMIT_STATUS = frozenset(
     guests.STEP_STATUS + 4 * i for i, name in enumerate(_STEP_NAMES) if name.endswith("_LIMIT")
 )
 _LIMITS = frozenset(f"{seg}.limit" for seg in ("cs", "ds", "es", "ss", "fs", "gs"))
-_DONE = 1
+_DONE, _GP = 1, 13
 #: More exits than a guest makes that fails in each step and at each MSR; and how many time-outs all of them may take.
 _EXITS, _PATIENCE = 1200, 10
 
@@ -152,6 +152,8 @@ class Reporter:
 
     #: What the guest wrote, while it is being read.
     _words: memoryview | None = None
+    #: Offset of the status of the step or list entry in which the guest was stopped before its end: it may be half done.
+    _cut: int | None = None
 
     def __init__(
         self, machine: Machine, vcpu: Vcpu, layout: Layout, vector: int | None = None, apic_mode: str = "xapic"
@@ -239,6 +241,7 @@ class Reporter:
             problem = self._run(timeout_s, first)
         except (KvmError, RunTimeout) as error:
             problem = f"{self._where()}: {error}"
+        self._cut = self._word(guests.STATUS) if problem else None
         values, missing = self.collect()
         msw = values.pop("msw", None)
         missing.pop("msw", None)
@@ -297,13 +300,16 @@ class Reporter:
             return self.failures[offset]
         status = self._word(offset)
         # A limit is told by the exception behind the last good read: #SS or #GP.
-        if status in (0, _DONE) or offset in _LIMIT_STATUS and status & _DONE and status >> 8 in (12, 13):
+        if status in (0, _DONE) or offset in _LIMIT_STATUS and status & _DONE and status >> 8 in (12, _GP):
             return ""
         return f"exception {status >> 8} in the guest"
 
     def _step(self, name: str) -> tuple[bool, str]:
         """Whether a step came to its end, and why not."""
         offset = guests.STEP_STATUS + 4 * _STEP_NAMES.index(name)
+        # Of a loop of steps a later one may be done, from the turn before.
+        if self._cut is not None and self._cut <= offset:
+            return False, ""
         if failed := self._failed(offset):
             return False, failed
         if self._word(offset) & _DONE:
@@ -341,6 +347,8 @@ class Reporter:
         for start, entries in ((guests.MSRS, self.msrs), (guests.LAPIC, self.lapic)):
             for i, (item, _) in enumerate(entries):
                 at = start + _LIST_ENTRY * i
+                if at + 4 == self._cut:
+                    continue
                 if failed := self._failed(at + 4):
                     missing[item] = f"RDMSR: {failed}" if start == guests.MSRS else failed
                 elif self._word(at + 4) == _DONE:
@@ -350,16 +358,30 @@ class Reporter:
         if self.x2apic:
             self._x2apic(values, missing)
         self._vectors(values, missing)
-        if self.reached("LIMITLESS"):
-            for item in _LIMITS & values.keys():
-                del values[item]
-                missing[item] = "limits are not enforced here: a read behind one raised no exception"
+        self._limits(values, missing)
+        if not self.reached("WIDE"):
+            values.update((item, values[item] & _LOW) for item in guests.WIDE if item in values)
         for item, why in self.layout.missing.items():
             if item.startswith("cpuid."):
                 values.pop(item, None)  # what the guest reads of a leaf that is not there says nothing
             if item not in values:
                 missing.setdefault(item, why)
         return values, missing
+
+    def _limits(self, values: dict[str, int], missing: dict[str, str]) -> None:
+        """Take back the limits, which are told by an exception, unless the step LIMITLESS has shown that there are any."""
+        offset = guests.STEP_STATUS + 4 * _STEP_NAMES.index("LIMITLESS")
+        if self._cut is None or self._cut > offset:
+            if self._word(offset) >> 8 == _GP:
+                return
+            done, reason = self._step("LIMITLESS")
+            if done:
+                reason = "limits are not enforced here: a read behind one raised no exception"
+            elif reason:
+                reason = f"whether limits are enforced here is not known: {reason}"
+            missing.update((item, reason) for item in _LIMITS & values.keys() if reason)
+        for item in _LIMITS & values.keys():
+            del values[item]
 
     def _x2apic(self, values: dict[str, int], missing: dict[str, str]) -> None:
         """x2APIC registers in the form of the page that KVM_GET_LAPIC shows."""
@@ -384,17 +406,21 @@ class Reporter:
             # MXCSR is SSE's, though no XSTATE_BV bit speaks of it.
             component = xsave.SSE if field.component is None else field.component
             if xsaved and used >> component & 1 and field.offset + field.size <= len(area):
-                values[item] = field.get(area)
+                value = field.get(area)
             elif fxsaved and field.offset + field.size <= _FXSAVE_16 and item not in ("fip", "fdp"):
-                values[item] = field.get(legacy)
+                value = field.get(legacy)
+            else:
+                value = None
+            if value is not None:
+                values[item] = value
             elif item in values:
                 continue
             elif not xsaved and (why or why_not):
                 missing[item] = why or why_not
-            elif wanted >> component & 1:
-                missing[item] = f"XSETBV did not last: XCR0 was {used:#x} when XSAVE ran"
-            else:
+            elif not wanted >> component & 1:
                 missing[item] = "the vCPU's CPUID does not have the component"
+            elif xsaved:
+                missing[item] = f"XSETBV did not last: XCR0 was {used:#x} when XSAVE ran"
 
 
 def _internal_error(exit_: Exit, insn: bytes, bits: int) -> str:

@@ -150,6 +150,77 @@ def test_a_step_that_fails_costs_its_items_only(
     assert all(report.missing[item].startswith(says) for item in lost)
 
 
+def _spins_at(monkeypatch: pytest.MonkeyPatch, found: bytes, after: int) -> None:
+    """The spine guest with JMP to itself ``after`` bytes behind the first place of ``found``."""
+    image = bytearray(guests.load("spine"))
+    at = image.index(found) + after
+    image[at : at + 2] = b"\xeb\xfe"
+    monkeypatch.setattr(guests, "load", lambda name: bytes(image))
+
+
+def _begins(step: str) -> bytes:
+    """What stores the number of ``step``, in 16-, 32- or 64-bit code."""
+    status = guests.STEP_STATUS + 4 * list(guests.STEPS).index(step)
+    where = (guests.DATA + guests.STATUS).to_bytes(4, "little")
+    stores = (_step_start(step)[:7], *(head + where + status.to_bytes(4, "little") for head in (b"\xc7\x05", b"\xc7\x04\x25")))
+    image = guests.load("spine")
+    return next(store for store in stores if store in image)
+
+
+@pytest.mark.parametrize("step", [step for step in guests.STEPS if step != "TABLES"])
+def test_a_guest_that_is_stopped_in_a_step_tells_nothing_of_that_or_of_what_follows(
+    step: str, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = machine.target("bsp")
+    _spins_at(monkeypatch, begins := _begins(step), len(begins))
+    report = guest.Reporter(machine, target.vcpu, target.layout).report(0.05)
+    assert "no exit within" in report.problem
+    steps = list(guests.STEPS)
+    later = {item for name in steps[steps.index(step) :] for item in guests.STEPS[name]}
+    if steps.index(step) <= steps.index("LIMITLESS"):
+        # Whether there are limits at all is not known yet.
+        later |= {item for item in guest.ITEMS if item.endswith(".limit") and item not in ("gdt.limit", "idt.limit")}
+    else:
+        later -= {"tr.selector"}
+    if steps.index(step) <= steps.index("FXSAVE"):
+        later |= {"xmm0", "mxcsr"}
+    assert not later & set(report.values) and "r16" not in report.values and "ymm0_hi128" not in report.values
+    if steps.index(step) < steps.index("XSETBV"):
+        assert not any("did not last" in why for why in report.missing.values())
+    assert steps.index(step) > steps.index("WIDE") or set(guests.WIDE) <= report.narrow
+    assert all(value >> 32 == 0 for item, value in report.values.items() if item in report.narrow)
+
+
+@pytest.mark.parametrize("limit", ["cs", "es", "gs"])
+def test_a_limit_is_told_by_the_exception_that_ends_it_and_not_by_a_time_out(
+    limit: str, machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guest spins after the first offset that could be read: what it has stored is no limit."""
+    status = guests.STEP_STATUS + 4 * list(guests.STEPS).index(f"{limit.upper()}_LIMIT")
+    done = b"\x36\xc6\x06" + status.to_bytes(2, "little") + b"\x01"
+    _spins_at(monkeypatch, done, len(done))
+    case = CASES["init.msi.guest/bsp,intel,xapic,plant-a"]
+    results = {r.item: r for r in run_case(case, machines, 0.1) if r.view == "guest"}
+    told = results[f"{limit}.limit"]
+    assert (told.verdict, told.observed) == ("error", None) and f"in step {limit.upper()}_LIMIT" in told.reason
+    assert {results[f"{seg}.limit"].verdict for seg in ("cs", "ds", "es", "ss", "fs", "gs")} == {"error"}
+    assert results["rax"].verdict == "pass"
+
+
+def test_limits_are_not_judged_where_it_is_not_known_whether_there_are_any(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DIV AL in the step that is to read beyond a limit: another exception than the limit's."""
+    begins = _begins("LIMITLESS")
+    resume = 10  # bytes of the store of RESUME
+    image = bytearray(guests.load("spine"))
+    at = image.index(begins) + len(begins) + resume
+    image[at : at + 4] = b"\xb0\0" + FAULTS
+    monkeypatch.setattr(guests, "load", lambda name: bytes(image))
+    report = _report(machine, machine.target("bsp"))
+    assert "es.limit" not in report.values and "limits are enforced here is not known" in report.missing["es.limit"]
+
+
 def test_a_guest_that_stores_zeros_fails(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
     """A register that was cleared into DR6's slot: XOR EAX, EAX over MOV EAX, DR6."""
     image = guests.load("spine")

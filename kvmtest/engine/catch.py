@@ -106,7 +106,7 @@ def _while_running(vcpu: Vcpu, event: Fire, timeout_s: float, reached: Callable[
         if vcpu.get_mp_state() != KVM_MP_STATE_INIT_RECEIVED:
             raise TriggerError("the event left no trace: the vCPU that was running does not wait for a SIPI")
         return None
-    if thread.exit is None or thread.exit.reason != KVM_EXIT_IO:
+    if not restart.restarted(thread.exit):
         raise TriggerError(f"the boot processor did not restart: {thread.exit or thread.error}")
     return thread.exit
 

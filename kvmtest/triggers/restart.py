@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
-from kvmtest.kvm import Vcpu
+from kvmtest import guests
+from kvmtest.kvm import Exit, Vcpu
+from kvmtest.uapi.kvm import KVM_EXIT_IO, KVM_EXIT_IO_OUT
 
-__all__ = ("PORT", "SIZE_OF_OUT", "watch")
+__all__ = ("PORT", "SIZE_OF_OUT", "restarted", "watch")
 
 PORT = 0xF4
 #: Bytes of OUT imm8, AL: how far RIP is behind the reset vector when the exit is complete.
 SIZE_OF_OUT = 2
 
+#: That OUT's, or where the guest that reports its state is behind the vector, the port of its first.
+_PORTS = (PORT, next(iter(guests.PORTS)))
 _GPA, _SIZE, _SLOT = 0xFFFFF000, 0x1000, 5
 _VECTOR = 0xFFFFFFF0
 #: OUT PORT, AL, then HLT over and over.
@@ -21,3 +25,8 @@ def watch(vcpu: Vcpu) -> None:
     """Put the OUT behind the reset vector of ``vcpu``'s VM, where it has no memory there. Raises KvmError."""
     if vcpu.vm.memory_at(_VECTOR) is None:
         vcpu.vm.add_memory(_SLOT, _GPA, _SIZE).write(_VECTOR, _CODE)
+
+
+def restarted(seen: Exit | None) -> bool:
+    """Whether ``seen`` is the exit of the first instruction behind the reset vector, which proves that the vCPU came by it."""
+    return seen is not None and seen.reason == KVM_EXIT_IO and seen.direction == KVM_EXIT_IO_OUT and seen.port in _PORTS

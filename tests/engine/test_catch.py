@@ -13,6 +13,7 @@ from kvmtest.engine import catch, guest, plan
 from kvmtest.engine.cycle import Cycle
 from kvmtest.engine.machine import Machines
 from kvmtest.engine.run import run_case
+from kvmtest.kvm import Vcpu
 from kvmtest.state import inside
 from kvmtest.triggers.error import TriggerError
 
@@ -39,6 +40,17 @@ def test_a_running_vcpu_takes_its_init(target: str, machines: Machines) -> None:
     assert results["mp_state"].observed == ("RUNNABLE" if target == "bsp" else "INIT_RECEIVED")
     assert results["cr0"].verdict == results["xmm0"].verdict == "pass"
     assert threading.active_count() == 1
+
+
+def test_a_boot_processor_that_leaves_its_loop_elsewhere_has_not_restarted(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Instead of an INIT it is kicked out of KVM_RUN."""
+    case = next(c for c in CAUGHT if (c.plant, c.state, c.target) == ("guest-long", "in-loop", "bsp"))
+
+    monkeypatch.setitem(triggers.INIT, case.trigger, Vcpu.kick)
+    with pytest.raises(TriggerError, match="did not restart: KVM_EXIT_INTR"):
+        list(Cycle(case, machines.kept(case.setup), machines.host).run())
 
 
 def test_a_loop_that_is_not_reached_is_told(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:

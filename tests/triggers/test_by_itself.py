@@ -8,6 +8,8 @@ import pytest
 from kvmtest import triggers
 from kvmtest.engine import catch
 from kvmtest.engine.machine import Target
+from kvmtest.kvm import Exit, RunTimeout
+from kvmtest.state import inside
 from kvmtest.triggers import msi, restart, self_ipi
 from kvmtest.triggers.error import TriggerError
 from kvmtest.uapi.kvm import KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_RUNNABLE
@@ -42,6 +44,46 @@ def test_an_icr_that_means_no_init_is_an_error(targets: dict[str, Target], monke
     monkeypatch.setattr(self_ipi, "_WAIT_S", 0.01)
     with pytest.raises(TriggerError):
         self_ipi.init(targets["bsp"].vcpu, msi.ASSERT | 0x55)
+
+
+@pytest.mark.parametrize("apic_mode", ["xapic", "x2apic"])
+def test_an_ap_that_gets_no_cpu_is_waited_for(
+    targets: dict[str, Target], apic_mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first times in KVM_RUN end before it has executed anything: no INIT was sent then."""
+    vcpu = targets["ap"].vcpu
+    _plant(targets["ap"], apic_mode)
+    real, left = vcpu.run, [3]
+
+    def starved(timeout_s: float) -> Exit:
+        if left[0]:
+            left[0] -= 1
+            raise RunTimeout(vcpu, timeout_s)
+        return real(timeout_s)
+
+    monkeypatch.setattr(vcpu, "run", starved)
+    assert self_ipi.init(vcpu) is None
+    assert not left[0] and vcpu.get_mp_state() == KVM_MP_STATE_INIT_RECEIVED
+
+
+def test_an_ap_that_sends_itself_no_init_is_an_error(targets: dict[str, Target], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs, and its registers change: that is no trace of an INIT."""
+    _plant(targets["ap"])
+    real = inside.resume
+    monkeypatch.setattr(inside, "resume", lambda vcpu, end: real(vcpu, "loop"))
+    monkeypatch.setattr(self_ipi, "_LIMIT_S", 0.05)
+    with pytest.raises(TriggerError, match="sent itself no INIT"):
+        self_ipi.init(targets["ap"].vcpu)
+
+
+def test_a_boot_processor_that_stops_elsewhere_has_not_restarted(
+    targets: dict[str, Target], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _plant(targets["bsp"])
+    real = inside.resume
+    monkeypatch.setattr(inside, "resume", lambda vcpu, end: real(vcpu, "in"))
+    with pytest.raises(TriggerError, match="was to restart by its own INIT"):
+        self_ipi.init(targets["bsp"].vcpu)
 
 
 @pytest.mark.parametrize("name", ["bsp", "ap"])

@@ -52,6 +52,7 @@ def _snapshot(args: argparse.Namespace) -> int:
     from kvmtest.guests import GuestMissing
     from kvmtest.kvm import KvmError
     from kvmtest.state.inside import GuestStopped, PlantRefused
+    from kvmtest.state.snapshot import Unread
     from kvmtest.triggers.error import TriggerError
 
     facts = host.detect()
@@ -73,7 +74,7 @@ def _snapshot(args: argparse.Namespace) -> int:
             state = take.take(case, machines, args.timeout, common.now())
         except (GuestMissing, PlantRefused, SetupError) as error:
             raise Failed(f"{case.name}: {error}", UNTESTABLE) from None
-        except (GuestStopped, KvmError, TriggerError) as error:
+        except (GuestStopped, KvmError, TriggerError, Unread) as error:
             raise Failed(f"{case.name}: {error}", UNEXPECTED) from None
     if interrupt.seen:
         raise KeyboardInterrupt

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from kvmtest.engine.cycle import context, traced
+from kvmtest.engine.cycle import context, took_init, traced
 from kvmtest.engine.judging import BroadcastSeen, judge_of
 from kvmtest.engine.machine import Machine, Target
 from kvmtest.engine.plan import Case
@@ -46,7 +46,9 @@ class Broadcast:
         return self.judge.of(self.observe())
 
     def observe(self) -> BroadcastSeen:
-        """Run the case. Raises KvmError, and TriggerError where a vCPU did not get the INIT, or shows no trace of it."""
+        """Run the case. Raises KvmError, TriggerError where a vCPU did not get the INIT or shows no trace of it, Unread where
+        that cannot be told.
+        """
         befores = [self._planted(target, plant) for target, plant in zip(self.targets, self._plants, strict=True)]
         vcpu = self.sender.vcpu
         self.sender.plant("a", self.case.apic_mode).write(vcpu)
@@ -56,7 +58,8 @@ class Broadcast:
         targets = []
         for target, before in zip(self.targets, befores, strict=True):
             after = target.reader.read()
-            if not traced(before, after):
+            took_init(target.layout, after)
+            if not traced(target.layout, before, after):
                 raise TriggerError(
                     f"the event left no trace on vcpu {target.vcpu.id}: registers and activity state are as planted"
                 )

@@ -13,12 +13,13 @@ from kvmtest.engine.plan import CONTINUE, Case, items
 from kvmtest.engine.result import Host, Result
 from kvmtest.engine.verdicts import Basis, Evidence, Judging
 from kvmtest.kvm import Exit
-from kvmtest.state.snapshot import Snapshot
+from kvmtest.state.layout import Layout
+from kvmtest.state.snapshot import Snapshot, Unread
 from kvmtest.triggers import INIT, NONE, SHUTDOWN, SIPI, msi, restart
 from kvmtest.triggers.error import TriggerError
 from kvmtest.x86 import cpuid
 
-__all__ = ("Cycle", "context", "traced")
+__all__ = ("Cycle", "context", "took_init", "traced")
 
 #: An event shows in one of these. MSRs and LAPIC have counters that run by themselves, INIT leaves the others alone.
 _TRACES = ("mp_state", "regs", "sregs", "debugregs")
@@ -45,9 +46,31 @@ def context(case: Case, machine: Machine, host: Host) -> Context:
     return made._replace(cycles=machine.cycles()) if case.trigger == "create" else made
 
 
-def traced(before: Snapshot, after: Snapshot) -> bool:
-    """Whether an event can have happened between the two."""
-    return any(before.sections.get(section) != after.sections.get(section) for section in _TRACES)
+def traced(layout: Layout, before: Snapshot, after: Snapshot) -> bool:
+    """Whether an event can have happened between the two. Raises Unread where what was read does not tell."""
+    lost = ""
+    for section in _TRACES:
+        if section in before.sections and section in after.sections:
+            if before.sections[section] != after.sections[section]:
+                return True
+        else:
+            lost = lost or before.lost(layout, section) or after.lost(layout, section)
+    if lost:
+        raise Unread(f"whether the event happened cannot be told: {lost}")
+    return False
+
+
+def took_init(layout: Layout, after: Snapshot) -> None:
+    """Make sure that KVM was asked to take the INIT that was sent, and has none pending any more.
+
+    KVM_GET_MP_STATE is what makes it take one. Raises Unread where that or KVM_GET_VCPU_EVENTS failed, TriggerError.
+    """
+    for section in ("mp_state", "events"):
+        if section not in after.sections:
+            why = layout.missing_sections.get(section) or after.lost(layout, section)
+            raise Unread(f"whether the INIT was taken cannot be told: {why}")
+    if after.get(layout, "events.smi_latched_init"):
+        raise TriggerError("the INIT that was sent is pending and was not taken")
 
 
 class Cycle:
@@ -72,7 +95,7 @@ class Cycle:
 
     def observe(self) -> Evidence:
         """Run the case. Raises KvmError, PlantRefused and GuestStopped where the plant cannot be written, TriggerError where
-        the event did not happen.
+        the event did not happen, Unread where that cannot be told.
         """
         vcpu = self.target.vcpu
         # It writes the guest's memory, before a vCPU that is running can get there.
@@ -143,17 +166,22 @@ class Cycle:
         after = self.target.reader.read()
         if first:
             after = self._one_out_ago(after)
+        if self.case.event == "init":
+            took_init(self.target.layout, after)
         # A shutdown may leave none, and an INIT out of it: there the exit or the pending INIT was the proof.
         proven = self.case.event == "shutdown" or self.case.state == "in-shutdown"
-        if not proven and not traced(before, after):
+        if not proven and not traced(self.target.layout, before, after):
             raise TriggerError("the event left no trace: registers and activity state are as planted")
         return after
 
     def _one_out_ago(self, after: Snapshot) -> Snapshot:
         """The state before the OUT behind the reset vector, of which nothing remains but where RIP is."""
-        field = self.target.layout.fields["rip"]
+        layout = self.target.layout
+        rip = after.get(layout, "rip")
+        if rip is None:
+            return after
         regs = bytearray(after.sections["regs"])
-        field.put(regs, field.get(after.sections["regs"]) - restart.SIZE_OF_OUT)
+        layout.fields["rip"].put(regs, rip - restart.SIZE_OF_OUT)
         return after._replace(sections=after.sections | {"regs": bytes(regs)})
 
     def _told(self, report: guest.Report) -> guest.Report:

@@ -16,6 +16,7 @@ from kvmtest.engine.result import Host
 from kvmtest.guests import GuestMissing
 from kvmtest.kvm import Kvm, KvmError
 from kvmtest.state.inside import GUEST_PLANTS, GuestStopped, PlantRefused
+from kvmtest.state.snapshot import Unread
 from kvmtest.uapi import kvm as uapi
 from kvmtest.x86 import cpuid, msr, xsave
 
@@ -152,7 +153,7 @@ def _guests(kvm: Kvm, host: Host) -> Iterator[Finding]:
             yield from _observer(machine, target)
             for name in GUEST_PLANTS:
                 yield _plant(target, name)
-    except (GuestMissing, KvmError, SetupError) as error:
+    except (GuestMissing, KvmError, SetupError, Unread) as error:
         yield Finding("no", "guest code", f"skipped: the guest's view and what guest code plants: {error}")
     finally:
         machines.close()

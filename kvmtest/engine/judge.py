@@ -225,12 +225,20 @@ def excused(result: Result, host: Host, vendor: str, target: str) -> Result:
 
 
 def judge_views(
-    item: str, ctx: Context, host: int | None, guest: int | None, problem: str, missing: str = "", unread: str = ""
+    item: str,
+    ctx: Context,
+    host: int | None,
+    guest: int | None,
+    problem: str,
+    missing: str = "",
+    unread: str = "",
+    lost: str = "",
 ) -> Result:
     """Whether the host's ioctls (``host``) and the guest's instructions (``guest``) show the same of an item after the event.
 
     ``missing`` says why the guest cannot read it, ``problem`` what went wrong where it should have told, ``unread`` why there
-    is nothing of the host's. The guest reads the time-stamp counter after the host.
+    is nothing of the host's, ``lost`` what went wrong where there should be. The guest reads the time-stamp counter after the
+    host.
     """
     event, trigger, view = ctx.prefix.split(".")
     deviation: str | None = None
@@ -238,6 +246,8 @@ def judge_views(
         verdict, reason = "skip", missing
     elif guest is None:
         verdict, reason = "error", problem or "the guest did not tell"
+    elif lost:
+        verdict, reason = "error", lost
     elif absent := _absent(item, ctx):
         verdict, reason = "skip", absent
     elif event == "sipi" and item == "lapic.timer_current":

@@ -23,6 +23,7 @@ from kvmtest.spec.rule import Rule, cited, formula, undefined
 from kvmtest.spec.untouched import COUNTERS
 from kvmtest.state.layout import Layout
 from kvmtest.state.snapshot import Snapshot
+from kvmtest.x86.cpuid import FOLLOWS
 
 __all__ = ("BroadcastJudge", "BroadcastSeen", "ResetJudge", "ResetSeen", "ResetTry", "Untried", "differences", "judge_of")
 
@@ -122,9 +123,17 @@ class BroadcastJudge:
         everyone = f"{len(seen.targets)} of {len(seen.targets)}"
         return [
             self._behaviour("reached", everyone, everyone),
-            self._behaviour("sender-untouched", _UNTOUCHED, ", ".join(self._changed(seen)) or _UNTOUCHED),
+            self._sender(seen),
             *worst.results(),
         ]
+
+    def _sender(self, seen: BroadcastSeen) -> Result:
+        before, after = seen.sender.before, seen.sender.after
+        assert before and after
+        for section in self._layout.by_section:
+            if why := before.lost(self._layout, section) or after.lost(self._layout, section):
+                return self._behaviour("sender-untouched", _UNTOUCHED, None, why)
+        return self._behaviour("sender-untouched", _UNTOUCHED, ", ".join(self._changed(seen)) or _UNTOUCHED)
 
     def _changed(self, seen: BroadcastSeen) -> list[str]:
         """What of the sender is not as it was, or not as sending leaves it."""
@@ -137,11 +146,11 @@ class BroadcastJudge:
                 found.append(item)
         return found
 
-    def _behaviour(self, name: str, expected: str, observed: str) -> Result:
+    def _behaviour(self, name: str, expected: str, observed: str | None, lost: str = "") -> Result:
         case = self._case
         where = (f"{case.prefix}.{name}", case.event, case.trigger, case.view, name, case.name)
-        verdict = "pass" if observed == expected else "fail"
-        result = Result(*where, None, expected, observed, verdict, "", BROADCAST[name], None)
+        verdict = "error" if lost else "pass" if observed == expected else "fail"
+        result = Result(*where, None, None if lost else expected, observed, verdict, lost, BROADCAST[name], None)
         return excused(result, self._targets[0].ctx.host, case.setup.vendor, case.target)
 
 
@@ -186,7 +195,7 @@ class ResetJudge:
             results = dict(self._verdicts.update(before, after))
             failed = [item for item, result in results.items() if result.verdict == "fail"]
             for item in failed:
-                results[item] = results[item]._replace(reason=self._refusal(item, refused, seen.read_only))
+                results[item] = self._refused(results[item], refused, seen.read_only)
             worst.add(">".join(order), results, dict.fromkeys((*self._verdicts.judged, *failed)))
         return worst.results()
 
@@ -199,18 +208,25 @@ class ResetJudge:
             label = ">".join(order)
             results = {}
             for item in names:
-                result = results[item] = self._told(item, before, report, new)
-                if result.verdict == "fail":
-                    results[item] = result._replace(reason=self._refusal(item, refused, seen.read_only))
+                results[item] = self._refused(self._told(item, before, report, new), refused, seen.read_only)
             told.add(label, results, results)
             results = {item: self._verdicts.compared(item, after, report) for item in names}
             held.add(label, results, results)
         return told.results() + held.results()
 
-    def _refusal(self, item: str, refused: Mapping[str, str], read_only: Mapping[str, str]) -> str:
-        """Why ``item`` was not written; "" where it was."""
-        section = self._basis.layout.fields[item].section
-        return refused.get(item) or refused.get(section) or read_only.get(item, "")
+    def _refused(self, result: Result, refused: Mapping[str, str], read_only: Mapping[str, str]) -> Result:
+        """The ``result``; of what failed it says why it was not written. It is an error where KVM refused the whole section that
+        it lies in or follows, a skip where this KVM does not show that: there was nothing to write back.
+        """
+        if result.verdict != "fail":
+            return result
+        item, layout = result.item, self._basis.layout
+        if why := layout.missing.get(item) or layout.missing_sections.get(FOLLOWS.get(item, "")):
+            return result._replace(verdict="skip", reason=why)
+        section = FOLLOWS.get(item) or layout.fields[item].section
+        if section in refused:
+            return result._replace(verdict="error", reason=refused[section])
+        return result._replace(reason=refused.get(item) or read_only.get(item, ""))
 
     def _rule(self, item: str) -> Rule:
         if item == "msr.tsc":

@@ -12,7 +12,7 @@ from kvmtest.kvm import CpuidEntry, Kvm, KvmError, Vcpu, Vm
 from kvmtest.state.inside import GUEST_PLANTS, GuestPlant
 from kvmtest.state.layout import Layout
 from kvmtest.state.plant import Plant, Planter
-from kvmtest.state.snapshot import Reader, Snapshot, missing_sections
+from kvmtest.state.snapshot import Reader, Snapshot, Unread, missing_sections
 from kvmtest.state.values import NEW
 from kvmtest.triggers.vmm_reset import Reset
 from kvmtest.uapi.kvm import (
@@ -46,7 +46,7 @@ class Target:
     """One vCPU of a machine, with what is needed to plant and to read it.
 
     ``baseline`` is its state right after creation and KVM_SET_CPUID2; plants are made once and kept. ``like`` is another one of
-    the same VM.
+    the same VM. Raises Unread where that state cannot be read whole.
     """
 
     def __init__(
@@ -56,6 +56,9 @@ class Target:
         self.layout = layout
         self.reader: Reader = Reader(vcpu, layout, like.reader if like else None)
         self.baseline: Snapshot = self.reader.read()
+        for section in layout.by_section:
+            if why := self.baseline.lost(layout, section):
+                raise Unread(f"a new vCPU: {why}")
         self._planter = Planter(vcpu, layout, self.baseline, xcr0, x2apic_ids=x2apic_ids)
         self._plants: dict[tuple[str, str], Plant] = {}
         self._reset: Reset | None = None
@@ -80,7 +83,7 @@ class Target:
 
 
 class Machine:
-    """A VM with vCPUs as ``setup`` says. Raises SetupError, KvmError; close() frees everything."""
+    """A VM with vCPUs as ``setup`` says. Raises SetupError, KvmError, Unread; close() frees everything."""
 
     def __init__(self, machines: Machines, setup: Setup) -> None:
         self.setup = setup
@@ -169,17 +172,22 @@ class Machines:
         self._kept: dict[Setup, Machine] = {}
 
     def fresh(self, setup: Setup) -> Machine:
-        """A machine that nothing has happened to; the caller closes it. Raises SetupError, KvmError."""
+        """A machine that nothing has happened to; the caller closes it. Raises SetupError, KvmError, Unread."""
         return Machine(self, setup)
 
     def kept(self, setup: Setup) -> Machine:
-        """The machine kept for ``setup``, of those with many vCPUs the last one. Raises SetupError, KvmError."""
+        """The machine kept for ``setup``, of those with many vCPUs the last one. Raises SetupError, KvmError, Unread."""
         if setup not in self._kept:
             # A vCPU takes a file descriptor, and a process has 1024 by default.
             for other in [s for s in self._kept if setup.many and s.many]:
                 self._kept.pop(other).close()
             self._kept[setup] = Machine(self, setup)
         return self._kept[setup]
+
+    def drop(self, setup: Setup) -> None:
+        """Free the machine kept for ``setup``, if there is one: the next case makes it anew."""
+        if setup in self._kept:
+            self._kept.pop(setup).close()
 
     def close(self) -> None:
         """Free all kept machines."""

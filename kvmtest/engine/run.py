@@ -20,6 +20,7 @@ from kvmtest.engine.vmm_reset import VmmReset
 from kvmtest.guests import GuestMissing
 from kvmtest.kvm import Kvm, KvmError
 from kvmtest.state.inside import GuestStopped, PlantRefused
+from kvmtest.state.snapshot import Unread
 from kvmtest.triggers.error import TriggerError
 
 __all__ = ("run", "run_case")
@@ -74,7 +75,9 @@ def run_case(
             yield from Cycle(case, machine, host, timeout_s, judging).run()
     except (GuestMissing, PlantRefused, SetupError, Untestable) as error:
         yield from judging(case, host, ()).of(Untried("skip", str(error)))
-    except (GuestStopped, KvmError, TriggerError) as error:
+    except (GuestStopped, KvmError, TriggerError, Unread) as error:
+        # What went wrong may be in what is kept of it.
+        machines.drop(case.setup)
         yield from judging(case, host, ()).of(Untried("error", str(error)))
     finally:
         if ours:

@@ -21,6 +21,7 @@ from kvmtest.spec.rule import Rule
 from kvmtest.state.layout import Layout, text
 from kvmtest.state.plant import Plant
 from kvmtest.state.snapshot import Snapshot
+from kvmtest.x86.cpuid import FOLLOWS
 
 __all__ = ("Basis", "Evidence", "Judge", "Judging", "Verdicts")
 
@@ -110,6 +111,8 @@ class Verdicts:
         """Judge what is new in these snapshots, and ``anew``; all results, in the order of the project's tables."""
         old_before, old_after = self._before, self._after
         first = old_after is None or old_after.unreadable != after.unreadable
+        if before is not None and old_before is not None:
+            first = first or old_before.unreadable != before.unreadable
         if old_after is None or first:
             known = (item for item in spec.ENTRIES if item not in spec.SYNTHETIC)
             names = dict.fromkeys((*known, *self.layout.fields))
@@ -134,22 +137,27 @@ class Verdicts:
 
     def seen(self, item: str, before: Snapshot | None, after: Snapshot) -> Seen:
         """The values of ``item`` as the judge takes them."""
-        if item in self.layout.missing:
-            return Seen(None, None, None, unreadable=self.layout.missing[item])
-        unreadable = after.unreadable.get(item, "" if item in self.layout.fields else "no ioctl shows it")
-        return self.values(item, before, after.get(self.layout, item))._replace(unreadable=unreadable)
+        if item not in self.layout.fields:
+            return Seen(None, None, None, unreadable=self.layout.missing.get(item, "no ioctl shows it"))
+        observed = after.get(self.layout, item)
+        seen = self.values(item, before, observed)
+        return seen if observed is not None else seen._replace(failed=after.why(self.layout, item))
 
     def values(self, item: str, before: Snapshot | None, observed: int | None) -> Seen:
         """``observed`` with what was planted and what was there at creation."""
         baseline = self.baseline.get(self.layout, item) if self.baseline else None
         planted = before.get(self.layout, item) if before else None
-        return Seen(planted, baseline, observed, self._refusal(item, planted))
+        lost = before is not None and planted is None and item in self.layout.fields
+        failed = before.why(self.layout, item) if before is not None and lost else ""
+        return Seen(planted, baseline, observed, self._refusal(item, planted), failed=failed)
 
     def told(self, item: str, before: Snapshot | None, report: guest.Report) -> Seen:
         """The values of ``item`` where the guest's ``report`` is what was observed."""
         seen = self.values(item, before, report.values.get(item))
         missing = report.missing.get(item, "")
-        failed = report.problem or "the guest did not tell" if seen.observed is None and not missing else ""
+        failed = "" if missing else seen.failed
+        if seen.observed is None and not missing:
+            failed = report.problem or "the guest did not tell"
         return seen._replace(
             planted=guest.shown(item, seen.planted, report.narrow),
             baseline=guest.shown(item, seen.baseline, report.narrow),
@@ -160,6 +168,8 @@ class Verdicts:
     def _refusal(self, item: str, planted: int | None) -> str:
         if self.plant is None:
             return ""
+        if why := self.layout.missing.get(item) or self.layout.missing_sections.get(FOLLOWS.get(item, "")):
+            return why
         if item in self.plant.refused:
             return self.plant.refused[item]
         asked = self.plant.asked.get(item)
@@ -173,9 +183,14 @@ class Verdicts:
         """The result of holding what the host read of ``item`` against the guest's ``report``."""
         both = self.case._replace(view="views")
         ctx = self.ctx._replace(prefix=both.prefix, case=both.name)
-        host = guest.shown(item, after.get(self.layout, item), report.narrow) if after else None
-        unread = "" if after else "the vCPU ran on before the host could read it"
-        return judge_views(item, ctx, host, report.values.get(item), report.problem, report.missing.get(item, ""), unread)
+        told, missing, problem = report.values.get(item), report.missing.get(item, ""), report.problem
+        if after is None:
+            return judge_views(item, ctx, None, told, problem, missing, "the vCPU ran on before the host could read it")
+        host = guest.shown(item, after.get(self.layout, item), report.narrow)
+        if item not in self.layout.fields:
+            return judge_views(item, ctx, None, told, problem, missing, self.layout.missing.get(item, ""))
+        lost = after.why(self.layout, item) if host is None else ""
+        return judge_views(item, ctx, host, told, problem, missing, lost=lost)
 
 
 class Judge(Protocol):

@@ -44,7 +44,9 @@ class VmmReset:
         return self.judge.of(self.observe())
 
     def observe(self) -> ResetSeen:
-        """Run the case in each order. Raises KvmError, and TriggerError where the vCPU was not written at all."""
+        """Run the case in each order. Raises KvmError, TriggerError where the vCPU was not written at all, and Unread where that
+        cannot be told.
+        """
         tries = tuple(self._reset(order) for order in self.orders)
         return ResetSeen(self._new, dict(self.target.reset.read_only), tries)
 
@@ -53,7 +55,7 @@ class VmmReset:
         before = self.target.reader.read()
         refused = self.target.reset.write(order)
         after = self.target.reader.read()
-        if not traced(before, after):
+        if not traced(self.target.layout, before, after):
             raise TriggerError("the vCPU was not written: registers and activity state are as planted")
         return ResetTry(order, refused, Evidence(before, after, self._report()))
 

@@ -14,7 +14,7 @@ from kvmtest import guests
 from kvmtest.guests import planter
 from kvmtest.kvm import Exit, GuestMemory, RunTimeout, Vcpu
 from kvmtest.state.layout import SEGMENTS, Layout
-from kvmtest.state.plant import Plant
+from kvmtest.state.plant import Plant, PlantRefused
 from kvmtest.uapi.kvm import (
     KVM_EXIT_INTERNAL_ERROR,
     KVM_EXIT_IO,
@@ -61,10 +61,6 @@ _AS_BASE = (*planter.GPRS, "cr2", "xcr0", "apic_base", "dr0", "dr1", "dr2", "dr3
 _MAX_SKIPPED = 512
 #: Seconds: a kernel that logs every MSR it does not know to a slow serial console takes its time.
 _TIMEOUT_S = 5.0
-
-
-class PlantRefused(RuntimeError):
-    """This KVM does not take the state that the planting code begins with."""
 
 
 class GuestStopped(RuntimeError):

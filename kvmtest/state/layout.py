@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from kvmtest.uapi.kvm import (
     kvm_debugregs,
     kvm_dtable,
+    kvm_lapic_state,
     kvm_mp_state,
     kvm_regs,
     kvm_segment,
@@ -29,6 +30,8 @@ __all__ = ("MP_STATES", "SEGMENTS", "Field", "Layout", "static_fields", "text")
 SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt")
 MP_STATES = {0: "RUNNABLE", 1: "UNINITIALIZED", 2: "INIT_RECEIVED", 3: "HALTED", 4: "SIPI_RECEIVED", 9: "AP_RESET_HOLD"}
 _WORD = 8
+_XSTATE_BV_END = xsave.XSTATE_BV_OFFSET + 8
+_LAPIC_SIZE = ctypes.sizeof(kvm_lapic_state)
 #: struct kvm_cpuid2 is {u32 nent, u32 padding, struct kvm_cpuid_entry2 entries[]}; an entry {u32 function, index, flags, eax,
 #: ebx, ecx, edx, padding[3]}.
 _CPUID_HEAD, _CPUID_LEAF, _CPUID_REGS = 8, 40, {"ebx": 16, "ecx": 20, "edx": 24}
@@ -46,16 +49,22 @@ class Field(NamedTuple):
     component: int | None = None
     init: int = 0
 
-    def get(self, buf: bytes) -> int:
-        """The item's value in the section's bytes ``buf``."""
+    def get(self, buf: bytes) -> int | None:
+        """The item's value in the section's bytes ``buf``; None where they end before it."""
+        if len(buf) < self.offset + self.size:
+            return None
         if self.component is not None:
+            if len(buf) < _XSTATE_BV_END:
+                return None
             bv = int.from_bytes(buf[xsave.XSTATE_BV_OFFSET : xsave.XSTATE_BV_OFFSET + 8], "little")
             if not bv >> self.component & 1:
                 return self.init
         return int.from_bytes(buf[self.offset : self.offset + self.size], "little")
 
     def put(self, buf: bytearray, value: int) -> None:
-        """Write ``value``, cut to the field's size, into ``buf``."""
+        """Write ``value``, cut to the field's size, into ``buf``; nothing where that ends before the field."""
+        if len(buf) < self.offset + self.size:
+            return
         value &= (1 << 8 * self.size) - 1
         buf[self.offset : self.offset + self.size] = value.to_bytes(self.size, "little")
 
@@ -146,7 +155,8 @@ class Layout:
 
     ``msrs`` are the MSR indexes of the ``msrs`` section in order; ``components`` maps an XSAVE component's bit to its offset in
     the standard format, in bytes; ``leaves`` are (function, index) of KVM_GET_CPUID2's leaves in order. ``sections`` are those
-    that this vCPU has. ``missing`` says why an item of the project's tables is not there.
+    that this vCPU has, ``missing_sections`` those that it has not, with the reason. ``missing`` says why an item of the
+    project's tables is not there.
     """
 
     def __init__(
@@ -157,6 +167,7 @@ class Layout:
         leaves: tuple[tuple[int, int], ...] = (),
     ) -> None:
         self.msrs = msrs
+        self.missing_sections = missing_sections
         self.leaves = leaves
         self.fields: dict[str, Field] = {}
         self.missing: dict[str, str] = {}
@@ -189,5 +200,7 @@ class Layout:
     def _add(self, name: str, field: Field, missing_sections: dict[str, str]) -> None:
         if field.section in missing_sections:
             self.missing[name] = missing_sections[field.section]
+        elif field.section == "lapic" and field.offset + field.size > _LAPIC_SIZE:
+            self.missing[name] = f"KVM_GET_LAPIC does not show it: struct kvm_lapic_state ends at {_LAPIC_SIZE:X}H"
         else:
             self.fields[name] = field

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from kvmtest.kvm import KvmError, Vcpu
 from kvmtest.kvm.ioctl import ioctl
 from kvmtest.state.layout import Layout
-from kvmtest.state.snapshot import Buffer, Snapshot, msr_buffers, one_reg
+from kvmtest.state.snapshot import Buffer, Snapshot, msr_buffers, one_reg, refusal
 from kvmtest.state.values import APIC_MODES, CR4_CANDIDATES, EFER_CANDIDATES, NEW, values
 from kvmtest.uapi.kvm import (
     KVM_SET_DEBUGREGS,
@@ -29,9 +29,9 @@ from kvmtest.uapi.kvm import (
     KVM_VCPUEVENT_VALID_TRIPLE_FAULT,
     kvm_vcpu_events,
 )
-from kvmtest.x86 import lapic, msr, xsave
+from kvmtest.x86 import cpuid, lapic, msr, xsave
 
-__all__ = ("Plant", "Planter")
+__all__ = ("Plant", "PlantRefused", "Planter")
 
 _BSP = 0x100
 #: Sections in the order of writing: IA32_APIC_BASE (sregs) decides how the LAPIC page is read, the LVT timer's mode what
@@ -48,12 +48,18 @@ _SET = (
     ("events", KVM_SET_VCPU_EVENTS),
     ("mp_state", KVM_SET_MP_STATE),
 )
+#: What no plant can be made without.
+_NEEDED = ("sregs", "regs", "events", "debugregs", "mp_state")
 _XCR0_LEGAL_SECOND = 0x3
 _ID = lapic.offset_of("id")
 #: MXCSR_MASK where a CPU reports 0 (SDM vol. 1, Guidelines for Writing to the MXCSR Register).
 _MXCSR_MASK = 0xFFBF
 #: Why the tables have no value for an item.
 _WHY = {f"msr.{known.name}": known.why for known in msr.MSRS} | {f"lapic.{reg.name}": reg.why for reg in lapic.LAPIC}
+
+
+class PlantRefused(RuntimeError):
+    """This KVM does not show, or does not take, what a plant begins with."""
 
 
 class Plant:
@@ -102,7 +108,13 @@ class Planter:
         self._msr_errors: dict[tuple[int, int], str] = {}
 
     def make(self, plant: str, apic_mode: str) -> Plant:
-        """The plant named ``plant`` with the local APIC in ``apic_mode``; KVM's refusals are found by trying."""
+        """The plant named ``plant`` with the local APIC in ``apic_mode``; KVM's refusals are found by trying.
+
+        Raises PlantRefused where this KVM does not show what a plant is made from, KvmError.
+        """
+        for section in _NEEDED:
+            if section in self.layout.missing_sections:
+                raise PlantRefused(f"nothing can be planted: {self.layout.missing_sections[section]}")
         asked = values(plant)
         if plant == NEW:
             asked |= self._found("msr.", values("a"))
@@ -144,8 +156,10 @@ class Planter:
             try:
                 ioctl(self.vcpu.fd, buf.request, buf.address)
             except KvmError as error:
-                for item in self.layout.by_section[section]:
-                    refused.setdefault(item, str(error))
+                why = refusal(error)
+                follow = (item for item, followed in cpuid.FOLLOWS.items() if followed == section)
+                for item in (*self.layout.by_section[section], *follow):
+                    refused.setdefault(item, why)
                 continue
             buffers.append(buf)
         return buffers
@@ -163,7 +177,7 @@ class Planter:
     def _keep_reserved(self, asked: dict[str, int], apic_mode: str) -> None:
         """Take out what this CPU or mode reserves: MXCSR bits outside MXCSR_MASK, LAPIC registers that x2APIC mode lacks."""
         start = xsave.MXCSR_MASK_OFFSET
-        mask = int.from_bytes(self.baseline.sections["xsave"][start : start + 4], "little") or _MXCSR_MASK
+        mask = int.from_bytes(self.baseline.sections.get("xsave", b"")[start : start + 4], "little") or _MXCSR_MASK
         if "mxcsr" in asked:
             asked["mxcsr"] &= mask
         if apic_mode == "x2apic":
@@ -192,7 +206,8 @@ class Planter:
             buf = Buffer("sregs", KVM_SET_SREGS, bytes(packed))
             try:
                 ioctl(self.vcpu.fd, buf.request, buf.address)
-            except KvmError:
+            except KvmError as error:
+                refusal(error)
                 continue
             good |= 1 << bit
         return good
@@ -217,7 +232,7 @@ class Planter:
                 taken = ioctl(self.vcpu.fd, buf.request, buf.address)
                 error = ""
             except KvmError as failed:
-                taken, error = 0, str(failed)
+                taken, error = 0, refusal(failed)
             self._msr_errors.update(dict.fromkeys(entries[:taken], ""))
             if taken < most:
                 index, data = entries[taken]

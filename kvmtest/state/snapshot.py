@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 from itertools import chain
 from struct import pack
 from typing import NamedTuple
@@ -37,7 +38,10 @@ from kvmtest.uapi.kvm import (
     kvm_xcrs,
 )
 
-__all__ = ("Buffer", "Reader", "Snapshot", "missing_sections", "msr_buffers", "one_reg")
+__all__ = ("Buffer", "Reader", "Snapshot", "Unread", "missing_sections", "msr_buffers", "one_reg", "refusal")
+
+#: What an ioctl fails with for want of memory or time: this says nothing of what KVM knows or takes.
+_PASSING = (errno.EAGAIN, errno.EINTR, errno.EIO, errno.ENOMEM)
 
 #: KVM_X86_REG_KVM(KVM__REG_GUEST_SSP) of the UAPI header since v6.18: x86, 64 bits wide, type KVM.
 _REG_GUEST_SSP = 0x2030_0003_0000_0000
@@ -59,6 +63,17 @@ _FIXED = (
 )
 
 
+class Unread(RuntimeError):
+    """State that this KVM can show could not be read; the message names the ioctl and the errno."""
+
+
+def refusal(error: KvmError) -> str:
+    """KVM's answer to an ioctl that it does not take. Raises ``error`` where another try may get another answer."""
+    if error.errno in _PASSING:
+        raise error
+    return str(error)
+
+
 class Snapshot(NamedTuple):
     """Sections by name, as the ioctls filled them; ``unreadable`` holds items that could not be read, with the reason."""
 
@@ -71,6 +86,19 @@ class Snapshot(NamedTuple):
         if field is None or item in self.unreadable or field.section not in self.sections:
             return None
         return field.get(self.sections[field.section])
+
+    def why(self, layout: Layout, item: str) -> str:
+        """Why ``item``, which has a place in ``layout``, has no value here."""
+        section = layout.fields[item].section
+        if why := self.unreadable.get(item) or self.lost(layout, section):
+            return why
+        return f"it lies beyond the {len(self.sections[section])} bytes that were read of the section {section}"
+
+    def lost(self, layout: Layout, section: str) -> str:
+        """Why ``section``, which ``layout`` has, was not read; "" where it was."""
+        if section in self.sections or section not in layout.by_section:
+            return ""
+        return self.unreadable.get(layout.by_section[section][0], f"the section {section} was not read")
 
 
 class Buffer:
@@ -104,18 +132,31 @@ def one_reg(request: int, value: ctypes.c_uint64) -> Buffer:
     return Buffer("ssp", request, bytes(kvm_one_reg(id=_REG_GUEST_SSP, addr=ctypes.addressof(value))))
 
 
+def _xsave(vcpu: Vcpu) -> Buffer:
+    size = vcpu.vm.check_extension(KVM_CAP_XSAVE2)
+    return Buffer("xsave", KVM_GET_XSAVE2 if size else KVM_GET_XSAVE, bytes(max(size, _XSAVE_SIZE)))
+
+
 def missing_sections(vcpu: Vcpu) -> dict[str, str]:
-    """The sections that this vCPU's KVM cannot read, with the reason: found by trying."""
+    """The sections that this vCPU's KVM cannot read, with the reason: found by trying. Raises KvmError."""
     missing: dict[str, str] = {}
     if not vcpu.vm.check_extension(KVM_CAP_NESTED_STATE):
         missing["nested"] = "KVM_CAP_NESTED_STATE is not there"
     ssp = ctypes.c_uint64()
-    for buf in (*(Buffer(name, request, bytes(size)) for name, request, size in _FIXED), one_reg(KVM_GET_ONE_REG, ssp)):
-        try:
-            ioctl(vcpu.fd, buf.request, buf.address)
-        except KvmError as error:
-            missing[buf.section] = str(error)
+    fixed = (Buffer(name, request, bytes(size)) for name, request, size in _FIXED)
+    for buf in (*fixed, _xsave(vcpu), one_reg(KVM_GET_ONE_REG, ssp)):
+        # All vCPUs like this one are taken to lack it: so KVM is asked twice.
+        if _refused(vcpu, buf) and (why := _refused(vcpu, buf)):
+            missing[buf.section] = why
     return missing
+
+
+def _refused(vcpu: Vcpu, buf: Buffer) -> str:
+    try:
+        ioctl(vcpu.fd, buf.request, buf.address)
+    except KvmError as error:
+        return refusal(error)
+    return ""
 
 
 class Reader:
@@ -134,9 +175,8 @@ class Reader:
         vcpu, layout = self.vcpu, self.layout
         wanted = layout.by_section
         buffers = [Buffer(name, request, bytes(size)) for name, request, size in _FIXED if name in wanted]
-        size = vcpu.vm.check_extension(KVM_CAP_XSAVE2)
-        request = KVM_GET_XSAVE2 if size else KVM_GET_XSAVE
-        buffers.append(Buffer("xsave", request, bytes(max(size, _XSAVE_SIZE))))
+        if "xsave" in wanted:
+            buffers.append(_xsave(vcpu))
         buffers += msr_buffers(KVM_GET_MSRS, [(index, 0) for index in layout.msrs])
         if "cpuid" in wanted:
             # The kernel writes the number of leaves back; a set of leaves stays as long as it was.
@@ -149,11 +189,11 @@ class Reader:
         return buffers
 
     def read(self) -> Snapshot:
-        """One snapshot; a section whose ioctl fails is left out, its items are ``unreadable`` with the error."""
+        """One snapshot; a section whose ioctl fails is left out, its items are ``unreadable`` with the error. Raises KvmError."""
         fd = self.vcpu.fd
         sections: dict[str, bytes] = {}
         unreadable: dict[str, str] = {}
-        short = False
+        short, lost = False, set[str]()
         for buf in self.buffers:
             section = buf.section
             if section == "nested":
@@ -163,6 +203,9 @@ class Reader:
                 done = ioctl(fd, buf.request, buf.address)
             except KvmError as error:
                 unreadable.update((item, str(error)) for item in self.layout.by_section[section])
+                lost.add(section)
+                continue
+            if section in lost:
                 continue
             if section == "msrs":
                 short = short or done * 16 + 8 != buf.size
@@ -171,7 +214,9 @@ class Reader:
                 sections[section] = bytes(self._ssp)
             else:
                 sections[section] = buf.data.raw
-        if short:
+        for section in lost:
+            sections.pop(section, None)
+        if short and "msrs" not in lost:
             sections["msrs"] = self._msrs_one_by_one(unreadable)
         return Snapshot(sections, unreadable)
 

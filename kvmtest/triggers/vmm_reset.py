@@ -14,7 +14,7 @@ from typing import NamedTuple
 from kvmtest.kvm import KvmError, Vcpu
 from kvmtest.kvm.ioctl import ioctl
 from kvmtest.state.layout import Layout
-from kvmtest.state.snapshot import Buffer, Snapshot, msr_buffers, one_reg
+from kvmtest.state.snapshot import Buffer, Snapshot, msr_buffers, one_reg, refusal
 from kvmtest.uapi.kvm import (
     KVM_SET_DEBUGREGS,
     KVM_SET_LAPIC,
@@ -147,7 +147,7 @@ class Reset:
         return tuple(self._buffers)
 
     def write(self, order: Iterable[str]) -> dict[str, str]:
-        """Write the sections in ``order``; says what KVM refused, by section or item, with the error."""
+        """Write the sections in ``order``; says what KVM refused, by section or item, with the error. Raises KvmError."""
         refused: dict[str, str] = {}
         for section in order:
             if section == "msrs":
@@ -157,7 +157,7 @@ class Reset:
             try:
                 ioctl(self.vcpu.fd, buf.request, buf.address)
             except KvmError as error:
-                refused[section] = str(error)
+                refused[section] = refusal(error)
         return refused
 
     def _write_msrs(self, refused: dict[str, str]) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from kvmtest.kvm.cpuid import CpuidEntry
 
-__all__ = ("MIRRORS", "VENDORS", "Mirror", "extended_apic", "for_guest", "gp_counters", "xsave_components", "xcr0_mask")
+__all__ = ("FOLLOWS", "MIRRORS", "VENDORS", "Mirror", "extended_apic", "for_guest", "gp_counters", "xsave_components", "xcr0_mask")
 
 #: EBX, EDX, ECX of leaf 0 spell the vendor.
 VENDORS = {"intel": b"GenuineIntel", "amd": b"AuthenticAMD"}
@@ -16,13 +16,14 @@ _SIGNATURES = {"intel": (0x000506E3, 0x000306C3), "amd": (0x00870F10, 0x00810F81
 
 
 class Mirror(NamedTuple):
-    """A register of a CPUID leaf in which ``bits`` follow the vCPU's state; its item is ``item``."""
+    """A register of a CPUID leaf in which ``bits`` follow the vCPU's state, that of ``section``; its item is ``item``."""
 
     item: str
     function: int
     index: int  # type: ignore[assignment]  # tuple has a method of this name
     register: str
     bits: int
+    section: str = "sregs"
 
 
 #: OSXSAVE follows CR4, APIC IA32_APIC_BASE.EN, OSPKE CR4.PKE; the sizes of the XSAVE area follow XCR0, and XCR0 | IA32_XSS.
@@ -30,9 +31,11 @@ MIRRORS = (
     Mirror("cpuid.1.ecx", 0x1, 0, "ecx", 1 << 27),
     Mirror("cpuid.1.edx", 0x1, 0, "edx", 1 << 9),
     Mirror("cpuid.7.ecx", 0x7, 0, "ecx", 1 << 4),
-    Mirror("cpuid.d.ebx", 0xD, 0, "ebx", 0xFFFFFFFF),
-    Mirror("cpuid.d1.ebx", 0xD, 1, "ebx", 0xFFFFFFFF),
+    Mirror("cpuid.d.ebx", 0xD, 0, "ebx", 0xFFFFFFFF, "xcrs"),
+    Mirror("cpuid.d1.ebx", 0xD, 1, "ebx", 0xFFFFFFFF, "xcrs"),
 )
+#: The section whose state an item of CPUID follows.
+FOLLOWS = {mirror.item: mirror.section for mirror in MIRRORS}
 
 
 def for_guest(supported: list[CpuidEntry], vendor: str, apic_id: int) -> list[CpuidEntry]:

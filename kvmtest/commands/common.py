@@ -128,13 +128,17 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def print_lines(lines: Iterable[str]) -> None:
-    """Write ``lines`` to standard output."""
-    for line in lines:
-        sys.stdout.write(line + "\n")
+def print_lines(texts: Iterable[str], out: TextIO | None = None) -> None:
+    """Write the lines of ``texts`` to ``out``, standard output by default, without what a file could tell the terminal to do."""
+    from kvmtest.report.show import lines
+
+    to = out or sys.stdout
+    to.writelines(line + "\n" for text in texts for line in lines(text))
 
 
 def say(message: str) -> None:
     """One line for the user, on standard error."""
-    sys.stderr.write(f"kvmtest: {message}\n")
+    from kvmtest.report.show import lines
+
+    sys.stderr.write("kvmtest: " + "\n".join(lines(message)) + "\n")
     sys.stderr.flush()

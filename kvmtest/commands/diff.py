@@ -68,7 +68,7 @@ def _diff(args: argparse.Namespace) -> int:
 
             out.write(json.dumps(document, indent=1) + "\n")
         else:
-            out.writelines(line + "\n" for line in text)
+            common.print_lines(text, out)
     finally:
         if out is not sys.stdout:
             out.close()

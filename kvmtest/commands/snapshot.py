@@ -80,7 +80,10 @@ def _snapshot(args: argparse.Namespace) -> int:
         raise KeyboardInterrupt
     out = common.open_output(None if args.output == "-" else args.output)
     try:
-        out.write(snapshot.dump(state) if args.format == "json" else "\n".join(show.state(state)) + "\n")
+        if args.format == "json":
+            out.write(snapshot.dump(state))
+        else:
+            common.print_lines(show.state(state), out)
     finally:
         if out is not sys.stdout:
             out.close()

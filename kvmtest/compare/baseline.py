@@ -14,6 +14,7 @@ from kvmtest.engine.plan import wanted
 from kvmtest.engine.result import UNEXPECTED, VERDICTS, CaseTime, Host, Result
 from kvmtest.report import Writer
 from kvmtest.report.saved import Saved
+from kvmtest.report.show import lines
 
 __all__ = ("Against", "Comparison", "compare")
 
@@ -113,8 +114,7 @@ class Against:
         self._writer.end(duration_s, totals)
         found = compare(self._then, Index(self._results, self._cases), self._strict)
         self.new = Counter(change.either.verdict for change in found.new)
-        for line in self._lines(found):
-            self._out.write(line + "\n")
+        self._out.writelines(line + "\n" for text in self._lines(found) for line in lines(text))
         self._out.flush()
 
     def _lines(self, found: Comparison) -> Iterator[str]:

@@ -12,7 +12,7 @@ from kvmtest.compare.groups import Block, blocks
 from kvmtest.compare.results import Difference
 from kvmtest.compare.snapshot import Item, State
 from kvmtest.engine.result import Host, Result
-from kvmtest.report.show import short
+from kvmtest.report.show import named, number
 from kvmtest.x86 import bits
 
 __all__ = ("Head", "block", "head", "items", "items_json", "results", "results_json", "state")
@@ -31,20 +31,9 @@ def _fill(first: str, text: str, hang: int) -> str:
     return textwrap.fill(text, _WIDTH, initial_indent=first, subsequent_indent=" " * hang, break_on_hyphens=False)
 
 
-def _number(value: str | None) -> int | None:
-    return int(value, 16) if value is not None and value.startswith("0x") and "|" not in value else None
-
-
-def named(item: str, value: str | None) -> str:
-    """A value with its bits by name."""
-    number = _number(value)
-    names = bits.describe(item, number) if number is not None else ""
-    return f"{short(value)}  {names}" if names and names != value else short(value)
-
-
 def differing(item: str, a: str | None, b: str | None) -> str:
     """The bits by name in which two values differ; "" where they have no names."""
-    first, second = _number(a), _number(b)
+    first, second = number(a), number(b)
     if first is None or second is None or item not in bits.BITS or first == second:
         return ""
     return bits.difference(item, first, second)

@@ -9,7 +9,7 @@ import shlex
 from kvmtest.engine.result import Host
 from kvmtest.x86 import bits
 
-__all__ = ("difference", "lines", "named", "printable", "repeat", "short")
+__all__ = ("difference", "lines", "named", "number", "printable", "repeat", "short")
 
 #: Longer hex strings are cut in the middle: registers up to 128 bits are shown whole.
 _LONGEST = 34
@@ -42,14 +42,14 @@ def short(value: str | None) -> str:
 
 def named(item: str, value: str | None) -> str:
     """A value that fits in a line, with the names of its bits where ``item`` has them."""
-    number = _number(value)
-    names = bits.describe(item, number) if number is not None else ""
+    read = number(value)
+    names = bits.describe(item, read) if read is not None else ""
     return f"{short(value)}  {names}" if names and names != value else short(value)
 
 
 def difference(item: str, expected: str | None, observed: str | None) -> str:
     """The names of the differing bits, where they are more than the plain numbers say."""
-    a, b = _number(expected), _number(observed)
+    a, b = number(expected), number(observed)
     if a is None or b is None:
         return ""
     found = bits.difference(item, a, b)
@@ -67,5 +67,6 @@ def repeat(host: Host, selector: str) -> str:
     return " ".join(["kvmtest", *(shlex.quote(printable(word)) for word in words)])
 
 
-def _number(value: str | None) -> int | None:
+def number(value: str | None) -> int | None:
+    """The number that a value is, None where it is another text: several numbers, one with words behind it."""
     return int(value, 16) if value is not None and _HEX.fullmatch(value) else None

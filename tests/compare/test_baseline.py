@@ -127,6 +127,12 @@ def test_the_section_says_it_all() -> None:
     assert "Cases in this run only: 1, e.g. init.msi.host/n" in text
 
 
+def test_a_value_that_is_no_number_and_one_that_speaks_to_the_terminal() -> None:
+    lvt, evil = "0x10000, 7 LVT entries", "0x1\x1b[31m"
+    _, text = _against([_result("a", "pass"), _result("b", "pass")], [_result("a", "fail", "x", lvt), _result("b", "fail", "x", evil)])
+    assert f"-> {lvt}" in text and "0x1\\x1b[31m" in text and "\x1b" not in text
+
+
 def test_what_the_selectors_leave_out_is_not_missed() -> None:
     old = [_result("cr0", "fail"), _result("cr2", "fail", "other")]
     against, text = _against(old, [_result("cr0", "fail")], ("*.cr0",))

@@ -216,6 +216,28 @@ def _matrix(path: Path, **cells: list[Result]) -> str:
     return str(path)
 
 
+def test_a_value_with_words_behind_its_number_is_a_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the LVT's size is, and what no run of ours writes."""
+    seven = "0x10000, 7 LVT entries"
+    a = _document(tmp_path / "a", [_result("lvt-cmci", observed="0x0, 6 LVT entries"), _result("cr0", observed="0xg")])
+    b = _document(tmp_path / "b", [_result("lvt-cmci", "known", observed=seven), _result("cr0", observed="0x10|0x11")])
+    assert main(["diff", a, b]) == 1
+    out = capsys.readouterr().out
+    assert f"-> {seven}\n" in out and "0xg" in out and "0x10|0x11" in out and "differs" not in out
+
+
+def test_a_file_tells_the_terminal_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evil = "\x1b]0;title\x07\x1b[31m\ud800"
+    a = _document(tmp_path / "a", [_result()])
+    b = _document(tmp_path / "b", [_result(verdict="fail", reason=evil, case=f"init.msi.host/{evil}", observed=evil)], evil)
+    cells = _matrix(tmp_path / "c", **{evil: [_result()], "x": []})
+    commands = (["diff", a, b], ["diff", a, cells], ["diff", a, f"{cells}#y"], ["series", "--results", b])
+    for command in (*commands, ["run", "--baseline", cells]):
+        main(command)
+        shown = capsys.readouterr()
+        assert (shown.out + shown.err).replace("\n", "").isprintable() and "x1b[31m" in shown.out + shown.err, command
+
+
 def test_matrices_are_compared_cell_by_cell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a = _matrix(tmp_path / "a", one=[_result()], two=[_result()], three=[])
     b = _matrix(tmp_path / "b", one=[_result()], two=[_result(verdict="fail")], four=[])

@@ -14,6 +14,7 @@ import os
 import queue
 import random
 import threading
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from kvmtest import guests
@@ -58,20 +59,16 @@ class Cycle(NamedTuple):
 Round = tuple[Cycle, ...]
 
 
-def schedule(seed: int, vcpus: int, rounds: int) -> list[Round]:
+def schedule(seed: int, vcpus: int, rounds: int) -> Iterator[Round]:
     """Who sends what to whom in each round; the beginning of a longer schedule of the same seed is the shorter one."""
     dice = random.Random(f"{seed}/{vcpus}")
-    made = []
     for _ in range(rounds):
         order = list(range(vcpus))
         dice.shuffle(order)
-        made.append(
-            tuple(
-                Cycle(s, t, dice.choice(_STATES), dice.choice(_VECTORS), (dice.randrange(_TURNS), dice.randrange(_TURNS)))
-                for s, t in zip(order[::2], order[1::2], strict=False)
-            )
+        yield tuple(
+            Cycle(s, t, dice.choice(_STATES), dice.choice(_VECTORS), (dice.randrange(_TURNS), dice.randrange(_TURNS)))
+            for s, t in zip(order[::2], order[1::2], strict=False)
         )
-    return made
 
 
 class _Runner:
@@ -97,12 +94,8 @@ class _Runner:
         self._asked.put(True)
 
     def wait(self) -> Exit | None:
-        """The exit that start() leads to; None where there was none in time. Raises KvmError, Stopped."""
-        try:
-            seen = self._seen.get(timeout=2 * self.timeout_s + 5)
-        except queue.Empty:
-            self.vcpu.kick()
-            raise Stopped(f"vcpu {self.vcpu.id} does not come back from KVM_RUN") from None
+        """The exit that start() leads to; None where there was none in time. Raises KvmError, RunStopped."""
+        seen = self._seen.get()
         if isinstance(seen, RunTimeout):
             return None
         if isinstance(seen, Exception):
@@ -114,7 +107,7 @@ class _Runner:
         self._asked.put(False)
         if self._thread.is_alive():
             self.vcpu.kick()
-            self._thread.join(self.timeout_s + 5)
+            self._thread.join()
 
 
 class _Arena:
@@ -191,7 +184,8 @@ def _play(arena: _Arena, runners: list[_Runner], cycles: Round) -> None:
     for cycle, seen, arrival in zip(cycles, sent, came, strict=True):
         if _port(seen) != stress.PORT_SENT:
             vcpu = arena.vcpus[cycle.sender]
-            raise Stopped(f"the sender did not come to its end: {seen or 'no exit in time'} ({where(vcpu)}); {cycle}")
+            what = f"the sender did not come to its end: {seen or 'no exit in time'} ({where(vcpu)}); {cycle}"
+            raise Stopped(what) from None if seen else TimeoutError()
         if arrival is not None and _port(arrival) != stress.PORT_ARRIVED:
             raise Stopped(f"the target stopped: {arrival} ({where(arena.vcpus[cycle.target])}); {cycle}")
 

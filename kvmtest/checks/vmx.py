@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import monotonic
 from typing import NamedTuple
 
 from kvmtest.checks.check import Stopped, Subject, Untestable
 from kvmtest.checks.l1 import Hypervisor
 from kvmtest.guests import l1, vmx
 from kvmtest.kvm import Exit, Vcpu
+from kvmtest.kvm.clock import Limit
 from kvmtest.kvm.where import where
 from kvmtest.state.layout import MP_STATES
 from kvmtest.uapi.kvm import KVM_CAP_NESTED_STATE, KVM_EXIT_IO, KVM_STATE_NESTED_GUEST_MODE
@@ -94,10 +94,10 @@ class Nested(Hypervisor):
 
     def until(self, reached: Callable[[], bool]) -> Exit | None:
         """Run until ``reached()`` is true: None, or the exit that comes before. Raises Stopped where neither comes in time."""
-        deadline = monotonic() + self.timeout_s
+        limit = Limit(self.timeout_s)
         while (seen := self.run_for(WHILE_S)) is None and not reached():
-            if monotonic() > deadline:
-                raise Stopped(f"the guest does not get where it is to be ({where(self.vcpu)})")
+            if limit.left() <= 0:
+                raise Stopped(f"the guest does not get where it is to be ({where(self.vcpu)})") from TimeoutError()
         return seen
 
     def until_state(self, mp_state: int) -> Exit | None:

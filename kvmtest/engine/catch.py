@@ -7,6 +7,7 @@ of it by ioctl, before the plant is read back; ``fire`` then makes the event hap
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import NamedTuple
 
 from kvmtest.guests import planter
 from kvmtest.kvm import Exit, RunTimeout, Vcpu
+from kvmtest.kvm.clock import Limit
 from kvmtest.state import inside
 from kvmtest.triggers import latched, restart, triple_fault
 from kvmtest.triggers.error import TriggerError
@@ -83,7 +85,8 @@ class _Running:
         self._thread.join()
         self.vcpu.unkick()
 
-    def join(self, timeout_s: float) -> None:
+    def join(self, timeout_s: float | None) -> None:
+        """Wait until it is out of KVM_RUN, whose own time is limited, or for so long."""
         self._thread.join(timeout_s)
 
 
@@ -96,10 +99,11 @@ def _while_running(vcpu: Vcpu, event: Fire, timeout_s: float, reached: Callable[
     try:
         reached(thread)
         if not thread.running:
-            raise TriggerError(f"the vCPU was to run when the event came, and left KVM_RUN: {thread.exit or thread.error}")
+            left = thread.exit or thread.error
+            raise TriggerError(f"the vCPU was to run when the event came, and left KVM_RUN: {left}") from thread.error
         event()
         # The boot processor restarts, and leaves by the first code behind the reset vector; another one waits for its SIPI.
-        thread.join(timeout_s if on_bsp else _HALT_S)
+        thread.join(None if on_bsp else _HALT_S)
     finally:
         thread.stop()
     if not on_bsp:
@@ -107,16 +111,15 @@ def _while_running(vcpu: Vcpu, event: Fire, timeout_s: float, reached: Callable[
             raise TriggerError("the event left no trace: the vCPU that was running does not wait for a SIPI")
         return None
     if not restart.restarted(thread.exit):
-        raise TriggerError(f"the boot processor did not restart: {thread.exit or thread.error}")
+        raise TriggerError(f"the boot processor did not restart: {thread.exit or thread.error}") from thread.error
     return thread.exit
 
 
 def _looping(thread: _Running) -> None:
-    """Until the loop's counter moves."""
-    end = time.monotonic() + 1.0
+    """Until the loop's counter moves, as long as the thread runs the vCPU."""
     while not inside.count(thread.vcpu):
-        if not thread.running or time.monotonic() > end:
-            raise TriggerError(f"the guest did not come to its loop: {thread.exit or thread.error or 'no turn of it'}")
+        if not thread.running:
+            raise TriggerError(f"the guest did not come to its loop: {thread.exit or thread.error}") from thread.error
         time.sleep(_POLL_S)
 
 
@@ -128,17 +131,12 @@ def _in_loop(vcpu: Vcpu, event: Fire, timeout_s: float) -> Exit | None:
 def _in_hlt(vcpu: Vcpu, event: Fire, timeout_s: float) -> Exit | None:
     inside.resume(vcpu, "hlt")
     # How long the guest takes to get there depends on the machine's load; once it is there, no exit comes.
-    end = time.monotonic() + timeout_s
-    while True:
-        try:
-            seen = vcpu.run(_HALT_S)
-        except RunTimeout:
-            if vcpu.get_mp_state() == KVM_MP_STATE_HALTED or time.monotonic() > end:
-                break
-        else:
-            raise TriggerError(f"the guest was to halt: {seen}")
-    if vcpu.get_mp_state() != KVM_MP_STATE_HALTED:
-        raise TriggerError("the guest was to halt, and KVM_GET_MP_STATE does not say so")
+    limit = Limit(timeout_s)
+    while vcpu.get_mp_state() != KVM_MP_STATE_HALTED:
+        if limit.left() <= 0:
+            raise TriggerError("the guest was to halt, and KVM_GET_MP_STATE does not say so") from TimeoutError()
+        with contextlib.suppress(RunTimeout):
+            raise TriggerError(f"the guest was to halt: {vcpu.run(_HALT_S)}")
     return _while_running(vcpu, event, timeout_s, lambda thread: time.sleep(_HALT_S))
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from array import array
 from functools import cache
-from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 from kvmtest import guests, spec
-from kvmtest.kvm import Exit, KvmError, RunTimeout, Vcpu
+from kvmtest.kvm import Exit, KvmError, Vcpu
+from kvmtest.kvm.clock import Limit
 from kvmtest.state.layout import Layout
 from kvmtest.uapi.kvm import KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_IO, KVM_EXIT_IO_OUT, KVM_EXIT_MMIO
 from kvmtest.x86 import cpuid, lapic, xsave
@@ -239,7 +239,7 @@ class Reporter:
         """
         try:
             problem = self._run(timeout_s, first)
-        except (KvmError, RunTimeout) as error:
+        except (KvmError, TimeoutError) as error:
             problem = f"{self._where()}: {error}"
         self._cut = self._word(guests.STATUS) if problem else None
         values, missing = self.collect()
@@ -256,10 +256,10 @@ class Reporter:
 
     def _run(self, timeout_s: float, first: Exit | None) -> str:
         """Until the guest is done; why it stopped before that."""
-        deadline = monotonic() + _PATIENCE * timeout_s
+        limit = Limit(_PATIENCE * timeout_s)
         for _ in range(_EXITS):
-            if monotonic() > deadline:
-                return f"the guest takes longer than {_PATIENCE * timeout_s:g} s, {self._where()}"
+            if limit.left() <= 0:
+                raise TimeoutError(f"the guest takes longer than {_PATIENCE * timeout_s:g} s")
             exit_, first = first or self.vcpu.run(timeout_s), None
             if exit_.reason == KVM_EXIT_INTERNAL_ERROR and self._skip(exit_):
                 continue

@@ -11,6 +11,7 @@ from .cpuid import CpuidEntry
 from .error import KvmError, RunTimeout
 from .exit import Exit
 from .memory import GuestMemory
+from .stop import RunStopped, Stop
 from .system import Kvm
 from .vcpu import Vcpu
 from .vm import Vm, irqchip_route, msi_route
@@ -21,7 +22,9 @@ __all__ = [
     "GuestMemory",
     "Kvm",
     "KvmError",
+    "RunStopped",
     "RunTimeout",
+    "Stop",
     "Vcpu",
     "Vm",
     "irqchip_route",

@@ -23,6 +23,7 @@ from .cpuid import CpuidEntry, read_cpuid
 from .error import KvmError
 from .ioctl import ioctl, libc
 from .msrs import read_msrs
+from .stop import Stop
 from .vm import Vm
 
 __all__ = ["Kvm"]
@@ -32,11 +33,15 @@ _ARCH_REQ_XCOMP_GUEST_PERM = 0x1025
 
 
 class Kvm:
-    """The KVM of this host. Raises OSError if `path` cannot be opened for reading and writing."""
+    """The KVM of this host. Raises OSError if `path` cannot be opened for reading and writing.
+
+    Set `stop.seen`, from a signal's handler or from another thread, and no vCPU runs on: see Vcpu.run().
+    """
 
     def __init__(self, path: str = "/dev/kvm") -> None:
         self.fd = -1
         self.path = path
+        self.stop = Stop()
         self._mmap_size = 0
         self.fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
 

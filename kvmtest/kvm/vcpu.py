@@ -28,12 +28,14 @@ from ..uapi.ioctls import (
 )
 from ..uapi.run import kvm_run
 from ..uapi.structs import kvm_enable_cap, kvm_guest_debug, kvm_interrupt, kvm_regs
-from .alarm import SIGNAL, thread_alarm, wake
+from .alarm import SIGNAL, TICK_S, thread_alarm, wake
+from .clock import Limit
 from .error import KvmError, RunTimeout
 from .exit import Exit
 from .ioctl import get_errno, ioctl, raw_ioctl
 from .state import VcpuState
 from .stats import read_stats
+from .stop import RunStopped
 from .where import where
 
 if TYPE_CHECKING:
@@ -94,25 +96,27 @@ class Vcpu(VcpuState):
         return self._run
 
     def run(self, timeout_s: float = 1.0) -> Exit:
-        """KVM_RUN (4.10) until the next exit to userspace, for `timeout_s` seconds at most.
+        """KVM_RUN (4.10) until the next exit to userspace, for `timeout_s` seconds at most; waiting for a CPU does not count.
 
         KVM_RUN is called again when a signal ends it (Python's handlers run in between, so Ctrl-C comes out as
         KeyboardInterrupt) and on EAGAIN, with which KVM tells that a vCPU waiting for INIT or SIPI has woken up.
         After kick(), or if `immediate_exit` is set, the Exit has the reason KVM_EXIT_INTR. From any thread, but one at
-        a time. See alarm.py for how the time is kept.
+        a time. See alarm.py and clock.py for how the time is kept.
 
-        Raises RunTimeout if the guest makes no exit in time, KvmError if KVM_RUN fails, ValueError if `timeout_s` is
-        not positive.
+        Raises RunTimeout if the guest makes no exit in time, RunStopped within TICK_S if the Kvm's `stop` is set, KvmError if
+        KVM_RUN fails, ValueError if `timeout_s` is not positive.
         """
         if not timeout_s > 0:
             raise ValueError(f"a time-out of {timeout_s} s")
         shared = self.run_struct
+        stop = self.vm.kvm.stop
         alarm = thread_alarm()
-        deadline = monotonic() + timeout_s
+        start = monotonic()
+        limit = Limit(timeout_s) if timeout_s <= TICK_S else None
         self._tid = alarm.tid
         try:
             alarm.start(timeout_s)
-            while True:
+            while not stop.seen:
                 if raw_ioctl(self.fd, KVM_RUN, 0) >= 0:
                     return Exit(shared.exit_reason, shared, self._page)
                 error = get_errno()
@@ -125,8 +129,15 @@ class Vcpu(VcpuState):
                         return Exit(KVM_EXIT_INTR)
                 elif error != errno.EAGAIN:
                     raise KvmError(error, KVM_RUN, self._what)
-                if monotonic() >= deadline:
+                if limit is None:
+                    # Most runs are over before the first tick, and cost no look at the clock. What a tick was late was a wait.
+                    limit = Limit(timeout_s - min(TICK_S, monotonic() - start))
+                left = limit.left()
+                if left <= 0:
                     raise RunTimeout(self, timeout_s, where(self))
+                if left < TICK_S:
+                    alarm.start(left)
+            raise RunStopped
         finally:
             self._tid = 0
             alarm.stop()

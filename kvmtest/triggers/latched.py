@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 
 from kvmtest.kvm import Vcpu
+from kvmtest.kvm.clock import Limit
 from kvmtest.triggers.error import TriggerError
 from kvmtest.uapi.kvm import KVM_VCPUEVENT_VALID_SMM
 
@@ -32,8 +33,10 @@ def wait_for(vcpu: Vcpu, sent_by: str, timeout_s: float = 1.0) -> None:
     Reading the events does not make KVM take the INIT. Raises TriggerError, with ``sent_by`` in its text, when none has come
     after ``timeout_s`` seconds, KvmError.
     """
-    end = time.monotonic() + timeout_s
+    limit = Limit(timeout_s)
+    late = False
     while not vcpu.get_vcpu_events().smi.latched_init:
-        if time.monotonic() > end:
-            raise TriggerError(f"{sent_by}: no INIT is pending on vcpu {vcpu.id} after {timeout_s:g} s")
+        if late:
+            raise TriggerError(f"{sent_by}: no INIT is pending on vcpu {vcpu.id} after {timeout_s:g} s") from TimeoutError()
         time.sleep(_POLL_S)
+        late = limit.left() <= 0

@@ -129,7 +129,8 @@ def test_the_section_says_it_all() -> None:
 
 def test_a_value_that_is_no_number_and_one_that_speaks_to_the_terminal() -> None:
     lvt, evil = "0x10000, 7 LVT entries", "0x1\x1b[31m"
-    _, text = _against([_result("a", "pass"), _result("b", "pass")], [_result("a", "fail", "x", lvt), _result("b", "fail", "x", evil)])
+    now = [_result("a", "fail", "x", lvt), _result("b", "fail", "x", evil)]
+    _, text = _against([_result("a", "pass"), _result("b", "pass")], now)
     assert f"-> {lvt}" in text and "0x1\\x1b[31m" in text and "\x1b" not in text
 
 

@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
+import os
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, TextIO, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, TextIO, TypeAlias, TypeVar
+
+from kvmtest.kvm.stop import Stop
 
 if TYPE_CHECKING:
     from kvmtest.engine.plan import Case
@@ -40,6 +44,12 @@ OK, UNEXPECTED, USAGE, UNTESTABLE, INTERRUPTED = 0, 1, 2, 3, 130
 #: `git bisect run`: could not tell.
 BISECT_SKIP = 125
 
+T = TypeVar("T")
+#: What ends things in order.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: Seconds after which a signal is another wish, and no longer the first one once more.
+_AGAIN_S = 1.5
+
 RAW = argparse.RawDescriptionHelpFormatter
 #: What ``add_subparsers()`` returns.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -64,23 +74,57 @@ class Failed(Exception):
         self.status = status
 
 
-class Interrupt:
-    """Within it the first Ctrl-C only sets ``seen``, so that it cuts no record in two; the second raises as usual."""
+class Interrupt(Stop):
+    """Within it SIGINT, SIGTERM and SIGHUP end things in order, but for those that this process was started to ignore (nohup).
 
-    def __init__(self) -> None:
-        self.seen = False
+    Where nothing is ``running`` that would be lost, a signal raises KeyboardInterrupt. Else it only sets ``seen``, so that it
+    cuts no record in two; another one that comes at least _AGAIN_S later, while each() waits for the next step, raises. Those
+    that come sooner are the same wish: two Ctrl-C, or a terminal's SIGHUP and the SIGTERM after it.
+    """
+
+    def __init__(self, running: bool = False) -> None:
+        super().__init__()
+        self.running = running
+        self._waiting = False
+        self._last = 0.0
+        self._before: dict[signal.Signals, Callable[..., object] | int | None] = {}
 
     def _handle(self, number: int, frame: object) -> None:
-        if self.seen:
+        now = time.monotonic()
+        if not self.running:
             raise KeyboardInterrupt
-        self.seen = True
+        if not self.seen:
+            self.seen, self._last = True, now
+            # Not by say(): the signal may have come in the middle of another line.
+            with contextlib.suppress(OSError):
+                os.write(2, b"kvmtest: interrupted; ending in order; again to stop at once\n")
+        elif now - self._last >= _AGAIN_S:
+            self._last = now
+            if self._waiting:
+                self._waiting = False
+                raise KeyboardInterrupt
+
+    def each(self, steps: Iterator[T]) -> Iterator[T]:
+        """``steps``, which a signal may raise KeyboardInterrupt out of; not out of what is done between them."""
+        while True:
+            self._waiting = True
+            try:
+                step = next(steps)
+            except StopIteration:
+                return
+            finally:
+                self._waiting = False
+            yield step
 
     def __enter__(self) -> Interrupt:
-        self._before = signal.signal(signal.SIGINT, self._handle)
+        for number in _SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *error: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
 
 def device(parser: argparse.ArgumentParser) -> None:

@@ -7,11 +7,9 @@ import argparse
 import contextlib
 import os
 import re
-import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
 
 from kvmtest.commands import common, outcome, report, run
@@ -120,21 +118,7 @@ def _specs(args: argparse.Namespace, backends: list[str], names: list[str]) -> l
     ]
 
 
-@contextlib.contextmanager
-def _signals() -> Iterator[Stop]:
-    """Within it SIGTERM and SIGHUP end things as Ctrl-C does."""
-    from kvmtest.lab.cell import Stop
-
-    stop = Stop()
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def play(cell: Cell, writer: Writer, started: str) -> Counter[str]:
+def play(cell: Cell, writer: Writer, started: str, stop: common.Interrupt) -> Counter[str]:
     """Run ``cell`` into ``writer``; the totals by verdict, without a log that had nothing to say. Raises LabError, Cancelled."""
     from kvmtest.engine.result import CaseTime, Result
     from kvmtest.lab.cell import Alive, Begin, Running, Times
@@ -145,7 +129,7 @@ def play(cell: Cell, writer: Writer, started: str) -> Counter[str]:
     quiet = 0
     steps = cell.steps()
     try:
-        for step in steps:
+        for step in stop.each(steps):
             if isinstance(step, Result):
                 totals[step.verdict] += 1
                 quiet += step.id == "none.lab.kernel.log" and step.verdict == "pass"
@@ -167,7 +151,7 @@ def play(cell: Cell, writer: Writer, started: str) -> Counter[str]:
     return totals
 
 
-def _run(args: argparse.Namespace, stop: Stop) -> int:
+def _run(args: argparse.Namespace, stop: common.Interrupt) -> int:
     from kvmtest.lab.cell import Cancelled, Cell
     from kvmtest.lab.error import LabError
 
@@ -176,8 +160,10 @@ def _run(args: argparse.Namespace, stop: Stop) -> int:
     try:
         with report.writing(args) as writer:
             stop.running = True
-            totals = play(Cell(spec, stop), decides.watch(writer), common.now())
-    except Cancelled:
+            totals = play(Cell(spec, stop), decides.watch(writer), common.now(), stop)
+    except (Cancelled, KeyboardInterrupt):
+        if not stop.seen:
+            raise
         say("interrupted; what was measured until then is in the report")
         return INTERRUPTED
     except LabError as error:
@@ -238,7 +224,7 @@ def _lab(args: argparse.Namespace) -> int:
     from kvmtest.lab.error import LabError, NotFound
 
     try:
-        with _signals() as stop:
+        with common.Interrupt() as stop:
             if args.verb == "kernels":
                 return _kernels(args)
             return _matrix(args, stop) if args.verb == "matrix" else _run(args, stop)

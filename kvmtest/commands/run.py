@@ -80,7 +80,8 @@ def _run(args: argparse.Namespace) -> int:
     except doctor.Unusable as error:
         raise Failed(str(error), common.BISECT_SKIP if args.bisect else common.UNTESTABLE) from None
     totals: Counter[str] = Counter()
-    with kvm, Interrupt() as interrupt, report.writing(args) as reports:
+    with kvm, Interrupt(running=True) as interrupt, report.writing(args) as reports:
+        kvm.stop = interrupt
         writer = decides.watch(reports)
         facts = host.detect()
         if facts.backend == "unknown":
@@ -90,14 +91,15 @@ def _run(args: argparse.Namespace) -> int:
         steps = run.run(kvm, facts, cases, selectors, args.timeout, lambda case: writer.running(case.name), effort)
         try:
             writer.begin(facts, common.now(), len(cases))
-            for step in steps:
+            for step in interrupt.each(steps):
                 if isinstance(step, CaseTime):
                     writer.case(step)
                 else:
                     totals[step.verdict] += 1
                     writer.result(step)
-                if interrupt.seen:
-                    break
+        except KeyboardInterrupt:
+            if not interrupt.seen:
+                raise
         finally:
             steps.close()
             writer.end(time.monotonic() - begin, totals)

@@ -7,7 +7,7 @@ import argparse
 import sys
 
 from kvmtest.commands import common, run
-from kvmtest.commands.common import OK, RAW, UNEXPECTED, UNTESTABLE, USAGE, Commands, Failed, Interrupt
+from kvmtest.commands.common import INTERRUPTED, OK, RAW, UNEXPECTED, UNTESTABLE, USAGE, Commands, Failed, Interrupt
 
 __all__ = ("add",)
 
@@ -50,7 +50,7 @@ def _snapshot(args: argparse.Namespace) -> int:
     from kvmtest.engine import doctor, host
     from kvmtest.engine.machine import Machines, SetupError
     from kvmtest.guests import GuestMissing
-    from kvmtest.kvm import KvmError
+    from kvmtest.kvm import KvmError, RunStopped
     from kvmtest.state.inside import GuestStopped, PlantRefused
     from kvmtest.state.snapshot import Unread
     from kvmtest.triggers.error import TriggerError
@@ -68,7 +68,7 @@ def _snapshot(args: argparse.Namespace) -> int:
         kvm = doctor.open_kvm(args.device)
     except doctor.Unusable as error:
         raise Failed(str(error), UNTESTABLE) from None
-    with kvm, Interrupt() as interrupt:
+    with kvm, Interrupt(running=True) as kvm.stop:
         machines = Machines(kvm, facts)
         try:
             state = take.take(case, machines, args.timeout, common.now())
@@ -76,8 +76,10 @@ def _snapshot(args: argparse.Namespace) -> int:
             raise Failed(f"{case.name}: {error}", UNTESTABLE) from None
         except (GuestStopped, KvmError, TriggerError, Unread) as error:
             raise Failed(f"{case.name}: {error}", UNEXPECTED) from None
-    if interrupt.seen:
-        raise KeyboardInterrupt
+        except RunStopped:
+            pass
+    if kvm.stop.seen:
+        return INTERRUPTED
     out = common.open_output(None if args.output == "-" else args.output)
     try:
         if args.format == "json":

@@ -18,7 +18,7 @@ from kvmtest.engine.result import CaseTime, Host, Result
 from kvmtest.engine.verdicts import Judging
 from kvmtest.engine.vmm_reset import VmmReset
 from kvmtest.guests import GuestMissing
-from kvmtest.kvm import Kvm, KvmError
+from kvmtest.kvm import Kvm, KvmError, RunStopped
 from kvmtest.state.inside import GuestStopped, PlantRefused
 from kvmtest.state.snapshot import Unread
 from kvmtest.triggers.error import TriggerError
@@ -98,7 +98,7 @@ def run(
 
     ``timeout_s`` bounds each KVM_RUN, in seconds. ``started`` is told of each case before it runs. ``effort`` is for the checks
     that have rounds, ``judging`` as for run_case(). What this host cannot show at all is skipped once for each id and reason,
-    not in every case.
+    not in every case. It ends in the middle of a case, whose results are dropped, when ``kvm.stop`` is set.
     """
     machines = Machines(kvm, host)
     absent: set[tuple[str, str]] = set()
@@ -108,6 +108,8 @@ def run(
                 started(case)
             begin = time.monotonic()
             for result in run_case(case, machines, timeout_s, effort, judging):
+                if kvm.stop.seen:
+                    return  # and what a case that was stopped says is none of its results
                 if result.verdict == "skip" and result.observed is None:
                     if (result.id, result.reason) in absent:
                         continue
@@ -115,5 +117,7 @@ def run(
                 if wanted(selectors, result.id):
                     yield result
             yield CaseTime(case.name, time.monotonic() - begin)
+    except RunStopped:
+        pass
     finally:
         machines.close()

@@ -22,6 +22,7 @@ from kvmtest.checks import DEFAULT_EFFORT
 from kvmtest.engine import plan
 from kvmtest.engine.plan import wanted
 from kvmtest.engine.result import CaseTime, Host, Result
+from kvmtest.kvm import Stop
 from kvmtest.lab import cache, emulator, ids, initramfs, klog, modules
 from kvmtest.lab.error import LabError
 from kvmtest.lab.kernels import Kernel
@@ -112,21 +113,6 @@ Step = Begin | Running | Alive | Result | CaseTime | Times
 
 class Cancelled(Exception):
     """A cell ended because of a signal."""
-
-
-class Stop:
-    """A signal handler: while cells run the first signal only sets ``seen``, so that it cuts no record in two.
-
-    The second raises KeyboardInterrupt, as does the first at any other time.
-    """
-
-    def __init__(self) -> None:
-        self.seen = self.running = False
-
-    def __call__(self, number: int, frame: object) -> None:
-        if self.seen or not self.running:
-            raise KeyboardInterrupt
-        self.seen = True
 
 
 class _Died(Exception):

@@ -124,7 +124,8 @@ class Interrupt(Stop):
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            # Once interrupted this process is about to end, with a status that another signal is not to take from it.
+            signal.signal(number, signal.SIG_IGN if self.seen else handler)
 
 
 def device(parser: argparse.ArgumentParser) -> None:

@@ -200,4 +200,4 @@ class Cycle:
             why = f"the guest did not come out of SHUTDOWN, of which KVM on SVM makes an INIT: {report.problem}"
         names = items(self.case)
         bears = "rip" if "rip" in names else names[0]
-        return guest.Report({}, {item: why for item in guest.ITEMS if item != bears}, why)
+        return guest.Report({}, {item: why for item in guest.ITEMS if item != bears}, why, late=report.late)

@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from kvmtest import guests, spec
+from kvmtest.engine.result import OUT_OF_TIME
 from kvmtest.kvm import Exit, KvmError, Vcpu
 from kvmtest.kvm.clock import Limit
 from kvmtest.state.layout import Layout
@@ -73,13 +74,14 @@ class Report(NamedTuple):
 
     ``values`` are its items; ``missing`` are those that it cannot read here, with the reason. ``problem`` says why it stopped
     early ("" where it came to its end): items that are in neither are lost to that. Of items in ``narrow`` it told the low 32
-    bits, though it can read more where 64-bit code runs.
+    bits, though it can read more where 64-bit code runs. ``late`` is whether it stopped because nothing came in time.
     """
 
     values: dict[str, int]
     missing: dict[str, str]
     problem: str
     narrow: frozenset[str] = frozenset()
+    late: bool = False
 
 
 def items(apic_mode: str, vector: int | None = None, event: str = "sipi") -> tuple[str, ...]:
@@ -237,9 +239,12 @@ class Reporter:
 
         ``timeout_s`` bounds each KVM_RUN, in seconds. ``first`` is the exit of a guest that runs already.
         """
+        late = False
         try:
             problem = self._run(timeout_s, first)
-        except (KvmError, TimeoutError) as error:
+        except TimeoutError as error:
+            late, problem = True, f"{OUT_OF_TIME}: {self._where()}: {error}"
+        except KvmError as error:
             problem = f"{self._where()}: {error}"
         self._cut = self._word(guests.STATUS) if problem else None
         values, missing = self.collect()
@@ -252,7 +257,7 @@ class Reporter:
             for item in sorted((_BASES | _LIMITS) & missing.keys()):
                 if missing[item].startswith("exception"):
                     problem = f"{item}: {missing.pop(item)}"
-        return Report(values, missing, problem, frozenset() if self.reached("WIDE") else frozenset(guests.WIDE))
+        return Report(values, missing, problem, frozenset() if self.reached("WIDE") else frozenset(guests.WIDE), late)
 
     def _run(self, timeout_s: float, first: Exit | None) -> str:
         """Until the guest is done; why it stopped before that."""
@@ -441,14 +446,14 @@ def disassemble(insn: bytes, bits: int) -> str:
     if not tool:
         return ""
     machine = {16: "i8086", 32: "i386", 64: "i386:x86-64"}[bits]
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(insn)
-        file.flush()
-        command = [tool, "-D", "-b", "binary", "-m", machine, "--no-addresses", "-w", file.name]
-        try:
+    try:
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(insn)
+            file.flush()
+            command = [tool, "-D", "-b", "binary", "-m", machine, "--no-addresses", "-w", file.name]
             done = subprocess.run(command, capture_output=True, text=True, timeout=2, check=True)
-        except (OSError, subprocess.SubprocessError):
-            return ""
+    except (OSError, subprocess.SubprocessError):  # nor without a folder to write it to
+        return ""
     for line in done.stdout.splitlines():
         fields = line.split("\t")
         if len(fields) >= 2 and not fields[0].strip(" ") == file.name:

@@ -29,10 +29,14 @@ __all__ = ("BroadcastJudge", "BroadcastSeen", "ResetJudge", "ResetSeen", "ResetT
 
 
 class Untried(NamedTuple):
-    """In the place of evidence: every item of the case gets this ``verdict``, ``skip`` or ``error``."""
+    """In the place of evidence: every item of the case gets this ``verdict``, ``skip`` or ``error``.
+
+    ``late`` is whether something did not come in time.
+    """
 
     verdict: str
     reason: str
+    late: bool = False
 
 
 #: What comparing a vCPU that was reset with a new one rests on.
@@ -53,7 +57,7 @@ class _UntriedJudge:
             prefix, name = case.prefix, case.name
             for item in items(case):
                 where = (f"{prefix}.{item}", case.event, case.trigger, case.view, item, name)
-                found.append(Result(*where, None, None, None, *seen, self._cite(case, item), None))
+                found.append(Result(*where, None, None, None, seen.verdict, seen.reason, self._cite(case, item), None))
         return found
 
     def _cite(self, case: Case, item: str) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ("EVENTS", "SCHEMA", "UNEXPECTED", "VERDICTS", "VIEWS", "CaseTime", "Host", "Result")
+__all__ = ("EVENTS", "OUT_OF_TIME", "SCHEMA", "UNEXPECTED", "VERDICTS", "VIEWS", "CaseTime", "Host", "Result")
 
 SCHEMA = "kvmtest.results/1"
 VERDICTS = ("pass", "fail", "known", "fixed", "skip", "error", "info")
@@ -13,6 +13,8 @@ EVENTS = ("reset", "init", "sipi", "shutdown", "nmi", "none")
 VIEWS = ("host", "guest", "views", "kernel")
 #: Verdicts that make a run exit with 1 (``known`` joins them under ``--strict``).
 UNEXPECTED = frozenset(("fail", "error"))
+#: In the reason of an error for the want of an answer in time, twice.
+OUT_OF_TIME = "out of time"
 
 
 class Result(NamedTuple):
@@ -31,6 +33,11 @@ class Result(NamedTuple):
     reason: str
     cite: tuple[str, ...]
     deviation: str | None
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether it is an error because no answer came in time: KVM may have lost something, or the host was too busy."""
+        return self.verdict == "error" and self.view != "kernel" and OUT_OF_TIME in self.reason
 
 
 class CaseTime(NamedTuple):

@@ -5,20 +5,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator
+from typing import Any, NamedTuple
 
-from kvmtest.checks import CHECKS, DEFAULT_EFFORT, Effort, Subject, Untestable
+from kvmtest.checks import CHECKS, DEFAULT_EFFORT, Effort, Observation, Subject, Untestable
 from kvmtest.engine.broadcast import Broadcast
 from kvmtest.engine.catch import NEVER_RUN
 from kvmtest.engine.cycle import Cycle
 from kvmtest.engine.judge import judge_check
-from kvmtest.engine.judging import Untried, judge_of
+from kvmtest.engine.judging import Untried
 from kvmtest.engine.machine import Machine, Machines, SetupError
 from kvmtest.engine.plan import Case, wanted
 from kvmtest.engine.result import CaseTime, Host, Result
-from kvmtest.engine.verdicts import Judging
+from kvmtest.engine.tries import Again, Settled, judge_tries, out_of_time, untried
+from kvmtest.engine.verdicts import Judge, Judging
 from kvmtest.engine.vmm_reset import VmmReset
 from kvmtest.guests import GuestMissing
-from kvmtest.kvm import Kvm, KvmError, RunStopped
+from kvmtest.kvm import Kvm, RunStopped
 from kvmtest.state.inside import GuestStopped, PlantRefused
 from kvmtest.state.snapshot import Unread
 from kvmtest.triggers.error import TriggerError
@@ -26,27 +28,75 @@ from kvmtest.triggers.error import TriggerError
 __all__ = ("run", "run_case")
 
 
-def _machine(case: Case, machines: Machines) -> tuple[Machine, bool]:
-    """The machine for a case, and whether it is to be closed after it."""
+class _CheckJudge:
+    """What a check saw as its one result."""
+
+    def __init__(self, case: Case, host: Host) -> None:
+        self._case = case
+        self._host = host
+
+    def of(self, seen: str | Observation) -> list[Result]:
+        """The result."""
+        case = self._case
+        return [judge_check(CHECKS[f"{case.prefix}.{case.check}"], case.name, seen, self._host, case.setup.vendor)]
+
+
+class _Runner(NamedTuple):
+    """How each case is run."""
+
+    machines: Machines
+    timeout_s: float
+    effort: Effort
+    judging: Judging
+
+    def attempt(self, case: Case, alone: bool = False) -> tuple[Judge, Any]:
+        """Run ``case``: what judges it, and what was seen. ``alone`` is on a machine that nothing has happened to."""
+        ours: Machine | None = None
+        try:
+            if alone or _needs_fresh(case):
+                machine = ours = self.machines.fresh(case.setup)
+            else:
+                machine = self.machines.kept(case.setup)
+            return self._observe(case, machine)
+        except (GuestMissing, PlantRefused, SetupError, Untestable) as error:
+            seen = Untried("skip", str(error))
+        except (GuestStopped, OSError, TriggerError, Unread) as error:  # KvmError, RunTimeout, and no descriptor or timer left
+            seen = untried(error)
+            self.machines.drop(case.setup)
+        finally:
+            if ours:
+                ours.close()
+        return self.judging(case, self.machines.host, ()), seen
+
+    def _observe(self, case: Case, machine: Machine) -> tuple[Judge, Any]:
+        host = self.machines.host
+        if case.check:
+            return Settled(_CheckJudge(case, host)), self._check(case, machine)
+        made: Broadcast | VmmReset | Cycle
+        if case.trigger == "broadcast" and case.view == "host":
+            made = Broadcast(case, machine, host, self.judging)
+        elif case.trigger == "vmm-reset":
+            made = VmmReset(case, machine, host, self.timeout_s, self.judging)
+        else:
+            made = Cycle(case, machine, host, self.timeout_s, self.judging)
+        return made.judge, made.observe()
+
+    def _check(self, case: Case, machine: Machine) -> str | Observation:
+        """What the case's check saw. Raises what its observe() does."""
+        check = CHECKS[f"{case.prefix}.{case.check}"]
+        target = machine.target(case.target)
+        if not check.alone:
+            # Whatever an earlier case left: every piece of state is written, the local APIC back to xAPIC mode.
+            target.plant("a", "xapic").write(target.vcpu)
+        return check.observe(Subject(target.vcpu, case.setup.vendor, self.timeout_s, self.effort, self.machines.host.backend))
+
+
+def _needs_fresh(case: Case) -> bool:
+    """Whether a case needs a machine that nothing has happened to."""
     if case.check:
-        fresh = CHECKS[f"{case.prefix}.{case.check}"].alone
-    else:
-        # RESET by KVM happens once in a vCPU's life, and the guest's report of a new vCPU is what a later one is held against.
-        fresh = case.event == "reset" and (case.trigger == "create" or case.setup.memory) or case.state == NEVER_RUN
-    if fresh:
-        return machines.fresh(case.setup), True
-    return machines.kept(case.setup), False
-
-
-def _check(case: Case, machine: Machine, host: Host, timeout_s: float, effort: Effort) -> Result:
-    """The result of a case's check. Raises what its observe() does."""
-    check = CHECKS[f"{case.prefix}.{case.check}"]
-    target = machine.target(case.target)
-    if not check.alone:
-        # Whatever an earlier case left: every piece of state is written, the local APIC back to xAPIC mode.
-        target.plant("a", "xapic").write(target.vcpu)
-    seen = check.observe(Subject(target.vcpu, case.setup.vendor, timeout_s, effort, host.backend))
-    return judge_check(check, case.name, seen, host, case.setup.vendor)
+        return CHECKS[f"{case.prefix}.{case.check}"].alone
+    # RESET by KVM happens once in a vCPU's life, and the guest's report of a new vCPU is what a later one is held against.
+    return case.event == "reset" and (case.trigger == "create" or case.setup.memory) or case.state == NEVER_RUN
 
 
 def run_case(
@@ -54,34 +104,20 @@ def run_case(
     machines: Machines,
     timeout_s: float = 1.0,
     effort: Effort = DEFAULT_EFFORT,
-    judging: Judging = judge_of,
+    judging: Judging = judge_tries,
 ) -> Iterator[Result]:
     """Run one case and judge every item of it. What cannot be tried becomes ``skip``, what went wrong ``error``.
 
-    ``judging`` takes the evidence, of all but checks.
+    One that runs out of time is tried once more, alone. ``judging`` takes the evidence, of all but checks.
     """
-    host = machines.host
-    ours: Machine | None = None
-    try:
-        machine, fresh = _machine(case, machines)
-        ours = machine if fresh else None
-        if case.check:
-            yield _check(case, machine, host, timeout_s, effort)
-        elif case.trigger == "broadcast" and case.view == "host":
-            yield from Broadcast(case, machine, host, judging).run()
-        elif case.trigger == "vmm-reset":
-            yield from VmmReset(case, machine, host, timeout_s, judging).run()
-        else:
-            yield from Cycle(case, machine, host, timeout_s, judging).run()
-    except (GuestMissing, PlantRefused, SetupError, Untestable) as error:
-        yield from judging(case, host, ()).of(Untried("skip", str(error)))
-    except (GuestStopped, KvmError, TriggerError, Unread) as error:
-        # What went wrong may be in what is kept of it.
+    runner = _Runner(machines, timeout_s, effort, judging)
+    judge, seen = runner.attempt(case)
+    if out_of_time(seen):
         machines.drop(case.setup)
-        yield from judging(case, host, ()).of(Untried("error", str(error)))
-    finally:
-        if ours:
-            ours.close()
+        judge, seen = runner.attempt(case, alone=True)
+        if not out_of_time(seen):
+            seen = Again(seen, f"no exit within {timeout_s:g} s at the first try")
+    yield from judge.of(seen)
 
 
 def run(
@@ -92,7 +128,7 @@ def run(
     timeout_s: float = 1.0,
     started: Callable[[Case], None] | None = None,
     effort: Effort = DEFAULT_EFFORT,
-    judging: Judging = judge_of,
+    judging: Judging = judge_tries,
 ) -> Generator[Result | CaseTime, None, None]:
     """Run ``cases``; yields the results that ``selectors`` take as they come, and a CaseTime behind each case's.
 

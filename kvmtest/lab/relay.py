@@ -13,9 +13,10 @@ from typing import Any
 
 from kvmtest.engine.guest import Report
 from kvmtest.engine.judge import Context
-from kvmtest.engine.judging import BroadcastSeen, ResetSeen, ResetTry, Untried, judge_of
+from kvmtest.engine.judging import BroadcastSeen, ResetSeen, ResetTry, Untried
 from kvmtest.engine.plan import Case, plan
 from kvmtest.engine.result import Host, Result
+from kvmtest.engine.tries import Again, judge_tries
 from kvmtest.engine.verdicts import Basis, Evidence
 from kvmtest.lab.stream import Encoder
 from kvmtest.spec import ENTRIES
@@ -28,7 +29,7 @@ _PIECE = 256
 _LATELY = 6
 #: What evidence consists of; each goes as its name and its fields.
 _KINDS: dict[str, Any] = {
-    kind.__name__: kind for kind in (BroadcastSeen, Evidence, Report, ResetSeen, ResetTry, Untried)
+    kind.__name__: kind for kind in (Again, BroadcastSeen, Evidence, Report, ResetSeen, ResetTry, Untried)
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 _SNAPSHOT, _TUPLE = "snapshot", "tuple"
@@ -170,7 +171,7 @@ class Receiver:
             )
             for fields, layout, baseline, plant in packed
         )
-        return list(judge_of(self._cases[name], host, bases).of(self._unpacked(seen)))
+        return list(judge_tries(self._cases[name], host, bases).of(self._unpacked(seen)))
 
     def new(self, result: Result) -> bool:
         """Whether ``result`` is to be shown: not the same skip again."""

@@ -326,3 +326,13 @@ def test_an_instruction_is_named_where_a_disassembler_is_installed(monkeypatch: 
     monkeypatch.setenv("PATH", "/nowhere")
     assert guest.disassemble(bytes.fromhex("0f01d0"), 64) == ""
     guest.disassemble.cache_clear()
+
+
+def test_without_a_folder_to_write_to_no_instruction_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> None:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", refuse)
+    guest.disassemble.cache_clear()
+    assert guest.disassemble(bytes.fromhex("0f01d0"), 64) == ""
+    guest.disassemble.cache_clear()

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A case that runs out of time is tried again alone, once; what passes only then is no pass, and no error."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from kvmtest.checks import CHECKS, Stopped
+from kvmtest.engine import guest, host, plan, run, tries
+from kvmtest.engine.judging import Untried
+from kvmtest.engine.machine import Machine, Machines
+from kvmtest.engine.plan import Case
+from kvmtest.engine.result import Result
+from kvmtest.guests import load
+from kvmtest.kvm import Kvm, RunTimeout, Vcpu
+from kvmtest.lab import relay
+from kvmtest.lab.stream import Decoder, Encoder
+from kvmtest.state import inside
+from kvmtest.triggers.error import TriggerError
+
+CASES = {case.name: case for case in plan.plan()}
+GUEST = CASES["sipi.msi.guest/ap,intel,xapic,plant-sipi,vector-01"]
+RESET = CASES["reset.create.guest/bsp,full-irqchip,intel"]
+IRQFD = next(case for case in CASES.values() if case.prefix == "init.irqfd.host")
+FIRST = "no exit within 1 s at the first try"
+
+
+class _Slow:
+    """KVM_RUN on machines on which the guest does not come to an exit, the first ``times`` of them."""
+
+    def __init__(self, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.machines: list[object] = []
+        self.times = times
+        self._real: Callable[..., Any] = Vcpu.run
+        monkeypatch.setattr(Vcpu, "run", lambda vcpu, timeout_s=1.0: self._run(vcpu, timeout_s))
+
+    def _run(self, vcpu: Vcpu, timeout_s: float) -> Any:
+        if vcpu.vm not in self.machines:
+            self.machines.append(vcpu.vm)
+        if self.machines.index(vcpu.vm) < self.times:
+            raise RunTimeout(vcpu, timeout_s)
+        return self._real(vcpu, timeout_s)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], _Slow]:
+    return lambda times: _Slow(times, monkeypatch)
+
+
+@pytest.mark.parametrize("case", [GUEST, RESET], ids=["sipi", "reset"])
+def test_what_passes_only_at_the_second_try_is_no_pass(case: Case, machines: Machines, slow: Callable[[int], _Slow]) -> None:
+    good = {(r.view, r.item): r for r in run.run_case(case, machines)}
+    made = slow(1)
+    again = {(r.view, r.item): r for r in run.run_case(case, machines)}
+    assert len(made.machines) == 2  # the second try has a machine of its own
+    assert good.keys() == again.keys()
+    for key, result in again.items():
+        expected = "info" if good[key].verdict == "pass" else good[key].verdict
+        assert result.verdict == expected, key
+        assert (FIRST in result.reason) == (good[key].verdict == "pass"), key
+    assert sum(r.verdict == "info" for r in again.values()) > 20
+    made.times = 0
+    assert any(r.verdict == "pass" for r in run.run_case(case, machines))
+
+
+@pytest.mark.parametrize("name", [GUEST.name, RESET.name, "init.self.host/ap,intel,xapic,plant-guest-long"])
+def test_what_comes_at_no_try_is_an_error_of_its_own_kind(name: str, machines: Machines, slow: Callable[[int], _Slow]) -> None:
+    made = slow(99)
+    results = list(run.run_case(CASES[name], machines))
+    assert len(made.machines) == 2
+    assert any(r.out_of_time for r in results)
+    assert {r.verdict for r in results} <= {"error", "skip"} and all(r.out_of_time for r in results if r.verdict == "error")
+
+
+def test_a_failure_at_the_second_try_is_one(
+    machines: Machines, slow: Callable[[int], _Slow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = guest.Reporter.report
+
+    def otherwise(*args: Any) -> guest.Report:
+        report = real(*args)
+        return report._replace(values=report.values | {"rbx": report.values["rbx"] ^ 1}) if "rbx" in report.values else report
+
+    monkeypatch.setattr(guest.Reporter, "report", otherwise)
+    slow(1)
+    verdicts = {(r.view, r.item): r.verdict for r in run.run_case(GUEST, machines)}
+    assert verdicts["guest", "rbx"] == "fail" and verdicts["guest", "rcx"] == "info"
+
+
+def test_a_check_is_tried_again_too(kvm: Kvm, machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    id = "init.msi.host.halted"
+    check = CHECKS[id]
+    case = next(c for c in CASES.values() if c.check and f"{c.prefix}.{c.check}" == id)
+    seen = [Stopped("no word"), check.expected]
+
+    def observe(subject: object) -> str:
+        answer = seen.pop(0)
+        if isinstance(answer, Exception):
+            raise answer from TimeoutError()
+        return answer
+
+    monkeypatch.setitem(CHECKS, id, check._replace(observe=observe))
+    (result,) = run.run_case(case, machines)
+    assert (result.verdict, result.observed) == ("info", check.expected) and FIRST in result.reason
+
+
+@pytest.mark.parametrize("id", ["sipi.stress.host.arrivals", "init.msi.host.halted"])
+def test_silence_that_is_observed_is_not_tried_again(id: str, machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    check = CHECKS[id]
+    calls = []
+
+    def observe(subject: object) -> str:
+        calls.append(subject)
+        return "nothing came"
+
+    monkeypatch.setitem(CHECKS, id, check._replace(observe=observe))
+    case = next(c for c in CASES.values() if c.check and f"{c.prefix}.{c.check}" == id)
+    (result,) = run.run_case(case, machines)
+    assert result.verdict == "fail" and len(calls) == 1
+
+
+def test_another_error_is_not_tried_again(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def stop(self: guest.Reporter, *args: Any) -> guest.Report:
+        calls.append(self)
+        return guest.Report({}, {}, "an exception at CS:IP f000:fff0")
+
+    monkeypatch.setattr(guest.Reporter, "report", stop)
+    results = list(run.run_case(GUEST, machines))
+    assert len(calls) == 1 and not any(r.out_of_time for r in results)
+
+
+def test_time_is_told_by_type_through_all_that_came_of_it() -> None:
+    def raised(*chain: Exception) -> Untried:
+        error: Exception | None = None
+        for one in chain:
+            one.__cause__ = error
+            error = one
+        assert error
+        return tries.untried(error)
+
+    assert raised(TimeoutError("x"), Stopped("y"), TriggerError("z")) == Untried("error", "out of time: z", True)
+    assert raised(OSError(5, "no exit within 1 s")) == Untried("error", "[Errno 5] no exit within 1 s", False)
+
+
+def _refuse(*args: object, **more: object) -> Any:
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
+@pytest.mark.parametrize(
+    ("where", "case"),
+    [("kvmtest.kvm.vcpu.thread_alarm", GUEST), ("mmap.mmap", RESET), ("os.eventfd", IRQFD)],
+)
+def test_what_the_system_refuses_is_an_error_of_the_case(
+    where: str, case: Case, machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(where, _refuse)
+        results = list(run.run_case(case, machines))
+    assert {r.verdict for r in results} == {"error"} and "Too many open files" in results[0].reason
+    again = list(run.run_case(case, machines))
+    assert any(r.verdict == "pass" for r in again), again[:3]
+
+
+def test_a_machine_that_an_error_was_seen_on_is_not_kept(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = machines.kept(IRQFD.setup)
+    with monkeypatch.context() as patched:
+        patched.setattr("os.eventfd", _refuse)
+        list(run.run_case(IRQFD, machines))
+    assert isinstance(kept, Machine) and machines.kept(IRQFD.setup) is not kept
+
+
+def test_what_is_judged_elsewhere_is_judged_the_same(kvm: Kvm, slow: Callable[[int], _Slow]) -> None:
+    slow(1)
+    sent = bytearray()
+    out = Encoder(sent.extend)
+    facts = host.detect()
+    for _ in _told(run.run(kvm, facts, [RESET], judging=relay.Sender(out).judging)):
+        raise AssertionError("a result, where only evidence is sent")
+    out.flush()
+    receiver = relay.Receiver()
+    results: list[Result] = []
+    for letter, fields in Decoder().feed(bytes(sent)):
+        if letter == "O":
+            results += receiver.results(fields[0], facts)
+        else:
+            receiver.take(letter, fields[0])
+    told = {(r.view, r.item): r for r in results}
+    assert told["guest", "rbx"].verdict == "info" and told["guest", "rbx"].reason == FIRST
+    assert not any(r.verdict == "pass" for r in results)
+
+
+def _told(steps: Iterator[object]) -> Iterator[Result]:
+    return (step for step in steps if isinstance(step, Result))
+
+
+def test_a_guest_that_hangs_for_good_is_tried_twice(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = bytearray(load("spine"))
+    image[0xFFF0 + 3 : 0xFFF0 + 5] = b"\xeb\xfe"  # after the OUT at the reset vector
+    monkeypatch.setattr("kvmtest.guests.load", lambda name: bytes(image))
+    results = {r.item: r for r in run.run_case(RESET, machines, 0.05) if r.view == "guest"}
+    assert results["cr0"].out_of_time and results["rax"].verdict == "pass"
+
+
+def test_a_plant_by_guest_code_that_hangs_is_out_of_time(machines: Machines, slow: Callable[[int], _Slow]) -> None:
+    slow(99)
+    case = next(c for c in CASES.values() if c.plant in inside.GUEST_PLANTS and c.view == "host" and c.event == "init")
+    assert all(r.out_of_time for r in run.run_case(case, machines) if r.verdict != "skip")

@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
-import os
 import sys
 from collections.abc import Sequence
 
 from kvmtest import __version__
 from kvmtest.commands import diff, doctor, explain, lab, list, outcome, report, run, series, snapshot, spec
-from kvmtest.commands.common import BISECT_SKIP, INTERRUPTED, OK, UNEXPECTED, USAGE, Failed, say
+from kvmtest.commands.common import BISECT_SKIP, INTERRUPTED, OK, UNEXPECTED, USAGE, Failed, forget_output, say
 
 __all__ = ("main", "parser")
 
@@ -52,7 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         status: int = args.function(args)
-        sys.stdout.flush()
+        with contextlib.suppress(BrokenPipeError):
+            sys.stdout.flush()
+            return status
+        forget_output()
         return status
     except Failed as failed:
         say(str(failed))
@@ -61,13 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         say("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader went away (| head): no traceback now, and none from the interpreter's own flush at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        forget_output()
         return ended(OK)
     except OSError as error:
         if error.errno in _CANNOT_WRITE:
             say(f"cannot write {getattr(args, 'output', None) or 'standard output'}: {error.strerror}")
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            forget_output()
             return ended(USAGE)
         say(str(error))
         return ended(UNEXPECTED)

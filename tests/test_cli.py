@@ -170,6 +170,32 @@ def test_reader_that_goes_away_sees_no_traceback() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("format", ["text", "jsonl"])
+def test_a_reader_that_goes_away_changes_neither_status_nor_another_report(format: str, kvm: Kvm, tmp_path: Path) -> None:
+    besides = {name: tmp_path / name for name in ("json", "junit")}
+    command = [sys.executable, "-m", "kvmtest", "run", "init.msi.host", "init.irqfd.host", "--format", format]
+    with open(os.devnull, "w") as nowhere:
+        alone = subprocess.run(command, stdout=nowhere, timeout=60).returncode
+    command += [f"--report={name}={path}" for name, path in besides.items()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stderr
+        process.stdout.read(1)
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(60) == alone
+    document = json.loads(besides["json"].read_text())
+    assert sum(document["totals"].values()) == len(document["results"]) > 1000
+    assert besides["junit"].read_text().endswith("</testsuites>\n")
+
+
+def test_a_full_disk_stops_no_other_report_of_a_run(kvm: Kvm, tmp_path: Path) -> None:
+    other = tmp_path / "r.json"
+    done = _kvmtest("run", "init.msi.host", "--format", "jsonl", "-o", "/dev/full", f"--report=json={other}")
+    assert done.returncode == 2 and _one_line(done.stderr) and "cannot write /dev/full: No space left" in done.stderr
+    document = json.loads(other.read_text())
+    assert sum(document["totals"].values()) == len(document["results"]) > 1000
+
+
 def test_run_writes_a_valid_document(kvm: Kvm, tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     done = _kvmtest("run", "reset.create.host.cr*", "init.*.cr0", "--format", "json", "--output", str(path))

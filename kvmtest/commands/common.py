@@ -32,6 +32,7 @@ __all__ = (
     "Failed",
     "Interrupt",
     "device",
+    "forget_output",
     "now",
     "open_output",
     "print_lines",
@@ -61,8 +62,8 @@ A SELECTOR is a glob over result ids <event>.<trigger>.<view>.<item>, or the beg
   kvmtest run reset sipi.msi.guest     everything after RESET, and what the guest sees after SIPI
 
 Exit status: 0 nothing unexpected; 1 at least one fail or error; 2 wrong usage; 3 nothing could be tested here;
-130 interrupted. With --baseline: 1 for failures that it has not. With --bisect, by the SELECTORs alone: 0 good, 1 bad,
-125 could not tell, 255 whatever no commit can change, at which git bisect run stops.
+130 interrupted. With --baseline: 1 for failures that it has not, and for what gave no answer in time. With --bisect, by the
+SELECTORs alone: 0 good, 1 bad, 125 could not tell, 255 whatever no commit can change, at which git bisect run stops.
 """
 
 
@@ -143,6 +144,13 @@ def open_output(path: str | None) -> TextIO:
         return open(path, "w", encoding="utf-8")
     except OSError as error:
         raise Failed(f"cannot write {path}: {error.strerror}", USAGE) from error
+
+
+def forget_output() -> None:
+    """Let what is left for standard output go nowhere, after its reader went away (| head) or its disk was full: no traceback
+    now, and none of the interpreter's own flush at exit.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def selected(selectors: Sequence[str]) -> tuple[list[Case], tuple[str, ...]]:

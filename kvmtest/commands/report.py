@@ -80,22 +80,31 @@ def _build(text: str) -> str:
 
 
 class _Several:
-    """The writer that was asked for, and others besides: what goes wrong with the file of one of them stops no other."""
+    """Writers, each to a file of its own: what goes wrong with one file stops no other. ``main`` alone has progress to show.
 
-    def __init__(self, main: Writer | None, others: dict[str, Writer]) -> None:
+    That nobody reads a pipe any more is no failure of the run. It goes on for its status, which says nothing of who reads.
+    """
+
+    def __init__(self, files: list[tuple[str, TextIO, Writer]], main: Writer | None) -> None:
+        self._files = files
         self._main = main
-        self._others = others
         self.failed = ""
 
-    def _each(self, write: Callable[[Writer], None]) -> None:
-        for path, other in list(self._others.items()):
+    def _each(self, write: Callable[[Writer], None], flush: bool = False) -> None:
+        for file in self._files.copy():
+            name, out, to = file
             try:
-                write(other)
+                write(to)
+                if flush:
+                    out.flush()
             except OSError as error:
-                self.failed = self.failed or f"cannot write {path}: {error.strerror}"
-                del self._others[path]
-        if self._main:
-            write(self._main)
+                self._files.remove(file)
+                if out is sys.stdout:
+                    common.forget_output()
+                if not isinstance(error, BrokenPipeError):
+                    self.failed = self.failed or f"cannot write {name}: {error.strerror}"
+                    if not self._files:
+                        raise Failed(self.failed, USAGE) from error
 
     def begin(self, host: Host, started: str, cases: int) -> None:
         self._each(lambda to: to.begin(host, started, cases))
@@ -111,7 +120,7 @@ class _Several:
         self._each(lambda to: to.case(case))
 
     def end(self, duration_s: float, totals: Counter[str]) -> None:
-        self._each(lambda to: to.end(duration_s, totals))
+        self._each(lambda to: to.end(duration_s, totals), flush=True)
 
 
 @contextlib.contextmanager
@@ -129,19 +138,23 @@ def writing(args: argparse.Namespace, runs: Sequence[Run] = ONE, out: TextIO | N
         if name == "jsonl" and len(runs) > 1:
             raise Failed("jsonl cannot say which of several runs a record is of: --format json can", USAGE)
     with contextlib.ExitStack() as stack:
-        if out is None:
-            out = common.open_output(args.output)
-            if out is not sys.stdout:
-                stack.callback(out.close)
-        others = {}
-        for name, path in asked:
+
+        def opened(path: str | None) -> TextIO:
             file = common.open_output(path)
-            stack.callback(_close, file)
-            others[path] = _made(name, file, runs, args, progress=False)
+            if file is not sys.stdout:
+                stack.callback(_close, file)
+            return file
+
+        out = out or opened(args.output)
+        files = []
+        for name, path in asked:
+            file = opened(path)
+            files.append((path, file, _made(name, file, runs, args, progress=False)))
         main = _made(args.format, out, runs, args, progress=runs is ONE) if args.format else None
-        several = _Several(main, others)
+        if main:
+            files.append((args.output or "standard output", out, main))
+        several = _Several(files, main)
         yield several
-        out.flush()
     if several.failed:
         raise Failed(several.failed, USAGE)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple, TextIO
@@ -27,7 +28,8 @@ class Comparison(NamedTuple):
     """What became of each departure, and the cases that one run only has.
 
     ``new`` are failures with another verdict than before, or none; ``new_known`` what is new and listed. ``gone`` departed
-    before, ``same`` still does, ``untold`` cannot be told now.
+    before, ``same`` still does, ``untold`` cannot be told now. ``late`` are those that gave no answer in time now, or then and
+    are no failure now: a busy host looks like that, and so does an event that KVM lost.
     """
 
     new: list[Change]
@@ -35,18 +37,21 @@ class Comparison(NamedTuple):
     gone: list[Change]
     same: list[Change]
     untold: list[Change]
+    late: list[Change]
     only_then: set[str]
     only_now: set[str]
 
 
 def compare(old: Index, now: Index, strict: bool = False) -> Comparison:
     """Hold ``now`` against ``old``; with ``strict`` a ``known`` is a failure."""
-    found = Comparison([], [], [], [], [], set(), now.cases - old.cases)
+    found = Comparison([], [], [], [], [], [], set(), now.cases - old.cases)
     for key, result in now.by_key.items():
         before = old.of(key)
         if result.verdict not in _DEPARTS or before and before.verdict == result.verdict:
             continue
-        if result.verdict != "known":
+        if result.out_of_time:
+            found.late.append(Change(before, result))
+        elif result.verdict != "known":
             found.new.append(Change(before, result))
         elif not before or before.verdict not in _DEPARTS:
             (found.new if strict else found.new_known).append(Change(before, result))
@@ -60,7 +65,7 @@ def compare(old: Index, now: Index, strict: bool = False) -> Comparison:
         if after is None or after.verdict == "skip":
             found.untold.append(Change(result, after))
         elif after.verdict in _TOLD:
-            found.gone.append(Change(result, after))
+            (found.late if result.out_of_time else found.gone).append(Change(result, after))
         elif after.verdict in (result.verdict, "known"):
             found.same.append(Change(result, after))
     return found
@@ -86,6 +91,8 @@ class Against:
         self._head: show.Head = []
         #: Failures by verdict that are new.
         self.new: Counter[str] = Counter()
+        #: How many that were no error by time-out before gave no answer in time.
+        self.late = 0
 
     def begin(self, host: Host, started: str, cases: int) -> None:
         """Note where the two runs differ before they begin."""
@@ -114,13 +121,16 @@ class Against:
         self._writer.end(duration_s, totals)
         found = compare(self._then, Index(self._results, self._cases), self._strict)
         self.new = Counter(change.either.verdict for change in found.new)
-        self._out.writelines(line + "\n" for text in self._lines(found) for line in lines(text))
-        self._out.flush()
+        self.late = sum(change.either.out_of_time for change in found.late)
+        with contextlib.suppress(BrokenPipeError):  # the status says it, whoever reads
+            self._out.writelines(line + "\n" for text in self._lines(found) for line in lines(text))
+            self._out.flush()
 
     def _lines(self, found: Comparison) -> Iterator[str]:
         parts = [f"{len(found.new)} new", f"{len(found.gone)} gone", f"{len(found.same)} the same"]
         parts += [f"{len(found.new_known)} new and known"] * bool(found.new_known)
         parts += [f"{len(found.untold)} cannot be told"] * bool(found.untold)
+        parts += [f"{len(found.late)} without an answer in time"] * bool(found.late)
         other = [c for c in found.same if c.a and c.b and changed(c.a._replace(verdict=c.b.verdict), c.b)]
         yield ""
         yield f"Against {self._old.name}, departures from the manuals: {', '.join(parts)}"
@@ -131,6 +141,7 @@ class Against:
             ("New, and known", found.new_known),
             ("Gone", found.gone),
             ("Cannot be told now", found.untold),
+            ("No answer in time, now or then; not counted as new or gone", found.late),
             ("The same, with another value", other),
         )
         for title, changes in titled:

@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmtest.cli import main
+from kvmtest.commands import outcome
 from kvmtest.compare.baseline import Against, Comparison, compare
 from kvmtest.compare.results import Index
 from kvmtest.engine import judge
-from kvmtest.engine.result import VERDICTS, CaseTime, Host, Result
+from kvmtest.engine.result import OUT_OF_TIME, VERDICTS, CaseTime, Host, Result
 from kvmtest.kvm import Kvm
 from kvmtest.report.jsonl import JsonLines
 from kvmtest.report.saved import Saved
@@ -65,6 +66,57 @@ def _counts(found: Comparison) -> dict[str, int]:
 def test_what_became_of_it(before: str, now: str, what: str) -> None:
     found = _compare([_result("cr2", before)], [_result("cr2", now)])
     assert _counts(found) == ({what: 1} if what else {})
+
+
+def _late(item: str) -> Result:
+    return _result(item, "error")._replace(reason=f"{OUT_OF_TIME}: in step LONG: KVM_RUN: no exit within 1 s")
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "what"),
+    [
+        ("pass", "late", "late"),
+        ("fail", "late", "late"),
+        ("known", "late", "late"),
+        ("late", "pass", "late"),
+        ("late", "info", "late"),
+        # What was never seen before may have been there.
+        ("late", "fail", "new"),
+        ("late", "late", "same"),
+        ("late", "skip", "untold"),
+    ],
+)
+def test_what_gave_no_answer_in_time_stands_apart(before: str, now: str, what: str) -> None:
+    made = [_late("cr2") if verdict == "late" else _result("cr2", verdict) for verdict in (before, now)]
+    assert _counts(_compare(made[:1], made[1:])) == {what: 1}
+
+
+def test_no_answer_in_time_has_a_section_of_its_own_and_is_not_good(capsys: pytest.CaptureFixture[str]) -> None:
+    old = [_result("cr0", "pass"), _result("cr2", "pass")]
+    against, text = _against(old, [_result("cr0", "pass"), _late("cr2")])
+    assert not against.new and against.late == 1
+    assert "0 new, 0 gone, 0 the same, 1 without an answer in time" in text
+    assert "New:" not in text and "No answer in time, now or then; not counted as new or gone:\npass -> error" in text
+    against, text = _against([_result("cr0", "pass"), _late("cr2")], [_result("cr0", "pass"), _result("cr2", "pass")])
+    assert not against.new and not against.late and "Gone:" not in text and "error -> pass" in text
+
+
+def test_alone_it_does_not_end_with_success(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    saved = Saved("old.json", _HOST, "", 0.0, (), (_result("cr0", "pass"), _result("cr2", "pass")))
+    decides = outcome._Baseline(saved, (), False, io.StringIO())
+    writer = decides.watch(JsonLines(io.StringIO()))
+    writer.begin(_HOST, "", 1)
+    for result in (_result("cr0", "pass"), _late("cr2")):
+        writer.result(result)
+    totals = Counter(("pass", "error"))
+    writer.end(1.0, totals)
+    assert decides.status(totals) == 1 and "1 x no answer in time" in capsys.readouterr().err
+
+
+def test_under_bisect_it_cannot_tell(capsys: pytest.CaptureFixture[str]) -> None:
+    decides = outcome.Bisect(("init.msi.host.cr2",))
+    decides.see(_late("cr2"))
+    assert decides.status(Counter(error=1)) == 125 and "out of time" in capsys.readouterr().err
 
 
 def test_strict_takes_a_new_known_for_a_failure() -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from kvmtest.commands import common
-from kvmtest.commands.common import OK, RAW, USAGE, Commands, Failed
+from kvmtest.commands.common import OK, RAW, USAGE, Commands, Failed, say
 from kvmtest.report import FORMATS, MissingError, Run, Writer, require, writer
 from kvmtest.report.runs import ONE
 
@@ -89,6 +89,7 @@ class _Several:
         self._files = files
         self._main = main
         self.failed = ""
+        self.again: Counter[str] = Counter()
 
     def _each(self, write: Callable[[Writer], None], flush: bool = False) -> None:
         for file in self._files.copy():
@@ -114,6 +115,8 @@ class _Several:
             self._main.running(case)
 
     def result(self, result: Result) -> None:
+        if result.second_try:
+            self.again[result.case] += 1
         self._each(lambda to: to.result(result))
 
     def case(self, case: CaseTime) -> None:
@@ -155,6 +158,9 @@ def writing(args: argparse.Namespace, runs: Sequence[Run] = ONE, out: TextIO | N
             files.append((args.output or "standard output", out, main))
         several = _Several(files, main)
         yield several
+    if several.again:
+        counts = several.again
+        say(f"{sum(counts.values())} results of {len(counts)} cases are info: they passed when they were tried again")
     if several.failed:
         raise Failed(several.failed, USAGE)
 

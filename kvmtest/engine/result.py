@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ("EVENTS", "OUT_OF_TIME", "SCHEMA", "UNEXPECTED", "VERDICTS", "VIEWS", "CaseTime", "Host", "Result")
+__all__ = ("EVENTS", "FIRST_TRY", "OUT_OF_TIME", "SCHEMA", "UNEXPECTED", "VERDICTS", "VIEWS", "CaseTime", "Host", "Result")
 
 SCHEMA = "kvmtest.results/1"
 VERDICTS = ("pass", "fail", "known", "fixed", "skip", "error", "info")
@@ -15,6 +15,8 @@ VIEWS = ("host", "guest", "views", "kernel")
 UNEXPECTED = frozenset(("fail", "error"))
 #: In the reason of an error for the want of an answer in time, twice.
 OUT_OF_TIME = "out of time"
+#: Ends the reason of what passed only when it was tried again.
+FIRST_TRY = "at the first try"
 
 
 class Result(NamedTuple):
@@ -38,6 +40,11 @@ class Result(NamedTuple):
     def out_of_time(self) -> bool:
         """Whether it is an error because no answer came in time: KVM may have lost something, or the host was too busy."""
         return self.verdict == "error" and self.view != "kernel" and OUT_OF_TIME in self.reason
+
+    @property
+    def second_try(self) -> bool:
+        """Whether it passed, though only when it was tried again."""
+        return self.verdict == "info" and self.reason.endswith(FIRST_TRY)
 
 
 class CaseTime(NamedTuple):

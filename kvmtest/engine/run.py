@@ -15,7 +15,7 @@ from kvmtest.engine.judge import judge_check
 from kvmtest.engine.judging import Untried
 from kvmtest.engine.machine import Machine, Machines, SetupError
 from kvmtest.engine.plan import Case, wanted
-from kvmtest.engine.result import CaseTime, Host, Result
+from kvmtest.engine.result import FIRST_TRY, CaseTime, Host, Result
 from kvmtest.engine.tries import Again, Settled, judge_tries, out_of_time, untried
 from kvmtest.engine.verdicts import Judge, Judging
 from kvmtest.engine.vmm_reset import VmmReset
@@ -116,7 +116,7 @@ def run_case(
         machines.drop(case.setup)
         judge, seen = runner.attempt(case, alone=True)
         if not out_of_time(seen):
-            seen = Again(seen, f"no exit within {timeout_s:g} s at the first try")
+            seen = Again(seen, f"no exit within {timeout_s:g} s {FIRST_TRY}")
     yield from judge.of(seen)
 
 

@@ -158,6 +158,13 @@ def test_a_full_disk_stops_no_other_report(tmp_path: Path, capsys: pytest.Captur
     assert shown.out == written("text", run) and Path(out).read_text() == written("junit", run)
 
 
+def test_what_passed_only_at_a_second_try_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    again = "no exit within 1 s at the first try"
+    results = [made("pass", "a"), *(made("info", item)._replace(reason=again) for item in "bc"), made("info", "d")]
+    assert main(["report", _file(tmp_path, saved(results))]) == 0
+    assert "2 results of 1 cases are info" in _line(capsys)
+
+
 def test_without_jinja2_html_says_how_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,9 +3,14 @@
 # that installs them is printed.
 
 PYTHON ?= python3
+DEVICE ?= /dev/kvm
 ARGS   ?=
 LAB_KERNELS ?= 5.10,6.1,6.12,7.2
 SUITE  := $(shell . /etc/os-release 2>/dev/null && echo $$VERSION_CODENAME)
+
+# Without the recommendations: QEMU's alone are 270 packages more.
+APT      := sudo apt-get update && sudo apt-get install -y --no-install-recommends
+INSTEAD  := make: or test the KVM of a kernel in an emulator: make run-in-lab
 
 VENV := .venv
 BIN  := $(VENV)/bin
@@ -19,9 +24,12 @@ setup: $(VENV)/.dev guests
 
 ##  run           run kvmtest on /dev/kvm and show the report; ARGS="..." adds to `kvmtest run`
 #   Status 1 says that this KVM departs from the manuals: the report shows it, and nothing is wrong with the build.
-#   Without a usable /dev/kvm it runs in the lab: QEMU, and the kernel of this machine's own Debian suite.
-run: $(VENV)/.package guests
-	@if $(BIN)/kvmtest doctor >/dev/null; then $(BIN)/kvmtest run $(ARGS); else $(MAKE) --no-print-directory run-in-lab; fi || [ $$? = 1 ]
+run: | device $(VENV)/.package guests
+	@$(BIN)/kvmtest run --device $(DEVICE) $(ARGS) || case $$? in 1) ;; 3) echo "$(INSTEAD)" >&2; exit 3;; *) exit $$?;; esac
+
+##  run-in-lab    the same on the KVM of a kernel in QEMU, that of this machine's Debian suite: needs no /dev/kvm
+run-in-lab: $(VENV)/.package guests | qemu
+	@$(BIN)/kvmtest lab run --backend svm --kernel $(SUITE) $(ARGS) || [ $$? = 1 ]
 
 ##  lab           the four kernels of the lab on both backends; ARGS="..." adds to `kvmtest lab matrix`
 lab: $(VENV)/.package guests | qemu bochs
@@ -106,6 +114,21 @@ define install
 	else false; fi
 endef
 
+# Comes first in `make run`, so that nothing is installed for a machine that has no KVM for this user.
+device:
+	@if [ ! -e $(DEVICE) ]; then \
+		echo "make: $(DEVICE): no such device: this machine has no KVM, or it is not loaded: modprobe kvm_intel or kvm_amd," \
+			"with VT-x or SVM enabled in the firmware, or in a VM nested virtualization" >&2; \
+	elif [ ! -r $(DEVICE) ] || [ ! -w $(DEVICE) ]; then \
+		owner=$$(stat -L -c %G $(DEVICE)); \
+		case "$$(stat -L -c %A $(DEVICE)) $$owner" in \
+		????rw*\ root|????[!r]*|?????[!w]*) join="only $$(stat -L -c %U $(DEVICE)) may open it: let root make it that of a group" ;; \
+		*) join="join the group that owns it: sudo adduser $$(id -un) $$owner, then log in again" ;; \
+		esac; \
+		echo "make: $(DEVICE): permission denied: $$join" >&2; \
+	else exit 0; fi; \
+	echo "$(INSTEAD)" >&2; exit 1
+
 # What `make run` cannot do without.
 system:
 	@missing=; \
@@ -113,7 +136,7 @@ system:
 	elif [ ! -x $(BIN)/python ] && ! $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then missing="$$missing python3-venv"; fi; \
 	for tool in as ld objcopy; do command -v $$tool >/dev/null || { missing="$$missing binutils"; break; }; done; \
 	if [ -n "$$missing" ]; then \
-		$(install) || { echo "make: needed first: sudo apt-get install -y$$missing" >&2; exit 1; }; \
+		$(install) || { echo "make: needed first: $(APT)$$missing" >&2; exit 1; }; \
 	fi; \
 	if ! $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
 		echo "make: kvmtest needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) -V); set PYTHON=..." >&2; exit 1; \
@@ -123,24 +146,20 @@ system:
 compiler:
 	@if ! command -v gcc >/dev/null || [ ! -e /usr/include/linux/kvm.h ]; then \
 		missing=" gcc libc6-dev linux-libc-dev"; \
-		$(install) || echo "make: tests that compile C are skipped; for them: sudo apt-get install -y$$missing" >&2; \
+		$(install) || echo "make: tests that compile C are skipped; for them: $(APT)$$missing" >&2; \
 	fi
 
 chromium:
 	@if ! command -v chromium >/dev/null; then \
 		missing=" chromium"; \
-		$(install) || { echo "make: needed first: sudo apt-get install -y$$missing" >&2; exit 1; }; \
+		$(install) || { echo "make: needed first: $(APT)$$missing" >&2; exit 1; }; \
 	fi
-
-run-in-lab: | qemu
-	@echo "make: no usable /dev/kvm ($(BIN)/kvmtest doctor says why): running in the lab, QEMU with $(SUITE)'s kernel"
-	@$(BIN)/kvmtest lab run --backend svm --kernel $(SUITE) $(ARGS) || [ $$? = 1 ]
 
 # The lab's emulators; the kernels are fetched by kvmtest itself.
 qemu:
 	@if ! command -v qemu-system-x86_64 >/dev/null; then \
 		missing=" qemu-system-x86"; \
-		$(install) || { echo "make: needed first: sudo apt-get install -y$$missing" >&2; exit 1; }; \
+		$(install) || { echo "make: needed first: $(APT)$$missing" >&2; exit 1; }; \
 	fi
 
 # Tests of the recipes, the man page and the completions use them; without them they are skipped.
@@ -148,7 +167,7 @@ checkers:
 	@missing=; for tool in shellcheck mandoc fish zsh; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
 	command -v man >/dev/null || missing="$$missing man-db groff-base"; \
 	if [ -n "$$missing" ]; then \
-		$(install) || echo "make: some tests are skipped; for them: sudo apt-get install -y$$missing" >&2; \
+		$(install) || echo "make: some tests are skipped; for them: $(APT)$$missing" >&2; \
 	fi
 
 bochs:
@@ -160,8 +179,8 @@ bochs:
 	command -v xorriso >/dev/null || missing="$$missing xorriso"; \
 	command -v mformat >/dev/null || missing="$$missing mtools"; \
 	if [ -n "$$missing" ]; then \
-		$(install) || { echo "make: needed first: sudo apt-get install -y$$missing" >&2; exit 1; }; \
+		$(install) || { echo "make: needed first: $(APT)$$missing" >&2; exit 1; }; \
 	fi
 
-.PHONY: setup run lab run-in-lab test test-lab test-html lint guests docs docs-linkcheck man completion contrib bench clean help
-.PHONY: system compiler qemu bochs checkers chromium
+.PHONY: setup run run-in-lab lab test test-lab test-html lint guests docs docs-linkcheck man completion contrib bench clean help
+.PHONY: device system compiler qemu bochs checkers chromium

@@ -127,10 +127,12 @@ class _Several:
 
 
 @contextlib.contextmanager
-def writing(args: argparse.Namespace, runs: Sequence[Run] = ONE, out: TextIO | None = None) -> Iterator[Writer]:
+def writing(
+    args: argparse.Namespace, runs: Sequence[Run] = ONE, out: TextIO | None = None, live: bool = True
+) -> Iterator[Writer]:
     """The writer to all that ``options`` ask for, of ``runs``; ``out`` is there already or opened. Raises Failed.
 
-    Without a format it is a writer to the reports besides.
+    Without a format it is a writer to the reports besides. Of a run that is ``live`` the text shows the progress.
     """
     asked: list[tuple[str, str]] = args.report
     paths = [os.path.realpath(path) for path in (args.output, *(path for _, path in asked)) if path]
@@ -153,7 +155,7 @@ def writing(args: argparse.Namespace, runs: Sequence[Run] = ONE, out: TextIO | N
         for name, path in asked:
             file = opened(path)
             files.append((path, file, _made(name, file, runs, args, progress=False)))
-        main = _made(args.format, out, runs, args, progress=runs is ONE) if args.format else None
+        main = _made(args.format, out, runs, args, progress=live) if args.format else None
         if main:
             files.append((args.output or "standard output", out, main))
         several = _Several(files, main)
@@ -210,7 +212,8 @@ def convert(paths: Sequence[str], args: argparse.Namespace, out: TextIO | None =
     if not found:
         raise Failed(f"{paths[0]}: no cells in it", USAGE)
     names = saved.names(found) if len(found) > 1 else [""]
-    with writing(args, [Run(name, run.version) for name, (_, run) in zip(names, found, strict=True)], out) as to:
+    runs = [Run(name, run.version, run.accel) for name, (_, run) in zip(names, found, strict=True)]
+    with writing(args, runs, out, live=False) as to:
         while found:
             _, run = found.pop(0)
             saved.write(run, to)

@@ -71,6 +71,7 @@ def _run(args: argparse.Namespace) -> int:
     from kvmtest.checks import Effort
     from kvmtest.engine import doctor, host, run
     from kvmtest.engine.result import CaseTime
+    from kvmtest.report.runs import Run
 
     asked = chosen(args)
     decides = outcome.of(args, asked)
@@ -80,7 +81,7 @@ def _run(args: argparse.Namespace) -> int:
     except doctor.Unusable as error:
         raise Failed(str(error), common.BISECT_SKIP if args.bisect else common.UNTESTABLE) from None
     totals: Counter[str] = Counter()
-    with kvm, Interrupt(running=True) as interrupt, report.writing(args) as reports:
+    with kvm, Interrupt(running=True) as interrupt, report.writing(args, [Run(accel=host.under())]) as reports:
         kvm.stop = interrupt
         writer = decides.watch(reports)
         facts = host.detect()

@@ -1,17 +1,56 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What KVM this is: kernel, vendor module, its parameters, the CPU."""
+"""What KVM this is: kernel, vendor module, its parameters, the CPU, and what emulates that."""
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 import re
+import sys
+from collections.abc import Iterable
 
 from kvmtest.engine.result import Host
 
-__all__ = ("detect", "kernel_version")
+__all__ = ("SILICON", "accel", "detect", "kernel_version", "title", "under")
 
 #: Vendor modules by the name of their folder in sysfs.
 _MODULES = {"kvm_intel": "vmx", "kvm_amd": "svm"}
+_MODULE_OF = {backend: module for module, backend in _MODULES.items()}
+
+SILICON = "silicon"
+#: What a hypervisor calls itself in EBX, ECX and EDX of its CPUID leaf; Hyper-V's comes last, as KVM and Xen can show it too.
+_SIGNATURES = {
+    b"KVMKVMKVM": "kvm",
+    b"TCGTCGTCGTCG": "tcg",
+    b"XenVMMXenVMM": "xen",
+    b"VMwareVMware": "vmware",
+    b"Microsoft Hv": "hyper-v",
+}
+#: A hypervisor's first leaf, and the one where KVM and Xen have theirs while the first is Hyper-V's (kvm_cpuid_base() in Linux).
+_LEAVES = (0x40000000, 0x40000100)
+_CPUID = bytes.fromhex(
+    "53"  # push %rbx
+    "89f8"  # mov %edi, %eax
+    "31c9"  # xor %ecx, %ecx
+    "0fa2"  # cpuid
+    "891e"  # mov %ebx, (%rsi)
+    "894e04"  # mov %ecx, 4(%rsi)
+    "895608"  # mov %edx, 8(%rsi)
+    "5b"  # pop %rbx
+    "c3"  # ret
+)
+_IN_WORDS = {
+    "": "",
+    SILICON: " on silicon",
+    "vm": " in a VM",
+    "kvm": " in a VM on KVM",
+    "tcg": " in QEMU (TCG)",
+    "xen": " in a VM on Xen",
+    "vmware": " in a VM on VMware",
+    "hyper-v": " in a VM on Hyper-V",
+    "bochs": " in Bochs",
+}
 
 _RELEASE = re.compile(r"(\d+)\.(\d+)")
 
@@ -48,12 +87,67 @@ def _parameters(sysfs: str, module: str) -> dict[str, str]:
     return found
 
 
-def _cpu(cpuinfo: str) -> tuple[str, str]:
+def _fields(cpuinfo: str) -> dict[str, str]:
+    """What the file says of the first CPU."""
     fields: dict[str, str] = {}
     for line in _read(cpuinfo).splitlines():
         name, _, value = line.partition(":")
         fields.setdefault(name.strip(), value.strip())
+    return fields
+
+
+def _cpu(cpuinfo: str) -> tuple[str, str]:
+    fields = _fields(cpuinfo)
     return fields.get("vendor_id", "unknown"), fields.get("model name", "unknown")
+
+
+def _signatures() -> list[bytes]:
+    """What this CPU's leaves of a hypervisor hold; nothing where the system lets no program make code."""
+    if sys.maxsize < 1 << 32:
+        return []
+    try:
+        page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    except OSError:
+        return []
+    page.write(_CPUID)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+    ask = ctypes.CFUNCTYPE(None, ctypes.c_uint32, ctypes.c_char_p)(address)
+    found = []
+    for leaf in _LEAVES:
+        answer = ctypes.create_string_buffer(12)
+        ask(leaf, answer)
+        found.append(answer.raw)
+    return found
+
+
+def accel(flags: Iterable[str], signatures: Iterable[bytes], firmware: str = "") -> str:
+    """What makes the CPU: ``silicon``, the name of a hypervisor or an emulator, ``vm`` for one without a known name, or "".
+
+    ``flags`` are those of /proc/cpuinfo, of which ``hypervisor`` is CPUID.1:ECX[31] (reserved for hypervisors by both vendors);
+    ``firmware`` is its maker by DMI, which gives away a Bochs. "" says that nothing is known of the CPU.
+    """
+    flags, signatures = set(flags), [signature.rstrip(b"\0") for signature in signatures]
+    if not flags:
+        return ""
+    if "hypervisor" in flags:
+        return next((name for signature, name in _SIGNATURES.items() if signature in signatures), "vm")
+    return "bochs" if "bochs" in firmware.lower() else SILICON
+
+
+def under(cpuinfo: str = "/proc/cpuinfo", dmi: str = "/sys/class/dmi/id") -> str:
+    """What makes this machine's CPU (`accel`)."""
+    flags = _fields(cpuinfo).get("flags", "").split()
+    return accel(flags, _signatures() if "hypervisor" in flags else (), _read(f"{dmi}/bios_vendor"))
+
+
+def title(host: Host, on: str = "") -> str:
+    """Whose KVM this is and what it runs on, in a line; ``on`` is of `accel`, a lab has its own word."""
+    if host.kernel == "unknown":
+        return "an unknown KVM: what was saved does not say whose"
+    module = "KVM" if host.backend == "unknown" else _MODULE_OF.get(host.backend, f"kvm_{host.backend}")
+    if host.lab:
+        return f"{module} of Linux {host.kernel} in {host.lab['emulator']}"
+    return f"{module} of Linux {host.kernel}{_IN_WORDS.get(on, f' on {on}')}: {host.cpu_model}"
 
 
 def detect(sysfs: str = "/sys/module", cpuinfo: str = "/proc/cpuinfo") -> Host:

@@ -38,7 +38,7 @@ class Json:
         head = {
             "schema": SCHEMA,
             "tool": {"name": "kvmtest", "version": run.version},
-            "host": {name: value for name, value in host._asdict().items() if value is not None},
+            "host": {name: value for name, value in (host._asdict() | {"accel": run.accel or None}).items() if value is not None},
             "started": started,
         }
         self.out.write(json.dumps(head, indent=1).removesuffix("\n}") + ',\n "results": [')

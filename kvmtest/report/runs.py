@@ -14,10 +14,13 @@ MATRIX = "kvmtest.matrix/1"
 
 
 class Run(NamedTuple):
-    """A run: what tells it from the others of the report, and the version of kvmtest that ran."""
+    """A run: what tells it from the others of the report, the version of kvmtest that ran, and what made its CPU
+    (`kvmtest.engine.host.accel`).
+    """
 
     name: str = ""
     version: str = __version__
+    accel: str = ""
 
 
 #: The runs of a report of the one that goes on here.

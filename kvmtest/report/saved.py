@@ -33,7 +33,7 @@ class SavedError(ValueError):
 class Saved(NamedTuple):
     """One run. ``name`` is the file's, or that of a cell of a matrix; records one a line know nothing of their host.
 
-    ``version`` is that of the kvmtest which ran.
+    ``version`` is that of the kvmtest which ran, ``accel`` what made its CPU ("" where that is not said).
     """
 
     name: str
@@ -43,6 +43,7 @@ class Saved(NamedTuple):
     cases: tuple[CaseTime, ...]
     results: tuple[Result, ...]
     version: str = __version__
+    accel: str = ""
 
     @property
     def ran(self) -> set[str]:
@@ -183,7 +184,11 @@ def _document(name: str, document: Any) -> Saved:
     version = tool.get("version") if isinstance(tool, dict) else None
     if not isinstance(version, str):
         raise _Bad("tool.version is no string")
-    return Saved(name, host(document.get("host")), started, duration_s, cases, tuple(results), version)
+    where = host(document.get("host"))
+    accel = document["host"].get("accel", "")
+    if not isinstance(accel, str):
+        raise _Bad("host.accel is no string")
+    return Saved(name, where, started, duration_s, cases, tuple(results), version, accel)
 
 
 def _cell(cell: Any) -> Saved:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
+from kvmtest.engine.host import title
 from kvmtest.engine.result import UNEXPECTED, VERDICTS, CaseTime, Host, Result
 from kvmtest.report.blocks import Block, Blocks
 from kvmtest.report.runs import ONE, Run
@@ -58,10 +59,9 @@ class Text:
             self._line()
         self._begun += 1
         head = [f"run      {run.name}"] if len(self._runs) > 1 else []
-        head += [f"kvmtest {run.version}   {started}", f"kernel   {host.kernel}   backend {host.backend}"]
-        head.append(f"CPU      {host.cpu_vendor}, {host.cpu_model}")
+        head += [title(host, run.accel), f"kvmtest  {run.version}   {started}   backend {host.backend}, {host.cpu_vendor}"]
         if host.lab:
-            head.append(f"lab      {host.lab['emulator']}, CPU {host.lab['cpu']}, kernel: {host.lab['kernel_source']}")
+            head += [f"CPU      {host.cpu_model}, model {host.lab['cpu']}", f"kernel   {host.lab['kernel_source']}"]
         for line in head:
             self._line(printable(line))
         if host.parameters:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kvmtest.engine import host
+from kvmtest.engine.result import Host
 
 
 @pytest.mark.parametrize(
@@ -30,3 +31,67 @@ def test_kernel_version() -> None:
     assert host.kernel_version("6.1.0-56-cloud-amd64") == (6, 1)
     assert host.kernel_version("7.2-rc1") == (7, 2)
     assert host.kernel_version("weird") == (0, 0)
+
+
+_KVM, _TCG, _HYPERV, _NOTHING = b"KVMKVMKVM\0\0\0", b"TCGTCGTCGTCG", b"Microsoft Hv", bytes(12)
+
+
+@pytest.mark.parametrize(
+    ("flags", "signatures", "firmware", "accel"),
+    [
+        ("fpu svm", (), "American Megatrends", "silicon"),
+        ("fpu hypervisor", (_KVM, _NOTHING), "", "kvm"),
+        ("fpu hypervisor", (_TCG, _NOTHING), "SeaBIOS", "tcg"),
+        ("fpu hypervisor", (_HYPERV, _NOTHING), "", "hyper-v"),
+        # KVM that shows a Windows guest what Hyper-V would, as Xen can.
+        ("fpu hypervisor", (_HYPERV, _KVM), "", "kvm"),
+        ("fpu hypervisor", (_HYPERV, b"XenVMMXenVMM"), "", "xen"),
+        ("fpu hypervisor", (b"NobodyKnows!",), "", "vm"),
+        ("fpu hypervisor", (), "", "vm"),
+        # Without the flag no leaf is a hypervisor's: Intel's CPUs answer an unknown one with another's data.
+        ("fpu vmx", (_KVM,), "", "silicon"),
+        ("fpu vmx", (), "Bochs", "bochs"),
+        ("", (), "", ""),
+    ],
+)
+def test_what_makes_the_cpu(flags: str, signatures: tuple[bytes, ...], firmware: str, accel: str) -> None:
+    assert host.accel(flags.split(), signatures, firmware) == accel
+
+
+def test_what_makes_this_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(host, "_signatures", lambda: asked.append(1) or [_TCG])
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu svm\n\nprocessor\t: 1\nflags\t\t: fpu hypervisor\n")
+    assert (host.under(str(cpuinfo), str(tmp_path)), asked) == ("silicon", [])
+    (tmp_path / "bios_vendor").write_text("Bochs\n")
+    assert host.under(str(cpuinfo), str(tmp_path)) == "bochs"
+    cpuinfo.write_text("flags\t\t: fpu hypervisor\n")
+    assert (host.under(str(cpuinfo), str(tmp_path)), asked) == ("tcg", [1])
+    assert host.under(str(tmp_path / "absent")) == ""
+
+
+def test_the_leaves_are_this_cpus() -> None:
+    with open("/proc/cpuinfo", encoding="ascii") as file:
+        if " hypervisor " not in file.read():
+            pytest.skip("this CPU is no hypervisor's, and has no leaf that says whose")
+    first, _ = host._signatures()
+    assert len(first) == 12 and any(first)
+
+
+def test_no_memory_for_code_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **named: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(host.mmap, "mmap", refuse)
+    assert host._signatures() == []
+
+
+def test_the_title_says_whose_kvm_and_on_what() -> None:
+    amd = Host("6.1.0-9-amd64", "svm", "AuthenticAMD", "AMD EPYC 9B14", {})
+    assert host.title(amd, "silicon") == "kvm_amd of Linux 6.1.0-9-amd64 on silicon: AMD EPYC 9B14"
+    assert host.title(amd._replace(backend="pvm"), "kvm") == "kvm_pvm of Linux 6.1.0-9-amd64 in a VM on KVM: AMD EPYC 9B14"
+    assert host.title(amd._replace(backend="unknown"), "") == "KVM of Linux 6.1.0-9-amd64: AMD EPYC 9B14"
+    lab = {"emulator": "Bochs 2.7", "cpu": "", "kernel_source": ""}
+    assert host.title(amd._replace(backend="vmx", lab=lab)) == "kvm_intel of Linux 6.1.0-9-amd64 in Bochs 2.7"
+    assert "unknown" in host.title(Host("unknown", "unknown", "unknown", "unknown", {}))

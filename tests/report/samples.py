@@ -67,7 +67,7 @@ def saved(results: Iterable[Result], name: str = "", host: Host = HOST, started:
 def written(name: str, *runs: Saved) -> str:
     """What the format ``name`` makes of ``runs``; fit for a file in UTF-8."""
     out = io.StringIO()
-    told: Sequence[Run] = [Run(run.name, run.version) for run in runs]
+    told: Sequence[Run] = [Run(run.name, run.version, run.accel) for run in runs]
     writer = report.writer(name, out, told)
     for run in runs:
         write(run, writer)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from kvmtest import report
 from kvmtest.engine.result import CaseTime, Host, Result
-from kvmtest.report.runs import MATRIX
+from kvmtest.report.runs import MATRIX, Run
 from kvmtest.report.saved import Saved, SavedError, load, names
 
 _HOST = Host("6.1.0", "svm", "AuthenticAMD", "a CPU", {"npt": "Y"}, {"emulator": "QEMU", "cpu": "max", "kernel_source": "deb"})
@@ -59,6 +59,19 @@ def test_records_are_read_back(tmp_path: Path) -> None:
 def test_a_matrix_is_its_cells(tmp_path: Path) -> None:
     cells = [{"cell": name, "document": json.loads(_written("json"))} for name in ("one", "two")]
     assert [s.name for s in _load(tmp_path, json.dumps({"schema": MATRIX, "cells": cells}))] == ["one", "two"]
+
+
+def test_what_made_the_cpu_is_read_back(tmp_path: Path) -> None:
+    document = json.loads(_written("json"))
+    assert "accel" not in document["host"] and _load(tmp_path, json.dumps(document))[0].accel == ""
+    out = io.StringIO()
+    writer = report.writer("json", out, [Run(accel="silicon")])
+    writer.begin(_HOST, "2026-01-01T00:00:00Z", 0)
+    writer.end(1.5, Counter())
+    (saved,) = _load(tmp_path, out.getvalue())
+    assert (saved.accel, saved.host) == ("silicon", _HOST)
+    with pytest.raises(SavedError, match="host.accel is no string"):
+        _load(tmp_path, json.dumps({**document, "host": {**document["host"], "accel": 1}}))
 
 
 def _bent(**changes: object) -> str:

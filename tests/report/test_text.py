@@ -54,3 +54,10 @@ def test_the_command_that_repeats_it() -> None:
 def test_a_log_of_many_lines_keeps_them() -> None:
     text = written("text", saved([made("fail", reason="kernel BUG\n\x1b[0mRIP")]))
     assert "      because   kernel BUG\n                \\x1b[0mRIP\n" in text
+
+
+def test_the_first_line_says_whose_kvm_it_was() -> None:
+    on_silicon = saved([made("pass")])._replace(accel="silicon")
+    assert written("text", on_silicon).startswith("kvm_amd of Linux 6.1.0-1-amd64 on silicon: EPYC\n")
+    assert written("text", saved([made("pass")])).startswith("kvm_amd of Linux 6.1.0-1-amd64: EPYC\n")
+    assert written("text", saved([made("pass")], host=LAB)).startswith("kvm_amd of Linux 6.1.0-1-amd64 in QEMU 9\n")

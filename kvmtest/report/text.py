@@ -8,14 +8,14 @@ import re
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import TextIO
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, TextIO
 
 from kvmtest.engine.host import title
-from kvmtest.engine.result import UNEXPECTED, VERDICTS, CaseTime, Host, Result
+from kvmtest.engine.result import EVENTS, VERDICTS, VIEWS, CaseTime, Host, Result
 from kvmtest.report.blocks import Block, Blocks
 from kvmtest.report.runs import ONE, Run
-from kvmtest.report.show import difference, lines, named, printable
+from kvmtest.report.show import difference, lines, named, printable, repeat, short
 
 __all__ = ("Text", "blocks")
 
@@ -26,6 +26,9 @@ _HEX = re.compile("0x[0-9a-f]+")
 _CASES, _REASONS = 3, 12
 #: How many sets of values a block shows.
 _VALUES = 3
+#: How many lines the closing list has for each verdict, and what one of them is.
+_LISTED = 12
+_KINDS = {"error": "error", "fail": "failure"}
 
 
 class Text:
@@ -58,6 +61,7 @@ class Text:
             self._clear()
             self._line()
         self._begun += 1
+        self._host = host
         head = [f"run      {run.name}"] if len(self._runs) > 1 else []
         head += [title(host, run.accel), f"kvmtest  {run.version}   {started}   backend {host.backend}, {host.cpu_vendor}"]
         if host.lab:
@@ -96,7 +100,8 @@ class Text:
         self.show_blocks()
         if self._skips:
             self._show_skips()
-        self._show_totals(duration_s, totals)
+        self._show_totals(totals)
+        self._show_closing(f"{sum(totals.values())} results in {duration_s:.1f} s")
         self.out.flush()
 
     def show_blocks(self) -> None:
@@ -150,22 +155,77 @@ class Text:
     def _fill_skip(self, text: str) -> None:
         self._line(textwrap.fill(printable(text), _WIDTH, initial_indent="  ", subsequent_indent="      "))
 
-    def _show_totals(self, duration_s: float, totals: Counter[str]) -> None:
+    def _show_totals(self, totals: Counter[str]) -> None:
         shown = [v for v in VERDICTS]
         width = max([len("event.trigger.view"), *(len(".".join(key)) for key in self._table)])
         self._line(" ".join([f"{'event.trigger.view':{width}}", *(f"{v:>6}" for v in shown)]))
-        for key, counts in self._table.items():
+        for key, counts in sorted(self._table.items(), key=lambda row: _rank(*row[0])):
             cells = [self._cell(v, counts[v]) for v in shown]
             self._line(" ".join([f"{'.'.join(key):{width}}", *cells]))
         self._line(" ".join([f"{'total':{width}}", *(self._cell(v, totals[v]) for v in shown)]))
         self._line()
-        bad = sum(totals[v] for v in UNEXPECTED)
-        verdict = self._paint("fail", f"{bad} unexpected") if bad else self._paint("pass", "nothing unexpected")
-        self._line(f"{sum(totals.values())} results in {duration_s:.1f} s: {verdict}")
+
+    def _show_closing(self, counted: str) -> None:
+        """What failed, a line each, and the commands that follow: the end is what a terminal still shows."""
+        failed = {verdict: list(_failed(self._blocks.of(verdict))) for verdict in ("error", "fail")}
+        wide = max((len(one.selector) for found in failed.values() for one in found[:_LISTED]), default=0)
+        for verdict, found in failed.items():
+            for one in found[:_LISTED]:
+                head = f"{verdict.upper():5} {one.selector:{wide}} {one.results:>6}  "
+                tail = textwrap.shorten(one.told, max(_WIDTH - len(head), 20), placeholder=" ...")
+                self._line(self._paint(verdict, head[:5]) + head[5:] + tail)
+            if len(found) > _LISTED:
+                self._line(f"      and {_count(len(found) - _LISTED, _KINDS[verdict])} more; all are above")
+        told = " and ".join(_count(len(failed[v]), _KINDS[v]) for v in ("fail", "error") if failed[v])
+        if not told:
+            self._line(f"{counted}: {self._paint('pass', 'nothing unexpected')}")
+            return
+        results = _count(sum(one.results for found in failed.values() for one in found), "result")
+        self._line(f"{counted}: {self._paint('fail', told)} ({results})")
+        one = (failed["fail"] or failed["error"])[0]
+        self._line(f"  run it again:  {repeat(self._host, one.selector)}")
+        self._line(f"  explain it:    kvmtest explain {one.first.id if one.first.view == 'kernel' else one.first.item}")
 
     def _cell(self, verdict: str, count: int) -> str:
         cell = f"{count or '.':>6}"
         return self._paint(verdict, cell) if count else cell
+
+
+class _Failed(NamedTuple):
+    """A line of the closing list: ``results`` of one item after one event, by whatever triggers, of which ``first`` is one."""
+
+    selector: str
+    first: Result
+    results: int
+
+    @property
+    def told(self) -> str:
+        """What went wrong, in a line."""
+        first = self.first
+        if first.verdict == "error" or first.observed is None:
+            return printable(first.reason.partition("\n")[0])
+        return f"{short(first.observed)}, not {short(first.expected)}"
+
+
+def _failed(found: Iterable[Block]) -> Iterator[_Failed]:
+    """The lines that blocks of one verdict are: failures of an item are one, errors as many as there are reasons."""
+    merged: dict[tuple[str, ...], list[Block]] = {}
+    for block in found:
+        first = block.first
+        why = first.reason if first.verdict == "error" else ""
+        merged.setdefault((first.event, first.view, first.item, why), []).append(block)
+    for (event, view, item, _), same in merged.items():
+        triggers = {trigger for block in same for trigger in block.triggers}
+        trigger = triggers.pop() if len(triggers) == 1 else "*"
+        yield _Failed(f"{event}.{trigger}.{view}.{item}", same[0].first, sum(block.results for block in same))
+
+
+def _rank(event: str, trigger: str, view: str) -> tuple[int, str, int]:
+    return EVENTS.index(event), trigger, VIEWS.index(view)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
 
 
 def blocks(results: Iterable[Result]) -> str:

@@ -11,6 +11,7 @@ from kvmtest import spec
 from kvmtest.checks import CHECKS, Check
 from kvmtest.engine.plan import BROADCAST
 from kvmtest.lab import ids
+from kvmtest.report.show import columns
 from kvmtest.spec import commits, deviations
 from kvmtest.spec.commits.entry import KEPT, Entry, Sign
 from kvmtest.spec.rule import EVENTS, Rule
@@ -129,7 +130,7 @@ def _value(value: int | str) -> str:
 
 
 def _field(name: str, text: str) -> list[str]:
-    return textwrap.wrap(text, 100, initial_indent=f"  {name:11} ", subsequent_indent=" " * 14)
+    return textwrap.wrap(text, columns(), initial_indent=f"  {name:11} ", subsequent_indent=" " * 14)
 
 
 def _check(check: Check) -> Iterator[str]:
@@ -188,7 +189,7 @@ def _said(rule: Rule) -> str:
 
 
 def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, 100, initial_indent=" " * 14, subsequent_indent=" " * 16)
+    return textwrap.wrap(text, columns(), initial_indent=" " * 14, subsequent_indent=" " * 16)
 
 
 def _rule(event: str, vendor: str, rule: Rule) -> Iterator[str]:

@@ -54,6 +54,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     names = f"{', '.join(FORMATS)} (default: text)"
     parser.add_argument("--format", choices=FORMATS, default="text", metavar="FORMAT", help=names)
     parser.add_argument("-o", "--output", metavar="FILE", help="write there instead of to standard output")
+    when = "colour in text; auto: on a terminal, without NO_COLOR in the environment (default)"
+    parser.add_argument("--color", choices=("auto", "always", "never"), default="auto", metavar="auto|always|never", help=when)
     parser.add_argument(
         "--report", type=_format_and_file, action="append", default=[], metavar="FORMAT=FILE", help="another report besides"
     )
@@ -181,10 +183,10 @@ def _close(file: TextIO) -> None:
 
 
 def _made(name: str, out: TextIO, runs: Sequence[Run], args: argparse.Namespace, progress: bool) -> Writer:
-    if name == "text" and not progress:
+    if name == "text":
         from kvmtest.report.text import Text
 
-        return Text(out, runs, progress=io.StringIO())
+        return Text(out, runs, None if progress else io.StringIO(), args.color)
     made = writer(name, out, runs)
     if name == "kcidb":
         from kvmtest.report.kcidb import ORIGIN, Kcidb

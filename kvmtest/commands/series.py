@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kvmtest.commands.common import OK, RAW, UNEXPECTED, USAGE, Commands, Failed, print_lines, say
+from kvmtest.report.show import columns
 
 if TYPE_CHECKING:
     from kvmtest.report.saved import Saved
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ("add",)
 
-_WIDTH = 100
 #: Of a row: place, commit and release.
 _KEYS = 26
 _HOW = "for a column of your kernel: kvmtest run --format json -o r.json; kvmtest series --results r.json"
@@ -78,14 +78,14 @@ def _unseen(one: Unseen) -> str:
 
 
 def _table(runs: list[Saved]) -> Iterator[str]:
-    """The catalogue in _WIDTH columns: a line a commit, two where the runs' columns leave no room for the subject."""
+    """The catalogue in the terminal's columns: a line a commit, two where the runs' columns leave no room for the subject."""
     from kvmtest import series
     from kvmtest.spec.commits import PARTS
 
     names = _columns(runs)
     found = [series.states(run) for run in runs]
     head = _cells(names, names)
-    room = _WIDTH - _KEYS - len(head)
+    room = columns() - _KEYS - len(head)
     if room < 28:
         room = 0
     if runs:
@@ -110,11 +110,11 @@ def _table(runs: list[Saved]) -> Iterator[str]:
 def _row(entry: Entry, cells: str, room: int, with_runs: bool) -> Iterator[str]:
     head = f"{entry.place:5} {entry.commit or '(none)':12} {entry.release or '-':6} "
     if not with_runs:
-        yield f"{head}{'-' if entry.hidden else 'o'} {_short(entry.subject, _WIDTH - _KEYS - 2)}"
+        yield f"{head}{'-' if entry.hidden else 'o'} {_short(entry.subject, columns() - _KEYS - 2)}"
     elif room:
         yield f"{head}{_short(entry.subject, room):{room}}{cells}".rstrip()
     else:
-        yield f"{head}{_short(entry.subject, _WIDTH - _KEYS)}"
+        yield f"{head}{_short(entry.subject, columns() - _KEYS)}"
         yield f"{'':{_KEYS}}{cells}".rstrip()
 
 
@@ -135,7 +135,7 @@ def _columns(runs: list[Saved]) -> list[str]:
         major, minor = kernel_version(run.host.kernel)
         name = f"{major}.{minor}/{run.host.backend}" if major else f"run {number}"
         names.append(f"{name} {number}" if name in names else name)
-    if len(_cells(names, names)) > _WIDTH - _KEYS:
+    if len(_cells(names, names)) > columns() - _KEYS:
         return [f"[{number}]" for number in range(1, len(runs) + 1)]
     return names
 
@@ -165,4 +165,4 @@ def _reasons(names: list[str], found: list[dict[str, Seen]]) -> Iterator[str]:
 
 
 def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, _WIDTH, initial_indent="  ", subsequent_indent="      ", break_long_words=False)
+    return textwrap.wrap(text, columns(), initial_indent="  ", subsequent_indent="      ", break_long_words=False)

@@ -15,7 +15,7 @@ from kvmtest.engine.plan import wanted
 from kvmtest.engine.result import UNEXPECTED, VERDICTS, CaseTime, Host, Result
 from kvmtest.report import Writer
 from kvmtest.report.saved import Saved
-from kvmtest.report.show import lines
+from kvmtest.report.show import columns, lines, wrapped
 
 __all__ = ("Against", "Comparison", "compare")
 
@@ -135,7 +135,7 @@ class Against:
         yield ""
         yield f"Against {self._old.name}, departures from the manuals: {', '.join(parts)}"
         for name, here, there in self._head:
-            yield f"  {name}: {here or '(empty)'} -> {there or '(empty)'}"
+            yield wrapped(f"{name}: {here or '(empty)'} -> {there or '(empty)'}", columns(self._out), "  ", " " * 6)
         titled = (
             ("New", found.new),
             ("New, and known", found.new_known),

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -12,13 +11,12 @@ from kvmtest.compare.groups import Block, blocks
 from kvmtest.compare.results import Difference
 from kvmtest.compare.snapshot import Item, State
 from kvmtest.engine.result import Host, Result
-from kvmtest.report.show import named, number
+from kvmtest.report.show import columns, named, number, wrapped
 from kvmtest.x86 import bits
 
 __all__ = ("Head", "block", "head", "items", "items_json", "results", "results_json", "state")
 
 SCHEMA = "kvmtest.diff/1"
-_WIDTH = 100
 #: How many cases and sets of values a block names before it only counts them.
 _CASES, _VALUES = 3, 3
 #: The column of values in a snapshot: a 64-bit one fits.
@@ -28,7 +26,7 @@ Head = list[tuple[str, str, str]]
 
 
 def _fill(first: str, text: str, hang: int) -> str:
-    return textwrap.fill(text, _WIDTH, initial_indent=first, subsequent_indent=" " * hang, break_on_hyphens=False)
+    return wrapped(text, columns(), first, " " * hang)
 
 
 def differing(item: str, a: str | None, b: str | None) -> str:
@@ -94,7 +92,7 @@ def _pair(what: str, item: str, a: str | None, b: str | None) -> Iterator[str]:
 def block(found: Block) -> Iterator[str]:
     """The lines of one block of changed results."""
     a, b = found.verdicts
-    yield f"{a} -> {b}  {found.name}" if a != b else f"{a}  {found.name}"
+    yield _fill(f"{a} -> {b}  " if a != b else f"{a}  ", found.name, 6)
     first = found.first.either
     if len(found.items) > 1:
         shown = " ".join(list(found.items)[:8])

@@ -1,19 +1,47 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How reports show a text, a value and the command that repeats a result."""
+"""How reports show a text, a value and the command that repeats a result, and in how many columns."""
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import sys
+import textwrap
+from typing import TextIO
 
 from kvmtest.engine.result import Host
 from kvmtest.x86 import bits
 
-__all__ = ("difference", "lines", "named", "number", "printable", "repeat", "short")
+__all__ = ("columns", "difference", "lines", "named", "number", "printable", "repeat", "short", "wrapped")
+
+#: Columns of what is not written to a terminal, and the fewest that anything is written for.
+_COLUMNS, _FEWEST = 100, 40
 
 #: Longer hex strings are cut in the middle: registers up to 128 bits are shown whole.
 _LONGEST = 34
 _HEX = re.compile("0x[0-9a-f]+")
+
+
+def columns(out: TextIO | None = None) -> int:
+    """How many columns ``out`` has, by default standard output: those of the terminal that it is, 100 where it is none."""
+    out = out or sys.stdout
+    try:
+        return max(os.get_terminal_size(out.fileno()).columns or _COLUMNS, _FEWEST) if out.isatty() else _COLUMNS
+    except OSError:  # a terminal that has no size
+        return _COLUMNS
+
+
+class _Wrapper(textwrap.TextWrapper):
+    """Breaks lines at spaces and after the commas and bars of a list."""
+
+    wordsep_simple_re = re.compile(r"(\s+|(?<=[,|])(?=\S))")
+
+
+def wrapped(text: str, width: int, first: str, hang: str) -> str:
+    """``text`` in lines of ``width`` at most, a longer word alone; ``first`` begins the first line, ``hang`` the others."""
+    how = _Wrapper(width, first, hang, break_on_hyphens=False, break_long_words=False)
+    return how.fill(text)
 
 
 def printable(text: str) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import sys
 import textwrap
@@ -15,12 +16,11 @@ from kvmtest.engine.host import title
 from kvmtest.engine.result import EVENTS, VERDICTS, VIEWS, CaseTime, Host, Result
 from kvmtest.report.blocks import Block, Blocks
 from kvmtest.report.runs import ONE, Run
-from kvmtest.report.show import difference, lines, named, printable, repeat, short
+from kvmtest.report.show import columns, difference, lines, named, printable, repeat, short, wrapped
 
 __all__ = ("Text", "blocks")
 
 _COLOURS = {"pass": "32", "fail": "1;31", "known": "33", "fixed": "36", "skip": "90", "error": "1;35", "info": "34"}
-_WIDTH = 100
 _HEX = re.compile("0x[0-9a-f]+")
 #: How many cases a block names before it only counts them, and how many reasons the list of skips shows.
 _CASES, _REASONS = 3, 12
@@ -34,11 +34,14 @@ _KINDS = {"error": "error", "fail": "failure"}
 class Text:
     """The writer of ``--format text``."""
 
-    def __init__(self, out: TextIO, runs: Sequence[Run] = ONE, progress: TextIO | None = None) -> None:
+    def __init__(
+        self, out: TextIO, runs: Sequence[Run] = ONE, progress: TextIO | None = None, colour: str = "auto"
+    ) -> None:
         self.out = out
         self._runs = runs
         self._begun = 0
-        self._colour = out.isatty()
+        self._width = columns(out)
+        self._colour = colour == "always" or colour == "auto" and _coloured(out)
         self._progress = progress if progress is not None else sys.stderr
         self._bar = _bar(self._progress)
         self._clear()
@@ -54,6 +57,11 @@ class Text:
     def _line(self, text: str = "") -> None:
         self.out.write(text + "\n")
 
+    def _wrapped(self, text: str, first: str, hang: str, verdict: str = "") -> None:
+        """``text`` in lines of the width; ``first`` begins the first, in the colour of ``verdict``, and ``hang`` the others."""
+        filled = wrapped(text, self._width, first, hang)
+        self._line(self._paint(verdict, first.rstrip()) + filled[len(first.rstrip()) :] if verdict else filled)
+
     def begin(self, host: Host, started: str, cases: int) -> None:
         """The header: tool, kernel, backend, CPU, the parameters that are not off or empty."""
         run = self._runs[self._begun]
@@ -67,11 +75,11 @@ class Text:
         if host.lab:
             head += [f"CPU      {host.cpu_model}, model {host.lab['cpu']}", f"kernel   {host.lab['kernel_source']}"]
         for line in head:
-            self._line(printable(line))
+            self._wrapped(printable(line), "", " " * 9)
         if host.parameters:
             # kvm.ko's own parameters are many and say little here: --format json has them.
             shown = " ".join(f"{k}={v}" for k, v in host.parameters.items() if v and not k.startswith("kvm."))
-            self._line(textwrap.fill(printable(shown), _WIDTH, initial_indent="module   ", subsequent_indent=" " * 9))
+            self._wrapped(printable(shown), "module   ", " " * 9)
         self._line()
         self.out.flush()
         self._bar.begin(cases)
@@ -112,18 +120,17 @@ class Text:
 
     def _show(self, block: Block) -> None:
         first = block.first
-        tag = self._paint(first.verdict, f"{first.verdict.upper():5}")
-        self._line(f"{tag} {block.name}")
+        self._wrapped(block.name, f"{first.verdict.upper():5} ", " " * 6, first.verdict)
         if first.verdict != "error":
             for planted, expected, observed in list(block.values)[:_VALUES]:
                 if planted is expected is observed is None:  # what a kernel says has no value
                     continue
-                self._line(f"      planted   {named(first.item, planted)}")
-                self._line(f"      expected  {named(first.item, expected)}")
+                self._fill("planted", named(first.item, planted))
+                self._fill("expected", named(first.item, expected))
                 same = "  (as planted)" if observed == planted and planted is not None else ""
-                self._line(f"      observed  {named(first.item, observed)}{same}")
+                self._fill("observed", named(first.item, observed) + same)
                 if differs := difference(first.item, expected, observed):
-                    self._line(f"      differs   {differs}")
+                    self._fill("differs", differs)
             if len(block.values) > _VALUES:
                 self._line(f"      and {len(block.values) - _VALUES} more sets of values; --format json has them all")
         if first.reason:
@@ -136,7 +143,7 @@ class Text:
 
     def _fill(self, name: str, text: str) -> None:
         for line in lines(text):
-            self._line(textwrap.fill(line, _WIDTH, initial_indent=f"      {name:9} ", subsequent_indent=" " * 16))
+            self._wrapped(line, f"      {name:9} ", " " * 16)
             name = ""
 
     def _show_skips(self) -> None:
@@ -146,14 +153,11 @@ class Text:
         ranked.sort(key=lambda pair: (-len(pair[1]), pair[0]))
         for reason, ids in ranked[:_REASONS]:
             example = f"{len(ids)} ids, e.g. {min(ids)}" if len(ids) > 1 else min(ids)
-            self._fill_skip(f"{reason} ({example})")
+            self._wrapped(printable(f"{reason} ({example})"), "  ", " " * 6)
         if len(ranked) > _REASONS:
             rest = len(ranked) - _REASONS
             self._line(f"  and {rest} more reasons; --format json has them all")
         self._line()
-
-    def _fill_skip(self, text: str) -> None:
-        self._line(textwrap.fill(printable(text), _WIDTH, initial_indent="  ", subsequent_indent="      "))
 
     def _show_totals(self, totals: Counter[str]) -> None:
         shown = [v for v in VERDICTS]
@@ -172,7 +176,7 @@ class Text:
         for verdict, found in failed.items():
             for one in found[:_LISTED]:
                 head = f"{verdict.upper():5} {one.selector:{wide}} {one.results:>6}  "
-                tail = textwrap.shorten(one.told, max(_WIDTH - len(head), 20), placeholder=" ...")
+                tail = textwrap.shorten(one.told, max(self._width - len(head), 20), placeholder=" ...")
                 self._line(self._paint(verdict, head[:5]) + head[5:] + tail)
             if len(found) > _LISTED:
                 self._line(f"      and {_count(len(found) - _LISTED, _KINDS[verdict])} more; all are above")
@@ -238,6 +242,11 @@ def blocks(results: Iterable[Result]) -> str:
     return out.getvalue()
 
 
+def _coloured(out: TextIO) -> bool:
+    """Colour by default: on a terminal that has it, where https://no-color.org/ does not forbid it."""
+    return out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
 class _NoBar:
     """Progress where nobody watches."""
 
@@ -261,7 +270,8 @@ class _LineBar(_NoBar):
         self._cases = cases
 
     def running(self, case: str) -> None:
-        self.out.write(f"\r\x1b[K[{self._done}/{self._cases}] {case}"[:_WIDTH])
+        # The last column stays free: some terminals begin the next line with it.
+        self.out.write("\r\x1b[K" + f"[{self._done}/{self._cases}] {case}"[: columns(self.out) - 1])
         self.out.flush()
 
     def done(self) -> None:
@@ -278,9 +288,11 @@ class _RichBar(_NoBar):
     def __init__(self, out: TextIO) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.table import Column
 
-        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-        self._progress = Progress(*columns, console=Console(file=out), transient=True)
+        name = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
+        shown = (BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), name)
+        self._progress = Progress(*shown, console=Console(file=out, width=columns(out)), transient=True, expand=True)
         self._task = self._progress.add_task("", total=None)
 
     def begin(self, cases: int) -> None:
@@ -298,7 +310,7 @@ class _RichBar(_NoBar):
 
 
 def _bar(out: TextIO) -> _NoBar:
-    if not out.isatty():
+    if not out.isatty() or os.environ.get("TERM") == "dumb":
         return _NoBar()
     try:
         return _RichBar(out)

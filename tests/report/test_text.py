@@ -3,15 +3,25 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
+import os
 import re
+import struct
+import sys
+import termios
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
 
 import pytest
 from hypothesis import given, settings
 
-from kvmtest.engine.result import Host, Result
+from kvmtest.engine.result import CaseTime, Host, Result
 from kvmtest.report.saved import Saved, write
-from kvmtest.report.show import difference, named, printable, repeat, short
+from kvmtest.report.show import columns, difference, named, printable, repeat, short, wrapped
 from kvmtest.report.text import Text
 from tests.report.samples import HOST, HOSTILE, LAB, made, saved, saved_runs, written
 
@@ -108,3 +118,119 @@ def test_totals_are_in_the_order_of_events_triggers_and_views() -> None:
     rows = [line.split()[0] for line in text.split("event.trigger.view")[1].splitlines()[1:7]]
     order = [("reset", "create", "host"), ("init", "irqfd", "guest"), ("init", "msi", "host"), ("init", "msi", "views")]
     assert rows == [".".join(key) for key in (*order, ("sipi", "msi", "host"), ("none", "mp-state", "host"))]
+
+
+class _Pty:
+    """A terminal of so many columns, and what was written to it."""
+
+    def __init__(self, wide: int) -> None:
+        self._ours, theirs = os.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, wide, 0, 0))
+        self.out: TextIO = os.fdopen(theirs, "w")
+        self._read = b""
+        self._reader = threading.Thread(target=self._listen, daemon=True)
+        self._reader.start()
+
+    def _listen(self) -> None:
+        try:
+            while data := os.read(self._ours, 65536):
+                self._read += data
+        except OSError:  # nobody has the other end open any more
+            pass
+
+    def text(self) -> str:
+        """All of it; closes the terminal."""
+        self.out.close()
+        self._reader.join(30)
+        os.close(self._ours)
+        return self._read.decode().replace("\r\n", "\n")
+
+
+@pytest.fixture
+def colourful(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """An environment that has nothing against colour."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    yield monkeypatch
+
+
+_TRIGGERS = ("latched", "msi", "gsi-msi", "irqfd", "ioapic", "split", "icr-xapic", "icr-x2apic", "self", "triple-fault")
+_SLOW = "the guest told nothing: after 0 of 18 port writes: KVM_RUN: no exit within 1 s (vcpu 1, INIT_RECEIVED); "
+_CASE = "ap,intel,full-irqchip,xapic,plant-guest-long,in-loop"
+_LONG = [
+    *(made("fail", "msr.fs_base", _CASE, where=("init", trigger, "host")) for trigger in _TRIGGERS),
+    made("skip", reason="KVM_SET_SREGS kept CR0 0x33 when 0x80000033 was asked for, in 32-bit protected mode; " * 3),
+    made("error", "rax", reason=_SLOW * 2),
+]
+
+
+@pytest.mark.parametrize("wide", [80, 100, 132])
+def test_a_report_is_as_wide_as_the_terminal(wide: int, colourful: pytest.MonkeyPatch) -> None:
+    pty = _Pty(wide)
+    host = LAB._replace(lab={"emulator": "QEMU 9", "cpu": "max", "kernel_source": "/a/kernel with spaces, modules of /b " * 4})
+    write(saved(_LONG, host=host), Text(pty.out, progress=io.StringIO()))
+    shown = _COLOUR.sub("", pty.text())
+    commands = [line for line in shown.split("\n") if line.startswith(("  run it again:", "  explain it:"))]
+    others = [line for line in shown.split("\n") if line not in commands]
+    assert max(map(len, others)) <= wide and len(commands) == 2
+    # Titles break after a comma, and nothing breaks within a word.
+    assert "FAIL  init.{latched," in shown and f"init.{{{','.join(_TRIGGERS)}}}.host.msr.fs_base" in re.sub(r"\s+", "", shown)
+    words = {word for line in others for word in re.split(r"[\s,]+", line)}
+    assert {"icr-x2apic", "gsi-msi", "plant-guest-long", "protected"} <= words
+
+
+def test_no_terminal_is_100_columns_wide(tmp_path: Path) -> None:
+    with open(tmp_path / "out", "w") as out:
+        assert columns(out) == columns(_Terminal()) == 100
+    assert max(len(line) for line in written("text", saved(_LONG)).splitlines()) <= 100
+    narrow, none = _Pty(7), _Pty(0)
+    assert (columns(narrow.out), columns(none.out)) == (40, 100)
+    narrow.text(), none.text()
+
+
+def test_a_word_that_is_too_long_stays_whole() -> None:
+    assert wrapped("aaa,bbb,c|d " + "x" * 30, 12, "- ", "  ") == "- aaa,bbb,c|\n  d\n  " + "x" * 30
+
+
+@pytest.mark.parametrize(
+    ("set", "colour", "painted"),
+    [({}, "auto", True), ({"NO_COLOR": "1"}, "auto", False), ({"NO_COLOR": ""}, "auto", True), ({"TERM": "dumb"}, "auto", False),
+     ({}, "never", False), ({"NO_COLOR": "1", "TERM": "dumb"}, "always", True)],
+)  # fmt: skip
+def test_colour_is_what_the_terminal_and_its_user_take(
+    set: dict[str, str], colour: str, painted: bool, colourful: pytest.MonkeyPatch
+) -> None:
+    for name, value in set.items():
+        colourful.setenv(name, value)
+    out = _Terminal()
+    write(saved([made("fail")]), Text(out, progress=io.StringIO(), colour=colour))
+    assert ("\x1b[" in out.getvalue()) == painted
+    plain = io.StringIO()
+    write(saved([made("fail")]), Text(plain, progress=io.StringIO(), colour=colour))
+    assert ("\x1b[" in plain.getvalue()) == (colour == "always")
+
+
+@pytest.mark.parametrize("rich", [True, False])
+def test_the_progress_stays_in_its_line(rich: bool, colourful: pytest.MonkeyPatch) -> None:
+    if not rich:
+        colourful.setitem(sys.modules, "rich.console", None)
+    pty = _Pty(60)
+    text = Text(io.StringIO(), progress=pty.out)
+    text.begin(HOST, "", 10)
+    for i in range(10):
+        text.running(f"init.msi.host/case-{i}," + "x" * 200)
+        text.case(CaseTime("", 0.1))
+    text.end(1.0, Counter())
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", pty.text())
+    lines = re.split("[\r\n]", shown)
+    assert any("10" in line and "case-9" in line for line in lines) and max(map(len, lines)) <= 60
+
+
+def test_a_dumb_terminal_has_no_progress(colourful: pytest.MonkeyPatch) -> None:
+    colourful.setenv("TERM", "dumb")
+    terminal = _Terminal()
+    text = Text(io.StringIO(), progress=terminal)
+    text.begin(HOST, "", 1)
+    text.running("a case")
+    text.end(1.0, Counter())
+    assert terminal.getvalue() == ""

@@ -60,7 +60,7 @@ def require(name: str) -> type:
     try:
         found: type = getattr(importlib.import_module(f"kvmtest.report.{module}"), made)
     except ModuleNotFoundError as error:
-        raise MissingError(f"--format {name} needs {error.name}: pip install 'kvmtest[{name}]'") from None
+        raise MissingError(f"--format {name} needs {error.name}: pip install {error.name}") from None
     return found
 
 

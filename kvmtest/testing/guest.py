@@ -52,7 +52,7 @@ def load_guest(vm: Vm, image: bytes | str | os.PathLike[str], gpa: int | None = 
     """Put ``image``, its bytes or a path to them, into the memory of ``vm``; memory that is not there is added.
 
     An ELF file says itself where its segments lie (their physical addresses) and where it begins; flat bytes go to ``gpa``.
-    ``entry`` is a guest-physical address, by default the ELF file's or ``gpa``. ELF needs pyelftools (kvmtest[pytest]).
+    ``entry`` is a guest-physical address, by default the ELF file's or ``gpa``. ELF needs pyelftools.
 
     Raises GuestError for an image that is cut short, has nothing to load or does not say where; OSError, KvmError.
     """
@@ -84,7 +84,7 @@ def _segments(data: bytes) -> tuple[list[tuple[int, bytes, int]], int]:
     try:
         from elftools.elf.elffile import ELFFile
     except ImportError:
-        raise GuestError("an ELF file, and pyelftools is not installed: pip install 'kvmtest[pytest]'") from None
+        raise GuestError("an ELF file, and pyelftools is not installed: pip install pyelftools") from None
     found, begin = [], None
     try:
         elf = ELFFile(io.BytesIO(data))

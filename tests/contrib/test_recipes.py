@@ -123,6 +123,15 @@ def test_what_they_call_exists() -> None:
     assert not [where for where in called if where[1] not in known]
 
 
+def test_nothing_is_installed_by_a_name_that_anybody_may_register() -> None:
+    named = re.compile(r"""install\b[^\n]*(?:['"\s]|:-)kvmtest(?:\[|['"}\s]|$)|KVMTEST: kvmtest|source \| default""", re.M)
+    assert named.search("pip install 'kvmtest[html]'") and named.search('pip" install "${KVMTEST:-kvmtest}"')
+    folders = (ROOT / "docs", ROOT / "kvmtest", CONTRIB)
+    files = [path for folder in folders for path in folder.rglob("*") if path.suffix in (".py", ".md", ".sh", ".yml", ".fmf")]
+    assert len(files) > 150
+    assert not [path for path in [*files, ROOT / "README.md", ROOT / "CHANGELOG.md"] if named.search(path.read_text())]
+
+
 # The kselftest
 
 

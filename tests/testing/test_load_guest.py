@@ -118,5 +118,5 @@ def test_real_mode_cannot_begin_above_a_mebibyte(kvm: Kvm, vm_of_own: Vm) -> Non
 
 def test_without_pyelftools_it_says_what_to_install(vm: Vm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "elftools.elf.elffile", None)
-    with pytest.raises(GuestError, match="pip install"):
+    with pytest.raises(GuestError, match="pip install pyelftools$"):
         load_guest(vm, elf((0x401000, 0x1000, CODE, 5)))

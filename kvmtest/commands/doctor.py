@@ -10,6 +10,8 @@ from kvmtest.commands.common import Commands
 
 __all__ = ("add",)
 
+_INSTEAD = "usable: nothing here; next: what the first line says, or another kernel's KVM in an emulator: kvmtest lab run --help"
+
 
 def add(commands: Commands) -> None:
     """Add ``doctor``."""
@@ -20,7 +22,15 @@ def add(commands: Commands) -> None:
 
 def _doctor(args: argparse.Namespace) -> int:
     from kvmtest.engine import doctor
+    from kvmtest.report.show import columns, wrapped
 
-    findings = list(doctor.examine(args.device))
-    common.print_lines(f"{f.state:4} {f.what}" + (f": {f.advice}" if f.advice else "") for f in findings)
-    return common.UNTESTABLE if any(f.state == "bad" for f in findings) else common.OK
+    wide = columns()
+    bad = False
+    for found in doctor.examine(args.device):
+        said = f"{found.what}: {found.advice}" if found.advice else found.what
+        said += f"; {found.enable}" if found.enable else ""
+        common.print_lines([wrapped(said, wide, f"{found.state:4} ", " " * 5)])
+        bad = bad or found.state == "bad"
+    if bad:
+        common.print_lines([wrapped(_INSTEAD, wide, "", " " * 5)])
+    return common.UNTESTABLE if bad else common.OK

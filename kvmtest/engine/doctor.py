@@ -4,17 +4,17 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from kvmtest import guests, spec
 from kvmtest.engine import guest
 from kvmtest.engine import host as host_facts
-from kvmtest.engine.machine import Machine, Machines, SetupError, Target
+from kvmtest.engine.machine import Machines, SetupError, Target
 from kvmtest.engine.plan import Setup
 from kvmtest.engine.result import Host
 from kvmtest.guests import GuestMissing
-from kvmtest.kvm import Kvm, KvmError
+from kvmtest.kvm import CpuidEntry, Kvm, KvmError
 from kvmtest.state.inside import GUEST_PLANTS, GuestStopped, PlantRefused
 from kvmtest.state.snapshot import Unread
 from kvmtest.uapi import kvm as uapi
@@ -30,11 +30,15 @@ class Unusable(RuntimeError):
 
 
 class Finding(NamedTuple):
-    """One line of ``kvmtest doctor``: ``state`` is ``ok``, ``no`` (some checks are skipped) or ``bad`` (nothing can run)."""
+    """One line of ``kvmtest doctor``: ``state`` is ``ok``, ``no`` (some checks are skipped) or ``bad`` (nothing can run).
+
+    ``advice`` says what comes of it; ``enable`` what would change that, or that nothing does. A ``no`` has both.
+    """
 
     state: str
     what: str
     advice: str = ""
+    enable: str = ""
 
 
 _OPEN_ADVICE = {
@@ -53,19 +57,23 @@ _REQUIRED = (
     ("KVM_CAP_DEBUGREGS", uapi.KVM_CAP_DEBUGREGS),
     ("KVM_CAP_SIGNAL_MSI", uapi.KVM_CAP_SIGNAL_MSI),
 )
+#: Without one of these some cases are skipped; and the Linux that brought it.
 _OPTIONAL = (
-    ("KVM_CAP_SPLIT_IRQCHIP", uapi.KVM_CAP_SPLIT_IRQCHIP, "RESET with a split irqchip"),
-    ("KVM_CAP_SET_BOOT_CPU_ID", uapi.KVM_CAP_SET_BOOT_CPU_ID, "RESET with another boot CPU id"),
-    ("KVM_CAP_X2APIC_API", uapi.KVM_CAP_X2APIC_API, "a broadcast to vCPUs with ids above 255"),
-    ("KVM_CAP_NESTED_STATE", uapi.KVM_CAP_NESTED_STATE, "nested.* (module parameter nested=1)"),
-    ("KVM_CAP_X86_SMM", uapi.KVM_CAP_X86_SMM, "events.smi_*, msr.smbase"),
-    ("KVM_CAP_XSAVE2", uapi.KVM_CAP_XSAVE2, "XSAVE state above 4096 bytes (AMX)"),
+    ("KVM_CAP_SPLIT_IRQCHIP", uapi.KVM_CAP_SPLIT_IRQCHIP, "RESET with a split irqchip", "4.4"),
+    ("KVM_CAP_SET_BOOT_CPU_ID", uapi.KVM_CAP_SET_BOOT_CPU_ID, "RESET with another boot CPU id", "2.6.32"),
+    ("KVM_CAP_X2APIC_API", uapi.KVM_CAP_X2APIC_API, "a broadcast to vCPUs with ids above 255", "4.8"),
+    ("KVM_CAP_XSAVE2", uapi.KVM_CAP_XSAVE2, "XSAVE state above 4096 bytes (AMX)", "5.17"),
 )
-#: Programs that are not needed to run, and what they are for.
+#: What /proc/cpuinfo calls what an XSAVE component belongs to, where the kernel has turned it on.
+_COMPONENT_FLAGS = {2: "avx", 9: "ospke", 19: "apx", **dict.fromkeys((3, 4), "mpx"), **dict.fromkeys((5, 6, 7), "avx512f")}
+_COMPONENT_FLAGS |= dict.fromkeys((17, 18), "amx_tile")
+#: CPUID.1:ECX.VMX and CPUID.80000001H:ECX.SVM.
+_NESTING = ((1, 1 << 5), (0x80000001, 1 << 2))
+#: Programs that are not needed to run, what they are for, and the packages that bring them.
 _PROGRAMS = (
-    ("objdump", "the names of instructions that KVM cannot emulate"),
-    ("gcc", "checks of the bindings against <linux/kvm.h>, make bench"),
-    ("ld", "make guests"),
+    ("objdump", "the names of instructions that KVM cannot emulate", "binutils"),
+    ("gcc", "checks of the bindings against <linux/kvm.h>, make bench", "gcc libc6-dev"),
+    ("ld", "make guests", "binutils"),
 )
 
 
@@ -104,87 +112,157 @@ def _check(kvm: Kvm, path: str) -> None:
 
 
 def examine(path: str) -> Iterator[Finding]:
-    """All findings, the ones that matter most first."""
+    """All findings, the ones that matter most first; the last says how much can be tested."""
     host = host_facts.detect()
     try:
         kvm = open_kvm(path)
     except Unusable as error:
         yield Finding("bad", "KVM", str(error))
-    else:
-        with kvm:
-            yield Finding("ok", f"{path} is usable, API version {_API_VERSION}")
-            yield from _kvm(kvm)
-            yield from _guests(kvm, host)
-    known = host.backend in ("vmx", "svm")
-    advice = "descriptor-cache attributes are judged by either vendor's values, what a shutdown leaves is only recorded"
-    advice = "" if known else advice
-    yield Finding("ok" if known else "no", f"backend {host.backend}, kernel {host.kernel}, {host.cpu_model}", advice)
-    if host.parameters.get("kvm.ignore_msrs", "N") in ("Y", "1"):
-        yield Finding("no", "kvm.ignore_msrs is on", "MSRs that KVM does not list are left out, as all of them seem to read")
+        yield from _tools()
+        return
+    yield Finding("ok", f"{path} is usable, API version {_API_VERSION}")
+    yield from _backend(host)
+    with kvm:
+        yield from _kvm(kvm, host)
+        *found, last = _guests(kvm, host)
+        yield from found
     yield from _tools()
+    yield last
 
 
-def _kvm(kvm: Kvm) -> Iterator[Finding]:
-    for name, cap, what in _OPTIONAL:
-        there = kvm.check_extension(cap)
-        yield Finding("ok" if there else "no", name, "" if there else f"skipped: {what}")
+def _backend(host: Host) -> Iterator[Finding]:
+    yield Finding("ok", host_facts.title(host, host_facts.under()))
+    why = "hidden parts of segment registers are judged by either vendor's values, what a shutdown leaves is only recorded"
+    if host.backend == "unknown":
+        yield Finding("no", "vendor module in /sys/module", why, "to enable: load kvm_intel or kvm_amd, or mount sysfs")
+    elif host.backend not in ("vmx", "svm"):
+        what = f"rules for {host_facts.module(host.backend)} itself"
+        yield Finding("no", what, why, "nothing to enable: only kvm_intel and kvm_amd have them")
+    if host.parameters.get("kvm.ignore_msrs", "N") in ("Y", "1"):
+        why = "MSRs that KVM does not list are left out, as all of them seem to read"
+        yield Finding("no", "kvm.ignore_msrs is on", why, "to enable: kvm.ignore_msrs=0, also by /sys/module/kvm/parameters")
+
+
+def _kvm(kvm: Kvm, host: Host) -> Iterator[Finding]:
+    for name, cap, what, since in _OPTIONAL:
+        if kvm.check_extension(cap):
+            yield Finding("ok", name)
+        else:
+            yield Finding("no", name, f"skipped: {what}", f"to enable: Linux {since} or newer")
     leaves = kvm.supported_cpuid()
-    there_bits = cpuid.xsave_components(leaves)
-    names = [c.name for c in xsave.COMPONENTS if c.bit in there_bits]
-    absent = [c.name for c in xsave.COMPONENTS if c.bit not in there_bits]
-    yield Finding("ok", f"XSAVE components: x87 SSE {' '.join(names)}".rstrip())
-    if absent:
-        yield Finding("no", f"XSAVE components not offered to guests: {' '.join(absent)}", "skipped: their registers")
+    yield _nesting(kvm, leaves, host)
+    yield _smm(kvm, host)
+    yield from _components(leaves, host_facts.flags())
     most = kvm.check_extension(uapi.KVM_CAP_MAX_VCPUS)
-    few = "" if most >= 255 else "skipped: broadcasts to more"
-    yield Finding("no" if few else "ok", f"up to {most} vCPUs a VM", few)
+    if most >= 255:
+        yield Finding("ok", f"up to {most} vCPUs a VM")
+    else:
+        enable = "to enable: a kernel with a larger CONFIG_KVM_MAX_NR_VCPUS"
+        yield Finding("no", f"up to {most} vCPUs a VM", "skipped: broadcasts to more", enable)
     listed = kvm.msr_index_list()
     unnamed = [index for index in listed if msr.name_of(index).startswith("0x")]
     yield Finding("ok", f"{len(listed)} MSRs in KVM_GET_MSR_INDEX_LIST, {len(unnamed)} without a name in this tool")
 
 
+def _nesting(kvm: Kvm, leaves: list[CpuidEntry], host: Host) -> Finding:
+    """KVM_CAP_NESTED_STATE alone tells nothing: kvm_intel and kvm_amd have it with nested=0, too."""
+    offered = any(leaf.ecx & bit for leaf in leaves for function, bit in _NESTING if leaf.function == function)
+    if offered and kvm.check_extension(uapi.KVM_CAP_NESTED_STATE):
+        return Finding("ok", "nested virtualization")
+    module = host_facts.module(host.backend)
+    if offered:
+        enable = "to enable: Linux 4.20 or newer"
+    elif "nested" in host.parameters:
+        there = host_facts.flags() & {"vmx", "svm"}
+        enable = f"to enable: load {module} with nested=1" + ("" if there else ", on a CPU that has it")
+    else:
+        enable = f"nothing to enable: {module} has no parameter nested"
+    return Finding("no", "nested virtualization", "skipped: nested.*, and what is tried in VMX operation, SVM and L2", enable)
+
+
+def _smm(kvm: Kvm, host: Host) -> Finding:
+    if kvm.check_extension(uapi.KVM_CAP_X86_SMM):
+        return Finding("ok", "KVM_CAP_X86_SMM")
+    enable = {
+        # vmx_has_emulated_msr(): no SMM unless the guest's big real mode can be run.
+        "vmx": "to enable: a kernel with CONFIG_KVM_SMM=y, and kvm_intel.unrestricted_guest=1 or emulate_invalid_guest_state=1",
+        "svm": "to enable: a kernel with CONFIG_KVM_SMM=y",
+    }.get(host.backend, f"to enable: a kernel with CONFIG_KVM_SMM=y, if {host_facts.module(host.backend)} has SMM at all")
+    return Finding("no", "KVM_CAP_X86_SMM", "skipped: *.smm.*, events.smi_*, msr.smbase", enable)
+
+
+def _components(leaves: list[CpuidEntry], flags: frozenset[str]) -> Iterator[Finding]:
+    there = cpuid.xsave_components(leaves)
+    yield Finding("ok", f"XSAVE components: x87 SSE {' '.join(c.name for c in xsave.COMPONENTS if c.bit in there)}".rstrip())
+    absent = [c for c in xsave.COMPONENTS if c.bit not in there]
+    for has, enable in (
+        (False, "nothing to enable: this CPU, or what emulates it, has them not"),
+        # kvm_set_cpu_caps(): PKU needs tdp_enabled.
+        (True, "to enable: a newer kernel, as this CPU has them; for PKRU kvm_intel.ept=1 or kvm_amd.npt=1"),
+    ):
+        if names := [c.name for c in absent if (_COMPONENT_FLAGS[c.bit] in flags) == has]:
+            yield Finding("no", f"XSAVE components not offered to guests: {' '.join(names)}", "skipped: their registers", enable)
+
+
 def _guests(kvm: Kvm, host: Host) -> Iterator[Finding]:
-    """What guest code can do here: found by letting it run once on each road that others depend on."""
+    """What guest code can do here, found by letting it run once on each road that others depend on; last how much is usable."""
     machines = Machines(kvm, host)
+    total = [item for item in spec.ENTRIES if item not in spec.SYNTHETIC]
+    read = told = 0
     try:
         machine = machines.fresh(Setup("full", "amd" if host.cpu_vendor == "AuthenticAMD" else "intel", memory=True))
         with machine.vm:
             target = machine.target("bsp")
-            yield from _observer(machine, target)
+            read = sum(item in target.layout.fields for item in total)
+            report = guest.Reporter(machine, target.vcpu, target.layout).report(1.0)
+            told = sum(item in report.values for item in guest.ITEMS)
+            yield from _observer(report, host)
             for name in GUEST_PLANTS:
-                yield _plant(target, name)
+                yield _plant(target, name, host)
     except (GuestMissing, KvmError, SetupError, Unread) as error:
-        yield Finding("no", "guest code", f"skipped: the guest's view and what guest code plants: {error}")
+        enable = "to enable: make guests" if isinstance(error, GuestMissing) else _emulated(host)
+        yield Finding("no", "guest code", f"skipped: the guest's view and what guest code plants: {error}", enable)
     finally:
         machines.close()
+    usable = f"usable: {read} of {len(total)} items by ioctls, {told} of {len(guest.ITEMS)} by guest code"
+    yield Finding("ok", f"{usable}; next: kvmtest run")
 
 
-def _observer(machine: Machine, target: Target) -> Iterator[Finding]:
-    report = guest.Reporter(machine, target.vcpu, target.layout).report(1.0)
-    yield Finding("no" if report.problem else "ok", f"the guest's view: {len(report.values)} items", report.problem)
+def _emulated(host: Host) -> str:
+    """What makes the CPU run code of real mode and of protected mode without paging itself."""
+    if host.backend == "vmx":
+        return "to enable: kvm_intel.ept=1 and kvm_intel.unrestricted_guest=1, so that the CPU runs such code itself"
+    return f"nothing to enable: it is how {host_facts.module(host.backend)} runs such code"
+
+
+def _observer(report: guest.Report, host: Host) -> Iterator[Finding]:
+    enable = _emulated(host)
+    what = f"the guest's view: {len(report.values)} items"
+    yield Finding("no", what, report.problem, enable) if report.problem else Finding("ok", what)
     not_emulated = [item for item, why in report.missing.items() if "INTERNAL_ERROR" in why]
     if not_emulated:
         advice = f"skipped: KVM cannot emulate what reads them ({report.missing[not_emulated[0]]})"
-        yield Finding("no", f"{len(not_emulated)} items of the guest's view", advice)
+        yield Finding("no", f"{len(not_emulated)} items of the guest's view", advice, enable)
 
 
-def _plant(target: Target, name: str) -> Finding:
+def _plant(target: Target, name: str, host: Host) -> Finding:
     what = f"planting by guest code, {name.removeprefix('guest-')} mode"
     try:
         target.plant(name, "xapic").write(target.vcpu)
     except (GuestStopped, PlantRefused) as error:
-        return Finding("no", what, f"skipped: cases of plant-{name}: {error}")
+        return Finding("no", what, f"skipped: cases of plant-{name}: {error}", _emulated(host))
     return Finding("ok", what)
 
 
 def _tools() -> Iterator[Finding]:
     import shutil  # slow to import, and no other part of a run needs it
 
-    names = ("spine", "sender", "planter", "behaviour", "stress")
-    folder = os.path.join(os.path.dirname(os.path.dirname(__file__)), "guests")
-    missing = [name for name in names if not os.path.exists(os.path.join(folder, f"{name}.bin"))]
-    advice = f"skipped: what needs {', '.join(missing)}; make guests" if missing else ""
-    yield Finding("no" if missing else "ok", "guest images", advice)
-    for program, what in _PROGRAMS:
-        found = shutil.which(program)
-        yield Finding("ok" if found else "no", program, "" if found else f"for {what}: apt-get install gcc libc6-dev binutils")
+    if missing := guests.missing():
+        yield Finding("no", "guest images", f"skipped: what needs {', '.join(missing)}", "to enable: make guests")
+    else:
+        yield Finding("ok", f"guest images: {', '.join(guests.IMAGES)}")
+    for program, what, packages in _PROGRAMS:
+        if shutil.which(program):
+            yield Finding("ok", program)
+        else:
+            yield Finding("no", program, f"for {what}", f"to enable: apt-get install --no-install-recommends {packages}")

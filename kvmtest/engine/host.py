@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from kvmtest.engine.result import Host
 
-__all__ = ("SILICON", "accel", "detect", "kernel_version", "title", "under")
+__all__ = ("SILICON", "accel", "detect", "flags", "kernel_version", "module", "title", "under")
 
 #: Vendor modules by the name of their folder in sysfs.
 _MODULES = {"kvm_intel": "vmx", "kvm_amd": "svm"}
@@ -120,34 +120,44 @@ def _signatures() -> list[bytes]:
     return found
 
 
-def accel(flags: Iterable[str], signatures: Iterable[bytes], firmware: str = "") -> str:
+def accel(has: Iterable[str], signatures: Iterable[bytes], firmware: str = "") -> str:
     """What makes the CPU: ``silicon``, the name of a hypervisor or an emulator, ``vm`` for one without a known name, or "".
 
-    ``flags`` are those of /proc/cpuinfo, of which ``hypervisor`` is CPUID.1:ECX[31] (reserved for hypervisors by both vendors);
+    ``has`` are the flags of /proc/cpuinfo, of which ``hypervisor`` is CPUID.1:ECX[31] (left to hypervisors by both vendors);
     ``firmware`` is its maker by DMI, which gives away a Bochs. "" says that nothing is known of the CPU.
     """
-    flags, signatures = set(flags), [signature.rstrip(b"\0") for signature in signatures]
-    if not flags:
+    has, signatures = set(has), [signature.rstrip(b"\0") for signature in signatures]
+    if not has:
         return ""
-    if "hypervisor" in flags:
+    if "hypervisor" in has:
         return next((name for signature, name in _SIGNATURES.items() if signature in signatures), "vm")
     return "bochs" if "bochs" in firmware.lower() else SILICON
 
 
+def flags(cpuinfo: str = "/proc/cpuinfo") -> frozenset[str]:
+    """What this machine's CPU has, by the kernel's names."""
+    return frozenset(_fields(cpuinfo).get("flags", "").split())
+
+
 def under(cpuinfo: str = "/proc/cpuinfo", dmi: str = "/sys/class/dmi/id") -> str:
     """What makes this machine's CPU (`accel`)."""
-    flags = _fields(cpuinfo).get("flags", "").split()
-    return accel(flags, _signatures() if "hypervisor" in flags else (), _read(f"{dmi}/bios_vendor"))
+    has = flags(cpuinfo)
+    return accel(has, _signatures() if "hypervisor" in has else (), _read(f"{dmi}/bios_vendor"))
+
+
+def module(backend: str) -> str:
+    """The name of the vendor module."""
+    return _MODULE_OF.get(backend, f"kvm_{backend}")
 
 
 def title(host: Host, on: str = "") -> str:
     """Whose KVM this is and what it runs on, in a line; ``on`` is of `accel`, a lab has its own word."""
     if host.kernel == "unknown":
         return "an unknown KVM: what was saved does not say whose"
-    module = "KVM" if host.backend == "unknown" else _MODULE_OF.get(host.backend, f"kvm_{host.backend}")
+    whose = "KVM" if host.backend == "unknown" else module(host.backend)
     if host.lab:
-        return f"{module} of Linux {host.kernel} in {host.lab['emulator']}"
-    return f"{module} of Linux {host.kernel}{_IN_WORDS.get(on, f' on {on}')}: {host.cpu_model}"
+        return f"{whose} of Linux {host.kernel} in {host.lab['emulator']}"
+    return f"{whose} of Linux {host.kernel}{_IN_WORDS.get(on, f' on {on}')}: {host.cpu_model}"
 
 
 def detect(sysfs: str = "/sys/module", cpuinfo: str = "/proc/cpuinfo") -> Host:

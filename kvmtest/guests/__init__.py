@@ -43,12 +43,16 @@ __all__ = (
     "XCR0_WANTED",
     "XSAVE",
     "GuestMissing",
+    "IMAGES",
     "load",
+    "missing",
     "placed",
     "sipi_page",
     "vector_table",
 )
 
+#: All guests: the sources in ``guests/``.
+IMAGES = ("behaviour", "planter", "sender", "smm", "spine", "stress", "svm", "vmx")
 #: Where the ROM goes: its last 16 bytes are then at the reset vector, FFFFFFF0.
 ROM_GPA = 0xFFFF0000
 ROM_SIZE = 0x10000
@@ -158,6 +162,17 @@ def load(name: str) -> bytes:
     if len(image) != ROM_SIZE:
         raise GuestMissing(f"{path} is {len(image)} bytes instead of {ROM_SIZE}: run 'make clean guests'")
     return image
+
+
+def missing() -> list[str]:
+    """The guests that cannot be loaded."""
+    found = []
+    for name in IMAGES:
+        try:
+            load(name)
+        except GuestMissing:
+            found.append(name)
+    return found
 
 
 def placed(image: bytes, gpa: int) -> bytes:

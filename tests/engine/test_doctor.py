@@ -1,15 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What doctor says of guest code is what the run then skips."""
+"""What doctor says is what the run then skips; each no says what would change that."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
+from kvmtest import guests
+from kvmtest.cli import main
 from kvmtest.engine import doctor, host, plan
 from kvmtest.engine.machine import Machines
+from kvmtest.engine.result import Host
 from kvmtest.engine.run import run_case
-from kvmtest.kvm import Kvm
+from kvmtest.kvm import CpuidEntry, Kvm
 from kvmtest.state import inside
+from kvmtest.uapi import kvm as uapi
+from kvmtest.x86 import xsave
 
 
 def test_a_plant_that_kvm_refuses_is_explained(kvm: Kvm) -> None:
@@ -31,3 +40,89 @@ def test_guest_code_that_cannot_run_is_explained(kvm: Kvm, monkeypatch: pytest.M
     monkeypatch.setattr(inside.GuestPlant, "write", stop)
     advice = [f.advice for f in doctor.examine("/dev/kvm") if f.what.startswith("planting")]
     assert len(advice) == 3 and all("made up" in text for text in advice)
+
+
+_AMD = Host("6.1", "svm", "AuthenticAMD", "EPYC", {"nested": "0"})
+
+
+class _Lacking:
+    """A KVM with the capabilities ``there`` alone."""
+
+    def __init__(self, *there: int) -> None:
+        self._there = there
+
+    def check_extension(self, cap: int) -> int:
+        return int(cap in self._there)
+
+
+def test_each_no_says_what_would_change_it(kvm: Kvm) -> None:
+    found = list(doctor.examine("/dev/kvm"))
+    assert all(f.advice and f.enable.startswith(("to enable: ", "nothing to enable: ")) for f in found if f.state == "no")
+    assert not [f for f in found if f.state == "ok" and f.enable]
+
+
+@pytest.mark.parametrize("lacking", [True, False])
+def test_the_last_line_says_how_much_is_usable(lacking: bool, kvm: Kvm, monkeypatch: pytest.MonkeyPatch) -> None:
+    if lacking:
+        monkeypatch.setattr(guests, "__file__", "/nonexistent/__init__.py")
+    *_, last = doctor.examine("/dev/kvm")
+    assert last.what.endswith("next: kvmtest run") and last.what.startswith("usable: ")
+    items, told = (int(words.split()[0]) for words in last.what.removeprefix("usable: ").split(", "))
+    assert items > 400 and (told == 0 if lacking else told > 100)
+
+
+def _copies(folder: Path) -> Iterator[Path]:
+    for name in guests.IMAGES:
+        yield Path(shutil.copy(Path(guests.__file__).with_name(f"{name}.bin"), folder))
+
+
+@pytest.mark.parametrize("gone", guests.IMAGES)
+def test_each_guest_that_is_missing_is_named(gone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copies = {path.stem: path for path in _copies(tmp_path)}
+    monkeypatch.setattr(guests, "__file__", str(tmp_path / "__init__.py"))
+    assert guests.missing() == []
+    copies[gone].unlink()
+    said = next(f for f in doctor._tools() if f.what == "guest images")
+    assert (said.state, said.advice, said.enable) == ("no", f"skipped: what needs {gone}", "to enable: make guests")
+    copies[gone].write_bytes(b"cut short")
+    assert guests.missing() == [gone]
+
+
+def test_the_guests_are_those_that_have_a_source() -> None:
+    sources = Path(__file__).parents[2] / "guests"
+    assert sorted(path.stem for path in sources.glob("*.S")) == sorted(guests.IMAGES)
+
+
+def test_nesting_is_told_by_cpuid_and_names_the_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "flags", lambda: frozenset(("svm",)))
+    both, none = _Lacking(uapi.KVM_CAP_NESTED_STATE), _Lacking()
+    svm, without = [CpuidEntry(0x80000001, 0, 0, 0, 0, 4, 0)], [CpuidEntry(1, 0, 0, 0, 0, 4, 0)]
+    assert doctor._nesting(both, svm, _AMD) == doctor.Finding("ok", "nested virtualization")
+    # kvm_amd has the capability with nested=0, too.
+    assert doctor._nesting(both, without, _AMD).enable == "to enable: load kvm_amd with nested=1"
+    assert "4.20" in doctor._nesting(none, svm, _AMD).enable
+    pvm = _AMD._replace(backend="pvm", parameters={})
+    assert doctor._nesting(none, without, pvm).enable == "nothing to enable: kvm_pvm has no parameter nested"
+    monkeypatch.setattr(host, "flags", lambda: frozenset())
+    assert doctor._nesting(both, without, _AMD).enable.endswith("nested=1, on a CPU that has it")
+
+
+def test_smm_needs_a_kernel_that_has_it() -> None:
+    assert doctor._smm(_Lacking(uapi.KVM_CAP_X86_SMM), _AMD).state == "ok"
+    assert doctor._smm(_Lacking(), _AMD).enable == "to enable: a kernel with CONFIG_KVM_SMM=y"
+    assert "kvm_intel.unrestricted_guest=1" in doctor._smm(_Lacking(), _AMD._replace(backend="vmx")).enable
+
+
+def test_what_the_cpu_has_not_is_told_from_what_kvm_does_not_offer() -> None:
+    assert {component.bit for component in xsave.COMPONENTS} == doctor._COMPONENT_FLAGS.keys()
+    offered = [CpuidEntry(0xD, 0, 0, 0b111, 0, 0, 0), CpuidEntry(0xD, 2, 0, 256, 576, 0, 0)]
+    _, absent, withheld = doctor._components(offered, frozenset(("avx", "ospke")))
+    assert absent.what.endswith("BNDREGS BNDCSR opmask ZMM_Hi256 Hi16_ZMM TILECFG TILEDATA APX")
+    assert absent.enable.startswith("nothing to enable") and withheld.enable.startswith("to enable")
+    assert withheld.what.endswith(": PKRU")
+
+
+def test_without_kvm_it_says_what_else_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--device", "/nonexistent"]) == 3
+    first, *_, last = capsys.readouterr().out.replace("\n     ", " ").splitlines()
+    assert first.startswith("bad  KVM: /nonexistent: no such device") and "kvmtest lab run" in last

@@ -11,6 +11,8 @@ SUITE  := $(shell . /etc/os-release 2>/dev/null && echo $$VERSION_CODENAME)
 # Without the recommendations: QEMU's alone are 270 packages more.
 APT      := sudo apt-get update && sudo apt-get install -y --no-install-recommends
 INSTEAD  := make: or test the KVM of a kernel in an emulator: make run-in-lab
+# The report ends with commands to go on with.
+WHERE     = make: kvmtest is $(BIN)/kvmtest here
 
 VENV := .venv
 BIN  := $(VENV)/bin
@@ -26,10 +28,12 @@ setup: $(VENV)/.dev guests
 #   Status 1 says that this KVM departs from the manuals: the report shows it, and nothing is wrong with the build.
 run: | device $(VENV)/.package guests
 	@$(BIN)/kvmtest run --device $(DEVICE) $(ARGS) || case $$? in 1) ;; 3) echo "$(INSTEAD)" >&2; exit 3;; *) exit $$?;; esac
+	@echo "$(WHERE)" >&2
 
 ##  run-in-lab    the same on the KVM of a kernel in QEMU, that of this machine's Debian suite: needs no /dev/kvm
 run-in-lab: $(VENV)/.package guests | qemu
 	@$(BIN)/kvmtest lab run --backend svm --kernel $(SUITE) $(ARGS) || [ $$? = 1 ]
+	@echo "$(WHERE)" >&2
 
 ##  lab           the four kernels of the lab on both backends; ARGS="..." adds to `kvmtest lab matrix`
 lab: $(VENV)/.package guests | qemu bochs

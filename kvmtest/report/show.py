@@ -17,6 +17,7 @@ __all__ = ("columns", "difference", "lines", "named", "number", "printable", "re
 
 #: Columns of what is not written to a terminal, and the fewest that anything is written for.
 _COLUMNS, _FEWEST = 100, 40
+_PARTS = re.compile("(?<=[,|])")
 
 #: Longer hex strings are cut in the middle: registers up to 128 bits are shown whole.
 _LONGEST = 34
@@ -33,9 +34,12 @@ def columns(out: TextIO | None = None) -> int:
 
 
 class _Wrapper(textwrap.TextWrapper):
-    """Breaks lines at spaces and after the commas and bars of a list."""
+    """Breaks lines at spaces, and a list that has none and fits in no line after its commas and bars."""
 
-    wordsep_simple_re = re.compile(r"(\s+|(?<=[,|])(?=\S))")
+    def _split(self, text: str) -> list[str]:
+        room = self.width - len(self.subsequent_indent)
+        words = super()._split(text)
+        return [part for word in words for part in (_PARTS.split(word) if len(word) > room else [word]) if part]
 
 
 def wrapped(text: str, width: int, first: str, hang: str) -> str:

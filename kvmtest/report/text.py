@@ -132,7 +132,7 @@ class Text:
                 if differs := difference(first.item, expected, observed):
                     self._fill("differs", differs)
             if len(block.values) > _VALUES:
-                self._line(f"      and {len(block.values) - _VALUES} more sets of values; --format json has them all")
+                self._line(f"      and {_count(len(block.values) - _VALUES, 'more set')} of values; --format json has them all")
         if first.reason:
             self._fill("because", first.reason + (f" [{first.deviation}]" if first.deviation else ""))
         more = f" and {len(block.cases) - _CASES} more" if len(block.cases) > _CASES else ""

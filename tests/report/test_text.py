@@ -189,7 +189,8 @@ def test_no_terminal_is_100_columns_wide(tmp_path: Path) -> None:
 
 
 def test_a_word_that_is_too_long_stays_whole() -> None:
-    assert wrapped("aaa,bbb,c|d " + "x" * 30, 12, "- ", "  ") == "- aaa,bbb,c|\n  d\n  " + "x" * 30
+    assert wrapped("a,b cc,dd " + "x" * 30, 9, "- ", "  ") == "- a,b\n  cc,dd\n  " + "x" * 30
+    assert wrapped("aaa,bbb,c|dd e", 11, "- ", "  ") == "- aaa,bbb,\n  c|dd e"
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def _item(item: str) -> Iterator[str]:
     read, function = _KVM[section]
     index = f" {msr.index_of(item.removeprefix('msr.')):#x}" if section == "msrs" else ""
     yield f"  read by     {read}{index}"
-    yield f"  in KVM      {function}"
+    yield from _field("in KVM", function)
     if entry.hidden:
         yield "  hidden      no instruction reads it: the rule is that of the backend, not of the guest's CPUID vendor"
     planted = [f"{plant}={asked[item]:#x}" for plant in PLANTS if item in (asked := values(plant))]

@@ -35,6 +35,23 @@ def test_help_teaches(command: list[str], capsys: pytest.CaptureFixture[str]) ->
     assert "usage: kvmtest" in capsys.readouterr().out
 
 
+def test_help_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    verbs = ("run", "list", "explain", "spec", "doctor", "snapshot", "diff", "report", "series")
+    for command in [[], *([name] for name in verbs), ["lab"], ["lab", "run"], ["lab", "matrix"], ["lab", "kernels"]]:
+        with pytest.raises(SystemExit):
+            main([*command, "--help"])
+        shown = capsys.readouterr().out
+        assert max(map(len, shown.splitlines())) <= 80, command
+    # An example stays a line, and what it says stays in its column.
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    selectors = capsys.readouterr().out.partition("A SELECTOR is")[2]
+    assert "\n  kvmtest run 'init.*.cr*'             all control registers after INIT\n" in selectors
+    assert f"and what the\n{'':39}guest sees after SIPI\n" in selectors
+    assert "\n\nExit status: 0 nothing unexpected; 1 " in selectors
+
+
 def test_wrong_usage_is_2() -> None:
     for args in (["bogus"], ["run", "--format", "xml"], ["run", "--timeout", "-1"], ["run", "--timeout", "nan"]):
         with pytest.raises(SystemExit) as done:

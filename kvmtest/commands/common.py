@@ -7,8 +7,10 @@ import argparse
 import contextlib
 import io
 import os
+import re
 import signal
 import sys
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -51,7 +53,26 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: Seconds after which a signal is another wish, and no longer the first one once more.
 _AGAIN_S = 1.5
 
-RAW = argparse.RawDescriptionHelpFormatter
+class RAW(argparse.RawDescriptionHelpFormatter):
+    """Fills paragraphs to the terminal's width; lines that are indented, which are examples, stay lines."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines: list[str] = []
+        for line in text.splitlines():
+            if lines and line.strip() and lines[-1].strip() and not line.startswith(" ") and not lines[-1].startswith(" "):
+                lines[-1] += f" {line}"
+            else:
+                lines.append(line)
+        # argparse's width is that of the terminal less two.
+        return "\n".join(textwrap.fill(line, width + 2, subsequent_indent=indent + _hang(line)) for line in lines)
+
+
+def _hang(line: str) -> str:
+    """What stands below the second column of an example, or below the words of one that has none."""
+    found = re.match(r" +\S.*?\s{2,}(?=\S)", line)
+    return " " * (len(found[0]) if found else 6) if line.startswith(" ") else ""
+
+
 #: What ``add_subparsers()`` returns.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 #: The end of the help of what takes selectors.

@@ -20,6 +20,7 @@ __all__ = ("add",)
 
 #: Of a row: place, commit and release.
 _KEYS = 26
+_KEY = "o: result ids show it   -: not observable; kvmtest explain COMMIT says which, and why"
 _HOW = "for a column of your kernel: kvmtest run --format json -o r.json; kvmtest series --results r.json"
 _EPILOG = """\
 Without --results the catalogue alone; with it a column for each run, decided from what it observed:
@@ -103,8 +104,8 @@ def _table(runs: list[Saved]) -> Iterator[str]:
         yield from _reasons(names, found)
         yield ""
     else:
-        yield "o: result ids show it   -: not observable; kvmtest explain COMMIT says which, and why"
-    yield _HOW
+        yield from textwrap.wrap(_KEY, columns(), subsequent_indent="  ")
+    yield from textwrap.wrap(_HOW, columns(), subsequent_indent="  ")
 
 
 def _row(entry: Entry, cells: str, room: int, with_runs: bool) -> Iterator[str]:

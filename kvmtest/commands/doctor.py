@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from kvmtest.commands import common
 from kvmtest.commands.common import Commands
@@ -22,15 +23,19 @@ def add(commands: Commands) -> None:
 
 def _doctor(args: argparse.Namespace) -> int:
     from kvmtest.engine import doctor
-    from kvmtest.report.show import columns, wrapped
 
-    wide = columns()
     bad = False
     for found in doctor.examine(args.device):
         said = f"{found.what}: {found.advice}" if found.advice else found.what
-        said += f"; {found.enable}" if found.enable else ""
-        common.print_lines([wrapped(said, wide, f"{found.state:4} ", " " * 5)])
+        _print(f"{found.state:4} ", said + (f"; {found.enable}" if found.enable else ""))
         bad = bad or found.state == "bad"
     if bad:
-        common.print_lines([wrapped(_INSTEAD, wide, "", " " * 5)])
+        _print("", _INSTEAD)
     return common.UNTESTABLE if bad else common.OK
+
+
+def _print(state: str, said: str) -> None:
+    """A finding, which is one line where it is not for a terminal: for grep."""
+    from kvmtest.report.show import columns, wrapped
+
+    common.print_lines([wrapped(said, columns(), state, " " * 5) if sys.stdout.isatty() else state + said])

@@ -3,15 +3,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import pty
-import re
-import selectors
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections import deque
@@ -28,31 +21,17 @@ from kvmtest.lab.error import LabError
 from kvmtest.lab.kernels import Kernel
 from kvmtest.lab.relay import Receiver
 from kvmtest.lab.stream import Decoder
+from kvmtest.lab.watch import Died, Watch
 
 __all__ = ("Alive", "Begin", "Cancelled", "Cell", "Running", "Spec", "Stop", "Times", "inner")
 
-_TICK_S = 0.5
 #: A case that takes so long is spoken of, and again after as long.
 _TELL_S = 30.0
 #: After the last word: for the console of a dead kernel to say why, for a live one to power off.
 _LAST_WORDS_S, _POWER_OFF_S = 3.0, 5.0
-_CHUNK = 1 << 16
-_PAUSE_S = 0.005
-_CONSOLE_LINES = 200
-#: Bytes of the emulator's own terminal that are kept.
-_SCREEN = 4096
-_DISPLAY = re.compile(rb'connected to screen "(/dev/pts/\d+)"')
-#: What a program writes to a terminal besides text (ECMA-48 control sequences, character sets).
-_CONTROL = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[()][0-9A-Za-z]|[ -/]*[0-~])|[\x00-\x09\x0b-\x1f]")
 #: What of a dead guest's console goes into its result.
 _SHOWN_LINES = 12
 _CITE = ("a kernel has nothing to warn of while it is used by its documented interface",)
-#: Dies with this program, however that ends; then becomes the emulator.
-_LEASH = """import ctypes, os, sys
-ctypes.CDLL(None).prctl(1, 9)
-if os.getppid() == int(sys.argv[1]):
-    os.execvp(sys.argv[2], sys.argv[2:])
-"""
 
 
 class Spec(NamedTuple):
@@ -115,8 +94,6 @@ class Cancelled(Exception):
     """A cell ended because of a signal."""
 
 
-class _Died(Exception):
-    """The guest gave no end of its own."""
 
 
 class Cell:
@@ -127,9 +104,7 @@ class Cell:
         self.spec = spec
         self.emulator = emulator.for_backend(spec.backend)
         self._decoder = Decoder()
-        self._console: deque[str] = deque(maxlen=_CONSOLE_LINES)
-        self._rest = self._screen = b""
-        self._display: list[int] = []
+        self._watch = Watch(self.emulator.name)
         self._log: list[str] = []
         self._tail: deque[str] = deque(maxlen=_SHOWN_LINES)
         self._reported: set[str] = set()
@@ -182,24 +157,16 @@ class Cell:
 
     def _run(self, folder: str, started: emulator.Started) -> Iterator[Step]:
         self._start = self._last = time.monotonic()
-        with contextlib.ExitStack() as stack:
-            watch = stack.enter_context(selectors.DefaultSelector())
-            for fifo in ("serial", "parallel"):
-                fd = os.open(os.path.join(folder, fifo), os.O_RDONLY | os.O_NONBLOCK)
-                stack.callback(os.close, fd)
-                watch.register(fd, selectors.EVENT_READ, fifo)
-            stack.callback(self._close_display)
-            process = stack.enter_context(_process(started, folder, watch))
+        with self._watch.opened(started, folder):
             try:
-                yield from self._listen(process, watch)
-            except _Died as died:
+                yield from self._listen()
+            except Died as died:
                 yield from self._obituary(str(died))
             else:
                 yield from self._log_result()
             self._mark("end")
             if self._ended:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(_POWER_OFF_S)
+                self._watch.wait(_POWER_OFF_S)
         yield self._times()
 
     def _mark(self, name: str) -> None:
@@ -209,65 +176,27 @@ class Cell:
         up = self._marks.get("up", self._marks["end"])
         return Times(up - self._start, self._marks["end"] - up, time.monotonic() - self._marks["end"])
 
-    def _listen(self, process: subprocess.Popen[bytes], watch: selectors.BaseSelector) -> Iterator[Step]:
-        """Until the guest says that it is done. Raises _Died."""
+    def _listen(self) -> Iterator[Step]:
+        """Until the guest says that it is done. Raises Died."""
         over: float | None = None
         while not self._ended:
-            heard = False
             if self._stop.seen:
                 raise Cancelled
-            for key, _ in watch.select(_TICK_S):
-                try:
-                    data = os.read(key.fd, _CHUNK)
-                except BlockingIOError:
-                    continue
-                except OSError:
-                    data = b""  # a terminal nobody has open any more
-                if not data:
-                    # Before the emulator has opened it a FIFO is at its end, too.
-                    time.sleep(0.01) if process.poll() is None else watch.unregister(key.fd)
-                    continue
-                heard = True
-                if key.data == "parallel":
-                    self._last = time.monotonic()
-                    yield from self._decode(data)
-                    # The emulator writes byte by byte: let it fill the FIFO instead of being woken for each.
-                    time.sleep(_PAUSE_S)
-                elif key.data == "serial":
-                    self._hear(data)
-                elif key.data == "terminal":
-                    self._screen = (self._screen + data)[-_SCREEN:]
-                    self._watch_display(watch)
+            for data in self._watch.read():
+                self._last = time.monotonic()
+                yield from self._decode(data)
             now = time.monotonic()
             if self._failed:
-                raise _Died(self._failed)
-            if process.poll() is not None and not heard:
-                raise _Died(_how(process.returncode, self.emulator.name))
-            if over is None and any(line.startswith("Kernel panic") for line in self._console):
+                raise Died(self._failed)
+            if over is None and any(line.startswith("Kernel panic") for line in self._watch.console):
                 over = now + _LAST_WORDS_S
             if over is not None and now > over:
-                raise _Died("its kernel panicked")
+                raise Died("its kernel panicked")
             patience = self.emulator.silence_s if self._release else self.emulator.boot_s
             if now - self._last > patience:
-                raise _Died(f"it hangs: no sign of life for {patience:.0f} s")
+                raise Died(f"it hangs: no sign of life for {patience:.0f} s")
             if self._case and now - self._since > self.emulator.case_s:
-                raise _Died(f"the case takes longer than {self.emulator.case_s:.0f} s, though the guest is alive")
-
-    def _watch_display(self, watch: selectors.BaseSelector) -> None:
-        """Take from a terminal that the emulator opens for its display what it shows there: nobody reads it, and full it blocks.
-
-        A Bochs with a debugger has one beside its own terminal, which is the debugger's.
-        """
-        found = _DISPLAY.search(self._screen)
-        if found and not self._display:
-            with contextlib.suppress(OSError):
-                fd = os.open(found[1], os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
-                self._display.append(fd)
-                watch.register(fd, selectors.EVENT_READ, "display")
-
-    def _close_display(self) -> None:
-        while self._display:
-            os.close(self._display.pop())
+                raise Died(f"the case takes longer than {self.emulator.case_s:.0f} s, though the guest is alive")
 
     def _decode(self, data: bytes) -> Iterator[Step]:
         try:
@@ -281,7 +210,7 @@ class Cell:
                 else:
                     yield from self._line(letter, [str(field) for field in fields])
         except (ValueError, IndexError, TypeError, KeyError, EOFError) as error:
-            raise _Died(f"what came from it makes no sense: {error}") from error
+            raise Died(f"what came from it makes no sense: {error}") from error
 
     def _shown(self, results: list[Result]) -> Iterator[Result]:
         chosen = self.spec.selectors
@@ -339,10 +268,6 @@ class Cell:
         kernel, backend, vendor, model, *rest = self._facts
         return Host(kernel, backend, vendor, model, dict(field.split("=", 1) for field in rest), lab)
 
-    def _hear(self, data: bytes) -> None:
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        self._console.extend(klog.stripped(line.decode("utf-8", "replace")) for line in lines)
-
     def _new_incidents(self) -> Iterator[Result]:
         """A result for each incident in the log since the last time."""
         lines, self._log = self._log, []
@@ -366,16 +291,15 @@ class Cell:
         """The results of a guest that died: what its log says, and the end of its console."""
         if "up" not in self._marks:
             yield Begin(self.host(), self._cases)
-        self._log.extend(self._console)
+        self._log.extend(self._watch.console)
         yield from self._new_incidents()
-        console = [line for line in [*self._console, self._rest.decode(errors="replace")] if line.strip()]
-        screen = [line.strip() for line in _CONTROL.sub(b"", self._screen).decode(errors="replace").split("\n")]
+        console, screen = self._watch.last_lines()
         end = "; ".join(
             f"its {what} ends with: {' | '.join(lines)}"
             for what, lines in (
                 ("log", list(self._tail)),
                 ("console", console[-_SHOWN_LINES:]),
-                ("emulator's terminal", [line for line in screen if line][-_SHOWN_LINES:]),
+                ("emulator's terminal", screen[-_SHOWN_LINES:]),
             )
             if lines or what == "console" and not self._tail
         )
@@ -405,30 +329,3 @@ def _finds(selector: str) -> bool:
         return bool(plan.select(plan.plan(), (selector,)))
     except plan.SelectorError:
         return False
-
-
-def _how(status: int, name: str) -> str:
-    return f"{name} was killed by {signal.Signals(-status).name}" if status < 0 else f"{name} exited with status {status}"
-
-
-@contextlib.contextmanager
-def _process(started: emulator.Started, folder: str, watch: selectors.BaseSelector) -> Iterator[subprocess.Popen[bytes]]:
-    """The emulator, in a session of its own; killed at the end."""
-    command = [sys.executable, "-ISc", _LEASH, str(os.getpid()), *started.command]
-    with contextlib.ExitStack() as stack:
-        if started.terminal:
-            ours, theirs = pty.openpty()
-            stack.callback(os.close, ours)
-            watch.register(ours, selectors.EVENT_READ, "terminal")
-            stack.callback(os.close, theirs)
-            files = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
-        else:
-            error = stack.enter_context(open(os.path.join(folder, "serial"), "r+b", buffering=0))
-            files = {"stdin": subprocess.DEVNULL, "stdout": error, "stderr": error}  # type: ignore[dict-item]
-        environment = os.environ | {"TERM": "xterm"}
-        process = subprocess.Popen(command, cwd=folder, start_new_session=True, env=environment, **files)  # type: ignore[call-overload]
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait()

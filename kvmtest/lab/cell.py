@@ -19,9 +19,10 @@ from kvmtest.kvm import Stop
 from kvmtest.lab import cache, emulator, ids, initramfs, klog, modules
 from kvmtest.lab.error import LabError
 from kvmtest.lab.kernels import Kernel
+from kvmtest.lab.limits import Died, Limits
 from kvmtest.lab.relay import Receiver
 from kvmtest.lab.stream import Decoder
-from kvmtest.lab.watch import Died, Watch
+from kvmtest.lab.watch import Watch
 
 __all__ = ("Alive", "Begin", "Cancelled", "Cell", "Running", "Spec", "Stop", "Times", "inner")
 
@@ -115,7 +116,7 @@ class Cell:
         self._receiver = Receiver()
         self._release = ""
         self._ended = self._failed = ""
-        self._last = self._start = self._since = self._told = time.monotonic()
+        self._start = self._since = self._told = time.monotonic()
         self._marks: dict[str, float] = {}
 
     def steps(self) -> Generator[Step, None, None]:
@@ -156,8 +157,9 @@ class Cell:
         return started
 
     def _run(self, folder: str, started: emulator.Started) -> Iterator[Step]:
-        self._start = self._last = time.monotonic()
+        self._start = time.monotonic()
         with self._watch.opened(started, folder):
+            self._limits = Limits(self.emulator, self._watch.spent)
             try:
                 yield from self._listen()
             except Died as died:
@@ -183,7 +185,7 @@ class Cell:
             if self._stop.seen:
                 raise Cancelled
             for data in self._watch.read():
-                self._last = time.monotonic()
+                self._limits.heard()
                 yield from self._decode(data)
             now = time.monotonic()
             if self._failed:
@@ -192,11 +194,7 @@ class Cell:
                 over = now + _LAST_WORDS_S
             if over is not None and now > over:
                 raise Died("its kernel panicked")
-            patience = self.emulator.silence_s if self._release else self.emulator.boot_s
-            if now - self._last > patience:
-                raise Died(f"it hangs: no sign of life for {patience:.0f} s")
-            if self._case and now - self._since > self.emulator.case_s:
-                raise Died(f"the case takes longer than {self.emulator.case_s:.0f} s, though the guest is alive")
+            self._limits.check(self._where)
 
     def _decode(self, data: bytes) -> Iterator[Step]:
         try:
@@ -222,22 +220,22 @@ class Cell:
             self._tail.append(fields[0])
         elif letter == "C":
             yield from self._new_incidents()
-            self._case = self._where = fields[0]
-            self._since = self._told = time.monotonic()
+            self._enter(fields[0], fields[0])
             yield Running(self._case)
         elif letter == "c":
             yield from self._new_incidents()
             self._done += 1
             yield CaseTime(self._case, float(fields[0]))
-            self._case, self._where = "", "the end of the run"
+            self._enter("the time after a case" if self._done < self._cases else "the end of the run")
         elif letter == "B":
             self._release = fields[0]
-            self._where = "the start of its init"
+            self._enter("the start of its init")
         elif letter == "M":
             yield from self._new_incidents()
-            self._where = f"loading {fields[0]}.ko"
+            self._enter(f"loading {fields[0]}.ko")
         elif letter == "H":
             self._facts = fields
+            self._enter("the start of the run")
         elif letter == "N":
             self._cases = int(fields[0])
             self._mark("up")
@@ -252,6 +250,12 @@ class Cell:
             self._failed = fields[0]
         elif letter == "E":
             self._ended = "E"
+
+    def _enter(self, where: str, case: str = "") -> None:
+        """What runs inside has come to ``where``."""
+        self._where, self._case = where, case
+        self._since = self._told = time.monotonic()
+        self._limits.entered()
 
     def host(self) -> Host:
         """The KVM in there, as it described itself; what is known of it, if it did not get so far."""

@@ -29,8 +29,9 @@ class Started(NamedTuple):
 
 
 class Emulator:
-    """One emulator. ``memory_mib`` is what a cell takes of this machine, ``boot_s`` the longest boot to wait for, ``silence_s``
-    how long nothing may be heard of a guest that is up, and ``case_s`` how long one case may take in one that is alive.
+    """One emulator. ``memory_mib`` is what a cell takes of this machine. The rest is CPU time that it may use: ``boot_s`` for the
+    longest boot, ``silence_s`` without a word from a guest that is up, and ``case_s`` for one case, or for whatever
+    else is done between two of its lines, while it is alive.
     """
 
     name = ""

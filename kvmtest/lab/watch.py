@@ -17,8 +17,9 @@ from collections.abc import Iterator
 
 from kvmtest.lab import klog
 from kvmtest.lab.emulator import Started
+from kvmtest.lab.limits import Died, Spent
 
-__all__ = ("Died", "Watch")
+__all__ = ("Watch",)
 
 _TICK_S = 0.5
 _CHUNK = 1 << 16
@@ -35,10 +36,6 @@ ctypes.CDLL(None).prctl(1, 9)
 if os.getppid() == int(sys.argv[1]):
     os.execvp(sys.argv[2], sys.argv[2:])
 """
-
-
-class Died(Exception):
-    """The guest gave no end of its own."""
 
 
 class Watch:
@@ -89,6 +86,10 @@ class Watch:
                 self._watch_display()
         if self._process.poll() is not None and not heard:
             raise Died(_how(self._process.returncode, self._name))
+
+    def spent(self) -> Spent:
+        """What the emulator has had of this machine."""
+        return Spent.by(self._process.pid)
 
     def wait(self, seconds: float) -> None:
         """Give the emulator so long to end by itself."""

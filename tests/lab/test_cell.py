@@ -92,7 +92,8 @@ def test_a_module_that_does_not_load_shows_its_log_line(fake: Path, kernel: Kern
     ("end", "says"),
     [
         ("os.kill(os.getpid(), 9)", "killed by SIGKILL"),
-        ("time.sleep(60)", "no sign of life"),
+        ("while True: pass", "no sign of life for"),
+        ("time.sleep(60)", "s asleep and"),
         ('console("[ 9.0] Kernel panic - not syncing: Fatal exception"); time.sleep(60)', "panicked"),
         ("say('r', 'nonsense'); time.sleep(60)", "no sense"),
     ],
@@ -102,6 +103,7 @@ def test_a_guest_that_dies_keeps_its_results_and_names_the_case(
 ) -> None:
     monkeypatch.setenv("FAKE", _CASE + f'out.case("init.msi.host/y", "init.msi.host")\n{end}')
     monkeypatch.setattr(emulator.for_backend("svm"), "silence_s", 0.5)
+    monkeypatch.setattr("kvmtest.lab.limits._ASLEEP_S", 0.7)
     monkeypatch.setattr("kvmtest.lab.cell._LAST_WORDS_S", 0.1)
     results = _results(_play(kernel))
     assert results[0].id == "init.msi.host.cr3" and results[0].verdict == "pass"
@@ -111,13 +113,16 @@ def test_a_guest_that_dies_keeps_its_results_and_names_the_case(
     assert _nothing_left(fake)
 
 
-_BEATS = "for _ in range({}):\n    time.sleep(0.1)\n    out.beat()\n"
+#: Signs of life: of a guest that sleeps in between, and of one that is busy, each for so many seconds.
+_BEATS = "for _ in range(10 * {}):\n    time.sleep(0.1)\n    out.beat()\n"
+_BUSY = "while time.process_time() < {}:\n    out.beat()\n    for _ in range(10**5): pass\n"
 
 
 def test_a_guest_that_is_slow_and_alive_is_not_called_hung(fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     second = 'out.case("init.msi.host/y", "init.msi.host")\n'
-    monkeypatch.setenv("FAKE", _CASE + second + _BEATS.format(20) + 'out.line("c", "2.0")\nsay("E")')
+    monkeypatch.setenv("FAKE", _CASE + second + _BEATS.format(2) + 'out.line("c", "2.0")\nsay("E")')
     monkeypatch.setattr(emulator.for_backend("svm"), "silence_s", 1.0)
+    monkeypatch.setattr("kvmtest.lab.limits._ASLEEP_S", 1.0)
     monkeypatch.setattr("kvmtest.lab.cell._TELL_S", 0.5)
     steps = _play(kernel)
     assert {r.verdict for r in _results(steps)} == {"pass"}
@@ -138,12 +143,25 @@ def test_a_terminal_of_the_emulators_own_does_not_fill(fake: Path, kernel: Kerne
     assert _nothing_left(fake)
 
 
-def test_a_case_has_its_own_limit(fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FAKE", _CASE + 'out.case("init.msi.host/y", "init.msi.host")\n' + _BEATS.format(600))
+@pytest.mark.parametrize(
+    ("before", "where"),
+    [
+        ('say("B", "9.9")\n', "the start of its init"),
+        ('say("B", "9.9")\nsay("M", "kvm")\n', "loading kvm.ko"),
+        ('say("B", "9.9")\nsay("H", "9.9", "svm", "AuthenticAMD", "A CPU")\n', "the start of the run"),
+        (_CASE, "the time after a case"),
+        (_CASE + 'out.case("init.msi.host/y", "init.msi.host")\n', "init.msi.host/y"),
+        (_CASE + 'out.case("init.msi.host/y", "init.msi.host")\nsay("c", "0.1")\n', "the end of the run"),
+    ],
+)
+def test_whatever_a_guest_that_is_alive_does_has_a_limit(
+    before: str, where: str, fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE", before + _BUSY.format(60))
     monkeypatch.setattr(emulator.for_backend("svm"), "case_s", 0.5)
     error = _results(_play(kernel))[-1]
-    assert (error.id, error.verdict, error.case) == ("none.lab.kernel.run", "error", "init.msi.host/y")
-    assert "though the guest is alive" in error.reason
+    assert (error.id.rpartition(".")[0], error.verdict, error.case) == ("none.lab.kernel", "error", where)
+    assert f"{where} takes longer than" in error.reason and "though the guest is alive" in error.reason
     assert _nothing_left(fake)
 
 
@@ -179,9 +197,7 @@ def test_no_space_for_the_initramfs(fake: Path, kernel: Kernel, monkeypatch: pyt
     assert _nothing_left(fake)
 
 
-def test_a_cell_that_is_dropped_in_the_middle_leaves_nothing(
-    fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cell_that_is_dropped_in_the_middle_leaves_nothing(fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE", _CASE + "time.sleep(60)")
     steps = Cell(Spec("svm", kernel)).steps()
     next(steps)

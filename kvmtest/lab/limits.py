@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How long to wait for a guest: by what its emulator had of this machine, not by the clock on the wall.
+
+On a busy machine an emulator may get a second of CPU time a minute: what makes no progress then is not hung, it starves. So a
+limit counts the CPU time that the emulator used. One that sleeps uses none, as where the guest is halted for ever; therefore
+time in which it neither ran nor waited for a CPU has a limit, too, and a long one: with a slow disk, on a machine that swaps,
+or on one that is itself a guest and gets no CPU, it looks the same. (So does waiting for a CPU, where the kernel of this
+machine was built without CONFIG_SCHED_INFO.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from kvmtest.lab.emulator import Emulator
+
+__all__ = ("Died", "Limits", "Spent")
+
+#: How long an emulator may neither run nor wait for a CPU, where its limit is not longer.
+_ASLEEP_S = 600.0
+#: Not looked at more often: it takes a file of each thread.
+_EVERY_S = 0.1
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Died(Exception):
+    """The guest gave no end of its own."""
+
+
+class Spent(NamedTuple):
+    """Seconds: of CPU time, on the wall, and of those for which the thread that waits most was ready to run and did not."""
+
+    cpu_s: float
+    wall_s: float
+    queued_s: float
+
+    @classmethod
+    def by(cls, pid: int) -> Spent:
+        """What the process ``pid`` has had until now."""
+        cpu = queued = 0.0
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                user, system = file.read().rpartition(b")")[2].split()[11:13]
+            cpu = (int(user) + int(system)) / _TICKS
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{thread}/schedstat", "rb") as file:
+                    queued = max(queued, int(file.read().split()[1]) / 1e9)
+        return cls(cpu, time.monotonic(), queued)
+
+    def since(self, before: Spent) -> Spent:
+        """What of it came after ``before``."""
+        return Spent(*(max(0.0, now - then) for now, then in zip(self, before, strict=True)))
+
+    @property
+    def own_s(self) -> float:
+        """The time in which nobody else kept it from running."""
+        return max(0.0, self.wall_s - self.queued_s)
+
+    def exceeds(self, limit_s: float) -> str:
+        """How it is more than ``limit_s``, in words; nothing where it is not."""
+        if self.cpu_s > limit_s:
+            return f"{self.cpu_s:.0f} s of CPU time ({self.wall_s:.0f} s of wall time)"
+        asleep = self.own_s - self.cpu_s
+        if asleep > max(_ASLEEP_S, limit_s):
+            return f"{asleep:.0f} s asleep and {self.cpu_s:.0f} s of CPU time ({self.wall_s:.0f} s of wall time)"
+        return ""
+
+
+class Limits:
+    """The limits of one cell, of an ``emulator`` that has ``spent`` so much."""
+
+    def __init__(self, emulator: Emulator, spent: Callable[[], Spent]) -> None:
+        self._emulator = emulator
+        self._spent = spent
+        self._up = self._sign = self._step = False
+        self._last = self._began = self._looked = spent()
+
+    def heard(self) -> None:
+        """A sign of life came."""
+        self._sign = True
+
+    def entered(self) -> None:
+        """What runs inside is up, and has come to another case, or to something else that it does."""
+        self._up = self._sign = self._step = True
+
+    def check(self, where: str) -> None:
+        """Raises Died where the guest is silent for too long, or its work for too long at ``where``."""
+        if time.monotonic() - self._looked.wall_s < _EVERY_S:
+            return
+        now = self._looked = self._spent()
+        if self._sign:
+            self._last = now
+        if self._step:
+            self._began = now
+        self._sign = self._step = False
+        emulator = self._emulator
+        if spent := now.since(self._last).exceeds(emulator.silence_s if self._up else emulator.boot_s):
+            raise Died(f"it hangs: no sign of life for {spent}")
+        if self._up and (spent := now.since(self._began).exceeds(emulator.case_s)):
+            raise Died(f"{where} takes longer than {spent}, though the guest is alive")

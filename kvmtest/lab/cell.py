@@ -28,8 +28,8 @@ __all__ = ("Alive", "Begin", "Cancelled", "Cell", "Running", "Spec", "Stop", "Ti
 
 #: A case that takes so long is spoken of, and again after as long.
 _TELL_S = 30.0
-#: After the last word: for the console of a dead kernel to say why, for a live one to power off.
-_LAST_WORDS_S, _POWER_OFF_S = 3.0, 5.0
+#: After the last word, to power off.
+_POWER_OFF_S = 5.0
 #: What of a dead guest's console goes into its result.
 _SHOWN_LINES = 12
 _CITE = ("a kernel has nothing to warn of while it is used by its documented interface",)
@@ -180,21 +180,15 @@ class Cell:
 
     def _listen(self) -> Iterator[Step]:
         """Until the guest says that it is done. Raises Died."""
-        over: float | None = None
         while not self._ended:
             if self._stop.seen:
                 raise Cancelled
             for data in self._watch.read():
                 self._limits.heard()
                 yield from self._decode(data)
-            now = time.monotonic()
             if self._failed:
                 raise Died(self._failed)
-            if over is None and any(line.startswith("Kernel panic") for line in self._watch.console):
-                over = now + _LAST_WORDS_S
-            if over is not None and now > over:
-                raise Died("its kernel panicked")
-            self._limits.check(self._where)
+            self._limits.check(self._where, self._watch.dying)
 
     def _decode(self, data: bytes) -> Iterator[Step]:
         try:
@@ -256,6 +250,7 @@ class Cell:
         self._where, self._case = where, case
         self._since = self._told = time.monotonic()
         self._limits.entered()
+        self._watch.goes_on()
 
     def host(self) -> Host:
         """The KVM in there, as it described itself; what is known of it, if it did not get so far."""

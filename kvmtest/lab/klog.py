@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ("incidents", "stripped")
+__all__ = ("death", "incidents", "stripped")
 
 #: How each kind begins: lib/bug.c and kernel/panic.c (WARN, BUG), arch/x86/kernel/dumpstack.c (Oops, and the names of the
 #: exceptions in arch/x86/kernel/traps.c), mm/kasan/report.c, lib/ubsan.c, kernel/kcsan/report.c, kernel/locking/lockdep.c.
@@ -14,6 +14,12 @@ __all__ = ("incidents", "stripped")
 _BEGINS = re.compile(
     r"WARNING: |kernel BUG at |BUG: |Oops\b|general protection fault|double fault|stack segment|divide error|invalid opcode"
     r"|UBSAN: |Kernel panic|\[ BUG|DEBUG_LOCKS_WARN_ON|=+ BUG|refcount_t: |list_(?:add|del) corruption"
+)
+#: What ends the kernel, or at least the thread that it happens in: kernel/panic.c; lib/bug.c; arch/x86/mm/fault.c
+#: (show_fault_oops); and what arch/x86/kernel/dumpstack.c (die_header) makes of the name of any other exception.
+_DEADLY = re.compile(
+    r"Kernel panic|kernel BUG at |BUG: (?:unable to handle|kernel NULL pointer)|Oops\b|general protection fault"
+    r"|.*: [0-9a-f]{4} \[#\d+\]"
 )
 _CUT = "------------[ cut here ]------------"
 _ENDS = re.compile(r"---\[ end (?:trace|Kernel panic)")
@@ -25,6 +31,11 @@ _LONGEST = 60
 def stripped(line: str) -> str:
     """A console's line without its time stamp."""
     return _CONSOLE.sub("", line.rstrip("\r\n"))
+
+
+def death(line: str) -> str:
+    """What a line says has come of the kernel, where it says that this, or a thread, is at its end; else nothing."""
+    return f"its kernel {'panicked' if line.startswith('Kernel panic') else 'oopsed'}: {line}" if _DEADLY.match(line) else ""
 
 
 def incidents(lines: Iterable[str]) -> list[list[str]]:

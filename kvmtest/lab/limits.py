@@ -22,6 +22,8 @@ __all__ = ("Died", "Limits", "Spent")
 
 #: How long an emulator may neither run nor wait for a CPU, where its limit is not longer.
 _ASLEEP_S = 600.0
+#: For the console of a dying kernel to say why.
+_LAST_WORDS_S = 3.0
 #: Not looked at more often: it takes a file of each thread.
 _EVERY_S = 0.1
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -77,6 +79,7 @@ class Limits:
         self._emulator = emulator
         self._spent = spent
         self._up = self._sign = self._step = False
+        self._dying: Spent | None = None
         self._last = self._began = self._looked = spent()
 
     def heard(self) -> None:
@@ -87,8 +90,8 @@ class Limits:
         """What runs inside is up, and has come to another case, or to something else that it does."""
         self._up = self._sign = self._step = True
 
-    def check(self, where: str) -> None:
-        """Raises Died where the guest is silent for too long, or its work for too long at ``where``."""
+    def check(self, where: str, dying: str) -> None:
+        """Raises Died where the guest is silent for too long, or too long at ``where``, or ``dying``, as it says."""
         if time.monotonic() - self._looked.wall_s < _EVERY_S:
             return
         now = self._looked = self._spent()
@@ -97,6 +100,9 @@ class Limits:
         if self._step:
             self._began = now
         self._sign = self._step = False
+        self._dying = (self._dying or now) if dying else None
+        if self._dying and now.since(self._dying).own_s > _LAST_WORDS_S:
+            raise Died(dying)
         emulator = self._emulator
         if spent := now.since(self._last).exceeds(emulator.silence_s if self._up else emulator.boot_s):
             raise Died(f"it hangs: no sign of life for {spent}")

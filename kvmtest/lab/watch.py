@@ -39,53 +39,74 @@ if os.getppid() == int(sys.argv[1]):
 
 
 class Watch:
-    """The process of the emulator ``name``, which runs within `opened`; ``console`` is the end of the guest's, line by line."""
+    """The process of the emulator ``name``, which runs within `opened`.
+
+    ``console`` is the end of the guest's, line by line, and ``dying`` what that said of its death.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
         self.console: deque[str] = deque(maxlen=_CONSOLE_LINES)
+        self.dying = ""
+        self._shown = False
         self._rest = self._screen = b""
-        self._display: list[int] = []
+        self._open: dict[str, int] = {}
 
     @contextlib.contextmanager
     def opened(self, started: Started, folder: str) -> Iterator[None]:
         """The emulator, in a session of its own, which writes to the FIFOs in ``folder``; killed at the end."""
-        with contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as self._stack:
+            stack = self._stack
             self._watch = stack.enter_context(selectors.DefaultSelector())
             for fifo in ("serial", "parallel"):
                 fd = os.open(os.path.join(folder, fifo), os.O_RDONLY | os.O_NONBLOCK)
                 stack.callback(os.close, fd)
-                self._watch.register(fd, selectors.EVENT_READ, fifo)
-            stack.callback(self._close_display)
-            self._process = stack.enter_context(_process(started, folder, self._watch))
+                self._listen(fifo, fd)
+            self._process = stack.enter_context(self._running(started, folder))
             yield
+
+    def _listen(self, name: str, fd: int) -> None:
+        self._open[name] = fd
+        self._watch.register(fd, selectors.EVENT_READ)
 
     def read(self) -> Iterator[bytes]:
         """What comes through the parallel port, until there is nothing for a moment. Raises Died."""
-        heard = False
-        for key, _ in self._watch.select(_TICK_S):
-            try:
-                data = os.read(key.fd, _CHUNK)
-            except BlockingIOError:
-                continue
-            except OSError:
-                data = b""  # a terminal nobody has open any more
-            if not data:
-                # Before the emulator has opened it a FIFO is at its end, too.
-                time.sleep(0.01) if self._process.poll() is None else self._watch.unregister(key.fd)
-                continue
-            heard = True
-            if key.data == "parallel":
-                yield data
-                # The emulator writes byte by byte: let it fill the FIFO instead of being woken for each.
-                time.sleep(_PAUSE_S)
-            elif key.data == "serial":
-                self._hear(data)
-            elif key.data == "terminal":
-                self._screen = (self._screen + data)[-_SCREEN:]
-                self._watch_display()
-        if self._process.poll() is not None and not heard:
-            raise Died(_how(self._process.returncode, self._name))
+        self._watch.select(_TICK_S)
+        # The port after the console, and heard before it: what a guest sent before it died is in what came by then.
+        came = {name: self._take(name) for name in ("terminal", "display", "serial", "parallel")}
+        if came["parallel"]:
+            yield came["parallel"]
+            # The emulator writes byte by byte: let it fill the FIFO instead of being woken for each.
+            time.sleep(_PAUSE_S)
+        self._hear(came["serial"])
+        self._screen = (self._screen + came["terminal"])[-_SCREEN:]
+        self._watch_display()
+        if self._process.poll() is not None and not any(came.values()):
+            raise Died(self.dying or _how(self._process.returncode, self._name))
+
+    def _take(self, name: str) -> bytes:
+        """What has come by one of the ways out of the emulator; nothing from one that is not open, or closed."""
+        fd = self._open.get(name)
+        if fd is None:
+            return b""
+        try:
+            data = os.read(fd, _CHUNK)
+        except BlockingIOError:
+            return b""
+        except OSError:
+            data = b""  # a terminal nobody has open any more
+        if not data:
+            # Before the emulator has opened it a FIFO is at its end, too.
+            if self._process.poll() is None:
+                time.sleep(0.01)
+            else:
+                self._watch.unregister(fd)
+                del self._open[name]
+        return data
+
+    def goes_on(self) -> None:
+        """The guest does: what its console said of its death was of another thread than the one that works."""
+        self.dying = ""
 
     def spent(self) -> Spent:
         """What the emulator has had of this machine."""
@@ -102,9 +123,35 @@ class Watch:
         screen = [line.strip() for line in _CONTROL.sub(b"", self._screen).decode(errors="replace").split("\n")]
         return console, [line for line in screen if line]
 
+    @contextlib.contextmanager
+    def _running(self, started: Started, folder: str) -> Iterator[subprocess.Popen[bytes]]:
+        """The emulator, in a session of its own; killed at the end."""
+        command = [sys.executable, "-ISc", _LEASH, str(os.getpid()), *started.command]
+        with contextlib.ExitStack() as stack:
+            if started.terminal:
+                ours, theirs = pty.openpty()
+                stack.callback(os.close, ours)
+                os.set_blocking(ours, False)
+                self._listen("terminal", ours)
+                stack.callback(os.close, theirs)
+                files = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+            else:
+                error = stack.enter_context(open(os.path.join(folder, "serial"), "r+b", buffering=0))
+                files = {"stdin": subprocess.DEVNULL, "stdout": error, "stderr": error}  # type: ignore[dict-item]
+            environment = os.environ | {"TERM": "xterm"}
+            process = subprocess.Popen(command, cwd=folder, start_new_session=True, env=environment, **files)  # type: ignore[call-overload]
+            try:
+                yield process
+            finally:
+                process.kill()
+                process.wait()
+
     def _hear(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")
-        self.console.extend(klog.stripped(line.decode("utf-8", "replace")) for line in lines)
+        for line in lines:
+            said = klog.stripped(line.decode("utf-8", "replace"))
+            self.console.append(said)
+            self.dying = self.dying or klog.death(said)
 
     def _watch_display(self) -> None:
         """Take from a terminal that the emulator opens for its display what it shows there: nobody reads it, and full it blocks.
@@ -112,39 +159,13 @@ class Watch:
         A Bochs with a debugger has one beside its own terminal, which is the debugger's.
         """
         found = _DISPLAY.search(self._screen)
-        if found and not self._display:
+        if found and not self._shown:
+            self._shown = True
             with contextlib.suppress(OSError):
                 fd = os.open(found[1], os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
-                self._display.append(fd)
-                self._watch.register(fd, selectors.EVENT_READ, "display")
-
-    def _close_display(self) -> None:
-        while self._display:
-            os.close(self._display.pop())
+                self._stack.callback(os.close, fd)
+                self._listen("display", fd)
 
 
 def _how(status: int, name: str) -> str:
     return f"{name} was killed by {signal.Signals(-status).name}" if status < 0 else f"{name} exited with status {status}"
-
-
-@contextlib.contextmanager
-def _process(started: Started, folder: str, watch: selectors.BaseSelector) -> Iterator[subprocess.Popen[bytes]]:
-    """The emulator, in a session of its own; killed at the end."""
-    command = [sys.executable, "-ISc", _LEASH, str(os.getpid()), *started.command]
-    with contextlib.ExitStack() as stack:
-        if started.terminal:
-            ours, theirs = pty.openpty()
-            stack.callback(os.close, ours)
-            watch.register(ours, selectors.EVENT_READ, "terminal")
-            stack.callback(os.close, theirs)
-            files = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
-        else:
-            error = stack.enter_context(open(os.path.join(folder, "serial"), "r+b", buffering=0))
-            files = {"stdin": subprocess.DEVNULL, "stdout": error, "stderr": error}  # type: ignore[dict-item]
-        environment = os.environ | {"TERM": "xterm"}
-        process = subprocess.Popen(command, cwd=folder, start_new_session=True, env=environment, **files)  # type: ignore[call-overload]
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait()

@@ -20,6 +20,8 @@ _START = "begin()\nout.case('init.msi.host/x', 'init.msi.host')\n"
 _END = "out.line('c', '1')\nout.flush()\nsay('E')\n"
 _PASS, _FAIL, _SKIP, _ERROR, _KNOWN = (f"result('cr3', '{v}')\n" for v in ("pass", "fail", "skip", "error", "known"))
 _PANIC = "console('Kernel panic - not syncing: Fatal exception')\nsys.exit(1)\n"
+_LOADING = "say('B', '9.9.9-fake')\nsay('M', 'kvm')\n"
+_OOPS = "console('kernel BUG at arch/x86/kvm/x86.c:1!')\nwhile True:\n    time.sleep(0.1)\n    out.beat()\n"
 _WARN = "say('L', 'WARNING: CPU: 0 PID: 1 at arch/x86/kvm/x86.c:1 f+0x1/0x2')\n"
 _GOOD, _BAD = _START + _PASS + _END, _START + _FAIL + _END
 
@@ -50,6 +52,11 @@ def _command(kernel: Kernel, *more: str) -> list[str]:
         (_START + _PANIC, [_ID], 125),
         (_START + _PASS + "out.flush()\n" + _PANIC, [_ID], 125),
         (_START + _FAIL + "out.flush()\n" + _PANIC, [_ID], 1),
+        # A module's init, or a thread, is killed by the kernel, and another thread lives on.
+        (_LOADING + _OOPS, [_ID], 125),
+        (_LOADING + _OOPS, [_ID, _LOG], 1),
+        ("begin()\n" + _OOPS, [_ID], 125),
+        (_START + _FAIL + "say('c', '1')\n" + _OOPS, [_ID], 1),
         # What the kernel says counts where it is asked for.
         (_START + _PANIC, [_ID, _LOG], 1),
         (_START + "out.flush()\nsys.exit(1)\n", [_ID, _LOG], 125),

@@ -104,7 +104,7 @@ def test_a_guest_that_dies_keeps_its_results_and_names_the_case(
     monkeypatch.setenv("FAKE", _CASE + f'out.case("init.msi.host/y", "init.msi.host")\n{end}')
     monkeypatch.setattr(emulator.for_backend("svm"), "silence_s", 0.5)
     monkeypatch.setattr("kvmtest.lab.limits._ASLEEP_S", 0.7)
-    monkeypatch.setattr("kvmtest.lab.cell._LAST_WORDS_S", 0.1)
+    monkeypatch.setattr("kvmtest.lab.limits._LAST_WORDS_S", 0.1)
     results = _results(_play(kernel))
     assert results[0].id == "init.msi.host.cr3" and results[0].verdict == "pass"
     error = results[-1]
@@ -163,6 +163,49 @@ def test_whatever_a_guest_that_is_alive_does_has_a_limit(
     assert (error.id.rpartition(".")[0], error.verdict, error.case) == ("none.lab.kernel", "error", where)
     assert f"{where} takes longer than" in error.reason and "though the guest is alive" in error.reason
     assert _nothing_left(fake)
+
+
+#: The thread that works is gone, and the one that says so is not; on the console is why.
+_OOPS = """
+for line in ("kernel BUG at x86.c:1!", "invalid opcode: 0000 [#1]", "RIP: 0010:f+0x5/0xff0 [kvm]", "Call Trace:"):
+    console("[    9.0] " + line)
+while True:
+    time.sleep(0.1)
+    out.beat()
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "item", "where"),
+    [
+        ('say("B", "9.9")\nsay("M", "kvm")\n', "boot", "loading kvm.ko"),
+        (_CASE, "run", "the time after a case"),
+        # Sent before it, and heard together with it.
+        (_CASE + 'out.case("init.msi.host/y", "init.msi.host")\n', "run", "init.msi.host/y"),
+        (_CASE + 'out.case("init.msi.host/y", "init.msi.host")\nsay("c", "0.1")\n', "run", "the end of the run"),
+    ],
+)
+def test_an_oops_ends_the_cell_and_is_shown(
+    before: str, item: str, where: str, fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE", before + _OOPS)
+    monkeypatch.setattr("kvmtest.lab.limits._LAST_WORDS_S", 0.3)
+    log, error = _results(_play(kernel))[-2:]
+    assert (log.id, log.verdict, log.case) == ("none.lab.kernel.log", "fail", where)
+    assert "kernel BUG at x86.c:1!\ninvalid opcode" in log.reason and "RIP: 0010:f" in log.reason
+    assert (error.id, error.verdict, error.case) == (f"none.lab.kernel.{item}", "error", where)
+    assert "its kernel oopsed: kernel BUG at x86.c:1!" in error.reason
+    assert _nothing_left(fake)
+
+
+def test_an_oops_of_another_thread_than_the_one_that_works_ends_nothing(
+    fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = 'out.case("init.msi.host/y", "init.msi.host")\ntime.sleep(0.5)\nresult("cr0", "pass", "init.msi.host/y")\n'
+    end = 'say("c", "0.1")\n' + _BEATS.format(1) + 'say("E")'
+    monkeypatch.setenv("FAKE", _CASE + 'console("kernel BUG at x86.c:1!")\ntime.sleep(0.1)\n' + second + end)
+    monkeypatch.setattr("kvmtest.lab.limits._LAST_WORDS_S", 0.9)
+    assert [(r.item, r.verdict) for r in _results(_play(kernel))] == [("cr3", "pass"), ("cr0", "pass"), ("log", "pass")]
 
 
 def test_what_the_kernel_says_is_tied_to_the_case(fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:

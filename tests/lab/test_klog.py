@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvmtest.lab.klog import incidents, stripped
+from kvmtest.lab.klog import death, incidents, stripped
 
 _WARN = """\
 ------------[ cut here ]------------
@@ -46,6 +46,44 @@ def test_faults(line: str) -> None:
 )
 def test_remarks(line: str) -> None:
     assert incidents([line]) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "kernel BUG at arch/x86/kvm/x86.c:1!",
+        "BUG: kernel NULL pointer dereference, address: 0000000000000010",
+        "BUG: unable to handle page fault for address: ffffc90000000000",
+        "Oops: 0000 [#1] PREEMPT SMP PTI",
+        "Oops: invalid opcode: 0000 [#1] SMP",
+        "invalid opcode: 0000 [#1] PREEMPT SMP NOPTI",
+        "stack segment: 0000 [#2] SMP",
+        "general protection fault, probably for non-canonical address 0xdead: 0000 [#1]",
+    ],
+)
+def test_what_ends_a_thread(line: str) -> None:
+    assert death(line) == f"its kernel oopsed: {line}"
+
+
+def test_what_ends_the_kernel() -> None:
+    assert (
+        death("Kernel panic - not syncing: Fatal exception") == "its kernel panicked: Kernel panic - not syncing: Fatal exception"
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "WARNING: arch/x86/kvm/x86.c:12173 at kvm_vcpu_reset+0x3b/0x500 [kvm], CPU#0: python3/1",
+        "BUG: KASAN: use-after-free in kvm_vcpu_reset+0x3b/0x500 [kvm]",
+        "BUG: sleeping function called from invalid context at mm/slab.h:1",
+        "UBSAN: shift-out-of-bounds in arch/x86/kvm/lapic.c:1",
+        "traps: python3[1] general protection fault ip:0 sp:0 error:0",
+        "kvm [1]: ignored rdmsr: 0x1d9 data 0x0",
+    ],
+)
+def test_what_a_kernel_survives(line: str) -> None:
+    assert not death(line)
 
 
 def test_an_incident_is_its_lines_and_no_more() -> None:

@@ -22,6 +22,7 @@ class _Guest:
 
     def __init__(self) -> None:
         self.spent = Spent(1.0, 0.0, 0.0)
+        self.dying = ""
         self.limits = Limits(_Emulator(), lambda: self.spent)
 
     def goes_on(self, cpu: float = 0.0, queued: float = 0.0, asleep: float = 0.0) -> str:
@@ -29,7 +30,7 @@ class _Guest:
         before = self.spent
         self.spent = Spent(before.cpu_s + cpu, before.wall_s + cpu + queued + asleep, before.queued_s + queued)
         try:
-            self.limits.check("the place")
+            self.limits.check("the place", self.dying)
         except Died as died:
             return str(died)
         return ""
@@ -73,6 +74,19 @@ def test_a_sign_of_life_lengthens_silence_and_not_what_goes_on(guest: _Guest) ->
     assert not said and not guest.goes_on(cpu=0)
     guest.limits.heard()
     assert "the place takes longer than 245 s of CPU time" in guest.goes_on(cpu=49)
+
+
+def test_a_dying_kernel_has_its_last_words_and_no_more(guest: _Guest) -> None:
+    guest.limits.entered()
+    guest.dying = "its kernel oopsed"
+    assert not guest.goes_on()
+    assert not guest.goes_on(cpu=2.9, queued=60)
+    # It was another thread that died.
+    guest.dying = ""
+    assert not guest.goes_on(cpu=5)
+    guest.dying = "its kernel panicked"
+    assert not guest.goes_on(asleep=9)
+    assert guest.goes_on(asleep=3.1) == "its kernel panicked"
 
 
 def test_each_step_has_the_limit_of_its_own(guest: _Guest) -> None:

@@ -140,6 +140,39 @@ def test_an_own_build_with_one_line_broken_is_caught_by_name(run: Run, tmp_path:
     assert found["init.latched.host.cr3"] == {"pass"}
 
 
+_OOPS = """\
+#include <linux/module.h>
+static int __init kvm_init(void) { BUG(); return 0; }
+module_init(kvm_init);
+MODULE_LICENSE("GPL");
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["svm", "vmx"])
+def test_a_kvm_ko_that_oopses_as_it_is_loaded_ends_the_cell(backend: str, tmp_path: Path) -> None:
+    kernel = _kernel("bookworm")
+    headers = f"/usr/src/linux-headers-{kernel.release}"
+    missing = [f"linux-headers-{kernel.release}"] * (not os.path.exists(headers))
+    missing += [name for name in ("gcc", "make") if not shutil.which(name)]
+    if missing:
+        pytest.skip(f"an own module needs: apt-get install {' '.join(missing)}")
+    (tmp_path / "kvm.c").write_text(_OOPS)
+    (tmp_path / "Makefile").write_text("obj-m := kvm.o\n")
+    subprocess.run(["make", "-C", headers, f"M={tmp_path}", "modules"], check=True, capture_output=True, timeout=600)
+    cell = Cell(Spec(backend, kernel, _SELECTORS, own_modules=str(tmp_path)))
+    try:
+        cell.emulator.check()
+    except LabError as error:
+        pytest.skip(str(error))
+    # Then, where init is process 1, a panic may follow.
+    log, *_, error = [step for step in cell.steps() if isinstance(step, Result)]
+    assert (log.id, log.verdict, log.case) == ("none.lab.kernel.log", "fail", "loading kvm.ko")
+    assert "kernel BUG at " in log.reason and "kvm_init" in log.reason
+    assert (error.id, error.verdict) == ("none.lab.kernel.boot", "error")
+    assert "its kernel oopsed: kernel BUG at " in error.reason
+
+
 def _build(release: str, folder: Path, line: str, instead: str) -> Path:
     """The folder with KVM's modules for ``release``, built with ``line`` of x86.c replaced."""
     headers = Path(f"/usr/src/linux-headers-{release}")

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
-__all__ = ("EVENTS", "FIRST_TRY", "OUT_OF_TIME", "SCHEMA", "UNEXPECTED", "VERDICTS", "VIEWS", "CaseTime", "Host", "Result")
+__all__ = ("EVENTS", "FIRST_TRY", "ID", "OUT_OF_TIME", "SCHEMA", "UNEXPECTED", "VERDICTS", "VIEWS", "CaseTime", "Host", "Result")
 
 SCHEMA = "kvmtest.results/1"
 VERDICTS = ("pass", "fail", "known", "fixed", "skip", "error", "info")
 EVENTS = ("reset", "init", "sipi", "shutdown", "nmi", "none")
 VIEWS = ("host", "guest", "views", "kernel")
+#: <event>.<trigger>.<view>.<item>
+ID = re.compile(r"[a-z0-9-]+\.[a-z0-9-]+\.[a-z]+\.[a-z0-9_.-]+")
 #: Verdicts that make a run exit with 1 (``known`` joins them under ``--strict``).
 UNEXPECTED = frozenset(("fail", "error"))
 #: In the reason of an error for the want of an answer in time, twice.

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from kvmtest.checks import DEFAULT_EFFORT
 from kvmtest.engine import plan
 from kvmtest.engine.plan import wanted
-from kvmtest.engine.result import CaseTime, Host, Result
+from kvmtest.engine.result import EVENTS, ID, VERDICTS, VIEWS, CaseTime, Host, Result
 from kvmtest.kvm import Stop
 from kvmtest.lab import cache, emulator, ids, initramfs, klog, modules
 from kvmtest.lab.error import LabError
@@ -26,12 +26,17 @@ from kvmtest.lab.watch import Watch
 
 __all__ = ("Alive", "Begin", "Cancelled", "Cell", "Running", "Spec", "Stop", "Times", "inner")
 
+_LOG_LINES = 10_000
 #: A case that takes so long is spoken of, and again after as long.
 _TELL_S = 30.0
 #: After the last word, to power off.
 _POWER_OFF_S = 5.0
 #: What of a dead guest's console goes into its result.
 _SHOWN_LINES = 12
+_SHOWN_CHARACTERS = 300
+#: What comes after the number of cases.
+_OF_CASES = ("result", "O", "C", "c")
+_LONGEST_S = 1e12
 _CITE = ("a kernel has nothing to warn of while it is used by its documented interface",)
 
 
@@ -106,7 +111,7 @@ class Cell:
         self.emulator = emulator.for_backend(spec.backend)
         self._decoder = Decoder()
         self._watch = Watch(self.emulator.name)
-        self._log: list[str] = []
+        self._log: deque[str] = deque(maxlen=_LOG_LINES)
         self._tail: deque[str] = deque(maxlen=_SHOWN_LINES)
         self._reported: set[str] = set()
         self._where = ""  # the case that runs, or what else does
@@ -193,16 +198,19 @@ class Cell:
     def _decode(self, data: bytes) -> Iterator[Step]:
         try:
             for letter, fields in self._decoder.feed(data):
+                if letter in _OF_CASES and "up" not in self._marks:
+                    raise ValueError(f"{letter} before there are cases")
                 if letter == "result":
-                    yield from self._shown([Result._make(fields)])
+                    yield from self._shown([_sound(Result._make(fields))])
                 elif letter == "O":
                     yield from self._shown(self._receiver.results(fields[0], self._host))
                 elif letter in "DV":
                     self._receiver.take(letter, fields[0])
                 else:
                     yield from self._line(letter, [str(field) for field in fields])
-        except (ValueError, IndexError, TypeError, KeyError, EOFError) as error:
-            raise Died(f"what came from it makes no sense: {error}") from error
+        except Exception as error:  # there is no saying what judging does with evidence that is none
+            what = f"{type(error).__name__}: {error}"[:_SHOWN_CHARACTERS]
+            raise Died(f"what came from it makes no sense: {what}") from error
 
     def _shown(self, results: list[Result]) -> Iterator[Result]:
         chosen = self.spec.selectors
@@ -219,7 +227,9 @@ class Cell:
         elif letter == "c":
             yield from self._new_incidents()
             self._done += 1
-            yield CaseTime(self._case, float(fields[0]))
+            if not self._case or not 0 <= (duration_s := float(fields[0])) < _LONGEST_S:
+                raise ValueError("a time of no case, or that is none")
+            yield CaseTime(self._case, duration_s)
             self._enter("the time after a case" if self._done < self._cases else "the end of the run")
         elif letter == "B":
             self._release = fields[0]
@@ -228,9 +238,12 @@ class Cell:
             yield from self._new_incidents()
             self._enter(f"loading {fields[0]}.ko")
         elif letter == "H":
+            _facts(fields)
             self._facts = fields
             self._enter("the start of the run")
         elif letter == "N":
+            if "up" in self._marks or not self._facts or int(fields[0]) < 0:
+                raise ValueError("a number of cases that is none")
             self._cases = int(fields[0])
             self._mark("up")
             self._host = self.host()
@@ -244,6 +257,8 @@ class Cell:
             self._failed = fields[0]
         elif letter == "E":
             self._ended = "E"
+        else:
+            raise ValueError(f"a line {letter[:1]!r}")
 
     def _enter(self, where: str, case: str = "") -> None:
         """What runs inside has come to ``where``."""
@@ -264,12 +279,12 @@ class Cell:
             lab["boot_s"] = round(self._marks["up"] - self._start, 3)
         if not self._facts:
             return Host(self._release or spec.kernel.release, spec.backend, "unknown", "unknown", {}, lab)
-        kernel, backend, vendor, model, *rest = self._facts
-        return Host(kernel, backend, vendor, model, dict(field.split("=", 1) for field in rest), lab)
+        return _facts(self._facts)._replace(lab=lab)
 
     def _new_incidents(self) -> Iterator[Result]:
         """A result for each incident in the log since the last time."""
-        lines, self._log = self._log, []
+        lines = list(self._log)
+        self._log.clear()
         for incident in klog.incidents(lines):
             if incident[0] not in self._reported:
                 self._reported.add(incident[0])
@@ -308,6 +323,21 @@ class Cell:
         else:
             left = f"{self._cases - self._done} of {self._cases} cases did not run to their end"
             yield self._kernel_result("run", "error", f"died in {self._where}: {why}; {left}; {end}")
+
+
+def _facts(fields: list[str]) -> Host:
+    """The host that a guest says it is. Raises ValueError."""
+    kernel, backend, vendor, model, *parameters = fields
+    return Host(kernel, backend, vendor, model, dict(field.split("=", 1) for field in parameters))
+
+
+def _sound(result: Result) -> Result:
+    """``result``, if it can be one. Raises ValueError."""
+    where = (result.event, result.trigger, result.view, result.item)
+    known = result.event in EVENTS and result.view in VIEWS and result.verdict in VERDICTS
+    if not known or result.id != ".".join(where) or not ID.fullmatch(result.id) or None in (result.case, result.reason):
+        raise ValueError(f"no result: {result.id!r}, {result.verdict!r}")
+    return result
 
 
 def inner(asked: tuple[str, ...]) -> tuple[str, ...]:

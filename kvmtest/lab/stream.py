@@ -37,6 +37,8 @@ from typing import Any
 
 __all__ = ("Decoder", "Encoder")
 
+#: Bytes of a line, and of what one piece of the stream unpacks to, that no Encoder gets near: a whole run is nine million.
+_LONGEST = 8 << 20
 _ESCAPES = {ord("\\"): "\\\\", ord("\t"): "\\t", ord("\n"): "\\n", ord("\r"): "\\r"}
 _UNESCAPES = {"\\": "\\", "t": "\t", "n": "\n", "r": "\r", "0": ""}
 _NONE = "\\0"
@@ -144,7 +146,7 @@ class Decoder:
     """
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
         self._zip = zlib.decompressobj()
         self._records: list[tuple[object, ...]] = []
         self._cites: list[tuple[str, ...]] = []
@@ -153,9 +155,17 @@ class Decoder:
     def feed(self, data: bytes) -> Iterable[tuple[str, list[object]]]:
         """The lines that ``data`` completes."""
         try:
-            *lines, self._rest = (self._rest + self._zip.decompress(data)).split(b"\n")
+            text = self._zip.decompress(data, _LONGEST)
         except zlib.error as error:
             raise ValueError(str(error)) from error
+        first, newline, text = text.partition(b"\n")
+        self._rest += first
+        if self._zip.unconsumed_tail or len(self._rest) > _LONGEST:
+            raise ValueError(f"more than {_LONGEST >> 20} MB of a line, or of what is packed")
+        if not newline:
+            return
+        lines = [bytes(self._rest), *text.split(b"\n")]
+        self._rest = bytearray(lines.pop())
         for line in lines:
             yield from self._line(line)
 

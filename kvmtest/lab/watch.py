@@ -25,6 +25,7 @@ _TICK_S = 0.5
 _CHUNK = 1 << 16
 _PAUSE_S = 0.005
 _CONSOLE_LINES = 200
+_LINE = 1 << 12
 #: Bytes of the emulator's own terminal that are kept.
 _SCREEN = 4096
 _DISPLAY = re.compile(rb'connected to screen "(/dev/pts/\d+)"')
@@ -147,9 +148,10 @@ class Watch:
                 process.wait()
 
     def _hear(self, data: bytes) -> None:
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        *lines, rest = (self._rest + data).split(b"\n")
+        self._rest = rest[:_LINE]
         for line in lines:
-            said = klog.stripped(line.decode("utf-8", "replace"))
+            said = klog.stripped(line[:_LINE].decode("utf-8", "replace"))
             self.console.append(said)
             self.dying = self.dying or klog.death(said)
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 from kvmtest import __version__
-from kvmtest.engine.result import EVENTS, SCHEMA, VERDICTS, VIEWS, CaseTime, Host, Result
+from kvmtest.engine.result import EVENTS, ID, SCHEMA, VERDICTS, VIEWS, CaseTime, Host, Result
 from kvmtest.report.runs import MATRIX
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ("Saved", "SavedError", "host", "load", "names", "parse", "read", "runs", "write")
 
-_ID = re.compile(r"[a-z0-9-]+\.[a-z0-9-]+\.[a-z]+\.[a-z0-9_.-]+")
 _NOWHERE = Host("unknown", "unknown", "unknown", "unknown", {})
 _LAB = ("emulator", "cpu", "kernel_source")
 _OPTIONAL = ("planted", "expected", "observed", "deviation")
@@ -150,7 +148,7 @@ def _object(pairs: dict[str, Any]) -> Any:
 
 def _result(pairs: dict[str, Any]) -> Result:
     name = pairs["id"]
-    if not isinstance(name, str) or not _ID.fullmatch(name):
+    if not isinstance(name, str) or not ID.fullmatch(name):
         raise _Bad(f"{str(name)[:80]!r} is no result id")
     values: dict[str, Any] = {"case": "", **pairs}
     for field in Result._fields:

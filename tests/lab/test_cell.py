@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kvmtest.engine.plan import plan
 from kvmtest.engine.result import CaseTime, Result
 from kvmtest.lab import emulator
 from kvmtest.lab.cell import Alive, Begin, Cell, Spec, Step, Times, inner
@@ -163,6 +164,54 @@ def test_whatever_a_guest_that_is_alive_does_has_a_limit(
     assert (error.id.rpartition(".")[0], error.verdict, error.case) == ("none.lab.kernel", "error", where)
     assert f"{where} takes longer than" in error.reason and "though the guest is alive" in error.reason
     assert _nothing_left(fake)
+
+
+_JUDGED = 'out.blob("O", {})\nout.flush()\ntime.sleep(60)\n'
+_PACKED = "import zlib\nbomb = zlib.compressobj(9)\nfor _ in range(64):\n    parallel.write(bomb.compress({} * 2**19))\n"
+
+
+_DEEP = f"({next(case.name for case in plan() if case.view == 'host')!r}, [], deep)"
+
+
+@pytest.mark.parametrize(
+    ("says", "script"),
+    [
+        ("O before there are cases", _JUDGED.format("(1, 2, 3)")),
+        ("C before there are cases", 'say("C", "init.msi.host/x")'),
+        ("not enough values", 'say("H", "9.9", "svm")'),
+        ("length 1; 2 is required", 'say("H", "9.9", "svm", "x", "y", "npt")'),
+        ("a number of cases", 'say("N", "3")'),
+        ("a number of cases", 'begin()\nsay("N", "3")'),
+        ("invalid literal", 'say("H", "9", "svm", "x", "y")\nsay("N", "many")'),
+        ("no result: 'init.msi.host.cr3', 'zzz'", _CASE.replace("pass", "zzz")),
+        ("no result: 'init.msi.host.A B'", _CASE.replace("cr3", "A B")),
+        *(("a time of", _CASE + f'out.case("init.msi.host/y", "x")\nsay("c", "{t}")') for t in ("nan", "1e999", "-1")),
+        ("a time of no case", 'begin()\nsay("c", "1")'),
+        ("RecursionError", "begin()\ndeep = ()\nfor _ in range(900):\n    deep = ('tuple', [deep])\n" + _JUDGED.format(_DEEP)),
+        ("KeyError", "begin()\n" + _JUDGED.format('("init.msi.host/nothing", [], None)')),
+        ("a line 'Z'", 'say("Z")'),
+        ("IndexError", 'say("B")'),
+        ("incorrect header", 'parallel.write(b"no zlib")'),
+        ("what is packed", _PACKED.format('b"h\\n"')),
+        ("MB of a line", _PACKED.format("os.urandom(2)")),
+    ],
+)  # fmt: skip
+def test_a_stream_that_makes_no_sense_ends_the_cell(
+    says: str, script: str, fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE", f"{script}\ntime.sleep(60)")
+    steps = _play(kernel)
+    error = _results(steps)[-1]
+    assert (error.id.rpartition(".")[0], error.verdict) == ("none.lab.kernel", "error")
+    assert "what came from it makes no sense: " in error.reason and says in error.reason
+    assert len([step for step in steps if isinstance(step, Begin)]) == 1
+    assert _nothing_left(fake)
+
+
+def test_a_console_that_ends_no_line_takes_no_memory(fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE", 'for _ in range(64):\n    serial.write(b"x" * 2**20)\nsys.exit(1)')
+    (error,) = _results(_play(kernel))
+    assert "exited with status 1; its console ends with: xxx" in error.reason and len(error.reason) < 10_000
 
 
 #: The thread that works is gone, and the one that says so is not; on the console is why.

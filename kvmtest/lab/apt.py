@@ -10,10 +10,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 
-from kvmtest.lab import cache
+from kvmtest.lab import cache, program
 from kvmtest.lab.error import LabError, NotFound
 
 __all__ = ("SUITES", "Apt")
@@ -22,7 +21,6 @@ __all__ = ("SUITES", "Apt")
 SUITES = ("bullseye", "bookworm", "trixie", "forky", "sid")
 #: The metapackages that name a suite's kernel; the cloud flavour has all that a lab needs, and is smaller.
 KERNELS = ("linux-image-cloud-amd64", "linux-image-amd64")
-_TIMEOUT_S = 600
 _PARTS = ("security", "updates")
 _CONFIG = """\
 Dir::Etc::main "/dev/null";
@@ -46,21 +44,10 @@ APT::Sandbox::User "";
 def _run(command: list[str], **environment: str) -> str:
     if not shutil.which(command[0]):
         raise LabError(f"{command[0]} is not there: a Debian kernel needs apt; give --kernel a .deb or an image instead")
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_TIMEOUT_S,
-            env=os.environ | {"LC_ALL": "C"} | environment,
-            stdin=subprocess.DEVNULL,
-        )
-    except subprocess.TimeoutExpired:
-        raise LabError(f"{command[0]} {command[1]} did not end within {_TIMEOUT_S} s") from None
+    done = program.run(command, text=True, errors="replace", env=os.environ | {"LC_ALL": "C"} | environment)
     if done.returncode:
         raise _AptError(command, done.stdout + done.stderr)
-    return done.stdout
+    return str(done.stdout)
 
 
 class _AptError(LabError):

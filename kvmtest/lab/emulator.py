@@ -6,9 +6,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from typing import NamedTuple
 
+from kvmtest.lab import program
 from kvmtest.lab.error import LabError
 
 __all__ = ("BACKENDS", "Emulator", "Started", "for_backend")
@@ -61,10 +61,7 @@ class Emulator:
 
 
 def _version(command: list[str], pattern: str) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL, errors="replace")
-    except OSError as error:
-        raise LabError(f"{command[0]} does not start: {error.strerror}") from error
+    done = program.run(command, text=True, errors="replace")
     found = re.search(pattern, done.stdout + done.stderr)
     return found[1] if found else "of unknown version"
 
@@ -155,9 +152,7 @@ class Bochs(Emulator):
         options = ["--compress=no", "--fonts=", "--locales=", "--themes=", "-d", "/usr/lib/grub/i386-pc"]
         command = ["grub-mkrescue", *options, "-o", os.path.join(folder, "lab.iso"), os.path.join(folder, "iso")]
         environment = os.environ | {"TMPDIR": folder}
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=120, errors="replace", env=environment, start_new_session=True
-        )
+        done = program.run(command, text=True, errors="replace", env=environment, start_new_session=True)
         if done.returncode:
             raise LabError(f"grub-mkrescue: {done.stderr.strip().rpartition(chr(10))[2]}")
         shutil.rmtree(os.path.join(folder, "iso"))

@@ -15,11 +15,10 @@ import marshal
 import os
 import re
 import struct
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 
-from kvmtest.lab import cache
+from kvmtest.lab import cache, program
 from kvmtest.lab.error import LabError
 from kvmtest.lab.modules import Module
 
@@ -154,7 +153,7 @@ def _python() -> str:
 
 def _watch(names: Iterable[str], spare: Iterable[str]) -> tuple[dict[str, str], list[str]]:
     asked = json.dumps([os.path.dirname(_PACKAGE), list(names), list(spare)])
-    done = subprocess.run([_python(), "-ISB", "-c", _WATCH, asked], capture_output=True, text=True, timeout=120)
+    done = program.run([_python(), "-ISB", "-c", _WATCH, asked], text=True)
     if done.returncode:
         raise LabError(f"{_python()} cannot import what the lab needs: {done.stderr.strip().rpartition(chr(10))[2]}")
     files, maps = json.loads(done.stdout)

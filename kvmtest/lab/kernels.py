@@ -12,12 +12,11 @@ import lzma
 import os
 import re
 import shutil
-import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
 from typing import IO, NamedTuple
 
-from kvmtest.lab import apt, cache, modules
+from kvmtest.lab import apt, cache, modules, program
 from kvmtest.lab.error import LabError, NotFound
 
 __all__ = ("Kernel", "cached", "find")
@@ -60,17 +59,16 @@ def _data(path: str) -> tarfile.TarFile:
     for name, file in _members(path):
         if name.startswith("data.tar"):
             if name.endswith(".zst"):
-                done = subprocess.run(_zstd(), stdin=file, capture_output=True, timeout=600)
+                done = program.run(_zstd(), stdin=file)
                 return tarfile.open(fileobj=io.BytesIO(done.stdout), mode="r:")
             return tarfile.open(fileobj=io.BytesIO(file.read()), mode="r|*")
     raise LabError(f"{path} has no contents")
 
 
 def _zstd() -> list[str]:
-    program = shutil.which("zstd")
-    if not program:
+    if not shutil.which("zstd"):
         raise LabError("this package needs zstd to unpack: apt-get install zstd")
-    return [program, "-dcq"]
+    return ["zstd", "-dcq"]
 
 
 def _unpack(packages: list[str], folder: str, source: str) -> None:

@@ -8,9 +8,9 @@ import lzma
 import os
 import re
 import shutil
-import subprocess
 from typing import NamedTuple
 
+from kvmtest.lab import program
 from kvmtest.lab.error import LabError
 
 __all__ = ("VENDOR", "Module", "closure", "find", "read")
@@ -51,13 +51,12 @@ def read(path: str) -> bytes:
 
 
 def _zstd(path: str) -> bytes:
-    program = shutil.which("zstd")
-    if not program:
+    if not shutil.which("zstd"):
         raise LabError(f"{path} needs zstd to unpack: apt-get install zstd")
-    done = subprocess.run([program, "-dcq", path], capture_output=True, timeout=60)
+    done = program.run(["zstd", "-dcq", path])
     if done.returncode:
         raise LabError(f"cannot read {path}: {done.stderr.decode(errors='replace').strip()}")
-    return done.stdout
+    return bytes(done.stdout)
 
 
 def _builtin(folder: str) -> set[str]:

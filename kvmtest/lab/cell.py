@@ -29,6 +29,7 @@ __all__ = ("Alive", "Begin", "Cancelled", "Cell", "Running", "Spec", "Stop", "Ti
 _LOG_LINES = 10_000
 #: A case that takes so long is spoken of, and again after as long.
 _TELL_S = 30.0
+#: To end after a signal.
 #: After the last word, to power off.
 _POWER_OFF_S = 5.0
 #: What of a dead guest's console goes into its result.

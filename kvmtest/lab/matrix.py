@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import io
 import json
 import os
@@ -32,12 +33,87 @@ _QUIET = frozenset(("skip", "info", "pass", "-"))
 _TICK_S = 0.5
 
 
-class Outcome:
-    """What a cell said: a verdict an id, totals, times, and the whole document in ``file``."""
+class _Kept:
+    """The document of a cell in an unnamed file, so that nothing is to be removed, however this ends.
 
-    def __init__(self, spec: Spec, file: TextIO | None = None) -> None:
+    It is written case by case, and what there was no room for is cut off again: it can be ended at any time.
+    """
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(buffering=0)
+        self._new = io.StringIO()
+        self._json = Json(self._new)
+        self._size = 0
+        self._totals: Counter[str] = Counter()
+        self._before = self._totals.copy()
+        self._end = ""
+
+    @classmethod
+    def empty(cls, spec: Spec, started: str) -> _Kept:
+        """Of a cell that was given up."""
+        kept = cls()
+        kept.end(_unknown(spec), started, 0.0)
+        return kept
+
+    def begin(self, host: Host, started: str, cases: int) -> None:
+        """As of a writer of reports; so are the next two."""
+        self._json.begin(host, started, cases)
+        self._keep()
+
+    def result(self, result: Result) -> None:
+        """Kept with its case."""
+        self._json.result(result)
+        self._totals[result.verdict] += 1
+
+    def case(self, case: CaseTime) -> None:
+        """The end of one. Raises LabError."""
+        self._json.case(case)
+        self._keep()
+
+    def end(self, host: Host, started: str, duration_s: float) -> None:
+        """Whatever became of the cell; ``host`` is for one that did not begin. Raises LabError."""
+        try:
+            self._keep()
+        finally:
+            if not self._size:
+                self._json = Json(self._new)
+                self._json.begin(host, started, 0)
+            self._json.end(duration_s, self._totals)
+            self._end = self._new.getvalue()
+
+    def _keep(self) -> None:
+        """Raises LabError."""
+        new = memoryview(self._new.getvalue().encode())
+        self._new.seek(0)
+        self._new.truncate()
+        try:
+            while new:
+                new = new[self._file.write(new) :]
+            self._size = self._file.tell()
+            self._before = self._totals.copy()
+        except OSError as error:
+            self._file.truncate(self._size)
+            self._file.seek(self._size)
+            self._totals = self._before
+            raise LabError(f"no more of its results can be kept in {tempfile.gettempdir()}: {error.strerror}") from error
+
+    def copy(self, out: TextIO) -> None:
+        """Write the document."""
+        self._file.seek(0)
+        shutil.copyfileobj(codecs.getreader("utf-8")(self._file), out)
+        out.write(self._end)
+
+    def close(self) -> None:
+        """Drop it."""
+        self._file.close()
+
+
+class Outcome:
+    """What a cell said: a verdict an id, totals, times, and the whole document where it is ``kept``."""
+
+    def __init__(self, spec: Spec, kept: _Kept | None = None) -> None:
         self.spec = spec
-        self.file = file
+        self.kept = kept
         self.verdicts: dict[str, str] = {}
         self.totals: Counter[str] = Counter()
         self.times: Times | None = None
@@ -60,32 +136,35 @@ def jobs(specs: list[Spec], asked: int | None) -> int:
     return max(1, min(asked or cores, free // 1024 // each, len(specs)))
 
 
+def _unknown(spec: Spec) -> Host:
+    return Host(spec.kernel.release, spec.backend, "unknown", "unknown", {})
+
+
 def _play(cell: Cell, outcome: Outcome, started: str, say: Callable[[str], None]) -> None:
-    writer = Json(outcome.file) if outcome.file else None
-    begun = 0.0
+    kept = outcome.kept
+    host = _unknown(cell.spec)
+    begun = time.monotonic()
     steps = cell.steps()
     try:
         for step in steps:
             if isinstance(step, Result):
                 outcome.add(step)
-                if writer:
-                    writer.result(step)
+                if kept:
+                    kept.result(step)
             elif isinstance(step, Times):
                 outcome.times = step
             elif isinstance(step, Alive):
                 say(f"{cell.spec.name}: {step}")
-            elif writer and isinstance(step, Begin):
-                writer.begin(step.host, started, step.cases)
-                begun = time.monotonic()
-            elif writer and isinstance(step, CaseTime):
-                writer.case(step)
+            elif isinstance(step, Begin):
+                host, begun = step.host, time.monotonic()
+                if kept:
+                    kept.begin(host, started, step.cases)
+            elif kept and isinstance(step, CaseTime):
+                kept.case(step)
     finally:
         steps.close()
-        if writer:
-            if not begun:
-                facts = Host(cell.spec.kernel.release, cell.spec.backend, "unknown", "unknown", {})
-                writer.begin(facts, started, 0)
-            writer.end(time.monotonic() - begun if begun else 0.0, outcome.totals)
+        if kept:
+            kept.end(host, started, time.monotonic() - begun)
 
 
 def differing(outcomes: list[Outcome]) -> tuple[dict[str, tuple[str, ...]], int]:
@@ -167,9 +246,8 @@ def _document(outcomes: list[Outcome], out: TextIO) -> None:
         times = outcome.times._asdict() if outcome.times else {}
         head = {"cell": outcome.spec.name, "failed": outcome.failed, **{k: round(v, 3) for k, v in times.items()}}
         out.write(("," if number else "") + "\n" + json.dumps(head)[:-1] + ', "document": ')
-        assert outcome.file
-        outcome.file.seek(0)
-        shutil.copyfileobj(outcome.file, out)
+        assert outcome.kept
+        outcome.kept.copy(out)
         out.write("}")
     out.write("\n]}\n")
     out.flush()
@@ -199,7 +277,7 @@ def run(
     at_once = jobs(specs, args.jobs)
     say(f"{len(specs)} cells, {at_once} at once")
     begin = time.monotonic()
-    outcomes = [Outcome(spec, _temporary() if kept else None) for spec in specs]
+    outcomes = [Outcome(spec, _Kept() if kept else None) for spec in specs]
     try:
         _all(outcomes, at_once, started, say, stop)
         outcomes.sort(key=lambda outcome: [spec.name for spec in specs].index(outcome.spec.name))
@@ -211,14 +289,17 @@ def run(
         if args.report or args.format not in ("text", "json"):
             with tempfile.TemporaryDirectory() as folder:
                 path = os.path.join(folder, "matrix.json")
-                with open(path, "w", encoding="utf-8") as file:
-                    _document(outcomes, file)
+                try:
+                    with open(path, "w", encoding="utf-8") as file:
+                        _document(outcomes, file)
+                except OSError as error:
+                    raise LabError(f"no report can be made in {tempfile.gettempdir()}: {error.strerror}") from error
                 convert(path, out)
         say(f"all of it: {time.monotonic() - begin:.0f} s")
     finally:
         for outcome in outcomes:
-            if outcome.file:
-                outcome.file.close()
+            if outcome.kept:
+                outcome.kept.close()
         out.flush()
     if stop.seen:
         say("interrupted; what was measured until then is in the report")
@@ -237,33 +318,40 @@ def _status(outcomes: list[Outcome], args: argparse.Namespace, status: Callable[
     return status(totals, args.strict)
 
 
-def _temporary() -> TextIO:
-    # Unnamed: nothing to remove, however this ends.
-    return io.TextIOWrapper(tempfile.TemporaryFile(), encoding="utf-8")
-
-
 def _all(outcomes: list[Outcome], at_once: int, started: str, say: Callable[[str], None], stop: Stop) -> None:
-    """Run all cells; those that have not begun end at once after ``stop``."""
-    with ThreadPoolExecutor(at_once) as pool:
+    """Run all cells; those that have not begun end at once after ``stop``, and those that do not end then are given up."""
+    pool = ThreadPoolExecutor(at_once)
+    pending: dict[Future[None], Outcome] = {}
+    try:
         stop.running = True
-        pending = {pool.submit(_play, Cell(outcome.spec, stop), outcome, started, say): outcome for outcome in outcomes}
-        try:
-            while pending:
-                for done in wait(pending, _TICK_S, FIRST_COMPLETED).done:
-                    _over(done, pending.pop(done), say)
-        except BaseException:
-            stop.seen = True
-            raise
+        pending |= {pool.submit(_play, Cell(outcome.spec, stop), outcome, started, say): outcome for outcome in outcomes}
+        while pending:
+            for done in wait(pending, _TICK_S, FIRST_COMPLETED).done:
+                _over(done, pending[done], say)
+                del pending[done]
+    except KeyboardInterrupt:
+        stop.seen = True
+        for future, outcome in pending.items():
+            outcome.failed = "interrupted"
+            if kept := outcome.kept:
+                outcome.kept = _Kept.empty(outcome.spec, started)
+                future.add_done_callback(lambda _, kept=kept: kept.close())  # type: ignore[misc]
+    except BaseException:
+        stop.seen = True
+        raise
+    finally:
+        pool.shutdown(wait=not pending, cancel_futures=True)
 
 
 def _over(done: Future[None], outcome: Outcome, say: Callable[[str], None]) -> None:
     try:
         done.result()
-    except LabError as error:
-        outcome.failed = str(error)
-        say(f"{outcome.spec.name}: {error}")
     except Cancelled:
         outcome.failed = "interrupted"
+    except Exception as error:
+        # Whatever it is: the other cells go on, and what is measured of them is written.
+        outcome.failed = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
+        say(f"{outcome.spec.name}: {outcome.failed}")
     else:
         bad = sum(outcome.totals[v] for v in UNEXPECTED)
         say(f"{outcome.spec.name}: {outcome.times}; {sum(outcome.totals.values())} results, {bad} unexpected")

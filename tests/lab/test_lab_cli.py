@@ -103,10 +103,11 @@ def test_a_module_parameter_has_a_form(value: str, kernel: Kernel) -> None:
     assert done.value.code == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("verb", ["run", "matrix"])
 def test_a_signal_keeps_what_was_measured_and_leaves_nothing(
-    number: signal.Signals, verb: str, fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+    number: signal.Signals, times: int, verb: str, fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE", _HANG + "# kvmtest-lab-test")
     output = fake / "out.json"
@@ -116,7 +117,9 @@ def test_a_signal_keeps_what_was_measured_and_leaves_nothing(
         while not list((fake / "tmp").glob("kvmtest-lab-*/serial")) and time.monotonic() < end:
             time.sleep(0.05)
         time.sleep(1)
-        process.send_signal(number)
+        for _ in range(times):
+            process.send_signal(number)
+            time.sleep(0.01)
         assert process.stderr
         error = process.stderr.read()
         assert process.wait(30) == 130

@@ -43,25 +43,28 @@ class Kernel(NamedTuple):
     source: str
 
 
-def _members(path: str) -> Iterator[tuple[str, IO[bytes]]]:
-    """The members of an `ar` archive, which is what a .deb is."""
+def _members(path: str) -> Iterator[tuple[str, int, IO[bytes]]]:
+    """The members of an `ar` archive, which is what a .deb is: name, size, and the file, which stands where it begins."""
     with open(path, "rb") as file:
         if file.read(8) != b"!<arch>\n":
             raise LabError(f"{path} is not a Debian package")
+        end = os.fstat(file.fileno()).st_size
         while len(head := file.read(60)) == 60:
-            size = int(head[48:58])
             start = file.tell()
-            yield head[:16].decode().strip().rstrip("/"), file
-            file.seek(start + size + size % 2)
+            digits = head[48:58].strip()
+            if not digits.isdigit() or int(digits) > end - start:
+                raise LabError(f"{path} is cut short, or no Debian package: a member of {digits.decode(errors='replace')} bytes")
+            yield head[:16].decode(errors="replace").strip().rstrip("/"), int(digits), file
+            file.seek(start + int(digits) + int(digits) % 2)
 
 
 def _data(path: str) -> tarfile.TarFile:
-    for name, file in _members(path):
+    for name, size, file in _members(path):
         if name.startswith("data.tar"):
+            data = file.read(size)
             if name.endswith(".zst"):
-                done = program.run(_zstd(), stdin=file)
-                return tarfile.open(fileobj=io.BytesIO(done.stdout), mode="r:")
-            return tarfile.open(fileobj=io.BytesIO(file.read()), mode="r|*")
+                return tarfile.open(fileobj=io.BytesIO(program.run(_zstd(), input=data).stdout), mode="r:")
+            return tarfile.open(fileobj=io.BytesIO(data), mode="r|*")
     raise LabError(f"{path} has no contents")
 
 
@@ -80,7 +83,7 @@ def _unpack(packages: list[str], folder: str, source: str) -> None:
             with _data(package) as tar:
                 for member in tar:
                     name = "./" + member.name.removeprefix("./")
-                    if not member.isfile() or not (_IMAGE.fullmatch(name) or _KEPT.fullmatch(name)):
+                    if not member.isfile() or ".." in name.split("/") or not (_IMAGE.fullmatch(name) or _KEPT.fullmatch(name)):
                         continue
                     image = bool(_IMAGE.fullmatch(name))
                     if found := _RELEASE.search(name):

@@ -20,7 +20,9 @@ def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[Any]:
     Raises LabError where it does not start, or does not end.
     """
     try:
-        return subprocess.run(command, **{"capture_output": True, "stdin": subprocess.DEVNULL, "timeout": _LONGEST_S, **options})
+        if "input" not in options:
+            options["stdin"] = subprocess.DEVNULL
+        return subprocess.run(command, capture_output=True, timeout=_LONGEST_S, **options)
     except OSError as error:
         raise LabError(f"{command[0]} does not start: {error.strerror}") from error
     except subprocess.TimeoutExpired:

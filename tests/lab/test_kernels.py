@@ -33,16 +33,25 @@ esac
 """
 
 
-def _deb(path: Path, files: dict[str, bytes]) -> Path:
+def _deb(path: Path, files: dict[str, bytes], root: str = "./", size: str = "", link: str = "") -> Path:
+    """A package with ``files`` below ``root``, and a symbolic link ``link`` to its own folder's parent.
+
+    ``size`` is what it says of the length of its contents.
+    """
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w:xz") as tar:
+        if link:
+            member = tarfile.TarInfo(link)
+            member.type, member.linkname = tarfile.SYMTYPE, str(path.parent / "outside")
+            tar.addfile(member)
         for name, content in files.items():
-            member = tarfile.TarInfo(f"./{name}")
+            member = tarfile.TarInfo(f"{root}{name}")
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
     out = b"!<arch>\n"
     for name, content in (("debian-binary", b"2.0\n"), ("data.tar.xz", data.getvalue())):
-        out += f"{name:16}{0:<12}{0:<6}{0:<6}{'100644':8}{len(content):<10}`\n".encode() + content + b"\n" * (len(content) % 2)
+        said = size if name.startswith("data") and size else str(len(content))
+        out += f"{name:16}{0:<12}{0:<6}{0:<6}{'100644':8}{said:<10}`\n".encode() + content + b"\n" * (len(content) % 2)
     path.write_bytes(out)
     return path
 
@@ -126,6 +135,27 @@ def test_a_package_cut_short_leaves_nothing(mirror: Path) -> None:
     with pytest.raises(LabError):
         kernels.find("trixie")
     assert kernels.cached() == [] and not _hidden(mirror)
+
+
+@pytest.mark.parametrize("size", ["-60", "-124", "9999999999", "0x10", "1e3", "?"])
+def test_a_package_with_a_member_of_no_size_is_one_line(size: str, mirror: Path) -> None:
+    package = _deb(mirror / "own.deb", {f"boot/vmlinuz-{_RELEASE}": b"the image"}, size=size)
+    with pytest.raises(LabError, match=f"own.deb is cut short, or no Debian package: a member of {size.replace('?', '.')} bytes"):
+        kernels.find(str(package))
+    assert not _hidden(mirror)
+
+
+@pytest.mark.parametrize("root", ["./", "/", "//", "../", "./lib/modules/../../../../../"])
+def test_a_package_writes_nowhere_but_in_the_cache(root: str, mirror: Path) -> None:
+    (mirror / "outside").mkdir()
+    _deb(mirror / "packages" / "linux-image.deb", {f"boot/vmlinuz-{_RELEASE}": b"the image"})
+    kvm = f"lib/modules/{_RELEASE}"
+    files = {f"{kvm}/kvm.ko.xz": lzma.compress(_ko("")), "lib/modules/escaped.ko": b"x", "lib/modules/../../escaped.ko": b"x"}
+    _deb(mirror / "packages" / "linux-modules.deb", files, root, link=f"{root}{kvm}")
+    before = {path for path in mirror.rglob("*") if mirror / "cache" not in path.parents}
+    kernel = kernels.find("trixie")
+    assert {path for path in mirror.rglob("*") if mirror / "cache" not in path.parents} - before == {mirror / "cache"}
+    assert not [path for path in mirror.rglob("*escaped*") if path.parent != Path(kernel.modules)]
 
 
 def test_a_full_disk_is_one_line(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,13 @@ and cache below `cache.home()`. Signatures are checked by apt as always, with th
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 import shutil
 import sys
+from collections.abc import Callable
 
 from kvmtest.lab import cache, program
 from kvmtest.lab.error import LabError, NotFound
@@ -103,6 +106,8 @@ class Apt:
         self.suite = suite
         self.home = os.path.join(cache.home(), "apt", suite)
         self._config = os.path.join(self.home, "apt.conf")
+        #: What `kernel` found last: apt takes seconds to look into its lists.
+        self._known = os.path.join(self.home, "kernel.json")
 
     def _apt(self, *command: str) -> str:
         return _run(list(command), APT_CONFIG=self._config)
@@ -140,12 +145,24 @@ class Apt:
                 raise NotFound(f"this machine's mirror has no suite {self.suite}: {again}") from None
             raise
 
+    def known(self, say: Callable[[str], None], fresh: bool = False) -> list[tuple[str, str]]:
+        """As `kernel`, of the lists that were got last; they are got where they never were, or if ``fresh``. Raises LabError."""
+        if not fresh:
+            with contextlib.suppress(OSError, ValueError, TypeError), open(self._known, encoding="utf-8") as file:
+                return [(str(name), str(version)) for name, version in json.load(file)]
+        say(f"getting {self.suite}'s list of packages from this machine's mirror")
+        self.update()
+        return self.kernel()
+
     def kernel(self) -> list[tuple[str, str]]:
-        """Name and version of the packages that make the suite's newest kernel. Raises LabError."""
+        """Name and version of the packages that make the suite's newest kernel, the image's first. Raises LabError."""
         for meta in KERNELS:
-            found = self._closure(meta)
-            if any(name != meta for name, _ in found):
-                return [pair for pair in found if pair[0] != meta]
+            found = [pair for pair in self._closure(meta) if pair[0] != meta]
+            if found:
+                found.sort(key=lambda pair: not pair[0].startswith("linux-image"))
+                with contextlib.suppress(OSError), open(self._known, "w", encoding="utf-8") as file:
+                    json.dump(found, file)
+                return found
         raise LabError(f"{self.suite} on this machine's mirror has no {KERNELS[0]}")
 
     def _closure(self, name: str) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 
 from kvmtest.lab.error import LabError
 
-__all__ = ("file", "folder", "home", "scratch", "workspace")
+__all__ = ("file", "folder", "home", "locked", "scratch", "workspace")
 
 #: How many files of one kind are kept.
 _KEPT = 4
@@ -42,6 +42,20 @@ def workspace(parent: str, prefix: str) -> Iterator[str]:
             yield made
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+@contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Within it no other process is within it for the same ``name``. Raises LabError where the cache cannot be written to."""
+    path = os.path.join(home(), f"{name}{_LOCK}")
+    try:
+        os.makedirs(home(), exist_ok=True)
+        lock = open(path, "wb")
+    except OSError as error:
+        raise LabError(f"cannot write to {home()}: {error.strerror}") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

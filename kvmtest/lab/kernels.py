@@ -132,45 +132,74 @@ def cached() -> list[tuple[str, Kernel]]:
     return found
 
 
-def _debian(name: str, suite: str, say: Callable[[str], None], fresh: bool) -> Kernel:
+def _debian(name: str, suite: str, say: Callable[[str], None], fresh: bool, version: str = "") -> Kernel:
+    """The kernel of ``suite``; of ``version`` only, if it is given. Raises NotFound, LabError."""
+    if not fresh and (kept := _newest(name, suite, version)):
+        return kept
+    with cache.locked(f"apt-{suite}"):
+        if not fresh and (kept := _newest(name, suite, version)):  # somebody else got it meanwhile
+            return kept
+        say(f"looking for {suite}'s kernel on this machine's mirror")
+        here = apt.Apt(suite)
+        here.update()
+        packages = here.kernel()
+        main = packages[0]
+        if version and not _is(_named(main[0]), version):
+            raise NotFound(f"{suite} has no kernel {version} any more: it has {_named(main[0])}")
+
+        def fill(folder: str) -> None:
+            say(f"getting {main[0]} {main[1]}")
+            download = os.path.join(folder, "download")
+            os.mkdir(download)
+            _unpack(here.download(packages, download), folder, f"Debian {suite}, {main[0]} {main[1]}")
+            shutil.rmtree(download)
+
+        return _load(name, cache.folder(_KIND, f"{suite}_{main[0]}_{main[1]}".replace("/", "_").replace(":", "_"), fill))
+
+
+def _newest(name: str, suite: str, version: str) -> Kernel | None:
+    """The kernel of ``suite`` that was kept last."""
     parent = os.path.join(cache.home(), _KIND)
-    if not fresh:
-        kept = [entry for entry in _kept(parent) if entry.startswith(f"{suite}_")]
-        if kept:
-            newest = max(kept, key=lambda entry: os.stat(os.path.join(parent, entry)).st_mtime)
-            return _load(name, os.path.join(parent, newest))
-    say(f"looking for {suite}'s kernel on this machine's mirror")
-    here = apt.Apt(suite)
-    here.update()
-    packages = here.kernel()
-    main = next((pair for pair in packages if pair[0].startswith("linux-image")), packages[0])
-
-    def fill(folder: str) -> None:
-        say(f"getting {main[0]} {main[1]}")
-        download = os.path.join(folder, "download")
-        os.mkdir(download)
-        _unpack(here.download(packages, download), folder, f"Debian {suite}, {main[0]} {main[1]}")
-        shutil.rmtree(download)
-
-    folder = cache.folder(_KIND, f"{suite}_{main[0]}_{main[1]}".replace("/", "_").replace(":", "_"), fill)
-    return _load(name, folder)
+    kept = [os.path.join(parent, entry) for entry in _kept(parent) if entry.startswith(f"{suite}_")]
+    found = [_load(name, entry) for entry in sorted(kept, key=lambda entry: os.stat(entry).st_mtime)]
+    return next((kernel for kernel in reversed(found) if not version or _is(kernel.release, version)), None)
 
 
 def _kept(parent: str) -> list[str]:
     return [name for name in os.listdir(parent) if not name.startswith(".")] if os.path.isdir(parent) else []
 
 
+def _is(release: str, version: str) -> bool:
+    return release == version or release.startswith((f"{version}.", f"{version}-", f"{version}+"))
+
+
+def _named(package: str) -> str:
+    """The release of the kernel in a package, as that is called."""
+    return package.removeprefix("linux-image-")
+
+
 def _by_version(name: str, say: Callable[[str], None], fresh: bool) -> Kernel:
+    """What the packages are called says which suite has it: no kernel is fetched to find out."""
     short = re.match(r"\d+\.\d+", name)
     likely = _VERSIONS.get(short[0] if short else "")
     for _, kernel in [] if fresh else sorted(cached(), key=lambda pair: pair[0] != likely):
-        if kernel.release == name or kernel.release.startswith((name + ".", name + "-", name + "+")):
+        if _is(kernel.release, name):
             return kernel._replace(name=name)
+    there: list[str] = []
+    errors: list[LabError] = []
     for suite in dict.fromkeys([*([likely] if likely else []), *apt.SUITES]):
-        kernel = _debian(name, suite, say, fresh)
-        if kernel.release == name or kernel.release.startswith((name + ".", name + "-", name + "+")):
-            return kernel
-    raise NotFound(f"no suite of Debian on this machine's mirror has a kernel {name}")
+        try:
+            with cache.locked(f"apt-{suite}"):
+                release = _named(apt.Apt(suite).known(say, fresh)[0][0])
+        except LabError as error:
+            errors.append(error)
+            continue
+        if _is(release, name):
+            return _debian(name, suite, say, fresh, name)
+        there.append(f"{release} ({suite})")
+    if not there:
+        raise errors[0]
+    raise NotFound(f"no suite of Debian on this machine's mirror has a kernel {name}; there are {', '.join(there)}")
 
 
 def _own(path: str, folder: str) -> Kernel:

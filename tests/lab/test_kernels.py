@@ -8,6 +8,7 @@ import lzma
 import os
 import stat
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,14 @@ from kvmtest.lab.kernels import Kernel
 _RELEASE = "9.9.9-cloud-amd64"
 #: Answers as apt does, for a suite with one kernel that is split into two packages; $APT_FAILS makes it say no.
 _APT = """#!/bin/sh
+echo "$(basename "$0") $*" >>"$APT_LOG"
 case "$(basename "$0") $*" in
 *indextargets*) echo 'http://mirror/debian/|bookworm|/keyring.gpg|Debian|Packages'
 	echo 'http://mirror/debian-security/|bookworm-security|/keyring.gpg|Debian|Packages' ;;
 *"config dump"*) echo 'Acquire::http::Proxy "http://proxy:1/";'; echo 'APT::Update::Post-Invoke:: "touch /hooked";' ;;
 *update*) [ -z "$APT_FAILS" ] || { echo "E: $APT_FAILS" >&2; exit 100; } ;;
-*show*linux-image-cloud-amd64) printf 'Version: 9\\nDepends: linux-image-9.9.9-cloud-amd64 (= 9)\\n' ;;
-*show*linux-image-9*) printf 'Version: 9\\nDepends: linux-modules-9.9.9-cloud-amd64, kmod\\n' ;;
+*show*linux-image-cloud-amd64) printf "Version: 9\\nDepends: linux-image-${NOW:-9.9.9}-cloud-amd64 (= 9)\\n" ;;
+*show*linux-image-9*|*show*linux-image-10*) printf 'Version: 9\\nDepends: linux-modules-9.9.9-cloud-amd64, kmod\\n' ;;
 *show*linux-modules-9*) printf 'Version: 9\\nDepends: kmod\\n' ;;
 *download*) [ -z "$DOWNLOAD_FAILS" ] || { echo "E: $DOWNLOAD_FAILS" >&2; exit 100; }; cp "$PACKAGES"/*.deb . ;;
 *) exit 100 ;;
@@ -83,6 +85,8 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         script.chmod(script.stat().st_mode | stat.S_IXUSR)
     _packages(tmp_path / "packages")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    (tmp_path / "log").touch()
+    monkeypatch.setenv("APT_LOG", str(tmp_path / "log"))
     monkeypatch.setenv("PACKAGES", str(tmp_path / "packages"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path
@@ -181,9 +185,51 @@ def test_a_version_is_its_own_suites_where_another_one_is_kept_too(mirror: Path,
     assert "Debian forky" in kernels.find("9.9").source
 
 
-def test_a_version_that_no_suite_has(mirror: Path) -> None:
-    with pytest.raises(NotFound, match="8.8"):
-        kernels.find("8.8")
+def _asked(mirror: Path, what: str) -> int:
+    """How often apt was asked ``what`` until now."""
+    return (mirror / "log").read_text().count(f" {what} ")
+
+
+def test_a_version_that_no_suite_has_is_told_by_names_alone(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    says = r"has a kernel 9\.8; there are 9\.9\.9-cloud-amd64 \(bullseye\), .*9\.9\.9-cloud-amd64 \(sid\)$"
+    said: list[str] = []
+    with pytest.raises(NotFound, match=says):
+        kernels.find("9.8", say=said.append)
+    assert said == [f"getting {suite}'s list of packages from this machine's mirror" for suite in apt.SUITES]
+    # From then on nothing needs a mirror to say so.
+    monkeypatch.setenv("APT_FAILS", "no network")
+    before = (mirror / "log").read_text()
+    with pytest.raises(NotFound, match=says):
+        kernels.find("9.8", say=said.append)
+    assert (mirror / "log").read_text() == before and len(said) == len(apt.SUITES) and not _asked(mirror, "download")
+
+
+def test_a_version_of_which_the_suite_has_another_one_by_now(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(NotFound):
+        kernels.find("9.8")
+    monkeypatch.setenv("NOW", "10.1.1")
+    with pytest.raises(NotFound, match=r"bullseye has no kernel 9\.9 any more: it has 10\.1\.1-cloud-amd64"):
+        kernels.find("9.9")
+    assert not _asked(mirror, "download")
+
+
+def test_a_kernel_that_is_kept_is_not_taken_for_another_version(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels.find("bullseye")
+    monkeypatch.setenv("NOW", "10.1.1")
+    with pytest.raises(NotFound, match=r"there are 10\.1\.1"):
+        kernels.find("9.9", fresh=True)
+
+
+def test_no_network_and_no_lists_is_said(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APT_FAILS", "no network")
+    with pytest.raises(LabError, match="no network"):
+        kernels.find("9.8")
+
+
+def test_two_at_once_get_it_once(mirror: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(kernels.find, ["trixie", "trixie"])
+    assert first == second and _asked(mirror, "-qq linux-image-9.9.9-cloud-amd64=9") == _asked(mirror, "update") == 1
 
 
 def test_an_own_image_names_its_release(kernel: Kernel) -> None:

@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import os
 import re
+import shutil
 import sys
 import time
 from collections import Counter
@@ -17,7 +18,7 @@ from kvmtest.commands.common import INTERRUPTED, OK, RAW, USAGE, Commands, Faile
 from kvmtest.lab.emulator import BACKENDS
 
 if TYPE_CHECKING:
-    from kvmtest.lab.cell import Cell, Spec, Stop
+    from kvmtest.lab.cell import Booting, Cell, Spec, Stop
     from kvmtest.report import Writer
 
 __all__ = ("add", "play")
@@ -118,18 +119,49 @@ def _specs(args: argparse.Namespace, backends: list[str], names: list[str]) -> l
     ]
 
 
+class _Boot:
+    """Where a boot is: a line on a terminal that is written anew as it goes on, or one that says that it began."""
+
+    def __init__(self) -> None:
+        self._width = 0
+        self._said = False
+
+    def show(self, step: Booting) -> None:
+        """The guest is there now."""
+        if sys.stderr.isatty():
+            line = f"kvmtest: {step}"[: max(20, shutil.get_terminal_size().columns - 1)]
+            sys.stderr.write(f"\r{line:{self._width}}")
+            sys.stderr.flush()
+            self._width = len(line)
+        elif not self._said:
+            say(str(step))
+        self._said = True
+
+    def over(self) -> None:
+        """It is up, or will not be."""
+        if self._width:
+            sys.stderr.write(f"\r{'':{self._width}}\r")
+            sys.stderr.flush()
+            self._width = 0
+
+
 def play(cell: Cell, writer: Writer, started: str, stop: common.Interrupt) -> Counter[str]:
     """Run ``cell`` into ``writer``; the totals by verdict, without a log that had nothing to say. Raises LabError, Cancelled."""
     from kvmtest.engine.result import CaseTime, Result
-    from kvmtest.lab.cell import Alive, Begin, Running, Times
+    from kvmtest.lab.cell import Alive, Begin, Booting, Running, Times
 
     totals: Counter[str] = Counter()
     begin = time.monotonic()
     begun = False
     quiet = 0
+    boot = _Boot()
     steps = cell.steps()
     try:
         for step in stop.each(steps):
+            if isinstance(step, Booting):
+                boot.show(step)
+                continue
+            boot.over()
             if isinstance(step, Result):
                 totals[step.verdict] += 1
                 quiet += step.id == "none.lab.kernel.log" and step.verdict == "pass"
@@ -145,6 +177,7 @@ def play(cell: Cell, writer: Writer, started: str, stop: common.Interrupt) -> Co
                 say(f"{cell.spec.name}: {step}")
     finally:
         steps.close()
+        boot.over()
         if begun:
             writer.end(time.monotonic() - begin, totals)
     totals["pass"] -= quiet
@@ -200,8 +233,6 @@ def _kernels(args: argparse.Namespace) -> int:
     from kvmtest.lab.error import LabError
 
     if args.remove:
-        import shutil
-
         shutil.rmtree(cache.home(), ignore_errors=True)
         return OK
     for which in args.fetch:

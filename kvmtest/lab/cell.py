@@ -24,12 +24,11 @@ from kvmtest.lab.relay import Receiver
 from kvmtest.lab.stream import Decoder
 from kvmtest.lab.watch import Watch
 
-__all__ = ("Alive", "Begin", "Cancelled", "Cell", "Running", "Spec", "Stop", "Times", "inner")
+__all__ = ("Alive", "Begin", "Booting", "Cancelled", "Cell", "Running", "Spec", "Stop", "Times", "inner")
 
 _LOG_LINES = 10_000
 #: A case that takes so long is spoken of, and again after as long.
 _TELL_S = 30.0
-#: To end after a signal.
 #: After the last word, to power off.
 _POWER_OFF_S = 5.0
 #: What of a dead guest's console goes into its result.
@@ -58,6 +57,19 @@ class Spec(NamedTuple):
     def name(self) -> str:
         """Short, for a column of a table."""
         return f"{self.kernel.name}/{self.backend}"
+
+
+class Booting(NamedTuple):
+    """The guest is not up yet: which kernel in which emulator, where it is, and for how many seconds it has booted."""
+
+    release: str
+    emulator: str
+    where: str
+    seconds: int
+
+    def __str__(self) -> str:
+        so_far = f", {self.seconds} s: {self.where}" if self.where else ""
+        return f"booting {self.release} in {self.emulator}{so_far}"
 
 
 class Begin(NamedTuple):
@@ -94,7 +106,7 @@ class Times(NamedTuple):
         return f"boot {self.boot_s:.1f} s, run {self.run_s:.1f} s, shut-down {self.shutdown_s:.1f} s"
 
 
-Step = Begin | Running | Alive | Result | CaseTime | Times
+Step = Booting | Begin | Running | Alive | Result | CaseTime | Times
 
 
 class Cancelled(Exception):
@@ -131,6 +143,7 @@ class Cell:
         What goes wrong in there is a result of its own.
         """
         self.emulator.check()
+        yield self._booting("")
         vendor = modules.VENDOR[self.spec.backend]
         needed = modules.closure(vendor, self.spec.kernel.modules, self.spec.own_modules)
         try:
@@ -186,15 +199,24 @@ class Cell:
 
     def _listen(self) -> Iterator[Step]:
         """Until the guest says that it is done. Raises Died."""
+        told: Booting | None = None
         while not self._ended:
             if self._stop.seen:
                 raise Cancelled
+            if "up" not in self._marks:
+                now = self._booting(self._where or "its firmware and kernel")
+                if now != told:
+                    told = now
+                    yield now
             for data in self._watch.read():
                 self._limits.heard()
                 yield from self._decode(data)
             if self._failed:
                 raise Died(self._failed)
             self._limits.check(self._where, self._watch.dying)
+
+    def _booting(self, where: str) -> Booting:
+        return Booting(self.spec.kernel.release, self.emulator.name, where, int(time.monotonic() - self._start))
 
     def _decode(self, data: bytes) -> Iterator[Step]:
         try:

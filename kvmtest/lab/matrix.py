@@ -19,7 +19,7 @@ from typing import TextIO
 
 from kvmtest.engine.result import UNEXPECTED, VERDICTS, CaseTime, Host, Result
 from kvmtest.lab import emulator, initramfs
-from kvmtest.lab.cell import Alive, Begin, Cancelled, Cell, Spec, Stop, Times
+from kvmtest.lab.cell import Alive, Begin, Booting, Cancelled, Cell, Spec, Stop, Times
 from kvmtest.lab.error import LabError, NotFound
 from kvmtest.report.json import Json
 from kvmtest.report.runs import MATRIX as SCHEMA
@@ -153,7 +153,7 @@ def _play(cell: Cell, outcome: Outcome, started: str, say: Callable[[str], None]
                     kept.result(step)
             elif isinstance(step, Times):
                 outcome.times = step
-            elif isinstance(step, Alive):
+            elif isinstance(step, Alive) or isinstance(step, Booting) and not step.where:
                 say(f"{cell.spec.name}: {step}")
             elif isinstance(step, Begin):
                 host, begun = step.host, time.monotonic()

@@ -33,6 +33,27 @@ def test_text_report(kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None
     assert "boot " in shown.err and "run " in shown.err and "shut-down " in shown.err
 
 
+def test_a_boot_is_one_plain_line(kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
+    main(_command(kernel))
+    assert capsys.readouterr().err.startswith("kvmtest: booting 9.9.9-fake in QEMU\nkvmtest: bzImage/svm: boot ")
+    main(_command(kernel, verb="matrix"))
+    assert "kvmtest: bzImage/svm: booting 9.9.9-fake in QEMU\n" in capsys.readouterr().err
+
+
+def test_on_a_terminal_it_is_a_line_that_goes(kernel: Kernel, fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE", "say('B', '9')\ntime.sleep(0.5)\nbegin()\nsay('E')")
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "kvmtest", *_command(kernel, "--format", "json")]
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=theirs, stdin=subprocess.DEVNULL, timeout=60, check=False)
+    os.close(theirs)
+    shown = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    first, *lines, _ = shown.partition("kvmtest: bzImage/svm: boot ")[0].split("\r")[1:]
+    assert first == "kvmtest: booting 9.9.9-fake in QEMU"
+    assert any("0 s: the start of its init" in line or "1 s: the start of its init" in line for line in lines)
+    assert not lines[-1].strip() and len(lines[-1]) >= len(lines[-2].rstrip())
+
+
 def test_json_is_valid_and_names_the_lab(kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(_command(kernel, "init.msi.host.cr3", "--format", "json")) == 0
     document = json.loads(capsys.readouterr().out)

@@ -74,7 +74,8 @@ def file(kind: str, name: str, make: Callable[[], bytes]) -> str:
     """The path of the cached file ``name``; ``make`` gives its contents where it is not there. The oldest ones go."""
     parent = os.path.join(home(), kind)
     path = os.path.join(parent, name)
-    if os.path.exists(path):
+    # An empty one is what a file system may leave of a new file where the power fails.
+    if os.path.exists(path) and os.path.getsize(path):
         os.utime(path)
         return path
     with scratch(kind) as work:

@@ -105,3 +105,10 @@ def test_what_a_killed_process_left_goes_with_the_next(tmp_path: Path) -> None:
     with cache.workspace(str(tmp_path), "x-") as mine, cache.workspace(str(tmp_path), "x-") as other:
         assert {Path(mine), Path(other)} == set(tmp_path.iterdir())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_lost_what_was_in_it_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = Path(cache.file("initramfs", "x", lambda: b"whole"))
+    path.write_bytes(b"")
+    assert Path(cache.file("initramfs", "x", lambda: b"whole again")).read_bytes() == b"whole again"

@@ -143,9 +143,9 @@ class Cell:
         What goes wrong in there is a result of its own.
         """
         self.emulator.check()
-        yield self._booting("")
         vendor = modules.VENDOR[self.spec.backend]
         needed = modules.closure(vendor, self.spec.kernel.modules, self.spec.own_modules)
+        yield self._booting("")
         try:
             with cache.workspace(tempfile.gettempdir(), "kvmtest-lab-") as folder:
                 if self._stop.seen:

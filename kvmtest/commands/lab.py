@@ -18,7 +18,8 @@ from kvmtest.commands.common import INTERRUPTED, OK, RAW, USAGE, Commands, Faile
 from kvmtest.lab.emulator import BACKENDS
 
 if TYPE_CHECKING:
-    from kvmtest.lab.cell import Booting, Cell, Spec, Stop
+    from kvmtest.kvm import Stop
+    from kvmtest.lab.cell import Booting, Cell, Spec
     from kvmtest.report import Writer
 
 __all__ = ("add", "play")
@@ -185,8 +186,8 @@ def play(cell: Cell, writer: Writer, started: str, stop: common.Interrupt) -> Co
 
 
 def _run(args: argparse.Namespace, stop: common.Interrupt) -> int:
-    from kvmtest.lab.cell import Cancelled, Cell
-    from kvmtest.lab.error import LabError
+    from kvmtest.lab.cell import Cell
+    from kvmtest.lab.error import Cancelled, LabError
 
     decides = outcome.of(args, run.chosen(args))
     (spec,) = _specs(args, [args.backend], [args.kernel])

@@ -17,14 +17,14 @@ from kvmtest.engine.plan import wanted
 from kvmtest.engine.result import EVENTS, ID, VERDICTS, VIEWS, CaseTime, Host, Result
 from kvmtest.kvm import Stop
 from kvmtest.lab import cache, emulator, ids, initramfs, klog, modules
-from kvmtest.lab.error import LabError
+from kvmtest.lab.error import Cancelled, LabError
 from kvmtest.lab.kernels import Kernel
 from kvmtest.lab.limits import Died, Limits
 from kvmtest.lab.relay import Receiver
 from kvmtest.lab.stream import Decoder
 from kvmtest.lab.watch import Watch
 
-__all__ = ("Alive", "Begin", "Booting", "Cancelled", "Cell", "Running", "Spec", "Stop", "Times", "inner")
+__all__ = ("Alive", "Begin", "Booting", "Cell", "Running", "Spec", "Times", "inner")
 
 _LOG_LINES = 10_000
 #: A case that takes so long is spoken of, and again after as long.
@@ -107,12 +107,6 @@ class Times(NamedTuple):
 
 
 Step = Booting | Begin | Running | Alive | Result | CaseTime | Times
-
-
-class Cancelled(Exception):
-    """A cell ended because of a signal."""
-
-
 
 
 class Cell:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-__all__ = ("LabError", "NotFound")
+__all__ = ("Cancelled", "LabError", "NotFound")
 
 
 class LabError(RuntimeError):
@@ -12,3 +12,7 @@ class LabError(RuntimeError):
 
 class NotFound(LabError):
     """What the user named is not there."""
+
+
+class Cancelled(Exception):
+    """A cell ended because of a signal."""

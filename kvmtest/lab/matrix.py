@@ -18,9 +18,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TextIO
 
 from kvmtest.engine.result import UNEXPECTED, VERDICTS, CaseTime, Host, Result
+from kvmtest.kvm import Stop
 from kvmtest.lab import emulator, initramfs
-from kvmtest.lab.cell import Alive, Begin, Booting, Cancelled, Cell, Spec, Stop, Times
-from kvmtest.lab.error import LabError, NotFound
+from kvmtest.lab.cell import Alive, Begin, Booting, Cell, Spec, Times
+from kvmtest.lab.error import Cancelled, LabError, NotFound
 from kvmtest.report.json import Json
 from kvmtest.report.runs import MATRIX as SCHEMA
 from kvmtest.report.tally import WORST

@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import io
 import json
-import signal
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ import pytest
 
 from kvmtest.cli import main
 from kvmtest.engine.result import Result
-from kvmtest.lab import cell, emulator
-from kvmtest.lab.cell import Spec, Stop, Times
+from kvmtest.lab import emulator
+from kvmtest.lab.cell import Spec, Times
 from kvmtest.lab.kernels import Kernel
 from kvmtest.lab.matrix import Outcome, table
 from kvmtest.report import saved
@@ -156,20 +155,3 @@ def test_a_cell_that_does_not_end_is_given_up(fake: Path, kernel: Kernel, monkey
     whole, given_up = document["cells"]
     assert status == 130 and len(_verdicts(whole)) == 5 and not whole["failed"]
     assert given_up["failed"] == "interrupted" and not _verdicts(given_up)
-
-
-def test_a_second_signal_soon_after_the_first_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = iter((100.0, 100.1, 104.9, 105.1))
-    monkeypatch.setattr(cell.time, "monotonic", lambda: next(times))
-    stop = Stop()
-    stop.running = True
-    for _ in range(3):
-        stop(signal.SIGINT, None)
-        assert stop.seen
-    with pytest.raises(KeyboardInterrupt):
-        stop(signal.SIGINT, None)
-
-
-def test_a_signal_while_nothing_runs_ends_it() -> None:
-    with pytest.raises(KeyboardInterrupt):
-        Stop()(signal.SIGINT, None)

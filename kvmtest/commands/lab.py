@@ -70,6 +70,7 @@ def _cell_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--module-param", type=_parameter, action="append", default=[], metavar="M.P=V", help="for example kvm_amd.npt=0"
     )
+    parser.add_argument("--fresh-boot", action="store_true", help="boot the kernel, also where its saved boot is kept (QEMU)")
 
 
 def _list(text: str) -> list[str]:
@@ -114,7 +115,9 @@ def _specs(args: argparse.Namespace, backends: list[str], names: list[str]) -> l
         parameters[module] = f"{parameters.get(module, '')} {value}".strip()
     found = {name: kernels.find(name, args.modules, say) for name in dict.fromkeys(names)}
     return [
-        cell.Spec(backend, kernel, selectors, args.timeout, args.kvm_modules, parameters, (args.rounds, args.seed))
+        cell.Spec(
+            backend, kernel, selectors, args.timeout, args.kvm_modules, parameters, (args.rounds, args.seed), args.fresh_boot
+        )
         for backend in dict.fromkeys(backends)
         for kernel in found.values()
     ]
@@ -149,7 +152,7 @@ class _Boot:
 def play(cell: Cell, writer: Writer, started: str, stop: common.Interrupt) -> Counter[str]:
     """Run ``cell`` into ``writer``; the totals by verdict, without a log that had nothing to say. Raises LabError, Cancelled."""
     from kvmtest.engine.result import CaseTime, Result
-    from kvmtest.lab.cell import Alive, Begin, Booting, Running, Times
+    from kvmtest.lab.cell import Alive, Begin, Booting, Remark, Running, Times
 
     totals: Counter[str] = Counter()
     begin = time.monotonic()
@@ -174,7 +177,7 @@ def play(cell: Cell, writer: Writer, started: str, stop: common.Interrupt) -> Co
             elif isinstance(step, Begin):
                 writer.begin(step.host, started, step.cases)
                 begun, begin = True, time.monotonic()
-            elif isinstance(step, Times | Alive):
+            elif isinstance(step, Times | Alive | Remark):
                 say(f"{cell.spec.name}: {step}")
     finally:
         steps.close()

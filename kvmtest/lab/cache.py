@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 
 from kvmtest.lab.error import LabError
 
-__all__ = ("file", "folder", "home", "locked", "scratch", "workspace")
+__all__ = ("file", "folder", "home", "keep", "locked", "scratch", "workspace")
 
-#: How many files of one kind are kept.
+#: How many files of one kind, and how many folders that `keep` is given, are kept.
 _KEPT = 4
 _LOCK = ".lock"
 
@@ -83,9 +83,8 @@ def file(kind: str, name: str, make: Callable[[], bytes]) -> str:
         with open(fresh, "wb") as out:
             out.write(make())
         os.replace(fresh, path)
-    kept = sorted((entry for entry in os.scandir(parent) if entry.is_file()), key=lambda e: e.stat().st_mtime)
-    for old in kept[:-_KEPT]:
-        os.unlink(old.path)
+    for old in _oldest(entry for entry in os.scandir(parent) if entry.is_file()):
+        os.unlink(old)
     return path
 
 
@@ -97,9 +96,29 @@ def folder(kind: str, name: str, fill: Callable[[str], None]) -> str:
             fresh = os.path.join(work, "whole")
             os.mkdir(fresh)
             fill(fresh)
-            try:
-                os.rename(fresh, path)
-            except OSError:
-                if not os.path.isdir(path):  # somebody else was faster: theirs is as good
-                    raise
+            _place(fresh, path)
     return path
+
+
+def keep(kind: str, name: str, fresh: str) -> None:
+    """Keep the folder ``fresh``, of `scratch`, as ``name``. The oldest ones of the kind go."""
+    parent = os.path.join(home(), kind)
+    _place(fresh, os.path.join(parent, name))
+    for old in _oldest(entry for entry in os.scandir(parent) if not entry.name.startswith(".")):
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _place(fresh: str, path: str) -> None:
+    try:
+        os.rename(fresh, path)
+    except OSError:
+        if not os.path.isdir(path):  # somebody else was faster: theirs is as good
+            raise
+
+
+def _oldest(entries: Iterator[os.DirEntry[str]]) -> list[str]:
+    aged = []
+    for entry in entries:
+        with suppress(FileNotFoundError):  # gone by somebody else
+            aged.append((entry.stat().st_mtime, entry.path))
+    return [path for _, path in sorted(aged)[:-_KEPT]]

@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple
 
 from kvmtest.checks import DEFAULT_EFFORT
@@ -21,10 +20,11 @@ from kvmtest.lab.error import Cancelled, LabError
 from kvmtest.lab.kernels import Kernel
 from kvmtest.lab.limits import Died, Limits
 from kvmtest.lab.relay import Receiver
-from kvmtest.lab.stream import Decoder
+from kvmtest.lab.saved_boot import SavedBoot, Unusable
+from kvmtest.lab.stream import WAITS, Decoder
 from kvmtest.lab.watch import Watch
 
-__all__ = ("Alive", "Begin", "Booting", "Cell", "Running", "Spec", "Times", "inner")
+__all__ = ("Alive", "Begin", "Booting", "Cell", "Remark", "Running", "Spec", "Times", "inner")
 
 _LOG_LINES = 10_000
 #: A case that takes so long is spoken of, and again after as long.
@@ -42,7 +42,7 @@ _CITE = ("a kernel has nothing to warn of while it is used by its documented int
 
 class Spec(NamedTuple):
     """What to run in a cell. ``parameters`` are those of modules: ``{"kvm_amd": "npt=0 nested=1"}``; ``effort`` is rounds and
-    seed of the checks that have them.
+    seed of the checks that have them. ``fresh_boot`` is to boot even where a saved boot is kept.
     """
 
     backend: str
@@ -52,6 +52,7 @@ class Spec(NamedTuple):
     own_modules: str = ""
     parameters: dict[str, str] = {}
     effort: tuple[int, int] = DEFAULT_EFFORT
+    fresh_boot: bool = False
 
     @property
     def name(self) -> str:
@@ -95,6 +96,15 @@ class Alive(NamedTuple):
         return f"alive, in {self.case} for {self.seconds:.0f} s"
 
 
+class Remark(NamedTuple):
+    """How the cell runs, where that is not as usual."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
 class Times(NamedTuple):
     """Seconds from start to the first case, from there to the last, and to the emulator's end."""
 
@@ -106,7 +116,7 @@ class Times(NamedTuple):
         return f"boot {self.boot_s:.1f} s, run {self.run_s:.1f} s, shut-down {self.shutdown_s:.1f} s"
 
 
-Step = Booting | Begin | Running | Alive | Result | CaseTime | Times
+Step = Booting | Begin | Running | Alive | Remark | Result | CaseTime | Times
 
 
 class Cell:
@@ -144,38 +154,73 @@ class Cell:
             with cache.workspace(tempfile.gettempdir(), "kvmtest-lab-") as folder:
                 if self._stop.seen:
                     raise Cancelled
-                yield from self._run(folder, self._prepare(folder, needed))
+                yield from self._run(folder, needed)
         except OSError as error:
             raise LabError(f"{error.filename or tempfile.gettempdir()}: {error.strerror}") from error
 
-    def _prepare(self, folder: str, needed: list[modules.Module]) -> emulator.Started:
+    def _run(self, folder: str, needed: list[modules.Module]) -> Iterator[Step]:
         spec = self.spec
         config: dict[str, object] = {
             "cases": _chosen(spec.selectors),
             "timeout_s": spec.timeout_s,
             "effort": tuple(spec.effort),
         }
-        initrd = os.path.join(folder, "initrd")
-        with open(initrd, "wb") as out:
-            with open(initramfs.base(), "rb") as file:
-                shutil.copyfileobj(file, out)
-            out.write(initramfs.cell(needed, spec.parameters, config))
         built_in = spec.parameters.keys() - {module.name for module in needed}
         append = " ".join(f"{name}.{value}" for name in sorted(built_in) for value in spec.parameters[name].split())
         for fifo in ("serial", "parallel"):
             os.mkfifo(os.path.join(folder, fifo))
+        self._version = self.emulator.version()
+        self._start = time.monotonic()
+        # What is built in takes its parameters from the kernel's command line.
+        if self.emulator.saves and not append and not spec.fresh_boot:
+            try:
+                saved = SavedBoot(self.emulator, spec.kernel.image, folder, self._watch.alive)
+                yield from self._saved(saved, initramfs.order(needed, spec.parameters, config), folder)
+                return
+            except Unusable as error:
+                yield Remark(f"{error}; booting afresh")
+            self._again()
+        initrd = os.path.join(folder, "initrd")
+        initramfs.write(initrd, initramfs.cell(needed, spec.parameters, config))
         serial, parallel = (os.path.join(folder, fifo) for fifo in ("serial", "parallel"))
         started = self.emulator.prepare(folder, spec.kernel.image, initrd, serial, parallel, append)
-        self._version = self.emulator.version()
-        return started
+        yield from self._play(started, folder)
 
-    def _run(self, folder: str, started: emulator.Started) -> Iterator[Step]:
-        self._start = time.monotonic()
+    def _saved(self, saved: SavedBoot, order: bytes, folder: str) -> Iterator[Step]:
+        """The cell from a saved boot on, which is made first where there is none. Raises Unusable before anything was run."""
+        if not saved.usable():
+            with saved.making() as (started, save):
+                yield from self._play(started, folder, save=save)
+            if self._ended != WAITS:
+                return
+            self._again()
+        try:
+            yield from self._play(saved.restored(order), folder, restore=saved.restore)
+        except Unusable:
+            saved.remove()
+            raise
+
+    def _play(
+        self,
+        started: emulator.Started,
+        folder: str,
+        *,
+        save: Callable[[], None] | None = None,
+        restore: Callable[[], None] | None = None,
+    ) -> Iterator[Step]:
+        """From the emulator's start to its end; a guest that waits for its order is saved. Raises Unusable."""
         with self._watch.opened(started, folder):
             self._limits = Limits(self.emulator, self._watch.spent)
             try:
+                if restore:
+                    restore()
                 yield from self._listen()
+                if save and self._ended == WAITS:
+                    save()
+                    return
             except Died as died:
+                if restore and not self._release:
+                    raise Unusable(f"the saved boot does not go on: {died}") from died
                 yield from self._obituary(str(died))
             else:
                 yield from self._log_result()
@@ -183,6 +228,11 @@ class Cell:
             if self._ended:
                 self._watch.wait(_POWER_OFF_S)
         yield self._times()
+
+    def _again(self) -> None:
+        """Forget the emulator that ended, for the next one."""
+        self._decoder = Decoder()
+        self._ended = self._failed = ""
 
     def _mark(self, name: str) -> None:
         self._marks.setdefault(name, time.monotonic())
@@ -272,8 +322,8 @@ class Cell:
                 yield Alive(self._case, now - self._since)
         elif letter == "X":
             self._failed = fields[0]
-        elif letter == "E":
-            self._ended = "E"
+        elif letter in ("E", WAITS):
+            self._ended = letter
         else:
             raise ValueError(f"a line {letter[:1]!r}")
 

@@ -10,8 +10,12 @@ from typing import NamedTuple
 
 from kvmtest.lab import program
 from kvmtest.lab.error import LabError
+from kvmtest.lab.port import ORDER, WAIT
 
-__all__ = ("BACKENDS", "Emulator", "Started", "for_backend")
+__all__ = ("BACKENDS", "MONITOR", "Emulator", "Started", "for_backend")
+
+#: The name of the FIFOs to QEMU's monitor, without .in and .out.
+MONITOR = "monitor"
 
 #: The whole kernel command line but for the console: no delay on panic, and none of what slows down an emulated CPU, as waiting
 #: for the ticks of a grace period whenever a VM comes or goes.
@@ -32,9 +36,12 @@ class Emulator:
     """One emulator. ``memory_mib`` is what a cell takes of this machine. The rest is CPU time that it may use: ``boot_s`` for the
     longest boot, ``silence_s`` without a word from a guest that is up, and ``case_s`` for one case, or for whatever
     else is done between two of its lines, while it is alive.
+
+    ``saves`` is whether a guest can be saved and restored: then `waiting` and `restored` are there.
     """
 
     name = ""
+    saves = False
     backend = ""
     cpu = ""
     memory_mib = 0
@@ -52,6 +59,14 @@ class Emulator:
         """Write into ``folder`` what is needed to boot ``image`` with ``initrd``. Raises LabError."""
         raise NotImplementedError
 
+    def waiting(self, image: str, initrd: str, serial: str, parallel: str, memory: str) -> Started:
+        """Boots ``image`` with ``initrd`` into a guest that can be saved, its RAM in the file ``memory``."""
+        raise NotImplementedError
+
+    def restored(self, order: str, serial: str, parallel: str, memory: str) -> Started:
+        """Goes on with such a guest, which finds the file ``order``; ``memory`` is left as it is."""
+        raise NotImplementedError
+
     def check(self) -> None:
         """Raises LabError that names what is missing and the packages that bring it."""
         missing = {n: p for n, p in self.programs().items() if not (os.path.exists(n) if "/" in n else shutil.which(n))}
@@ -66,6 +81,10 @@ def _version(command: list[str], pattern: str) -> str:
     return found[1] if found else "of unknown version"
 
 
+def _escaped(path: str) -> str:
+    return path.replace(",", ",,")
+
+
 class Qemu(Emulator):
     """QEMU without KVM: TCG emulates SVM with nested paging."""
 
@@ -76,7 +95,9 @@ class Qemu(Emulator):
     boot_s = 120.0
     silence_s = 60.0
     case_s = 300.0
+    saves = True
     _PROGRAM = "qemu-system-x86_64"
+    _MIB = 1024
 
     def programs(self) -> dict[str, str]:
         return {self._PROGRAM: "qemu-system-x86"}
@@ -85,11 +106,29 @@ class Qemu(Emulator):
         return "QEMU " + _version([self._PROGRAM, "--version"], r"version (\S+)") + " (TCG)"
 
     def prepare(self, folder: str, image: str, initrd: str, serial: str, parallel: str, append: str) -> Started:
-        machine = "-nodefaults -no-user-config -accel tcg -M q35 -m 1024 -smp 1 -display none -no-reboot".split()
+        return Started([*self._command("-M q35", serial, parallel), *self._boot(image, initrd, append)], False)
+
+    def waiting(self, image: str, initrd: str, serial: str, parallel: str, memory: str) -> Started:
+        return self._kept("on", f"string={WAIT}", serial, parallel, memory, self._boot(image, initrd, ""))
+
+    def restored(self, order: str, serial: str, parallel: str, memory: str) -> Started:
+        return self._kept("off", f"file={_escaped(order)}", serial, parallel, memory, ["-incoming", "defer"])
+
+    def _command(self, machine: str, serial: str, parallel: str) -> list[str]:
+        options = f"-nodefaults -no-user-config -accel tcg {machine} -m {self._MIB} -smp 1 -display none -no-reboot".split()
         ports = ["-chardev", f"file,id=serial,path={serial}", "-serial", "chardev:serial"]
         ports += ["-chardev", f"file,id=parallel,path={parallel}", "-parallel", "chardev:parallel"]
-        kernel = ["-kernel", image, "-initrd", initrd, "-append", f"console=ttyS0 {_APPEND} {append}".strip()]
-        return Started([self._PROGRAM, *machine, "-cpu", self.cpu, *ports, *kernel], False)
+        return [self._PROGRAM, *options, "-cpu", self.cpu, *ports]
+
+    def _boot(self, image: str, initrd: str, append: str) -> list[str]:
+        return ["-kernel", image, "-initrd", initrd, "-append", f"console=ttyS0 {_APPEND} {append}".strip()]
+
+    def _kept(self, share: str, order: str, serial: str, parallel: str, memory: str, start: list[str]) -> Started:
+        """A machine whose RAM is a file, with an order, and with a monitor at the FIFOs of that name."""
+        ram = f"memory-backend-file,id=ram,size={self._MIB}M,share={share},mem-path={_escaped(memory)}"
+        monitor = [*f"-chardev pipe,id={MONITOR},path={MONITOR} -mon chardev={MONITOR},mode=control".split()]
+        command = self._command("-M q35,memory-backend=ram", serial, parallel)
+        return Started([*command, "-object", ram, "-fw_cfg", f"name={ORDER},{order}", *monitor, *start], False)
 
 
 _BOCHSRC = """\

@@ -14,15 +14,18 @@ import json
 import marshal
 import os
 import re
+import shutil
 import struct
 import sys
+import time
 from collections.abc import Iterable, Iterator
 
 from kvmtest.lab import cache, program
 from kvmtest.lab.error import LabError
+from kvmtest.lab.inside import MODULES
 from kvmtest.lab.modules import Module
 
-__all__ = ("LAB", "base", "cell")
+__all__ = ("LAB", "base", "cell", "order", "waiting", "write")
 
 LAB = "/lab"
 #: What the program inside imports, also inside functions: then only when it is needed.
@@ -224,15 +227,40 @@ def base() -> str:
     return cache.file("initramfs", f"{_key()}.cpio", _build)
 
 
-def cell(modules: list[Module], parameters: dict[str, str], config: dict[str, object]) -> bytes:
-    """The archive that makes one cell of it, to be put behind `base`'s: KVM's modules, and the init that runs `config`."""
+def _full(modules: list[Module], parameters: dict[str, str], config: dict[str, object]) -> dict[str, object]:
+    return config | {"modules": [(module.name, parameters.get(module.name, "")) for module in modules]}
+
+
+def _archive(config: dict[str, object] | None, modules: Iterable[Module] = ()) -> bytes:
     archive = _Archive()
     for module in modules:
-        archive.add(f"/modules/{module.name}.ko", module.image)
+        archive.add(f"{MODULES}/{module.name}.ko", module.image)
     for folder in ("/proc", "/sys", "/dev"):
         archive.add(folder, b"", _DIRECTORY | 0o755)
-    load = [(module.name, parameters.get(module.name, "")) for module in modules]
-    config = config | {"modules": load}
     init = f"#!{_python()} -ISB\nimport sys\nsys.path.append({LAB!r})\nfrom kvmtest.lab.inside import main\nmain({config!r})\n"
     archive.add("/init", init.encode())
     return archive.pack()
+
+
+def cell(modules: list[Module], parameters: dict[str, str], config: dict[str, object]) -> bytes:
+    """The archive that makes one cell of it, to be put behind `base`'s: KVM's modules, and the init that runs `config`."""
+    return _archive(_full(modules, parameters, config), modules)
+
+
+def waiting() -> bytes:
+    """The archive that makes a guest of it which waits for its order, to be put behind `base`'s."""
+    return _archive(None)
+
+
+def order(modules: list[Module], parameters: dict[str, str], config: dict[str, object]) -> bytes:
+    """What such a guest is to do: as `cell`, with the time of day, and randomness that no other guest of the same boot has."""
+    images = {module.name: module.image for module in modules}
+    return marshal.dumps((_full(modules, parameters, config), images, time.time(), os.urandom(64)))
+
+
+def write(path: str, archive: bytes) -> None:
+    """Write what a kernel boots into: `base`'s archive, then ``archive``."""
+    with open(path, "wb") as out:
+        with open(base(), "rb") as file:
+            shutil.copyfileobj(file, out)
+        out.write(archive)

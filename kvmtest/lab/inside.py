@@ -7,18 +7,27 @@ needs anyway, can make; a shell would be one more thing to have and to start.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import gc
+import marshal
 import os
+import struct
 import sys
 import threading
 import time
 from typing import TypedDict
 
-from kvmtest.lab.port import Port
-from kvmtest.lab.stream import Encoder
+from kvmtest.lab.port import FwCfg, Port
+from kvmtest.lab.stream import WAITS, Encoder
 
-__all__ = ("Config", "main")
+__all__ = ("MODULES", "Config", "main")
+
+#: Where the modules lie.
+MODULES = "/modules"
+#: From linux/random.h.
+_RNDADDENTROPY, _RNDRESEEDCRNG = 0x40085203, 0x5207
 
 _SYS_INIT_MODULE = 175
 _POWER_OFF = 0x4321FEDC
@@ -78,7 +87,7 @@ def _mount() -> None:
 def _load(name: str, parameters: str, out: Encoder, log: _Log) -> None:
     out.line("M", name)
     out.flush()
-    with open(f"/modules/{name}.ko", "rb") as file:
+    with open(f"{MODULES}/{name}.ko", "rb") as file:
         image = file.read()
     if _libc.syscall(_SYS_INIT_MODULE, image, ctypes.c_ulong(len(image)), parameters.encode()):
         error = os.strerror(ctypes.get_errno())
@@ -138,16 +147,44 @@ def _run(config: Config, out: Encoder, log: _Log) -> None:
     out.flush()
 
 
-def main(config: Config) -> None:
-    """Run the cell that ``config`` describes, as process 1. Does not return."""
+def _ordered(port: Port) -> Config:
+    """Get ready for any cell, say so, and wait for what to do. A guest that waits is saved, and goes on where it is restored."""
+    from kvmtest.engine import doctor, host, plan, run  # noqa: F401
+    from kvmtest.lab import relay  # noqa: F401
+
+    inbox = FwCfg()
+    out = Encoder(port.write)
+    out.line(WAITS)
+    out.flush()
+    config: Config
+    config, modules, now, seed = marshal.loads(inbox.order())
+    os.makedirs(MODULES, exist_ok=True)
+    for name, image in modules.items():
+        with open(f"{MODULES}/{name}.ko", "wb") as file:
+            file.write(image)
+    # Its clock stood still while it was kept, and others that were restored from the same file have the same random numbers.
+    time.clock_settime(time.CLOCK_REALTIME, now)
+    with open("/dev/urandom", "wb") as random:
+        fcntl.ioctl(random, _RNDADDENTROPY, struct.pack(f"ii{len(seed)}s", len(seed) * 8, len(seed), seed))
+        with contextlib.suppress(OSError):  # where it has not been seeded at all yet; it will be, also by what it just got
+            fcntl.ioctl(random, _RNDRESEEDCRNG)
+    return config
+
+
+def main(config: Config | None) -> None:
+    """Run the cell that ``config`` describes, or wait for an order, as process 1. Does not return."""
     try:
         _mount()
-        out = Encoder(Port().write)
-        out.line("B", os.uname().release)
-        out.flush()
-        # The permission for the port goes to a thread that is started now.
-        threading.Thread(target=_beat, args=(out,), daemon=True).start()
+        port = Port()
+        out = Encoder(port.write)
         try:
+            if config is None:
+                config = _ordered(port)
+                out = Encoder(port.write)
+            out.line("B", os.uname().release)
+            out.flush()
+            # The permission for the port goes to a thread that is started now.
+            threading.Thread(target=_beat, args=(out,), daemon=True).start()
             log = _Log(out)
             for name, parameters in config["modules"]:
                 _load(name, parameters, out, log)

@@ -20,7 +20,7 @@ from typing import TextIO
 from kvmtest.engine.result import UNEXPECTED, VERDICTS, CaseTime, Host, Result
 from kvmtest.kvm import Stop
 from kvmtest.lab import emulator, initramfs
-from kvmtest.lab.cell import Alive, Begin, Booting, Cell, Spec, Times
+from kvmtest.lab.cell import Alive, Begin, Booting, Cell, Remark, Spec, Times
 from kvmtest.lab.error import Cancelled, LabError, NotFound
 from kvmtest.report.json import Json
 from kvmtest.report.runs import MATRIX as SCHEMA
@@ -154,7 +154,7 @@ def _play(cell: Cell, outcome: Outcome, started: str, say: Callable[[str], None]
                     kept.result(step)
             elif isinstance(step, Times):
                 outcome.times = step
-            elif isinstance(step, Alive) or isinstance(step, Booting) and not step.where:
+            elif isinstance(step, Alive | Remark) or isinstance(step, Booting) and not step.where:
                 say(f"{cell.spec.name}: {step}")
             elif isinstance(step, Begin):
                 host, begun = step.host, time.monotonic()

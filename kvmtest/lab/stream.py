@@ -8,6 +8,7 @@ own. All of it is one zlib stream, flushed with each case: two or three bytes a 
 
 | letter | fields |
 |---|---|
+| W | nothing: the program inside is up, and waits to be told what to do; a new stream begins then |
 | B | kernel release: the program inside has started |
 | M | module that is being loaded |
 | H | kernel, backend, CPU vendor, CPU model, then the parameters, each name=value |
@@ -35,7 +36,10 @@ import zlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
-__all__ = ("Decoder", "Encoder")
+__all__ = ("WAITS", "Decoder", "Encoder")
+
+#: The line of a guest that waits for its order.
+WAITS = "W"
 
 #: Bytes of a line, and of what one piece of the stream unpacks to, that no Encoder gets near: a whole run is nine million.
 _LONGEST = 8 << 20

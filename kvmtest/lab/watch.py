@@ -113,6 +113,10 @@ class Watch:
         """What the emulator has had of this machine."""
         return Spent.by(self._process.pid)
 
+    def alive(self) -> bool:
+        """Whether the emulator runs."""
+        return self._process.poll() is None
+
     def wait(self, seconds: float) -> None:
         """Give the emulator so long to end by itself."""
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -20,7 +20,8 @@ _CASE = 'begin()\nout.case("init.msi.host/x", "init.msi.host")\nresult("cr3", "p
 
 
 def _play(kernel: Kernel, *selectors: str) -> list[Step]:
-    return [step for step in Cell(Spec("svm", kernel, selectors)).steps() if not isinstance(step, Booting)]
+    steps = Cell(Spec("svm", kernel, selectors, fresh_boot=True)).steps()
+    return [step for step in steps if not isinstance(step, Booting)]
 
 
 def _results(steps: list[Step]) -> list[Result]:
@@ -294,7 +295,7 @@ def test_no_space_for_the_initramfs(fake: Path, kernel: Kernel, monkeypatch: pyt
     def full(*args: object) -> bytes:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kvmtest.lab.initramfs.cell", full)
+    monkeypatch.setattr("kvmtest.lab.initramfs.write", full)
     with pytest.raises(LabError, match="No space left"):
         _play(kernel)
     assert _nothing_left(fake)
@@ -302,7 +303,7 @@ def test_no_space_for_the_initramfs(fake: Path, kernel: Kernel, monkeypatch: pyt
 
 def test_a_cell_that_is_dropped_in_the_middle_leaves_nothing(fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE", _CASE + "time.sleep(60)")
-    steps = Cell(Spec("svm", kernel)).steps()
+    steps = Cell(Spec("svm", kernel, fresh_boot=True)).steps()
     assert any(isinstance(step, Begin) for step in steps)
     steps.close()
     assert _nothing_left(fake)

@@ -14,7 +14,7 @@ import pytest
 
 from kvmtest.engine.result import Result
 from kvmtest.lab import kernels
-from kvmtest.lab.cell import Begin, Cell, Spec, Times
+from kvmtest.lab.cell import Begin, Cell, Remark, Spec, Times
 from kvmtest.lab.error import LabError
 from kvmtest.lab.kernels import Kernel
 
@@ -76,6 +76,22 @@ def test_bookworm_clears_what_it_should(backend: str, run: Run) -> None:
         assert found[name] <= {"pass", "skip"} and "pass" in found[name], name
     assert "fail" not in found["reset.create.host.rdx"]
     assert found["sipi.msi.guest.cs.base"] == {"pass"}
+
+
+@pytest.mark.parametrize("which", ["5.10", "bookworm", "trixie", "sid"])
+def test_a_saved_boot_gives_what_a_boot_gives(which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = Spec("svm", _kernel(which), _SELECTORS)
+    try:
+        Cell(spec).emulator.check()
+    except LabError as error:
+        pytest.skip(str(error))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    booted, saving, restored = (list(Cell(s).steps()) for s in (spec._replace(fresh_boot=True), spec, spec))
+    assert not [step for step in (*saving, *restored) if isinstance(step, Remark)]
+    results = [[(r.id, r.case, r.verdict) for r in steps if isinstance(r, Result)] for steps in (booted, saving, restored)]
+    assert results[0] == results[1] == results[2]
+    facts = [next(step.host for step in steps if isinstance(step, Begin)) for steps in (booted, saving, restored)]
+    assert facts[0].parameters == facts[1].parameters == facts[2].parameters
 
 
 @pytest.mark.parametrize(

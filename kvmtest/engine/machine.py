@@ -29,8 +29,11 @@ from kvmtest.x86 import cpuid, msr
 
 __all__ = ("Machine", "Machines", "SetupError", "Target")
 
-#: The ids that an xAPIC can have: FFH is the broadcast. With 32-bit ids as many vCPUs as any KVM has taken since v4.9.
-_MOST_XAPIC, _MOST_X2APIC = 255, 288
+#: How far ids go: of an xAPIC below FFH, which is the broadcast, with 32-bit ids to what any KVM has taken since v4.9.
+_END_XAPIC, _END_X2APIC = 255, 288
+#: Those below the last one that say something: on both sides of each power of two and of FFH, and at the ends of the clusters of
+#: 16 that logical x2APIC ids have.
+_SPARSE = (0, 1, 2, 3, 4, 7, 8, 15, 16, 17, 31, 32, 63, 64, 127, 128, 253, 254, 255, 256, 257, 271, 272)
 _X2APIC_API = KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK
 #: What makes KVM_GET_VCPU_EVENTS tell a pending exception from an injected one, and show a pending triple fault.
 _EVENT_CAPS = (KVM_CAP_EXCEPTION_PAYLOAD, KVM_CAP_X86_TRIPLE_FAULT_EVENT)
@@ -114,7 +117,7 @@ class Machine:
         if setup.x2apic_ids:
             self._need(KVM_CAP_X2APIC_API, "KVM_CAP_X2APIC_API")
             vm.enable_cap(KVM_CAP_X2APIC_API, _X2APIC_API)
-        vcpus = [vm.create_vcpu(i) for i in range(setup.vcpus or self._most())]
+        vcpus = [vm.create_vcpu(i) for i in (range(setup.vcpus) if setup.vcpus else self._sparse())]
         for vcpu in vcpus:
             if setup.vendor:
                 self.leaves = cpuid.for_guest(machines.supported, setup.vendor, vcpu.id)
@@ -130,8 +133,9 @@ class Machine:
             like = self.targets[0] if self.targets else None
             self.targets.append(Target(vcpu, layout, machines.xcr0, like, x2apic_ids=setup.x2apic_ids))
 
-    def _most(self) -> int:
-        return min(self.vm.check_extension(KVM_CAP_MAX_VCPUS), _MOST_X2APIC if self.setup.x2apic_ids else _MOST_XAPIC)
+    def _sparse(self) -> list[int]:
+        last = min(self.vm.check_extension(KVM_CAP_MAX_VCPUS), _END_X2APIC if self.setup.x2apic_ids else _END_XAPIC) - 1
+        return [*(i for i in _SPARSE if i < last), last]
 
     def _need(self, cap: int, name: str) -> None:
         if not self.vm.check_extension(cap):

@@ -14,7 +14,9 @@ from kvmtest.spec.cite import A_ICR, S_ICR
 from kvmtest.state.inside import GUEST_PLANTS
 from kvmtest.state.values import PLANTS, SIPI
 
-__all__ = ("BROADCAST", "CONTINUE", "MOST", "Case", "Setup", "SelectorError", "ids", "items", "plan", "select", "views", "wanted")
+__all__ = (
+    "BROADCAST", "CONTINUE", "SPARSE", "Case", "Setup", "SelectorError", "ids", "items", "plan", "select", "views", "wanted",
+)  # fmt: skip
 
 #: SIPI vectors: both ends of the first megabyte's usable range and one in the middle.
 SIPI_VECTORS = (0x00, 0x01, 0x9F, 0xFF)
@@ -22,7 +24,7 @@ VENDORS = ("intel", "amd")
 #: The SIPI that starts the guest on an AP after INIT.
 CONTINUE = 0x10
 #: For Setup.vcpus.
-MOST = 0
+SPARSE = 0
 
 _HOST_VIEW = tuple(item for item in ENTRIES if item not in SYNTHETIC)
 #: What a broadcast shows besides the items of its targets, with where the manuals say it.
@@ -38,8 +40,8 @@ class Setup(NamedTuple):
     """The VM that a case needs.
 
     ``irqchip`` is ``none``, ``split`` or ``full``. ``vendor`` is the CPUID vendor given by KVM_SET_CPUID2, "" before any.
-    ``boot_id`` is the vCPU id given to KVM_SET_BOOT_CPU_ID. ``vcpus`` are created, their ids from 0 on; MOST is as many as
-    KVM takes, within the ids of the xAPIC or, with ``x2apic_ids``, a few beyond (KVM_CAP_X2APIC_API). ``mce`` is whether
+    ``boot_id`` is the vCPU id given to KVM_SET_BOOT_CPU_ID. ``vcpus`` are created, their ids from 0 on; SPARSE are some two dozen
+    whose ids go to the last one of the xAPIC or, with ``x2apic_ids`` (KVM_CAP_X2APIC_API), a few beyond. ``mce`` is whether
     KVM_X86_SETUP_MCE gives them MCE_BANKS banks and what else KVM supports: it changes what RESET has left. ``memory`` is
     whether RAM and ROM of the guest that reports its state are there; without them nothing is behind the reset vector.
     """
@@ -55,7 +57,7 @@ class Setup(NamedTuple):
     @property
     def many(self) -> bool:
         """Whether the VM has so many vCPUs that one such VM at a time is enough."""
-        return self.vcpus == MOST or self.vcpus > 8
+        return self.vcpus == SPARSE or self.vcpus > 8
 
 
 class Case(NamedTuple):
@@ -99,7 +101,7 @@ class Case(NamedTuple):
         if setup.boot_id:
             parts.append(f"boot-id-{setup.boot_id}")
         if setup.vcpus != 2:
-            parts.append(f"{setup.vcpus or 'most'}-vcpus")
+            parts.append(f"{setup.vcpus}-vcpus" if setup.vcpus else "sparse-ids")
         if self.apic_mode:
             parts.append(self.apic_mode)
         if self.plant:
@@ -217,7 +219,7 @@ def _broadcasts() -> list[Case]:
         cases += [Case("init", "broadcast", "host", setup, "bsp", mode, "b") for setup in setups if setup.vcpus == 8]
         cases += _in_guest_view([case for case in cases[-len(setups) - 2 :] if case.setup.vcpus == 8])
         # Of the large VMs one a mode, and the same one in both views, one behind the other: Machines keeps one only.
-        large = [Setup("full", vendor, memory=True, vcpus=n, x2apic_ids=mode == "x2apic" and n == MOST) for n in (64, MOST)]
+        large = [Setup("full", vendor, memory=True, vcpus=n, x2apic_ids=mode == "x2apic" and n == SPARSE) for n in (64, SPARSE)]
         cases += [Case("init", "broadcast", view, setup, "ap", mode, "a") for setup in large for view in ("host", "guest")]
     return cases
 

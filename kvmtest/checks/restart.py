@@ -67,7 +67,7 @@ def _out_of_shutdown(subject: Subject) -> str | Observation:
         raise Stopped(f"the guest's triple fault did not shut it down: {down} ({where(subject.vcpu)})")
     stage.set(TOPIC=behaviour.TOPIC_HALT)
     msi.init(subject.vcpu)
-    exit_ = stage.run_for(subject.timeout_s)
+    exit_ = stage.listen()
     if exit_ is None:
         return Observation("executes nothing", where(subject.vcpu))
     return "restarted" if exit_.port == behaviour.PORT_RESET else f"went on with {exit_}"

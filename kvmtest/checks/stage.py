@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from types import ModuleType
 
 from kvmtest import guests
@@ -18,6 +19,9 @@ __all__ = ("SIPI_VECTOR", "Stage")
 _RAM_SLOT, _ROM_SLOT = 1, 0
 #: Up to where a PC's video memory begins.
 _RAM_SIZE = 0xA0000
+#: How long a guest is given to show that it does nothing: seconds, for which no busy machine keeps a thread waiting, and so many
+#: times what its slowest exit took until then.
+_SILENT_S, _SILENT_EXITS = 0.1, 50
 #: SIPI vector of the guest's page.
 SIPI_VECTOR = behaviour.CODE >> 12
 
@@ -33,6 +37,7 @@ class Stage:
     def __init__(self, subject: Subject, topic: int, ram_size: int = _RAM_SIZE) -> None:
         self.vcpu = subject.vcpu
         self.timeout_s = subject.timeout_s
+        self._slowest_s = 0.0
         vm = self.vcpu.vm
         image = guests.load(self.words.NAME)
         self.ram: GuestMemory = vm.add_memory(_RAM_SLOT, 0, ram_size)
@@ -56,10 +61,13 @@ class Stage:
 
     def run(self, vcpu: Vcpu | None = None) -> Exit:
         """One KVM_RUN of the subject's vCPU, or of another. Raises Stopped when the guest makes no exit in time."""
+        start = time.monotonic()
         try:
-            return (vcpu or self.vcpu).run(self.timeout_s)
+            exit_ = (vcpu or self.vcpu).run(self.timeout_s)
         except RunTimeout as error:
             raise Stopped(str(error)) from error
+        self._slowest_s = max(self._slowest_s, time.monotonic() - start)
+        return exit_
 
     def run_for(self, seconds: float) -> Exit | None:
         """Run the subject's vCPU for ``seconds`` at most: its exit, None when it made none."""
@@ -67,6 +75,14 @@ class Stage:
             return self.vcpu.run(seconds)
         except RunTimeout:
             return None
+
+    def listen(self) -> Exit | None:
+        """Run the subject's vCPU for as long as it may need to make an exit, by those that it made: None when it makes none.
+
+        The slowest one was mostly the first, with whatever KVM or an emulator does only then.
+        """
+        enough = max(_SILENT_S, _SILENT_EXITS * self._slowest_s) if self._slowest_s else self.timeout_s
+        return self.run_for(min(enough, self.timeout_s))
 
     def word(self, vcpu: Vcpu | None = None) -> tuple[int, int]:
         """The guest's next word, which may be that of an exception: port and value. Raises Stopped for any other exit."""

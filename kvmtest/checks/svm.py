@@ -91,7 +91,7 @@ class SvmStage(Hypervisor):
 
     def then(self) -> str:
         """What comes next, of whichever of the two guests."""
-        exit_ = self.run_for(self.timeout_s)
+        exit_ = self.listen()
         if exit_ is None:
             return f"no exit, {'INIT pending' if is_pending(self.vcpu) else 'no INIT pending'}"
         value = int.from_bytes(exit_.data[:4], "little")

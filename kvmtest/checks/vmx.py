@@ -106,7 +106,7 @@ class Nested(Hypervisor):
 
     def exited(self, seen: Exit | None = None) -> Exited | str:
         """Run to L2's next VM exit, or from ``seen``: what L1 says of it, or what came instead. Raises Stopped."""
-        seen = seen or self.run_for(self.timeout_s)
+        seen = seen or self.listen()
         if seen is None:
             return "no VM exit"
         if seen.reason == KVM_EXIT_IO and seen.port == l1.PORT_RESET:

@@ -142,7 +142,7 @@ def _blocked_in_wait_for_sipi(subject: Subject, pins: int, message: int) -> str 
     if seen is not None:
         return "the NMI in L2" if seen.port == vmx.PORT_NMI else str(stage.exited(seen))
     msi.sipi(stage.vcpu, _VECTOR)
-    seen = stage.run_for(stage.timeout_s)
+    seen = stage.listen()
     # Behind the VM exit L1 may get it.
     kept = seen is not None and seen.port == vmx.PORT_NMI
     exited = stage.exited(None if kept else seen)
@@ -162,7 +162,7 @@ def _sipi_beside_nmi(subject: Subject) -> str:
     stage.begin()
     msi.send(stage.vcpu, _NMI)
     msi.sipi(stage.vcpu, _VECTOR)
-    seen = stage.run_for(stage.timeout_s)
+    seen = stage.listen()
     if seen is not None and seen.port == vmx.PORT_NMI:
         return "the NMI in L2"
     return str(stage.exited(seen)) if seen else "no VM exit"
@@ -187,7 +187,7 @@ def _triple_fault(subject: Subject) -> Observation:
 
 
 def _down(stage: Nested) -> Observation:
-    seen = stage.run_for(stage.timeout_s)
+    seen = stage.listen()
     if seen is not None and seen.reason == KVM_EXIT_SHUTDOWN:
         return Observation(seen.name)
     exited = stage.exited(seen) if seen else "no VM exit"

@@ -45,7 +45,7 @@ def _at_vmxoff(subject: Subject) -> Observation:
     if port != l1.PORT_LEFT:
         raise Stopped(f"L1's loop behind VMXOFF ends at port {port:#x}")
     stage.vcpu.get_mp_state()
-    later = stage.run_for(stage.timeout_s)
+    later = stage.listen()
     restarts = later is not None and later.reason == KVM_EXIT_IO and later.port == l1.PORT_RESET
     return Observation("goes on, restarts later" if restarts else "goes on", f"{turns - TURNS} turns of a loop behind VMXOFF")
 
@@ -66,7 +66,7 @@ def _sipi_behind_latched(subject: Subject) -> str:
     msi.init(stage.vcpu)
     msi.sipi(stage.vcpu, l1.CODE >> 12)
     stage.expect(l1.PORT_VALUE)
-    seen = stage.run_for(stage.timeout_s)
+    seen = stage.listen()
     after = state(stage.vcpu)
     if seen is None or seen.reason == KVM_EXIT_IO and seen.port == l1.PORT_LEFT:
         return f"behind VMXOFF {after}"

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import os
+import queue
+import threading
 import time
 
 from kvmtest.checks.own import IDENTITY_MAP, TSS
@@ -39,6 +42,8 @@ _X2APIC_API = KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QU
 _EVENT_CAPS = (KVM_CAP_EXCEPTION_PAYLOAD, KVM_CAP_X86_TRIPLE_FAULT_EVENT)
 #: IA32_MCG_CAP.Count: as many banks as show what there is to show.
 _BANKS, MCE_BANKS = 0xFF, 4
+#: How many machines wait to be closed at most: each has some file descriptors.
+_CLOSING = 8
 
 
 class SetupError(RuntimeError):
@@ -159,6 +164,45 @@ class Machine:
         self.vm.close()
 
 
+class _Closer:
+    """Closes machines behind the run: to free a VM, KVM waits for grace periods of RCU, mostly asleep.
+
+    Where there is one CPU, as in the lab's cells, each is closed at once: another thread would only take turns with the run.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: queue.Queue[Machine | None] = queue.Queue(_CLOSING)
+        self._errors: list[BaseException] = []
+        self._thread: threading.Thread | None = None
+
+    def close(self, machine: Machine) -> None:
+        """Close ``machine``, now or soon."""
+        if len(os.sched_getaffinity(0)) < 2:
+            machine.close()
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="closer", daemon=True)
+            self._thread.start()
+        self._waiting.put(machine)
+
+    def end(self) -> None:
+        """Wait until all are closed. Raises what went wrong with the first that could not be."""
+        if self._thread:
+            self._waiting.put(None)
+            self._thread.join()
+            self._thread = None
+        if self._errors:
+            errors, self._errors = self._errors, []
+            raise errors[0]
+
+    def _run(self) -> None:
+        while machine := self._waiting.get():
+            try:
+                machine.close()
+            except BaseException as error:  # for end()
+                self._errors.append(error)
+
+
 class Machines:
     """Makes machines and keeps those that may be used again, one a setup.
 
@@ -174,10 +218,15 @@ class Machines:
         self.xcr0 = cpuid.xcr0_mask(self.supported)
         self._layouts: dict[tuple[bool, str, bool], Layout] = {}
         self._kept: dict[Setup, Machine] = {}
+        self._closer = _Closer()
 
     def fresh(self, setup: Setup) -> Machine:
-        """A machine that nothing has happened to; the caller closes it. Raises SetupError, KvmError, Unread."""
+        """A machine that nothing has happened to; the caller closes or releases it. Raises SetupError, KvmError, Unread."""
         return Machine(self, setup)
+
+    def release(self, machine: Machine) -> None:
+        """Close a fresh machine, at the latest in close()."""
+        self._closer.close(machine)
 
     def kept(self, setup: Setup) -> Machine:
         """The machine kept for ``setup``, of those with many vCPUs the last one. Raises SetupError, KvmError, Unread."""
@@ -191,13 +240,15 @@ class Machines:
     def drop(self, setup: Setup) -> None:
         """Free the machine kept for ``setup``, if there is one: the next case makes it anew."""
         if setup in self._kept:
-            self._kept.pop(setup).close()
+            self.release(self._kept.pop(setup))
 
     def close(self) -> None:
-        """Free all kept machines."""
-        for machine in self._kept.values():
-            machine.close()
-        self._kept.clear()
+        """Free all machines, kept and dropped."""
+        try:
+            while self._kept:
+                self._kept.popitem()[1].close()
+        finally:
+            self._closer.end()
 
     def layout(self, setup: Setup, vcpu: Vcpu) -> Layout:
         """The layout of vCPUs like this one: which MSRs can be read is found by reading each."""

@@ -65,7 +65,7 @@ class _Runner(NamedTuple):
             self.machines.drop(case.setup)
         finally:
             if ours:
-                ours.close()
+                self.machines.release(ours)
         return self.judging(case, self.machines.host, ()), seen
 
     def _observe(self, case: Case, machine: Machine) -> tuple[Judge, Any]:

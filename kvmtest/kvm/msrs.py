@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from ctypes import c_uint64
+from ctypes import byref, c_uint64
 
 from ..uapi.ioctls import KVM_GET_MSRS, KVM_SET_MSRS
 from .ioctl import ioctl
@@ -19,16 +19,17 @@ _MOST = 255
 def read_msrs(fd: int, indices: Sequence[int], what: str) -> dict[int, int]:
     """KVM_GET_MSRS of any number of MSRs; those that KVM refuses are left out. Raises KvmError."""
     values: dict[int, int] = {}
+    count = len(indices)
+    buffer = (c_uint64 * (1 + 2 * count))()
+    buffer[1::2] = list(indices)
     at = 0
-    while at < len(indices):
-        part = indices[at : at + _MOST]
-        words = [0] * (1 + 2 * len(part))
-        words[0] = len(part)
-        words[1::2] = part
-        buffer = (c_uint64 * len(words))(*words)
-        count = ioctl(fd, KVM_GET_MSRS, buffer, what)
-        values.update(zip(part[:count], buffer[2 : 2 + 2 * count : 2], strict=True))
-        at += count + (count < len(part))
+    while at < count:
+        # The header lies right before the next MSR, over the data of one that has been read or refused: hundreds may be refused.
+        asked = min(_MOST, count - at)
+        buffer[2 * at] = asked
+        got = ioctl(fd, KVM_GET_MSRS, byref(buffer, 16 * at), what)
+        values.update(zip(indices[at : at + got], buffer[2 * at + 2 : 2 * (at + got) + 2 : 2], strict=True))
+        at += got + (got < asked)
     return values
 
 

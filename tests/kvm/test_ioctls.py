@@ -194,6 +194,11 @@ def test_msrs_leave_out_what_kvm_refuses(vcpu: Vcpu) -> None:
     if refused_none:
         pytest.skip("this KVM gives unknown MSRs (ignore_msrs)")
     assert vcpu.get_msrs(wanted) == {MSR_IA32_CR_PAT: 0x0007040600070406, MSR_STAR: 5}
+    among = [MSR_STAR, *(NO_SUCH_MSR + i for i in range(300)), MSR_IA32_CR_PAT, *(NO_SUCH_MSR + i for i in range(300)), MSR_STAR]
+    refused_all = vcpu.get_msrs(among[1:-1]).keys() == {MSR_IA32_CR_PAT}
+    assert refused_all and vcpu.get_msrs(among) == {MSR_IA32_CR_PAT: 0x0007040600070406, MSR_STAR: 5}
+    many = [MSR_IA32_CR_PAT, MSR_STAR] * 300
+    assert vcpu.get_msrs(many) == {MSR_IA32_CR_PAT: 0x0007040600070406, MSR_STAR: 5}
     assert vcpu.set_msrs({MSR_STAR: 6, NO_SUCH_MSR: 1, MSR_IA32_CR_PAT: 6}) == 1
     assert vcpu.get_msrs([MSR_STAR]) == {MSR_STAR: 6}
     assert vcpu.get_msrs([]) == {} and vcpu.set_msrs({}) == 0

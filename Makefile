@@ -43,6 +43,15 @@ lab: $(VENV)/.package guests | qemu bochs
 test: lint guests | compiler
 	@$(BIN)/python -m pytest $(ARGS)
 
+##  test-fast     the tests that need neither /dev/kvm nor other programs, without lint: for between two edits; ARGS as of test
+test-fast: $(VENV)/.dev guests
+	@$(BIN)/python -m pytest -q --hypothesis-profile=fast -m "not kvm and not program and not lab and not recipe and not nightly" $(ARGS)
+
+##  nightly       everything there is: documentation, recipes, all tests, the lab's with all kernels, its matrix, the benchmark; hours
+nightly: docs contrib test test-html test-lab
+	@$(BIN)/python -m pytest -m nightly
+	@$(MAKE) --no-print-directory lab bench
+
 ##  test-lab      the lab's tests with real kernels and emulators, some minutes; ARGS="-k ..." adds to pytest
 test-lab: $(VENV)/.dev guests | qemu bochs compiler
 	@$(BIN)/python -m pytest -m lab tests/lab $(ARGS)
@@ -186,5 +195,5 @@ bochs:
 		$(install) || { echo "make: needed first: $(APT)$$missing" >&2; exit 1; }; \
 	fi
 
-.PHONY: setup run run-in-lab lab test test-lab test-html lint guests docs docs-linkcheck man completion contrib bench clean help
+.PHONY: setup run run-in-lab lab test test-fast nightly test-lab test-html lint guests docs docs-linkcheck man completion contrib bench clean help
 .PHONY: device system compiler qemu bochs checkers chromium

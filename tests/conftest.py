@@ -17,7 +17,19 @@ from kvmtest.uapi.kvm import KVM_CAP_IRQCHIP
 
 # A deadline is a timing assertion, which a loaded machine fails.
 settings.register_profile("kvmtest", deadline=None)
+settings.register_profile("fast", deadline=None, max_examples=10)
 settings.load_profile("kvmtest")
+
+
+#: What a test that uses one of these fixtures is marked with.
+_MARKS = {"kvm": "kvm", **dict.fromkeys(("fake", "lab_cache", "chromium", "kunit", "pytester"), "program")}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what uses /dev/kvm, and what starts programs again and again: make test-fast leaves both out."""
+    for item in items:
+        for fixture in _MARKS.keys() & set(getattr(item, "fixturenames", ())):
+            item.add_marker(_MARKS[fixture])
 
 
 @pytest.fixture

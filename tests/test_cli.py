@@ -18,6 +18,8 @@ from kvmtest.cli import main
 from kvmtest.commands.common import status as exit_status
 from kvmtest.kvm import Kvm
 
+pytestmark = pytest.mark.program
+
 
 def _kvmtest(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "kvmtest", *args], capture_output=True, text=True, timeout=60)

@@ -12,6 +12,8 @@ import pytest
 
 from kvmtest.kvm import Kvm
 
+pytestmark = pytest.mark.program
+
 
 def _suite(tmp_path: Path, *args: str) -> tuple[int, list[ElementTree.Element]]:
     xml = tmp_path / "junit.xml"

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.program
+
 _SCRIPT = Path(__file__).parents[1] / "contrib/git-bisect-kvm.sh"
 _KVMTEST = """#!/bin/sh
 case "$1 $2" in

@@ -18,6 +18,8 @@ import pytest
 from kvmtest.cli import parser
 from kvmtest.kvm import Kvm
 
+pytestmark = pytest.mark.program
+
 ROOT = Path(__file__).parents[2]
 CONTRIB = ROOT / "contrib"
 SCRIPTS = sorted(CONTRIB.rglob("*.sh"))

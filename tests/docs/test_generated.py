@@ -15,6 +15,8 @@ import pytest
 
 from kvmtest.cli import parser
 
+pytestmark = pytest.mark.program
+
 pytest.importorskip("argparse_manpage", reason="argparse-manpage is not installed (make docs)")
 pytest.importorskip("shtab", reason="shtab is not installed (make docs)")
 

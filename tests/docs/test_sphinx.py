@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.program
+
 pytest.importorskip("sphinx", reason="Sphinx is not installed (make docs)")
 pytest.importorskip("myst_parser", reason="myst-parser is not installed (make docs)")
 

@@ -69,6 +69,7 @@ def run() -> Run:
     return verdicts
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("backend", ["svm", "vmx"])
 def test_bookworm_clears_what_it_should(backend: str, run: Run) -> None:
     found = run(backend, "bookworm")
@@ -78,7 +79,7 @@ def test_bookworm_clears_what_it_should(backend: str, run: Run) -> None:
     assert found["sipi.msi.guest.cs.base"] == {"pass"}
 
 
-@pytest.mark.parametrize("which", ["5.10", "bookworm", "trixie", "sid"])
+@pytest.mark.parametrize("which", ["5.10", pytest.param("bookworm", marks=pytest.mark.smoke), "trixie", "sid"])
 def test_a_saved_boot_gives_what_a_boot_gives(which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = Spec("svm", _kernel(which), _SELECTORS)
     try:

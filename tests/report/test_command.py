@@ -21,6 +21,8 @@ from kvmtest.report.saved import Saved
 from tests.report import ktap_strict
 from tests.report.samples import LAB, made, of_each, saved, saved_runs, written
 
+pytestmark = pytest.mark.program
+
 
 def _file(folder: Path, run: Saved, name: str = "r.json") -> str:
     path = folder / name

@@ -186,20 +186,21 @@ def _by_version(name: str, say: Callable[[str], None], fresh: bool) -> Kernel:
         if _is(kernel.release, name):
             return kernel._replace(name=name)
     there: list[str] = []
-    errors: list[LabError] = []
+    errors: dict[str, LabError] = {}
     for suite in dict.fromkeys([*([likely] if likely else []), *apt.SUITES]):
         try:
             with cache.locked(f"apt-{suite}"):
                 release = _named(apt.Apt(suite).known(say, fresh)[0][0])
         except LabError as error:
-            errors.append(error)
+            errors[suite] = error
             continue
         if _is(release, name):
             return _debian(name, suite, say, fresh, name)
         there.append(f"{release} ({suite})")
     if not there:
-        raise errors[0]
-    raise NotFound(f"no suite of Debian on this machine's mirror has a kernel {name}; there are {', '.join(there)}")
+        raise next(iter(errors.values()))
+    rest = "".join(f"; {suite} could not be asked: {error}" for suite, error in errors.items())
+    raise NotFound(f"no suite of Debian on this machine's mirror has a kernel {name}; there are {', '.join(there)}{rest}")
 
 
 def _own(path: str, folder: str) -> Kernel:

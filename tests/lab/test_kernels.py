@@ -6,7 +6,9 @@ from __future__ import annotations
 import io
 import lzma
 import os
+import shutil
 import stat
+import subprocess
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -141,6 +143,15 @@ def test_a_package_cut_short_leaves_nothing(mirror: Path) -> None:
     assert kernels.cached() == [] and not _hidden(mirror)
 
 
+@pytest.mark.skipif(not shutil.which("zstd"), reason="zstd is not here")
+def test_a_package_packed_by_zstd(mirror: Path) -> None:
+    package = _deb(mirror / "own.deb", {f"boot/vmlinuz-{_RELEASE}": b"the image"})
+    head, _, data = package.read_bytes().partition(b"data.tar.xz")
+    packed = subprocess.run(["zstd", "-qc"], input=lzma.decompress(data[49:]), capture_output=True, check=True).stdout
+    package.write_bytes(head + b"data.tar.zst    " + data[5:37] + f"{len(packed):<10}`\n".encode() + packed)
+    assert Path(kernels.find(str(package)).image).read_bytes() == b"the image"
+
+
 @pytest.mark.parametrize("size", ["-60", "-124", "9999999999", "0x10", "1e3", "?"])
 def test_a_package_with_a_member_of_no_size_is_one_line(size: str, mirror: Path) -> None:
     package = _deb(mirror / "own.deb", {f"boot/vmlinuz-{_RELEASE}": b"the image"}, size=size)
@@ -218,6 +229,15 @@ def test_a_kernel_that_is_kept_is_not_taken_for_another_version(mirror: Path, mo
     monkeypatch.setenv("NOW", "10.1.1")
     with pytest.raises(NotFound, match=r"there are 10\.1\.1"):
         kernels.find("9.9", fresh=True)
+
+
+def test_a_suite_that_cannot_be_asked_is_named(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(NotFound):
+        kernels.find("9.8")
+    (Path(cache.home()) / "apt" / "forky" / "kernel.json").unlink()
+    monkeypatch.setenv("APT_FAILS", "no network")
+    with pytest.raises(NotFound, match=r"\(sid\); forky could not be asked: apt-get update: no network$"):
+        kernels.find("9.8")
 
 
 def test_no_network_and_no_lists_is_said(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -381,7 +381,7 @@ class Reporter:
                 return
             done, reason = self._step("LIMITLESS")
             if done:
-                reason = "limits are not enforced here: a read behind one raised no exception"
+                reason = "limits are not enforced here: a read beyond one raised no exception"
             elif reason:
                 reason = f"whether limits are enforced here is not known: {reason}"
             missing.update((item, reason) for item in _LIMITS & values.keys() if reason)

@@ -13,7 +13,7 @@ PORT = 0xF4
 #: Bytes of OUT imm8, AL: how far RIP is behind the reset vector when the exit is complete.
 SIZE_OF_OUT = 2
 
-#: That OUT's, or where the guest that reports its state is behind the vector, the port of its first.
+#: The port of that OUT, or of the first of the guest that reports its state, where that one lies at the vector.
 _PORTS = (PORT, next(iter(guests.PORTS)))
 _GPA, _SIZE, _SLOT = 0xFFFFF000, 0x1000, 5
 _VECTOR = 0xFFFFFFF0
@@ -28,5 +28,5 @@ def watch(vcpu: Vcpu) -> None:
 
 
 def restarted(seen: Exit | None) -> bool:
-    """Whether ``seen`` is the exit of the first instruction behind the reset vector, which proves that the vCPU came by it."""
+    """Whether ``seen`` is the exit of the first instruction at the reset vector, which proves that the vCPU came by it."""
     return seen is not None and seen.reason == KVM_EXIT_IO and seen.direction == KVM_EXIT_IO_OUT and seen.port in _PORTS

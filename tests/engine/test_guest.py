@@ -151,7 +151,7 @@ def test_a_step_that_fails_costs_its_items_only(
 
 
 def _spins_at(monkeypatch: pytest.MonkeyPatch, found: bytes, after: int) -> None:
-    """The spine guest with JMP to itself ``after`` bytes behind the first place of ``found``."""
+    """The spine guest with JMP to itself ``after`` bytes after the first place of ``found``."""
     image = bytearray(guests.load("spine"))
     at = image.index(found) + after
     image[at : at + 2] = b"\xeb\xfe"

@@ -38,7 +38,7 @@ def _cut(sections: dict[str, bytes], section: str, at: int) -> Snapshot:
 
 
 @given(st.sampled_from(sorted(SECTIONS)), st.floats(0, 1, exclude_max=True), st.sampled_from((0, (1 << 64) - 1)), st.booleans())
-def test_a_section_that_ends_early_shows_nothing_behind_its_end(section: str, part: float, components: int, new: bool) -> None:
+def test_a_section_that_ends_early_shows_nothing_beyond_its_end(section: str, part: float, components: int, new: bool) -> None:
     """``new``: it is the snapshot after the event that is cut, else the one before it."""
     at = int(SECTIONS[section] * part)
     before, after = Snapshot(_whole(0x5A, components), {}), Snapshot(_whole(0, components), {})
@@ -47,9 +47,9 @@ def test_a_section_that_ends_early_shows_nothing_behind_its_end(section: str, pa
     else:
         before = _cut(before.sections, section, at)
     results = _verdicts().update(before, after)
-    behind = [i for i in LAYOUT.by_section[section] if LAYOUT.fields[i].offset + LAYOUT.fields[i].size > at]
-    assert behind
-    for item in behind:
+    beyond = [i for i in LAYOUT.by_section[section] if LAYOUT.fields[i].offset + LAYOUT.fields[i].size > at]
+    assert beyond
+    for item in beyond:
         result = results[item]
         assert (result.observed if new else result.planted) is None, item
         assert result.verdict == "error" and f"beyond the {at} bytes" in result.reason, item

@@ -174,7 +174,7 @@ class Cell:
         # What is built in takes its parameters from the kernel's command line.
         if self.emulator.saves and not append and not spec.fresh_boot:
             try:
-                saved = SavedBoot(self.emulator, spec.kernel.image, folder, self._watch.alive)
+                saved = SavedBoot(self.emulator, self._version, spec.kernel.image, folder, self._watch.alive)
                 yield from self._saved(saved, initramfs.order(needed, spec.parameters, config), folder)
                 return
             except Unusable as error:

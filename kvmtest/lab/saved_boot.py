@@ -40,13 +40,14 @@ class Unusable(Exception):
 
 
 class SavedBoot:
-    """The saved boot of the kernel ``image``. ``folder`` is the cell's, with FIFOs for the ports.
+    """The saved boot of the kernel ``image`` by ``emulator``. ``folder`` is the cell's, with FIFOs for the ports.
 
     ``alive`` is whether the emulator runs that was started last.
     """
 
-    def __init__(self, emulator: Emulator, image: str, folder: str, alive: Callable[[], bool]) -> None:
+    def __init__(self, emulator: Emulator, version: str, image: str, folder: str, alive: Callable[[], bool]) -> None:
         self._emulator = emulator
+        self._version = version
         self._image = image
         self._folder = folder
         self._alive = alive
@@ -61,7 +62,7 @@ class SavedBoot:
         """Changes with whatever decides what is saved: kernel, initramfs, QEMU and how it is called."""
         command = self._emulator.waiting("image", "initrd", "serial", "parallel", _MEMORY).command
         program = os.stat(shutil.which(command[0]) or command[0])
-        told = (command, self._emulator.version(), program.st_size, program.st_mtime_ns, os.path.basename(self._base))
+        told = (command, self._version, program.st_size, program.st_mtime_ns, os.path.basename(self._base))
         digest = hashlib.sha256(repr(told).encode() + initramfs.waiting())
         with open(self._image, "rb") as file:
             digest.update(file.read())

@@ -6,6 +6,7 @@ The sources are in ``guests/`` of the repository; ``make guests`` builds them in
 
 from __future__ import annotations
 
+import functools
 import os
 
 __all__ = (
@@ -151,6 +152,7 @@ class GuestMissing(FileNotFoundError):
     """A guest image that has not been built."""
 
 
+@functools.cache
 def load(name: str) -> bytes:
     """The ROM image of guest ``name``, for a copy at `ROM_GPA`."""
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), name + ".bin")

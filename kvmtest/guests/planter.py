@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from kvmtest import guests
 
 __all__ = ("BASE", "BLOCK", "GPRS", "LABELS", "MMIO", "PORT_IN", "PORT_READY", "SIZE", "WORDS", "labels")
@@ -42,6 +44,7 @@ LABELS = (
 )
 
 
+@functools.cache
 def labels() -> dict[str, int]:
     """Offset in the image of each of LABELS. Raises GuestMissing."""
     image = guests.load("planter")

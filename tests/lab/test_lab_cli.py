@@ -151,6 +151,23 @@ def test_a_signal_keeps_what_was_measured_and_leaves_nothing(
     assert not list((fake / "tmp").iterdir())
 
 
+def test_a_signal_that_the_program_was_started_to_ignore_is_ignored(
+    fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As nohup does with SIGHUP: the guest goes on when it came."""
+    wait = f"while not os.path.exists({str(fake / 'sent')!r}):\n    out.beat(); time.sleep(0.05)\n"
+    script = f"begin()\nout.case('init.msi.host/x', 'init.msi.host')\nopen({str(fake / 'up')!r}, 'w').close()\n{wait}"
+    monkeypatch.setenv("FAKE", script + "result('cr3', 'pass')\nout.line('c', '1')\nsay('E')")
+    command = [sys.executable, "-m", "kvmtest", *_command(kernel)]
+    with subprocess.Popen(["sh", "-c", 'trap "" HUP; exec "$@"', "sh", *command], stdout=subprocess.DEVNULL) as process:
+        end = time.monotonic() + 60
+        while not (fake / "up").exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGHUP)
+        (fake / "sent").touch()
+        assert process.wait(60) == 0
+
+
 def test_the_emulator_does_not_outlive_a_killed_kvmtest(fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE", f"open({str(fake / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)")
     with subprocess.Popen([sys.executable, "-m", "kvmtest", *_command(kernel)], stderr=subprocess.DEVNULL) as process:

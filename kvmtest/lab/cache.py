@@ -35,13 +35,25 @@ def workspace(parent: str, prefix: str) -> Iterator[str]:
             with suppress(OSError), open(os.path.join(entry.path, _LOCK), "rb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(entry.path, ignore_errors=True)
-    made = tempfile.mkdtemp(prefix=prefix, dir=parent)
+    made, held = _locked(parent, prefix)
     try:
-        with open(os.path.join(made, _LOCK), "wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield made
+        yield made
     finally:
         shutil.rmtree(made, ignore_errors=True)
+        os.close(held)
+
+
+def _locked(parent: str, prefix: str) -> tuple[str, int]:
+    """A new folder, and its lock. Before it is locked somebody else may find it so, and remove it."""
+    while True:
+        made = tempfile.mkdtemp(prefix=prefix, dir=parent)
+        path = os.path.join(made, _LOCK)
+        with suppress(FileNotFoundError):
+            lock = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.path.exists(path):
+                return made, lock
+            os.close(lock)
 
 
 @contextmanager

@@ -167,9 +167,9 @@ class Cell:
         }
         built_in = spec.parameters.keys() - {module.name for module in needed}
         append = " ".join(f"{name}.{value}" for name in sorted(built_in) for value in spec.parameters[name].split())
+        self._version = self.emulator.version()
         for fifo in ("serial", "parallel"):
             os.mkfifo(os.path.join(folder, fifo))
-        self._version = self.emulator.version()
         self._start = time.monotonic()
         # What is built in takes its parameters from the kernel's command line.
         if self.emulator.saves and not append and not spec.fresh_boot:

@@ -115,7 +115,7 @@ def test_what_goes_wrong_in_one_cell_fails_that_one(
         return prepare(*args)
 
     monkeypatch.setattr(qemu, "prepare", broken)
-    status, document = _two_cells(kernel, fake)
+    status, document = _two_cells(kernel, fake, "--fresh-boot")
     failed, whole = document["cells"]
     assert status == 1 and says in failed["failed"] and not _verdicts(failed)
     assert not whole["failed"] and _verdicts(whole) == ["pass", "pass", "pass", "fail", "pass"]

@@ -188,7 +188,7 @@ class Cell:
 
     def _saved(self, saved: SavedBoot, order: bytes, folder: str) -> Iterator[Step]:
         """The cell from a saved boot on, which is made first where there is none. Raises Unusable before anything was run."""
-        if not saved.usable():
+        if not saved.kept():
             with saved.making() as (started, save):
                 yield from self._play(started, folder, save=save)
             if self._ended != WAITS:

@@ -68,22 +68,12 @@ class SavedBoot:
             digest.update(file.read())
         return digest.hexdigest()[:32]
 
-    def usable(self) -> bool:
-        """Whether it is there. Raises Unusable where it is there, but not whole; then it goes."""
-        try:
-            with open(os.path.join(self._path, _SUMS), encoding="utf-8") as file:
-                whole = json.load(file) == _sums(self._path)
-        except FileNotFoundError:
-            if not os.path.isdir(self._path):
-                return False
-            whole = False
-        except (OSError, ValueError):
-            whole = False
-        if not whole:
-            self.remove()
-            raise Unusable("the saved boot is damaged, and was removed")
-        os.utime(self._path)
-        return True
+    def kept(self) -> bool:
+        """Whether it is there, which is not whether it is whole."""
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self._path)
+            return True
+        return False
 
     def remove(self) -> None:
         """Keep it no longer."""
@@ -129,9 +119,21 @@ class SavedBoot:
         return self._emulator.restored(path, *self._ports, os.path.join(self._path, _MEMORY))
 
     def restore(self) -> None:
-        """Have the emulator, which runs, take the state. Raises Unusable."""
+        """Have the emulator, which runs, take the state. Raises Unusable.
+
+        The sums are checked here, as that takes about as long as the emulator needs to start.
+        """
+        if not self._whole():
+            raise Unusable("the saved boot is damaged, and was removed")
         with self._monitor() as ask:
             ask("migrate-incoming", uri=f"exec:cat {shlex.quote(os.path.join(self._path, _STATE))}")
+
+    def _whole(self) -> bool:
+        try:
+            with open(os.path.join(self._path, _SUMS), encoding="utf-8") as file:
+                return bool(json.load(file) == _sums(self._path))
+        except (OSError, ValueError):
+            return False
 
     @contextlib.contextmanager
     def _monitor(self) -> Iterator[Callable[..., dict[str, Any]]]:

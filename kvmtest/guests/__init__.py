@@ -152,10 +152,16 @@ class GuestMissing(FileNotFoundError):
     """A guest image that has not been built."""
 
 
-@functools.cache
 def load(name: str) -> bytes:
-    """The ROM image of guest ``name``, for a copy at `ROM_GPA`."""
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), name + ".bin")
+    """The ROM image of guest ``name``, for a copy at `ROM_GPA`. Raises GuestMissing."""
+    return _kept(name, _path(name))
+
+
+def _path(name: str) -> str:
+    return os.path.join(os.path.dirname(os.path.abspath(__file__)), name + ".bin")
+
+
+def _read(name: str, path: str) -> bytes:
     try:
         with open(path, "rb") as file:
             image = file.read()
@@ -166,12 +172,15 @@ def load(name: str) -> bytes:
     return image
 
 
+_kept = functools.cache(_read)
+
+
 def missing() -> list[str]:
-    """The guests that cannot be loaded."""
+    """The guests that cannot be loaded now, whatever was loaded before."""
     found = []
     for name in IMAGES:
         try:
-            load(name)
+            _read(name, _path(name))
         except GuestMissing:
             found.append(name)
     return found

@@ -44,8 +44,11 @@ LABELS = (
 )
 
 
-@functools.cache
 def labels() -> dict[str, int]:
     """Offset in the image of each of LABELS. Raises GuestMissing."""
-    image = guests.load("planter")
+    return _labels(guests.load("planter"))
+
+
+@functools.cache
+def _labels(image: bytes) -> dict[str, int]:
     return {name: int.from_bytes(image[2 * i : 2 * i + 2], "little") for i, name in enumerate(LABELS)}

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from kvmtest.engine.host import kernel_version
-from kvmtest.engine.result import Host, Result
-from kvmtest.report.saved import Saved
+from kvmtest.model.host import Host
+from kvmtest.model.record import Block, Observation, Record, Result
+from kvmtest.model.run import Run
+from kvmtest.model.value import parse
+from kvmtest.model.verdict import Verdict
 from kvmtest.spec.commits import ENTRIES
 from kvmtest.spec.commits.entry import KEPT, Entry, Sign
 from kvmtest.spec.deviations import DEVIATIONS, Deviation
@@ -20,7 +22,6 @@ __all__ = ("BUG", "CANNOT_TELL", "FIXED", "HIDDEN", "SCHEMA", "STATES", "Seen", 
 
 SCHEMA = "kvmtest.series/1"
 FIXED, BUG, CANNOT_TELL, HIDDEN = STATES = ("fixed", "bug present", "cannot tell", "not observable")
-_JUDGED = frozenset(("pass", "fail", "known", "fixed"))
 
 
 class Seen(NamedTuple):
@@ -39,132 +40,154 @@ class Unseen(NamedTuple):
     tried: bool
 
 
+#: Target, guest's vendor, view, and a part of the case's name; "" is any.
+_Where = tuple[str, str, str, str]
+
+
 class _Index:
-    """The results of one run by event and item, and by id."""
+    """The observations of one run by the items, and the ids, that entries and deviations are about.
 
-    def __init__(self, results: Iterable[Result]) -> None:
-        self.by_item: dict[tuple[str, str], list[Result]] = {}
-        self.by_id: dict[str, list[Result]] = {}
-        for result in results:
-            if result.view != "views":
-                self.by_item.setdefault((_event(result), result.item), []).append(result)
-            else:
-                self.by_item.setdefault(("views", result.item), []).append(result)
-            self.by_id.setdefault(result.id, []).append(result)
+    What a record shows is decided once for each distinct record, where it lies once for each place that is asked for.
+    """
 
-    def of(self, sign: Sign) -> Iterator[Result]:
-        """The results of where ``sign`` shows."""
-        if sign.check:
-            found = [result for id in sign.ids for result in self.by_id.get(id, ())]
-        else:
-            found = [result for item in sign.items for result in self.by_item.get((sign.event, item), ())]
-        return (result for result in found if _where(result, sign.target, sign.vendor, sign.view, sign.case))
+    def __init__(self, observations: Sequence[Observation]) -> None:
+        self._observations = observations
+        #: (event, item), or an id -> record -> the numbers of its observations.
+        self._found: dict[object, dict[Record, list[int]]] = {}
+        self._places: dict[_Where, frozenset[int]] = {}
+        asked: dict[Block, list[Record]] = {}
+        for number, seen in enumerate(observations):
+            event = "views" if seen.view == "views" else "vmm-reset" if seen.trigger == "vmm-reset" else seen.event
+            for block in seen.blocks:
+                records = asked.get(block)
+                if records is None:
+                    records = asked[block] = [record for record in block.records if record.item in _ITEMS]
+                for record in records:
+                    for key in ((event, record.item), f"{seen.prefix}.{record.item}"):
+                        self._found.setdefault(key, {}).setdefault(record, []).append(number)
 
-    def of_deviation(self, deviation: Deviation) -> Iterator[Result]:
-        """The results of where ``deviation`` would show."""
-        found = self.by_item.get((deviation.event, deviation.item)) or self.by_id.get(deviation.item) or ()
+    def of(self, sign: Sign) -> Iterator[_Shown]:
+        """Where ``sign`` shows."""
+        keys = sign.ids if sign.check else [(sign.event, item) for item in sign.items]
+        return (found for key in keys for found in self._at(key, (sign.target, sign.vendor, sign.view, sign.case)))
+
+    def of_deviation(self, deviation: Deviation) -> Iterator[_Shown]:
+        """Where ``deviation`` would show."""
+        key = (deviation.event, deviation.item)
         where = (deviation.target, deviation.vendor, deviation.view, deviation.case)
-        return (result for result in found if _where(result, *where))
+        return self._at(key if key in self._found else deviation.item, where)
+
+    def result(self, record: Record, number: int) -> Result:
+        """``record`` where the observation of that number has it."""
+        return Result(self._observations[number], record)
+
+    def _at(self, key: object, where: _Where) -> Iterator[_Shown]:
+        place = self._place(where) if any(where) else None
+        for record, numbers in self._found.get(key, {}).items():
+            here = numbers if place is None else [number for number in numbers if number in place]
+            if here:
+                yield record, here
+
+    def _place(self, where: _Where) -> frozenset[int]:
+        if where not in self._places:
+            self._places[where] = frozenset(n for n, seen in enumerate(self._observations) if _is_at(seen, *where))
+        return self._places[where]
 
 
-def _event(result: Result) -> str:
-    return "vmm-reset" if result.trigger == "vmm-reset" else result.event
+#: A record, and the numbers of the observations that show it.
+_Shown = tuple[Record, list[int]]
+_ITEMS = frozenset(
+    (
+        *(name for entry in ENTRIES for sign in entry.signs for name in sign.items),
+        *(name for d in DEVIATIONS for name in (d.item, d.item.split(".", 3)[-1])),
+    )
+)
 
 
-def _where(result: Result, target: str, vendor: str, view: str, case: str) -> bool:
-    words = result.case.partition("/")[2].split(",")
-    target_too = target in ("", words[0]) and (not vendor or vendor in words)
-    return target_too and view in ("", result.view) and case in result.case
-
-
-def _number(text: str | None) -> int | None:
-    try:
-        return int(text, 16) if text is not None else None
-    except ValueError:
-        return None
-
-
-def _has(result: Result, old: int | str | None, recorded: bool = False) -> bool:
-    """Whether ``result`` shows the value ``old``, and the manuals do not ask for it; ``recorded`` is whether they are silent."""
-    if old is None or result.observed is None or result.verdict not in _JUDGED and not (recorded and result.verdict == "info"):
+def _is_at(seen: Observation, target: str, vendor: str, view: str, case: str) -> bool:
+    if view not in ("", seen.view) or seen.case is None:
         return False
-    if not recorded and result.observed == result.expected:
+    return target in ("", seen.case.get("target")) and vendor in ("", seen.case.get("vendor")) and case in seen.case.name
+
+
+def _has(record: Record, old: int | str | None, recorded: bool = False) -> bool:
+    """``record`` shows the value ``old``, and the manuals do not ask for it; ``recorded`` where they are silent."""
+    if old is None or record.observed is None or not record.verdict.judged and not (recorded and record.verdict is Verdict.INFO):
         return False
-    return _is(result, old)
+    asked = record.expected is not None and record.expected.values == (record.observed,)
+    return (recorded or not asked) and _is(record, old)
 
 
-def _is(result: Result, value: int | str) -> bool:
-    """Whether ``result`` shows ``value``: a number, a text, or KEPT."""
+def _is(record: Record, value: int | str) -> bool:
+    """``record`` shows ``value``: a number, a text, or KEPT."""
     if value == KEPT:
-        return result.planted is not None and result.observed == result.planted
-    return result.observed == value if isinstance(value, str) else _number(result.observed) == value
+        return record.planted is not None and record.observed == record.planted
+    return record.observed == parse(record.item, value) if isinstance(value, str) else record.observed == value
 
 
-def _tells(result: Result, sign: Sign) -> bool:
-    """Whether ``result`` shows the manuals' value where a kernel without the commit would show another one."""
+def _tells(record: Record, sign: Sign) -> bool:
+    """``record`` shows the manuals' value where a kernel without the commit would show another one."""
     if sign.new is not None:
-        return result.verdict in (*_JUDGED, "info") and _is(result, sign.new)
-    if result.verdict not in ("pass", "fixed"):
+        return (record.verdict.judged or record.verdict is Verdict.INFO) and _is(record, sign.new)
+    if record.verdict not in (Verdict.PASS, Verdict.FIXED):
         return False
     # A pass has its plant proven; it tells nothing where the old value is what the manuals ask for.
-    return sign.old is None or not _is(result, sign.old)
+    return sign.old is None or not _is(record, sign.old)
 
 
 def _state(entry: Entry, host: Host, index: _Index) -> Seen:
     if entry.hidden:
         return Seen(HIDDEN, entry.hidden)
-    bad: list[Result] = []
-    good: list[Result] = []
-    other: list[Result] = []
-    mute: list[Result] = []
+    bad: list[_Shown] = []
+    good: list[_Shown] = []
+    other: list[_Shown] = []
+    mute: list[_Shown] = []
     elsewhere: list[str] = []
     for sign in entry.signs:
         backends = sign.backends or entry.backends
         if backends and host.backend not in backends.split():
             elsewhere += backends.split()
             continue
-        for result in index.of(sign):
-            if _has(result, sign.old, sign.new is not None):
-                bad.append(result)
-            elif _tells(result, sign):
-                good.append(result)
-            elif result.verdict in ("fail", "error"):
-                other.append(result)
+        for record, numbers in index.of(sign):
+            if _has(record, sign.old, sign.new is not None):
+                bad.append((record, numbers))
+            elif _tells(record, sign):
+                good.append((record, numbers))
+            elif record.verdict.unexpected:
+                other.append((record, numbers))
             else:
-                mute.append(result)
-    if bad:
-        return Seen(BUG, _said(bad[0]), _ids(bad))
-    if other:
-        return Seen(CANNOT_TELL, f"neither value: {_said(other[0])}", _ids(other))
-    if good:
-        return Seen(FIXED, "", _ids(good))
-    if mute:
-        return Seen(CANNOT_TELL, mute[0].reason or "what was seen is the same before and after", _ids(mute))
+                mute.append((record, numbers))
+    for state, shown in ((BUG, bad), (CANNOT_TELL, other), (FIXED, good), (CANNOT_TELL, mute)):
+        if shown:
+            record, numbers = shown[0]
+            first = index.result(record, numbers[0])
+            said = f"{first.id} is {first.observed}" if first.observed is not None else f"{first.id}: {first.reason}"
+            if shown is other:
+                said = f"neither value: {said}"
+            elif shown is mute:
+                said = first.reason or "what was seen is the same before and after"
+            return Seen(state, "" if shown is good else said, _ids(shown, index))
     if all(host.backend not in (sign.backends or entry.backends or host.backend).split() for sign in entry.signs):
         return Seen(CANNOT_TELL, f"it shows on {' and '.join(sorted(set(elsewhere)))}, and this is {host.backend}")
     return Seen(CANNOT_TELL, "none of its ids were run")
 
 
-def _said(result: Result) -> str:
-    return f"{result.id} is {result.observed}" if result.observed is not None else f"{result.id}: {result.reason}"
+def _ids(shown: Iterable[_Shown], index: _Index) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(index.result(record, number).id for record, numbers in shown for number in numbers))
 
 
-def _ids(results: Iterable[Result]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(result.id for result in results))
-
-
-def states(saved: Saved) -> dict[str, Seen]:
+def states(run: Run) -> dict[str, Seen]:
     """What a run says of each commit, by the entries' keys."""
-    index = _Index(saved.results)
-    return {entry.key: _state(entry, saved.host, index) for entry in ENTRIES}
+    index = _Index(run.observations)
+    return {entry.key: _state(entry, run.host, index) for entry in ENTRIES}
 
 
-def unseen(runs: Sequence[Saved]) -> list[Unseen]:
+def unseen(runs: Sequence[Run]) -> list[Unseen]:
     """The deviations that some of the runs should show, and none does.
 
     A kernel with backports does not have to show what stable releases of it have fixed.
     """
-    indices = [(run, kernel_version(run.host.kernel), _Index(run.results)) for run in runs]
+    indices = [(run, run.host.version, _Index(run.observations)) for run in runs]
     found = []
     for deviation in DEVIATIONS:
         named = []
@@ -173,15 +196,15 @@ def unseen(runs: Sequence[Saved]) -> list[Unseen]:
             if not deviation.names(run.host.backend, kernel) or kernel in deviation.backports:
                 continue
             named.append(run.name)
-            for result in index.of_deviation(deviation):
-                tried = tried or result.verdict in _JUDGED
-                shown = shown or _has(result, deviation.observed)
+            for record, _ in index.of_deviation(deviation):
+                tried = tried or record.verdict.judged
+                shown = shown or _has(record, deviation.observed)
         if named and not shown:
             found.append(Unseen(deviation, tuple(named), tried))
     return found
 
 
-def document(runs: Sequence[Saved]) -> dict[str, object]:
+def document(runs: Sequence[Run]) -> dict[str, object]:
     """The catalogue and what ``runs`` say of it, for JSON."""
     commits = [
         {

@@ -5,31 +5,46 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from kvmtest import cli, series
-from kvmtest.engine.result import Host, Result
-from kvmtest.report.saved import Saved, load
+from kvmtest.model.case import Case
+from kvmtest.model.host import Host, Tool
+from kvmtest.model.record import Block, Observation, Record
+from kvmtest.model.run import Head, Run
+from kvmtest.model.value import Expected, parse
+from kvmtest.model.verdict import Verdict
+from kvmtest.results.saved import load
 from kvmtest.series import BUG, CANNOT_TELL, FIXED, HIDDEN
 from kvmtest.spec.commits import ENTRIES
 
 CELLS = Path(__file__).parent / "data" / "cells.json"
 
 
-def _result(id: str, observed: str | None, verdict: str, **more: Any) -> Result:
+def _result(
+    id: str,
+    observed: str | None,
+    verdict: str,
+    planted: str | None = "0x5000",
+    expected: str = "0x0",
+    reason: str = "",
+    words: str = "ap,intel,xapic,plant-a",
+) -> Observation:
     event, trigger, view, item = id.split(".", 3)
-    case = f"{event}.{trigger}.{view}/ap,intel,xapic,plant-a"
-    made = Result(id, event, trigger, view, item, case, "0x5000", "0x0", observed, verdict, "", ("c",), None)
-    return made._replace(**more)
+    wanted = parse(item, expected)
+    assert wanted is not None
+    target, vendor, *_ = [word for word in words.split(",") if not word.endswith("irqchip")]
+    case = Case(f"{event}.{trigger}/{words}", (("target", target), ("vendor", vendor)))
+    record = Record(item, Verdict(verdict), parse(item, planted), Expected((wanted,)), parse(item, observed), reason, ("c",))
+    return Observation(case, event, trigger, view, (Block((record,)),))
 
 
-def _run(*results: Result, backend: str = "svm", kernel: str = "5.10.0") -> Saved:
-    return Saved("run", Host(kernel, backend, "x", "x", {}), "", 0.0, (), results)
+def _run(*seen: Observation, backend: str = "svm", kernel: str = "5.10.0") -> Run:
+    return Run(Head(Tool("1"), Host(kernel, backend, "x", "x", {}), "", "run"), (), seen)
 
 
-def _state(commit: str, *results: Result, **host: str) -> series.Seen:
+def _state(commit: str, *results: Observation, **host: str) -> series.Seen:
     return series.states(_run(*results, **host))[commit]
 
 
@@ -65,11 +80,12 @@ def test_a_commit_of_the_other_backend_cannot_be_told() -> None:
 
 
 def test_the_place_where_it_shows_counts() -> None:
-    base = _result("reset.create.host.apic_base", "0xfee00800", "pass", planted=None, expected="0xfee00800")
-    case = "reset.create.host/{},intel"
-    elsewhere = _state("01913c57c225", base._replace(case=case.format("ap,full-irqchip")), backend="vmx")
+    def base(words: str) -> Observation:
+        return _result("reset.create.host.apic_base", "0xfee00800", "pass", None, "0xfee00800", words=words)
+
+    elsewhere = _state("01913c57c225", base("ap,full-irqchip,intel"), backend="vmx")
     assert elsewhere.why == "none of its ids were run"
-    assert _state("01913c57c225", base._replace(case=case.format("ap,no-irqchip")), backend="vmx").state == FIXED
+    assert _state("01913c57c225", base("ap,no-irqchip,intel"), backend="vmx").state == FIXED
 
 
 def test_what_is_recorded_only_goes_by_both_values() -> None:
@@ -90,7 +106,7 @@ def test_a_listed_deviation_that_is_not_seen_is_found() -> None:
     kept = _result("init.msi.host.cr3", "0x5000", "known")
     good = _result("init.msi.host.cr3", "0x0", "pass")
 
-    def found(*runs: Saved) -> list[bool]:
+    def found(*runs: Run) -> list[bool]:
         return [one.tried for one in series.unseen(runs) if (one.deviation.item, one.deviation.event) == ("cr3", "init")]
 
     assert found(_run(kept)) == []
@@ -188,8 +204,8 @@ def test_the_same_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_check_fails_where_a_deviation_was_not_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     matrix = json.loads(CELLS.read_text())
-    for cell in matrix["cells"]:
-        cell["document"]["results"] = [r for r in cell["document"]["results"] if r["item"] != "gdt.base"]
+    for record in matrix["records"]:
+        record["item"] = record["item"].replace("gdt.base", "gdt.bass")
     path = tmp_path / "matrix.json"
     path.write_text(json.dumps(matrix))
     assert cli.main(["series", "--check", "--results", str(path)]) == 1

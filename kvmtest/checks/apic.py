@@ -11,8 +11,8 @@ from kvmtest.checks.stage import Stage
 from kvmtest.guests import behaviour
 from kvmtest.kvm import KvmError
 from kvmtest.kvm.where import where
+from kvmtest.model.value import MP_STATES
 from kvmtest.spec.cite import A_APIC_ENABLE, A_ICR, A_INIT_IPI, A_X2APIC, S_APIC_STATUS, S_ICR, S_MP, S_X2APIC
-from kvmtest.state.layout import MP_STATES
 from kvmtest.triggers import latched, msi
 from kvmtest.triggers.error import TriggerError
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from kvmtest.judge.evidence import Checked
 from kvmtest.kvm import Vcpu
 from kvmtest.triggers.error import TriggerError
 
@@ -77,3 +78,8 @@ class Check(NamedTuple):
     def id(self) -> str:
         """The result id."""
         return f"{self.event}.{self.trigger}.{self.view}.{self.name}"
+
+    def checked(self, seen: str | Observation) -> Checked:
+        """What was ``seen``, as it is judged."""
+        seen = Observation(seen) if isinstance(seen, str) else seen
+        return Checked(self.expected, seen.text, seen.reason, self.undefined or seen.undefined)

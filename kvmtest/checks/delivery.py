@@ -6,6 +6,7 @@ from __future__ import annotations
 from kvmtest.checks.check import Check, Observation, Stopped, Subject
 from kvmtest.kvm import KvmError, Vcpu
 from kvmtest.kvm.alarm import thread_alarm
+from kvmtest.model.value import MP_STATES
 from kvmtest.spec.cite import (
     A_ICR,
     A_INIT_IPI,
@@ -17,7 +18,6 @@ from kvmtest.spec.cite import (
     S_MSI,
     S_VMX_ACTIVITY,
 )
-from kvmtest.state.layout import MP_STATES
 from kvmtest.triggers import msi, sender
 from kvmtest.uapi.kvm import KVM_MP_STATE_HALTED, KVM_MP_STATE_RUNNABLE
 

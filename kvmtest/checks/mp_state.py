@@ -10,8 +10,8 @@ from kvmtest.checks.stage import SIPI_VECTOR, Stage
 from kvmtest.guests import behaviour
 from kvmtest.kvm import KvmError, Vcpu
 from kvmtest.kvm.where import where
+from kvmtest.model.value import MP_STATES
 from kvmtest.spec.cite import KVM_API, KVM_HYPERCALLS
-from kvmtest.state.layout import MP_STATES
 from kvmtest.triggers import latched, mp_state, msi
 from kvmtest.uapi.kvm import (
     KVM_EXIT_IO,

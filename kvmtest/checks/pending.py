@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from kvmtest.checks.delivery import seen
 from kvmtest.kvm import KvmError, Vcpu
-from kvmtest.state.layout import MP_STATES
+from kvmtest.model.value import MP_STATES
 from kvmtest.uapi.kvm import KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_RUNNABLE, KVM_VCPUEVENT_VALID_SMM
 
 __all__ = ("HELD", "TAKEN", "held", "is_pending", "mp_state", "runs", "set_smi", "state")

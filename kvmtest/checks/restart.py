@@ -22,7 +22,7 @@ from kvmtest.spec.cite import (
     S_V8086,
     S_VMX_ABORT,
 )
-from kvmtest.state.layout import MP_STATES
+from kvmtest.model.value import MP_STATES
 from kvmtest.triggers import msi
 from kvmtest.uapi.kvm import KVM_CAP_X86_TRIPLE_FAULT_EVENT, KVM_EXIT_SHUTDOWN, KVM_VCPUEVENT_VALID_TRIPLE_FAULT
 

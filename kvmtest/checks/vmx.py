@@ -12,7 +12,7 @@ from kvmtest.guests import l1, vmx
 from kvmtest.kvm import Exit, Vcpu
 from kvmtest.kvm.clock import Limit
 from kvmtest.kvm.where import where
-from kvmtest.state.layout import MP_STATES
+from kvmtest.model.value import MP_STATES
 from kvmtest.uapi.kvm import KVM_CAP_NESTED_STATE, KVM_EXIT_IO, KVM_STATE_NESTED_GUEST_MODE
 
 __all__ = ("TURNS", "WHILE_S", "Exited", "Nested", "in_l2", "need_vmx", "offered", "state")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gzip
 import io
 import os
 import re
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO, TypeAlias, TypeVar
 
 from kvmtest.kvm.stop import Stop
+from kvmtest.model.verdict import Verdict
 
 if TYPE_CHECKING:
     from kvmtest.engine.plan import Case
@@ -53,6 +55,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: Seconds after which a signal is another wish, and no longer the first one once more.
 _AGAIN_S = 1.5
 
+
 class RAW(argparse.RawDescriptionHelpFormatter):
     """Fills paragraphs to the terminal's width; lines that are indented, which are examples, stay lines."""
 
@@ -77,10 +80,14 @@ def _hang(line: str) -> str:
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 #: The end of the help of what takes selectors.
 SELECTORS = """\
-A SELECTOR is a glob over result ids <event>.<trigger>.<view>.<item>, or the beginning of one up to a dot:
-  kvmtest run init.msi.host.cr3        one item after INIT by MSI, in every case
-  kvmtest run 'init.*.cr*'             all control registers after INIT
-  kvmtest run reset sipi.msi.guest     everything after RESET, and what the guest sees after SIPI
+A SELECTOR is a glob over result ids <event>.<trigger>.<view>.<item> or the beginning of one up to a dot, a bare item, a glob
+over the names of cases, or an id and the words of a case. {a,b} stands for either. What a report prints can be pasted:
+  kvmtest run cr3                                   one item, after every event
+  kvmtest run init.msi.host.cr3                     after INIT by MSI, in every case
+  kvmtest run 'init.*.cr*'                          all control registers after INIT
+  kvmtest run reset sipi.msi.guest                  everything after RESET, and what the guest sees after SIPI
+  kvmtest run init.msi.host.cr3/ap,intel,xapic,plant-a    one result alone
+  kvmtest run 'init.*/*,in-hlt'                     all cases of a vCPU in HLT
 
 Exit status: 0 nothing unexpected; 1 at least one fail or error; 2 wrong usage; 3 nothing could be tested here;
 130 interrupted. With --baseline: 1 for failures that it has not, and for what gave no answer in time. With --bisect, by the
@@ -155,14 +162,29 @@ def device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="/dev/kvm", metavar="PATH", help="default: /dev/kvm")
 
 
+class _Gzip(io.TextIOWrapper):
+    """Text that is gzipped as it is written. A flush reaches the file at most once a second, as each costs some bytes."""
+
+    def __init__(self, path: str) -> None:
+        self._flushed = time.monotonic()
+        super().__init__(gzip.open(path, "wb", compresslevel=6), encoding="utf-8", write_through=True)
+
+    def flush(self) -> None:
+        """Write what there is to the file, if the last time is a second ago."""
+        now = time.monotonic()
+        if now - getattr(self, "_flushed", now) >= 1:
+            self._flushed = now
+            super().flush()
+
+
 def open_output(path: str | None) -> TextIO:
-    """The file ``path`` to write, standard output for None. Raises Failed."""
+    """The file ``path`` to write, gzipped where it ends in .gz; standard output for None. Raises Failed."""
     if path is None:
         if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that is not UTF-8 gets \xNN, no traceback
             sys.stdout.reconfigure(errors="backslashreplace")
         return sys.stdout
     try:
-        return open(path, "w", encoding="utf-8")
+        return _Gzip(path) if path.endswith(".gz") else open(path, "w", encoding="utf-8")
     except OSError as error:
         raise Failed(f"cannot write {path}: {error.strerror}", USAGE) from error
 
@@ -174,24 +196,23 @@ def forget_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def selected(selectors: Sequence[str]) -> tuple[list[Case], tuple[str, ...]]:
-    """The cases that have a result which ``selectors`` take, and the selectors. Raises Failed."""
+def selected(selectors: Sequence[str]) -> list[Case]:
+    """The cases that have a result which ``selectors`` take. Raises Failed."""
     from kvmtest.engine import plan
+    from kvmtest.model.select import SelectorError
 
-    wanted = tuple(selectors)
     try:
-        return plan.select(plan.plan(), wanted), wanted
-    except plan.SelectorError as error:
-        raise Failed(f"no result id matches {error}; kvmtest list shows them all", USAGE) from None
+        return plan.select(plan.plan(), tuple(selectors))
+    except SelectorError as error:
+        raise Failed(str(error), USAGE) from None
 
 
-def status(totals: Counter[str], strict: bool) -> int:
+def status(totals: Counter[Verdict], strict: bool) -> int:
     """The exit status of a run with these totals by verdict."""
-    failed = totals["fail"] + (totals["known"] if strict else 0)
-    told = totals["pass"] + totals["fail"] + totals["known"] + totals["fixed"]
-    if failed or totals["error"]:
+    failed = [verdict for verdict in totals if verdict.unexpected or strict and verdict is Verdict.KNOWN]
+    if any(totals[verdict] for verdict in failed):
         return UNEXPECTED
-    if not told and not totals["info"]:
+    if not any(totals[verdict] for verdict in totals if verdict.judged or verdict is Verdict.INFO):
         say("nothing could be tested: every result is a skip; kvmtest doctor says what this KVM lacks")
         return UNTESTABLE
     return OK

@@ -4,25 +4,24 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import re
 import shutil
 import sys
-import time
-from collections import Counter
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from kvmtest.commands import common, outcome, report, run
 from kvmtest.commands.common import INTERRUPTED, OK, RAW, USAGE, Commands, Failed, say
 from kvmtest.lab.emulator import BACKENDS
+from kvmtest.report.play import play
 
 if TYPE_CHECKING:
     from kvmtest.kvm import Stop
-    from kvmtest.lab.cell import Booting, Cell, Spec
-    from kvmtest.report import Writer
+    from kvmtest.lab.cell import Cell
+    from kvmtest.lab.recorder import Recorder
+    from kvmtest.lab.steps import Booting, Spec
 
-__all__ = ("add", "play")
+__all__ = ("add",)
 
 _EPILOG = """\
 WHICH is a Debian suite (bullseye, trixie, sid) or version (5.10, 6.12): fetched from the mirror this machine is configured
@@ -98,13 +97,12 @@ def _parameter(text: str) -> tuple[str, str]:
 
 
 def _specs(args: argparse.Namespace, backends: list[str], names: list[str]) -> list[Spec]:
-    """The cells asked for. Raises LabError, plan.SelectorError."""
-    from kvmtest.engine import plan
-    from kvmtest.lab import cell, emulator, kernels
+    """The cells asked for. Raises LabError, Failed."""
+    from kvmtest.lab import cell, emulator, kernels, steps
     from kvmtest.lab.error import NotFound
 
     selectors = tuple(run.chosen(args))
-    plan.select(plan.plan(), cell.inner(selectors))
+    common.selected(cell.inner(selectors))
     for folder in (args.modules, args.kvm_modules):
         if folder and not os.path.isdir(folder):
             raise NotFound(f"no such folder: {folder}")
@@ -115,7 +113,7 @@ def _specs(args: argparse.Namespace, backends: list[str], names: list[str]) -> l
         parameters[module] = f"{parameters.get(module, '')} {value}".strip()
     found = {name: kernels.find(name, args.modules, say) for name in dict.fromkeys(names)}
     return [
-        cell.Spec(
+        steps.Spec(
             backend, kernel, selectors, args.timeout, args.kvm_modules, parameters, (args.rounds, args.seed), args.fresh_boot
         )
         for backend in dict.fromkeys(backends)
@@ -149,15 +147,10 @@ class _Boot:
             self._width = 0
 
 
-def play(cell: Cell, writer: Writer, started: str, stop: common.Interrupt) -> Counter[str]:
-    """Run ``cell`` into ``writer``; the totals by verdict, without a log that had nothing to say. Raises LabError, Cancelled."""
-    from kvmtest.engine.result import CaseTime, Result
-    from kvmtest.lab.cell import Alive, Begin, Booting, Remark, Running, Times
+def _play(cell: Cell, recorder: Recorder, stop: common.Interrupt) -> None:
+    """Run ``cell`` into a report, and say how it goes on. Raises LabError, Cancelled."""
+    from kvmtest.lab.steps import Booting
 
-    totals: Counter[str] = Counter()
-    begin = time.monotonic()
-    begun = False
-    quiet = 0
     boot = _Boot()
     steps = cell.steps()
     try:
@@ -166,38 +159,32 @@ def play(cell: Cell, writer: Writer, started: str, stop: common.Interrupt) -> Co
                 boot.show(step)
                 continue
             boot.over()
-            if isinstance(step, Result):
-                totals[step.verdict] += 1
-                quiet += step.id == "none.lab.kernel.log" and step.verdict == "pass"
-                writer.result(step)
-            elif isinstance(step, CaseTime):
-                writer.case(step)
-            elif isinstance(step, Running):
-                writer.running(step.case)
-            elif isinstance(step, Begin):
-                writer.begin(step.host, started, step.cases)
-                begun, begin = True, time.monotonic()
-            elif isinstance(step, Times | Alive | Remark):
+            if not recorder.take(step):
                 say(f"{cell.spec.name}: {step}")
     finally:
         steps.close()
         boot.over()
-        if begun:
-            writer.end(time.monotonic() - begin, totals)
-    totals["pass"] -= quiet
-    return totals
 
 
 def _run(args: argparse.Namespace, stop: common.Interrupt) -> int:
     from kvmtest.lab.cell import Cell
     from kvmtest.lab.error import Cancelled, LabError
+    from kvmtest.lab.recorder import Recorder
 
     decides = outcome.of(args, run.chosen(args))
     (spec,) = _specs(args, [args.backend], [args.kernel])
     try:
-        with report.writing(args) as writer:
+        with report.writing(args) as to:
             stop.running = True
-            totals = play(Cell(spec, stop), decides.watch(writer), common.now(), stop)
+            recorder = Recorder(to, spec, common.now())
+            failed = ""
+            try:
+                _play(Cell(spec, stop), recorder, stop)
+            except LabError as error:
+                failed = str(error)
+                raise
+            finally:
+                ran = recorder.end(stop.seen, failed) if recorder.begun or stop.seen else None
     except (Cancelled, KeyboardInterrupt):
         if not stop.seen:
             raise
@@ -208,28 +195,26 @@ def _run(args: argparse.Namespace, stop: common.Interrupt) -> int:
         if args.bisect and not isinstance(error.__cause__, OSError):
             raise Failed(str(error), common.BISECT_SKIP) from None
         raise
-    return decides.status(totals)
+    assert ran
+    return decides.status(ran)
 
 
 def _matrix(args: argparse.Namespace, stop: Stop) -> int:
     from kvmtest.lab import matrix
+    from kvmtest.lab.error import LabError
+    from kvmtest.lab.table import Table
 
-    def convert(path: str, out: TextIO) -> None:
-        besides = argparse.Namespace(**{**vars(args), "format": None if args.format in ("text", "json") else args.format})
-        report.convert([path], besides, out)
-
-    for name in (args.format, *(name for name, _ in args.report)):
-        report.check(name)
     specs = _specs(args, args.backend or list(BACKENDS), args.kernel)
-    with contextlib.ExitStack() as stack:
-
-        def output() -> TextIO:
-            out = common.open_output(args.output)
-            if out is not sys.stdout:
-                stack.callback(out.close)
-            return out
-
-        return matrix.run(specs, args, common.status, output, say, stop, convert)
+    outcomes = matrix.outcomes(specs, common.now())
+    with report.writing(args, len(specs), live=False, text=lambda out: Table(out, outcomes)) as to:
+        matrix.run(outcomes, args.jobs, say, stop)
+        runs = [play(one.run, to) for one in outcomes if one.run]
+    if stop.seen:
+        say("interrupted; what was measured until then is in the report")
+        return INTERRUPTED
+    if all(one.failed for one in outcomes):
+        raise LabError(outcomes[0].failed)
+    return outcome.Outcome(args.strict).status(*runs)
 
 
 def _kernels(args: argparse.Namespace) -> int:
@@ -255,7 +240,6 @@ def _kernels(args: argparse.Namespace) -> int:
 
 
 def _lab(args: argparse.Namespace) -> int:
-    from kvmtest.engine.plan import SelectorError
     from kvmtest.lab.error import LabError, NotFound
 
     try:
@@ -263,8 +247,6 @@ def _lab(args: argparse.Namespace) -> int:
             if args.verb == "kernels":
                 return _kernels(args)
             return _matrix(args, stop) if args.verb == "matrix" else _run(args, stop)
-    except SelectorError as error:
-        raise Failed(f"no result id matches {error}; kvmtest list shows them all", USAGE) from None
     except NotFound as error:
         raise Failed(str(error), USAGE) from None
     except LabError as error:

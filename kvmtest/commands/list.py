@@ -16,13 +16,14 @@ def add(commands: Commands) -> None:
     what = "what would run, without running it"
     parser = commands.add_parser("list", help=what, epilog=SELECTORS, formatter_class=RAW)
     parser.add_argument("selectors", nargs="*", metavar="SELECTOR")
-    parser.add_argument("--cases", action="store_true", help="the cases (plant x trigger x view) instead of result ids")
+    parser.add_argument("--cases", action="store_true", help="the cases instead of result ids, each with its view: <id>/<words>")
     parser.set_defaults(function=_list)
 
 
 def _list(args: argparse.Namespace) -> int:
     from kvmtest.engine import plan
     from kvmtest.lab import ids as lab_ids
+    from kvmtest.model.select import Selection
 
     asked = args.selectors
     if ours := lab_ids.wanted(tuple(asked)):
@@ -31,9 +32,10 @@ def _list(args: argparse.Namespace) -> int:
         asked = [s for s in asked if not lab_ids.wanted((s,)) or not s.startswith("none.lab")]
         if not asked:
             return common.OK
-    cases, selectors = common.selected(asked)
+    cases = common.selected(asked)
     if args.cases:
-        common.print_lines(case.name for case in cases)
+        common.print_lines(dict.fromkeys(f"{case.prefix}/{case.words}" for case in cases))
     else:
-        common.print_lines(name for name in plan.ids(cases) if plan.wanted(selectors, name))
+        selection = Selection(asked)
+        common.print_lines(name for name in plan.ids(cases) if selection.takes_id(name))
     return common.OK

@@ -6,32 +6,38 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from kvmtest.commands import common
 from kvmtest.commands.common import BISECT_SKIP, OK, UNEXPECTED, USAGE, Failed, say
+from kvmtest.model.run import Run, counted
+from kvmtest.model.select import Selection
+from kvmtest.model.verdict import Verdict
 
 if TYPE_CHECKING:
-    from kvmtest.compare.baseline import Against
-    from kvmtest.engine.result import Result
-    from kvmtest.report import Writer
-    from kvmtest.report.saved import Saved
+    from kvmtest.compare.baseline import Comparison
 
-__all__ = ("ABORT", "Bisect", "Outcome", "bisecting", "of", "options")
+__all__ = ("ABORT", "Bisect", "Outcome", "against", "bisecting", "of", "options", "out")
 
 #: `git bisect run` takes 1 to 127 for bad, 125 for "cannot be tested", and stops at anything above: what no commit can change.
 ABORT = 255
 #: Verdicts by which a result says something of KVM. Under --bisect a listed departure is one: what is listed for a range of
 #: kernels may be the very thing that is looked for, and a kernel between two releases has either's number.
-_BAD, _GOOD = frozenset(("fail", "known")), frozenset(("pass", "fixed"))
+_BAD, _GOOD = (Verdict.FAIL, Verdict.KNOWN), (Verdict.PASS, Verdict.FIXED)
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add what decides the exit status of one run."""
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--baseline", metavar="FILE", help="saved results to hold this run against: only what is new fails it")
+    baseline(group)
     group.add_argument("--bisect", action="store_true", help="exit status for git bisect run; the SELECTORs alone decide")
+
+
+def baseline(parser: argparse._ActionsContainer) -> None:
+    """Add ``--baseline``."""
+    what = "compare with the saved results FILE; only new failures fail"
+    parser.add_argument("--baseline", metavar="FILE", help=what)
 
 
 def bisecting(argv: Sequence[str]) -> bool:
@@ -45,42 +51,51 @@ class Outcome:
     def __init__(self, strict: bool) -> None:
         self.strict = strict
 
-    def watch(self, writer: Writer) -> Writer:
-        """The writer to give results to, in the place of ``writer``."""
-        return writer
+    def status(self, *runs: Run) -> int:
+        """The exit status of ``runs`` that are over."""
+        return common.status(_totals(runs), self.strict)
 
-    def status(self, totals: Counter[str]) -> int:
-        """The exit status once all results were written."""
-        return common.status(totals, self.strict)
+
+def _totals(runs: Iterable[Run]) -> Counter[Verdict]:
+    """Results by verdict, without a kernel's log that had nothing to say: that nothing was logged tests nothing."""
+    totals: Counter[Verdict] = Counter()
+    for run in runs:
+        totals += counted(run.observations)
+        totals[Verdict.PASS] -= counted(seen for seen in run.observations if seen.view == "kernel")[Verdict.PASS]
+    return totals
+
+
+def against(old: Sequence[Run], runs: Sequence[Run], selectors: Sequence[str], strict: bool, to: TextIO) -> bool:
+    """Write to ``to`` how ``runs`` compare with ``old``; whether something is new that fails. Raises Failed."""
+    from kvmtest.compare import changes
+    from kvmtest.compare.baseline import PairError
+    from kvmtest.compare.baseline import against as compared
+
+    try:
+        found: list[Comparison] = compared(old, runs, strict, selectors)
+    except PairError as error:
+        raise Failed(str(error), USAGE) from None
+    common.print_lines(changes.lines(found), to)
+    to.flush()
+    return any(one.failed for one in found)
 
 
 class _Baseline(Outcome):
     """Fails for what is new against a saved run."""
 
-    def __init__(self, old: Saved, selectors: tuple[str, ...], strict: bool, out: TextIO) -> None:
+    def __init__(self, old: Sequence[Run], selectors: tuple[str, ...], strict: bool, to: TextIO) -> None:
         super().__init__(strict)
         self._old = old
         self._selectors = selectors
-        self._out = out
-        self._against: Against | None = None
+        self._out = to
 
-    def watch(self, writer: Writer) -> Writer:
-        from kvmtest.compare.baseline import Against
-
-        self._against = Against(writer, self._old, self._selectors, self.strict, self._out)
-        return self._against
-
-    def status(self, totals: Counter[str]) -> int:
-        assert self._against
-        if self._against.new:
-            return UNEXPECTED
-        if late := self._against.late:
-            # Undetermined, as any error is; a vCPU that an INIT never reaches shows nothing else.
-            say(f"no failure is new, but {late} x no answer in time, at a second try either")
+    def status(self, *runs: Run) -> int:
+        if against(self._old, runs, self._selectors, self.strict, self._out):
             return UNEXPECTED
         # Failures that are not new are nothing unexpected, yet show that something was tested.
-        expected = Counter({verdict: count for verdict, count in totals.items() if verdict not in ("fail", "error")})
-        expected["pass"] += totals["fail"] + totals["error"]
+        totals = _totals(runs)
+        expected = Counter({verdict: count for verdict, count in totals.items() if not verdict.unexpected})
+        expected[Verdict.PASS] += sum(count for verdict, count in totals.items() if verdict.unexpected)
         return common.status(expected, False)
 
 
@@ -89,48 +104,42 @@ class Bisect(Outcome):
 
     def __init__(self, selectors: tuple[str, ...]) -> None:
         super().__init__(strict=True)
-        self._told: dict[str, Counter[str]] = {selector: Counter() for selector in selectors}
-        self._bad = ""
-        self._error = ""
+        self._selectors = selectors
 
-    def watch(self, writer: Writer) -> Writer:
-        return _Watched(writer, self)
-
-    def see(self, result: Result) -> None:
-        """One more result."""
-        from kvmtest.engine.plan import wanted
-
-        taken = [selector for selector in self._told if wanted((selector,), result.id)]
-        for selector in taken:
-            self._told[selector][result.verdict] += 1
-        if taken and result.verdict in _BAD:
-            self._bad = self._bad or f"{result.verdict} {result.id} ({result.case})"
-        if result.verdict == "error" and (taken or result.view == "kernel"):
-            self._error = self._error or f"{result.id}: {result.reason}".split("\n", 1)[0]
-
-    def status(self, totals: Counter[str]) -> int:
-        untold = [selector for selector, counts in self._told.items() if not any(counts[v] for v in _GOOD | _BAD)]
-        if self._bad:
-            say(f"bisect: bad: {self._bad}")
+    def status(self, *runs: Run) -> int:
+        asked = {selector: Selection((selector,)) for selector in self._selectors}
+        told: set[str] = set()
+        bad = error = ""
+        for run in runs:
+            for seen in run.observations:
+                for selector, selection in asked.items():
+                    taken = selection.of(seen)
+                    for result in taken.results if taken else ():
+                        told |= {selector} if result.verdict in (*_BAD, *_GOOD) else set()
+                        if result.verdict in _BAD:
+                            bad = bad or f"{result.verdict} {result.id} ({result.case})"
+                        elif result.verdict is Verdict.ERROR:
+                            error = error or f"{result.id}: {result.reason}".split("\n", 1)[0]
+                if seen.view == "kernel":
+                    for result in seen.attention:
+                        if result.verdict is Verdict.ERROR:
+                            error = error or f"{result.id}: {result.reason}".split("\n", 1)[0]
+        if bad:
+            say(f"bisect: bad: {bad}")
             return UNEXPECTED
-        if self._error or untold:
-            say(f"bisect: cannot tell: {self._error or f'nothing was tested of {untold[0]}'}")
+        untold = [selector for selector in self._selectors if selector not in told]
+        if error or untold:
+            say(f"bisect: cannot tell: {error or f'nothing was tested of {untold[0]}'}")
             return BISECT_SKIP
         say("bisect: good")
         return OK
 
 
-class _Watched:
-    """A writer that shows each result to a Bisect as well."""
-
-    def __init__(self, writer: Writer, bisect: Bisect) -> None:
-        self._writer = writer
-        self._bisect = bisect
-        self.begin, self.running, self.case, self.end = writer.begin, writer.running, writer.case, writer.end
-
-    def result(self, result: Result) -> None:
-        self._bisect.see(result)
-        self._writer.result(result)
+def out(args: argparse.Namespace) -> TextIO:
+    """Where a comparison goes: after the report where that is text for whoever sits here; a file or another format is for a
+    program.
+    """
+    return sys.stdout if args.format == "text" and args.output is None else sys.stderr
 
 
 def of(args: argparse.Namespace, asked: Sequence[str]) -> Outcome:
@@ -143,11 +152,9 @@ def of(args: argparse.Namespace, asked: Sequence[str]) -> Outcome:
     if args.baseline is None:
         return Outcome(args.strict)
     from kvmtest.compare import files
-    from kvmtest.report.saved import SavedError
+    from kvmtest.results.saved import SavedError
 
-    # Behind the report where that is text for whoever sits here; a file or another format is for a program.
-    out = sys.stdout if args.format == "text" and args.output is None else sys.stderr
     try:
-        return _Baseline(files.one_run(args.baseline), selectors, args.strict, out)
+        return _Baseline([files.one_run(args.baseline, say)], selectors, args.strict, out(args))
     except SavedError as error:
         raise Failed(str(error), USAGE) from None

@@ -13,27 +13,31 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from kvmtest.commands import common
-from kvmtest.commands.common import OK, RAW, USAGE, Commands, Failed, say
-from kvmtest.report import FORMATS, MissingError, Run, Writer, require, writer
-from kvmtest.report.runs import ONE
+from kvmtest.commands import common, outcome
+from kvmtest.commands.common import OK, RAW, UNEXPECTED, USAGE, Commands, Failed, say
+from kvmtest.model.case import Case
+from kvmtest.model.record import Observation
+from kvmtest.model.run import Head, Run
+from kvmtest.report import FORMATS, End, MissingError, Writer, require, writer
+from kvmtest.report.play import Gatherer, play
 
 if TYPE_CHECKING:
-    from kvmtest.engine.result import CaseTime, Host, Result
-    from kvmtest.report.saved import Saved
+    from kvmtest.judge.waivers import Waivers
 
-__all__ = ("add", "check", "convert", "options", "writing")
+__all__ = ("add", "check", "options", "waivers", "write", "writing")
 
 _EPILOG = """\
-RESULTS is what --format json or jsonl wrote, of a run or of a lab's matrix; - is standard input. Several are one report that
-keeps which run a result is of.
+RESULTS is what --format json or jsonl wrote, gzipped or not, of a run or of a lab's matrix; - is standard input. Several are one
+report that keeps which run a result is of.
 
   kvmtest report results.json                                       what the run printed
   kvmtest report --report junit=r.xml --report html=r.html r.json   two reports, besides the text
   kvmtest report --format html -o all.html hostA.json hostB.json    two hosts side by side
+  kvmtest report --baseline old.json new.json                       what is new, what is gone
+  kvmtest report --format jsonl --expand r.json                     for each result an object that needs no other
 
-Exit status: 0 the report is written, whatever it says: the run itself had the status that tells; 2 a file that is no results,
-or one that cannot be written.
+Exit status: 0 the report is written, whatever it says: the run itself had the status that tells; with --baseline 1 for failures
+that it has not; 2 a file that is no results, or one that cannot be written.
 """
 _ORIGIN = re.compile("[a-z0-9_]+")
 
@@ -44,6 +48,10 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser("report", help=what, epilog=_EPILOG, formatter_class=RAW)
     parser.add_argument("results", nargs="+", metavar="RESULTS", help="files that were saved (below)")
     options(parser)
+    waivers(parser)
+    outcome.baseline(parser)
+    parser.add_argument("--strict", action="store_true", help="with --baseline: a new known deviation fails too")
+    parser.add_argument("--expand", action="store_true", help="jsonl: each result with all that it refers to")
     parser.add_argument("--origin", type=_origin, metavar="NAME", help="kcidb: who submits (default: kvmtest)")
     parser.add_argument("--build", type=_build, metavar="ID", help="kcidb: the build that was tested, ORIGIN:ID")
     parser.set_defaults(function=_report)
@@ -56,9 +64,17 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", help="write there instead of to standard output")
     when = "colour in text; auto: on a terminal, without NO_COLOR in the environment (default)"
     parser.add_argument("--color", choices=("auto", "always", "never"), default="auto", metavar="auto|always|never", help=when)
+    what = "text: with what is known, what could not be tried, and totals by trigger"
+    parser.add_argument("-v", "--verbose", action="store_true", help=what)
     parser.add_argument(
         "--report", type=_format_and_file, action="append", default=[], metavar="FORMAT=FILE", help="another report besides"
     )
+
+
+def waivers(parser: argparse.ArgumentParser) -> None:
+    """Add ``--known``."""
+    what = "a TOML file of what you know already: a fail that it lists is known"
+    parser.add_argument("--known", metavar="FILE", help=what)
 
 
 def _format_and_file(text: str) -> tuple[str, str]:
@@ -82,14 +98,15 @@ def _build(text: str) -> str:
 
 
 class _Several:
-    """Writers, each to a file of its own: what goes wrong with one file stops no other. ``main`` alone has progress to show.
+    """Writers, each to a file of its own: what goes wrong with one file stops no other.
 
     That nobody reads a pipe any more is no failure of the run. It goes on for its status, which says nothing of who reads.
+    ``known`` is applied to all that is observed.
     """
 
-    def __init__(self, files: list[tuple[str, TextIO, Writer]], main: Writer | None) -> None:
+    def __init__(self, files: list[tuple[str, TextIO, Writer]], known: Waivers | None) -> None:
         self._files = files
-        self._main = main
+        self.known = known
         self.failed = ""
         self.again: Counter[str] = Counter()
 
@@ -109,41 +126,43 @@ class _Several:
                     if not self._files:
                         raise Failed(self.failed, USAGE) from error
 
-    def begin(self, host: Host, started: str, cases: int) -> None:
-        self._each(lambda to: to.begin(host, started, cases))
+    def begin(self, head: Head, cases: int) -> None:
+        self._each(lambda to: to.begin(head, cases))
 
-    def running(self, case: str) -> None:
-        if self._main:
-            self._main.running(case)
-
-    def result(self, result: Result) -> None:
-        if result.second_try:
-            self.again[result.case] += 1
-        self._each(lambda to: to.result(result))
-
-    def case(self, case: CaseTime) -> None:
+    def case(self, case: Case) -> None:
         self._each(lambda to: to.case(case))
 
-    def end(self, duration_s: float, totals: Counter[str]) -> None:
-        self._each(lambda to: to.end(duration_s, totals), flush=True)
+    def observed(self, seen: Sequence[Observation]) -> None:
+        for one in seen:
+            tried = sum(block.second_tries for block in one.blocks)
+            if tried and one.case:
+                self.again[one.case.name] += tried
+        self._each(lambda to: to.observed(seen))
+
+    def end(self, end: End) -> None:
+        self._each(lambda to: to.end(end), flush=True)
 
 
-@contextlib.contextmanager
-def writing(
-    args: argparse.Namespace, runs: Sequence[Run] = ONE, out: TextIO | None = None, live: bool = True
-) -> Iterator[Writer]:
-    """The writer to all that ``options`` ask for, of ``runs``; ``out`` is there already or opened. Raises Failed.
-
-    Without a format it is a writer to the reports besides. Of a run that is ``live`` the text shows the progress.
-    """
+def _checked(args: argparse.Namespace) -> None:
+    """Raises Failed where the reports that ``args`` ask for cannot be made."""
     asked: list[tuple[str, str]] = args.report
     paths = [os.path.realpath(path) for path in (args.output, *(path for _, path in asked)) if path]
     if again := [path for path, count in Counter(paths).items() if count > 1 and not path.startswith("/dev/")]:
         raise Failed(f"two reports to one file: {again[0]}", USAGE)
-    for name in ([args.format] if args.format else []) + [name for name, _ in asked]:
+    for name in dict.fromkeys((args.format, *(name for name, _ in asked))):
         check(name)
-        if name == "jsonl" and len(runs) > 1:
-            raise Failed("jsonl cannot say which of several runs a record is of: --format json can", USAGE)
+
+
+@contextlib.contextmanager
+def writing(
+    args: argparse.Namespace, runs: int = 1, live: bool = True, text: Callable[[TextIO], Writer] | None = None
+) -> Iterator[Gatherer]:
+    """What takes a run, or several in turn, and writes all reports that ``options`` ask for. Raises Failed.
+
+    Of a run that is ``live`` the text shows the progress. ``text`` makes another writer of the text than the usual one.
+    """
+    _checked(args)
+    known = _known(args)
     with contextlib.ExitStack() as stack:
 
         def opened(path: str | None) -> TextIO:
@@ -152,21 +171,28 @@ def writing(
                 stack.callback(_close, file)
             return file
 
-        out = out or opened(args.output)
         files = []
-        for name, path in asked:
+        # The report that is asked for comes last: it may be read while it is written.
+        for name, path in (*args.report, (args.format, args.output)):
             file = opened(path)
-            files.append((path, file, _made(name, file, runs, args, progress=False)))
-        main = _made(args.format, out, runs, args, progress=live) if args.format else None
-        if main:
-            files.append((args.output or "standard output", out, main))
-        several = _Several(files, main)
-        yield several
+            progress = live and path == args.output and name == args.format
+            made = text(file) if text and name == "text" else _made(name, file, runs, args, progress)
+            files.append((path or "standard output", file, made))
+        several = _Several(files, known)
+        yield Gatherer(several, known)
     if several.again:
         counts = several.again
         say(f"{sum(counts.values())} results of {len(counts)} cases are info: they passed when they were tried again")
+    for line in known.said() if known else ():
+        say(line)
     if several.failed:
         raise Failed(several.failed, USAGE)
+
+
+def write(runs: Sequence[Run], args: argparse.Namespace) -> list[Run]:
+    """Write the reports that ``args`` ask for of ``runs`` that are over; the runs as they are reported. Raises Failed."""
+    with writing(args, len(runs), live=False) as to:
+        return [play(run, to) for run in runs]
 
 
 def check(name: str) -> None:
@@ -177,16 +203,33 @@ def check(name: str) -> None:
         raise Failed(str(error), USAGE) from None
 
 
+def _known(args: argparse.Namespace) -> Waivers | None:
+    if not args.known:
+        return None
+    import datetime
+
+    from kvmtest.judge import waivers as listed
+
+    try:
+        return listed.load(args.known, datetime.date.today())
+    except listed.WaiverError as error:
+        raise Failed(str(error), USAGE) from None
+
+
 def _close(file: TextIO) -> None:
     with contextlib.suppress(OSError):  # said already, when it was flushed
         file.close()
 
 
-def _made(name: str, out: TextIO, runs: Sequence[Run], args: argparse.Namespace, progress: bool) -> Writer:
+def _made(name: str, out: TextIO, runs: int, args: argparse.Namespace, progress: bool) -> Writer:
     if name == "text":
         from kvmtest.report.text import Text
 
-        return Text(out, runs, None if progress else io.StringIO(), args.color)
+        return Text(out, runs, None if progress else io.StringIO(), args.color, args.verbose)
+    if name == "jsonl" and getattr(args, "expand", False):
+        from kvmtest.report.jsonl import Expanded
+
+        return Expanded(out, runs)
     made = writer(name, out, runs)
     if name == "kcidb":
         from kvmtest.report.kcidb import ORIGIN, Kcidb
@@ -197,25 +240,21 @@ def _made(name: str, out: TextIO, runs: Sequence[Run], args: argparse.Namespace,
 
 
 def _report(args: argparse.Namespace) -> int:
-    convert(args.results, args)
-    return OK
+    from kvmtest.compare import files
+    from kvmtest.results.names import names
+    from kvmtest.results.saved import Loader, SavedError
 
-
-def convert(paths: Sequence[str], args: argparse.Namespace, out: TextIO | None = None) -> None:
-    """Write the reports that ``args`` asks for of the results saved in ``paths``. Raises Failed."""
-    from kvmtest.report import saved
-
-    found: list[tuple[str, Saved]] = []
-    for path in paths:
-        try:
-            found += [(path, run) for run in saved.load(path)]
-        except saved.SavedError as error:
-            raise Failed(str(error), USAGE) from None
-    if not found:
-        raise Failed(f"{paths[0]}: no cells in it", USAGE)
-    names = saved.names(found) if len(found) > 1 else [""]
-    runs = [Run(name, run.version, run.accel) for name, (_, run) in zip(names, found, strict=True)]
-    with writing(args, runs, out, live=False) as to:
-        while found:
-            _, run = found.pop(0)
-            saved.write(run, to)
+    if args.expand and args.format != "jsonl":
+        raise Failed("--expand is for --format jsonl", USAGE)
+    loader = Loader(say)
+    try:
+        old = files.runs(args.baseline, say) if args.baseline else []
+        found = [(path, run) for path in args.results for run in files.runs(path, say, loader)]
+    except SavedError as error:
+        raise Failed(str(error), USAGE) from None
+    named = [run._replace(head=run.head._replace(name=name)) for (_, run), name in zip(found, names(found), strict=True)]
+    runs = write(named, args)
+    # By their own names: those of the report are made up to tell the files apart.
+    shown = [run._replace(head=own.head) for run, (_, own) in zip(runs, found, strict=True)]
+    new = bool(args.baseline) and outcome.against(old, shown, (), args.strict, outcome.out(args))
+    return UNEXPECTED if new else OK

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections import Counter
 
+from kvmtest import __version__
 from kvmtest.commands import common, outcome, report
 from kvmtest.commands.common import RAW, SELECTORS, Commands, Failed, Interrupt, say
+from kvmtest.model.host import Host, Tool
+from kvmtest.model.run import Head
 
-__all__ = ("add", "chosen", "options", "seconds")
+__all__ = ("add", "chosen", "head", "options", "seconds")
 
 
 def add(commands: Commands) -> None:
@@ -28,6 +30,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     what = "what shows this commit of KVM, besides any SELECTOR; may be repeated; kvmtest series lists them"
     parser.add_argument("--commit", action="append", default=[], metavar="ID", help=what)
     report.options(parser)
+    report.waivers(parser)
     parser.add_argument("--strict", action="store_true", help="a known deviation counts as unexpected too")
     parser.add_argument("--timeout", type=seconds, default=1.0, metavar="S", help="seconds for each KVM_RUN (default: 1)")
     parser.add_argument("--rounds", type=_rounds, default=24, metavar="N", help="rounds of sipi.stress (default: 24)")
@@ -67,44 +70,43 @@ def _rounds(text: str) -> int:
     return int(text)
 
 
+def head(host: Host, name: str = "") -> Head:
+    """The head of a run that begins now."""
+    return Head(Tool(__version__), host, common.now(), name)
+
+
 def _run(args: argparse.Namespace) -> int:
     from kvmtest.checks import Effort
     from kvmtest.engine import doctor, host, run
-    from kvmtest.engine.result import CaseTime
-    from kvmtest.report.runs import Run
+    from kvmtest.model.select import Selection
 
     asked = chosen(args)
     decides = outcome.of(args, asked)
-    cases, selectors = common.selected(asked)
+    cases = common.selected(asked)
     try:
         kvm = doctor.open_kvm(args.device)
     except doctor.Unusable as error:
         raise Failed(str(error), common.BISECT_SKIP if args.bisect else common.UNTESTABLE) from None
-    totals: Counter[str] = Counter()
-    with kvm, Interrupt(running=True) as interrupt, report.writing(args, [Run(accel=host.under())]) as reports:
+    with kvm, Interrupt(running=True) as interrupt, report.writing(args) as to:
         kvm.stop = interrupt
-        writer = decides.watch(reports)
         facts = host.detect()
         if facts.backend == "unknown":
             say("no vendor module found in /sys/module: hidden attributes are judged by either vendor's values")
         begin = time.monotonic()
+        selection = Selection(asked)
         effort = Effort(args.rounds, args.seed)
-        steps = run.run(kvm, facts, cases, selectors, args.timeout, lambda case: writer.running(case.name), effort)
+        steps = run.run(kvm, facts, cases, args.timeout, lambda case: to.case(case.look().case), effort)
         try:
-            writer.begin(facts, common.now(), len(cases))
-            for step in interrupt.each(steps):
-                if isinstance(step, CaseTime):
-                    writer.case(step)
-                else:
-                    totals[step.verdict] += 1
-                    writer.result(step)
+            to.begin(head(facts), len(cases))
+            for done in interrupt.each(steps):
+                to.observed(selection.all_of(done.seen, done.seconds))
         except KeyboardInterrupt:
             if not interrupt.seen:
                 raise
         finally:
             steps.close()
-            writer.end(time.monotonic() - begin, totals)
+            ran = to.end(time.monotonic() - begin, interrupt.seen)
     if interrupt.seen:
         say("interrupted; what was measured until then is in the report")
         return common.INTERRUPTED
-    return decides.status(totals)
+    return decides.status(ran)

@@ -12,7 +12,7 @@ from kvmtest.commands.common import OK, RAW, UNEXPECTED, USAGE, Commands, Failed
 from kvmtest.report.show import columns
 
 if TYPE_CHECKING:
-    from kvmtest.report.saved import Saved
+    from kvmtest.model.run import Run
     from kvmtest.series import Seen, Unseen
     from kvmtest.spec.commits.entry import Entry
 
@@ -51,13 +51,14 @@ def add(commands: Commands) -> None:
 
 def _series(args: argparse.Namespace) -> int:
     from kvmtest import series
-    from kvmtest.report import saved
+    from kvmtest.results.saved import Loader, SavedError
 
     if args.check and not args.results:
         raise Failed("--check needs --results", USAGE)
     try:
-        runs = [run for path in args.results for run in saved.load(path)]
-    except saved.SavedError as error:
+        loader = Loader(say)
+        runs = [run for path in args.results for run in loader.load(path)]
+    except SavedError as error:
         raise Failed(str(error), USAGE) from None
     missing = series.unseen(runs) if args.check else []
     if args.format == "json":
@@ -78,7 +79,7 @@ def _unseen(one: Unseen) -> str:
     return f"the deviation {d.item} {value} after {d.event} [{d.commit}] is {how} in {', '.join(one.runs)}"
 
 
-def _table(runs: list[Saved]) -> Iterator[str]:
+def _table(runs: list[Run]) -> Iterator[str]:
     """The catalogue in the terminal's columns: a line a commit, two where the runs' columns leave no room for the subject."""
     from kvmtest import series
     from kvmtest.spec.commits import PARTS
@@ -127,13 +128,11 @@ def _cells(names: list[str], values: list[str]) -> str:
     return "".join(f"  {value:{max(len(name), 5)}}" for name, value in zip(names, values, strict=True))
 
 
-def _columns(runs: list[Saved]) -> list[str]:
+def _columns(runs: list[Run]) -> list[str]:
     """A short name for each run: kernel and backend where results say them and there is room, else its number."""
-    from kvmtest.engine.host import kernel_version
-
     names: list[str] = []
     for number, run in enumerate(runs, 1):
-        major, minor = kernel_version(run.host.kernel)
+        major, minor = run.host.version
         name = f"{major}.{minor}/{run.host.backend}" if major else f"run {number}"
         names.append(f"{name} {number}" if name in names else name)
     if len(_cells(names, names)) > columns() - _KEYS:
@@ -141,7 +140,7 @@ def _columns(runs: list[Saved]) -> list[str]:
     return names
 
 
-def _legend(names: list[str], runs: list[Saved]) -> Iterator[str]:
+def _legend(names: list[str], runs: list[Run]) -> Iterator[str]:
     for name, run in zip(names, runs, strict=True):
         yield f"{name}: {run.name}, kernel {run.host.kernel}, backend {run.host.backend}"
 

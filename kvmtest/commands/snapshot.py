@@ -46,7 +46,8 @@ def add(commands: Commands) -> None:
 
 
 def _snapshot(args: argparse.Namespace) -> int:
-    from kvmtest.compare import show, snapshot, take
+    from kvmtest import take
+    from kvmtest.compare import show, snapshot
     from kvmtest.engine import doctor, host
     from kvmtest.engine.machine import Machines, SetupError
     from kvmtest.guests import GuestMissing

@@ -1,159 +1,219 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A run held against a saved one: what departs from the manuals now and did not, what no longer does, what still does."""
+"""A run compared with an earlier one: what departs from the manuals now and did not, what no longer does, what still does.
+
+The verdict decides, and for what the manuals leave undefined the value. Records are compared once for each pair of blocks that
+two observations have: most observations repeat what others showed.
+"""
 
 from __future__ import annotations
 
-import contextlib
-from collections import Counter
-from collections.abc import Iterator
-from typing import NamedTuple, TextIO
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-from kvmtest.compare import show, states
-from kvmtest.compare.groups import blocks
-from kvmtest.compare.results import Change, Index, changed
-from kvmtest.engine.plan import wanted
-from kvmtest.engine.result import UNEXPECTED, VERDICTS, CaseTime, Host, Result
-from kvmtest.report import Writer
-from kvmtest.report.saved import Saved
-from kvmtest.report.show import columns, lines, wrapped
+from kvmtest.model.record import Block, Observation, Record, Result
+from kvmtest.model.run import Run
+from kvmtest.model.select import takes
+from kvmtest.model.verdict import Verdict
+from kvmtest.spec.untouched import COUNTERS
 
-__all__ = ("Against", "Comparison", "compare")
+__all__ = ("Change", "Comparison", "PairError", "against", "compare")
 
-_DEPARTS = UNEXPECTED | {"known"}
-#: What shows that a departure is gone. Not ``skip``: what cannot be tried may still be there.
-_TOLD = frozenset(("pass", "fixed", "info"))
+#: Addresses, lines and process numbers in what a kernel logs.
+_NUMBER = re.compile(r"0x[0-9a-f]+|\d+")
+_NOT_DETERMINED = frozenset((Verdict.ERROR, Verdict.SKIP))
+
+
+class PairError(ValueError):
+    """There is nothing to compare; one line that says why."""
+
+
+class Change(NamedTuple):
+    """One item in one place in both runs; None where a run has no record of it."""
+
+    before: Result | None
+    now: Result | None
+
+    @property
+    def either(self) -> Result:
+        """The later one, for what both have in common."""
+        found = self.now or self.before
+        assert found
+        return found
+
+    @property
+    def revalued(self) -> bool:
+        """A value is another one; of what counts by itself no value is ever the same."""
+        if self.before is None or self.now is None or self.now.item in COUNTERS:
+            return False
+        a, b = self.before.record, self.now.record
+        return (a.planted, a.expected, a.observed) != (b.planted, b.expected, b.observed)
 
 
 class Comparison(NamedTuple):
-    """What became of each departure, and the cases that one run only has.
+    """What became of each departure.
 
-    ``new`` are failures with another verdict than before, or none; ``new_known`` what is new and listed. ``gone`` departed
-    before, ``same`` still does, ``untold`` cannot be told now. ``late`` are those that gave no answer in time now, or then and
-    are no failure now: a busy host looks like that, and so does an event that KVM lost.
+    ``new`` are failures with another verdict than before, or none; ``new_known`` what is new and listed; ``late`` what is new
+    since time was up on this host, while others of its kind were determined. ``gone`` departed before, ``same`` still does,
+    ``untold`` cannot be told now; ``untried`` was good, and is not tried now. ``info`` are the undefined values that are not
+    what they were. Cases of one run alone are in ``only_then`` and ``only_now``. ``old`` or ``run`` is None where the other has
+    no counterpart.
     """
 
+    old: Run | None
+    run: Run | None
     new: list[Change]
     new_known: list[Change]
+    late: list[Change]
     gone: list[Change]
     same: list[Change]
     untold: list[Change]
-    late: list[Change]
-    only_then: set[str]
-    only_now: set[str]
+    untried: list[Change]
+    info: list[Change]
+    only_then: list[str]
+    only_now: list[str]
+
+    @property
+    def failed(self) -> bool:
+        """Something is new that fails a run, or could not be determined in time."""
+        return bool(self.new or self.late)
 
 
-def compare(old: Index, now: Index, strict: bool = False) -> Comparison:
-    """Hold ``now`` against ``old``; with ``strict`` a ``known`` is a failure."""
-    found = Comparison([], [], [], [], [], [], set(), now.cases - old.cases)
-    for key, result in now.by_key.items():
-        before = old.of(key)
-        if result.verdict not in _DEPARTS or before and before.verdict == result.verdict:
-            continue
-        if result.out_of_time:
-            found.late.append(Change(before, result))
-        elif result.verdict != "known":
-            found.new.append(Change(before, result))
-        elif not before or before.verdict not in _DEPARTS:
-            (found.new if strict else found.new_known).append(Change(before, result))
-    for key, result in old.by_key.items():
-        if not now.tried(key):
-            found.only_then.add(result.case)
-            continue
-        after = now.of(key)
-        if result.verdict not in _DEPARTS:
-            continue
-        if after is None or after.verdict == "skip":
-            found.untold.append(Change(result, after))
-        elif after.verdict in _TOLD:
-            (found.late if result.out_of_time else found.gone).append(Change(result, after))
-        elif after.verdict in (result.verdict, "known"):
-            found.same.append(Change(result, after))
+#: Of an observation: the name of its case, event, trigger, view.
+_Place = tuple[str, str, str, str]
+#: What a kernel logged: id, and the first line without its numbers.
+_Said = tuple[str, str]
+
+
+class _Index:
+    """The observations of a run by their place."""
+
+    def __init__(self, run: Run | None) -> None:
+        self.places: dict[_Place, list[Observation]] = {}
+        #: Which case ran when the kernel spoke is chance.
+        self.said: dict[_Said, Result] = {}
+        self.cases = dict.fromkeys(case.name for case in run.cases) if run else {}
+        for seen in run.observations if run else ():
+            if seen.view == "kernel":
+                self.said.update((_said(result), result) for result in seen.results)
+                continue
+            name = seen.case.name if seen.case else ""
+            self.cases.setdefault(name)
+            self.places.setdefault((name, seen.event, seen.trigger, seen.view), []).append(seen)
+
+
+def _said(result: Result) -> _Said:
+    first = result.reason.split("\n", 1)[0] if result.item == "log" and result.verdict is not Verdict.PASS else ""
+    return result.id, _NUMBER.sub("N", first)
+
+
+def _items(seen: Sequence[Observation]) -> dict[str, tuple[Record, int]]:
+    """The record of each item, and the number of its observation; of a case that ran several times the worst."""
+    found: dict[str, tuple[Record, int]] = {}
+    for number, one in enumerate(seen):
+        for block in one.blocks if number == 0 or one.blocks != seen[number - 1].blocks else ():
+            for record in block.records:
+                worst = found.get(record.item)
+                if worst is None or record.verdict.severity < worst[0].verdict.severity:
+                    found[record.item] = record, number
     return found
 
 
-class Against:
-    """A writer that passes everything on, and at the end says on ``out`` what changed since ``old``.
+def _kind(before: Record | None, now: Record | None, strict: bool) -> str:
+    """The field of Comparison that the change belongs to, "" for none."""
+    if before is now:
+        return "same" if now and now.verdict.departs else ""
+    then = before.verdict if before else None
+    departed = then is not None and then.departs
+    if now is None or now.verdict is Verdict.SKIP:
+        return "untold" if departed else "untried" if then is not None and then.judged else ""
+    if not now.verdict.departs:
+        undefined = then is now.verdict is Verdict.INFO and now.item not in COUNTERS
+        moved = undefined and before is not None and before.observed != now.observed
+        return "gone" if departed else "info" if moved else ""
+    if then is now.verdict or departed and now.verdict is Verdict.KNOWN:
+        return "same"
+    if now.verdict is Verdict.KNOWN:
+        return "new" if strict else "new_known"
+    return "late" if now.out_of_time else "new"
 
-    Of what ``selectors`` do not take neither run is asked, but what a lab's kernel logs counts always.
+
+#: Kind, and what shows it before and now.
+_Found = tuple[str, tuple[Record, int] | None, tuple[Record, int] | None]
+#: The blocks of the observations of one place in both runs -> what of them changed.
+_Known = dict[tuple[tuple[Block, ...], ...], list[_Found]]
+
+
+def _changes(before: Sequence[Observation], now: Sequence[Observation], strict: bool) -> Iterator[_Found]:
+    here, there = _items(before), _items(now)
+    for item in dict.fromkeys((*there, *here)):
+        a, b = here.get(item), there.get(item)
+        if kind := _kind(a and a[0], b and b[0], strict):
+            yield kind, a, b
+
+
+def _result(seen: Sequence[Observation], found: tuple[Record, int] | None) -> Result | None:
+    return Result(seen[found[1]], found[0]) if found else None
+
+
+def compare(
+    old: Run | None, run: Run | None, strict: bool = False, selectors: Sequence[str] = (), known: _Known | None = None
+) -> Comparison:
+    """Compare ``run`` with ``old``; with ``strict`` a ``known`` is a failure.
+
+    Of what ``selectors`` do not take neither run is asked, but what a kernel logs counts always. ``known`` keeps what was found
+    for the next comparison.
     """
+    known = {} if known is None else known
+    then, now = _Index(old), _Index(run)
+    found = Comparison(old, run, [], [], [], [], [], [], [], [], [], [name for name in now.cases if name not in then.cases])
+    only_then: dict[str, None] = {}
+    for place in dict.fromkeys((*then.places, *now.places)):
+        a, b = then.places.get(place, []), now.places.get(place, [])
+        if not b and place[0] not in now.cases:
+            if not selectors or any(takes(selectors, result.id, result.case) for seen in a for result in seen.results):
+                only_then[place[0]] = None
+            continue
+        blocks = (*(seen.blocks for seen in a), (), *(seen.blocks for seen in b))
+        changes = known.get(blocks)
+        if changes is None:
+            changes = known[blocks] = list(_changes(a, b, strict))
+        for kind, before, after in changes:
+            change = Change(_result(a, before), _result(b, after))
+            if not selectors or takes(selectors, change.either.id, change.either.case):
+                getattr(found, kind).append(change)
+    found.only_then.extend(only_then)
+    for kind, change in _kernels(then, now, strict):
+        getattr(found, kind).append(change)
+    return found
 
-    def __init__(self, writer: Writer, old: Saved, selectors: tuple[str, ...], strict: bool, out: TextIO) -> None:
-        self._writer = writer
-        self._out = out
-        self._old = old
-        self._strict = strict
-        taken = [result for result in old.results if wanted(selectors, result.id) or result.view == "kernel"]
-        self._then = Index(taken, old.ran)
-        self._departed = {(result.id, result.case) for result in taken if result.verdict in _DEPARTS}
-        self._results: list[Result] = []
-        self._shown: set[str] = set()
-        self._cases: list[str] = []
-        self._head: show.Head = []
-        #: Failures by verdict that are new.
-        self.new: Counter[str] = Counter()
-        #: How many that were no error by time-out before gave no answer in time.
-        self.late = 0
 
-    def begin(self, host: Host, started: str, cases: int) -> None:
-        """Note where the two runs differ before they begin."""
-        self._head = states.hosts(self._old.host, host)
-        self._writer.begin(host, started, cases)
+def _kernels(then: _Index, now: _Index, strict: bool) -> Iterator[tuple[str, Change]]:
+    """What became of what the kernel said; a log without incidents stands for each that is not in it."""
+    logged = {id for id, _ in now.said}
+    for key in dict.fromkeys((*then.said, *now.said)):
+        a = then.said.get(key) or then.said.get((key[0], ""))
+        b = now.said.get(key) or now.said.get((key[0], ""))
+        kind = _kind(a and a.record, b and b.record, strict)
+        if b is None and key[0] in logged:
+            kind = "gone" if kind == "untold" else ""
+        if kind:
+            yield kind, Change(a, b)
 
-    def running(self, case: str) -> None:
-        """Nothing of its own."""
-        self._writer.running(case)
 
-    def result(self, result: Result) -> None:
-        """Keep what departs now or did then, and skips, of which one may stand for many (Index)."""
-        self._shown.add(result.case)
-        departs = result.verdict in _DEPARTS or (result.id, result.case) in self._departed
-        if departs or result.view == "kernel" or result.verdict == "skip" and result.observed is None:
-            self._results.append(result)
-        self._writer.result(result)
+def against(old: Sequence[Run], new: Sequence[Run], strict: bool = False, selectors: Sequence[str] = ()) -> list[Comparison]:
+    """Compare run for run: one with one whatever their names, several by their names, or by their hosts'. Raises PairError."""
+    known: _Known = {}
+    return [compare(before, now, strict, selectors, known) for before, now in _paired(old, new)]
 
-    def case(self, case: CaseTime) -> None:
-        """Note that it ran."""
-        self._cases.append(case.case)
-        self._writer.case(case)
 
-    def end(self, duration_s: float, totals: Counter[str]) -> None:
-        """The report's end, and the comparison behind it."""
-        self._writer.end(duration_s, totals)
-        found = compare(self._then, Index(self._results, self._cases), self._strict)
-        self.new = Counter(change.either.verdict for change in found.new)
-        self.late = sum(change.either.out_of_time for change in found.late)
-        with contextlib.suppress(BrokenPipeError):  # the status says it, whoever reads
-            self._out.writelines(line + "\n" for text in self._lines(found) for line in lines(text))
-            self._out.flush()
-
-    def _lines(self, found: Comparison) -> Iterator[str]:
-        parts = [f"{len(found.new)} new", f"{len(found.gone)} gone", f"{len(found.same)} the same"]
-        parts += [f"{len(found.new_known)} new and known"] * bool(found.new_known)
-        parts += [f"{len(found.untold)} cannot be told"] * bool(found.untold)
-        parts += [f"{len(found.late)} without an answer in time"] * bool(found.late)
-        other = [c for c in found.same if c.a and c.b and changed(c.a._replace(verdict=c.b.verdict), c.b)]
-        yield ""
-        yield f"Against {self._old.name}, departures from the manuals: {', '.join(parts)}"
-        for name, here, there in self._head:
-            yield wrapped(f"{name}: {here or '(empty)'} -> {there or '(empty)'}", columns(self._out), "  ", " " * 6)
-        titled = (
-            ("New", found.new),
-            ("New, and known", found.new_known),
-            ("Gone", found.gone),
-            ("Cannot be told now", found.untold),
-            ("No answer in time, now or then; not counted as new or gone", found.late),
-            ("The same, with another value", other),
-        )
-        for title, changes in titled:
-            if changes:
-                yield ""
-                yield f"{title}:"
-                for block in blocks(changes):
-                    yield from show.block(block)
-        if found.same:
-            counts = Counter(change.either.verdict for change in found.same)
-            yield "The same: " + ", ".join(f"{counts[v]} {v}" for v in VERDICTS if counts[v])
-        # A case whose skips another one stands for has no result to name it in a baseline of records.
-        for cases, which in ((found.only_then, "the baseline"), (found.only_now & self._shown, "this run")):
-            if cases:
-                yield f"Cases in {which} only: {len(cases)}, e.g. {min(cases)}"
+def _paired(old: Sequence[Run], new: Sequence[Run]) -> list[tuple[Run | None, Run | None]]:
+    if len(old) == len(new) == 1:
+        return [(old[0], new[0])]
+    for by_host in (False, True):
+        then, now = ({run.host.name if by_host else run.name: run for run in runs} for runs in (old, new))
+        whole = len(then) == len(old) and len(now) == len(new) and "" not in then.keys() | now.keys()
+        if whole and then.keys() & now.keys():
+            return [(then.get(key), now.get(key)) for key in dict.fromkeys((*then, *now))]
+    have = [", ".join(run.name for run in runs[:8]) + ", ..." * (len(runs) > 8) for runs in (old, new)]
+    raise PairError(f"no run of {have[1]} has the name of one of {have[0]}, nor its host's: compare one with one (FILE#NAME)")

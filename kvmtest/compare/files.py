@@ -1,48 +1,50 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Files to compare: a snapshot, or results, of a matrix one cell as ``FILE#CELL``."""
+"""Files to compare: a snapshot, or results, of several runs one as ``FILE#NAME``."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from kvmtest.compare import snapshot
 from kvmtest.compare.snapshot import State
-from kvmtest.report import saved
-from kvmtest.report.saved import Saved, SavedError
+from kvmtest.model.run import Run
+from kvmtest.results.saved import Loader, SavedError, read
 
-__all__ = ("load", "one_run")
-
-
-def load(path: str) -> State | list[Saved]:
-    """What is in ``path``, which may be a pipe. Raises SavedError."""
-    file, cell = _split(path)
-    contents = saved.read(file)
-    if snapshot.is_one(contents):
-        if cell:
-            raise SavedError(f"{file} is a snapshot, which has no cell {cell}")
-        return snapshot.parse(file, contents)
-    runs = saved.parse(file, contents, saved.runs)
-    if not cell:
-        return runs
-    found = [run for run in runs if run.name == cell]
-    if not found:
-        have = ", ".join(run.name for run in runs)
-        raise SavedError(f"{file} has no cell {cell}: there is {have}")
-    return found
+__all__ = ("one_run", "runs", "state")
 
 
-def one_run(path: str) -> Saved:
+def state(path: str) -> State:
+    """The snapshot in ``path``, which may be a pipe. Raises SavedError."""
+    contents = read(path)
+    if not snapshot.is_one(contents) and b"kvmtest.results/" in contents[:1000]:
+        raise SavedError(f"{path} has results, not a snapshot: kvmtest report --baseline OLD NEW compares those")
+    return snapshot.parse(path, contents)
+
+
+def runs(path: str, note: Callable[[str], object] = lambda line: None, loader: Loader | None = None) -> list[Run]:
+    """The runs in ``path``, or the one that is named after its #. ``loader`` shares what several files have in common.
+
+    Raises SavedError.
+    """
+    file, sign, name = path.rpartition("#")
+    # A name that has a # is a file's first.
+    if not sign or not file or os.path.exists(path):
+        file, name = path, ""
+    contents = read(file)
+    if snapshot.is_one(contents[:1000]):
+        raise SavedError(f"{file} is a snapshot, not results: kvmtest diff compares two")
+    found = (loader or Loader(note)).runs(file, contents)
+    if not name:
+        return found
+    if named := [run for run in found if run.name == name]:
+        return named
+    raise SavedError(f"{file} has no run {name}: there is {', '.join(run.name for run in found)}")
+
+
+def one_run(path: str, note: Callable[[str], object] = lambda line: None) -> Run:
     """The one run in ``path``. Raises SavedError."""
-    found = load(path)
-    if isinstance(found, State):
-        raise SavedError(f"{path} is a snapshot, not results")
+    found = runs(path, note)
     if len(found) != 1:
-        have = f": add #CELL, one of {', '.join(run.name for run in found)}" if found else ""
-        raise SavedError(f"{path} has {len(found)} runs{have}")
+        raise SavedError(f"{path} has {len(found)} runs: add #NAME, one of {', '.join(run.name for run in found)}")
     return found[0]
-
-
-def _split(path: str) -> tuple[str, str]:
-    """File and cell. A name that has a # is a file's first."""
-    file, sign, cell = path.rpartition("#")
-    return (file, cell) if sign and file and not os.path.exists(path) else (path, "")

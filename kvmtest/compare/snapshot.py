@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A vCPU's whole state after an event, as a document: ``kvmtest.snapshot/1`` (docs/snapshot.schema.json)."""
+"""A vCPU's whole state after an event, as a document: ``kvmtest.snapshot/1`` (kvmtest/schemas/snapshot.schema.json)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import re
 from typing import Any, NamedTuple
 
 from kvmtest import __version__
-from kvmtest.engine.result import Host
-from kvmtest.report import saved
+from kvmtest.model.host import Host
+from kvmtest.results.lines import host_fields
+from kvmtest.results.saved import host_of, parsed
 
 __all__ = ("SCHEMA", "Item", "State", "dump", "is_one", "parse")
 
@@ -48,7 +49,7 @@ def dump(state: State) -> str:
     head = {
         "schema": SCHEMA,
         "tool": {"name": "kvmtest", "version": __version__},
-        "host": {name: value for name, value in state.host._asdict().items() if value is not None},
+        "host": host_fields(state.host),
         "taken": state.taken,
         "made": state.made,
     }
@@ -63,13 +64,13 @@ def _record(item: Item) -> dict[str, str | None]:
 
 
 def is_one(contents: bytes) -> bool:
-    """Whether a file's contents mean to be a snapshot, of whatever version."""
+    """A file's contents mean to be a snapshot, of whatever version."""
     return _SAYS.search(contents) is not None
 
 
 def parse(name: str, contents: bytes) -> State:
     """The snapshot in a file ``name`` with ``contents``. Raises SavedError, of one line."""
-    return saved.parse(name, contents, _state)
+    return parsed(name, contents, _state)
 
 
 def _state(name: str, text: str) -> State:
@@ -84,7 +85,7 @@ def _state(name: str, text: str) -> State:
         raise ValueError(f"made has no {', '.join(_MADE)}")
     if not isinstance(items, dict) or not items:
         raise ValueError("items is no object, or an empty one")
-    host = saved.host(document.get("host"))
+    host = host_of(document.get("host"))
     parts = {part: made[part] for part in _MADE}
     return State(name, host, taken, parts, {item: _item(item, found) for item, found in items.items()})
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from kvmtest.compare.snapshot import Item, State
-from kvmtest.engine.result import Host
+from kvmtest.model.host import Host
 from kvmtest.spec.untouched import COUNTERS
 
 __all__ = ("Change", "difference", "hosts", "made")
@@ -58,6 +58,7 @@ def hosts(a: Host, b: Host) -> list[tuple[str, str, str]]:
 
 def _facts(host: Host) -> dict[str, str]:
     facts = {"kernel": host.kernel, "backend": host.backend, "CPU vendor": host.cpu_vendor, "CPU": host.cpu_model}
+    facts |= {name: value for name, value in (("host", host.name), ("on", host.accel)) if value}
     if host.lab:
         facts |= {name: str(host.lab[name]) for name in ("emulator", "kernel_source")}
     return facts | {f"parameter {name}": value for name, value in host.parameters.items()}

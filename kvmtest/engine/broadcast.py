@@ -3,16 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from kvmtest.engine.cycle import context, took_init, traced
-from kvmtest.engine.judging import BroadcastSeen, judge_of
 from kvmtest.engine.machine import Machine, Target
 from kvmtest.engine.plan import Case
-from kvmtest.engine.result import Host, Result
-from kvmtest.engine.verdicts import Basis, Evidence, Judging
+from kvmtest.judge.evidence import Basis, BroadcastSeen, Evidence
+from kvmtest.model.host import Host
 from kvmtest.state.plant import Plant
-from kvmtest.state.snapshot import Snapshot
+from kvmtest.state.sections import Snapshot
 from kvmtest.triggers import broadcast
 from kvmtest.triggers.error import TriggerError
 
@@ -22,7 +19,7 @@ __all__ = ("Broadcast",)
 class Broadcast:
     """A broadcast case in the host's view, ready to run."""
 
-    def __init__(self, case: Case, machine: Machine, host: Host, judging: Judging = judge_of) -> None:
+    def __init__(self, case: Case, machine: Machine, host: Host) -> None:
         self.case = case
         self.sender = machine.target("bsp" if case.target == "ap" else "ap")
         self.targets = [target for target in machine.targets if target is not self.sender]
@@ -39,11 +36,7 @@ class Broadcast:
             self._plants.append(plants[is_bsp])
             of_target = ctx._replace(is_bsp=is_bsp, apic_id=target.vcpu.id)
             bases.append(Basis(of_target, target.layout, target.baseline, plants[is_bsp]))
-        self.judge = judging(case, host, tuple(bases))
-
-    def run(self) -> Collection[Result]:
-        """The case's results; raises what observe() does."""
-        return self.judge.of(self.observe())
+        self.bases = tuple(bases)
 
     def observe(self) -> BroadcastSeen:
         """Run the case. Raises KvmError, TriggerError where a vCPU did not get the INIT or shows no trace of it, Unread where

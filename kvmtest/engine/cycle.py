@@ -3,18 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from kvmtest.engine import catch, guest
-from kvmtest.engine.judge import Context
-from kvmtest.engine.judging import judge_of
 from kvmtest.engine.machine import Machine, Target
 from kvmtest.engine.plan import CONTINUE, Case, items
-from kvmtest.engine.result import Host, Result
-from kvmtest.engine.verdicts import Basis, Evidence, Judging
+from kvmtest.judge.evidence import Basis, Evidence
+from kvmtest.judge.item import Context
 from kvmtest.kvm import Exit
+from kvmtest.model.host import Host
+from kvmtest.state.guest_view import ITEMS, Report
 from kvmtest.state.layout import Layout
-from kvmtest.state.snapshot import Snapshot, Unread
+from kvmtest.state.sections import Snapshot
+from kvmtest.state.snapshot import Unread
 from kvmtest.triggers import INIT, NONE, SHUTDOWN, SIPI, msi, restart
 from kvmtest.triggers.error import TriggerError
 from kvmtest.x86 import cpuid
@@ -74,11 +73,9 @@ def took_init(layout: Layout, after: Snapshot) -> None:
 
 
 class Cycle:
-    """A case, ready to run on its target. ``timeout_s`` bounds each KVM_RUN, in seconds; ``judging`` makes results of it."""
+    """A case, ready to run on its target. ``timeout_s`` bounds each KVM_RUN, in seconds; ``bases`` is what judging needs."""
 
-    def __init__(
-        self, case: Case, machine: Machine, host: Host, timeout_s: float = 1.0, judging: Judging = judge_of
-    ) -> None:
+    def __init__(self, case: Case, machine: Machine, host: Host, timeout_s: float = 1.0) -> None:
         self.case = case
         self.host = host
         self.machine = machine
@@ -87,11 +84,7 @@ class Cycle:
         planted = case.event != "reset"
         self.plant = self.target.plant(case.plant, case.apic_mode) if planted else None
         baseline = self.target.baseline if planted else None
-        self.judge = judging(case, host, (Basis(context(case, machine, host), self.target.layout, baseline, self.plant),))
-
-    def run(self) -> Collection[Result]:
-        """The case's results in each of its views; raises what observe() does."""
-        return self.judge.of(self.observe())
+        self.bases = (Basis(context(case, machine, host), self.target.layout, baseline, self.plant),)
 
     def observe(self) -> Evidence:
         """Run the case. Raises KvmError, PlantRefused and GuestStopped where the plant cannot be written, TriggerError where
@@ -184,7 +177,7 @@ class Cycle:
         layout.fields["rip"].put(regs, rip - restart.SIZE_OF_OUT)
         return after._replace(sections=after.sections | {"regs": bytes(regs)})
 
-    def _told(self, report: guest.Report) -> guest.Report:
+    def _told(self, report: Report) -> Report:
         """The ``report``; of a guest that told nothing one item bears the error, not all of them.
 
         A shutdown is the exception that not every KVM makes an INIT of. kvm_amd does; before 265e43530cb2 ("KVM: SVM: Emulate
@@ -196,8 +189,8 @@ class Cycle:
         why = f"the guest told nothing: {report.problem}"
         if self.case.event == "shutdown":
             if self.host.backend != "svm":
-                return guest.Report({}, dict.fromkeys(guest.ITEMS, f"a vCPU in shutdown executes nothing: {report.problem}"), "")
+                return Report({}, dict.fromkeys(ITEMS, f"a vCPU in shutdown executes nothing: {report.problem}"), "")
             why = f"the guest did not come out of SHUTDOWN, of which KVM on SVM makes an INIT: {report.problem}"
         names = items(self.case)
         bears = "rip" if "rip" in names else names[0]
-        return guest.Report({}, {item: why for item in guest.ITEMS if item != bears}, why, late=report.late)
+        return Report({}, {item: why for item in ITEMS if item != bears}, why, late=report.late)

@@ -12,9 +12,10 @@ from kvmtest.engine import guest
 from kvmtest.engine import host as host_facts
 from kvmtest.engine.machine import Machines, SetupError, Target
 from kvmtest.engine.plan import Setup
-from kvmtest.engine.result import Host
 from kvmtest.guests import GuestMissing
 from kvmtest.kvm import CpuidEntry, Kvm, KvmError
+from kvmtest.model.host import Host, module_of
+from kvmtest.state.guest_view import ITEMS, Report
 from kvmtest.state.inside import GUEST_PLANTS, GuestStopped, PlantRefused
 from kvmtest.state.snapshot import Unread
 from kvmtest.uapi import kvm as uapi
@@ -131,12 +132,12 @@ def examine(path: str) -> Iterator[Finding]:
 
 
 def _backend(host: Host) -> Iterator[Finding]:
-    yield Finding("ok", host_facts.title(host, host_facts.under()))
+    yield Finding("ok", host.title)
     why = "hidden parts of segment registers are judged by either vendor's values, what a shutdown leaves is only recorded"
     if host.backend == "unknown":
         yield Finding("no", "vendor module in /sys/module", why, "to enable: load kvm_intel or kvm_amd, or mount sysfs")
     elif host.backend not in ("vmx", "svm"):
-        what = f"rules for {host_facts.module(host.backend)} itself"
+        what = f"rules for {module_of(host.backend)} itself"
         yield Finding("no", what, why, "nothing to enable: only kvm_intel and kvm_amd have them")
     if host.parameters.get("kvm.ignore_msrs", "N") in ("Y", "1"):
         why = "MSRs that KVM does not list are left out, as all of them seem to read"
@@ -169,7 +170,7 @@ def _nesting(kvm: Kvm, leaves: list[CpuidEntry], host: Host) -> Finding:
     offered = any(leaf.ecx & bit for leaf in leaves for function, bit in _NESTING if leaf.function == function)
     if offered and kvm.check_extension(uapi.KVM_CAP_NESTED_STATE):
         return Finding("ok", "nested virtualization")
-    module = host_facts.module(host.backend)
+    module = module_of(host.backend)
     if offered:
         enable = "to enable: Linux 4.20 or newer"
     elif "nested" in host.parameters:
@@ -187,7 +188,7 @@ def _smm(kvm: Kvm, host: Host) -> Finding:
         # vmx_has_emulated_msr(): no SMM unless the guest's big real mode can be run.
         "vmx": "to enable: a kernel with CONFIG_KVM_SMM=y, and kvm_intel.unrestricted_guest=1 or emulate_invalid_guest_state=1",
         "svm": "to enable: a kernel with CONFIG_KVM_SMM=y",
-    }.get(host.backend, f"to enable: a kernel with CONFIG_KVM_SMM=y, if {host_facts.module(host.backend)} has SMM at all")
+    }.get(host.backend, f"to enable: a kernel with CONFIG_KVM_SMM=y, if {module_of(host.backend)} has SMM at all")
     return Finding("no", "KVM_CAP_X86_SMM", "skipped: *.smm.*, events.smi_*, msr.smbase", enable)
 
 
@@ -215,7 +216,7 @@ def _guests(kvm: Kvm, host: Host) -> Iterator[Finding]:
             target = machine.target("bsp")
             read = sum(item in target.layout.fields for item in total)
             report = guest.Reporter(machine, target.vcpu, target.layout).report(1.0)
-            told = sum(item in report.values for item in guest.ITEMS)
+            told = sum(item in report.values for item in ITEMS)
             yield from _observer(report, host)
             for name in GUEST_PLANTS:
                 yield _plant(target, name, host)
@@ -224,7 +225,7 @@ def _guests(kvm: Kvm, host: Host) -> Iterator[Finding]:
         yield Finding("no", "guest code", f"skipped: the guest's view and what guest code plants: {error}", enable)
     finally:
         machines.close()
-    usable = f"usable: {read} of {len(total)} items by ioctls, {told} of {len(guest.ITEMS)} by guest code"
+    usable = f"usable: {read} of {len(total)} items by ioctls, {told} of {len(ITEMS)} by guest code"
     yield Finding("ok", f"{usable}; next: kvmtest run")
 
 
@@ -232,10 +233,10 @@ def _emulated(host: Host) -> str:
     """What makes the CPU run code of real mode and of protected mode without paging itself."""
     if host.backend == "vmx":
         return "to enable: kvm_intel.ept=1 and kvm_intel.unrestricted_guest=1, so that the CPU runs such code itself"
-    return f"nothing to enable: it is how {host_facts.module(host.backend)} runs such code"
+    return f"nothing to enable: it is how {module_of(host.backend)} runs such code"
 
 
-def _observer(report: guest.Report, host: Host) -> Iterator[Finding]:
+def _observer(report: Report, host: Host) -> Iterator[Finding]:
     enable = _emulated(host)
     what = f"the guest's view: {len(report.values)} items"
     yield Finding("no", what, report.problem, enable) if report.problem else Finding("ok", what)

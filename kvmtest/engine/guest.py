@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from array import array
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from kvmtest import guests, spec
-from kvmtest.engine.result import OUT_OF_TIME
 from kvmtest.kvm import Exit, KvmError, Vcpu
 from kvmtest.kvm.clock import Limit
+from kvmtest.model.record import OUT_OF_TIME
+from kvmtest.state.guest_view import LAPIC_UNREAD, LIMITS, Report
 from kvmtest.state.layout import Layout
 from kvmtest.uapi.kvm import KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_IO, KVM_EXIT_IO_OUT, KVM_EXIT_MMIO
 from kvmtest.x86 import cpuid, lapic, xsave
@@ -18,24 +19,17 @@ from kvmtest.x86 import cpuid, lapic, xsave
 if TYPE_CHECKING:
     from kvmtest.engine.machine import Machine
 
-__all__ = ("ITEMS", "Reporter", "Report", "items", "mask", "shown")
+__all__ = ("Reporter",)
 
 _RAM_SIZE = 0xA0000
 #: Slots from _CODE_SLOT on are for SIPI vectors outside of the RAM, fewer than the 125 slots that any KVM has.
 _ROM_SLOT, _RAM_SLOT, _CODE_SLOT = 0, 1, 16
 _PAGE = 4096
-#: 16-bit code has 32 bits of these, and what is above does not outlive it, or cannot be read before it is overwritten.
-_HALF = frozenset(
-    ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "rip", "rflags", "cr0", "cr3", "gdt.base", "idt.base")
-    + tuple(f"{seg}.base" for seg in ("cs", "ds", "es", "ss", "fs", "gs"))
-)
-_LOW = (1 << 32) - 1
 #: Items that the guest tells by what it reads at PROBE.
 _BASES = frozenset(f"{seg}.base" for seg in ("ds", "es", "ss", "fs", "gs"))
 _ALIASES = {"efer": 0xC0000080, "apic_base": 0x1B}
 _X2APIC_FIRST = 0x800
-#: Reserved places unless the CPU has what they belong to: reading one sets ESR (SDM vol. 3, Error Handling).
-_LAPIC_UNREAD = frozenset(("lvt_cmci", "rrd", "efeat", "ecntl"))
+_LOW = (1 << 32) - 1
 _LIST_ENTRY, _LIST_ROOM = 16, 0x4000
 _XSAVE_ROOM = 0x4000
 #: What FXSAVE stores outside 64-bit mode: eight XMM registers, and of the x87 pointers 32 bits.
@@ -46,69 +40,13 @@ _BEHIND = {
     **dict.fromkeys(("R8", "CR8", "WIDE", "XCR0", "XSETBV"), "LONG"),
     "XSAVE": "XSETBV",
 }
-_STEP_OF = {item: step for step, names in guests.STEPS.items() for item in names}
 _STEP_NAMES = tuple(guests.STEPS)
 _LIMIT_STATUS = frozenset(
     guests.STEP_STATUS + 4 * i for i, name in enumerate(_STEP_NAMES) if name.endswith("_LIMIT")
 )
-_LIMITS = frozenset(f"{seg}.limit" for seg in ("cs", "ds", "es", "ss", "fs", "gs"))
 _DONE, _GP = 1, 13
 #: More exits than a guest makes that fails in each step and at each MSR; and how many time-outs all of them may take.
 _EXITS, _PATIENCE = 1200, 10
-
-
-def _readable(item: str) -> bool:
-    if item.startswith("lapic."):
-        return item.partition(".")[2] not in _LAPIC_UNREAD
-    if item.startswith(("events.", "nested.")) or item in ("mp_state", "ssp"):
-        return False
-    return item.startswith("msr.") or "." not in item or item in _STEP_OF or item in guests.PORTS.values()
-
-
-#: Items that a guest may report: those of the tables that an instruction reads, or that its behaviour proves.
-ITEMS = tuple(item for item in spec.ENTRIES if item not in spec.SYNTHETIC and _readable(item))
-
-
-class Report(NamedTuple):
-    """What the guest said.
-
-    ``values`` are its items; ``missing`` are those that it cannot read here, with the reason. ``problem`` says why it stopped
-    early ("" where it came to its end): items that are in neither are lost to that. Of items in ``narrow`` it told the low 32
-    bits, though it can read more where 64-bit code runs. ``late`` is whether it stopped because nothing came in time.
-    """
-
-    values: dict[str, int]
-    missing: dict[str, str]
-    problem: str
-    narrow: frozenset[str] = frozenset()
-    late: bool = False
-
-
-def items(apic_mode: str, vector: int | None = None, event: str = "sipi") -> tuple[str, ...]:
-    """The items that a guest may report in a case.
-
-    ``vector`` is that of the SIPI by which it begins: after INIT (``event``) the place of its first instruction is not INIT's.
-    """
-    names = ITEMS
-    if apic_mode == "disabled":
-        names = tuple(item for item in names if not item.startswith("lapic."))
-    if vector is not None and event == "init":
-        names = tuple(item for item in names if item not in ("rip", "cs.selector", "cs.base"))
-    return names
-
-
-def mask(item: str) -> int:
-    """The bits of ``item`` that a guest reads; -1 for all."""
-    return _LOW if item in _HALF else -1
-
-
-def shown(item: str, value: int | None, narrow: frozenset[str] = frozenset()) -> int | None:
-    """What a guest says of an item that holds ``value``; ``narrow`` is its report's."""
-    if value is None:
-        return None
-    if item in _LIMITS:
-        return max(offset for offset in guests.LIMITS if offset <= value)
-    return value & (_LOW if item in narrow else mask(item))
 
 
 def _image() -> tuple[bytes, bytes]:
@@ -185,7 +123,7 @@ class Reporter:
         return tuple(named[: _LIST_ROOM // _LIST_ENTRY])
 
     def _lapic(self) -> tuple[tuple[str, int], ...]:
-        return tuple((f"lapic.{reg.name}", reg.offset) for reg in lapic.LAPIC if reg.name not in _LAPIC_UNREAD)
+        return tuple((f"lapic.{reg.name}", reg.offset) for reg in lapic.LAPIC if reg.name not in LAPIC_UNREAD)
 
     def _load(self, machine: Machine) -> None:
         """RAM, the ROM below 4 GiB, and for a SIPI the guest's code where the vector points."""
@@ -254,7 +192,7 @@ class Reporter:
             problem = f"SMSW read {msw:#x}, MOV from CR0 {values.pop('cr0'):#x}"
         if self.vector is None and not problem:
             # After RESET and INIT every segment can be read through; a vCPU that waits for a SIPI may have unusable ones.
-            for item in sorted((_BASES | _LIMITS) & missing.keys()):
+            for item in sorted((_BASES | LIMITS) & missing.keys()):
                 if missing[item].startswith("exception"):
                     problem = f"{item}: {missing.pop(item)}"
         return Report(values, missing, problem, frozenset() if self.reached("WIDE") else frozenset(guests.WIDE), late)
@@ -384,8 +322,8 @@ class Reporter:
                 reason = "limits are not enforced here: a read beyond one raised no exception"
             elif reason:
                 reason = f"whether limits are enforced here is not known: {reason}"
-            missing.update((item, reason) for item in _LIMITS & values.keys() if reason)
-        for item in _LIMITS & values.keys():
+            missing.update((item, reason) for item in LIMITS & values.keys() if reason)
+        for item in LIMITS & values.keys():
             del values[item]
 
     def _x2apic(self, values: dict[str, int], missing: dict[str, str]) -> None:

@@ -6,19 +6,16 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import re
 import sys
 from collections.abc import Iterable
 
-from kvmtest.engine.result import Host
+from kvmtest.model.host import Host
 
-__all__ = ("SILICON", "accel", "detect", "flags", "kernel_version", "module", "title", "under")
+__all__ = ("accel", "detect", "flags", "under")
 
 #: Vendor modules by the name of their folder in sysfs.
 _MODULES = {"kvm_intel": "vmx", "kvm_amd": "svm"}
-_MODULE_OF = {backend: module for module, backend in _MODULES.items()}
 
-SILICON = "silicon"
 #: What a hypervisor calls itself in EBX, ECX and EDX of its CPUID leaf; Hyper-V's comes last, as KVM and Xen can show it too.
 _SIGNATURES = {
     b"KVMKVMKVM": "kvm",
@@ -40,19 +37,6 @@ _CPUID = bytes.fromhex(
     "5b"  # pop %rbx
     "c3"  # ret
 )
-_IN_WORDS = {
-    "": "",
-    SILICON: " on silicon",
-    "vm": " in a VM",
-    "kvm": " in a VM on KVM",
-    "tcg": " in QEMU (TCG)",
-    "xen": " in a VM on Xen",
-    "vmware": " in a VM on VMware",
-    "hyper-v": " in a VM on Hyper-V",
-    "bochs": " in Bochs",
-}
-
-_RELEASE = re.compile(r"(\d+)\.(\d+)")
 
 
 def _read(path: str) -> str:
@@ -131,7 +115,7 @@ def accel(has: Iterable[str], signatures: Iterable[bytes], firmware: str = "") -
         return ""
     if "hypervisor" in has:
         return next((name for signature, name in _SIGNATURES.items() if signature in signatures), "vm")
-    return "bochs" if "bochs" in firmware.lower() else SILICON
+    return "bochs" if "bochs" in firmware.lower() else "silicon"
 
 
 def flags(cpuinfo: str = "/proc/cpuinfo") -> frozenset[str]:
@@ -145,29 +129,11 @@ def under(cpuinfo: str = "/proc/cpuinfo", dmi: str = "/sys/class/dmi/id") -> str
     return accel(has, _signatures() if "hypervisor" in has else (), _read(f"{dmi}/bios_vendor"))
 
 
-def module(backend: str) -> str:
-    """The name of the vendor module."""
-    return _MODULE_OF.get(backend, f"kvm_{backend}")
-
-
-def title(host: Host, on: str = "") -> str:
-    """Whose KVM this is and what it runs on, in a line; ``on`` is of `accel`, a lab has its own word."""
-    if host.kernel == "unknown":
-        return "an unknown KVM: what was saved does not say whose"
-    whose = "KVM" if host.backend == "unknown" else module(host.backend)
-    if host.lab:
-        return f"{whose} of Linux {host.kernel} in {host.lab['emulator']}"
-    return f"{whose} of Linux {host.kernel}{_IN_WORDS.get(on, f' on {on}')}: {host.cpu_model}"
-
-
 def detect(sysfs: str = "/sys/module", cpuinfo: str = "/proc/cpuinfo") -> Host:
     """The host as results describe it. A vendor module that this tool does not know gives its own short name."""
     backend, module = _backend(sysfs)
     vendor, model = _cpu(cpuinfo)
-    return Host(os.uname().release, backend, vendor, model, _parameters(sysfs, module))
-
-
-def kernel_version(release: str) -> tuple[int, int]:
-    """Major and minor number of a kernel release such as ``6.1.0-56-cloud-amd64``; (0, 0) where there is none."""
-    numbers = _RELEASE.match(release)
-    return (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
+    system = os.uname()
+    return Host(
+        system.release, backend, vendor, model, _parameters(sysfs, module), name=system.nodename, accel=under(cpuinfo)
+    )

@@ -10,12 +10,13 @@ import time
 
 from kvmtest.checks.own import IDENTITY_MAP, TSS
 from kvmtest.engine.plan import Setup
-from kvmtest.engine.result import Host
 from kvmtest.kvm import CpuidEntry, Kvm, KvmError, Vcpu, Vm
+from kvmtest.model.host import Host
 from kvmtest.state.inside import GUEST_PLANTS, GuestPlant
 from kvmtest.state.layout import Layout
 from kvmtest.state.plant import Plant, Planter
-from kvmtest.state.snapshot import Reader, Snapshot, Unread, missing_sections
+from kvmtest.state.sections import Snapshot
+from kvmtest.state.snapshot import Reader, Unread, missing_sections
 from kvmtest.state.values import NEW
 from kvmtest.triggers.vmm_reset import Reset
 from kvmtest.uapi.kvm import (

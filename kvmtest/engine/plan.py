@@ -3,20 +3,20 @@
 
 from __future__ import annotations
 
-import re
-from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from kvmtest.checks import CHECKS
-from kvmtest.engine import guest
+from kvmtest.judge.evidence import Look
+from kvmtest.model.case import Case as Named
+from kvmtest.model.select import Selector as _Selector
+from kvmtest.model.select import SelectorError, near, parse
 from kvmtest.spec import ENTRIES, SYNTHETIC
 from kvmtest.spec.cite import A_ICR, S_ICR
+from kvmtest.state import guest_view
 from kvmtest.state.inside import GUEST_PLANTS
 from kvmtest.state.values import PLANTS, SIPI
 
-__all__ = (
-    "BROADCAST", "CONTINUE", "SPARSE", "Case", "Setup", "SelectorError", "ids", "items", "plan", "select", "views", "wanted",
-)  # fmt: skip
+__all__ = ("BROADCAST", "CONTINUE", "SPARSE", "Case", "Setup", "ids", "items", "plan", "select", "views")
 
 #: SIPI vectors: both ends of the first megabyte's usable range and one in the middle.
 SIPI_VECTORS = (0x00, 0x01, 0x9F, 0xFF)
@@ -28,12 +28,8 @@ SPARSE = 0
 
 _HOST_VIEW = tuple(item for item in ENTRIES if item not in SYNTHETIC)
 #: What a broadcast shows besides the items of its targets, with where the manuals say it.
-BROADCAST = {"reached": (S_ICR, A_ICR), "sender-untouched": (S_ICR, A_ICR)}
+BROADCAST: dict[str, tuple[str, ...]] = {"reached": (S_ICR, A_ICR), "sender-untouched": (S_ICR, A_ICR)}
 _BROADCAST = (*BROADCAST, *_HOST_VIEW)
-
-
-class SelectorError(ValueError):
-    """A selector that matches no result id."""
 
 
 class Setup(NamedTuple):
@@ -91,27 +87,60 @@ class Case(NamedTuple):
         return f"{self.event}.{self.trigger}.{self.view}"
 
     @property
-    def name(self) -> str:
-        """The prefix and what tells the case from others of that prefix."""
+    def params(self) -> dict[str, str | int]:
+        """The parameters that are not the usual ones, by name; the target always."""
         setup = self.setup
-        parts = [self.target]
-        if self.event == "reset" or setup.irqchip != "full":
-            parts.append(f"{setup.irqchip}-irqchip" if setup.irqchip != "none" else "no-irqchip")
-        parts.append(setup.vendor or "no-cpuid")
-        if setup.boot_id:
-            parts.append(f"boot-id-{setup.boot_id}")
-        if setup.vcpus != 2:
-            parts.append(f"{setup.vcpus}-vcpus" if setup.vcpus else "sparse-ids")
-        if self.apic_mode:
-            parts.append(self.apic_mode)
-        if self.plant:
-            parts.append(f"plant-{self.plant}")
-        parts += [word for word in (self.state, self.how) if word]
+        given: dict[str, str | int | None] = {
+            "target": self.target,
+            "irqchip": setup.irqchip if self.event == "reset" or setup.irqchip != "full" else None,
+            "vendor": setup.vendor or None,
+            "boot_id": setup.boot_id or None,
+            "vcpus": None if setup.vcpus == 2 else setup.vcpus or "sparse-ids",
+            "apic_mode": self.apic_mode or None,
+            "plant": self.plant or None,
+            "state": self.state or None,
+            "how": self.how or None,
+            "check": self.check or None,
+            "vector": self.vector,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def words(self) -> str:
+        """The parameters in words, separated by commas."""
+        irqchip = {"none": "no-irqchip"}.get(self.setup.irqchip, f"{self.setup.irqchip}-irqchip")
+        said = {
+            "irqchip": irqchip,
+            "boot_id": f"boot-id-{self.setup.boot_id}",
+            "vcpus": f"{self.setup.vcpus}-vcpus" if self.setup.vcpus else "sparse-ids",
+            "plant": f"plant-{self.plant}",
+            "vector": "" if self.vector is None else f"vector-{self.vector:02x}",
+        }
+        parts = [said.get(name, str(value)) for name, value in self.params.items()]
+        if not self.setup.vendor:
+            parts.insert(parts.index(irqchip) + 1 if irqchip in parts else 1, "no-cpuid")
+        return ",".join(parts)
+
+    @property
+    def name(self) -> str:
+        """``<event>.<trigger>/<words>``: the same in each view."""
+        return f"{self.event}.{self.trigger}/{self.words}"
+
+    @property
+    def kind(self) -> str:
+        """How it is judged (`kvmtest.judge.evidence.Look`)."""
         if self.check:
-            parts.append(self.check)
-        if self.vector is not None:
-            parts.append(f"vector-{self.vector:02x}")
-        return f"{self.prefix}/{','.join(parts)}"
+            return "check"
+        if self.trigger == "broadcast" and self.view == "host":
+            return "broadcast"
+        return "reset" if self.trigger == "vmm-reset" else "one"
+
+    def look(self) -> Look:
+        """What is to be judged of it."""
+        named = Named(self.name, tuple(self.params.items()))
+        cites = {self.check: CHECKS[f"{self.prefix}.{self.check}"].cite} if self.check else BROADCAST
+        where = (self.event, self.trigger, self.view)
+        return Look(named, *where, self.setup.vendor, self.target, self.kind, items(self), cites)
 
 
 def _resets() -> list[Case]:
@@ -286,7 +315,7 @@ def items(case: Case) -> tuple[str, ...]:
         return (case.check,)
     if case.view != "host":
         vector = CONTINUE if case.event == "init" and case.target == "ap" else case.vector
-        return guest.items(case.apic_mode or "xapic", vector, case.event)
+        return guest_view.items(case.apic_mode or "xapic", vector, case.event)
     return _BROADCAST if case.trigger == "broadcast" else _HOST_VIEW
 
 
@@ -295,29 +324,29 @@ def ids(cases: list[Case]) -> list[str]:
     return list(dict.fromkeys(f"{c.prefix}.{item}" for case in cases for c in views(case) for item in items(c)))
 
 
-def wanted(selectors: tuple[str, ...], result_id: str) -> bool:
-    """Whether a selector (a glob over result ids; a case's name or id prefix matches all below it) takes ``result_id``."""
-    return not selectors or any(fnmatchcase(result_id, s) or fnmatchcase(result_id, s + ".*") for s in selectors)
-
-
-def _takes(selector: str, prefix: str, names: tuple[str, ...]) -> bool:
-    # Most selectors begin otherwise; matching each of the prefix's ids takes an emulated CPU seconds.
-    begin = re.split(r"[*?[]", selector, maxsplit=1)[0]
-    if not begin.startswith(f"{prefix}.") and not f"{prefix}.".startswith(begin):
+def _matches(selector: _Selector, prefix: str, names: tuple[str, ...]) -> bool:
+    """The globs over ids of ``selector`` take one of ``names`` below ``prefix``."""
+    if not selector.may_match(f"{prefix}."):
         return False
     # An MSR that has no name yet is known only to the host's KVM_GET_MSR_INDEX_LIST.
-    unnamed = names in (_HOST_VIEW, _BROADCAST) and selector.startswith(f"{prefix}.msr.0x")
-    return unnamed or any(wanted((selector,), f"{prefix}.{name}") for name in names)
+    unnamed = names in (_HOST_VIEW, _BROADCAST) and selector.id.startswith(f"{prefix}.msr.0x")
+    return unnamed or any(selector.id_matches(f"{prefix}.{name}") for name in names)
 
 
 def select(cases: list[Case], selectors: tuple[str, ...]) -> list[Case]:
-    """The cases with a result that a selector takes. Raises SelectorError naming each selector that matches nothing."""
+    """The cases with a result that a selector takes. Raises SelectorError for the first one that takes nothing."""
+    if not selectors:
+        return cases
     keys = {case: [(c.prefix, items(c)) for c in views(case)] for case in cases}
-    matched: dict[str, list[Case]] = {}
+    taken: set[Case] = set()
     for selector in selectors:
-        takes = {key: _takes(selector, *key) for key in dict.fromkeys(key for of_case in keys.values() for key in of_case)}
-        matched[selector] = [case for case in cases if any(takes[key] for key in keys[case])]
-    if nothing := [s for s, found in matched.items() if not found]:
-        raise SelectorError(", ".join(repr(s) for s in nothing))
-    taken = {case for found in matched.values() for case in found}
-    return [case for case in cases if case in taken] if selectors else cases
+        found: set[Case] = set()
+        for one in parse(selector):
+            matching = {key for key in dict.fromkeys(key for of_case in keys.values() for key in of_case) if _matches(one, *key)}
+            found |= {case for case in cases if one.case_matches(case.name) and not matching.isdisjoint(keys[case])}
+        if not found:
+            close = " or ".join(near(selector, (*ids(cases), *(case.name for case in cases))))
+            meant = f"did you mean {close}?" if close else "kvmtest list shows what there is"
+            raise SelectorError(f"nothing matches {selector!r}; {meant}")
+        taken |= found
+    return [case for case in cases if case in taken]

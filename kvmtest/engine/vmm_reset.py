@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from kvmtest.engine import guest
 from kvmtest.engine.cycle import context, traced
-from kvmtest.engine.judging import ResetSeen, ResetTry, judge_of
 from kvmtest.engine.machine import Machine
 from kvmtest.engine.plan import Case
-from kvmtest.engine.result import Host, Result
-from kvmtest.engine.verdicts import Basis, Evidence, Judging
+from kvmtest.judge.evidence import Basis, Evidence, ResetSeen, ResetTry
+from kvmtest.model.host import Host
+from kvmtest.state.guest_view import Report
 from kvmtest.triggers.error import TriggerError
 from kvmtest.triggers.vmm_reset import orders
 
@@ -24,9 +22,7 @@ class VmmReset:
     In the guest's view the guest reports on the new vCPU when this is made.
     """
 
-    def __init__(
-        self, case: Case, machine: Machine, host: Host, timeout_s: float = 1.0, judging: Judging = judge_of
-    ) -> None:
+    def __init__(self, case: Case, machine: Machine, host: Host, timeout_s: float = 1.0) -> None:
         self.case = case
         self.machine = machine
         self.timeout_s = timeout_s
@@ -37,11 +33,7 @@ class VmmReset:
         self.orders = orders(self.target.reset.sections)
         # The local APIC's mode after RESET.
         ctx = context(case, machine, host)._replace(apic_mode="xapic")
-        self.judge = judging(case, host, (Basis(ctx, self.target.layout, self.target.baseline, self.plant),))
-
-    def run(self) -> Collection[Result]:
-        """The case's results; raises what observe() does."""
-        return self.judge.of(self.observe())
+        self.bases = (Basis(ctx, self.target.layout, self.target.baseline, self.plant),)
 
     def observe(self) -> ResetSeen:
         """Run the case in each order. Raises KvmError, TriggerError where the vCPU was not written at all, and Unread where that
@@ -59,7 +51,7 @@ class VmmReset:
             raise TriggerError("the vCPU was not written: registers and activity state are as planted")
         return ResetTry(order, refused, Evidence(before, after, self._report()))
 
-    def _report(self) -> guest.Report | None:
+    def _report(self) -> Report | None:
         """What the guest says, in its own view."""
         if self.case.view == "host":
             return None

@@ -6,24 +6,13 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable
 from ctypes import Array, c_uint32
-from typing import NamedTuple
+
+from kvmtest.x86.cpuid import CpuidEntry
 
 from .error import KvmError
 from .ioctl import ioctl
 
 __all__ = ["CpuidEntry", "pack_cpuid", "read_cpuid"]
-
-
-class CpuidEntry(NamedTuple):
-    """One CPUID leaf: struct kvm_cpuid_entry2. `flags` are KVM_CPUID_FLAG_*."""
-
-    function: int
-    index: int = 0  # type: ignore[assignment]
-    flags: int = 0
-    eax: int = 0
-    ebx: int = 0
-    ecx: int = 0
-    edx: int = 0
 
 
 def pack_cpuid(entries: Iterable[CpuidEntry]) -> Array[c_uint32]:

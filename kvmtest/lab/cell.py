@@ -8,23 +8,24 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from typing import NamedTuple
 
-from kvmtest.checks import DEFAULT_EFFORT
 from kvmtest.engine import plan
-from kvmtest.engine.plan import wanted
-from kvmtest.engine.result import EVENTS, ID, VERDICTS, VIEWS, CaseTime, Host, Result
+from kvmtest.judge.evidence import Look
 from kvmtest.kvm import Stop
 from kvmtest.lab import cache, emulator, ids, initramfs, klog, modules
 from kvmtest.lab.error import Cancelled, LabError
-from kvmtest.lab.kernels import Kernel
 from kvmtest.lab.limits import Died, Limits
 from kvmtest.lab.relay import Receiver
 from kvmtest.lab.saved_boot import SavedBoot, Unusable
+from kvmtest.lab.steps import Alive, Begin, Booting, Remark, Running, Spec, Step, Times
 from kvmtest.lab.stream import WAITS, Decoder
 from kvmtest.lab.watch import Watch
+from kvmtest.model.host import Host
+from kvmtest.model.record import Observation
+from kvmtest.model.select import Selection, SelectorError, takes
+from kvmtest.model.verdict import Verdict
 
-__all__ = ("Alive", "Begin", "Booting", "Cell", "Remark", "Running", "Spec", "Times", "inner")
+__all__ = ("Cell", "inner")
 
 _LOG_LINES = 10_000
 #: A case that takes so long is spoken of, and again after as long.
@@ -35,88 +36,8 @@ _POWER_OFF_S = 5.0
 _SHOWN_LINES = 12
 _SHOWN_CHARACTERS = 300
 #: What comes after the number of cases.
-_OF_CASES = ("result", "O", "C", "c")
+_OF_CASES = ("O", "C", "c")
 _LONGEST_S = 1e12
-_CITE = ("a kernel has nothing to warn of while it is used by its documented interface",)
-
-
-class Spec(NamedTuple):
-    """What to run in a cell. ``parameters`` are those of modules: ``{"kvm_amd": "npt=0 nested=1"}``; ``effort`` is rounds and
-    seed of the checks that have them. ``fresh_boot`` is to boot even where a saved boot is kept.
-    """
-
-    backend: str
-    kernel: Kernel
-    selectors: tuple[str, ...] = ()
-    timeout_s: float = 1.0
-    own_modules: str = ""
-    parameters: dict[str, str] = {}
-    effort: tuple[int, int] = DEFAULT_EFFORT
-    fresh_boot: bool = False
-
-    @property
-    def name(self) -> str:
-        """Short, for a column of a table."""
-        return f"{self.kernel.name}/{self.backend}"
-
-
-class Booting(NamedTuple):
-    """The guest is not up yet: which kernel in which emulator, where it is, and for how many seconds it has booted."""
-
-    release: str
-    emulator: str
-    where: str
-    seconds: int
-
-    def __str__(self) -> str:
-        so_far = f", {self.seconds} s: {self.where}" if self.where else ""
-        return f"booting {self.release} in {self.emulator}{so_far}"
-
-
-class Begin(NamedTuple):
-    """The guest is up: what KVM it has, and how many cases it will run."""
-
-    host: Host
-    cases: int
-
-
-class Running(NamedTuple):
-    """A case begins."""
-
-    case: str
-
-
-class Alive(NamedTuple):
-    """The guest is alive, and has been in this case for so long."""
-
-    case: str
-    seconds: float
-
-    def __str__(self) -> str:
-        return f"alive, in {self.case} for {self.seconds:.0f} s"
-
-
-class Remark(NamedTuple):
-    """How the cell runs, where that is not as usual."""
-
-    text: str
-
-    def __str__(self) -> str:
-        return self.text
-
-
-class Times(NamedTuple):
-    """Seconds from start to the first case, from there to the last, and to the emulator's end."""
-
-    boot_s: float
-    run_s: float
-    shutdown_s: float
-
-    def __str__(self) -> str:
-        return f"boot {self.boot_s:.1f} s, run {self.run_s:.1f} s, shut-down {self.shutdown_s:.1f} s"
-
-
-Step = Booting | Begin | Running | Alive | Remark | Result | CaseTime | Times
 
 
 class Cell:
@@ -132,7 +53,10 @@ class Cell:
         self._tail: deque[str] = deque(maxlen=_SHOWN_LINES)
         self._reported: set[str] = set()
         self._where = ""  # the case that runs, or what else does
-        self._case = ""
+        self._look: Look | None = None
+        #: What the case that runs showed until now.
+        self._seen: list[Observation] = []
+        self._selection = Selection(spec.selectors)
         self._cases = self._done = 0
         self._facts: list[str] = []
         self._receiver = Receiver()
@@ -144,7 +68,7 @@ class Cell:
     def steps(self) -> Generator[Step, None, None]:
         """Boot, run, and yield what happens. Raises LabError where this machine cannot even start the emulator, Cancelled.
 
-        What goes wrong in there is a result of its own.
+        What goes wrong in there is an observation of its own, and what a case that died had shown is kept.
         """
         self.emulator.check()
         vendor = modules.VENDOR[self.spec.backend]
@@ -223,7 +147,7 @@ class Cell:
                     raise Unusable(f"the saved boot does not go on: {died}") from died
                 yield from self._obituary(str(died))
             else:
-                yield from self._log_result()
+                yield from self._last_words()
             self._mark("end")
             if self._ended:
                 self._watch.wait(_POWER_OFF_S)
@@ -246,6 +170,7 @@ class Cell:
         told: Booting | None = None
         while not self._ended:
             if self._stop.seen:
+                yield from self._over()
                 raise Cancelled
             if "up" not in self._marks:
                 now = self._booting(self._where or "its firmware and kernel")
@@ -267,21 +192,18 @@ class Cell:
             for letter, fields in self._decoder.feed(data):
                 if letter in _OF_CASES and "up" not in self._marks:
                     raise ValueError(f"{letter} before there are cases")
-                if letter == "result":
-                    yield from self._shown([_sound(Result._make(fields))])
-                elif letter == "O":
-                    yield from self._shown(self._receiver.results(fields[0], self._host))
+                if letter == "O":
+                    if self._look is None:
+                        raise ValueError("evidence of no case")
+                    found = self._receiver.observations(self._look, fields[0], self._host)
+                    self._seen += self._selection.all_of(found)
                 elif letter in "DV":
                     self._receiver.take(letter, fields[0])
                 else:
-                    yield from self._line(letter, [str(field) for field in fields])
+                    yield from self._line(letter, fields)
         except Exception as error:  # there is no saying what judging does with evidence that is none
             what = f"{type(error).__name__}: {error}"[:_SHOWN_CHARACTERS]
             raise Died(f"what came from it makes no sense: {what}") from error
-
-    def _shown(self, results: list[Result]) -> Iterator[Result]:
-        chosen = self.spec.selectors
-        return (r for r in results if (not chosen or wanted(chosen, r.id)) and self._receiver.new(r))
 
     def _line(self, letter: str, fields: list[str]) -> Iterator[Step]:
         if letter == "L":
@@ -289,14 +211,17 @@ class Cell:
             self._tail.append(fields[0])
         elif letter == "C":
             yield from self._new_incidents()
-            self._enter(fields[0], fields[0])
-            yield Running(self._case)
+            if self._look:
+                raise ValueError("a case within another one")
+            look = self._receiver.look(*fields)
+            self._enter(look.case.name, look)
+            yield Running(look.case)
         elif letter == "c":
             yield from self._new_incidents()
             self._done += 1
-            if not self._case or not 0 <= (duration_s := float(fields[0])) < _LONGEST_S:
+            if not self._look or not 0 <= (seconds := float(fields[0])) < _LONGEST_S:
                 raise ValueError("a time of no case, or that is none")
-            yield CaseTime(self._case, duration_s)
+            yield from self._over(seconds)
             self._enter("the time after a case" if self._done < self._cases else "the end of the run")
         elif letter == "B":
             self._release = fields[0]
@@ -305,6 +230,7 @@ class Cell:
             yield from self._new_incidents()
             self._enter(f"loading {fields[0]}.ko")
         elif letter == "H":
+            yield from self._new_incidents()
             _facts(fields)
             self._facts = fields
             self._enter("the start of the run")
@@ -315,11 +241,12 @@ class Cell:
             self._mark("up")
             self._host = self.host()
             yield Begin(self._host, self._cases)
+            yield from self._over()
         elif letter == "h":
             now = time.monotonic()
-            if self._case and now - self._told > _TELL_S:
+            if self._look and now - self._told > _TELL_S:
                 self._told = now
-                yield Alive(self._case, now - self._since)
+                yield Alive(self._look.case, now - self._since)
         elif letter == "X":
             self._failed = fields[0]
         elif letter in ("E", WAITS):
@@ -327,9 +254,9 @@ class Cell:
         else:
             raise ValueError(f"a line {letter[:1]!r}")
 
-    def _enter(self, where: str, case: str = "") -> None:
+    def _enter(self, where: str, look: Look | None = None) -> None:
         """What runs inside has come to ``where``."""
-        self._where, self._case = where, case
+        self._where, self._look = where, look
         self._since = self._told = time.monotonic()
         self._limits.entered()
         self._watch.goes_on()
@@ -344,32 +271,42 @@ class Cell:
         }
         if "up" in self._marks:
             lab["boot_s"] = round(self._marks["up"] - self._start, 3)
-        if not self._facts:
-            return Host(self._release or spec.kernel.release, spec.backend, "unknown", "unknown", {}, lab)
-        return _facts(self._facts)._replace(lab=lab)
+        known = _facts(self._facts or [self._release or spec.kernel.release, spec.backend, "unknown", "unknown"])
+        return known._replace(lab=lab, name=os.uname().nodename, accel=self.emulator.accel)
 
-    def _new_incidents(self) -> Iterator[Result]:
-        """A result for each incident in the log since the last time."""
+    def _over(self, seconds: float | None = None) -> Iterator[list[Observation]]:
+        """What the case that ran, or the boot, showed, also where it did not come to its end."""
+        if seconds is not None and self._seen:
+            self._seen[-1] = self._seen[-1]._replace(seconds=seconds)
+        if seconds is not None or self._seen:
+            yield self._seen
+        self._seen = []
+
+    def _kernel(self, item: str, verdict: Verdict, reason: str) -> Iterator[list[Observation]]:
+        """An observation of the kernel; it comes with those of the case that runs, and after the Begin."""
+        self._seen.append(ids.of_kernel(item, verdict, reason, self._look.case if self._look else None))
+        if self._look is None and "up" in self._marks:
+            yield from self._over()
+
+    def _new_incidents(self) -> Iterator[list[Observation]]:
+        """An observation for each incident in the log since the last time."""
         lines = list(self._log)
         self._log.clear()
         for incident in klog.incidents(lines):
             if incident[0] not in self._reported:
                 self._reported.add(incident[0])
-                yield self._kernel_result("log", "fail", "\n".join(incident))
+                place = "" if self._look else f"{self._where}: "
+                yield from self._kernel("log", Verdict.FAIL, place + "\n".join(incident))
 
-    def _kernel_result(self, item: str, verdict: str, reason: str) -> Result:
-        where = (ids.ID + item, "none", "lab", "kernel", item, self._where)
-        return Result(*where, None, None, None, verdict, reason, _CITE if item == "log" else (), None)
-
-    def _log_result(self) -> Iterator[Result]:
-        """What came after the last case, and one result for a log without incidents."""
+    def _last_words(self) -> Iterator[list[Observation]]:
+        """What came after the last case, and one observation of a log without incidents."""
         yield from self._new_incidents()
-        self._where = "the whole run"
-        if not self._reported and wanted(self.spec.selectors, ids.ID + "log"):
-            yield self._kernel_result("log", "pass", "")
+        yield from self._over()
+        if not self._reported and takes(self.spec.selectors, f"{ids.ID}log"):
+            yield [ids.of_kernel("log", Verdict.PASS, "")]
 
     def _obituary(self, why: str) -> Iterator[Step]:
-        """The results of a guest that died: what its log says, and the end of its console."""
+        """The observations of a guest that died: what its log says, and the end of its console."""
         if "up" not in self._marks:
             yield Begin(self.host(), self._cases)
         self._log.extend(self._watch.console)
@@ -386,10 +323,11 @@ class Cell:
         )
         if "up" not in self._marks:
             place = f" at {self._where}" if self._where else ""
-            yield self._kernel_result("boot", "error", f"did not boot{place}: {why}; {end}")
+            yield from self._kernel("boot", Verdict.ERROR, f"did not boot{place}: {why}; {end}")
         else:
             left = f"{self._cases - self._done} of {self._cases} cases did not run to their end"
-            yield self._kernel_result("run", "error", f"died in {self._where}: {why}; {left}; {end}")
+            yield from self._kernel("run", Verdict.ERROR, f"died in {self._where}: {why}; {left}; {end}")
+        yield from self._over()
 
 
 def _facts(fields: list[str]) -> Host:
@@ -398,18 +336,19 @@ def _facts(fields: list[str]) -> Host:
     return Host(kernel, backend, vendor, model, dict(field.split("=", 1) for field in parameters))
 
 
-def _sound(result: Result) -> Result:
-    """``result``, if it can be one. Raises ValueError."""
-    where = (result.event, result.trigger, result.view, result.item)
-    known = result.event in EVENTS and result.view in VIEWS and result.verdict in VERDICTS
-    if not known or result.id != ".".join(where) or not ID.fullmatch(result.id) or None in (result.case, result.reason):
-        raise ValueError(f"no result: {result.id!r}, {result.verdict!r}")
-    return result
-
-
 def inner(asked: tuple[str, ...]) -> tuple[str, ...]:
-    """The selectors for the engine inside, which knows nothing of ``none.lab``: everything, if nothing else is asked for."""
-    return tuple(s for s in asked if not ids.wanted((s,)) or _finds(s))
+    """The selectors for the engine inside, which knows nothing of ``none.lab``: everything, if nothing else is asked for.
+
+    What the kernel said in some cases needs these cases.
+    """
+    found = []
+    for selector in asked:
+        _, slash, words = selector.partition("/")
+        if not ids.wanted((selector,)) or _finds(selector):
+            found.append(selector)
+        elif slash:
+            found.append(f"*/{words}")
+    return tuple(found)
 
 
 def _chosen(selectors: tuple[str, ...]) -> list[int]:
@@ -423,5 +362,5 @@ def _finds(selector: str) -> bool:
     """Whether a selector of the lab's own results finds others as well, as ``none`` does."""
     try:
         return bool(plan.select(plan.plan(), (selector,)))
-    except plan.SelectorError:
+    except SelectorError:
         return False

@@ -35,7 +35,7 @@ class Started(NamedTuple):
 class Emulator:
     """One emulator. ``memory_mib`` is what a cell takes of this machine. The rest is CPU time that it may use: ``boot_s`` for the
     longest boot, ``silence_s`` without a word from a guest that is up, and ``case_s`` for one case, or for whatever
-    else is done between two of its lines, while it is alive.
+    else is done between two of its lines, while it is alive. ``accel`` is as in `kvmtest.model.host.Host`.
 
     ``saves`` is whether a guest can be saved and restored: then `waiting` and `restored` are there.
     """
@@ -43,6 +43,7 @@ class Emulator:
     name = ""
     saves = False
     backend = ""
+    accel = ""
     cpu = ""
     memory_mib = 0
     boot_s = silence_s = case_s = 0.0
@@ -90,6 +91,7 @@ class Qemu(Emulator):
 
     name = "QEMU"
     backend = "svm"
+    accel = "tcg"
     # With ERMS kernel and libc clear and copy by REP MOVSB and STOSB, which TCG executes byte by byte.
     cpu = "max,-erms"
     memory_mib = 1300
@@ -160,6 +162,7 @@ class Bochs(Emulator):
 
     name = "Bochs"
     backend = "vmx"
+    accel = "bochs"
     cpu = "corei7_haswell_4770"  # the newest model that all kernels boot on
     memory_mib = 1300
     boot_s = 480.0

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The result ids that only a lab gives: what the kernel under test said, or how it died."""
+"""What only a lab observes: what the kernel under test said, or how it died."""
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
+from kvmtest.model.case import Case
+from kvmtest.model.record import Block, Observation, Record
+from kvmtest.model.select import parse
+from kvmtest.model.verdict import Verdict
 
-__all__ = ("ID", "LAB", "wanted")
+__all__ = ("ID", "LAB", "of_kernel", "wanted")
 
 ID = "none.lab.kernel."
 #: Item -> what it is, and how it comes to be.
@@ -23,9 +26,16 @@ LAB = {
         "error where it did not, with the case it died in and how many were left; otherwise there is no such result",
     ),
 }
+_CITE = ("a kernel has nothing to warn of while it is used by its documented interface",)
+
+
+def of_kernel(item: str, verdict: Verdict, reason: str, case: Case | None = None) -> Observation:
+    """The observation of an item of `LAB`, while ``case`` ran."""
+    record = Record(item, verdict, reason=reason, cite=_CITE if item == "log" else ())
+    return Observation(case, "none", "lab", "kernel", (Block((record,)),))
 
 
 def wanted(selectors: tuple[str, ...]) -> list[str]:
-    """The ids that one of ``selectors``, globs as those of the engine, takes; none where there are no selectors."""
-    names = [ID + item for item in LAB]
-    return [name for name in names if any(fnmatchcase(name, s) or fnmatchcase(name, s + ".*") for s in selectors)]
+    """The ids that one of ``selectors`` takes, as an id or a bare item; none where there are no selectors."""
+    asked = [one for selector in selectors for one in parse(selector) if not one.case]
+    return [ID + item for item in LAB if any(one.id_matches(ID + item) for one in asked)]

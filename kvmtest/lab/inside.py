@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The lab's init: loads KVM, runs the engine on it, streams what it says, powers off.
+"""The lab's init: loads KVM, runs the engine on it, streams what cases show, powers off.
 
 It is Python from its first instruction: mounting and loading modules are three system calls that ctypes, which the engine
 needs anyway, can make; a shell would be one more thing to have and to start.
@@ -115,7 +115,6 @@ def _beat(out: Encoder) -> None:
 def _run(config: Config, out: Encoder, log: _Log) -> None:
     from kvmtest.checks import Effort
     from kvmtest.engine import doctor, host, plan, run
-    from kvmtest.engine.result import CaseTime
     from kvmtest.lab import relay
 
     everything = plan.plan()
@@ -133,16 +132,9 @@ def _run(config: Config, out: Encoder, log: _Log) -> None:
     # What a run leaves in cycles is some 10 MB, and looking for it costs a twentieth of the time.
     gc.disable()
     with kvm:
-        # Results are selected outside, where most of them are made.
-        steps = run.run(
-            kvm, facts, cases, (), config["timeout_s"], lambda case: out.case(case.name, case.prefix), effort, judging
-        )
-        for step in steps:
-            if isinstance(step, CaseTime):
-                log.drain()
-                out.line("c", f"{step.duration_s:.6f}")
-            else:
-                out.result(step)
+        for done in run.run(kvm, facts, cases, config["timeout_s"], lambda case: out.case(case.name, case.view), effort, judging):
+            log.drain()
+            out.line("c", f"{done.seconds:.6f}")
     log.drain()
     out.flush()
 

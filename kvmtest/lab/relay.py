@@ -1,35 +1,38 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Cases are judged outside: what an emulated CPU takes seconds for, the real one does in milliseconds.
 
-Judging is pure (`kvmtest.engine.judging`): it needs the evidence, and what is known of a case before it runs. `Sender` stands
-inside in the place of the judges and sends these; `Receiver` has the same judges make results of them outside. Nothing is sent
-twice: sections go in pieces, of which few differ from one case to the next.
+Judging is pure (`kvmtest.judge.cases`): it needs the evidence, and what is known of a case before it runs. `Sender` stands
+inside in the place of the judges and sends these; `Receiver` has the same judges make observations of them outside. Nothing is
+sent twice: sections go in pieces, of which few differ from one case to the next.
 """
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from typing import Any
 
-from kvmtest.engine.guest import Report
-from kvmtest.engine.judge import Context
-from kvmtest.engine.judging import BroadcastSeen, ResetSeen, ResetTry, Untried
-from kvmtest.engine.plan import Case, plan
-from kvmtest.engine.result import Host, Result
-from kvmtest.engine.tries import Again, judge_tries
-from kvmtest.engine.verdicts import Basis, Evidence
+from kvmtest.engine.plan import plan
+from kvmtest.judge.book import Book
+from kvmtest.judge.cases import judge
+from kvmtest.judge.evidence import Again, Basis, BroadcastSeen, Checked, Evidence, Look, ResetSeen, ResetTry, Untried
+from kvmtest.judge.item import Context
 from kvmtest.lab.stream import Encoder
+from kvmtest.model.host import Host
+from kvmtest.model.record import Observation
 from kvmtest.spec import ENTRIES
+from kvmtest.state.guest_view import Report
 from kvmtest.state.layout import Field, Layout
-from kvmtest.state.snapshot import Snapshot
+from kvmtest.state.sections import Snapshot
 
 __all__ = ("Receiver", "Sender")
 
+_ITEM = re.compile(r"[a-z0-9_.-]+")
 _PIECE = 256
 _LATELY = 6
 #: What evidence consists of; each goes as its name and its fields.
 _KINDS: dict[str, Any] = {
-    kind.__name__: kind for kind in (Again, BroadcastSeen, Evidence, Report, ResetSeen, ResetTry, Untried)
+    kind.__name__: kind for kind in (Again, BroadcastSeen, Checked, Evidence, Report, ResetSeen, ResetTry, Untried)
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 _SNAPSHOT, _TUPLE = "snapshot", "tuple"
@@ -47,12 +50,8 @@ class Sender:
         self._kept: dict[int, tuple[object, int]] = {}
         self._why: dict[str, str] = {}
 
-    def judging(self, case: Case, host: Host, bases: tuple[Basis, ...]) -> _Sent:
-        """What stands in the place of the judge of ``case``."""
-        return _Sent(self, case, bases)
-
-    def send(self, case: Case, bases: tuple[Basis, ...], seen: Any) -> None:
-        """What the judge of ``case`` for ``bases`` would judge."""
+    def judging(self, look: Look, host: Host, bases: tuple[Basis, ...], seen: Any) -> list[Observation]:
+        """Send what was seen of the running case, in the place of judging it: there are no observations yet."""
         packed = []
         for ctx, layout, baseline, plant in bases:
             packed.append(
@@ -63,7 +62,8 @@ class Sender:
                     None if plant is None else self._number(plant, lambda plant, layout=layout: self._plant(plant, layout)),
                 )
             )
-        self._out.blob("O", (case.name, packed, self._packed(seen)))
+        self._out.blob("O", (packed, self._packed(seen)))
+        return []
 
     def _packed(self, value: Any) -> Any:
         """``value`` as marshal takes it."""
@@ -114,19 +114,6 @@ def _layout(layout: Layout) -> dict[str, object]:
     return {**vars(layout), "fields": {name: tuple(field) for name, field in layout.fields.items()}}
 
 
-class _Sent:
-    """In the place of the judge of a case that is judged outside."""
-
-    def __init__(self, sender: Sender, case: Case, bases: tuple[Basis, ...]) -> None:
-        self._sender = sender
-        self._made_of = (case, bases)
-
-    def of(self, seen: Any) -> list[Result]:
-        """Send it; there are no results yet."""
-        self._sender.send(*self._made_of, seen)
-        return []
-
-
 class _Plant:
     """As much of a `kvmtest.state.plant.Plant` as judging needs."""
 
@@ -147,10 +134,9 @@ class Receiver:
         self._pieces: list[bytes] = []
         self._kept: list[Any] = []
         self._made: dict[tuple[str, int], Any] = {}
-        # What a host cannot show at all is skipped once for each id and reason, as in `kvmtest.engine.run`.
-        self._absent: set[tuple[str, str]] = set()
         self._why: dict[str, str] = {}
-        self._cases = {case.name: case for case in plan()}
+        self._book = Book()
+        self._cases = {(case.name, case.view): case for case in plan()}
 
     def take(self, letter: str, value: Any) -> None:
         """A piece (D) or a value (V)."""
@@ -159,9 +145,19 @@ class Receiver:
             value = (*value[:2], self._why)
         (self._pieces if letter == "D" else self._kept).append(value)
 
-    def results(self, observation: Any, host: Host) -> list[Result]:
-        """The results of one observation (O) on ``host``."""
-        name, packed, seen = observation
+    def look(self, name: str, view: str) -> Look:
+        """What is to be judged of a case that begins (C). Raises ValueError for one that is not in the plan."""
+        if (name, view) not in self._cases:
+            raise ValueError(f"no case {name!r} with the view {view!r}")
+        return self._cases[name, view].look()
+
+    def observations(self, look: Look, evidence: Any, host: Host) -> list[Observation]:
+        """What the evidence (O) of a case on ``host`` comes to."""
+        return judge(self._book, look, host, *self.unpack(evidence, host))
+
+    def unpack(self, evidence: Any, host: Host) -> tuple[tuple[Basis, ...], Any]:
+        """What the evidence (O) of a case on ``host`` is judged by, and what was seen."""
+        packed, seen = evidence
         bases = tuple(
             Basis(
                 Context(*fields)._replace(host=host),
@@ -171,16 +167,7 @@ class Receiver:
             )
             for fields, layout, baseline, plant in packed
         )
-        return list(judge_tries(self._cases[name], host, bases).of(self._unpacked(seen)))
-
-    def new(self, result: Result) -> bool:
-        """Whether ``result`` is to be shown: not the same skip again."""
-        if result.verdict != "skip" or result.observed is not None:
-            return True
-        key = (result.id, result.reason)
-        new = key not in self._absent
-        self._absent.add(key)
-        return new
+        return bases, self._unpacked(seen)
 
     def _unpacked(self, value: Any) -> Any:
         if not isinstance(value, tuple):
@@ -202,6 +189,8 @@ class Receiver:
 
 
 def _to_layout(value: dict[str, Any]) -> Layout:
+    if wrong := [name for name in value["fields"] if not _ITEM.fullmatch(name)]:
+        raise ValueError(f"no item: {wrong[0]!r}")
     layout = Layout.__new__(Layout)
     vars(layout).update(value)
     layout.fields = {name: Field(*field) for name, field in value["fields"].items()}

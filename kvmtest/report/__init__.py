@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Reports of a run, one output format a file.
 
-A report is a writer: ``begin`` before the first result, ``result`` and ``case`` as they come, ``end`` once, also when the run
-was cut short, so that what was measured is always written. A report of several saved runs has all of that for each of them, in
-the order in which the writer was told of them.
+A report is a writer: ``begin`` before anything else, ``case`` and ``observed`` as they come, ``end`` once, also when the run was
+cut short, so that what was measured is always written. A report of several saved runs has all of that for each of them in turn.
 """
 
 from __future__ import annotations
@@ -11,12 +10,15 @@ from __future__ import annotations
 import importlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import Protocol, TextIO
+from typing import NamedTuple, Protocol, TextIO
 
-from kvmtest.engine.result import CaseTime, Host, Result
-from kvmtest.report.runs import ONE, Run
+from kvmtest.judge.findings import Finding
+from kvmtest.model.case import Case
+from kvmtest.model.record import Observation
+from kvmtest.model.run import Head
+from kvmtest.model.verdict import Verdict
 
-__all__ = ("FORMATS", "MissingError", "Run", "Writer", "require", "writer")
+__all__ = ("FORMATS", "End", "MissingError", "Writer", "require", "writer")
 
 #: Each format's module beside this file, and its class there. Imported when it is asked for: not all have what html needs.
 _WRITERS = {
@@ -35,23 +37,29 @@ class MissingError(RuntimeError):
     """A format needs a package that is not installed; one line that says how to get it."""
 
 
+class End(NamedTuple):
+    """How a run ended, after ``duration_s`` seconds, and what it comes to. ``interrupted`` is None where it was cut short."""
+
+    duration_s: float
+    interrupted: bool | None
+    totals: Counter[Verdict]
+    findings: Sequence[Finding]
+
+
 class Writer(Protocol):
-    """What every format offers."""
+    """A report in the making."""
 
-    def begin(self, host: Host, started: str, cases: int) -> None:
-        """``started`` is UTC in RFC 3339; ``cases`` is how many will run."""
+    def begin(self, head: Head, cases: int) -> None:
+        """A run begins; ``cases`` is how many will run."""
 
-    def running(self, case: str) -> None:
+    def case(self, case: Case) -> None:
         """A case begins."""
 
-    def result(self, result: Result) -> None:
-        """One result, in the order of the run."""
+    def observed(self, seen: Sequence[Observation]) -> None:
+        """The case is over, and showed this; or the kernel spoke outside of any case."""
 
-    def case(self, case: CaseTime) -> None:
-        """A case is over."""
-
-    def end(self, duration_s: float, totals: Counter[str]) -> None:
-        """The run is over, or was cut short, after ``duration_s`` seconds."""
+    def end(self, end: End) -> None:
+        """The run is over, or was cut short."""
 
 
 def require(name: str) -> type:
@@ -64,7 +72,7 @@ def require(name: str) -> type:
     return found
 
 
-def writer(name: str, out: TextIO, runs: Sequence[Run] = ONE) -> Writer:
-    """The writer of format ``name`` to ``out``, of as many runs as ``runs`` has. Raises MissingError."""
+def writer(name: str, out: TextIO, runs: int = 1) -> Writer:
+    """The writer of format ``name`` to ``out``, of as many ``runs`` as will begin. Raises MissingError."""
     made: Writer = require(name)(out, runs)
     return made

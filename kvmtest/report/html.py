@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""One page that opens offline: what was tested, what needs attention, and all results as a matrix to filter and search.
+"""One page that opens offline: what was tested, the findings, and all results as a matrix to filter and search.
 
-The results go along as JSON in which each string, each set of values and each id stands once; the page makes rows of them as
-they are scrolled to (``page/page.js``). It is written at the end of the run.
+The results go along as JSON in which everything stands once: a run is the numbers of its observations, an observation those of
+its records, as spans. So a run costs what it differs in from those before it. The page makes rows of them as they are scrolled to
+(``page/``). It is written at the end of the last run.
 """
 
 from __future__ import annotations
@@ -13,25 +14,47 @@ import json
 from array import array
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import resources
+from itertools import groupby
 from typing import Any, NamedTuple, TextIO
 
 import jinja2
 from markupsafe import Markup
 
-from kvmtest.engine.result import VERDICTS, CaseTime, Host, Result
-from kvmtest.report.blocks import Block, Blocks
-from kvmtest.report.runs import ONE, Run
+from kvmtest.judge.findings import EFFECTS, Finding
+from kvmtest.model.case import Case
+from kvmtest.model.host import Host
+from kvmtest.model.record import Block, Observation, Record, Result
+from kvmtest.model.run import Head
+from kvmtest.model.verdict import ATTENTION, VERDICTS, Verdict, overall
+from kvmtest.report import End
+from kvmtest.report.finding import details, title
 from kvmtest.report.show import difference, lines, named, printable, repeat
-from kvmtest.report.tally import ATTENTION, WORST
+from kvmtest.results.lines import spans
 
 __all__ = ("Html",)
 
-#: How many blocks, and how many values and cases of each, stand on the page itself; the matrix has all.
-_BLOCKS, _VALUES, _CASES = 100, 3, 6
+#: How many findings of a kind stand on the page itself; the matrix has the records of all.
+_MOST = 200
+#: What says the most of a cell first.
+_ORDER: list[Verdict] = []
+while len(_ORDER) < len(VERDICTS):
+    _ORDER.append(overall(set(VERDICTS).difference(_ORDER)))
 #: One character beside the colour.
-_MARKS = {"fail": "F", "error": "E", "fixed": "X", "known": "K", "pass": "\u2022", "info": "i", "skip": "\u2013"}
+_MARKS = dict(zip(("fail", "error", "fixed", "known", "pass", "info", "skip"), "FEXK\u2022i\u2013", strict=True))
+#: What the effects of `EFFECTS` are called.
+_EFFECTS = dict(
+    zip(
+        EFFECTS,
+        ("The guest does not run, or an event is lost", "The guest sees wrong state", "Only the host sees it, by ioctl"),
+        strict=True,
+    )
+)
+
+
+#: The first number and the last.
+_Span = tuple[int, int]
 
 
 class _Table:
@@ -48,162 +71,225 @@ class _Table:
         return list(self._numbers)
 
 
-class _Ran(NamedTuple):
-    """A run on the page. ``rows`` are the numbers of id, case and details of one result after the other."""
+class _Ran:
+    """A run on the page: the numbers of its observations, and an observation for each way in which a block needs attention."""
 
-    run: Run
+    def __init__(self, head: Head) -> None:
+        self.head = head
+        self.seen = array("I")
+        self.attention: dict[tuple[str, str, Block], Observation] = {}
+        self.end = End(0.0, None, Counter(), ())
+
+
+class _Row(NamedTuple):
+    """A finding, in all runs that have it: cases by run. ``records`` are the numbers of those that it is made of."""
+
+    first: Finding
     host: Host
-    started: str
-    rows: array[int]
-    time: list[float]
-    totals: Counter[str]
+    cases: Counter[int]
+    views: dict[str, None]
+    records: set[int]
 
 
 class Html:
     """The writer of ``--format html``."""
 
-    def __init__(self, out: TextIO, runs: Sequence[Run] = ONE) -> None:
+    def __init__(self, out: TextIO, runs: int = 1) -> None:
         self.out = out
         self._runs = runs
         self._ran: list[_Ran] = []
-        self._blocks = Blocks()
-        self._strings = _Table()
-        self._groups, self._items, self._ids, self._cases, self._details, self._cites = (_Table() for _ in range(6))
-        self._seen: dict[tuple[Any, ...], int] = {}
-        self._text("")
+        self._rows: dict[tuple[object, ...], _Row] = {}
+        self._strings, self._groups, self._items, self._cases, self._cites = (_Table() for _ in range(5))
+        self._records, self._looks, self._seen = (_Table() for _ in range(3))
+        #: The numbers of a block's records. Blocks are kept, so a record of theirs is known by its address.
+        self._blocks: dict[Block, tuple[_Span, ...]] = {}
+        self._addresses: dict[int, int] = {}
+        self._look_of: dict[tuple[Block, ...], int] = {}
+        self._strings.number("")
 
-    def begin(self, host: Host, started: str, cases: int) -> None:
+    def begin(self, head: Head, cases: int) -> None:
         """One more run."""
-        self._ran.append(_Ran(self._runs[len(self._ran)], host, started, array("I"), [], Counter()))
+        self._ran.append(_Ran(head))
 
-    def running(self, case: str) -> None:
+    def case(self, case: Case) -> None:
         """Nothing."""
 
-    def result(self, result: Result) -> None:
-        """Three numbers, and what they stand for where it is new."""
+    def observed(self, seen: Sequence[Observation]) -> None:
+        """A number for each, and what it stands for where it is new."""
         ran = self._ran[-1]
-        ran.totals[result.verdict] += 1
-        group = self._groups.number((result.event, result.trigger, result.view))
-        number = self._ids.number((group, self._items.number(result.item)))
-        ran.rows.extend((number, self._cases.number(result.case), self._detail(result)))
-        self._blocks.add(result, ran.run.name)
+        for one in seen:
+            look = self._look_of.get(one.blocks)
+            if look is None:
+                parts = (span for block in one.blocks for span in self._spans(block))
+                look = self._look_of[one.blocks] = self._looks.number(_joined(parts))
+            case = self._cases.number(printable(one.case.name if one.case else ""))
+            ran.seen.append(self._seen.number((self._groups.number((one.event, one.trigger, one.view)), case, look)))
+            for block in one.blocks:
+                if block.attention:
+                    ran.attention.setdefault((one.event, one.view, block), one)
 
-    def case(self, case: CaseTime) -> None:
-        """Nothing."""
-
-    def end(self, duration_s: float, totals: Counter[str]) -> None:
-        """The page, after the last run."""
-        self._ran[-1].time.append(duration_s)
-        if len(self._ran) == len(self._runs):
+    def end(self, end: End) -> None:
+        """The findings of the run; the page, after the last one."""
+        number, ran = len(self._ran) - 1, self._ran[-1]
+        ran.end = end
+        by_item: dict[tuple[str, str], list[tuple[Finding, _Row]]] = {}
+        for finding in end.findings:
+            made = _Row(finding, ran.head.host, Counter(), {}, set())
+            row = self._rows.setdefault(finding.key, made)
+            row.cases[number] += finding.cases
+            row.views.update(dict.fromkeys(finding.views))
+            for item in finding.items:
+                by_item.setdefault((finding.event, item), []).append((finding, row))
+        for (event, _, block), one in ran.attention.items():
+            for record in block.attention:
+                for finding, row in by_item.get((event, record.item), ()):
+                    if finding.has(Result(one, record)):
+                        row.records.add(self._addresses[id(record)])
+        ran.attention.clear()
+        if len(self._ran) == self._runs:
             self.out.writelines(self._page())
             self.out.flush()
+
+    def _spans(self, block: Block) -> tuple[_Span, ...]:
+        found = self._blocks.get(block)
+        if found is None:
+            known = self._addresses
+            for record in block.records:
+                if id(record) not in known:
+                    known[id(record)] = self._records.number(record)
+            found = self._blocks[block] = _joined((known[id(record)],) * 2 for record in block.records)
+        return found
 
     def _text(self, text: str | None) -> int:
         return self._strings.number(printable(text or ""))
 
-    def _detail(self, result: Result) -> int:
-        item, expected, observed = result.item, result.expected, result.observed
-        values = (result.planted, expected, observed)
-        key = (item, *values, result.verdict, result.reason, result.cite, result.deviation)
-        if key not in self._seen:
-            said = [named(item, value) if value is not None else "" for value in values]
-            said.append(difference(item, expected, observed) if result.verdict in ATTENTION else "")
-            # A kernel's log has many lines.
-            said += ["\n".join(lines(result.reason)), printable(result.deviation or "")]
-            cite = self._cites.number(tuple(self._text(text) for text in result.cite))
-            row = (WORST.index(result.verdict), *(self._strings.number(text) for text in said), cite)
-            self._seen[key] = self._details.number(row)
-        return self._seen[key]
+    def _record(self, record: Record) -> list[int]:
+        """A row of numbers: verdict, item, and what is said of it."""
+        # What a result says does not depend on where it was made.
+        item, result = record.item, Result(_NOWHERE, record)
+        values = (result.planted, result.expected, result.observed)
+        said = [named(item, value) if value is not None else "" for value in values]
+        said.append(difference(record) if record.verdict.attention else "")
+        # A kernel's log has many lines.
+        said += ["\n".join(lines(record.reason)), printable(record.deviation or "")]
+        cite = self._cites.number(tuple(self._text(text) for text in record.cite))
+        return [_ORDER.index(record.verdict), self._items.number(item), *(self._strings.number(text) for text in said), cite]
 
-    def _data(self) -> dict[str, Any]:
+    def _data(self, rows: Iterable[_Row]) -> dict[str, Any]:
+        records = [self._record(record) for record in self._records.values]
         return {
-            "verdicts": WORST,
-            "marks": [_MARKS[verdict] for verdict in WORST],
+            "verdicts": _ORDER,
+            "marks": [_MARKS[verdict] for verdict in _ORDER],
             "attention": len(ATTENTION),
             "strings": self._strings.values,
             "groups": self._groups.values,
             "items": self._items.values,
-            "ids": self._ids.values,
-            "cases": [printable(case) for case in self._cases.values],
-            "details": self._details.values,
+            "cases": self._cases.values,
             "cites": self._cites.values,
+            "records": records,
+            "looks": [[first if first == last else (first, last) for first, last in look] for look in self._looks.values],
+            "seen": self._seen.values,
+            "findings": [[title(row.first), row.first.event, list(row.views), spans(sorted(row.records))] for row in rows],
             "runs": [
-                {"name": printable(ran.run.name), "command": repeat(ran.host, "X").removesuffix("X"), "rows": ran.rows.tolist()}
-                for ran in self._ran
+                [printable(ran.head.name), repeat(ran.head.host, "X").removesuffix("X"), spans(ran.seen)] for ran in self._ran
             ],
         }
 
     def _page(self) -> Any:
-        style, script = _file("page.css"), _file("page.js")
-        totals: Counter[str] = sum((ran.totals for ran in self._ran), Counter())
-        found = [block for verdict in ("fail", "error", "fixed", "known") for block in self._blocks.of(verdict)]
+        style, script = _file("page.css"), _file("data.js") + _file("page.js")
+        rows = sorted(self._rows.values(), key=self._rank)
+        kinds = []
+        shown: list[_Row] = []
+        for kind, found in groupby(rows, key=self._kind):
+            same = list(found)
+            begin = len(shown)
+            shown += same[:_MOST]
+            kinds.append({"name": kind, "open": same[0].first.open, "all": len(same), "rows": range(begin, len(shown))})
+        totals: Counter[Verdict] = sum((ran.end.totals for ran in self._ran), Counter())
         return _template().generate(
             ran=[_head(ran) for ran in self._ran],
-            several=len(self._ran) > 1,
+            several=self._runs > 1,
             totals=totals,
-            verdicts=VERDICTS,
-            order=WORST,
+            verdicts=_ORDER,
             marks=_MARKS,
-            unexpected=totals["fail"] + totals["error"],
-            blocks=[self._block(block) for block in found[:_BLOCKS]],
-            more=max(0, len(found) - _BLOCKS),
+            unexpected=sum(totals[verdict] for verdict in VERDICTS if verdict.unexpected),
+            findings=sum(row.first.verdict.unexpected for row in rows),
+            kinds=kinds,
+            rows=[self._finding(row) for row in shown],
             style=Markup(style),
             script=Markup(script),
             # The page fetches nothing and runs nothing but what came with it.
             policy=f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'",
-            data=Markup(_embedded(self._data())),
+            data=Markup(_embedded(self._data(shown))),
         )
 
-    def _block(self, block: Block) -> dict[str, Any]:
-        first = block.first
-        cases = list(block.cases)
-        hosts = {ran.run.name: ran.host for ran in self._ran}
-        sets = [
-            [
-                ("planted", named(first.item, planted)),
-                ("expected", named(first.item, expected)),
-                ("observed", named(first.item, observed)),
-                ("differs", difference(first.item, expected, observed)),
-            ]
-            for planted, expected, observed in list(block.values)[:_VALUES]
-            if not planted is expected is observed is None
-        ]
+    def _rank(self, row: _Row) -> tuple[int, ...]:
+        """Open ones first, the worst effect first; of the others those first that not all runs have."""
+        first = row.first
+        effect = EFFECTS.index(first.effect)
+        if first.open:
+            return (0, effect, first.verdict.severity, -len(row.cases), -len(first.items), -row.cases.total())
+        return (1, len(row.cases) == self._runs, effect, -len(row.cases), -len(first.items), -row.cases.total())
+
+    def _kind(self, row: _Row) -> str:
+        if row.first.open:
+            return _EFFECTS[row.first.effect]
+        where = "" if self._runs == 1 else " in all runs" if len(row.cases) == self._runs else " in some runs"
+        return f"known{where}: admitted by KVM, or fixed in a later kernel"
+
+    def _finding(self, row: _Row) -> dict[str, Any]:
+        first = row.first
         return {
             "verdict": first.verdict,
-            "name": printable(block.name),
-            "find": f"{first.event}.*.{first.view}.{first.item}",
-            "results": block.results,
-            "runs": [printable(name) for name in block.runs],
-            "sets": sets,
-            "more_sets": max(0, len(block.values) - _VALUES),
-            "reason": lines(first.reason) if first.reason else [],
-            "deviation": printable(first.deviation or ""),
-            "cite": [printable(text) for text in first.cite] if first.verdict != "error" else [],
-            "cases": [printable(case) for case in cases[:_CASES]],
-            "more_cases": max(0, len(cases) - _CASES),
-            "command": repeat(hosts[next(iter(block.runs))], first.id),
+            "title": title(first),
+            "cases": row.cases,
+            "all_items": ", ".join(first.items) if len(first.items) > 5 else "",
+            "where": printable(first.where),
+            "details": [(name, said) for name, said in details(first, row.host) if name != "where" or self._runs == 1],
         }
 
 
+_NOWHERE = Observation(None, "", "", "", ())
+
+
+def _joined(parts: Iterable[_Span]) -> tuple[_Span, ...]:
+    """``parts`` in order, those that follow one another as one."""
+    found: list[_Span] = []
+    first, last = 0, -2
+    for begin, end in parts:
+        if begin != last + 1:
+            if last >= 0:
+                found.append((first, last))
+            first = begin
+        last = end
+    if last >= 0:
+        found.append((first, last))
+    return tuple(found)
+
+
 def _head(ran: _Ran) -> dict[str, Any]:
-    host = ran.host
+    head, host, end = ran.head, ran.head.host, ran.end
     # kvm.ko's own parameters are many and say little here.
     parameters = " ".join(f"{k}={v}" for k, v in host.parameters.items() if v and not k.startswith("kvm."))
-    facts = [("kernel", host.kernel), ("backend", host.backend), ("CPU", f"{host.cpu_vendor}, {host.cpu_model}")]
+    cpu = f"{host.cpu_vendor}, {host.cpu_model}" + (f" ({host.accel})" if host.accel else "")
+    facts = [("host", host.name)] * bool(host.name)
+    facts += [("kernel", host.kernel), ("backend", host.backend), ("CPU", cpu)]
     if host.lab:
         facts.append(("lab", f"{host.lab['emulator']}, CPU {host.lab['cpu']}"))
         facts.append(("source", str(host.lab["kernel_source"])))
     if parameters:
         facts.append(("module", parameters))
-    facts.append(("started", f"{ran.started}, took {ran.time[0]:.1f} s"))
-    facts.append(("kvmtest", ran.run.version))
-    return {"name": printable(ran.run.name), "facts": [(k, printable(v)) for k, v in facts], "totals": ran.totals, "host": host}
+    cut = {None: ", cut short", True: ", interrupted", False: ""}[end.interrupted]
+    facts.append(("started", f"{head.started}, took {end.duration_s:.1f} s{cut}"))
+    facts.append(("kvmtest", head.tool.version))
+    return {"name": printable(head.name), "facts": [(k, printable(v)) for k, v in facts], "totals": end.totals, "host": host}
 
 
 @functools.cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["printable"] = printable
+    environment.filters["count"] = "{:,}".format
     return environment.from_string(_file("page.html"))
 
 

@@ -14,8 +14,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-from kvmtest.engine.result import CaseTime, Host, Result
-from kvmtest.report.runs import ONE, Run
+from kvmtest.model.case import Case
+from kvmtest.model.record import Observation
+from kvmtest.model.run import Head
+from kvmtest.model.verdict import Verdict
+from kvmtest.report import End
+from kvmtest.report.finding import summary, title
 from kvmtest.report.show import printable
 from kvmtest.report.tally import Tally, Test
 
@@ -25,8 +29,14 @@ ORIGIN = "kvmtest"
 VERSION = {"major": 5, "minor": 3}
 #: A known deviation is a failure with an incident of a known issue, which is how KCIDB tells it from a new one.
 _STATUS = {
-    "pass": "PASS", "fail": "FAIL", "error": "ERROR", "known": "FAIL", "fixed": "PASS", "skip": "SKIP", "info": "DONE",
-}  # fmt: skip
+    Verdict.PASS: "PASS",
+    Verdict.FAIL: "FAIL",
+    Verdict.ERROR: "ERROR",
+    Verdict.KNOWN: "FAIL",
+    Verdict.FIXED: "PASS",
+    Verdict.SKIP: "SKIP",
+    Verdict.INFO: "DONE",
+}
 _TIME = re.compile(r"\d{4}-(0\d|1[0-2])-([0-2]\d|3[01])T([01]\d|2[0-3]):[0-5]\d:[0-5]\dZ")
 _DOTS = re.compile(r"\.+")
 #: In characters, of the schema.
@@ -36,7 +46,7 @@ _LONGEST_EXCERPT = 16384
 class Kcidb:
     """The writer of ``--format kcidb``. ``origin`` is the CI system's name; ``build`` the id of the build, "" for a stand-in."""
 
-    def __init__(self, out: TextIO, runs: Sequence[Run] = ONE) -> None:
+    def __init__(self, out: TextIO, runs: int = 1) -> None:
         self.out = out
         self.origin = ORIGIN
         self.build = ""
@@ -49,38 +59,36 @@ class Kcidb:
         self._incidents: list[dict[str, Any]] = []
         self._ids: Counter[str] = Counter()
 
-    def begin(self, host: Host, started: str, cases: int) -> None:
+    def begin(self, head: Head, cases: int) -> None:
         """The head, if this is the first run."""
         if not self._begun:
             self.out.write(json.dumps({"version": VERSION})[:-1] + ',\n"tests": [')
-        self._run = self._runs[self._begun]
         self._begun += 1
-        self._host = host
-        self._started = started
+        self._run = head
         self._tally = Tally()
 
-    def running(self, case: str) -> None:
-        """Nothing."""
-
-    def result(self, result: Result) -> None:
-        """Count it."""
-        self._tally.add(result)
-
-    def case(self, case: CaseTime) -> None:
+    def case(self, case: Case) -> None:
         """Nothing: a case has no test of its own."""
 
-    def end(self, duration_s: float, totals: Counter[str]) -> None:
+    def observed(self, seen: Sequence[Observation]) -> None:
+        """Count it."""
+        self._tally.observed(seen)
+
+    def end(self, end: End) -> None:
         """The run's tests; after the last run what they refer to."""
+        started = self._run.started
         build = self.build or self._stand_in()
         shared: dict[str, Any] = {"origin": self.origin, "build_id": build, "environment": self._environment()}
-        if _TIME.fullmatch(self._started):
-            shared["start_time"] = self._started
-        run = self._id("run", json.dumps(self._host), self._started, f"{duration_s:.6f}")
+        if _TIME.fullmatch(started):
+            shared["start_time"] = started
+        run = self._id("run", json.dumps(self._run.host), started, f"{end.duration_s:.6f}")
         self._ids[run] += 1  # one file twice
-        for test in self._tally.tests.values():
-            self.out.write((",\n" if self._written else "\n") + json.dumps(self._test(test, f"{run} {self._ids[run]}") | shared))
-            self._written += 1
-        if self._begun == len(self._runs):
+        for tests in self._tally.tests(end.findings).values():
+            for test in tests:
+                found = self._test(test, f"{run} {self._ids[run]}") | shared
+                self.out.write((",\n" if self._written else "\n") + json.dumps(found))
+                self._written += 1
+        if self._begun == self._runs:
             rest = {"checkouts": self._checkouts, "builds": self._builds, "issues": self._issues}
             lists = {name: list(found.values()) for name, found in rest.items()} | {"incidents": self._incidents}
             self.out.write("\n],\n" + json.dumps(lists)[1:] + "\n")
@@ -92,7 +100,7 @@ class Kcidb:
         return f"{self.origin}:{digest[:40]}"
 
     def _stand_in(self) -> str:
-        kernel = printable(self._host.kernel)
+        kernel = printable(self._run.host.kernel)
         name = f"{self.origin}:{kernel}"
         comment = f"Linux {kernel}, source unknown"
         self._checkouts[name] = {"id": name, "origin": self.origin, "comment": comment}
@@ -100,14 +108,15 @@ class Kcidb:
         return name
 
     def _environment(self) -> dict[str, Any]:
-        host = self._host
+        host = self._run.host
         where = f", {host.lab['emulator']}" if host.lab else ""
-        misc: dict[str, Any] = {"backend": host.backend, "cpu_vendor": host.cpu_vendor, "cpu_model": host.cpu_model}
+        misc: dict[str, Any] = {"host": host.name} if host.name else {}
+        misc |= {"backend": host.backend, "cpu_vendor": host.cpu_vendor, "cpu_model": host.cpu_model}
         # kvm.ko's own are many and say little here.
         misc["parameters"] = {name: value for name, value in host.parameters.items() if value and not name.startswith("kvm.")}
         if host.lab:
             misc["lab"] = host.lab
-        if len(self._runs) > 1:
+        if self._runs > 1:
             misc["run"] = self._run.name
         comment = printable(f"KVM {host.backend} of Linux {host.kernel} on {host.cpu_model}{where}")
         return {"comment": comment, "misc": _printable(misc)}
@@ -121,16 +130,18 @@ class Kcidb:
             "status": _STATUS[verdict],
             "misc": {"verdict": verdict, "cases": dict(test.counts)},
         }
-        if test.why:
-            found["comment"] = test.why
-        if details := "\n".join(test.details(self._host)):
+        if test.findings:
+            found["misc"]["findings"] = [summary(finding) for finding in test.findings]
+        if why := test.why or next(map(title, test.findings), ""):
+            found["comment"] = why
+        if details := "\n".join(test.details(self._run.host)):
             found["log_excerpt"] = details[:_LONGEST_EXCERPT]
-        if verdict in ("known", "fixed"):
-            self._incident(test, name, verdict == "known")
+        if verdict in (Verdict.KNOWN, Verdict.FIXED):
+            self._incident(test, name, verdict is Verdict.KNOWN)
         return found
 
     def _incident(self, test: Test, name: str, present: bool) -> None:
-        seen, _ = next(test.worst)
+        seen = test.worst[0]
         deviation = printable(seen.deviation or seen.reason)
         issue = self._id("deviation", deviation)
         self._issues[issue] = {

@@ -11,25 +11,30 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TextIO, TypeVar
 
-from kvmtest.engine.result import CaseTime, Host, Result
-from kvmtest.report.runs import ONE, Run
+from kvmtest.model.case import Case
+from kvmtest.model.record import Observation
+from kvmtest.model.run import Head
+from kvmtest.model.verdict import Verdict
+from kvmtest.report import End
+from kvmtest.report.finding import summary
 from kvmtest.report.show import printable
 from kvmtest.report.tally import Tally, Test
 
 __all__ = ("Ktap",)
 
 _Child = TypeVar("_Child")
+_Views = Mapping[str, Sequence[Test]]
 
 #: Result and directive of each verdict. "ok" with XFAIL or XPASS is what kselftest prints; parsers that know neither take it
 #: for no failure. What is only recorded (info) was not judged, so it is no "ok" of its own.
 _LINES = {
-    "pass": ("ok", ""),
-    "fail": ("not ok", ""),
-    "error": ("not ok", "ERROR"),
-    "known": ("ok", "XFAIL"),
-    "fixed": ("ok", "XPASS"),
-    "skip": ("ok", "SKIP"),
-    "info": ("ok", "SKIP not judged:"),
+    Verdict.PASS: ("ok", ""),
+    Verdict.FAIL: ("not ok", ""),
+    Verdict.ERROR: ("not ok", "ERROR"),
+    Verdict.KNOWN: ("ok", "XFAIL"),
+    Verdict.FIXED: ("ok", "XPASS"),
+    Verdict.SKIP: ("ok", "SKIP"),
+    Verdict.INFO: ("ok", "SKIP not judged:"),
 }
 #: At these kunit.py takes the kernel for halted and reads no further, wherever in a line they stand.
 _HALTED = re.compile("(List of all partitions|Kernel panic - not syncing: VFS|reboot):")
@@ -52,57 +57,58 @@ def _remark(text: str) -> str:
 class Ktap:
     """The writer of ``--format ktap``."""
 
-    def __init__(self, out: TextIO, runs: Sequence[Run] = ONE) -> None:
+    def __init__(self, out: TextIO, runs: int = 1) -> None:
         self.out = out
         self._runs = runs
         self._begun = 0
 
-    def begin(self, host: Host, started: str, cases: int) -> None:
+    def begin(self, head: Head, cases: int) -> None:
         """The head, if this is the first of several runs."""
-        if not self._begun and len(self._runs) > 1:
-            self.out.write(f"KTAP version 1\n1..{len(self._runs)}\n")
-        self._run = self._runs[self._begun]
+        if not self._begun and self._runs > 1:
+            self.out.write(f"KTAP version 1\n1..{self._runs}\n")
         self._begun += 1
-        self._host = host
+        self._run = head
         self._tally = Tally()
-        self._head = [f"kvmtest {self._run.version} {started}", f"kernel {host.kernel}, backend {host.backend}"]
-        self._head.append(f"CPU {host.cpu_vendor}, {host.cpu_model}")
-        if host.lab:
-            self._head.append(f"lab {host.lab['emulator']}, CPU {host.lab['cpu']}, kernel {host.lab['kernel_source']}")
 
-    def running(self, case: str) -> None:
+    def case(self, case: Case) -> None:
         """Nothing."""
 
-    def result(self, result: Result) -> None:
+    def observed(self, seen: Sequence[Observation]) -> None:
         """Count it."""
-        self._tally.add(result)
+        self._tally.observed(seen)
 
-    def case(self, case: CaseTime) -> None:
-        """Nothing: KTAP has no times."""
-
-    def end(self, duration_s: float, totals: Counter[str]) -> None:
+    def end(self, end: End) -> None:
         """All of the run."""
-        nested = len(self._runs) > 1
-        depth = int(nested)
-        groups = self._tally.groups()
-        told = ", ".join(f"{count} {verdict}" for verdict, count in totals.items() if count) or "none"
-        counts = self._nest(depth, groups, self._event, [*self._head, f"results of cases: {told}, in {duration_s:.1f} s"])
+        host = self._run.host
+        told = ", ".join(f"{count} {verdict}" for verdict, count in end.totals.items() if count) or "none"
+        cut = {None: ", cut short", True: ", interrupted", False: ""}[end.interrupted]
+        head = [f"kvmtest {self._run.tool.version} {self._run.started}", f"kernel {host.kernel}, backend {host.backend}"]
+        head += [f"host {host.name}"] * bool(host.name) + [f"CPU {host.cpu_vendor}, {host.cpu_model}"]
+        if host.lab:
+            head.append(f"lab {host.lab['emulator']}, CPU {host.lab['cpu']}, kernel {host.lab['kernel_source']}")
+        head.append(f"results of cases: {told}, in {end.duration_s:.1f} s{cut}")
+        head += [f"finding: {found.verdict}: {summary(found)}" for found in end.findings]
+        tests: dict[str, dict[str, dict[str, list[Test]]]] = {}
+        for (event, trigger, view), found in self._tally.tests(end.findings).items():
+            tests.setdefault(event, {}).setdefault(trigger, {})[view] = found
+        nested = self._runs > 1
+        counts = self._nest(int(nested), tests, self._event, head)
         if nested:
             self._parent(0, self._begun, self._run.name, counts)
         self.out.flush()
 
-    def _event(self, depth: int, number: int, name: str, triggers: Mapping[str, Mapping[str, Sequence[Test]]]) -> Counter[str]:
+    def _event(self, depth: int, number: int, name: str, triggers: Mapping[str, _Views]) -> Counter[Verdict]:
         return self._parent(depth, number, name, self._nest(depth + 1, triggers, self._trigger))
 
-    def _trigger(self, depth: int, number: int, name: str, views: Mapping[str, Sequence[Test]]) -> Counter[str]:
+    def _trigger(self, depth: int, number: int, name: str, views: _Views) -> Counter[Verdict]:
         return self._parent(depth, number, name, self._nest(depth + 1, views, self._view))
 
-    def _view(self, depth: int, number: int, name: str, tests: Sequence[Test]) -> Counter[str]:
+    def _view(self, depth: int, number: int, name: str, tests: Sequence[Test]) -> Counter[Verdict]:
         items = {test.item: test for test in tests}
         return self._parent(depth, number, name, self._nest(depth + 1, items, self._test))
 
-    def _test(self, depth: int, number: int, name: str, test: Test) -> Counter[str]:
-        for line in test.details(self._host):
+    def _test(self, depth: int, number: int, name: str, test: Test) -> Counter[Verdict]:
+        for line in test.details(self._run.host):
             self._line(depth, _remark(f"{name}: {line}"))
         verdict = test.verdict
         result, directive = _LINES[verdict]
@@ -115,23 +121,23 @@ class Ktap:
         self,
         depth: int,
         children: Mapping[str, _Child],
-        write: Callable[[int, int, str, _Child], Counter[str]],
+        write: Callable[[int, int, str, _Child], Counter[Verdict]],
         head: Iterable[str] = (),
-    ) -> Counter[str]:
+    ) -> Counter[Verdict]:
         """The tests of one level, below its version and plan; how many of each verdict."""
         self._line(depth, "KTAP version 1")
         self._line(depth, f"1..{len(children)}")
         for line in head:
             self._line(depth, _remark(line))
-        counts: Counter[str] = Counter()
+        counts: Counter[Verdict] = Counter()
         for number, (name, child) in enumerate(children.items(), 1):
             counts += write(depth, number, name, child)
         return counts
 
-    def _parent(self, depth: int, number: int, name: str, counts: Counter[str]) -> Counter[str]:
+    def _parent(self, depth: int, number: int, name: str, counts: Counter[Verdict]) -> Counter[Verdict]:
         """The result of tests that hold others."""
-        result = "not ok" if counts["fail"] or counts["error"] else "ok"
-        only = "" if counts.keys() - {"skip", "info"} else " # SKIP nothing in it could be judged"
+        result = "not ok" if any(verdict.unexpected for verdict in counts) else "ok"
+        only = "" if counts.keys() - {Verdict.SKIP, Verdict.INFO} else " # SKIP nothing in it could be judged"
         self._line(depth, f"{result} {number} {_name(name) or number}{only}")
         return counts
 

@@ -10,10 +10,13 @@ import sys
 import textwrap
 from typing import TextIO
 
-from kvmtest.engine.result import Host
+from kvmtest.model.host import Host
+from kvmtest.model.record import Record
+from kvmtest.model.run import Head
+from kvmtest.model.value import parse
 from kvmtest.x86 import bits
 
-__all__ = ("columns", "difference", "lines", "named", "number", "printable", "repeat", "short", "wrapped")
+__all__ = ("columns", "count", "difference", "head_lines", "lines", "named", "printable", "repeat", "short", "wrapped")
 
 #: Columns of what is not written to a terminal, and the fewest that anything is written for.
 _COLUMNS, _FEWEST = 100, 40
@@ -21,7 +24,6 @@ _PARTS = re.compile("(?<=[,|])")
 
 #: Longer hex strings are cut in the middle: registers up to 128 bits are shown whole.
 _LONGEST = 34
-_HEX = re.compile("0x[0-9a-f]+")
 
 
 def columns(out: TextIO | None = None) -> int:
@@ -74,18 +76,21 @@ def short(value: str | None) -> str:
 
 def named(item: str, value: str | None) -> str:
     """A value that fits in a line, with the names of its bits where ``item`` has them."""
-    read = number(value)
-    names = bits.describe(item, read) if read is not None else ""
+    number = parse(item, value)
+    names = bits.describe(item, number) if isinstance(number, int) else ""
     return f"{short(value)}  {names}" if names and names != value else short(value)
 
 
-def difference(item: str, expected: str | None, observed: str | None) -> str:
-    """The names of the differing bits, where they are more than the plain numbers say."""
-    a, b = number(expected), number(observed)
-    if a is None or b is None:
+def difference(record: Record) -> str:
+    """The names of the differing bits that were judged, where they are more than the plain numbers say."""
+    differing = record.differing
+    if not differing or record.expected is None:
         return ""
-    found = bits.difference(item, a, b)
-    return "" if found == f"{a ^ b:#x}" else found
+    (value,) = record.expected.values
+    assert isinstance(value, int)
+    found = bits.difference(record.item, value, value ^ differing)
+    whole = record.expected.mask is None
+    return "" if whole and found == f"{differing:#x}" else found
 
 
 def repeat(host: Host, selector: str) -> str:
@@ -99,6 +104,20 @@ def repeat(host: Host, selector: str) -> str:
     return " ".join(["kvmtest", *(shlex.quote(printable(word)) for word in words)])
 
 
-def number(value: str | None) -> int | None:
-    """The number that a value is, None where it is another text: several numbers, one with words behind it."""
-    return int(value, 16) if value is not None and _HEX.fullmatch(value) else None
+def count(number: int, what: str) -> str:
+    """``number`` of ``what``, in the plural where it is not one."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def head_lines(head: Head) -> list[tuple[str, str]]:
+    """The head of a report: label and text; the title has no label."""
+    host = head.host
+    facts = [head.tool.version, head.started, f"backend {host.backend}, {host.cpu_vendor}"]
+    facts += [f"host {host.name}"] * bool(host.name)
+    found = [("", host.title), ("kvmtest", "   ".join(facts))]
+    if host.lab:
+        found += [("CPU", f"{host.cpu_model}, model {host.lab['cpu']}"), ("kernel", str(host.lab["kernel_source"]))]
+    # kvm.ko's own parameters are many and say little here: --format json has them.
+    if shown := " ".join(f"{k}={v}" for k, v in host.parameters.items() if v and not k.startswith("kvm.")):
+        found.append(("module", shown))
+    return [(label, printable(text)) for label, text in found]

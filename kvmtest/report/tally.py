@@ -1,112 +1,108 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Results gathered into the tests that CI counts.
 
-A test is a result id. Its verdict is the worst of its cases': ids are stable, so a dashboard can follow one over kernels and
+A test is a result id. Its verdict is that of its cases together: ids are stable, so a dashboard can follow one over kernels and
 releases, while cases come and go with the plants. What each case said goes along where it needs attention.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from operator import itemgetter
 
-from kvmtest.engine.result import CaseTime, Host, Result
+from kvmtest.judge.findings import Finding
+from kvmtest.model.host import Host
+from kvmtest.model.record import Block, Observation, Record, Result
+from kvmtest.model.verdict import Verdict, overall
+from kvmtest.report.finding import summary
 from kvmtest.report.show import difference, lines, named, printable, repeat
 
-__all__ = ("ATTENTION", "WORST", "Seen", "Tally", "Test")
+__all__ = ("Tally", "Test")
 
-#: The worst first. A deviation that was not seen although it is listed (fixed) must not hide behind one that was; one proof
-#: (pass) counts for more than cases that could not be tried.
-WORST = ("fail", "error", "fixed", "known", "pass", "info", "skip")
-_RANK = {verdict: rank for rank, verdict in enumerate(WORST)}
-#: Verdicts of which every case is kept.
-ATTENTION = frozenset(("fail", "error", "fixed", "known"))
 #: How many cases and sets of values a test names before it only counts them.
 _CASES, _SEEN = 3, 4
 
 
-class Seen(NamedTuple):
-    """What several cases of one id have in common."""
-
-    verdict: str
-    planted: str | None
-    expected: str | None
-    observed: str | None
-    reason: str
-    cite: tuple[str, ...]
-    deviation: str | None
-
-    @property
-    def why(self) -> str:
-        """The reason and the commit or function of the deviation, in one line."""
-        return printable(self.reason) + (f" [{printable(self.deviation)}]" if self.deviation else "")
+_Numbered = tuple[int, Observation]
 
 
 class Test:
-    """One id: how often each verdict, what was seen where it needs attention, and the first reason of the rest."""
+    """One id: how often each verdict, where each record that needs attention was made, and the first reason of the rest."""
 
-    __slots__ = ("_reasons", "counts", "id", "item", "seen")
+    __slots__ = ("_reasons", "_seen", "counts", "findings", "id", "item")
 
-    def __init__(self, id: str, item: str) -> None:
-        self.id = id
-        self.item = item
-        self.counts: Counter[str] = Counter()
-        self.seen: dict[Seen, list[str]] = {}
-        self._reasons: dict[str, str] = {}
+    def __init__(self, first: Result) -> None:
+        self.id = first.id
+        self.item = first.item
+        self.counts: Counter[Verdict] = Counter()
+        #: The observations of each record, with their numbers: a block gathers those that have it, whatever came between.
+        self._seen: dict[Record, list[_Numbered]] = {}
+        #: The findings that its records belong to.
+        self.findings: list[Finding] = []
+        self._reasons: dict[Verdict, str] = {}
 
-    def add(self, result: Result) -> None:
-        """Count the result of one case."""
-        self.counts[result.verdict] += 1
-        if result.verdict in ATTENTION:
-            self.seen.setdefault(Seen._make(getattr(result, field) for field in Seen._fields), []).append(result.case)
+    def add(self, record: Record, seen: Sequence[_Numbered]) -> None:
+        """Count ``record`` in each of the observations."""
+        self.counts[record.verdict] += len(seen)
+        if record.verdict.attention:
+            self._seen.setdefault(record, []).extend(seen)
         else:
-            self._reasons.setdefault(result.verdict, result.reason)
+            self._reasons.setdefault(record.verdict, record.reason)
 
     @property
-    def verdict(self) -> str:
-        """The worst."""
-        return min(self.counts, key=_RANK.__getitem__)
+    def verdict(self) -> Verdict:
+        """The verdict of its cases together."""
+        return overall(self.counts)
 
     @property
-    def worst(self) -> Iterator[tuple[Seen, list[str]]]:
-        """What was seen, the worst first, and in which cases."""
-        return iter(sorted(self.seen.items(), key=lambda pair: _RANK[pair[0].verdict]))
+    def seen(self) -> dict[Record, list[Observation]]:
+        """The observations of each record that needs attention, in the order of the run."""
+        ordered = {record: sorted(seen, key=itemgetter(0)) for record, seen in self._seen.items()}
+        records = sorted(ordered, key=lambda record: ordered[record][0][0])
+        return {record: [one for _, one in ordered[record]] for record in records}
+
+    @property
+    def worst(self) -> list[Result]:
+        """The first result of each record that needs attention, the worst first."""
+        found = [Result(seen[0], record) for record, seen in self.seen.items()]
+        return sorted(found, key=lambda result: result.verdict.severity)
 
     @property
     def why(self) -> str:
         """Why it has its verdict, in one line; "" where the values say it."""
         verdict = self.verdict
-        if verdict in ATTENTION:
-            return next(seen.why for seen in self.seen if seen.verdict == verdict)
-        return printable(self._reasons[verdict])
+        return printable(self._reasons[verdict]) if verdict in self._reasons else _why(self.worst[0].record)
 
     def details(self, host: Host) -> Iterator[str]:
-        """Lines, each printable, on what needs attention: cases, values, the bits that differ, why, the command to repeat it."""
-        if not self.seen:
+        """Printable lines on what needs attention: findings, cases, values, bits that differ, why, and how to repeat it."""
+        seen = self.seen
+        if not seen:
             return
+        yield from (f"finding: {summary(finding)}" for finding in self.findings)
         yield f"cases: {', '.join(f'{count} {verdict}' for verdict, count in self.counts.items())}"
-        alike: dict[tuple[object, ...], list[Seen]] = {}
-        for seen, _ in self.worst:
-            alike.setdefault((seen.verdict, seen.reason, seen.cite, seen.deviation), []).append(seen)
+        alike: dict[tuple[object, ...], list[Result]] = {}
+        for result in self.worst:
+            alike.setdefault((result.verdict, result.reason, result.cite, result.deviation), []).append(result)
         for group in list(alike.values())[:_SEEN]:
-            yield from self._group(group)
+            yield from self._group(group, seen)
         if len(alike) > _SEEN:
             yield f"and {len(alike) - _SEEN} more reasons; --format json has them all"
         yield f"repeat: {repeat(host, self.id)}"
 
-    def _group(self, group: list[Seen]) -> Iterator[str]:
+    def _group(self, group: list[Result], where: dict[Record, list[Observation]]) -> Iterator[str]:
         """The lines of what differs in its values only."""
         first = group[0]
-        cases = [printable(case.partition("/")[2] or case) for seen in group for case in self.seen[seen]]
+        of = [seen.case for result in group for seen in where[result.record]]
+        cases = [printable(case.words or case.name if case else "no case") for case in of]
         more = f"  and {len(cases) - _CASES} more" if len(cases) > _CASES else ""
         yield f"{first.verdict} in {'  '.join(cases[:_CASES])}{more}"
-        for seen in group[:_SEEN]:
-            if (seen.planted, seen.expected, seen.observed) == (None, None, None):  # what a kernel says has no value
+        for result in group[:_SEEN]:
+            values = (result.planted, result.expected, result.observed)
+            if values == (None, None, None):  # what a kernel says has no value
                 continue
-            values = (seen.planted, seen.expected, seen.observed)
             yield "  planted {}  expected {}  observed {}".format(*(named(self.item, value) for value in values))
-            if found := difference(self.item, seen.expected, seen.observed):
+            if found := difference(result.record):
                 yield f"  differs {found}"
         if len(group) > _SEEN:
             yield f"  and {len(group) - _SEEN} more sets of values; --format json has them all"
@@ -114,36 +110,53 @@ class Test:
             yield from (f"  {line}" for line in lines(first.reason))
         if first.deviation:
             yield f"  deviation {printable(first.deviation)}"
-        if first.cite and first.verdict != "error":
+        if first.cite and first.verdict is not Verdict.ERROR:
             yield f"  cite {printable('; '.join(first.cite))}"
 
 
+def _why(record: Record) -> str:
+    """The reason and the commit or function of the deviation."""
+    return printable(record.reason) + (f" [{printable(record.deviation)}]" if record.deviation else "")
+
+
 class Tally:
-    """The tests of one run."""
+    """The tests of one run, from observations as they come."""
 
     def __init__(self) -> None:
-        self.tests: dict[str, Test] = {}
-        self._seconds: Counter[str] = Counter()
+        #: By event, trigger and view: the blocks, and where each was seen.
+        self._blocks: dict[tuple[str, str, str], dict[Block, list[_Numbered]]] = {}
+        self._number = 0
+        self._seconds: Counter[tuple[str, str, str]] = Counter()
 
-    def add(self, result: Result) -> None:
-        """Count one result."""
-        test = self.tests.get(result.id)
-        if test is None:
-            test = self.tests[result.id] = Test(result.id, result.item)
-        test.add(result)
+    def observed(self, seen: Sequence[Observation]) -> None:
+        """Count what one case showed. All of its time counts for the first observation."""
+        for one in seen:
+            blocks = self._blocks.setdefault((one.event, one.trigger, one.view), {})
+            self._number += 1
+            for block in one.blocks:
+                blocks.setdefault(block, []).append((self._number, one))
+        for first in seen[:1]:
+            took = sum(one.seconds or 0.0 for one in seen)
+            self._seconds[first.event, first.trigger, first.view] += took  # type: ignore[assignment]
 
-    def took(self, case: CaseTime) -> None:
-        """A case is over."""
-        self._seconds[case.case.partition("/")[0]] += case.duration_s  # type: ignore[assignment]
+    def tests(self, findings: Sequence[Finding]) -> dict[tuple[str, str, str], list[Test]]:
+        """The tests by event, trigger and view, in the order in which they came, each with those of the ``findings`` it shows."""
+        return {where: _tests(blocks, findings) for where, blocks in self._blocks.items() if any(b.records for b in blocks)}
 
-    def groups(self) -> dict[str, dict[str, dict[str, list[Test]]]]:
-        """The tests by event, trigger and view, in the order in which they came."""
-        made: dict[str, dict[str, dict[str, list[Test]]]] = {}
-        for test in self.tests.values():
-            event, trigger, view, _ = test.id.split(".", 3)
-            made.setdefault(event, {}).setdefault(trigger, {}).setdefault(view, []).append(test)
-        return made
+    def seconds(self, where: tuple[str, str, str]) -> float:
+        """How long the cases of that event, trigger and view took."""
+        return self._seconds[where]
 
-    def seconds(self, group: str) -> float:
-        """How long the cases of ``<event>.<trigger>.<view>`` took."""
-        return self._seconds[group]
+
+def _tests(blocks: dict[Block, list[_Numbered]], findings: Sequence[Finding]) -> list[Test]:
+    made: dict[str, Test] = {}
+    for block, seen in blocks.items():
+        for record in block.records:
+            test = made.get(record.item)
+            if test is None:
+                test = made[record.item] = Test(Result(seen[0][1], record))
+            test.add(record, seen)
+    for test in made.values():
+        results = test.worst
+        test.findings = [finding for finding in findings if results and any(map(finding.has, results))]
+    return list(made.values())

@@ -24,11 +24,10 @@ from kvmtest.uapi.kvm import (
 )
 from kvmtest.x86 import cpuid, lapic, msr, xsave
 
-__all__ = ("MP_STATES", "SEGMENTS", "Field", "Layout", "static_fields", "text")
+__all__ = ("SEGMENTS", "Field", "Layout", "static_fields")
 
 #: struct kvm_sregs' names of the segment registers.
 SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt")
-MP_STATES = {0: "RUNNABLE", 1: "UNINITIALIZED", 2: "INIT_RECEIVED", 3: "HALTED", 4: "SIPI_RECEIVED", 9: "AP_RESET_HOLD"}
 _WORD = 8
 _XSTATE_BV_END = xsave.XSTATE_BV_OFFSET + 8
 _LAPIC_SIZE = ctypes.sizeof(kvm_lapic_state)
@@ -67,15 +66,6 @@ class Field(NamedTuple):
             return
         value &= (1 << 8 * self.size) - 1
         buf[self.offset : self.offset + self.size] = value.to_bytes(self.size, "little")
-
-
-def text(item: str, value: int | None) -> str | None:
-    """A value as results show it: lower-case hex, or the name of an ``mp_state``."""
-    if value is None:
-        return None
-    if item == "mp_state":
-        return MP_STATES.get(value, f"{value:#x}")
-    return f"{value:#x}"
 
 
 def _place(struct: type[ctypes.Structure], *path: str) -> tuple[int, int]:

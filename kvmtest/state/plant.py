@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from kvmtest.kvm import KvmError, Vcpu
 from kvmtest.kvm.ioctl import ioctl
 from kvmtest.state.layout import Layout
-from kvmtest.state.snapshot import Buffer, Snapshot, msr_buffers, one_reg, refusal
+from kvmtest.state.sections import Snapshot
+from kvmtest.state.snapshot import Buffer, msr_buffers, one_reg, refusal
 from kvmtest.state.values import APIC_MODES, CR4_CANDIDATES, EFER_CANDIDATES, NEW, values
 from kvmtest.uapi.kvm import (
     KVM_SET_DEBUGREGS,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The state of a vCPU as the host's ioctls show it: raw sections, decoded only where somebody asks."""
+"""Read the state of a vCPU by the host's ioctls, section by section."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import ctypes
 import errno
 from itertools import chain
 from struct import pack
-from typing import NamedTuple
 
 from kvmtest.kvm import KvmError, Vcpu
 from kvmtest.kvm.ioctl import ioctl
 from kvmtest.state.layout import Layout
+from kvmtest.state.sections import Snapshot
 from kvmtest.uapi.kvm import (
     KVM_CAP_NESTED_STATE,
     KVM_CAP_XSAVE2,
@@ -38,7 +38,7 @@ from kvmtest.uapi.kvm import (
     kvm_xcrs,
 )
 
-__all__ = ("Buffer", "Reader", "Snapshot", "Unread", "missing_sections", "msr_buffers", "one_reg", "refusal")
+__all__ = ("Buffer", "Reader", "Unread", "missing_sections", "msr_buffers", "one_reg", "refusal")
 
 #: What an ioctl fails with for want of memory or time: this says nothing of what KVM knows or takes.
 _PASSING = (errno.EAGAIN, errno.EINTR, errno.EIO, errno.ENOMEM)
@@ -72,33 +72,6 @@ def refusal(error: KvmError) -> str:
     if error.errno in _PASSING:
         raise error
     return str(error)
-
-
-class Snapshot(NamedTuple):
-    """Sections by name, as the ioctls filled them; ``unreadable`` holds items that could not be read, with the reason."""
-
-    sections: dict[str, bytes]
-    unreadable: dict[str, str]
-
-    def get(self, layout: Layout, item: str) -> int | None:
-        """The value of ``item``, or None where it was not read."""
-        field = layout.fields.get(item)
-        if field is None or item in self.unreadable or field.section not in self.sections:
-            return None
-        return field.get(self.sections[field.section])
-
-    def why(self, layout: Layout, item: str) -> str:
-        """Why ``item``, which has a place in ``layout``, has no value here."""
-        section = layout.fields[item].section
-        if why := self.unreadable.get(item) or self.lost(layout, section):
-            return why
-        return f"it lies beyond the {len(self.sections[section])} bytes that were read of the section {section}"
-
-    def lost(self, layout: Layout, section: str) -> str:
-        """Why ``section``, which ``layout`` has, was not read; "" where it was."""
-        if section in self.sections or section not in layout.by_section:
-            return ""
-        return self.unreadable.get(layout.by_section[section][0], f"the section {section} was not read")
 
 
 class Buffer:

@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Hold the whole state of a vCPU against what the manuals say of an event."""
+"""Compare the whole state of a vCPU with what the manuals say of an event."""
 
 from __future__ import annotations
 
+import textwrap
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from kvmtest import spec
 from kvmtest.engine import host as host_facts
-from kvmtest.engine.judge import Context, Seen, judge
-from kvmtest.engine.result import UNEXPECTED, Host, Result
+from kvmtest.judge.item import Context, Seen, judge
 from kvmtest.kvm import Vcpu
-from kvmtest.report.text import blocks
+from kvmtest.model.case import Case
+from kvmtest.model.host import Host
+from kvmtest.model.record import Block, Observation, Record, Result
+from kvmtest.model.verdict import Verdict
+from kvmtest.report.show import difference, named, printable
 from kvmtest.x86 import cpuid
 
 from .state import State, open_vcpu, read_state
@@ -39,17 +43,17 @@ class Judged(NamedTuple):
     @property
     def failed(self) -> tuple[Result, ...]:
         """What differs from the manuals; with `strict` also where a deviation of KVM explains it."""
-        return tuple(r for r in self.results if r.verdict in UNEXPECTED or self.strict and r.verdict == "known")
+        return tuple(r for r in self.results if r.verdict.unexpected or self.strict and r.verdict is Verdict.KNOWN)
 
     @property
     def good(self) -> tuple[Result, ...]:
         """What is as the manuals say."""
-        return tuple(r for r in self.results if r.verdict in ("pass", "fixed"))
+        return tuple(r for r in self.results if r.verdict in (Verdict.PASS, Verdict.FIXED))
 
     @property
     def not_judged(self) -> dict[str, str]:
         """The items that nothing can be said of, with the reason."""
-        return {r.item: r.reason for r in self.results if r.verdict in ("skip", "info")}
+        return {r.item: r.reason for r in self.results if r.verdict in (Verdict.SKIP, Verdict.INFO)}
 
     @property
     def counts(self) -> str:
@@ -65,7 +69,8 @@ class Judged(NamedTuple):
 
     def report(self) -> str:
         """What failed, each as the text report of `kvmtest run` shows it, and the summary."""
-        return f"{self.head}\n\n{blocks(self.failed)}" + "\n".join(self._rest())
+        shown = [line for result in self.failed for line in (*_shown(result), "")]
+        return "\n".join((self.head, "", *shown, *self._rest()))
 
     def summary(self) -> str:
         """What was judged and what was not, and why not: some lines."""
@@ -73,8 +78,8 @@ class Judged(NamedTuple):
 
     def _rest(self) -> list[str]:
         """What the numbers do not say: what is judged in part, what a deviation explains, what is not judged."""
-        partly = [r for r in self.good if r.reason and r.verdict == "pass"]
-        known = [] if self.strict else [r for r in self.results if r.verdict == "known"]
+        partly = [r for r in self.good if r.reason and r.verdict is Verdict.PASS]
+        known = [] if self.strict else [r for r in self.results if r.verdict is Verdict.KNOWN]
         lines = [f"  {r.item}: {r.reason}" for r in partly]
         lines += [f"  {r.item}: {r.observed}, {r.reason} [{r.deviation}]" for r in known]
         reasons: dict[str, list[str]] = {}
@@ -88,6 +93,21 @@ class Judged(NamedTuple):
             rest = sum(len(items) for _, items in ranked[_REASONS:])
             lines.append(f"  not judged: {rest} more items, for {len(ranked) - _REASONS} more reasons")
         return lines
+
+
+def _shown(result: Result) -> Iterator[str]:
+    """The lines of a result that failed."""
+    yield f"{result.verdict.upper():5} {result.id}"
+    values = (("planted", result.planted), ("expected", result.expected), ("observed", result.observed))
+    said = [(label, named(result.item, value)) for label, value in values]
+    said += [
+        ("differs", difference(result.record)),
+        ("because", printable(result.reason + (f" [{result.deviation}]" if result.deviation else ""))),
+    ]
+    said += [("cases", result.of.case.words if result.of.case else ""), ("cite", printable("; ".join(result.cite)))]
+    for label, text in said:
+        if text:
+            yield from textwrap.wrap(text, 100, initial_indent=f"      {label:9} ", subsequent_indent=" " * 16)
 
 
 class StateMismatch(AssertionError):
@@ -193,7 +213,9 @@ def judge_state(
     known = (item for item in spec.ENTRIES if item not in spec.SYNTHETIC)
     items = list(dict.fromkeys((*known, *state.layout.fields)))
     left_out = set(_matched(ignore, items))
-    return Judged(event, of, tuple(_one(i, ctx, state, before) for i in items if i not in left_out), strict)
+    records = tuple(_one(i, ctx, state, before) for i in items if i not in left_out)
+    case = Case(f"{event}.external/{ctx.case.partition('/')[2]}", (("target", "bsp" if boot else "ap"),))
+    return Judged(event, of, tuple(Observation(case, event, "external", "host", (Block(records),)).results), strict)
 
 
 def _state(vcpu: Vcpu | int | State) -> State:
@@ -230,7 +252,7 @@ def _matched(globs: Iterable[str], items: list[str]) -> Iterable[str]:
         yield from found
 
 
-def _one(item: str, ctx: Context, state: State, before: State | None) -> Result:
+def _one(item: str, ctx: Context, state: State, before: State | None) -> Record:
     planted = before.value(item) if before else None
     refused = f"before= has no {item}" if before else "the state before the event is not known (before=)"
     unreadable = state.absent.get(item, "no ioctl shows it")
@@ -246,6 +268,6 @@ def _at_reset(item: str, ctx: Context, planted: int | None) -> int | None:
     if planted is None:
         return None
     reset = ctx._replace(prefix="reset.external.host", before=False, apic_mode="xapic")
-    if judge(item, reset, Seen(None, None, planted)).verdict in ("pass", "known", "fixed"):
+    if judge(item, reset, Seen(None, None, planted)).verdict in (Verdict.PASS, Verdict.KNOWN, Verdict.FIXED):
         return planted
     return 0

@@ -11,7 +11,8 @@ from kvmtest.engine import host as host_facts
 from kvmtest.kvm import CpuidEntry, Kvm, Vcpu
 from kvmtest.kvm.cpuid import pack_cpuid
 from kvmtest.state.layout import Layout
-from kvmtest.state.snapshot import Reader, Snapshot, missing_sections
+from kvmtest.state.sections import Snapshot
+from kvmtest.state.snapshot import Reader, missing_sections
 from kvmtest.uapi import kvm as uapi
 from kvmtest.x86 import cpuid as x86_cpuid
 from kvmtest.x86 import msr

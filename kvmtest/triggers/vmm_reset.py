@@ -14,7 +14,8 @@ from typing import NamedTuple
 from kvmtest.kvm import KvmError, Vcpu
 from kvmtest.kvm.ioctl import ioctl
 from kvmtest.state.layout import Layout
-from kvmtest.state.snapshot import Buffer, Snapshot, msr_buffers, one_reg, refusal
+from kvmtest.state.sections import Snapshot
+from kvmtest.state.snapshot import Buffer, msr_buffers, one_reg, refusal
 from kvmtest.uapi.kvm import (
     KVM_SET_DEBUGREGS,
     KVM_SET_LAPIC,

@@ -5,14 +5,35 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from kvmtest.kvm.cpuid import CpuidEntry
-
-__all__ = ("FOLLOWS", "MIRRORS", "VENDORS", "Mirror", "extended_apic", "for_guest", "gp_counters", "xsave_components", "xcr0_mask")
+__all__ = (
+    "FOLLOWS",
+    "MIRRORS",
+    "VENDORS",
+    "CpuidEntry",
+    "Mirror",
+    "extended_apic",
+    "for_guest",
+    "gp_counters",
+    "xcr0_mask",
+    "xsave_components",
+)
 
 #: EBX, EDX, ECX of leaf 0 spell the vendor.
 VENDORS = {"intel": b"GenuineIntel", "amd": b"AuthenticAMD"}
 #: CPUID.1:EAX given to guests: neither KVM's fallback of 600H nor, as far as can be, the host's own.
 _SIGNATURES = {"intel": (0x000506E3, 0x000306C3), "amd": (0x00870F10, 0x00810F81)}
+
+
+class CpuidEntry(NamedTuple):
+    """One CPUID leaf: struct kvm_cpuid_entry2. `flags` are KVM_CPUID_FLAG_*."""
+
+    function: int
+    index: int = 0  # type: ignore[assignment]
+    flags: int = 0
+    eax: int = 0
+    ebx: int = 0
+    ecx: int = 0
+    edx: int = 0
 
 
 class Mirror(NamedTuple):

@@ -3,46 +3,52 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
 
-from kvmtest.engine.result import VERDICTS
-from kvmtest.report import FORMATS
+from kvmtest.model.case import Case
+from kvmtest.model.host import Host, Tool
+from kvmtest.model.record import Block, Observation, Record
+from kvmtest.model.run import Head, Run
+from kvmtest.model.value import Expected
+from kvmtest.model.verdict import VERDICTS, Verdict
+from kvmtest.report import FORMATS, writer
+from kvmtest.report.play import Gatherer, play
 
 SIZES = (10_000, 226_000)
-_CASES = 8
+_CASES, _ITEMS = 8, 700
+
+
+def _record(number: int) -> Record:
+    """One in fifty needs attention, one in three was not tried."""
+    verdict = VERDICTS[number % 7] if number % 50 == 0 else (Verdict.SKIP if number % 3 == 0 else Verdict.PASS)
+    observed = 0 if verdict is Verdict.PASS else number
+    reason = "" if verdict in (Verdict.PASS, Verdict.FAIL) else f"because of {number % 40}"
+    return Record(f"msr.x{number % _ITEMS}", verdict, number, Expected((0,)), observed, reason, ("SDM vol. 3",))
 
 
 def write(path: str, count: int) -> None:
-    """A document of ``count`` results: one in fifty needs attention, one in three was not tried."""
-    results = []
-    for number in range(count):
-        item, case = divmod(number, _CASES)
-        verdict = VERDICTS[item % 7] if item % 50 == 0 else ("skip" if item % 3 == 0 else "pass")
-        where = ("init", f"trigger{item // 700}", "host", f"msr.x{item % 700}")
-        values = {"planted": hex(number), "expected": "0x0", "observed": "0x0" if verdict == "pass" else hex(number)}
-        results.append(
-            dict(zip(("event", "trigger", "view", "item"), where, strict=True))
-            | {"id": ".".join(where), "case": f"init.{where[1]}.host/ap,plant-{case}", "verdict": verdict}
-            | values
-            | {"reason": "" if verdict in ("pass", "fail") else f"because of {item % 40}"}
-            | {"cite": ["SDM vol. 3"], "deviation": None}
-        )
-    host = {"kernel": "6.1.0", "backend": "svm", "cpu_vendor": "AuthenticAMD", "cpu_model": "EPYC", "parameters": {}}
-    document = {"schema": "kvmtest.results/1", "tool": {"name": "kvmtest", "version": "0"}, "host": host}
+    """A run of ``count`` results; each trigger's cases show the same."""
+    seen = []
+    for at in range(0, count // _CASES, _ITEMS):
+        trigger, last = f"trigger{at // _ITEMS}", min(at + _ITEMS, count // _CASES)
+        block = Block(tuple(_record(number) for number in range(at, last)))
+        cases = [Case(f"init.{trigger}/ap,plant-{number}", (("target", "ap"),)) for number in range(_CASES)]
+        seen += [Observation(case, "init", trigger, "host", (block,), 0.001) for case in cases]
+    host = Host("6.1.0", "svm", "AuthenticAMD", "EPYC", {})
+    run = Run(Head(Tool("0"), host, "2026-01-01T00:00:00Z"), tuple(one.case for one in seen if one.case), tuple(seen), 1.0)
     with open(path, "w", encoding="utf-8") as file:
-        json.dump({**document, "started": "2026-01-01T00:00:00Z", "duration_s": 1, "results": results}, file)
+        play(run, Gatherer(writer("jsonl", file, 1)))
 
 
 def main() -> None:
     """Print a line for each size and format."""
     with tempfile.TemporaryDirectory() as folder:
         for count in SIZES:
-            path = os.path.join(folder, "results.json")
+            path = os.path.join(folder, "results.jsonl")
             write(path, count)
             for name in FORMATS:
                 out = os.path.join(folder, "out")

@@ -10,8 +10,8 @@ import pytest
 from kvmtest.checks import DEFAULT_EFFORT, Effort
 from kvmtest.engine import plan
 from kvmtest.engine.machine import Machines
-from kvmtest.engine.result import Result
-from kvmtest.engine.run import run_case
+from kvmtest.model.record import Result
+from tests.cases import ran
 
 Judge = Callable[..., Result]
 
@@ -22,7 +22,7 @@ def judged(machines: Machines) -> Judge:
 
     def judge(id: str, vendor: str = "intel", timeout_s: float = 1.0, effort: Effort = DEFAULT_EFFORT) -> Result:
         cases = [c for c in plan.plan() if c.check and f"{c.prefix}.{c.check}" == id and c.setup.vendor == vendor]
-        (result,) = run_case(cases[0], machines, timeout_s, effort)
+        (result,) = ran(cases[0], machines, timeout_s, effort)
         return result
 
     return judge

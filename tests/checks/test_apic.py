@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from kvmtest.checks import apic
-from kvmtest.engine.result import Result
 from kvmtest.kvm import Vcpu
+from kvmtest.model.record import Result
 from kvmtest.triggers import latched, msi
 
 Judge = Callable[..., Result]

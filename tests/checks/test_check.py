@@ -9,10 +9,9 @@ import pytest
 
 from kvmtest.checks import CHECKS, Check, Observation, Stopped, Subject, Untestable
 from kvmtest.engine import plan
-from kvmtest.engine.judge import judge_check
 from kvmtest.engine.machine import Machines
-from kvmtest.engine.result import Result
-from kvmtest.engine.run import run_case
+from kvmtest.model.record import Result
+from tests.cases import judged_check, ran
 
 CHECK = Check("init", "msi", "made-up", (), "this", lambda subject: "this", ("a manual",), view="guest")
 
@@ -22,7 +21,7 @@ def test_a_check_has_a_case_for_each_vendor_and_a_result(id: str, machines: Mach
     cases = [case for case in plan.plan() if case.check and f"{case.prefix}.{case.check}" == id]
     assert {case.setup.vendor for case in cases} == {"intel", "amd"}
     for case in cases:
-        (result,) = run_case(case, machines)
+        (result,) = ran(case, machines)
         assert result.id == id and result.verdict in ("pass", "fail", "info", "skip"), result
         assert bool(result.observed) == (result.verdict != "skip")
         assert result.reason or result.verdict not in ("skip", "info")
@@ -40,7 +39,7 @@ def test_a_check_has_a_case_for_each_vendor_and_a_result(id: str, machines: Mach
 def test_an_observation_is_held_against_what_is_expected(
     seen: str | Observation, verdict: str, reason: str
 ) -> None:
-    result = judge_check(CHECK, "x", seen)
+    result = judged_check(CHECK, seen)
     assert (result.id, result.view) == ("init.msi.guest.made-up", "guest")
     assert (result.verdict, result.reason, result.expected) == (verdict, reason, "this")
 

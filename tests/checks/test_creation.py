@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from kvmtest.checks import creation
-from kvmtest.engine.result import Result
 from kvmtest.guests import behaviour
 from kvmtest.kvm import Exit, Vcpu
+from kvmtest.model.record import Result
 from kvmtest.triggers import msi
 from kvmtest.uapi.kvm import KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_IO
 

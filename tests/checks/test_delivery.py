@@ -9,12 +9,11 @@ import pytest
 
 from kvmtest.checks import Check, Subject, delivery
 from kvmtest.engine import plan
-from kvmtest.engine.judge import judge_check
 from kvmtest.engine.machine import Machines
-from kvmtest.engine.run import run_case
 from kvmtest.kvm import Exit, Vcpu
 from kvmtest.triggers import msi, sender
 from kvmtest.triggers.error import TriggerError
+from tests.cases import judged_check, ran
 
 WAITING, RUNNABLE = 2, 0
 
@@ -67,7 +66,7 @@ def test_a_check_fails_on_a_vcpu_that_behaves_otherwise(
         monkeypatch.setattr(*wrong.get(check.name, other))
 
     monkeypatch.setattr(delivery, "run_at", set_up)
-    assert judge_check(check, "x", check.observe(Subject(target.vcpu))).verdict == "fail"
+    assert judged_check(check, check.observe(Subject(target.vcpu))).verdict == "fail"
 
 
 def test_a_message_that_reaches_nobody_is_no_pass(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +84,7 @@ def test_a_message_that_reaches_nobody_is_no_pass(machines: Machines, monkeypatc
         monkeypatch.setattr(msi, "sipi", lost)
 
     monkeypatch.setattr(delivery, "run_at", set_up)
-    (result,) = run_case(case, machines)
+    (result,) = ran(case, machines)
     assert result.verdict == "error" and "reached nobody" in result.reason
     assert target.vcpu.id == 1
 
@@ -106,7 +105,7 @@ def test_a_new_vcpu_whose_run_does_not_take_the_init_fails(
         return Exit(10)
 
     monkeypatch.setattr(Vcpu, "run_once", run or taken_for_a_bsp)
-    (result,) = run_case(case, machines)
+    (result,) = ran(case, machines)
     assert (result.verdict, result.observed) == ("fail", observed)
 
 
@@ -122,5 +121,5 @@ def test_a_run_that_blocks_is_ended(machines: Machines, monkeypatch: pytest.Monk
         monkeypatch.setattr(vcpu, "get_vcpu_events", lambda: SimpleNamespace(smi=SimpleNamespace(latched_init=1)))
 
     monkeypatch.setattr(msi, "init", taken)
-    (result,) = run_case(case, machines, timeout_s=0.05)
+    (result,) = ran(case, machines, timeout_s=0.05)
     assert (result.verdict, result.reason) == ("fail", "KVM_RUN ends with KVM_EXIT_INTR")

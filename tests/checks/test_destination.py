@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from kvmtest.checks import destination, own
-from kvmtest.engine.result import Result
+from kvmtest.model.record import Result
 from kvmtest.triggers import msi
 from kvmtest.triggers.error import TriggerError
 

@@ -9,16 +9,16 @@ import pytest
 
 from kvmtest.checks import CHECKS, Stopped, Untestable, gif
 from kvmtest.checks.svm import LEFT, TURNS
-from kvmtest.engine.judge import judge_check
-from kvmtest.engine.result import Result
 from kvmtest.guests import svm
+from kvmtest.model.record import Result
+from tests.cases import judged_check
 from tests.checks.scripted import GIF, TIMEOUT, Script, Step, init, start, subject, word
 
 IDS = [check.id for check in gif.CHECKS]
 
 
 def judged(id: str, vcpu: Script) -> Result:
-    return judge_check(CHECKS[id], "case", CHECKS[id].observe(subject(vcpu)))
+    return judged_check(CHECKS[id], CHECKS[id].observe(subject(vcpu)))
 
 
 def _at_once(vcpu: Script) -> None:

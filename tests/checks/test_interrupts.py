@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from kvmtest.checks import interrupts
-from kvmtest.engine.result import Result
 from kvmtest.kvm import Vcpu
+from kvmtest.model.record import Result
 from kvmtest.triggers import msi
 
 Judge = Callable[..., Result]

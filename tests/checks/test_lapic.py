@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import pytest
 
 from kvmtest.checks import Subject, lapic, own
-from kvmtest.engine.result import Result
 from kvmtest.kvm import Kvm, Vcpu, Vm
+from kvmtest.model.record import Result
 
 Judge = Callable[..., Result]
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from kvmtest.checks import memory
-from kvmtest.engine.result import Result
 from kvmtest.guests import behaviour
 from kvmtest.kvm import Vcpu
+from kvmtest.model.record import Result
 from kvmtest.triggers import msi
 
 Judge = Callable[..., Result]

@@ -10,12 +10,12 @@ import pytest
 
 from kvmtest.checks import Subject, Untestable, mp_state
 from kvmtest.engine import host
-from kvmtest.engine.judge import judge_check
 from kvmtest.engine.machine import Machines
 from kvmtest.engine.plan import Setup
-from kvmtest.engine.result import Result
 from kvmtest.kvm import Kvm, KvmError, Vcpu
+from kvmtest.model.record import Result
 from kvmtest.uapi.kvm import KVM_SET_MP_STATE
+from tests.cases import judged_check
 
 CHECKS = {check.id: check for check in mp_state.CHECKS}
 JUDGED = [check for check in mp_state.CHECKS if not check.undefined and not check.alone]
@@ -32,7 +32,7 @@ def ap(kvm: Kvm) -> Iterator[Vcpu]:
 
 @pytest.mark.parametrize("id", [id for id, check in CHECKS.items() if not check.alone])
 def test_none_fails_here(id: str, ap: Vcpu) -> None:
-    assert judge_check(CHECKS[id], "case", CHECKS[id].observe(Subject(ap))).verdict in ("pass", "info")
+    assert judged_check(CHECKS[id], CHECKS[id].observe(Subject(ap))).verdict in ("pass", "info")
 
 
 @pytest.mark.parametrize("check", [c for c in JUDGED if c.name != "without-irqchip"], ids=lambda c: c.id)
@@ -41,13 +41,13 @@ def test_a_kvm_that_drops_the_state_fails(check: mp_state.Check, ap: Vcpu, monke
     monkeypatch.setattr(ap, "set_mp_state", lambda state: None)
     if check.name == "discarded-by-init":
         monkeypatch.setattr(mp_state.msi, "init", lambda vcpu: None)
-    assert judge_check(check, "case", check.observe(Subject(ap))).verdict == "fail"
+    assert judged_check(check, check.observe(Subject(ap))).verdict == "fail"
 
 
 def test_a_kvm_that_takes_all_without_an_irqchip_fails(ap: Vcpu, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Vcpu, "set_mp_state", lambda vcpu, state: None)
     check = CHECKS["none.mp-state.host.without-irqchip"]
-    assert judge_check(check, "case", check.observe(Subject(ap))).verdict == "fail"
+    assert judged_check(check, check.observe(Subject(ap))).verdict == "fail"
 
 
 def test_another_errno_is_told(ap: Vcpu, monkeypatch: pytest.MonkeyPatch) -> None:

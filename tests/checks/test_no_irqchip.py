@@ -10,8 +10,8 @@ import pytest
 
 from kvmtest.checks import Subject, no_irqchip
 from kvmtest.checks.own import as_guest, own_vm
-from kvmtest.engine.result import Result
 from kvmtest.kvm import Vcpu
+from kvmtest.model.record import Result
 
 Judge = Callable[..., Result]
 

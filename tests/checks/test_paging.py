@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from kvmtest.checks import paging
-from kvmtest.engine.result import Result
 from kvmtest.kvm import GuestMemory
+from kvmtest.model.record import Result
 
 Judge = Callable[..., Result]
 ID = "init.msi.guest.paging-to-4-level"

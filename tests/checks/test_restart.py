@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from kvmtest.checks import restart
-from kvmtest.engine.result import Result
 from kvmtest.kvm import Exit, Vcpu
+from kvmtest.model.record import Result
 from kvmtest.triggers import msi
 from kvmtest.uapi.kvm import KVM_EXIT_HLT
 

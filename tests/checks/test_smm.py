@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from kvmtest.checks import CHECKS, Stopped, Untestable, smm
-from kvmtest.engine.judge import judge_check
-from kvmtest.engine.result import Result
 from kvmtest.guests import smm as numbers
+from kvmtest.model.record import Result
+from tests.cases import judged_check
 from tests.checks.scripted import SHUTDOWN, TIMEOUT, Script, Step, init, start, subject, word
 
 IDS = [check.id for check in smm.CHECKS]
@@ -18,7 +18,7 @@ TURNS = smm._TURNS
 
 
 def judged(id: str, vcpu: Script, backend: str = "svm") -> Result:
-    return judge_check(CHECKS[id], "case", CHECKS[id].observe(subject(vcpu, backend)))
+    return judged_check(CHECKS[id], CHECKS[id].observe(subject(vcpu, backend)))
 
 
 def _accept(vcpu: Script, latches: bool = True) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from kvmtest.checks import Effort, stress
-from kvmtest.engine.result import Result
+from kvmtest.model.record import Result
 
 Judge = Callable[..., Result]
 ID = "sipi.stress.host.arrivals"
@@ -103,7 +103,7 @@ def test_one_that_is_lost_fails_in_bounded_time(judged: Judge, monkeypatch: pyte
 def test_a_sender_that_does_not_send_is_an_error(judged: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stress.stress, "DO_SEND", stress.stress.DO_SPIN)
     result = judged(ID, timeout_s=0.02)
-    assert result.out_of_time and "round 0 of seed 1, " in result.reason and "cs:rip" in result.reason
+    assert result.record.out_of_time and "round 0 of seed 1, " in result.reason and "cs:rip" in result.reason
     assert _ended()
 
 

@@ -8,17 +8,17 @@ import pytest
 from kvmtest.checks import CHECKS, Stopped, Untestable, svm_guest
 from kvmtest.checks.pending import TAKEN
 from kvmtest.checks.svm import LEFT
-from kvmtest.engine.judge import judge_check
-from kvmtest.engine.result import Result
 from kvmtest.guests import l1, smm, svm
+from kvmtest.model.record import Result
 from kvmtest.uapi.kvm import KVM_STATE_NESTED_GUEST_MODE
+from tests.cases import judged_check
 from tests.checks.scripted import GIF, SHUTDOWN, TIMEOUT, Script, Step, init, subject, word
 
 IDS = [check.id for check in svm_guest.CHECKS]
 
 
 def judged(id: str, vcpu: Script) -> Result:
-    return judge_check(CHECKS[id], "case", CHECKS[id].observe(subject(vcpu)))
+    return judged_check(CHECKS[id], CHECKS[id].observe(subject(vcpu)))
 
 
 def _nested(vcpu: Script) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from kvmtest.checks import CHECKS, Stopped, Subject, Untestable, vmx_exit, vmx_guest, vmx_root, vmx_state
-from kvmtest.engine.judge import judge_check
 from kvmtest.guests import l1
 from kvmtest.guests import vmx as guest
 from kvmtest.kvm import CpuidEntry, Exit, KvmError, RunTimeout
@@ -27,6 +26,7 @@ from kvmtest.uapi.kvm import (
     kvm_sregs,
     kvm_vcpu_events,
 )
+from tests.cases import judged_check
 
 RUNNABLE, WAITING, HALTED = 0, 2, 3
 MARK = guest.MARK
@@ -166,7 +166,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def play(id: str, words: list[Exit | None], vendor: str = "intel", **facts: Any) -> tuple[str, str | None, str]:
     check = CHECKS[id]
-    result = judge_check(check, "case", check.observe(Subject(Actor(words, **facts), vendor, 0.01)))  # type: ignore[arg-type]
+    result = judged_check(check, check.observe(Subject(Actor(words, **facts), vendor, 0.01)))  # type: ignore[arg-type]
     return result.verdict, result.observed, result.reason
 
 

@@ -4,21 +4,21 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvmtest import schemas
 from kvmtest.compare import show, states
 from kvmtest.compare.snapshot import Item, State, dump, is_one, parse
-from kvmtest.engine.result import Host
-from kvmtest.report.saved import SavedError
+from kvmtest.model.host import Host
+from kvmtest.results.saved import SavedError
 from kvmtest.spec import ENTRIES
 from kvmtest.spec.untouched import COUNTERS
 
-_SCHEMA = json.loads((Path(__file__).parents[2] / "docs/snapshot.schema.json").read_text())
+_SCHEMA = schemas.load("snapshot")
 _HOST = Host("6.1.0", "svm", "AuthenticAMD", "a CPU", {"npt": "Y"}, {"emulator": "QEMU", "cpu": "max", "kernel_source": "deb"})
 _MADE = {
     "case": "init.msi.host/ap,intel,xapic,plant-a",

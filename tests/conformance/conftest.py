@@ -10,8 +10,8 @@ import pytest
 from kvmtest.engine import host, plan
 from kvmtest.engine.doctor import Unusable, open_kvm
 from kvmtest.engine.machine import Machines
-from kvmtest.engine.result import Result
-from kvmtest.engine.run import run_case
+from kvmtest.model.record import Result
+from tests.cases import ran
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +35,7 @@ def results(machines: Machines) -> Callable[[str], list[Result]]:
     def of(prefix: str) -> list[Result]:
         if prefix not in seen:
             cases = [case for case in plan.plan() if case.prefix == prefix]
-            seen[prefix] = [result for case in cases for result in run_case(case, machines)]
+            seen[prefix] = [result for case in cases for result in ran(case, machines) if result.prefix == prefix]
         return seen[prefix]
 
     return of

@@ -11,8 +11,9 @@ from collections.abc import Callable
 import pytest
 
 from kvmtest.engine import plan
-from kvmtest.engine.result import UNEXPECTED, Result
-from kvmtest.x86 import bits
+from kvmtest.model.record import Result
+from kvmtest.model.verdict import Verdict
+from kvmtest.report.show import difference
 
 
 def _group(item: str) -> str:
@@ -26,19 +27,15 @@ GROUPS = list(
 
 
 def _line(result: Result) -> str:
-    expected, observed = result.expected or "", result.observed or ""
-    named = ""
-    if expected.startswith("0x") and "|" not in expected and observed.startswith("0x"):
-        named = bits.difference(result.item, int(expected, 16), int(observed, 16))
-    values = f"planted {result.planted} expected {result.expected} observed {result.observed} {named}"
+    values = f"planted {result.planted} expected {result.expected} observed {result.observed} {difference(result.record)}"
     return f"{result.verdict} {result.case} {result.item}: {values} {result.reason}".rstrip()
 
 
 @pytest.mark.parametrize(("prefix", "group"), GROUPS, ids=[f"{prefix}.{group}" for prefix, group in GROUPS])
 def test_group(prefix: str, group: str, results: Callable[[str], list[Result]]) -> None:
     of_group = [result for result in results(prefix) if _group(result.item) == group]
-    unexpected = [_line(result) for result in of_group if result.verdict in UNEXPECTED]
+    unexpected = [_line(result) for result in of_group if result.verdict.unexpected]
     assert not unexpected, "\n" + "\n".join(unexpected)
-    judged = [result for result in of_group if result.verdict != "skip"]
+    judged = [result for result in of_group if result.verdict is not Verdict.SKIP]
     if not judged:
         pytest.skip("; ".join(sorted({result.reason for result in of_group})))

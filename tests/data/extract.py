@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Makes cells.json: of each cell of matrices the few results that say something of a commit or a deviation.
+"""Makes cells.json: of each cell of matrices the few records that say something of a commit or a deviation.
 
     python -m tests.data.extract MATRIX.json... > tests/data/cells.json
 
@@ -9,14 +9,17 @@ cell of a later file takes the place of an earlier one's.
 
 from __future__ import annotations
 
-import json
 import sys
+from collections.abc import Iterable, Iterator
+from typing import TextIO
 
 from kvmtest.checks import CHECKS
-from kvmtest.engine.host import kernel_version
-from kvmtest.engine.result import VERDICTS, Result
-from kvmtest.report.runs import MATRIX
-from kvmtest.report.saved import Saved, load
+from kvmtest.model.record import Block, Observation
+from kvmtest.model.run import Run, counted
+from kvmtest.model.verdict import Verdict
+from kvmtest.results.document import Document
+from kvmtest.results.lines import end_fields
+from kvmtest.results.saved import Loader
 from kvmtest.spec.commits import ENTRIES
 from kvmtest.spec.deviations import DEVIATIONS
 
@@ -24,38 +27,43 @@ _TOLD = frozenset(id for entry in ENTRIES for sign in entry.signs if sign.old is
 _CHECKS = frozenset(check.name for check in CHECKS.values())
 _LISTED = frozenset(d.item for d in DEVIATIONS if d.item.count(".") > 2)
 #: The values of deviations that are not "as planted".
-_VALUES = frozenset((d.item, f"{d.observed:#x}") for d in DEVIATIONS if isinstance(d.observed, int))
+_VALUES = frozenset((d.item, d.observed) for d in DEVIATIONS if isinstance(d.observed, int))
 
 
-def _kept(run: Saved) -> list[Result]:
-    """The first result of each item and deviation: of known ones, and of those that a commit is told by."""
-    first: dict[tuple[str | None, ...], Result] = {}
-    for r in run.results:
-        told = r.verdict in ("pass", "fail", "fixed", "info") and r.id in _TOLD
-        if r.id in _LISTED and r.verdict != "skip":
-            first.setdefault((r.id,), r)
-        elif r.verdict == "known":
-            value = r.observed if (r.item, r.observed) in _VALUES else "as planted"
-            # A view counts only where it is neither the host's nor the guest's.
-            first.setdefault((r.event, r.item, value, r.deviation, "views" if r.view == "views" else ""), r)
-        elif told:
-            first.setdefault((r.event, r.trigger if r.item in _CHECKS else "", r.item, r.verdict), r)
-    return list(first.values())
+def _kept(run: Run) -> Iterator[Observation]:
+    """The first record of each item and deviation: of known ones, and of those that a commit is told by."""
+    seen: set[tuple[object, ...]] = set()
+    for one in run.observations:
+        records = []
+        for r in one.results:
+            told = r.verdict.judged or r.verdict is Verdict.INFO
+            key: tuple[object, ...] = ()
+            if r.id in _LISTED and r.verdict is not Verdict.SKIP:
+                key = (r.id,)
+            elif r.verdict is Verdict.KNOWN:
+                value = r.record.observed if (r.item, r.record.observed) in _VALUES else "as planted"
+                # A view counts only where it is neither the host's nor the guest's.
+                key = (r.event, r.item, value, r.deviation, "views" if r.view == "views" else "")
+            elif told and r.id in _TOLD:
+                key = (r.event, r.trigger if r.item in _CHECKS else "", r.item, r.verdict)
+            if key and key not in seen:
+                seen.add(key)
+                records.append(r.record._replace(cite=(), reason="said" if r.reason else ""))
+        if records:
+            yield one._replace(blocks=(Block(tuple(records)),), seconds=None)
 
 
-def main(paths: list[str]) -> None:
-    """Write the document to standard output."""
-    runs = {run.name: run for path in paths for run in load(path)}
-    cells = []
-    for name, run in sorted(runs.items(), key=lambda one: (one[1].host.backend, kernel_version(one[1].host.kernel))):
-        results = [r._replace(cite=(), reason="said" if r.reason else "")._asdict() for r in _kept(run)]
-        host = {key: value for key, value in run.host._asdict().items() if value is not None} | {"parameters": {}}
-        totals = {verdict: sum(r["verdict"] == verdict for r in results) for verdict in VERDICTS}
-        head = {"schema": "kvmtest.results/1", "tool": {"name": "kvmtest", "version": run.version}, "host": host}
-        document = head | {"started": run.started, "duration_s": run.duration_s, "results": results, "totals": totals}
-        cells.append({"cell": name, "failed": "", "document": document})
-    sys.stdout.write(json.dumps({"schema": MATRIX, "cells": cells}, separators=(",", ":")).replace('{"id"', '\n{"id"') + "\n")
+def write(runs: Iterable[Run], out: TextIO) -> None:
+    """Write what is kept of ``runs``, the backends one after the other."""
+    made = Document()
+    for run in sorted({run.name: run for run in runs}.values(), key=lambda run: (run.host.backend, run.host.version)):
+        kept = list(_kept(run))
+        made.begin(run.head._replace(host=run.host._replace(parameters={})))
+        made.observed(kept)
+        made.end(end_fields(run.duration_s, False, counted(kept)))
+    made.write(out)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    loader = Loader()
+    write((run for path in sys.argv[1:] for run in loader.load(path)), sys.stdout)

@@ -11,24 +11,19 @@ import pytest
 from kvmtest import guests
 from kvmtest.engine import plan
 from kvmtest.engine.broadcast import Broadcast
-from kvmtest.engine.judging import differences
 from kvmtest.engine.machine import Machines
-from kvmtest.engine.result import Result
-from kvmtest.engine.run import run_case
+from kvmtest.judge.cases import differences
 from kvmtest.state.snapshot import Reader, Snapshot
 from kvmtest.triggers import broadcast, latched
 from kvmtest.uapi.kvm import KVM_CAP_MAX_VCPUS
+from tests.cases import CASES, by_item, judged, ran
 
-CASES = {case.name: case for case in plan.plan() if case.trigger == "broadcast" and case.view == "host"}
 EIGHT = CASES["init.broadcast.host/ap,intel,8-vcpus,xapic,plant-a"]
 WITH_BSP = CASES["init.broadcast.host/bsp,intel,8-vcpus,xapic,plant-b"]
+SPARSE = [case for case in CASES.values() if case.prefix == "init.broadcast.host" and case.setup.vcpus == plan.SPARSE]
 
 
-def _by_item(results: object) -> dict[str, Result]:
-    return {r.item: r for r in results}  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize("case", [c for c in CASES.values() if c.setup.vcpus == plan.SPARSE], ids=lambda c: c.apic_mode)
+@pytest.mark.parametrize("case", SPARSE, ids=lambda case: case.apic_mode)
 def test_ids_as_far_as_kvm_takes_them(case: plan.Case, machines: Machines) -> None:
     last = min(machines.kvm.check_extension(KVM_CAP_MAX_VCPUS), 288 if case.setup.x2apic_ids else 255) - 1
     ids = [target.vcpu.id for target in machines.kept(case.setup).targets]
@@ -37,7 +32,7 @@ def test_ids_as_far_as_kvm_takes_them(case: plan.Case, machines: Machines) -> No
     assert powers - {255, 256} <= set(ids) or last < 254
     if case.setup.x2apic_ids and last == 287:
         assert {254, 255, 256, 271, 272, 287} <= set(ids)
-    results = _by_item(run_case(case, machines))
+    results = by_item(case, machines)
     assert results["reached"].observed == f"{len(ids) - 1} of {len(ids) - 1}"
     assert results["sender-untouched"].verdict == results["rip"].verdict == results["mp_state"].verdict == "pass"
     # Nobody can plant an ID: vCPUs that each have their own are no proof. With 32-bit ids it is not that of creation.
@@ -45,7 +40,7 @@ def test_ids_as_far_as_kvm_takes_them(case: plan.Case, machines: Machines) -> No
 
 
 def test_the_boot_cpu_among_the_targets_is_judged_by_its_own_rules(machines: Machines) -> None:
-    results = _by_item(run_case(WITH_BSP, machines))
+    results = by_item(WITH_BSP, machines)
     assert (results["mp_state"].verdict, results["mp_state"].reason.split(":")[0]) == ("skip", "vcpus 0 of 7")
     assert results["apic_base"].verdict != "fail" and results["rdx"].verdict == "pass"
 
@@ -67,15 +62,15 @@ def test_one_target_that_differs_is_named(machines: Machines, monkeypatch: pytes
 
     machines.kept(EIGHT.setup)
     monkeypatch.setattr(Reader, "read", kept)
-    results = _by_item(run_case(EIGHT, machines))
+    results = by_item(EIGHT, machines)
     assert (results["rbx"].verdict, results["rbx"].reason) == ("fail", "vcpus 5 of 7")
     assert results["rsi"].verdict == "pass"
 
 
 def test_a_case_run_again_says_the_same(machines: Machines) -> None:
     case = Broadcast(EIGHT, machines.kept(EIGHT.setup), machines.host)
-    first, again = ({r.item: (r.verdict, r.reason) for r in case.run()} for _ in range(2))
-    assert first == again
+    first, again = (judged(EIGHT, machines.host, case.observe(), *case.bases) for _ in range(2))
+    assert [(r.item, r.verdict, r.reason) for r in first] == [(r.item, r.verdict, r.reason) for r in again]
 
 
 def test_a_sender_that_changes_itself_fails(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +78,7 @@ def test_a_sender_that_changes_itself_fails(machines: Machines, monkeypatch: pyt
     image = bytearray(guests.load("sender"))
     image[: len(image) - 3] = b"\x83\xc3\x01" + image[:-3]
     monkeypatch.setattr(guests, "load", lambda name: bytes(image))
-    result = _by_item(run_case(EIGHT, machines))["sender-untouched"]
+    result = by_item(EIGHT, machines)["sender-untouched"]
     assert (result.verdict, result.observed) == ("fail", "rbx")
 
 
@@ -95,7 +90,7 @@ def test_an_icr_that_reads_otherwise_fails(machines: Machines, monkeypatch: pyte
         monkeypatch.setattr(broadcast, "ICR", 0)
 
     monkeypatch.setattr(broadcast, "send", lose)
-    result = _by_item(run_case(EIGHT, machines))["sender-untouched"]
+    result = by_item(EIGHT, machines)["sender-untouched"]
     assert (result.verdict, result.observed) == ("fail", "lapic.icr")
 
 
@@ -103,14 +98,14 @@ def test_an_init_that_reaches_one_vcpu_only_is_an_error(machines: Machines, monk
     """An ICR without the shorthand, whose destination is vCPU 0 alone."""
     monkeypatch.setattr(broadcast, "ICR", 0x4500)
     monkeypatch.setattr(broadcast.latched, "wait_for", partial(latched.wait_for, timeout_s=0.01))
-    results = list(run_case(WITH_BSP, machines))
+    results = ran(WITH_BSP, machines)
     assert {r.verdict for r in results} == {"error"} and "pending on vcpu 1" in results[0].reason
     assert {r.item for r in results} >= {"reached", "sender-untouched", "rbx"}
 
 
 def test_a_broadcast_that_is_not_sent_is_an_error(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(broadcast, "send", lambda vcpu: None)
-    results = list(run_case(EIGHT, machines))
+    results = ran(EIGHT, machines)
     assert {r.verdict for r in results} == {"error"} and "no trace on vcpu 1" in results[0].reason
 
 

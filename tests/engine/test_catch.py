@@ -12,10 +12,11 @@ from kvmtest import triggers
 from kvmtest.engine import catch, guest, plan
 from kvmtest.engine.cycle import Cycle
 from kvmtest.engine.machine import Machines
-from kvmtest.engine.run import run_case
 from kvmtest.kvm import Vcpu
 from kvmtest.state import inside
+from kvmtest.state.guest_view import Report
 from kvmtest.triggers.error import TriggerError
+from tests.cases import by_item, ran
 
 CAUGHT = [case for case in plan.plan() if case.state and case.setup.vendor == "intel" and case.view == "host"]
 
@@ -25,7 +26,7 @@ def test_an_event_that_does_not_come_is_an_error(
     case: plan.Case, machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(triggers.INIT, case.trigger, lambda vcpu: None)
-    results = list(run_case(case, machines, 0.1))
+    results = ran(case, machines, 0.1)
     verdicts = Counter(result.verdict for result in results)
     if verdicts.keys() == {"skip"}:
         pytest.skip(results[0].reason)
@@ -35,7 +36,7 @@ def test_an_event_that_does_not_come_is_an_error(
 @pytest.mark.parametrize("target", ["bsp", "ap"])
 def test_a_running_vcpu_takes_its_init(target: str, machines: Machines) -> None:
     case = next(c for c in CAUGHT if (c.plant, c.state, c.target) == ("guest-long", "in-loop", target))
-    results = {r.item: r for r in run_case(case, machines)}
+    results = by_item(case, machines)
     assert results["rip"].observed == "0xfff0" and results["cs.base"].observed == "0xffff0000"
     assert results["mp_state"].observed == ("RUNNABLE" if target == "bsp" else "INIT_RECEIVED")
     assert results["cr0"].verdict == results["xmm0"].verdict == "pass"
@@ -50,7 +51,7 @@ def test_a_boot_processor_that_leaves_its_loop_elsewhere_has_not_restarted(
 
     monkeypatch.setitem(triggers.INIT, case.trigger, Vcpu.kick)
     with pytest.raises(TriggerError, match="did not restart: KVM_EXIT_INTR"):
-        list(Cycle(case, machines.kept(case.setup), machines.host).run())
+        Cycle(case, machines.kept(case.setup), machines.host).observe()
 
 
 def test_a_loop_that_is_not_reached_is_told(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +60,7 @@ def test_a_loop_that_is_not_reached_is_told(machines: Machines, monkeypatch: pyt
     monkeypatch.setattr(inside, "resume", lambda vcpu, end: real(vcpu, "in"))
     case = next(c for c in CAUGHT if (c.plant, c.state, c.target) == ("guest-long", "in-loop", "ap"))
     with pytest.raises(TriggerError, match="did not come to its loop"):
-        list(Cycle(case, machines.kept(case.setup), machines.host).run())
+        Cycle(case, machines.kept(case.setup), machines.host).observe()
     assert threading.active_count() == 1
 
 
@@ -71,21 +72,21 @@ def test_a_guest_that_does_something_else_is_told(
     monkeypatch.setattr(inside, "resume", lambda vcpu, end: real(vcpu, "in" if end == "hlt" else "ud"))
     case = next(c for c in CAUGHT if (c.plant, c.state, c.target) == ("guest-long", state, "ap"))
     with pytest.raises(TriggerError, match="the guest was to"):
-        list(Cycle(case, machines.kept(case.setup), machines.host).run())
+        Cycle(case, machines.kept(case.setup), machines.host).observe()
 
 
 def test_a_vcpu_that_has_never_run_has_a_vm_of_its_own(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
     case = next(c for c in CAUGHT if (c.state, c.target) == (catch.NEVER_RUN, "ap"))
     monkeypatch.delattr(Machines, "kept")
-    assert Counter(result.verdict for result in run_case(case, machines))["pass"] > 100
+    assert Counter(result.verdict for result in ran(case, machines))["pass"] > 100
 
 
 def test_guest_debugging_ends_with_its_case(machines: Machines) -> None:
     """The next case of the same vCPU is not the host's any more: no KVM_EXIT_DEBUG, DR7 is the guest's."""
     case = next(c for c in CAUGHT if (c.state, c.target) == ("guest-debug", "ap"))
-    results = {r.item: r for r in run_case(case, machines)}
+    results = by_item(case, machines)
     assert (results["dr7"].observed, results["dr7"].verdict) == ("0x400", "pass")
-    after = {r.item: r for r in run_case(case._replace(state="in-loop"), machines)}
+    after = by_item(case._replace(state="in-loop"), machines)
     assert after["dr7"].planted != "0x400" and after["dr7"].verdict == "pass"
 
 
@@ -105,11 +106,11 @@ def test_a_guest_that_does_not_come_out_of_a_shutdown_is_one_error(
 ) -> None:
     """Where KVM makes an INIT of it, as on SVM; all other items say why they have no value."""
     said = "an exception at CS:IP f000:fff0 after 0 of 31 port writes"
-    monkeypatch.setattr(guest.Reporter, "report", lambda *args: guest.Report({}, {}, said))
+    monkeypatch.setattr(guest.Reporter, "report", lambda *args: Report({}, {}, said))
     monkeypatch.setattr(machines, "host", machines.host._replace(backend="svm"))
     case = next(c for c in plan.plan() if (c.event, c.view, c.target, c.check) == ("shutdown", "guest", target, ""))
     for view in ("guest", "views"):
-        results = [r for r in run_case(case, machines) if r.view == view]
+        results = [r for r in ran(case, machines) if r.view == view]
         assert [r.item for r in results if r.verdict == "error"] == ["rip"]
         assert {r.verdict for r in results} == {"error", "skip"}
         assert all(said in r.reason and "did not come out of SHUTDOWN" in r.reason for r in results)

@@ -13,12 +13,12 @@ from kvmtest import guests
 from kvmtest.cli import main
 from kvmtest.engine import doctor, host, plan
 from kvmtest.engine.machine import Machines
-from kvmtest.engine.result import Host
-from kvmtest.engine.run import run_case
 from kvmtest.kvm import CpuidEntry, Kvm
+from kvmtest.model.host import Host
 from kvmtest.state import inside
 from kvmtest.uapi import kvm as uapi
 from kvmtest.x86 import xsave
+from tests.cases import ran
 
 
 def test_a_plant_that_kvm_refuses_is_explained(kvm: Kvm) -> None:
@@ -26,7 +26,7 @@ def test_a_plant_that_kvm_refuses_is_explained(kvm: Kvm) -> None:
     machines = Machines(kvm, host.detect())
     for name in inside.GUEST_PLANTS:
         case = next(c for c in plan.plan() if (c.trigger, c.plant, c.state) == ("msi", name, ""))
-        skipped = {r.verdict for r in run_case(case, machines)} == {"skip"}
+        skipped = {r.verdict for r in ran(case, machines)} == {"skip"}
         said = found[f"planting by guest code, {name.removeprefix('guest-')} mode"]
         assert (said.state == "no") == skipped
         assert not skipped or f"plant-{name}" in said.advice

@@ -10,12 +10,12 @@ import pytest
 from kvmtest import guests
 from kvmtest.engine import guest, host
 from kvmtest.engine.machine import Machine, Machines, Target
-from kvmtest.engine.plan import Setup, plan
-from kvmtest.engine.run import run_case
+from kvmtest.engine.plan import Setup
+from kvmtest.state import guest_view
 from kvmtest.state.layout import Layout
 from kvmtest.triggers import INIT, msi
+from tests.cases import CASES, by_item, by_view
 
-CASES = {case.name: case for case in plan()}
 #: DIV AL. Not UD2: a KVM that emulates real mode gives an invalid opcode to userspace, not to the guest.
 FAULTS = bytes.fromhex("f6f0")
 #: UD0 with a ModRM byte: no emulator knows it; a CPU raises #UD.
@@ -29,7 +29,7 @@ def machine(machines: Machines) -> Iterator[Machine]:
     made.close()
 
 
-def _report(machine: Machine, target: Target, vector: int | None = None, mode: str = "xapic") -> guest.Report:
+def _report(machine: Machine, target: Target, vector: int | None = None, mode: str = "xapic") -> guest_view.Report:
     return guest.Reporter(machine, target.vcpu, target.layout, vector, mode).report(2.0)
 
 
@@ -38,9 +38,10 @@ def _differences(machine: Machine, target: Target, vector: int | None = None, mo
     before = target.reader.read()
     report = _report(machine, target, vector, mode)
     assert not report.problem and not set(report.values) & set(report.missing)
-    assert set(guest.items(mode, vector)) <= set(report.values) | set(report.missing)
+    assert set(guest_view.items(mode, vector)) <= set(report.values) | set(report.missing)
     assert len(report.values) > 200
-    said = {item: (guest.shown(item, before.get(target.layout, item), report.narrow), v) for item, v in report.values.items()}
+    values = {item: before.get(target.layout, item) for item in report.values}
+    said = {item: (guest_view.shown(item, values[item], report.narrow), v) for item, v in report.values.items()}
     # Counters go on; KVM makes up PPR anew when the guest reads it, and has no remote read register.
     moving = {"msr.tsc", "lapic.ppr", "lapic.rrd"}
     if host.detect().cpu_vendor == "AuthenticAMD":
@@ -99,7 +100,7 @@ def test_a_disabled_local_apic_is_not_read(machine: Machine) -> None:
     INIT["latched"](target.vcpu)
     report = _report(machine, target, mode="disabled")
     assert not report.problem and "lapic.svr" not in report.values
-    assert not any(item.startswith("lapic.") for item in guest.items("disabled"))
+    assert not any(item.startswith("lapic.") for item in guest_view.items("disabled"))
 
 
 @pytest.mark.parametrize("setup", [Setup("none", "amd"), Setup("split", "amd"), Setup("full", ""), Setup("none", "")])
@@ -179,7 +180,7 @@ def test_a_guest_that_is_stopped_in_a_step_tells_nothing_of_that_or_of_what_foll
     later = {item for name in steps[steps.index(step) :] for item in guests.STEPS[name]}
     if steps.index(step) <= steps.index("LIMITLESS"):
         # Whether there are limits at all is not known yet.
-        later |= {item for item in guest.ITEMS if item.endswith(".limit") and item not in ("gdt.limit", "idt.limit")}
+        later |= {item for item in guest_view.ITEMS if item.endswith(".limit") and item not in ("gdt.limit", "idt.limit")}
     else:
         later -= {"tr.selector"}
     if steps.index(step) <= steps.index("FXSAVE"):
@@ -200,7 +201,7 @@ def test_a_limit_is_told_by_the_exception_that_ends_it_and_not_by_a_time_out(
     done = b"\x36\xc6\x06" + status.to_bytes(2, "little") + b"\x01"
     _spins_at(monkeypatch, done, len(done))
     case = CASES["init.msi.guest/bsp,intel,xapic,plant-a"]
-    results = {r.item: r for r in run_case(case, machines, 0.1) if r.view == "guest"}
+    results = by_item(case, machines, 0.1)
     told = results[f"{limit}.limit"]
     assert (told.verdict, told.observed) == ("error", None) and f"in step {limit.upper()}_LIMIT" in told.reason
     assert {results[f"{seg}.limit"].verdict for seg in ("cs", "ds", "es", "ss", "fs", "gs")} == {"error"}
@@ -227,8 +228,10 @@ def test_a_guest_that_stores_zeros_fails(machines: Machines, monkeypatch: pytest
     patched = image.replace(bytes.fromhex("0f21f0"), bytes.fromhex("6631c0"), 1)
     assert patched != image
     monkeypatch.setattr(guests, "load", lambda name: patched)
-    results = {r.item: r for r in run_case(CASES["init.msi.guest/bsp,intel,xapic,plant-a"], machines)}
-    assert results["dr6"].verdict == "fail" and results["dr6"].observed == "0x0"
+    results = by_view(CASES["init.msi.guest/bsp,intel,xapic,plant-a"], machines)
+    for view in ("guest", "views"):
+        dr6 = results[view, "dr6"]
+        assert dr6.verdict == "fail" and dr6.observed == "0x0"
 
 
 def test_smsw_must_agree_with_cr0(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,14 +282,14 @@ def test_each_sipi_vector_begins_in_its_page(vector: int, machine: Machine) -> N
 
 
 def test_items_of_a_sipi_after_init_leave_its_place_out() -> None:
-    there = set(guest.items("xapic")) - set(guest.items("xapic", 0x10, "init"))
+    there = set(guest_view.items("xapic")) - set(guest_view.items("xapic", 0x10, "init"))
     assert there == {"rip", "cs.selector", "cs.base"}
 
 
 def test_limits_are_told_by_the_largest_offset_that_can_be_read() -> None:
-    shown = [guest.shown("ds.limit", limit) for limit in (0, 0xFFFE, 0xFFFF, 0x10000, 0x12345, 0xFFFFF, 0xFFFFFFFF)]
+    shown = [guest_view.shown("ds.limit", limit) for limit in (0, 0xFFFE, 0xFFFF, 0x10000, 0x12345, 0xFFFFF, 0xFFFFFFFF)]
     assert shown == [0, 0, 0xFFFF, 0x10000, 0x10000, 0xFFFFF, 0xFFFFFFFF]
-    assert guest.shown("idt.limit", 0x1234) == 0x1234
+    assert guest_view.shown("idt.limit", 0x1234) == 0x1234
 
 
 def test_what_xsave_stored_is_decoded_with_the_layouts_offsets() -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from kvmtest.engine import host
-from kvmtest.engine.result import Host
 
 
 @pytest.mark.parametrize(
@@ -25,12 +24,6 @@ def test_backend_is_the_vendor_module(module: str, backend: str, tmp_path: Path)
 def test_no_module_and_no_cpuinfo_is_unknown(tmp_path: Path) -> None:
     found = host.detect(str(tmp_path), str(tmp_path / "cpuinfo"))
     assert (found.backend, found.cpu_vendor, found.parameters) == ("unknown", "unknown", {})
-
-
-def test_kernel_version() -> None:
-    assert host.kernel_version("6.1.0-56-cloud-amd64") == (6, 1)
-    assert host.kernel_version("7.2-rc1") == (7, 2)
-    assert host.kernel_version("weird") == (0, 0)
 
 
 _KVM, _TCG, _HYPERV, _NOTHING = b"KVMKVMKVM\0\0\0", b"TCGTCGTCGTCG", b"Microsoft Hv", bytes(12)
@@ -85,13 +78,3 @@ def test_no_memory_for_code_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(host.mmap, "mmap", refuse)
     assert host._signatures() == []
-
-
-def test_the_title_says_whose_kvm_and_on_what() -> None:
-    amd = Host("6.1.0-9-amd64", "svm", "AuthenticAMD", "AMD EPYC 9B14", {})
-    assert host.title(amd, "silicon") == "kvm_amd of Linux 6.1.0-9-amd64 on silicon: AMD EPYC 9B14"
-    assert host.title(amd._replace(backend="pvm"), "kvm") == "kvm_pvm of Linux 6.1.0-9-amd64 in a VM on KVM: AMD EPYC 9B14"
-    assert host.title(amd._replace(backend="unknown"), "") == "KVM of Linux 6.1.0-9-amd64: AMD EPYC 9B14"
-    lab = {"emulator": "Bochs 2.7", "cpu": "", "kernel_source": ""}
-    assert host.title(amd._replace(backend="vmx", lab=lab)) == "kvm_intel of Linux 6.1.0-9-amd64 in Bochs 2.7"
-    assert "unknown" in host.title(Host("unknown", "unknown", "unknown", "unknown", {}))

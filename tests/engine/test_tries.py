@@ -4,25 +4,27 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from kvmtest.checks import CHECKS, Stopped
-from kvmtest.engine import guest, host, plan, run, tries
-from kvmtest.engine.judging import Untried
+from kvmtest.engine import guest, host, run
 from kvmtest.engine.machine import Machine, Machines
 from kvmtest.engine.plan import Case
-from kvmtest.engine.result import Result
 from kvmtest.guests import load
+from kvmtest.judge import tries
+from kvmtest.judge.evidence import Untried
 from kvmtest.kvm import Kvm, RunTimeout, Vcpu
 from kvmtest.lab import relay
 from kvmtest.lab.stream import Decoder, Encoder
+from kvmtest.model.record import Result
 from kvmtest.state import inside
+from kvmtest.state.guest_view import Report
 from kvmtest.triggers.error import TriggerError
+from tests.cases import CASES, by_item, by_view, ran
 
-CASES = {case.name: case for case in plan.plan()}
 GUEST = CASES["sipi.msi.guest/ap,intel,xapic,plant-sipi,vector-01"]
 RESET = CASES["reset.create.guest/bsp,full-irqchip,intel"]
 IRQFD = next(case for case in CASES.values() if case.prefix == "init.irqfd.host")
@@ -53,9 +55,9 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], _Slow]:
 
 @pytest.mark.parametrize("case", [GUEST, RESET], ids=["sipi", "reset"])
 def test_what_passes_only_at_the_second_try_is_no_pass(case: Case, machines: Machines, slow: Callable[[int], _Slow]) -> None:
-    good = {(r.view, r.item): r for r in run.run_case(case, machines)}
+    good = by_view(case, machines)
     made = slow(1)
-    again = {(r.view, r.item): r for r in run.run_case(case, machines)}
+    again = by_view(case, machines)
     assert len(made.machines) == 2  # the second try has a machine of its own
     assert good.keys() == again.keys()
     for key, result in again.items():
@@ -64,16 +66,17 @@ def test_what_passes_only_at_the_second_try_is_no_pass(case: Case, machines: Mac
         assert (FIRST in result.reason) == (good[key].verdict == "pass"), key
     assert sum(r.verdict == "info" for r in again.values()) > 20
     made.times = 0
-    assert any(r.verdict == "pass" for r in run.run_case(case, machines))
+    assert any(r.verdict == "pass" for r in ran(case, machines))
 
 
-@pytest.mark.parametrize("name", [GUEST.name, RESET.name, "init.self.host/ap,intel,xapic,plant-guest-long"])
-def test_what_comes_at_no_try_is_an_error_of_its_own_kind(name: str, machines: Machines, slow: Callable[[int], _Slow]) -> None:
+@pytest.mark.parametrize("case", [GUEST, RESET, CASES["init.self.host/ap,intel,xapic,plant-guest-long"]], ids=lambda c: c.name)
+def test_what_comes_at_no_try_is_an_error_of_its_own_kind(case: Case, machines: Machines, slow: Callable[[int], _Slow]) -> None:
     made = slow(99)
-    results = list(run.run_case(CASES[name], machines))
+    results = ran(case, machines)
     assert len(made.machines) == 2
-    assert any(r.out_of_time for r in results)
-    assert {r.verdict for r in results} <= {"error", "skip"} and all(r.out_of_time for r in results if r.verdict == "error")
+    assert any(r.record.out_of_time for r in results)
+    assert {r.verdict for r in results} <= {"error", "skip"}
+    assert all(r.record.out_of_time for r in results if r.verdict == "error")
 
 
 def test_a_failure_at_the_second_try_is_one(
@@ -81,13 +84,13 @@ def test_a_failure_at_the_second_try_is_one(
 ) -> None:
     real = guest.Reporter.report
 
-    def otherwise(*args: Any) -> guest.Report:
+    def otherwise(*args: Any) -> Report:
         report = real(*args)
         return report._replace(values=report.values | {"rbx": report.values["rbx"] ^ 1}) if "rbx" in report.values else report
 
     monkeypatch.setattr(guest.Reporter, "report", otherwise)
     slow(1)
-    verdicts = {(r.view, r.item): r.verdict for r in run.run_case(GUEST, machines)}
+    verdicts = {(r.view, r.item): r.verdict for r in ran(GUEST, machines)}
     assert verdicts["guest", "rbx"] == "fail" and verdicts["guest", "rcx"] == "info"
 
 
@@ -104,7 +107,7 @@ def test_a_check_is_tried_again_too(kvm: Kvm, machines: Machines, monkeypatch: p
         return answer
 
     monkeypatch.setitem(CHECKS, id, check._replace(observe=observe))
-    (result,) = run.run_case(case, machines)
+    (result,) = ran(case, machines)
     assert (result.verdict, result.observed) == ("info", check.expected) and FIRST in result.reason
 
 
@@ -119,20 +122,20 @@ def test_silence_that_is_observed_is_not_tried_again(id: str, machines: Machines
 
     monkeypatch.setitem(CHECKS, id, check._replace(observe=observe))
     case = next(c for c in CASES.values() if c.check and f"{c.prefix}.{c.check}" == id)
-    (result,) = run.run_case(case, machines)
+    (result,) = ran(case, machines)
     assert result.verdict == "fail" and len(calls) == 1
 
 
 def test_another_error_is_not_tried_again(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def stop(self: guest.Reporter, *args: Any) -> guest.Report:
+    def stop(self: guest.Reporter, *args: Any) -> Report:
         calls.append(self)
-        return guest.Report({}, {}, "an exception at CS:IP f000:fff0")
+        return Report({}, {}, "an exception at CS:IP f000:fff0")
 
     monkeypatch.setattr(guest.Reporter, "report", stop)
-    results = list(run.run_case(GUEST, machines))
-    assert len(calls) == 1 and not any(r.out_of_time for r in results)
+    results = ran(GUEST, machines)
+    assert len(calls) == 1 and not any(r.record.out_of_time for r in results)
 
 
 def test_time_is_told_by_type_through_all_that_came_of_it() -> None:
@@ -161,9 +164,9 @@ def test_what_the_system_refuses_is_an_error_of_the_case(
 ) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(where, _refuse)
-        results = list(run.run_case(case, machines))
+        results = ran(case, machines)
     assert {r.verdict for r in results} == {"error"} and "Too many open files" in results[0].reason
-    again = list(run.run_case(case, machines))
+    again = ran(case, machines)
     assert any(r.verdict == "pass" for r in again), again[:3]
 
 
@@ -171,7 +174,7 @@ def test_a_machine_that_an_error_was_seen_on_is_not_kept(machines: Machines, mon
     kept = machines.kept(IRQFD.setup)
     with monkeypatch.context() as patched:
         patched.setattr("os.eventfd", _refuse)
-        list(run.run_case(IRQFD, machines))
+        ran(IRQFD, machines)
     assert isinstance(kept, Machine) and machines.kept(IRQFD.setup) is not kept
 
 
@@ -180,14 +183,15 @@ def test_what_is_judged_elsewhere_is_judged_the_same(kvm: Kvm, slow: Callable[[i
     sent = bytearray()
     out = Encoder(sent.extend)
     facts = host.detect()
-    for _ in _told(run.run(kvm, facts, [RESET], judging=relay.Sender(out).judging)):
-        raise AssertionError("a result, where only evidence is sent")
+    (done,) = run.run(kvm, facts, [RESET], judging=relay.Sender(out).judging)
+    assert not done.seen  # only evidence is sent
     out.flush()
     receiver = relay.Receiver()
     results: list[Result] = []
     for letter, fields in Decoder().feed(bytes(sent)):
         if letter == "O":
-            results += receiver.results(fields[0], facts)
+            look = receiver.look(RESET.name, RESET.view)
+            results += [result for seen in receiver.observations(look, fields[0], facts) for result in seen.results]
         else:
             receiver.take(letter, fields[0])
     told = {(r.view, r.item): r for r in results}
@@ -195,19 +199,15 @@ def test_what_is_judged_elsewhere_is_judged_the_same(kvm: Kvm, slow: Callable[[i
     assert not any(r.verdict == "pass" for r in results)
 
 
-def _told(steps: Iterator[object]) -> Iterator[Result]:
-    return (step for step in steps if isinstance(step, Result))
-
-
 def test_a_guest_that_hangs_for_good_is_tried_twice(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
     image = bytearray(load("spine"))
     image[0xFFF0 + 3 : 0xFFF0 + 5] = b"\xeb\xfe"  # after the OUT at the reset vector
     monkeypatch.setattr("kvmtest.guests.load", lambda name: bytes(image))
-    results = {r.item: r for r in run.run_case(RESET, machines, 0.05) if r.view == "guest"}
-    assert results["cr0"].out_of_time and results["rax"].verdict == "pass"
+    results = by_item(RESET, machines, 0.05)
+    assert results["cr0"].record.out_of_time and results["rax"].verdict == "pass"
 
 
 def test_a_plant_by_guest_code_that_hangs_is_out_of_time(machines: Machines, slow: Callable[[int], _Slow]) -> None:
     slow(99)
     case = next(c for c in CASES.values() if c.plant in inside.GUEST_PLANTS and c.view == "host" and c.event == "init")
-    assert all(r.out_of_time for r in run.run_case(case, machines) if r.verdict != "skip")
+    assert all(r.record.out_of_time for r in ran(case, machines) if r.verdict != "skip")

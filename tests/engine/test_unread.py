@@ -15,13 +15,12 @@ import pytest
 
 from kvmtest.engine import plan
 from kvmtest.engine.machine import Machines
-from kvmtest.engine.result import Result
-from kvmtest.engine.run import run_case
 from kvmtest.kvm import ioctl as calls
+from kvmtest.model.record import Result
 from kvmtest.state.snapshot import Reader, Snapshot
 from kvmtest.uapi import kvm as uapi
+from tests.cases import CASES, ran
 
-CASES = {case.name: case for case in plan.plan()}
 MSI = CASES["init.msi.host/ap,intel,xapic,plant-a"]
 BROADCAST = CASES["init.broadcast.host/ap,intel,8-vcpus,xapic,plant-a"]
 RESET = CASES["reset.vmm-reset.host/ap,full-irqchip,intel,xapic,plant-a"]
@@ -88,7 +87,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Failing:
 
 
 def _run(cases: list[plan.Case], machines: Machines) -> dict[tuple[str, str], Result]:
-    return {(r.id, r.case): r for case in cases for r in run_case(case, machines, 2.0)}
+    return {(r.id, r.case): r for case in cases for r in ran(case, machines, 2.0)}
 
 
 def _others(quiet: dict[tuple[str, str], Result], seen: dict[tuple[str, str], Result], *words: str) -> list[Result]:
@@ -125,7 +124,7 @@ def _after(
     monkeypatch: pytest.MonkeyPatch, machines: Machines, case: plan.Case, failing: Failing, name: str, nth: int
 ) -> list[Result]:
     """The results of ``case`` where ``name`` fails in the ``nth`` snapshot that is taken in it."""
-    list(run_case(case, machines))  # so that machine and plant are there
+    ran(case, machines)  # so that machine and plant are there
     real, taken = Reader.read, 0
 
     def read(reader: Reader) -> Snapshot:
@@ -139,7 +138,7 @@ def _after(
             failing.stop()
 
     monkeypatch.setattr(Reader, "read", read)
-    results = list(run_case(case, machines))
+    results = ran(case, machines)
     monkeypatch.setattr(Reader, "read", real)
     assert failing.failed
     return results
@@ -207,8 +206,8 @@ def test_an_init_that_stays_pending_was_not_taken(machines: Machines, monkeypatc
         reader.layout.fields["events.smi_latched_init"].put(events, 1)
         return snapshot._replace(sections=snapshot.sections | {"events": bytes(events)})
 
-    list(run_case(MSI, machines))
+    ran(MSI, machines)
     monkeypatch.setattr(Reader, "read", pending)
-    results = list(run_case(MSI, machines))
+    results = ran(MSI, machines)
     assert taken == 2 and {r.verdict for r in results} == {"error"}
     assert "is pending and was not taken" in results[0].reason

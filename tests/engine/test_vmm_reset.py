@@ -9,21 +9,21 @@ import pytest
 
 from kvmtest.engine import guest, plan
 from kvmtest.engine.machine import Machines
-from kvmtest.engine.result import Result
-from kvmtest.engine.run import run_case
+from kvmtest.model.record import Result
+from kvmtest.state.guest_view import Report
 from kvmtest.triggers.vmm_reset import Reset, orders
+from tests.cases import CASES, by_view, ran
 
-CASES = {case.name: case for case in plan.plan() if case.trigger == "vmm-reset"}
 HOST = CASES["reset.vmm-reset.host/ap,full-irqchip,intel,xapic,plant-a"]
 GUEST = CASES["reset.vmm-reset.guest/bsp,full-irqchip,intel,xapic,plant-a"]
 
 
 def _run(case: plan.Case, machines: Machines) -> dict[tuple[str, str], Result]:
-    return {(r.view, r.item): r for r in run_case(case, machines)}
+    return by_view(case, machines)
 
 
 def _failed(case: plan.Case, machines: Machines) -> set[str]:
-    return {r.item for r in run_case(case, machines) if r.verdict == "fail"}
+    return {r.item for r in ran(case, machines) if r.verdict == "fail"}
 
 
 def _leave_out(monkeypatch: pytest.MonkeyPatch, section: str, when: tuple[str, ...] | None = None, said: str = "") -> None:
@@ -87,7 +87,7 @@ def test_the_order_that_leaves_something_is_named(machines: Machines, monkeypatc
 def test_a_reset_that_writes_nothing_is_an_error(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Reset, "write", lambda reset, order: {})
     for case in (HOST, GUEST):
-        results = list(run_case(case, machines))
+        results = ran(case, machines)
         assert {r.verdict for r in results} == {"error"} and "was not written" in results[0].reason
 
 
@@ -102,7 +102,7 @@ def test_guest_code_says_the_same_as_on_a_new_vcpu(machines: Machines, monkeypat
 def test_a_guest_that_told_something_else_when_it_was_new_fails(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
     real, reports = guest.Reporter.report, []
 
-    def otherwise(*args: object) -> guest.Report:
+    def otherwise(*args: object) -> Report:
         reports.append(real(*args))  # type: ignore[arg-type]
         if len(reports) == 1:
             return reports[0]._replace(values=reports[0].values | {"rbx": 0x77})
@@ -115,18 +115,18 @@ def test_a_guest_that_told_something_else_when_it_was_new_fails(machines: Machin
 def test_a_guest_that_told_nothing_when_it_was_new_is_an_error(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
     real, reports = guest.Reporter.report, []
 
-    def silent(*args: object) -> guest.Report:
+    def silent(*args: object) -> Report:
         reports.append(real(*args))  # type: ignore[arg-type]
-        return reports[-1] if len(reports) > 1 else guest.Report({}, {}, "said nothing")
+        return reports[-1] if len(reports) > 1 else Report({}, {}, "said nothing")
 
     monkeypatch.setattr(guest.Reporter, "report", silent)
     told = [r for (view, _), r in _run(GUEST, machines).items() if view == "guest"]
     assert {r.verdict for r in told} == {"error"} and told[0].reason == "said nothing"
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.trigger == "vmm-reset"])
 def test_every_case_proves_something(name: str, machines: Machines) -> None:
-    verdicts = [r.verdict for r in run_case(CASES[name], machines)]
+    verdicts = [r.verdict for r in ran(CASES[name], machines)]
     # Not every KVM takes what the planting guests start from.
     refused = CASES[name].plant.startswith("guest-") and set(verdicts) == {"skip"}
     assert refused or verdicts.count("pass") > 20 and "error" not in verdicts

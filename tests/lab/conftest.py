@@ -13,10 +13,14 @@ import pytest
 from kvmtest.lab.kernels import Kernel
 
 _ROOT = Path(__file__).parents[2]
-#: Takes where to write from QEMU's arguments; what to say is Python in $FAKE, with `say` and `console` to say it.
+#: Takes where to write from QEMU's arguments; what to say is Python in $FAKE: `say` and `console` say it, and `ran` what came of
+#: a check of the plan, which `case`, `show` and `done` say one by one.
 _FAKE = f"""#!{sys.executable}
 import os, sys, time
 sys.path.insert(0, {str(_ROOT)!r})
+from kvmtest.engine.plan import plan
+from kvmtest.judge.evidence import Again, Checked, Untried
+from kvmtest.lab.relay import Sender
 from kvmtest.lab.stream import Encoder
 if "--version" in sys.argv:
     print("QEMU emulator version 9.9.9")
@@ -29,25 +33,40 @@ def console(text):
 def say(*line):
     out.line(*line)
     out.flush()
-def result(item, verdict, case="init.msi.host/x"):
-    values = ("0x1", "0x0", "0x0", verdict, "", ("A manual",), None)
-    out.result((f"init.msi.host.{{item}}", "init", "msi", "host", item, case, *values))
-def begin():
-    say("B", "9.9.9-fake")
+def begin(release="9.9.9-fake"):
+    say("B", release)
     say("M", "kvm")
-    say("H", "9.9.9-fake", "svm", "AuthenticAMD", "A CPU", "npt=Y", "kvm.x=")
+    say("H", release, "svm", "AuthenticAMD", "A CPU", "npt=Y", "kvm.x=")
     say("N", "2")
+sender = Sender(out)
+checks = {{(case.prefix + "." + case.check, case.setup.vendor): case for case in plan() if case.check}}
+def case(check, vendor="intel"):
+    global look
+    look = checks[check, vendor].look()
+    out.case(look.case.name, look.view)
+def seen(evidence):
+    sender.judging(look, None, (), evidence)
+def show(verdict):
+    if verdict in ("skip", "error"):
+        seen(Untried(verdict, "because"))
+    else:
+        seen(Checked("this", "that" if verdict == "fail" else "this"))
+def done(seconds="0.1"):
+    out.line("c", seconds)
+    out.flush()
+def ran(check, verdict, vendor="intel"):
+    case(check, vendor)
+    show(verdict)
+    done()
 exec(os.environ["FAKE"])
 """
 #: A guest that does what it should.
 GOOD = """
 begin()
-for i in range(2):
-    out.case("init.msi.host/x", "init.msi.host")
-    result("cr3", "pass")
-    result("cr0", "fail" if i else "pass")
-    out.line("c", "0.5")
-    out.flush()
+for check, verdict in (("init.msi.host.ram", "pass"), ("init.msi.host.halted", "fail")):
+    case(check)
+    show(verdict)
+    done("0.5")
 say("E")
 """
 

@@ -14,11 +14,17 @@ import pytest
 from kvmtest.cli import main
 from kvmtest.lab.kernels import Kernel
 
-_ID = "init.msi.host.cr3"
+_ID, _OTHER, _THIRD = "init.msi.host.ram", "init.msi.host.halted", "init.msi.host.vector-ignored"
 _LOG = "none.lab.kernel.log"
-_START = "begin()\nout.case('init.msi.host/x', 'init.msi.host')\n"
-_END = "out.line('c', '1')\nout.flush()\nsay('E')\n"
-_PASS, _FAIL, _SKIP, _ERROR, _KNOWN = (f"result('cr3', '{v}')\n" for v in ("pass", "fail", "skip", "error", "known"))
+_START = "begin()\n"
+_END = "say('E')\n"
+_PASS, _FAIL, _SKIP, _ERROR = (f"ran('{_ID}', '{v}')\n" for v in ("pass", "fail", "skip", "error"))
+_AGAIN_PASS, _AGAIN_FAIL, _AGAIN_ERROR = (f"ran('{_ID}', '{v}', 'amd')\n" for v in ("pass", "fail", "error"))
+#: Of one that is listed for kernels before 5.15.
+_LISTED = "none.set-msrs.host.bsp-without-irqchip"
+_KNOWN, _FIXED = (f"begin('5.10.0')\ncase('{_LISTED}')\nseen(Checked('0xfee00800', '0xfee00{v}00'))\ndone()\n" for v in (9, 8))
+#: Within a case.
+_IN_CASE = f"case('{_OTHER}')\n"
 _PANIC = "console('Kernel panic - not syncing: Fatal exception')\nsys.exit(1)\n"
 _LOADING = "say('B', '9.9.9-fake')\nsay('M', 'kvm')\n"
 _OOPS = "console('kernel BUG at arch/x86/kvm/x86.c:1!')\nwhile True:\n    time.sleep(0.1)\n    out.beat()\n"
@@ -35,33 +41,36 @@ def _command(kernel: Kernel, *more: str) -> list[str]:
     [
         (_GOOD, [_ID], 0),
         (_BAD, [_ID], 1),
+        (_BAD, ["ram"], 1),
         # Listed for a range of kernels, and yet what may be looked for.
-        (_START + _KNOWN + _END, [_ID], 1),
-        (_START + _PASS + "result('cr0', 'fail')\nresult('cr2', 'error')\n" + _END, [_ID], 0),
+        (_KNOWN + _END, [_LISTED], 1),
+        (_FIXED + _END, [_LISTED], 0),
+        (_START + _PASS + f"ran('{_OTHER}', 'fail')\nran('{_THIRD}', 'error')\n" + _END, [_ID], 0),
         (_START + _SKIP + _END, [_ID], 125),
-        (_START + _SKIP + _PASS + _END, [_ID], 0),
-        (_START + _PASS + _ERROR + _END, [_ID], 125),
-        (_START + _ERROR + _FAIL + _END, [_ID], 1),
+        (_START + _SKIP + _AGAIN_PASS + _END, [_ID], 0),
+        (_START + _PASS + _AGAIN_ERROR + _END, [_ID], 125),
+        (_START + _ERROR + _AGAIN_FAIL + _END, [_ID], 1),
+        (_START + _PASS + _AGAIN_FAIL + _END, [f"{_ID}/ap,intel,ram"], 0),
         # Each id has to be told.
-        (_GOOD, [_ID, "init.msi.host.cr2"], 125),
-        (_BAD, [_ID, "init.msi.host.cr2"], 1),
+        (_GOOD, [_ID, _OTHER], 125),
+        (_BAD, [_ID, _OTHER], 1),
         # It does not boot; its modules do not load; it hangs up before, in and behind the case.
         ("sys.exit(1)", [_ID], 125),
         ("say('B', '9.9.9-fake')\nsay('M', 'kvm')\nsay('X', 'cannot load kvm.ko: Invalid argument')\ntime.sleep(9)", [_ID], 125),
-        ("begin()\n" + _PANIC, [_ID], 125),
         (_START + _PANIC, [_ID], 125),
-        (_START + _PASS + "out.flush()\n" + _PANIC, [_ID], 125),
-        (_START + _FAIL + "out.flush()\n" + _PANIC, [_ID], 1),
+        (_START + _IN_CASE + _PANIC, [_ID], 125),
+        (_START + _PASS + _PANIC, [_ID], 125),
+        (_START + _FAIL + _PANIC, [_ID], 1),
         # A module's init, or a thread, is killed by the kernel, and another thread lives on.
         (_LOADING + _OOPS, [_ID], 125),
         (_LOADING + _OOPS, [_ID, _LOG], 1),
-        ("begin()\n" + _OOPS, [_ID], 125),
-        (_START + _FAIL + "say('c', '1')\n" + _OOPS, [_ID], 1),
+        (_START + _OOPS, [_ID], 125),
+        (_START + _FAIL + _OOPS, [_ID], 1),
         # What the kernel says counts where it is asked for.
-        (_START + _PANIC, [_ID, _LOG], 1),
-        (_START + "out.flush()\nsys.exit(1)\n", [_ID, _LOG], 125),
-        (_START + _PASS + _WARN + _END, [_ID], 0),
-        (_START + _PASS + _WARN + _END, [_ID, _LOG], 1),
+        (_START + _IN_CASE + _PANIC, [_ID, _LOG], 1),
+        (_START + _IN_CASE + "out.flush()\nsys.exit(1)\n", [_ID, _LOG], 125),
+        (_START + _PASS + _IN_CASE + _WARN + "done()\n" + _END, [_ID], 0),
+        (_START + _PASS + _IN_CASE + _WARN + "done()\n" + _END, [_ID, _LOG], 1),
         (_GOOD, [_ID, _LOG], 0),
         (_GOOD, ["*"], 0),
     ],
@@ -163,7 +172,7 @@ def test_git_passes_by_what_does_not_boot_and_finds_the_commit(repository: _Repo
     assert found == "commit 6\n"
     log = repository.git("bisect", "log").stdout
     assert "# skip: " in log and "commit 4" in log
-    assert "bisect: bad: fail init.msi.host.cr3" in done.stderr
+    assert f"bisect: bad: fail {_ID}" in done.stderr
 
 
 def test_git_stops_at_an_id_that_is_not(repository: _Repository) -> None:
@@ -171,7 +180,7 @@ def test_git_stops_at_an_id_that_is_not(repository: _Repository) -> None:
     repository.git("bisect", "start", "HEAD", "HEAD~2")
     done = repository.git("bisect", "run", "sh", "step", "init.msi.host.renamed")
     assert done.returncode != 0 and "255" in done.stderr + done.stdout
-    assert "no result id matches" in done.stderr
+    assert "nothing matches 'init.msi.host.renamed'" in done.stderr
     log = [line for line in repository.git("bisect", "log").stdout.splitlines() if line.startswith("git bisect ")]
     # Nothing was marked: the two commits of the start are all there is.
     assert len(log) == 1

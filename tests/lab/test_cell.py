@@ -9,14 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from kvmtest.engine.plan import plan
-from kvmtest.engine.result import CaseTime, Result
 from kvmtest.lab import emulator
-from kvmtest.lab.cell import Alive, Begin, Booting, Cell, Spec, Step, Times, inner
+from kvmtest.lab.cell import Cell, inner
 from kvmtest.lab.error import LabError
 from kvmtest.lab.kernels import Kernel
+from kvmtest.lab.steps import Alive, Begin, Booting, Running, Spec, Step, Times
+from kvmtest.model.record import Observation, Result
 
-_CASE = 'begin()\nout.case("init.msi.host/x", "init.msi.host")\nresult("cr3", "pass")\nout.line("c", "0.1")\nout.flush()\n'
+_RAM, _HALTED = "init.msi.host.ram", "init.msi.host.halted"
+_SECOND = f'case("{_HALTED}")\n'
+_SECOND_NAME = "init.msi/ap,intel,halted"
+_CASE = f'begin()\nran("{_RAM}", "pass")\n'
 
 
 def _play(kernel: Kernel, *selectors: str) -> list[Step]:
@@ -24,8 +27,12 @@ def _play(kernel: Kernel, *selectors: str) -> list[Step]:
     return [step for step in steps if not isinstance(step, Booting)]
 
 
+def _seen(steps: list[Step]) -> list[list[Observation]]:
+    return [step for step in steps if isinstance(step, list)]
+
+
 def _results(steps: list[Step]) -> list[Result]:
-    return [step for step in steps if isinstance(step, Result)]
+    return [result for step in _seen(steps) for one in step for result in one.results]
 
 
 def _nothing_left(folder: Path) -> bool:
@@ -47,9 +54,15 @@ def test_a_good_cell(fake: Path, kernel: Kernel) -> None:
     host = steps[0].host
     assert (host.kernel, host.backend, host.parameters) == ("9.9.9-fake", "svm", {"npt": "Y", "kvm.x": ""})
     assert host.lab and host.lab["emulator"] == "QEMU 9.9.9 (TCG)" and host.lab["kernel_source"] == "made up"
-    assert Counter(r.verdict for r in _results(steps)) == {"pass": 4, "fail": 1}
+    assert (host.name, host.accel) == (os.uname().nodename, "tcg")
+    assert Counter(r.verdict for r in _results(steps)) == {"pass": 2, "fail": 1}
     assert _results(steps)[-1].id == "none.lab.kernel.log" and _results(steps)[-1].verdict == "pass"
-    assert [s.duration_s for s in steps if isinstance(s, CaseTime)] == [0.5, 0.5]
+    assert [step.case.name for step in steps if isinstance(step, Running)] == ["init.msi/ap,intel,ram", _SECOND_NAME]
+    assert [[one.seconds for one in seen] for seen in _seen(steps)] == [[0.5], [0.5], [None]]
+    (first,), (second,), _ = _seen(steps)
+    assert first.case and dict(first.case.params) == {"target": "ap", "vendor": "intel", "check": "ram"}
+    (record,) = second.records
+    assert (record.observed, record.expected and record.expected.values) == ("that", ("this",)) and record.cite
     assert _nothing_left(fake)
 
 
@@ -65,12 +78,17 @@ def test_a_boot_is_told_from_its_first_moment_on(fake: Path, kernel: Kernel, mon
 
 
 def test_two_runs_give_the_same(fake: Path, kernel: Kernel) -> None:
-    assert _results(_play(kernel)) == _results(_play(kernel))
+    one, two = ([(r.id, r.case, r.record) for r in _results(_play(kernel))] for _ in range(2))
+    assert one == two and len(one) == 3
 
 
 def test_selectors_choose_results(fake: Path, kernel: Kernel) -> None:
-    assert {r.id for r in _results(_play(kernel, "init.msi.host.cr0"))} == {"init.msi.host.cr0"}
-    assert {r.id for r in _results(_play(kernel, "none.lab.kernel.log"))} == {"none.lab.kernel.log"}
+    log = "none.lab.kernel.log"
+    for selector, found in ((_RAM, _RAM), ("halted", _HALTED), ("init.msi/ap,intel,halted", _HALTED), (log, log), ("log", log)):
+        steps = _play(kernel, selector)
+        assert {r.id for r in _results(steps)} == {found}
+        # The time of a case that has nothing to show counts as well.
+        assert len(_seen(steps)) == (3 if found == log else 2)
 
 
 @pytest.mark.parametrize(
@@ -108,20 +126,20 @@ def test_a_module_that_does_not_load_shows_its_log_line(fake: Path, kernel: Kern
         ("while True: pass", "no sign of life for"),
         ("time.sleep(60)", "s asleep and"),
         ('console("[ 9.0] Kernel panic - not syncing: Fatal exception"); time.sleep(60)', "panicked"),
-        ("say('r', 'nonsense'); time.sleep(60)", "no sense"),
+        ("say('C', 'nonsense'); time.sleep(60)", "no sense"),
     ],
 )
 def test_a_guest_that_dies_keeps_its_results_and_names_the_case(
     end: str, says: str, fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FAKE", _CASE + f'out.case("init.msi.host/y", "init.msi.host")\n{end}')
+    monkeypatch.setenv("FAKE", _CASE + f"{_SECOND}{end}")
     monkeypatch.setattr(emulator.for_backend("svm"), "silence_s", 0.5)
     monkeypatch.setattr("kvmtest.lab.limits._ASLEEP_S", 0.7)
     monkeypatch.setattr("kvmtest.lab.limits._LAST_WORDS_S", 0.1)
     results = _results(_play(kernel))
-    assert results[0].id == "init.msi.host.cr3" and results[0].verdict == "pass"
+    assert results[0].id == _RAM and results[0].verdict == "pass"
     error = results[-1]
-    assert (error.id, error.verdict, error.case) == ("none.lab.kernel.run", "error", "init.msi.host/y")
+    assert (error.id, error.verdict, error.case) == ("none.lab.kernel.run", "error", _SECOND_NAME)
     assert says in error.reason and "1 of 2 cases" in error.reason
     assert _nothing_left(fake)
 
@@ -132,15 +150,14 @@ _BUSY = "while time.process_time() < {}:\n    out.beat()\n    for _ in range(10*
 
 
 def test_a_guest_that_is_slow_and_alive_is_not_called_hung(fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    second = 'out.case("init.msi.host/y", "init.msi.host")\n'
-    monkeypatch.setenv("FAKE", _CASE + second + _BEATS.format(2) + 'out.line("c", "2.0")\nsay("E")')
+    monkeypatch.setenv("FAKE", _CASE + _SECOND + _BEATS.format(2) + 'done("2.0")\nsay("E")')
     monkeypatch.setattr(emulator.for_backend("svm"), "silence_s", 1.0)
     monkeypatch.setattr("kvmtest.lab.limits._ASLEEP_S", 1.0)
     monkeypatch.setattr("kvmtest.lab.cell._TELL_S", 0.5)
     steps = _play(kernel)
     assert {r.verdict for r in _results(steps)} == {"pass"}
     alive = [step for step in steps if isinstance(step, Alive)]
-    assert 1 <= len(alive) <= 4 and str(alive[0]).startswith("alive, in init.msi.host/y for ")
+    assert 1 <= len(alive) <= 4 and str(alive[0]).startswith(f"alive, in {_SECOND_NAME} for ")
 
 
 def test_a_terminal_of_the_emulators_own_does_not_fill(fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,8 +180,8 @@ def test_a_terminal_of_the_emulators_own_does_not_fill(fake: Path, kernel: Kerne
         ('say("B", "9.9")\nsay("M", "kvm")\n', "loading kvm.ko"),
         ('say("B", "9.9")\nsay("H", "9.9", "svm", "AuthenticAMD", "A CPU")\n', "the start of the run"),
         (_CASE, "the time after a case"),
-        (_CASE + 'out.case("init.msi.host/y", "init.msi.host")\n', "init.msi.host/y"),
-        (_CASE + 'out.case("init.msi.host/y", "init.msi.host")\nsay("c", "0.1")\n', "the end of the run"),
+        (_CASE + _SECOND, _SECOND_NAME),
+        (_CASE + _SECOND + "done()\n", "the end of the run"),
     ],
 )
 def test_whatever_a_guest_that_is_alive_does_has_a_limit(
@@ -173,34 +190,39 @@ def test_whatever_a_guest_that_is_alive_does_has_a_limit(
     monkeypatch.setenv("FAKE", before + _BUSY.format(60))
     monkeypatch.setattr(emulator.for_backend("svm"), "case_s", 0.5)
     error = _results(_play(kernel))[-1]
-    assert (error.id.rpartition(".")[0], error.verdict, error.case) == ("none.lab.kernel", "error", where)
+    case = where if where == _SECOND_NAME else ""
+    assert (error.id.rpartition(".")[0], error.verdict, error.case) == ("none.lab.kernel", "error", case)
     assert f"{where} takes longer than" in error.reason and "though the guest is alive" in error.reason
     assert _nothing_left(fake)
 
 
-_JUDGED = 'out.blob("O", {})\nout.flush()\ntime.sleep(60)\n'
+_JUDGED = 'out.blob("O", {})\nout.flush()\n'
+_DEEP = "deep = ()\nfor _ in range(900):\n    deep = ('tuple', [deep])\n"
 _PACKED = "import zlib\nbomb = zlib.compressobj(9)\nfor _ in range(64):\n    parallel.write(bomb.compress({} * 2**19))\n"
-
-
-_DEEP = f"({next(case.name for case in plan() if case.view == 'host')!r}, [], deep)"
+#: A layout, and evidence of a vCPU that has it.
+_OF_LAYOUT = ("{'fields': {'A B': ('sregs', 0, 8)}}", "([([''] * 2 + [None] + [''] * 11, 0, None, None)], None)")
 
 
 @pytest.mark.parametrize(
     ("says", "script"),
     [
-        ("O before there are cases", _JUDGED.format("(1, 2, 3)")),
-        ("C before there are cases", 'say("C", "init.msi.host/x")'),
+        ("O before there are cases", _JUDGED.format("(1, 2)")),
+        ("C before there are cases", _SECOND),
+        ("evidence of no case", _CASE + _JUDGED.format("([], None)")),
+        ("a case within another one", _CASE + _SECOND + _SECOND),
         ("not enough values", 'say("H", "9.9", "svm")'),
         ("length 1; 2 is required", 'say("H", "9.9", "svm", "x", "y", "npt")'),
         ("a number of cases", 'say("N", "3")'),
         ("a number of cases", 'begin()\nsay("N", "3")'),
         ("invalid literal", 'say("H", "9", "svm", "x", "y")\nsay("N", "many")'),
-        ("no result: 'init.msi.host.cr3', 'zzz'", _CASE.replace("pass", "zzz")),
-        ("no result: 'init.msi.host.A B'", _CASE.replace("cr3", "A B")),
-        *(("a time of", _CASE + f'out.case("init.msi.host/y", "x")\nsay("c", "{t}")') for t in ("nan", "1e999", "-1")),
+        ("'zzz' is not a valid Verdict", _CASE + _SECOND + "seen(Untried('zzz', ''))\nout.flush()\n"),
+        ("KeyError: 'Nothing'", _CASE + _SECOND + _JUDGED.format("([], ('Nothing', []))")),
+        ("no item: 'A B'", _CASE + _SECOND + _JUDGED.replace("out", "out.blob('V', {})\nout", 1).format(*_OF_LAYOUT)),
+        *(("a time of", _CASE + f'{_SECOND}say("c", "{t}")') for t in ("nan", "1e999", "-1")),
         ("a time of no case", 'begin()\nsay("c", "1")'),
-        ("RecursionError", "begin()\ndeep = ()\nfor _ in range(900):\n    deep = ('tuple', [deep])\n" + _JUDGED.format(_DEEP)),
-        ("KeyError", "begin()\n" + _JUDGED.format('("init.msi.host/nothing", [], None)')),
+        ("RecursionError", _CASE + _SECOND + _DEEP + _JUDGED.format("([], deep)")),
+        ("no case 'init.msi/nothing' with the view 'host'", 'begin()\nout.case("init.msi/nothing", "host")'),
+        ("no case 'init.msi/ap,intel,halted' with the view 'guest'", f'begin()\nout.case("{_SECOND_NAME}", "guest")'),
         ("a line 'Z'", 'say("Z")'),
         ("IndexError", 'say("B")'),
         ("incorrect header", 'parallel.write(b"no zlib")'),
@@ -242,8 +264,8 @@ while True:
         ('say("B", "9.9")\nsay("M", "kvm")\n', "boot", "loading kvm.ko"),
         (_CASE, "run", "the time after a case"),
         # Sent before it, and heard together with it.
-        (_CASE + 'out.case("init.msi.host/y", "init.msi.host")\n', "run", "init.msi.host/y"),
-        (_CASE + 'out.case("init.msi.host/y", "init.msi.host")\nsay("c", "0.1")\n', "run", "the end of the run"),
+        (_CASE + _SECOND, "run", _SECOND_NAME),
+        (_CASE + _SECOND + "done()\n", "run", "the end of the run"),
     ],
 )
 def test_an_oops_ends_the_cell_and_is_shown(
@@ -252,9 +274,11 @@ def test_an_oops_ends_the_cell_and_is_shown(
     monkeypatch.setenv("FAKE", before + _OOPS)
     monkeypatch.setattr("kvmtest.lab.limits._LAST_WORDS_S", 0.3)
     log, error = _results(_play(kernel))[-2:]
-    assert (log.id, log.verdict, log.case) == ("none.lab.kernel.log", "fail", where)
-    assert "kernel BUG at x86.c:1!\ninvalid opcode" in log.reason and "RIP: 0010:f" in log.reason
-    assert (error.id, error.verdict, error.case) == (f"none.lab.kernel.{item}", "error", where)
+    case, place = (where, "") if where == _SECOND_NAME else ("", f"{where}: ")
+    assert (log.id, log.verdict, log.case) == ("none.lab.kernel.log", "fail", case)
+    assert log.reason.startswith(f"{place}kernel BUG at x86.c:1!\ninvalid opcode") and "RIP: 0010:f" in log.reason
+    assert (error.id, error.verdict, error.case) == (f"none.lab.kernel.{item}", "error", case)
+    assert where in error.reason
     assert "its kernel oopsed: kernel BUG at x86.c:1!" in error.reason
     assert _nothing_left(fake)
 
@@ -262,20 +286,44 @@ def test_an_oops_ends_the_cell_and_is_shown(
 def test_an_oops_of_another_thread_than_the_one_that_works_ends_nothing(
     fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    second = 'out.case("init.msi.host/y", "init.msi.host")\ntime.sleep(0.5)\nresult("cr0", "pass", "init.msi.host/y")\n'
-    end = 'say("c", "0.1")\n' + _BEATS.format(1) + 'say("E")'
+    second = _SECOND + 'time.sleep(0.5)\nshow("pass")\n'
+    end = "done()\n" + _BEATS.format(1) + 'say("E")'
     monkeypatch.setenv("FAKE", _CASE + 'console("kernel BUG at x86.c:1!")\ntime.sleep(0.1)\n' + second + end)
     monkeypatch.setattr("kvmtest.lab.limits._LAST_WORDS_S", 0.9)
-    assert [(r.item, r.verdict) for r in _results(_play(kernel))] == [("cr3", "pass"), ("cr0", "pass"), ("log", "pass")]
+    assert [(r.item, r.verdict) for r in _results(_play(kernel))] == [("ram", "pass"), ("halted", "pass"), ("log", "pass")]
+
+
+def test_a_case_that_died_keeps_what_came(fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE", _CASE + _SECOND + "show('fail')\nout.flush()\nos._exit(1)")
+    steps = _play(kernel)
+    assert [(r.item, r.verdict, r.case) for r in _results(steps)][1:] == [
+        ("halted", "fail", _SECOND_NAME),
+        ("run", "error", _SECOND_NAME),
+    ]
+    assert [[one.seconds for one in seen] for seen in _seen(steps)] == [[0.1], [None, None]]
+
+
+def test_what_the_kernel_says_before_it_is_up_comes_after_the_begin(
+    fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warn = 'say("B", "9")\nsay("M", "kvm")\nsay("L", "WARNING: CPU: 0 PID: 1 at x86.c:1 f+0x0")\n'
+    up = 'say("H", "9", "svm", "AuthenticAMD", "A CPU")\nsay("N", "0")\nsay("E")'
+    monkeypatch.setenv("FAKE", warn + up)
+    begin, kernels, *_ = _play(kernel)
+    assert isinstance(begin, Begin) and isinstance(kernels, list)
+    (log,) = _results([kernels])
+    assert (log.verdict, log.case) == ("fail", "") and log.reason == "loading kvm.ko: WARNING: CPU: 0 PID: 1 at x86.c:1 f+0x0"
 
 
 def test_what_the_kernel_says_is_tied_to_the_case(fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = ("------------[ cut here ]------------", "WARNING: CPU: 0 PID: 1 at x86.c:1 f+0x0", "RIP: f")
     warn = "".join(f'say("L", "{line}")\n' for line in lines)
     harmless = 'say("L", "SVM: kvm [1]: vcpu0, guest rIP: 0x1234 Unhandled WRMSR(0x1d9) = 0x1")\n'
-    monkeypatch.setenv("FAKE", _CASE.replace('out.line("c"', harmless + warn + 'out.line("c"') + 'say("E")')
-    (log,) = [r for r in _results(_play(kernel)) if r.id == "none.lab.kernel.log"]
-    assert (log.verdict, log.case) == ("fail", "init.msi.host/x")
+    monkeypatch.setenv("FAKE", _CASE + _SECOND + "show('pass')\n" + harmless + warn + 'done("0.25")\nsay("E")')
+    steps = _play(kernel)
+    (log,) = [r for r in _results(steps) if r.id == "none.lab.kernel.log"]
+    assert (log.verdict, log.case) == ("fail", _SECOND_NAME)
+    assert [[(one.view, one.seconds) for one in seen] for seen in _seen(steps)][-1] == [("host", None), ("kernel", 0.25)]
     assert "x86.c:1" in log.reason and "RIP: f" in log.reason and "WRMSR" not in log.reason
 
 
@@ -312,4 +360,6 @@ def test_a_cell_that_is_dropped_in_the_middle_leaves_nothing(fake: Path, kernel:
 def test_the_lab_s_own_results_are_no_selectors_inside() -> None:
     assert inner(("init.msi", "none.lab.kernel.log")) == ("init.msi",)
     assert inner(("none", "none.lab")) == ("none",)
-    assert inner(("none.lab.kernel.log",)) == inner(()) == ()
+    assert inner(("none.lab.kernel.log",)) == inner(("log",)) == inner(()) == ()
+    assert inner(("init.msi/ap,intel,halted", "*")) == ("init.msi/ap,intel,halted", "*")
+    assert inner(("none.lab.kernel.log/ap,intel,halted",)) == ("*/ap,intel,halted",)

@@ -15,7 +15,7 @@ from kvmtest import cli, series
 from kvmtest.engine import plan
 from kvmtest.lab import emulator
 from kvmtest.lab.error import LabError
-from kvmtest.report.saved import load
+from kvmtest.results.saved import load
 from kvmtest.spec.deviations import DEVIATIONS
 
 pytestmark = pytest.mark.lab

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,21 @@ import pytest
 
 from kvmtest.cli import main
 from kvmtest.lab.kernels import Kernel
+from kvmtest.lab.limits import Limits
 
-_HANG = 'begin()\nout.case("init.msi.host/x", "init.msi.host")\nresult("cr3", "pass")\nout.flush()\ntime.sleep(60)\n'
+_RAM, _HALTED = "init.msi.host.ram", "init.msi.host.halted"
+#: Hangs in a case whose evidence was heard, which is when the FIFO is empty again.
+_HANG = f"""
+import fcntl, termios
+begin()
+case("{_RAM}")
+show("pass")
+out.flush()
+while any(fcntl.ioctl(parallel, termios.FIONREAD, bytes(4))):
+    time.sleep(0.01)
+open("HEARD", "w").close()
+time.sleep(60)
+"""
 
 
 def _command(kernel: Kernel, *more: str, verb: str = "run") -> list[str]:
@@ -28,8 +43,9 @@ def _command(kernel: Kernel, *more: str, verb: str = "run") -> list[str]:
 def test_text_report(kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(_command(kernel)) == 1
     shown = capsys.readouterr()
-    assert shown.out.startswith("kvm_amd of Linux 9.9.9-fake in QEMU 9.9.9 (TCG)\n") and ", model max,-erms\n" in shown.out
-    assert "FAIL  init.msi.host.cr0" in shown.out
+    assert shown.out.startswith("kvm_amd of Linux 9.9.9-fake in QEMU 9.9.9 (TCG)\n") and ", model max,-erms" in shown.out
+    assert f"FAIL  {_HALTED}: that\n" in shown.out
+    assert "kvmtest lab run --backend svm --kernel" in shown.out and f"{_HALTED}/ap,intel,halted\n" in shown.out
     assert "boot " in shown.err and "run " in shown.err and "shut-down " in shown.err
 
 
@@ -55,13 +71,14 @@ def test_on_a_terminal_it_is_a_line_that_goes(kernel: Kernel, fake: Path, monkey
 
 
 def test_json_is_valid_and_names_the_lab(kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(_command(kernel, "init.msi.host.cr3", "--format", "json")) == 0
+    assert main(_command(kernel, _RAM, "--format", "json")) == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["host"]["lab"]["kernel_source"] == kernel.image and document["totals"]["pass"] == 2
-    path = os.environ.get("KVMTEST_SHARED", "../shared") + "/contracts/results.schema.json"
-    if os.path.exists(path):
-        with open(path, encoding="utf-8") as file:
-            jsonschema.validate(document, json.load(file))
+    (run,) = document["runs"]
+    # The kernel's log was not asked for.
+    assert run["host"]["lab"]["kernel_source"] == kernel.image and run["totals"]["pass"] == 1
+    assert (run["host"]["accel"], run["host"]["name"]) == ("tcg", os.uname().nodename)
+    with files("kvmtest").joinpath("schemas/results.schema.json").open(encoding="utf-8") as file:
+        jsonschema.validate(document, json.load(file))
 
 
 def test_only_what_a_baseline_has_not_fails(
@@ -70,22 +87,30 @@ def test_only_what_a_baseline_has_not_fails(
     old = str(fake / "old.json")
     assert main(_command(kernel, "--format", "json", "--output", old)) == 1
     assert main(_command(kernel, "--baseline", old)) == 0
-    assert "departures from the manuals: 0 new, 0 gone, 1 the same" in capsys.readouterr().out
+    assert "depart from the manuals: 0 new, 0 gone, 1 the same" in capsys.readouterr().out
     # A kernel that does not come up fails, and what it had to say is not gone.
     monkeypatch.setenv("FAKE", "sys.exit(1)")
     assert main(_command(kernel, "--baseline", old)) == 1
     out = capsys.readouterr().out
-    assert "1 new, 0 gone, 0 the same" in out and "Cases in the baseline only: 1, e.g. init.msi.host/x" in out
+    assert "1 new, 0 gone, 0 the same" in out and "Cases in the old results only: 2" in out
 
 
 def test_a_kernels_log_keeps_its_lines(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    script = "begin()\nout.case('init.msi.host/x', 'init.msi.host')\nsay('L', 'kernel BUG at x86.c:1!')\nsay('L', 'RIP: f')\n"
-    monkeypatch.setenv("FAKE", script + "say('c', '1')\nsay('E')")
+    script = f"begin()\ncase('{_RAM}')\nshow('pass')\nsay('L', 'kernel BUG at x86.c:1!')\nsay('L', 'RIP: f')\n"
+    monkeypatch.setenv("FAKE", script + "done()\nsay('E')")
+    assert main(_command(kernel, "--format", "json")) == 1
+    (log,) = [one for one in json.loads(capsys.readouterr().out)["records"] if one["item"] == "log"]
+    assert log["reason"] == "kernel BUG at x86.c:1!\nRIP: f"
     assert main(_command(kernel)) == 1
     out = capsys.readouterr().out
-    assert "FAIL  none.lab.kernel.log" in out and "because   kernel BUG at x86.c:1!\n                RIP: f\n" in out
+    assert "FAIL  none.lab.kernel: kernel BUG at x86.c:1!\n" in out
+    # The command of the report runs the case again, and looks for the same.
+    (again,) = [line.split() for line in out.splitlines() if "kvmtest lab run" in line]
+    assert again[-1] == "none.lab.kernel.log/ap,intel,ram"
+    assert main(_command(kernel, again[-1], "--format", "json")) == 1
+    assert {one["item"] for one in json.loads(capsys.readouterr().out)["records"]} == {"log"}
 
 
 def test_a_dead_guest_is_1_and_its_document_is_whole(
@@ -93,7 +118,36 @@ def test_a_dead_guest_is_1_and_its_document_is_whole(
 ) -> None:
     monkeypatch.setenv("FAKE", "sys.exit(1)")
     assert main(_command(kernel, "--format", "json")) == 1
-    assert json.loads(capsys.readouterr().out)["totals"]["error"] == 1
+    assert json.loads(capsys.readouterr().out)["runs"][0]["totals"]["error"] == 1
+    assert main(_command(kernel, "--format", "jsonl")) == 1
+    *_, end = map(json.loads, capsys.readouterr().out.splitlines())
+    assert end["totals"]["error"] == 1 and end["interrupted"] is False
+
+
+def test_what_fails_on_this_machine_in_the_middle_is_3_and_the_document_is_whole(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(limits: Limits, where: str, dying: str) -> None:
+        if where.endswith("halted"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Limits, "check", broken)
+    monkeypatch.setenv("FAKE", f"begin()\nran('{_RAM}', 'pass')\ncase('{_HALTED}')\ntime.sleep(60)")
+    assert main(_command(kernel, "--fresh-boot", "--format", "json")) == 3
+    shown = capsys.readouterr()
+    assert "No space left on device" in shown.err
+    ram, error = json.loads(shown.out)["records"]
+    assert (ram["item"], ram["verdict"], error["item"], error["verdict"]) == ("ram", "pass", "run", "error")
+
+
+def test_nothing_that_could_be_tested_is_3(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That nothing was logged tests nothing."""
+    monkeypatch.setenv("FAKE", f"begin()\nran('{_RAM}', 'skip')\nsay('E')")
+    for verb in ("run", "matrix"):
+        assert main(_command(kernel, verb=verb)) == 3
+        assert "nothing could be tested" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -130,14 +184,13 @@ def test_a_module_parameter_has_a_form(value: str, kernel: Kernel) -> None:
 def test_a_signal_keeps_what_was_measured_and_leaves_nothing(
     number: signal.Signals, times: int, verb: str, fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FAKE", _HANG + "# kvmtest-lab-test")
+    monkeypatch.setenv("FAKE", _HANG.replace("HEARD", str(fake / "heard")))
     output = fake / "out.json"
     command = _command(kernel, "--format", "json", "--output", str(output), verb=verb)
     with subprocess.Popen([sys.executable, "-m", "kvmtest", *command], stderr=subprocess.PIPE, text=True) as process:
-        end = time.monotonic() + 30
-        while not list((fake / "tmp").glob("kvmtest-lab-*/serial")) and time.monotonic() < end:
+        end = time.monotonic() + 60
+        while not (fake / "heard").exists() and time.monotonic() < end:
             time.sleep(0.05)
-        time.sleep(3)
         for _ in range(times):
             process.send_signal(number)
             time.sleep(0.01)
@@ -146,8 +199,9 @@ def test_a_signal_keeps_what_was_measured_and_leaves_nothing(
         assert process.wait(30) == 130
     assert "interrupted" in error and "Traceback" not in error
     document: Any = json.loads(output.read_text())
-    results = document["results"] if verb == "run" else document["cells"][0]["document"]["results"]
-    assert [r["id"] for r in results] == ["init.msi.host.cr3"]
+    (run,) = document["runs"]
+    assert run["interrupted"] and len(run["results"]) == 1
+    assert [record["item"] for record in document["records"]] == ["ram"]
     assert not list((fake / "tmp").iterdir())
 
 
@@ -156,8 +210,8 @@ def test_a_signal_that_the_program_was_started_to_ignore_is_ignored(
 ) -> None:
     """As nohup does with SIGHUP: the guest goes on when it came."""
     wait = f"while not os.path.exists({str(fake / 'sent')!r}):\n    out.beat(); time.sleep(0.05)\n"
-    script = f"begin()\nout.case('init.msi.host/x', 'init.msi.host')\nopen({str(fake / 'up')!r}, 'w').close()\n{wait}"
-    monkeypatch.setenv("FAKE", script + "result('cr3', 'pass')\nout.line('c', '1')\nsay('E')")
+    script = f"begin()\ncase('{_RAM}')\nopen({str(fake / 'up')!r}, 'w').close()\n{wait}"
+    monkeypatch.setenv("FAKE", script + "show('pass')\ndone()\nsay('E')")
     command = [sys.executable, "-m", "kvmtest", *_command(kernel)]
     with subprocess.Popen(["sh", "-c", 'trap "" HUP; exec "$@"', "sh", *command], stdout=subprocess.DEVNULL) as process:
         end = time.monotonic() + 60
@@ -188,18 +242,25 @@ def test_matrix_shows_what_differs(
     other = fake / "other"
     other.mkdir()
     (other / "image").write_bytes(Path(kernel.image).read_bytes())
-    # The second cell to look at it finds CR3 wrong.
-    script = "begin()\nout.case('init.msi.host/x', 'init.msi.host')\nresult('cr0', 'pass')\n"
-    script += "result('cr3', 'fail' if any('other' in a for a in sys.argv) else 'pass')\nout.line('c', '1')\nsay('E')"
+    # The second cell finds an AP in HLT wrong.
+    script = (
+        f"begin()\nran('{_RAM}', 'fail')\nran('{_HALTED}', 'fail' if any('other' in a for a in sys.argv) else 'pass')\nsay('E')"
+    )
     monkeypatch.setenv("FAKE", script)
     two = ["--kernel", f"{kernel.image},{other / 'image'}"]
-    assert main([*_command(kernel, verb="matrix"), *two]) == 1
+    saved = str(fake / "saved.json")
+    assert main([*_command(kernel, verb="matrix"), *two, "--report", f"json={saved}"]) == 1
     out = capsys.readouterr().out
-    assert "init.msi.host.cr3" in out and "init.msi.host.cr0" not in out
-    assert main([*_command(kernel, verb="matrix"), *two, "--format", "json"]) == 1
-    document = json.loads(capsys.readouterr().out)
-    assert document["schema"] == "kvmtest.matrix/1" and len(document["cells"]) == 2
-    assert {cell["document"]["totals"]["fail"] for cell in document["cells"]} == {0, 1}
+    assert f"    {_HALTED}: that\n" in out and _RAM not in out and "In each cell that could show it: 1 more finding" in out
+    document = json.loads(Path(saved).read_text())
+    assert [run["name"] for run in document["runs"]] == ["bzImage/svm", "image/svm"]
+    assert [run["totals"]["fail"] for run in document["runs"]] == [1, 2]
+    assert len(document["cases"]) == 2
+    assert main(["report", saved]) == 0
+    assert f"FAIL  {_HALTED}" in capsys.readouterr().out
+    assert main([*_command(kernel, verb="matrix"), *two, "--format", "jsonl"]) == 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["name"] for line in lines if "run" in line] == ["bzImage/svm", "image/svm"]
 
 
 def test_kernels_lists(kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,94 +6,143 @@ from __future__ import annotations
 import errno
 import io
 import json
-import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kvmtest.cli import main
-from kvmtest.engine.result import Result
-from kvmtest.lab import emulator
-from kvmtest.lab.cell import Spec, Times
+from kvmtest.kvm import Stop
+from kvmtest.lab import emulator, ids, matrix
 from kvmtest.lab.kernels import Kernel
-from kvmtest.lab.matrix import Outcome, table
-from kvmtest.report import saved
+from kvmtest.lab.limits import Limits
+from kvmtest.lab.recorder import Recorder
+from kvmtest.lab.steps import Spec, Step, Times
+from kvmtest.lab.table import Table
+from kvmtest.model.record import Observation
+from kvmtest.model.run import Run
+from kvmtest.model.verdict import Verdict
+from kvmtest.report.play import Gatherer, play
+from kvmtest.results import saved
+from tests.report import samples
+from tests.report.samples import made, observation, record
+
+_Cell = tuple[matrix.Outcome, Run]
+_SIPI = ("sipi", "msi", "host")
 
 
-def _outcome(name: str, backend: str, **verdicts: tuple[str, ...]) -> Outcome:
-    outcome = Outcome(Spec(backend, Kernel(name, f"{name}.0", "", "", "")))
-    for verdict, ids in verdicts.items():
-        for id in ids:
-            event, trigger, view, item = id.split(".", 3)
-            outcome.add(Result(id, event, trigger, view, item, "case", None, None, None, verdict, "", (), None))
+def _cell(kernel: str, backend: str, *seen: Observation) -> _Cell:
+    (outcome,) = matrix.outcomes([Spec(backend, Kernel(kernel, f"{kernel}.0", "", "", ""))], "")
     outcome.times = Times(1.0, 2.0, 0.5)
-    return outcome
+    return outcome, samples.saved(seen, outcome.name)
 
 
-_BOTH = tuple(f"init.{trigger}.host.{item}" for trigger in ("latched", "msi") for item in ("cr3", "gdt.base"))
+def _table(*cells: _Cell) -> list[str]:
+    out = io.StringIO()
+    to = Gatherer(Table(out, [outcome for outcome, _ in cells]))
+    for _, run in cells:
+        play(run, to)
+    return out.getvalue().splitlines()
 
 
-def test_ids_that_differ_in_the_same_way_are_one_line() -> None:
-    lines = table([_outcome("5.10", "svm", known=_BOTH), _outcome("6.1", "svm", **{"pass": _BOTH})])
-    assert "    init.{latched, msi}.host.{cr3, gdt.base}" in lines
-    (row,) = [line for line in lines if line.endswith("(4)")]
-    assert row.split() == ["known", "pass", "(4)"]
+def _pass(*items: str) -> Observation:
+    return observation([record("pass", item) for item in items])
 
 
-def test_the_worst_comes_first_and_what_agrees_is_not_shown() -> None:
-    a = _outcome("5.10", "svm", fail=("init.msi.host.cr2",), known=("init.msi.host.cr3",), **{"pass": ("init.msi.host.cr0",)})
-    b = _outcome("6.1", "vmx", **{"pass": ("init.msi.host.cr0", "init.msi.host.cr2", "init.msi.host.cr3")})
-    text = "\n".join(table([a, b]))
-    assert text.index("cr2") < text.index("cr3") and "cr0" not in text
-    assert "5.10/svm" in text and "6.1/vmx" in text and "2 ids differ between the cells, in 2 ways" in text
+def test_findings_that_differ_in_the_same_way_are_below_one_row() -> None:
+    a = _cell("5.10", "svm", made("fail", "cr3"), made("fail", "gdt.base", where=_SIPI), made("fail", "cr2"))
+    b = _cell("6.1", "svm", _pass("cr2", "cr3"), made("pass", "gdt.base", where=_SIPI))
+    lines = _table(a, b)
+    at = next(number for number, line in enumerate(lines) if line.endswith("(2)"))
+    assert lines[at].split() == ["fail", "-", "(2)"]
+    assert sorted(lines[at + 1 : at + 3]) == [
+        "    cr3, cr2 keep the planted value after INIT",
+        "    gdt.base keeps the planted value after SIPI",
+    ]
+    assert lines[at - 2 : at] == ["2 findings differ between the cells, in 1 way:", "5.10/svm  6.1/svm"]
+    assert lines[-1] == "(- not seen there)"
+
+
+def test_the_worst_comes_first_and_what_agrees_is_counted() -> None:
+    a = _cell("5.10", "svm", made("fail", "cr2"), made("known", "cr3"), made("fail", "rdx", where=_SIPI), _pass("cr0"))
+    b = _cell("6.1", "vmx", _pass("cr0", "cr2", "cr3"), made("fail", "rdx", where=_SIPI))
+    text = "\n".join(_table(a, b))
+    assert text.index("cr2") < text.index("cr3") and "cr0" not in text and "rdx" not in text
+    assert "5.10/svm" in text and "6.1/vmx" in text and "2 findings differ between the cells, in 2 ways" in text
+    assert text.endswith("\nIn each cell that could show it: 1 more finding; --format json has them all")
+
+
+def test_what_was_not_judged_in_a_cell_is_no_difference_of_its_own() -> None:
+    """And not shown as if it had been right there."""
+    fails, skips, right = made("fail", "cr3"), made("skip", "cr3"), _pass("cr3")
+    assert "No finding differs between the cells." in _table(_cell("5.10", "svm", fails), _cell("6.1", "svm", skips))
+    lines = _table(*(_cell(str(n), "svm", seen) for n, seen in enumerate((fails, skips, right))))
+    assert any(line.split() == ["fail", "skip", "-", "(1)"] for line in lines)
+    assert lines[-1] == "(- not seen there; skip its items could not be judged there)"
+
+
+def test_nobody_knows_what_a_cell_that_died_would_have_shown() -> None:
+    died = _cell("7.2", "svm", _pass("cr3"), ids.of_kernel("run", Verdict.ERROR, "died in a case"))
+    lines = _table(_cell("5.10", "svm", made("fail", "cr3")), died)
+    rows = [line.split() for line in lines if line.endswith("(1)")]
+    assert rows == [["fail", "?", "(1)"], ["-", "error", "(1)"]]
+    assert "    none.lab.kernel: died in a case" in lines
+    assert lines[-1] == "(- not seen there; ? that cell did not come to its end)"
+
+
+def test_the_same_wrong_value_is_one_finding_and_another_one_is_not() -> None:
+    def behaves(verdict: str) -> Observation:
+        return observation([record("fail", "ram")._replace(expected=None, planted=None, observed=verdict)])
+
+    one, same, other = (_cell(str(n), "svm", behaves(said)) for n, said in enumerate(("lost", "lost", "changed")))
+    assert _table(one, same)[-2] == "No finding differs between the cells."
+    assert "2 findings differ between the cells, in 2 ways:" in _table(one, same, other)
 
 
 def test_eight_cells_fit_a_terminal() -> None:
-    items = tuple(f"init.msi.host.msr.mtrr_physbase{i}" for i in range(40))
+    seen = [made("fail", f"msr.mtrr_physbase{i}", words=f"ap,{i}") for i in range(40)]
     kernels = [(kernel, backend) for backend in ("svm", "vmx") for kernel in ("5.10", "6.1", "6.12", "7.2")]
-    outcomes = [_outcome(*cell, **{"pass" if i else "fail": items}) for i, cell in enumerate(kernels)]
-    assert max(map(len, table(outcomes, 100))) <= 100
+    items = [one.item for one in seen[0].results]
+    cells = [_cell(*cell, *([_pass(*items)] if i else seen)) for i, cell in enumerate(kernels)]
+    assert max(map(len, _table(*cells))) <= 100
 
 
 def test_each_cell_tells_its_totals_times_and_kernel() -> None:
-    broken = _outcome("7.2", "vmx")
+    broken, run = _cell("7.2", "vmx")
     broken.times, broken.failed = None, "no such file"
-    first, second = table([_outcome("6.1", "svm", fail=("init.msi.host.cr2",)), broken])[1:3]
-    assert first.split() == ["6.1/svm", ".", "1", ".", ".", ".", ".", ".", "1.0s", "2.0s", "0.5s", "6.1.0"]
+    first, second = _table(_cell("6.1", "svm", made("fail", "cr2")), (broken, run))[1:3]
+    assert first.split() == ["6.1/svm", "1", ".", ".", ".", ".", ".", ".", "1.0s", "2.0s", "0.5s", "6.1.0"]
     assert second.endswith("no such file")
 
 
 def test_cells_that_agree_say_so() -> None:
-    cells = [_outcome(name, "svm", **{"pass": ("init.msi.host.cr0",)}) for name in ("5.10", "6.1")]
-    assert table(cells)[-1] == "No id has a different verdict in one of the cells."
+    assert _table(*(_cell(name, "svm", _pass("cr0")) for name in ("5.10", "6.1")))[-1] == "No finding differs between the cells."
 
 
-class _Full(io.FileIO):
-    """A file on a disk that is full after some bytes."""
-
-    room = 0
-
-    def write(self, data: Any) -> int:
-        left = type(self).room - self.tell()
-        if left <= 0:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return super().write(bytes(data)[:left])
+def test_cells_of_one_name_are_told_apart() -> None:
+    specs = [Spec("svm", Kernel("bzImage", "1.0", path, "", "")) for path in ("/a/bzImage", "/b/bzImage")]
+    assert [outcome.name for outcome in matrix.outcomes(specs, "")] == ["bzImage/svm (1)", "bzImage/svm (2)"]
 
 
-def _two_cells(kernel: Kernel, fake: Path, *more: str) -> tuple[int, dict[str, Any]]:
-    """A matrix of the fake kernel and of one named other: status and document, which kvmtest itself accepts."""
+def _two_cells(kernel: Kernel, fake: Path, *more: str) -> tuple[int, list[Run]]:
+    """A matrix of the fake kernel and of one named other: status and runs, read back from the document."""
     other, out = fake / "other", fake / "m.json"
     other.write_bytes(Path(kernel.image).read_bytes())
     kernels = f"{other},{kernel.image}"
     command = ["lab", "matrix", "--backend", "svm", "--kernel", kernels, "--modules", kernel.modules, "--jobs", "1"]
     status = main([*command, "--format", "json", "-o", str(out), *more])
-    assert len(saved.load(str(out))) == 2
-    return status, json.loads(out.read_text())
+    runs = saved.load(str(out))
+    assert [run.name for run in runs] == ["other/svm", "bzImage/svm"]
+    return status, runs
 
 
-def _verdicts(cell: dict[str, Any]) -> list[str]:
-    return [result["verdict"] for result in cell["document"]["results"]]
+def _verdicts(run: Run) -> list[tuple[str, str]]:
+    return [(result.item, result.verdict) for result in run.results]
+
+
+#: Of a cell that comes to its end.
+_WHOLE = [("ram", "pass"), ("halted", "fail"), ("log", "pass")]
 
 
 @pytest.mark.parametrize(
@@ -115,25 +164,37 @@ def test_what_goes_wrong_in_one_cell_fails_that_one(
         return prepare(*args)
 
     monkeypatch.setattr(qemu, "prepare", broken)
-    status, document = _two_cells(kernel, fake, "--fresh-boot")
-    failed, whole = document["cells"]
-    assert status == 1 and says in failed["failed"] and not _verdicts(failed)
-    assert not whole["failed"] and _verdicts(whole) == ["pass", "pass", "pass", "fail", "pass"]
-    assert f"other/svm: {failed['failed']}" in capsys.readouterr().err
+    status, (failed, whole) = _two_cells(kernel, fake, "--fresh-boot")
+    assert status == 1 and _verdicts(failed) == [("boot", "error")]
+    (why,) = failed.results
+    assert says in why.reason and f"other/svm: {why.reason}" in capsys.readouterr().err
+    assert _verdicts(whole) == _WHOLE and (whole.head.host.kernel, failed.head.host.kernel) == ("9.9.9-fake", "9.9.9-fake")
 
 
-@pytest.mark.parametrize(("room", "kept"), [(0, 0), (100, 0), (1200, 2), (1600, 4)])
-def test_a_full_disk_keeps_the_cases_until_then(
-    room: int, kept: int, fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+def test_what_goes_wrong_in_the_middle_keeps_what_was_measured(
+    fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(_Full, "room", room)
-    files = iter([_Full(str(fake / "full"), "w+"), io.FileIO(str(fake / "file"), "w+")])
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **options: next(files))
-    status, document = _two_cells(kernel, fake)
-    failed, whole = document["cells"]
-    assert status == 1 and "No space left on device" in failed["failed"]
-    assert len(_verdicts(failed)) == kept == sum(failed["document"]["totals"].values())
-    assert not whole["failed"] and len(_verdicts(whole)) == 5
+    def broken(limits: Limits, where: str, dying: str) -> None:
+        if where.endswith("halted"):
+            raise RecursionError("too deep")
+
+    monkeypatch.setattr(Limits, "check", broken)
+    monkeypatch.setenv("FAKE", "begin()\nran('init.msi.host.ram', 'pass')\ncase('init.msi.host.halted')\ntime.sleep(60)")
+    status, runs = _two_cells(kernel, fake)
+    # Nothing came to its end.
+    assert status == 3 and "RecursionError: too deep" in capsys.readouterr().err
+    assert [_verdicts(run) for run in runs] == [[("ram", "pass"), ("run", "error")]] * 2
+
+
+def test_a_report_that_cannot_be_written_stops_no_other(fake: Path, kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["lab", "matrix", "--backend", "svm", "--kernel", kernel.image, "--modules", kernel.modules]
+    out = fake / "m.json"
+    assert main([*command, "-o", str(out), "--format", "json", "--report", "ktap=/dev/full"]) == 2
+    assert "cannot write /dev/full: No space left on device" in capsys.readouterr().err
+    assert json.loads(out.read_text())["runs"][0]["totals"]["fail"] == 1
+    # And one that cannot even be opened, before anything runs.
+    assert main([*command, "--report", f"ktap={fake / 'no' / 'where'}"]) == 2
+    assert "booting" not in capsys.readouterr().err
 
 
 def test_a_cell_that_does_not_end_is_given_up(fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,11 +208,30 @@ def test_a_cell_that_does_not_end_is_given_up(fake: Path, kernel: Kernel, monkey
         return wait(number, None, until)
 
     calls = 0
-    from kvmtest.lab import matrix
-
     wait = matrix.wait
     monkeypatch.setattr(matrix, "wait", late)
-    status, document = _two_cells(kernel, fake)
-    whole, given_up = document["cells"]
-    assert status == 130 and len(_verdicts(whole)) == 5 and not whole["failed"]
-    assert given_up["failed"] == "interrupted" and not _verdicts(given_up)
+    status, (whole, given_up) = _two_cells(kernel, fake)
+    assert status == 130 and _verdicts(whole) == _WHOLE and whole.interrupted is False
+    assert given_up.interrupted and "log" not in dict(_verdicts(given_up))
+
+
+def test_a_cell_that_is_given_up_keeps_what_it_showed(fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE", "begin()\nran('init.msi.host.ram', 'pass')\ncase('init.msi.host.halted')\ntime.sleep(60)")
+    (outcome,) = matrix.outcomes([Spec("svm", kernel, fresh_boot=True)], "")
+    shown = threading.Event()
+
+    def take_and_tell(self: Recorder, step: Step) -> bool:
+        taken = take(self, step)
+        if isinstance(step, list):
+            shown.set()
+        return taken
+
+    def interrupt(*args: object) -> None:
+        shown.wait(60)
+        raise KeyboardInterrupt
+
+    take = Recorder.take
+    monkeypatch.setattr(Recorder, "take", take_and_tell)
+    monkeypatch.setattr(matrix, "wait", interrupt)
+    matrix.run([outcome], 1, lambda line: None, Stop())
+    assert outcome.run and outcome.run.interrupted and _verdicts(outcome.run) == [("ram", "pass")]

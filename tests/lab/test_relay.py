@@ -1,43 +1,79 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What is judged outside of the lab gets the results that it would have had inside."""
+"""What is judged outside of the lab gets the judgements that it would have had inside."""
 
 from __future__ import annotations
 
+import pytest
+
 from kvmtest.engine import host, plan, run
-from kvmtest.engine.result import CaseTime, Result
+from kvmtest.judge.evidence import Again, Checked, Look, Untried
 from kvmtest.kvm import Kvm
 from kvmtest.lab import relay
 from kvmtest.lab.stream import Decoder, Encoder
+from kvmtest.model.host import Host
+from kvmtest.model.record import Observation
 from kvmtest.spec.untouched import COUNTERS
+
+
+def _judged(sent: bytes, facts: Host) -> list[Observation]:
+    receiver = relay.Receiver()
+    outside: list[Observation] = []
+    look: Look | None = None
+    for letter, fields in Decoder().feed(sent):
+        if letter in "DV":
+            receiver.take(letter, fields[0])
+        elif letter == "C":
+            look = receiver.look(*fields)
+        elif letter == "O":
+            assert look
+            outside += receiver.observations(look, fields[0], facts)
+    return outside
 
 
 def test_judged_outside_as_inside(kvm: Kvm) -> None:
     facts = host.detect()
     cases = plan.select(plan.plan(), ("init.msi", "init.broadcast", "sipi.msi", "reset", "shutdown"))[::7]
-    direct = [step for step in run.run(kvm, facts, cases) if isinstance(step, Result)]
+    assert any(case.check for case in cases)
+    direct = [one for done in run.run(kvm, facts, cases) for one in done.seen]
 
     sent = bytearray()
     out = Encoder(sent.extend)
     judging = relay.Sender(out).judging
-    for step in run.run(kvm, facts, cases, started=lambda case: out.case(case.name, case.prefix), judging=judging):
-        if isinstance(step, CaseTime):
-            out.line("c", "0")
-        else:
-            out.result(step)
+    for done in run.run(kvm, facts, cases, started=lambda case: out.case(case.name, case.view), judging=judging):
+        assert not done.seen
     out.flush()
-
-    receiver = relay.Receiver()
-    outside: list[Result] = []
-    for letter, fields in Decoder().feed(bytes(sent)):
-        if letter in "DV":
-            receiver.take(letter, fields[0])
-        elif letter == "O":
-            outside += [r for r in receiver.results(fields[0], facts) if receiver.new(r)]
-        elif letter == "result":
-            outside += [r for r in [Result._make(fields)] if receiver.new(r)]
+    outside = _judged(bytes(sent), facts)
 
     # Counters went on between the two runs.
-    def told(results: list[Result]) -> list[tuple[object, ...]]:
+    def told(seen: list[Observation]) -> list[tuple[object, ...]]:
+        results = (result for one in seen for result in one.results)
         return [(r.case, r.id, r.verdict, "" if r.item in COUNTERS else r.expected, r.reason, r.cite) for r in results]
 
     assert told(outside) == told(direct)
+    assert [one.case for one in outside] == [one.case for one in direct]
+
+
+@pytest.mark.parametrize(
+    ("seen", "verdict", "reason"),
+    [
+        (Checked("this", "this"), "pass", ""),
+        (Checked("this", "that", "as it says"), "fail", "as it says"),
+        (Checked("this", "that", undefined="nobody knows"), "info", "nobody knows"),
+        (Untried("skip", "no such thing"), "skip", "no such thing"),
+        (Untried("error", "out of time", late=True), "error", "out of time"),
+        (Again(Checked("this", "this"), "no exit at the first try"), "info", "no exit at the first try"),
+        (Again(Checked("this", "that"), "no exit at the first try"), "fail", ""),
+    ],
+)
+def test_what_a_check_saw_is_judged_outside(seen: object, verdict: str, reason: str) -> None:
+    case = next(case for case in plan.plan() if case.check == "halted")
+    facts = Host("9.9.9", "svm", "AuthenticAMD", "A CPU", {})
+    sent = bytearray()
+    out = Encoder(sent.extend)
+    out.case(case.name, case.view)
+    assert not relay.Sender(out).judging(case.look(), facts, (), seen)
+    out.flush()
+    (found,) = _judged(bytes(sent), facts)
+    (record,) = found.records
+    assert (found.case, found.prefix) == (case.look().case, case.prefix)
+    assert (record.item, record.verdict, record.reason) == ("halted", verdict, reason) and record.cite

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Results made up for tests of reports, friendly and hostile ones, and what writes them."""
+"""Runs made up for tests of reports, friendly and hostile ones, and what writes them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from collections.abc import Iterable, Sequence
 from hypothesis import strategies as st
 
 from kvmtest import report
-from kvmtest.engine.result import EVENTS, VERDICTS, VIEWS, CaseTime, Host, Result
-from kvmtest.report import Run
-from kvmtest.report.saved import Saved, write
+from kvmtest.model.case import Case
+from kvmtest.model.host import Host, Tool
+from kvmtest.model.record import EVENTS, VIEWS, Block, Observation, Record
+from kvmtest.model.run import Head, Run
+from kvmtest.model.value import Expected, Value
+from kvmtest.model.verdict import VERDICTS, Verdict
+from kvmtest.report.play import Gatherer, play
 
-HOST = Host("6.1.0-1-amd64", "svm", "AuthenticAMD", "EPYC", {"npt": "Y", "kvm.tdp_mmu": "Y"})
-LAB = HOST._replace(lab={"emulator": "QEMU 9", "cpu": "max", "kernel_source": "Debian bookworm, linux-image 6.1.1"})
+HOST = Host("6.1.0-1-amd64", "svm", "AuthenticAMD", "EPYC", {"npt": "Y", "kvm.tdp_mmu": "Y"}, name="amd1", accel="silicon")
+LAB = HOST._replace(lab={"emulator": "QEMU 9", "cpu": "max", "kernel_source": "Debian bookworm, linux-image 6.1.1"}, accel="tcg")
 STARTED = "2026-11-22T18:00:00Z"
 #: What a file may hold to break out of a format.
 HOSTILE = (
@@ -35,66 +39,96 @@ HOSTILE = (
     "9" * 2000,
     "a b " * 300,
 )
+Where = tuple[str, str, str]
+_WHERE = ("init", "msi", "host")
+
+
+def record(verdict: str, item: str = "cr3", reason: str | None = None) -> Record:
+    """A record as a run has them."""
+    found = Verdict(verdict)
+    said = ("" if verdict in ("pass", "fail") else f"because {verdict}") if reason is None else reason
+    deviation = "03a6e84069d1" if verdict in ("known", "fixed") else None
+    if verdict in ("error", "skip"):
+        return Record(item, found, reason=said, cite=("SDM vol. 3",), deviation=deviation)
+    return Record(item, found, 0x5000, Expected((0,)), 0x5000, said, ("SDM vol. 3",), deviation)
+
+
+def observation(
+    records: Iterable[Record], words: str = "ap,intel,xapic,plant-a", where: Where = _WHERE, seconds: float = 0.001
+) -> Observation:
+    """What a case showed; its parameters are no more than its target."""
+    event, trigger, _ = where
+    case = Case(f"{event}.{trigger}/{words}", (("target", words.partition(",")[0]),))
+    return Observation(case, *where, (Block(tuple(records)),), seconds)
 
 
 def made(
-    verdict: str,
-    item: str = "cr3",
-    case: str = "ap,xapic,plant-a",
-    reason: str | None = None,
-    where: tuple[str, str, str] = ("init", "msi", "host"),
-) -> Result:
-    """A result as a run has them."""
-    said = ("" if verdict in ("pass", "fail") else f"because {verdict}") if reason is None else reason
-    values = ("0x5000", "0x0", "0x5000") if verdict not in ("error", "skip") else (None, None, None)
-    group = ".".join(where)
-    deviation = "03a6e84069d1" if verdict in ("known", "fixed") else None
-    return Result(f"{group}.{item}", *where, item, f"{group}/{case}", *values, verdict, said, ("SDM vol. 3",), deviation)
+    verdict: str, item: str = "cr3", words: str = "ap,xapic,plant-a", reason: str | None = None, where: Where = _WHERE
+) -> Observation:
+    """An observation of one record."""
+    return observation([record(verdict, item, reason)], words, where)
 
 
-def of_each() -> list[Result]:
+def of_each() -> list[Observation]:
     """A test of each verdict, and one that has them all."""
     return [made(v, f"item-{v}") for v in VERDICTS] + [made(v, "all", f"case-{v}") for v in VERDICTS]
 
 
-def saved(results: Iterable[Result], name: str = "", host: Host = HOST, started: str = STARTED) -> Saved:
-    """A run with ``results``."""
-    found = tuple(results)
-    cases = tuple(CaseTime(case, 0.001) for case in dict.fromkeys(result.case for result in found))
-    return Saved(name, host, started, 0.5, cases, found)
+def saved(
+    seen: Iterable[Observation], name: str = "", host: Host = HOST, started: str = STARTED, version: str = "0.1.0"
+) -> Run:
+    """A run that showed ``seen``."""
+    found = tuple(seen)
+    cases = tuple(dict.fromkeys(one.case for one in found if one.case))
+    return Run(Head(Tool(version), host, started, name), cases, found, 0.5)
 
 
-def written(name: str, *runs: Saved) -> str:
+def written(name: str, *runs: Run) -> str:
     """What the format ``name`` makes of ``runs``; fit for a file in UTF-8."""
     out = io.StringIO()
-    told: Sequence[Run] = [Run(run.name, run.version, run.accel) for run in runs]
-    writer = report.writer(name, out, told)
+    writer = report.writer(name, out, len(runs))
     for run in runs:
-        write(run, writer)
+        play(run, Gatherer(writer))
     out.getvalue().encode()
     return out.getvalue()
 
 
-def counts(results: Iterable[Result]) -> Counter[str]:
+def counts(seen: Iterable[Observation]) -> Counter[Verdict]:
     """Results by verdict."""
-    return Counter(result.verdict for result in results)
+    return Counter(record.verdict for one in seen for record in one.records)
 
 
 TEXTS = st.text(st.characters(codec=None), max_size=40) | st.sampled_from(HOSTILE)
 _NAMES = st.from_regex(r"[a-z0-9-]{1,6}", fullmatch=True)
 _ITEMS = st.from_regex(r"[a-z0-9_.-]{1,6}", fullmatch=True)
-_ODD = ("0x1|0x2", "RUNNABLE", "0xzz", "0x", "0x" + "f" * 2000)
-_VALUES = st.none() | st.integers(0, 1 << 70).map(hex) | st.sampled_from(_ODD) | TEXTS
-
-
-@st.composite
-def results(draw: st.DrawFn) -> Result:
-    """Any result that a file may hold."""
-    event, trigger, view, item = draw(st.sampled_from(EVENTS)), draw(_NAMES), draw(st.sampled_from(VIEWS)), draw(_ITEMS)
-    where = (f"{event}.{trigger}.{view}.{item}", event, trigger, view, item, draw(TEXTS))
-    values = (draw(_VALUES), draw(_VALUES), draw(_VALUES))
-    cite = tuple(draw(st.lists(TEXTS, max_size=2)))
-    return Result(*where, *values, draw(st.sampled_from(VERDICTS)), draw(TEXTS), cite, draw(st.none() | TEXTS))
+_TEXT_VALUES = st.sampled_from(("0x1|0x2", "RUNNABLE", "0xzz", "0x", "0x" + "g" * 2000)) | TEXTS
+_VALUES: st.SearchStrategy[Value] = st.integers(0, 1 << 70) | _TEXT_VALUES
+_EXPECTED = st.builds(
+    Expected, st.lists(_VALUES, min_size=1, max_size=3).map(tuple), st.none() | st.integers(0, 1 << 64), st.just("") | _NAMES
+)
+RECORDS = st.builds(
+    Record,
+    _ITEMS,
+    st.sampled_from(VERDICTS),
+    st.none() | _VALUES,
+    st.none() | _EXPECTED,
+    st.none() | _VALUES,
+    TEXTS,
+    st.lists(TEXTS, max_size=2).map(tuple),
+    st.none() | TEXTS,
+)
+_PARAMS = st.dictionaries(_NAMES, st.integers(0, 300) | TEXTS, max_size=3).map(lambda found: tuple(found.items()))
+_CASES = st.builds(Case, TEXTS, _PARAMS)
+_BLOCKS = st.lists(st.lists(RECORDS, max_size=3).map(lambda found: Block(tuple(found))), max_size=3).map(tuple)
+OBSERVATIONS = st.builds(
+    Observation,
+    st.none() | _CASES,
+    st.sampled_from(EVENTS),
+    _NAMES,
+    st.sampled_from(VIEWS),
+    _BLOCKS,
+    st.none() | st.floats(0, 1000),
+)
 
 
 @st.composite
@@ -102,11 +136,18 @@ def hosts(draw: st.DrawFn) -> Host:
     """Any host that a file may name."""
     lab = {"emulator": draw(TEXTS), "cpu": draw(TEXTS), "kernel_source": draw(TEXTS)}
     parameters = draw(st.dictionaries(TEXTS, TEXTS, max_size=2))
-    return Host(draw(TEXTS), draw(TEXTS), draw(TEXTS), draw(TEXTS), parameters, draw(st.none() | st.just(lab)))
+    facts = [draw(TEXTS) for _ in range(4)]
+    return Host(*facts, parameters, draw(st.none() | st.just(lab)), draw(TEXTS), draw(TEXTS))  # type: ignore[misc]
 
 
 @st.composite
-def saved_runs(draw: st.DrawFn) -> list[Saved]:
+def saved_runs(draw: st.DrawFn) -> list[Run]:
     """One run or two, of anything."""
-    found = draw(st.lists(st.builds(saved, st.lists(results(), max_size=6), TEXTS, hosts(), TEXTS), min_size=1, max_size=2))
-    return [run._replace(version=draw(TEXTS), name=f"{run.name} {i}") for i, run in enumerate(found)]
+    made = st.builds(saved, st.lists(OBSERVATIONS, max_size=6), TEXTS, hosts(), TEXTS, TEXTS)
+    found = draw(st.lists(made, min_size=1, max_size=2))
+    return [run._replace(head=run.head._replace(name=f"{run.name} {i}")) for i, run in enumerate(found)]
+
+
+def told(runs: Sequence[Run]) -> list[str]:
+    """The names of ``runs``."""
+    return [run.name for run in runs]

@@ -15,16 +15,17 @@ from hypothesis import strategies as st
 
 from kvmtest.cli import main
 from kvmtest.kvm import Kvm
+from kvmtest.model.record import FIRST_TRY
+from kvmtest.model.run import Run
 from kvmtest.report import FORMATS
-from kvmtest.report.runs import MATRIX
-from kvmtest.report.saved import Saved
+from kvmtest.results.lines import SCHEMA
 from tests.report import ktap_strict
-from tests.report.samples import LAB, made, of_each, saved, saved_runs, written
+from tests.report.samples import LAB, made, observation, of_each, record, saved, saved_runs, written
 
 pytestmark = pytest.mark.program
 
 
-def _file(folder: Path, run: Saved, name: str = "r.json") -> str:
+def _file(folder: Path, run: Run, name: str = "r.json") -> str:
     path = folder / name
     path.write_text(written("jsonl" if name.endswith("l") else "json", run), encoding="utf-8")
     return str(path)
@@ -86,26 +87,63 @@ def test_results_keep_the_run_that_they_are_of(tmp_path: Path, capsys: pytest.Ca
     assert (one.name, one.ok, two.name, two.ok) == ("a", True, "b", False)
     assert main(["report", *files]) == 0
     out = capsys.readouterr().out
-    assert out.count("run      ") == 2 and out.count("results in") == 2
+    assert out.count("run      ") == 2 and out.count("1 result in") == 2
     assert main(["report", "--format", "json", "-o", str(tmp_path / "m.json"), *files]) == 0
-    assert json.loads((tmp_path / "m.json").read_text())["schema"] == MATRIX
+    document = json.loads((tmp_path / "m.json").read_text())
+    assert document["schema"] == SCHEMA and [run["name"] for run in document["runs"]] == ["a", "b"]
     assert main(["report", "--format", "ktap", str(tmp_path / "m.json"), files[0], files[0]]) == 0
     names = [node.name for node in ktap_strict.parse(capsys.readouterr().out)]
     assert len(set(names)) == 4
-    assert main(["report", "--format", "jsonl", *files]) == 2
+    assert main(["report", "--format", "jsonl", "-o", str(tmp_path / "m.jsonl.gz"), *files]) == 0
+    assert main(["report", "--format", "ktap", str(tmp_path / "m.jsonl.gz")]) == 0
+    assert [node.name for node in ktap_strict.parse(capsys.readouterr().out)] == ["a", "b"]
+
+
+def test_a_run_that_was_cut_short_is_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A host that crashes loses none of the whole lines; what is left out is said."""
+    whole = written("jsonl", saved([made("pass", f"i{i}", f"case-{i}") for i in range(9)])).encode()
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(whole[: whole.rindex(b'{"end"') - 5])
+    assert main(["report", str(path)]) == 0
+    shown = capsys.readouterr()
+    assert "8 results in 0.0 s, cut short: nothing unexpected" in shown.out
+    assert shown.err.splitlines() == [
+        f"kvmtest: {path}: the last line is cut short and left out",
+        f"kvmtest: {path}: cut short: it does not say how the run ended",
+    ]
+
+
+def test_each_result_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = _file(tmp_path, saved(of_each()))
+    assert main(["report", "--format", "jsonl", "--expand", path]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(lines) == 14 and lines[0]["id"] == "init.msi.host.item-fail" and lines[0]["params"] == {"target": "ap"}
+    assert lines[0]["cite"] == ["SDM vol. 3"] and lines[0]["planted"] == "0x5000" and lines[0]["expected"] == ["0x0"]
+    assert main(["report", "--expand", path]) == 2
     assert "jsonl" in _line(capsys)
 
 
-def test_a_cell_that_failed_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cells = [
-        {"cell": "good", "failed": "", "document": json.loads(written("json", saved([made("pass")])))},
-        {"cell": "bad", "failed": "no emulator", "document": json.loads(written("json", saved([])))},
-    ]
-    path = tmp_path / "m.json"
-    path.write_text(json.dumps({"schema": MATRIX, "cells": cells}))
-    assert main(["report", "--format", "ktap", str(path)]) == 0
-    good, bad = ktap_strict.parse(capsys.readouterr().out)
-    assert good.ok and not bad.ok and list(bad.leaves()) == ["bad.none.lab.kernel.boot"]
+def test_only_what_is_new_fails_against_a_baseline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = _file(tmp_path, saved([made("fail", "cr0"), made("pass")]), "old.json")
+    new = _file(tmp_path, saved([made("fail", "cr0"), made("fail")]), "new.json")
+    assert main(["report", "--baseline", old, old]) == 0
+    assert main(["report", "--baseline", old, new]) == 1
+    assert "cr3" in capsys.readouterr().out.rpartition("Against")[2]
+    assert main(["report", "--baseline", str(tmp_path / "nothing"), new]) == 2
+
+
+def test_what_the_user_knows_is_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    known = tmp_path / "known.toml"
+    entries = (("cr3", "our L0", "B-1"), ("cr4", "x", "B-2"))
+    known.write_text("".join(f'[[known]]\nselector = "{s}"\nreason = "{why}"\nbug = "{bug}"\n' for s, why, bug in entries))
+    path = _file(tmp_path, saved([made("fail")]))
+    assert main(["report", "--known", str(known), "--format", "jsonl", "--expand", path]) == 0
+    shown = capsys.readouterr()
+    assert '"verdict":"known"' in shown.out and "B-1" in shown.out
+    assert "cr4" in shown.err and "matched nothing" in shown.err
+    known.write_text("[[known]]\n")
+    assert main(["report", "--known", str(known), path]) == 2
+    _line(capsys)
 
 
 def test_standard_input(tmp_path: Path) -> None:
@@ -161,9 +199,9 @@ def test_a_full_disk_stops_no_other_report(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_what_passed_only_at_a_second_try_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    again = "no exit within 1 s at the first try"
-    results = [made("pass", "a"), *(made("info", item)._replace(reason=again) for item in "bc"), made("info", "d")]
-    assert main(["report", _file(tmp_path, saved(results))]) == 0
+    again = f"no exit within 1 s {FIRST_TRY}"
+    records = [record("pass", "a"), *(record("info", item, again) for item in "bc"), record("info", "d")]
+    assert main(["report", _file(tmp_path, saved([observation(records)]))]) == 0
     assert "2 results of 1 cases are info" in _line(capsys)
 
 
@@ -202,7 +240,7 @@ def test_the_standard_library_is_enough_but_for_html() -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
 @given(saved_runs(), st.sampled_from(FORMATS), st.floats(0, 1))
-def test_a_file_in_pieces_or_whole_is_a_report_or_one_line(tmp_path: Path, runs: list[Saved], name: str, cut: float) -> None:
+def test_a_file_in_pieces_or_whole_is_a_report_or_one_line(tmp_path: Path, runs: list[Run], name: str, cut: float) -> None:
     text = written("json", runs[0])
     for part in (text, text[: int(len(text) * cut)]):
         (tmp_path / "r.json").write_text(part, encoding="utf-8")

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from kvmtest.engine.result import VERDICTS
-from kvmtest.report.saved import Saved
-from kvmtest.report.tally import WORST
-from tests.report.samples import HOSTILE, LAB, made, of_each, saved, saved_runs, written
+from kvmtest.model.record import Observation, Record
+from kvmtest.model.run import Run
+from kvmtest.model.value import Expected
+from kvmtest.model.verdict import VERDICTS, Verdict, overall
+from tests.report.samples import HOSTILE, LAB, made, observation, of_each, saved, saved_runs, written
 
 
 class _Page(HTMLParser):
@@ -48,37 +49,102 @@ class _Page(HTMLParser):
         return json.loads(self.scripts[0])
 
 
+def _expanded(spans: list[int | list[int]]) -> list[int]:
+    return [n for span in spans for n in ([span] if isinstance(span, int) else range(span[0], span[1] + 1))]
+
+
 def _rows(data: Any) -> list[tuple[str, str, str]]:
     """Each result's id, case and verdict, put together again from the page's tables."""
     found = []
     for run in data["runs"]:
-        for i in range(0, len(run["rows"]), 3):
-            (group, item), case, detail = data["ids"][run["rows"][i]], *run["rows"][i + 1 : i + 3]
-            name = ".".join([*data["groups"][group], data["items"][item]])
-            found.append((name, data["cases"][case], data["verdicts"][data["details"][detail][0]]))
+        for seen in _expanded(run[2]):
+            group, case, look = data["seen"][seen]
+            for number in _expanded(data["looks"][look]):
+                verdict, item = data["records"][number][:2]
+                name = ".".join([*data["groups"][group], data["items"][item]])
+                found.append((name, data["cases"][case], data["verdicts"][verdict]))
     return found
+
+
+def _results(seen: list[Observation]) -> list[tuple[str, str, str]]:
+    return [(result.id, result.case, result.verdict) for one in seen for result in one.results]
 
 
 def test_the_data_are_the_results() -> None:
     data = _Page(written("html", saved(of_each()))).data
-    assert _rows(data) == [(r.id, r.case, r.verdict) for r in of_each()]
-    strings = {data["strings"][i] for detail in data["details"] for i in detail[1:-1]}
+    assert _rows(data) == _results(of_each())
+    strings = {data["strings"][i] for record in data["records"] for i in record[2:-1]}
     assert {"0x5000", "0x0", "because known", "03a6e84069d1"} <= strings
 
 
+def test_the_order_of_verdicts_is_that_of_a_tests_overall() -> None:
+    order = [Verdict(verdict) for verdict in _Page(written("html", saved(()))).data["verdicts"]]
+    assert sorted(order) == sorted(VERDICTS)
+    assert all(overall((a, b)) is a for i, a in enumerate(order) for b in order[i:])
+
+
 def test_the_differing_bits_go_along_by_name() -> None:
-    result = made("fail", "cr0")._replace(expected="0x10", observed="0x80000010")
-    page = _Page(written("html", saved([result])))
-    (detail,) = page.data["details"]
-    assert [page.data["strings"][i] for i in detail[1:5]] == ["0x5000", "0x10  ET", "0x80000010  PG|ET", "PG"]
+    record = Record("cr0", Verdict.FAIL, 0x5000, Expected((0x10,)), 0x80000010)
+    page = _Page(written("html", saved([observation([record])])))
+    (detail,) = page.data["records"]
+    assert [page.data["strings"][i] for i in detail[2:6]] == ["0x5000", "0x10  ET", "0x80000010  PG|ET", "PG"]
     assert "PG|ET" in page.shown
 
 
-def test_what_needs_attention_is_on_the_page_itself() -> None:
-    shown = _Page(written("html", saved(of_each(), host=LAB))).shown
-    for part in ("4 unexpected", "of 14 results", "QEMU 9", "init.msi.host.item-fail", "kvmtest lab run --backend svm"):
-        assert part in shown
-    assert "init.msi.host.item-pass" not in shown
+def test_a_run_costs_what_differs() -> None:
+    seen = [observation([Record(f"i{i}", Verdict.PASS, observed=c % 3) for i in range(40)], f"c{c}") for c in range(30)]
+    other = [*seen[:15], made("fail", "i3", "c15"), *seen[16:]]
+    two, ten = (len(written("html", *[saved(seen)] * runs)) for runs in (2, 10))
+    assert 0 < (ten - two) / 8 < 1000, "a run like another is its name, its host and one span"
+    data = _Page(written("html", saved(seen), saved(other))).data
+    assert [run[2] for run in data["runs"]] == [[[0, 29]], [[0, 14], 30, [16, 29]]]
+    assert len(data["records"]) == 121 and len(data["looks"]) == 4
+
+
+def test_it_begins_with_the_findings() -> None:
+    page = _Page(written("html", saved(of_each(), host=LAB)))
+    said = "3 findings unexpected in 4 of 14 results"
+    for part in (said, "QEMU 9", "kvmtest lab run --backend svm", "kvmtest explain item-fail"):
+        assert part in " ".join(page.shown.split())
+    assert "item-pass" not in page.shown
+    order = [page.shown.index(part) for part in ("item-fail keeps the planted value after INIT", "1 known: ", "because known")]
+    assert order == sorted(order)
+
+
+def test_a_finding_has_its_records() -> None:
+    seen = [made("fail"), made("fail", "cr4"), made("pass", "cr4"), made("known", "cr0")]
+    seen += [made("known", "cr3", "b"), made("fail", where=("sipi", "msi", "host"))]
+    data = _Page(written("html", saved(seen))).data
+    found = {
+        (event, title): {(data["items"][data["records"][i][1]], data["verdicts"][data["records"][i][0]]) for i in _expanded(of)}
+        for title, event, _, of in data["findings"]
+    }
+    assert found == {
+        ("init", "cr3, cr4 keep the planted value after INIT"): {("cr3", "fail"), ("cr4", "fail")},
+        ("sipi", "cr3 keeps the planted value after SIPI"): {("cr3", "fail")},
+        ("init", "cr0, cr3 are wrong after INIT"): {("cr0", "known"), ("cr3", "known")},
+    }
+
+
+def _cells(page: _Page) -> list[tuple[str, str]]:
+    """The finding's number and the run's of each mark in the table of findings by runs."""
+    return [(a["data-find"] or "", a["data-run"] or "") for tag, a in page.elements if tag == "button" and a.get("data-run")]
+
+
+def test_runs_are_compared_by_their_findings() -> None:
+    both = [made("fail"), made("fail", words="again"), made("known", "cr0")]
+    runs = [saved(both, "one"), saved([*both[:1], made("fail", "cr4", where=("sipi", "msi", "host")), *both[2:]], "two", LAB)]
+    page = _Page(written("html", *runs))
+    assert [finding[0].split()[0] for finding in page.data["findings"]] == ["cr3", "cr4", "cr0"]
+    assert _cells(page) == [("0", "0"), ("0", "1"), ("1", "1"), ("2", "0"), ("2", "1")]
+    assert "1 known in all runs" in page.shown and "in some runs" not in page.shown
+
+
+def test_a_great_many_findings_are_counted() -> None:
+    page = _Page(written("html", saved([made("fail", f"i{i}", f"case{i}") for i in range(230)])))
+    assert len(page.data["findings"]) == 200
+    assert "230 findings unexpected" in page.shown and "The guest" not in page.shown
+    assert "Only the host sees it, by ioctl: 30 more" in page.shown
 
 
 def test_nothing_is_fetched() -> None:
@@ -92,7 +158,7 @@ def test_nothing_is_fetched() -> None:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_no_text_becomes_an_element(text: str) -> None:
     plain, hostile = (
-        _Page(written("html", saved([made(v, case=said, reason=said) for v in VERDICTS], said, LAB._replace(kernel=said), said)))
+        _Page(written("html", saved([made(v, words=said, reason=said) for v in VERDICTS], said, LAB._replace(kernel=said), said)))
         for said in ("plain", text)
     )
     assert [tag for tag, _ in hostile.elements] == [tag for tag, _ in plain.elements]
@@ -103,9 +169,12 @@ def test_no_text_becomes_an_element(text: str) -> None:
 
 @settings(max_examples=50)
 @given(saved_runs())
-def test_any_run_is_a_page(runs: list[Saved]) -> None:
+def test_any_run_is_a_page(runs: list[Run]) -> None:
     text = written("html", *runs)
     page = _Page(text)
     assert [(name, verdict) for name, _, verdict in _rows(page.data)] == [(r.id, r.verdict) for run in runs for r in run.results]
-    assert page.data["verdicts"] == list(WORST) and len(page.scripts) == 2
+    data = page.data
+    departs = {i for i, record in enumerate(data["records"]) if Verdict(data["verdicts"][record[0]]).attention}
+    assert {i for _, _, _, of in data["findings"] for i in _expanded(of)} == departs
+    assert len(page.scripts) == 2
     assert all(c.isprintable() or c == "\n" for c in text)

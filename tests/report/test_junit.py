@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from lxml import etree
 
-from kvmtest.engine.result import VERDICTS
-from kvmtest.report.saved import Saved
+from kvmtest.model.run import Run
+from kvmtest.model.verdict import VERDICTS
 from tests.report.samples import HOSTILE, LAB, made, of_each, saved, saved_runs, written
 
 _XSD = Path(__file__).parents[1] / "data/junit-10.xsd"
@@ -52,17 +52,38 @@ def test_runs_are_suites_of_their_own(xsd: etree.XMLSchema) -> None:
     assert failures == {"6_1/svm.init.msi.host": 0, "7_2/svm.init.msi.host": 1}
 
 
+def test_a_suite_and_a_test_name_their_findings(xsd: etree.XMLSchema) -> None:
+    seen = [made("fail"), made("fail", "cr4"), made("pass", "cr0"), made("pass", where=("sipi", "msi", "guest"))]
+    text = written("junit", saved(seen))
+    root = etree.fromstring(text.encode())
+    xsd.assertValid(root)
+    said = "cr3, cr4 keep the planted value after INIT (2 cases)"
+    assert [suite.findtext("system-out") for suite in root] == [f"finding: fail: {said}", None]
+    init, _ = _suites(text)
+    for case in init:
+        assert [f"finding: {said}\n" in (result.text or "") for result in case.result] == ([True] if case.name != "cr0" else [])
+
+
+def test_a_suite_says_where_it_ran_and_how_long() -> None:
+    one = made("pass")
+    of_two = [one._replace(seconds=None), one._replace(view="guest", seconds=0.25)]
+    for host, name in ((LAB, "amd1"), (LAB._replace(name=""), f"{LAB.kernel} svm")):
+        suites = _suites(written("junit", saved(of_two, host=host)))
+        assert [suite.hostname for suite in suites] == [name, name]
+        assert sum(suite.time for suite in suites) == 0.25
+
+
 @pytest.mark.parametrize("reason", HOSTILE)
 def test_no_reason_breaks_out(reason: str, xsd: etree.XMLSchema) -> None:
     text = written("junit", saved([made(verdict, verdict, reason=reason) for verdict in VERDICTS]))
     xsd.assertValid(etree.fromstring(text.encode()))
     (suite,) = _suites(text)
-    assert [case.name for case in suite] == list(VERDICTS)
+    assert sorted(case.name for case in suite) == sorted(VERDICTS)
 
 
 @settings(max_examples=50)
 @given(saved_runs())
-def test_any_run_is_valid(xsd: etree.XMLSchema, runs: list[Saved]) -> None:
+def test_any_run_is_valid(xsd: etree.XMLSchema, runs: list[Run]) -> None:
     text = written("junit", *runs)
     xsd.assertValid(etree.fromstring(text.encode()))
     assert sum(len(list(suite)) for suite in _suites(text)) == sum(len({r.id for r in run.results}) for run in runs)

@@ -11,8 +11,9 @@ from typing import Any
 from hypothesis import given, settings
 from kcidb_io.schema import LATEST
 
+from kvmtest.model.run import Run
 from kvmtest.report.kcidb import VERSION, Kcidb
-from kvmtest.report.saved import Saved, write
+from kvmtest.report.play import Gatherer, play
 from tests.report.samples import LAB, made, of_each, saved, saved_runs, written
 
 _STATUS = {"pass": "PASS", "fail": "FAIL", "error": "ERROR", "known": "FAIL", "fixed": "PASS", "skip": "SKIP", "info": "DONE"}
@@ -53,14 +54,23 @@ def test_a_known_deviation_is_an_incident_of_an_issue() -> None:
     assert {tests[i["test_id"]]: i["present"] for i in report["incidents"]} == {"known": True, "fixed": False}
 
 
+def test_a_test_names_its_findings() -> None:
+    report = _read(written("kcidb", saved([made("fail"), made("fail", "cr4"), made("known", "cr0"), made("pass", "cr2")])))
+    misc = {test["path"].rpartition(".")[2]: (test["misc"].get("findings"), test.get("comment")) for test in report["tests"]}
+    both = "cr3, cr4 keep the planted value after INIT"
+    assert misc["cr3"] == misc["cr4"] == ([f"{both} (2 cases)"], both)
+    assert misc["cr0"][1] == "because known [03a6e84069d1]" and len(misc["cr0"][0]) == 1
+    assert misc["cr2"] == (None, None)
+
+
 def test_ids_are_the_same_when_made_again_and_others_of_another_run() -> None:
-    def ids(*runs: Saved) -> set[str]:
+    def ids(*runs: Run) -> set[str]:
         return {test["id"] for test in _read(written("kcidb", *runs))["tests"]}
 
     once = saved([made("pass")])
     assert ids(once) == ids(once)
-    assert not ids(once) & ids(once._replace(started="2026-11-22T18:00:01Z"))
-    assert ids(once) < ids(once._replace(name="a"), once._replace(name="b", duration_s=3.0))
+    assert not ids(once) & ids(saved([made("pass")], started="2026-11-22T18:00:01Z"))
+    assert ids(once) < ids(once, once._replace(duration_s=3.0))
     assert len(ids(once, once)) == 2
 
 
@@ -68,7 +78,7 @@ def test_a_build_that_was_submitted() -> None:
     out = io.StringIO()
     writer = Kcidb(out)
     writer.origin, writer.build = "mine", "mine:123"
-    write(saved(of_each()), writer)
+    play(saved(of_each()), Gatherer(writer))
     report = _read(out.getvalue())
     assert {test["build_id"] for test in report["tests"]} == {"mine:123"} and not report["builds"]
     assert all(test["id"].startswith("mine:") for test in report["tests"])
@@ -76,7 +86,7 @@ def test_a_build_that_was_submitted() -> None:
 
 @settings(max_examples=50)
 @given(saved_runs())
-def test_any_run_is_valid(runs: list[Saved]) -> None:
+def test_any_run_is_valid(runs: list[Run]) -> None:
     report = _read(written("kcidb", *runs))
     assert len(report["tests"]) == sum(len({r.id for r in run.results}) for run in runs)
     assert len({test["id"] for test in report["tests"]}) == len(report["tests"])

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 
-from kvmtest.engine.result import VERDICTS, Result
-from kvmtest.report.saved import Saved
+from kvmtest.model.record import Observation
+from kvmtest.model.run import Run
+from kvmtest.model.verdict import VERDICTS
 from tests.report.ktap_strict import KtapError, Node, parse
 from tests.report.samples import HOSTILE, made, of_each, saved, saved_runs, written
 
@@ -49,17 +50,38 @@ def test_a_test_is_an_id_and_its_verdict_is_the_worst() -> None:
     leaf = _leaves(written("ktap", saved(of_each())))["init.msi.host.all"]
     assert not leaf.ok and leaf.directive == ""
     remarks = "\n".join(leaf.remarks)
-    assert "cases: 1 pass, 1 fail" in remarks and "fail in case-fail" in remarks and "error in case-error" in remarks
+    assert "cases: 1 fail, 1 error, 1 fixed" in remarks and "fail in case-fail" in remarks and "error in case-error" in remarks
     assert "planted 0x5000" in remarks and "repeat: kvmtest run init.msi.host.all" in remarks
 
 
-@pytest.mark.parametrize(
-    ("worse", "better"), list(itertools.pairwise(("fail", "error", "fixed", "known", "pass", "info", "skip")))
-)
+@pytest.mark.parametrize(("worse", "better"), list(itertools.pairwise(("fail", "error", "fixed", "known", "pass", "skip"))))
 def test_what_is_worse(worse: str, better: str) -> None:
-    results = [made(better, case="a"), made(worse, case="b"), made(better, case="c")]
+    results = [made(better, words="a"), made(worse, words="b"), made(better, words="c")]
     leaf = _leaves(written("ktap", saved(results)))["init.msi.host.cr3"]
     assert (leaf.ok, leaf.directive) == _SAYS[worse]
+
+
+def test_what_was_never_judged_is_not_judged() -> None:
+    leaf = _leaves(written("ktap", saved([made("skip", words="a"), made("info", words="b")])))["init.msi.host.cr3"]
+    assert (leaf.ok, leaf.directive, leaf.reason) == (True, "SKIP", "not judged: because info")
+
+
+def test_findings_are_named_at_the_head_and_by_each_test() -> None:
+    seen = [made("fail", words="a"), made("fail", words="b"), made("fail", "cr4", "a"), made("known", "cr0"), made("pass", "cr2")]
+    text = written("ktap", saved(seen))
+    kept = [f"{item} keeps the planted value after INIT ({cases})" for item, cases in (("cr3", "2 cases"), ("cr4", "1 case"))]
+    head = [line[2:] for line in text.splitlines() if line.startswith("# finding: ")]
+    assert head[:2] == [f"finding: fail: {said}" for said in kept] and len(head) == 3 and "known: cr0" in head[2]
+    leaves = _leaves(text)
+    for item, said in zip(("cr3", "cr4"), kept, strict=True):
+        assert f"{item}: finding: {said}" in leaves[f"init.msi.host.{item}"].remarks
+    assert not any("finding" in line for line in leaves["init.msi.host.cr2"].remarks)
+
+
+def test_a_case_that_is_repeated_is_counted_each_time() -> None:
+    one = made("fail")
+    leaf = _leaves(written("ktap", saved([one] * 300)))["init.msi.host.cr3"]
+    assert "cr3: cases: 300 fail" in leaf.remarks
 
 
 def test_runs_are_nested_by_name() -> None:
@@ -83,7 +105,7 @@ def test_no_reason_becomes_a_result(verdict: str, reason: str) -> None:
 
 @settings(max_examples=50)
 @given(saved_runs())
-def test_any_run_is_strict_ktap(runs: list[Saved]) -> None:
+def test_any_run_is_strict_ktap(runs: list[Run]) -> None:
     text = written("ktap", *runs)
     nodes = parse(text)
     if len(runs) > 1:
@@ -164,7 +186,7 @@ def _parsed(kunit: str, text: str) -> tuple[dict[str, int], list[str], str]:
 _KUNIT = {"fail": "FAILURE", "error": "FAILURE", "skip": "SKIPPED", "info": "SKIPPED"}
 
 
-def _hostile() -> list[Result]:
+def _hostile() -> list[Observation]:
     return [made(v, f"{v}-{i}", reason=reason) for i, reason in enumerate(HOSTILE) for v in VERDICTS]
 
 
@@ -173,7 +195,7 @@ def test_the_kernels_parser_reads_it(kunit: str) -> None:
     for runs in ([saved(results)], [saved(results, "one"), saved(results, "two # SKIP")]):
         counts, leaves, printed = _parsed(kunit, written("ktap", *runs))
         assert counts["errors"] == 0 and counts["crashed"] == 0, printed
-        tests = {result.id: result.verdict for result in results} | {"init.msi.host.all": "fail"}
+        tests = {result.id: result.verdict for one in results for result in one.results} | {"init.msi.host.all": "fail"}
         assert len(leaves) == len(tests) * len(runs)
         if len(runs) > 1:
             assert {name.partition(".")[0] for name in leaves} == {"one", "two _ SKIP"}

@@ -19,12 +19,19 @@ from typing import TextIO
 import pytest
 from hypothesis import given, settings
 
-from kvmtest.engine.result import CaseTime, Host, Result
-from kvmtest.report.saved import Saved, write
+from kvmtest.model.case import Case
+from kvmtest.model.host import Host, Tool
+from kvmtest.model.record import Block, Observation, Record
+from kvmtest.model.run import Head, Run
+from kvmtest.model.value import Expected
+from kvmtest.model.verdict import Verdict
+from kvmtest.report import End
+from kvmtest.report.play import Gatherer, play
 from kvmtest.report.show import columns, difference, named, printable, repeat, short, wrapped
 from kvmtest.report.text import Text
-from tests.report.samples import HOST, HOSTILE, LAB, made, saved, saved_runs, written
+from tests.report.samples import HOST, HOSTILE, LAB, made, observation, record, saved, saved_runs, written
 
+_HEAD, _END = Head(Tool("0.1.0"), HOST, ""), End(1.0, False, Counter(), ())
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -35,12 +42,12 @@ class _Terminal(io.StringIO):
 
 @settings(max_examples=50)
 @given(saved_runs())
-def test_any_run_prints(runs: list[Saved]) -> None:
+def test_any_run_prints(runs: list[Run]) -> None:
     text = written("text", *runs)
     assert all(line.isprintable() for line in text.split("\n"))
     for run in runs:
         terminal = _Terminal()
-        write(run, Text(terminal, progress=io.StringIO()))
+        play(run, Gatherer(Text(terminal, progress=io.StringIO(), verbose=True)))
         assert all(line.isprintable() for line in _COLOUR.sub("", terminal.getvalue()).split("\n"))
 
 
@@ -52,7 +59,18 @@ def test_printable_is_one_line_and_keeps_what_prints(text: str) -> None:
 
 def test_values_that_are_no_numbers() -> None:
     for value in ("0xzz", "0x", "0x1|0x2", "RUNNABLE", "-0x1"):
-        assert short(value) == value == named("cr0", value) and difference("cr0", value, "0x1") == ""
+        assert short(value) == value == named("cr0", value)
+        assert difference(Record("cr0", Verdict.FAIL, None, Expected((value,)), 1)) == ""
+
+
+def test_only_judged_bits_differ() -> None:
+    seen = Record("cpuid.1.ecx", Verdict.FAIL, None, Expected((0,), 1 << 27), 0xF8000000)
+    assert difference(seen) == "OSXSAVE" and difference(seen._replace(expected=Expected((0,)))) == "OSXSAVE|0xf0000000"
+
+
+def test_long_values_keep_their_ends() -> None:
+    value = f"{(1 << 8191) | 0x1234:#x}"
+    assert short(value).startswith(value[:14]) and "1234 (1024 bytes)" in short(value)
 
 
 def test_the_command_that_repeats_it() -> None:
@@ -62,60 +80,95 @@ def test_the_command_that_repeats_it() -> None:
     assert repeat(own, "a") == "kvmtest lab run --backend svm --kernel '/boot/a kernel' --kvm-modules '/my kvm' a"
 
 
-def test_a_log_of_many_lines_keeps_them() -> None:
-    text = written("text", saved([made("fail", reason="kernel BUG\n\x1b[0mRIP")]))
-    assert "      because   kernel BUG\n                \\x1b[0mRIP\n" in text
+def test_a_log_of_many_lines_is_a_line_that_no_terminal_obeys() -> None:
+    log = Record("log", Verdict.FAIL, reason="kernel BUG\n\x1b[0mRIP")
+    text = written("text", saved([Observation(None, "none", "lab", "kernel", (Block((log,)),))]))
+    assert "FAIL  none.lab.kernel: kernel BUG\n" in text and "\x1b" not in text
 
 
 def test_the_first_line_says_whose_kvm_it_was() -> None:
-    on_silicon = saved([made("pass")])._replace(accel="silicon")
-    assert written("text", on_silicon).startswith("kvm_amd of Linux 6.1.0-1-amd64 on silicon: EPYC\n")
-    assert written("text", saved([made("pass")])).startswith("kvm_amd of Linux 6.1.0-1-amd64: EPYC\n")
+    assert written("text", saved([made("pass")])).startswith("kvm_amd of Linux 6.1.0-1-amd64 on silicon: EPYC\n")
+    nobody = HOST._replace(accel="")
+    assert written("text", saved([made("pass")], host=nobody)).startswith("kvm_amd of Linux 6.1.0-1-amd64: EPYC\n")
     assert written("text", saved([made("pass")], host=LAB)).startswith("kvm_amd of Linux 6.1.0-1-amd64 in QEMU 9\n")
 
 
-def _closing(*results: Result, host: Host = HOST) -> list[str]:
-    """The end of the report, after the totals."""
-    return written("text", saved(results, host=host)).rpartition("\n\n")[2].splitlines()
+def test_a_finding_says_what_it_is_where_and_by_which_rule() -> None:
+    text = written("text", saved([made("fail", "cr0"), made("pass")]))
+    assert "FAIL  cr0 keeps the planted value after INIT\n" in text
+    for part in ("planted 0x5000", "expected 0x0", "observed 0x5000", "SDM vol. 3"):
+        assert part in text
+    assert "cr3" not in text
+
+
+def test_the_same_failure_of_many_cases_and_triggers_is_one() -> None:
+    seen = [made("fail", words=f"ap,case-{i}", where=("init", trigger, "host")) for i in range(9) for trigger in ("msi", "irqfd")]
+    text = written("text", saved(seen))
+    assert text.count("FAIL") == 2 and "18 results in 0.5 s: 1 finding (18 results)" in text and "both triggers" in text
+
+
+def test_what_is_listed_is_said_where_nobody_has_admitted_it() -> None:
+    """A known deviation that is open stands among the findings; others are counted, and shown by --verbose."""
+    open_ = record("known", "fcw")._replace(deviation="fpstate_init_user()")
+    run = saved([observation([open_, record("known", "rdx")._replace(deviation="665f4d9238ad")])])
+    text = written("text", run)
+    assert "OPEN  fcw" in text and "rdx" not in text and "1 more departure, " in text and "nothing unexpected" in text
+    out = io.StringIO()
+    play(run, Gatherer(Text(out, progress=io.StringIO(), verbose=True)))
+    assert "KNOWN rdx" in out.getvalue()
+
+
+def _closing(*seen: Observation, host: Host = HOST) -> list[str]:
+    """The end of the report, after the findings."""
+    return written("text", saved(seen, host=host)).rpartition("\n\n")[2].splitlines()
 
 
 def test_the_end_names_each_failure_and_the_commands_that_follow() -> None:
     fails = [made("fail", "cr4", where=("init", trigger, "host")) for trigger in ("msi", "irqfd", "msi")]
     error = made("error", "rax", reason="KVM_RUN: no exit within 1 s\nmore", where=("init", "self", "guest"))
-    assert _closing(*fails, error, made("pass"), made("fail", "runs", reason="it slept", where=("sipi", "msi", "host"))) == [
-        "ERROR init.self.guest.rax      1  KVM_RUN: no exit within 1 s",
-        "FAIL  init.*.host.cr4          3  0x5000, not 0x0",
-        "FAIL  sipi.msi.host.runs       1  0x5000, not 0x0",
-        "6 results in 0.5 s: 2 failures and 1 error (5 results)",
-        "  run it again:  kvmtest run 'init.*.host.cr4'",
-        "  explain it:    kvmtest explain cr4",
+    slept = observation([Record("runs", Verdict.FAIL, None, Expected(("restarts",)), "sleeps")], where=("sipi", "msi", "host"))
+    assert _closing(*fails, error, made("pass"), slept) == [
+        "ERROR init.self.guest: KVM_RUN: no exit within 1 s",
+        "        kvmtest run init.self.guest.rax/ap,xapic,plant-a",
+        "FAIL  cr4 keeps the planted value after INIT",
+        "        kvmtest run init.msi.host.cr4/ap,xapic,plant-a",
+        "FAIL  sipi.msi.host.runs: sleeps",
+        "        kvmtest run sipi.msi.host.runs/ap,intel,xapic,plant-a",
+        "6 results in 0.5 s: 3 findings (5 results)",
+        "The rule behind the first one: kvmtest explain rax",
     ]
 
 
 def test_the_end_of_a_lab_names_the_labs_command() -> None:
-    *_, again, explain = _closing(made("fail", "log", reason="WARN", where=("none", "lab", "kernel")), host=LAB)
-    assert again == "  run it again:  kvmtest lab run --backend svm --kernel 6.1.0-1-amd64 none.lab.kernel.log"
-    assert explain == "  explain it:    kvmtest explain none.lab.kernel.log"
+    log = Observation(None, "none", "lab", "kernel", (Block((Record("log", Verdict.FAIL, reason="WARN"),)),))
+    lines = _closing(log, host=LAB)
+    assert "        kvmtest lab run --backend svm --kernel 6.1.0-1-amd64 none.lab.kernel.log" in lines
 
 
 def test_nothing_unexpected_is_the_end_where_it_is_so() -> None:
-    assert _closing(made("pass"), made("known"), made("skip")) == ["3 results in 0.5 s: nothing unexpected"]
+    assert _closing(made("pass"), made("info"), made("skip")) == ["3 results in 0.5 s: nothing unexpected"]
 
 
-def test_what_the_end_leaves_out_is_counted_for_each_verdict() -> None:
-    fails = [made("fail", f"r{i}") for i in range(40)]
-    errors = [made("error", f"r{i}", reason=f"because {i}") for i in range(13)]
-    lines = _closing(*fails, *errors)
-    assert sum(line.startswith("FAIL  ") for line in lines) == sum(line.startswith("ERROR ") for line in lines) == 12
-    assert "      and 28 failures more; all are above" in lines and "      and 1 error more; all are above" in lines
-    assert len(lines) < 40 and "40 failures and 13 errors (53 results)" in lines[-3]
+def test_an_interrupted_run_says_so() -> None:
+    run = saved([made("pass")])
+    assert "1 result in 0.5 s, interrupted: nothing unexpected" in written("text", run._replace(interrupted=True))
+    assert "1 result in 0.5 s, cut short: nothing unexpected" in written("text", run._replace(interrupted=None))
+
+
+def test_a_cap_hides_no_kind() -> None:
+    slow = [made("error", f"r{i}", f"ap,case-{i}", reason=f"because {'x' * i}") for i in range(40)]
+    kept = [made("fail", f"f{i}", f"ap,fail-{i}", where=("init", f"t{i}", "host")) for i in range(5)]
+    text = written("text", saved([*slow, *kept]))
+    assert 30 <= text.count("\nERROR init") <= 80 and "FAIL" in text
+    assert "more findings; --format html or json has them all" in text
 
 
 def test_totals_are_in_the_order_of_events_triggers_and_views() -> None:
     keys = [("sipi", "msi", "host"), ("init", "msi", "views"), ("init", "msi", "host"), ("reset", "create", "host"),
             ("none", "mp-state", "host"), ("init", "irqfd", "guest")]  # fmt: skip
-    text = written("text", saved([made("pass", where=key) for key in keys]))
-    rows = [line.split()[0] for line in text.split("event.trigger.view")[1].splitlines()[1:7]]
+    out = io.StringIO()
+    play(saved([made("pass", where=key) for key in keys]), Gatherer(Text(out, progress=io.StringIO(), verbose=True)))
+    rows = [line.split()[0] for line in out.getvalue().split("event.trigger.view")[1].splitlines()[1:7]]
     order = [("reset", "create", "host"), ("init", "irqfd", "guest"), ("init", "msi", "host"), ("init", "msi", "views")]
     assert rows == [".".join(key) for key in (*order, ("sipi", "msi", "host"), ("none", "mp-state", "host"))]
 
@@ -157,32 +210,38 @@ def colourful(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 _TRIGGERS = ("latched", "msi", "gsi-msi", "irqfd", "ioapic", "split", "icr-xapic", "icr-x2apic", "self", "triple-fault")
 _SLOW = "the guest told nothing: after 0 of 18 port writes: KVM_RUN: no exit within 1 s (vcpu 1, INIT_RECEIVED); "
 _CASE = "ap,intel,full-irqchip,xapic,plant-guest-long,in-loop"
+_WRONG = [record("fail", f"msr.item_{i}") for i in range(40)]
 _LONG = [
-    *(made("fail", "msr.fs_base", _CASE, where=("init", trigger, "host")) for trigger in _TRIGGERS),
+    *(observation(_WRONG, _CASE, ("init", trigger, "host")) for trigger in _TRIGGERS),
     made("skip", reason="KVM_SET_SREGS kept CR0 0x33 when 0x80000033 was asked for, in 32-bit protected mode; " * 3),
     made("error", "rax", reason=_SLOW * 2),
 ]
+
+
+def _commands(text: str) -> list[str]:
+    """The lines that are there to be copied, whatever their length."""
+    return [line for line in text.split("\n") if "kvmtest run " in line or "kvmtest lab run " in line]
 
 
 @pytest.mark.parametrize("wide", [80, 100, 132])
 def test_a_report_is_as_wide_as_the_terminal(wide: int, colourful: pytest.MonkeyPatch) -> None:
     pty = _Pty(wide)
     host = LAB._replace(lab={"emulator": "QEMU 9", "cpu": "max", "kernel_source": "/a/kernel with spaces, modules of /b " * 4})
-    write(saved(_LONG, host=host), Text(pty.out, progress=io.StringIO()))
+    play(saved(_LONG, host=host), Gatherer(Text(pty.out, progress=io.StringIO(), verbose=True)))
     shown = _COLOUR.sub("", pty.text())
-    commands = [line for line in shown.split("\n") if line.startswith(("  run it again:", "  explain it:"))]
+    commands = _commands(shown)
     others = [line for line in shown.split("\n") if line not in commands]
-    assert max(map(len, others)) <= wide and len(commands) == 2
-    # Titles break after a comma, and nothing breaks within a word.
-    assert "FAIL  init.{latched," in shown and f"init.{{{','.join(_TRIGGERS)}}}.host.msr.fs_base" in re.sub(r"\s+", "", shown)
+    assert max(map(len, others)) <= wide and commands
+    # Nothing breaks within a word.
     words = {word for line in others for word in re.split(r"[\s,]+", line)}
-    assert {"icr-x2apic", "gsi-msi", "plant-guest-long", "protected"} <= words
+    assert {"msr.item_0", "protected"} <= words and "KVM_SET_SREGS kept CR0" in shown
 
 
 def test_no_terminal_is_100_columns_wide(tmp_path: Path) -> None:
     with open(tmp_path / "out", "w") as out:
         assert columns(out) == columns(_Terminal()) == 100
-    assert max(len(line) for line in written("text", saved(_LONG)).splitlines()) <= 100
+    text = written("text", saved(_LONG))
+    assert max(len(line) for line in text.splitlines() if line not in _commands(text)) <= 100
     narrow, none = _Pty(7), _Pty(0)
     assert (columns(narrow.out), columns(none.out)) == (40, 100)
     narrow.text(), none.text()
@@ -204,10 +263,10 @@ def test_colour_is_what_the_terminal_and_its_user_take(
     for name, value in set.items():
         colourful.setenv(name, value)
     out = _Terminal()
-    write(saved([made("fail")]), Text(out, progress=io.StringIO(), colour=colour))
+    play(saved([made("fail")]), Gatherer(Text(out, progress=io.StringIO(), colour=colour)))
     assert ("\x1b[" in out.getvalue()) == painted
     plain = io.StringIO()
-    write(saved([made("fail")]), Text(plain, progress=io.StringIO(), colour=colour))
+    play(saved([made("fail")]), Gatherer(Text(plain, progress=io.StringIO(), colour=colour)))
     assert ("\x1b[" in plain.getvalue()) == (colour == "always")
 
 
@@ -217,21 +276,31 @@ def test_the_progress_stays_in_its_line(rich: bool, colourful: pytest.MonkeyPatc
         colourful.setitem(sys.modules, "rich.console", None)
     pty = _Pty(60)
     text = Text(io.StringIO(), progress=pty.out)
-    text.begin(HOST, "", 10)
+    text.begin(_HEAD, 10)
     for i in range(10):
-        text.running(f"init.msi.host/case-{i}," + "x" * 200)
-        text.case(CaseTime("", 0.1))
-    text.end(1.0, Counter())
+        text.case(Case(f"init.msi/case-{i}," + "x" * 200))
+        text.observed([made("pass")])
+    text.end(_END)
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", pty.text())
     lines = re.split("[\r\n]", shown)
     assert any("10" in line and "case-9" in line for line in lines) and max(map(len, lines)) <= 60
+
+
+def test_progress_goes_to_a_terminal_and_is_wiped(colourful: pytest.MonkeyPatch) -> None:
+    terminal, out = _Terminal(), io.StringIO()
+    text = Text(out, progress=terminal)
+    text.begin(_HEAD, 2)
+    text.case(Case("init.msi/some-case"))
+    text.observed([made("pass")])
+    text.end(_END)
+    assert "/2" in terminal.getvalue() and "some-case" not in out.getvalue()
 
 
 def test_a_dumb_terminal_has_no_progress(colourful: pytest.MonkeyPatch) -> None:
     colourful.setenv("TERM", "dumb")
     terminal = _Terminal()
     text = Text(io.StringIO(), progress=terminal)
-    text.begin(HOST, "", 1)
-    text.running("a case")
-    text.end(1.0, Counter())
+    text.begin(_HEAD, 1)
+    text.case(Case("a case"))
+    text.end(_END)
     assert terminal.getvalue() == ""

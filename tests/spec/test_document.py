@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
-from kvmtest import spec
+from kvmtest import schemas, spec
 from kvmtest.spec.uncovered import NOT_HOST_READABLE
 from kvmtest.x86 import msr, xsave
 from kvmtest.x86.lapic import LAPIC
@@ -22,18 +21,8 @@ FORMULAS = set("CPUID.1:EAX mp_state APIC_BASE APIC_ID LDR SIPI.CS SIPI.BASE GP_
 KINDS = {"value", "unchanged", "masked", "formula", "one-of", "undefined"}
 
 
-def _schema() -> Any:
-    shared = os.environ.get("KVMTEST_SHARED")
-    base = Path(shared) / "contracts" if shared else Path(__file__).resolve().parents[3] / "shared" / "contracts"
-    for path in (base / "spec.schema.json", Path(shared or ".") / "spec.schema.json"):
-        if path.is_file():
-            return json.loads(path.read_text())
-    pytest.skip(f"no spec.schema.json in {base}; set KVMTEST_SHARED to the folder that holds contracts/")
-
-
 def test_document_is_valid() -> None:
-    jsonschema = pytest.importorskip("jsonschema")
-    jsonschema.Draft202012Validator(_schema()).validate(spec.document())
+    jsonschema.Draft202012Validator(schemas.load("spec")).validate(spec.document())
 
 
 def test_document_has_each_item_event_and_vendor_once() -> None:

@@ -13,8 +13,9 @@ from kvmtest.engine import host
 from kvmtest.engine.machine import Machines, Target
 from kvmtest.engine.plan import Setup
 from kvmtest.kvm import Kvm
+from kvmtest.model.value import text
 from kvmtest.spec import ENTRIES
-from kvmtest.state.layout import Field, Layout, static_fields, text
+from kvmtest.state.layout import Field, Layout, static_fields
 from kvmtest.state.values import PLANTS, SIPI, values
 from kvmtest.x86 import cpuid, xsave
 

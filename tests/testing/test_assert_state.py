@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import socket
-from io import StringIO
 
 import pytest
 from hypothesis import given
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 
 from kvmtest.kvm import CpuidEntry, Kvm, KvmError, Vcpu, Vm
 from kvmtest.kvm.cpuid import pack_cpuid
-from kvmtest.report.text import Text
 from kvmtest.testing import State, StateMismatch, assert_state, read_state, saved_state
 from kvmtest.testing.judged import judge_state
 from kvmtest.uapi.kvm import kvm_debugregs, kvm_regs, kvm_segment, kvm_sregs
@@ -73,15 +71,9 @@ def test_each_section_can_fail(changed: dict[str, bytes], item: str) -> None:
     assert {result.item for result in caught.value.judged.failed} == {item}
 
 
-def test_the_message_is_the_reports() -> None:
+def test_the_message_has_each_value_and_the_rule() -> None:
     with pytest.raises(StateMismatch) as caught:
         assert_state(after_reset(sregs=sregs(cr0=0x11), regs=regs(rbx=5)), "reset", backend="vmx")
-    out = StringIO()
-    text = Text(out, progress=out)
-    for result in caught.value.judged.failed:
-        text.result(result)
-    text.show_blocks()
-    assert out.getvalue() in str(caught.value)
     assert """
 FAIL  reset.external.host.cr0
       planted   -

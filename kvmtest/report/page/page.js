@@ -1,13 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // The matrix of results: filter, rows made on demand, keys, details of a cell.
-"use strict";
-(() => {
-const data = JSON.parse(document.getElementById("data").textContent);
-const VERDICTS = data.verdicts, SKIP_OVER = data.attention;  // the worst first; those before SKIP_OVER need attention
-const NONE = 127, EXTRA_ROWS = 8, SHOWN_DETAILS = 12, SHOWN_CASES = 8;
-const $ = id => document.getElementById(id);
 const grid = $("grid"), head = $("head"), body = $("body"), panel = $("detail"), search = $("search");
-
 // Text goes in as text, never as markup.
 function el(tag, attributes, ...children) {
   const made = document.createElement(tag);
@@ -17,104 +10,75 @@ function el(tag, attributes, ...children) {
   made.append(...children);
   return made;
 }
-const groupName = number => data.groups[number].join(".");
-const idName = number => `${groupName(data.ids[number][0])}.${data.items[data.ids[number][1]]}`;
-const number = value => value.toLocaleString("en");
 
-// All results, one after the other; `next` chains those of one run and id.
-const ids = data.ids.length, names = data.ids.map((_, i) => idName(i));
-const total = data.runs.reduce((sum, run) => sum + run.rows.length / 3, 0);
-const idOf = new Int32Array(total), caseOf = new Int32Array(total), detailOf = new Int32Array(total), runOf = new Int32Array(total);
-const next = new Int32Array(total).fill(-1), first = new Int32Array(ids * data.runs.length).fill(-1);
-const last = new Int32Array(ids * data.runs.length).fill(-1);
-{
-  let at = 0;
-  data.runs.forEach((run, r) => {
-    for (let i = 0; i < run.rows.length; i += 3, at++) {
-      const slot = r * ids + run.rows[i];
-      [idOf[at], caseOf[at], detailOf[at], runOf[at]] = [run.rows[i], run.rows[i + 1], run.rows[i + 2], r];
-      if (first[slot] < 0) first[slot] = at; else next[last[slot]] = at;
-      last[slot] = at;
-    }
-    run.rows = null;
-  });
-}
-const details = data.details.map(([verdict, planted, expected, observed, differs, reason, deviation, cite]) => ({
-  verdict, cite: data.cites[cite].map(i => data.strings[i]), reason: data.strings[reason], deviation: data.strings[deviation],
-  values: [["planted", planted], ["expected", expected], ["observed", observed], ["differs", differs]].map(([n, i]) => [n, data.strings[i]]),
-}));
-
-// What is searched, in lower case; made when it is first needed.
-let hay = null;
-function haystacks() {
-  hay = hay || {
-    ids: names.map(name => name.toLowerCase()),
-    cases: data.cases.map(name => name.toLowerCase()),
-    details: details.map(d => [VERDICTS[d.verdict], d.reason, d.deviation, ...d.values.map(v => v[1])].join("\n").toLowerCase()),
-  };
-  return hay;
-}
-function matcher(word) {
-  const where = haystacks();
-  if (word.includes("*")) {
-    const glob = new RegExp("^" + word.replace(/[.+?^${}()|[\]\\]/g, "\\$&").replace(/\*+/g, ".*") + "$");
-    const found = where.ids.map(name => glob.test(name));
-    return i => found[idOf[i]];
-  }
-  const [inIds, inCases, inDetails] = [where.ids, where.cases, where.details].map(texts => texts.map(text => text.includes(word)));
-  return i => inIds[idOf[i]] || inCases[caseOf[i]] || inDetails[detailOf[i]];
-}
-
-const state = { on: VERDICTS.map(() => true), view: data.runs.length > 1 ? -1 : 0 };
-const worst = new Int8Array(ids * data.runs.length), count = new Int32Array(ids * data.runs.length);
+// A view of 0 or more is one run; DIFFERING leaves out the ids in which all runs are the same and good, if nothing is searched for.
+const ALL = -1, DIFFERING = -2;
+const state = { on: VERDICTS.map(() => true), view: runs.length > 1 ? DIFFERING : 0, finding: -1, words: [] };
+const worst = new Int8Array(ids.length * runs.length), count = new Int32Array(ids.length * runs.length), each = new Int32Array(runs.length);
 let rows = [], columns = [], active = [0, 0], opened = null, rowHeight = 24, made = new Map();
 const slotAt = (row, column) => rows[row].slots[column];
 
 function filter() {
-  const words = search.value.toLowerCase().split(/\s+/).filter(Boolean).map(matcher);
-  const event = $("event").value, inEvent = data.ids.map(([group]) => !event || data.groups[group][0] === event);
+  const words = state.words = split(search.value), all = (1 << words.length) - 1;
+  const bits = words.length ? matches(words) : null, event = $("event").value, finding = findings[state.finding];
+  const inGroup = groups.map(([of, , view]) => (!event || of === event) && (!finding || (of === finding.event && finding.views.includes(view))));
+  const told = new Int32Array(VERDICTS.length);
   worst.fill(NONE);
   count.fill(0);
-  let shown = 0;
-  for (let i = 0; i < total; i++) {
-    const verdict = details[detailOf[i]].verdict;
-    if (!state.on[verdict] || !inEvent[idOf[i]] || (state.view >= 0 && runOf[i] !== state.view)) continue;
-    if (!words.every(match => match(i))) continue;
-    const slot = runOf[i] * ids + idOf[i];
-    if (verdict < worst[slot]) worst[slot] = verdict;
-    count[slot]++;
-    shown++;
-  }
+  each.fill(0);
+  runs.forEach((run, r) => {
+    if (state.view >= 0 && r !== state.view) return;
+    for (const seen of run.seen) {
+      const group = groupOf[seen], ofCase = bits ? bits.cases[caseOf[seen]] : 0;
+      if (!inGroup[group]) continue;
+      for (const record of looks[lookOf[seen]]) {
+        if (finding && !finding.records.has(record)) continue;
+        const verdict = verdictOf[record], id = idAt[group * items.length + itemOf[record]];
+        if (bits && (ofCase | bits.records[record] | bits.ids[id]) !== all) continue;
+        told[verdict]++;
+        if (!state.on[verdict]) continue;
+        const slot = r * ids.length + id;
+        if (verdict < worst[slot]) worst[slot] = verdict;
+        count[slot]++;
+        each[r]++;
+      }
+    }
+  });
+  for (const chip of document.querySelectorAll(".chip")) chip.querySelector(".count").textContent = number(told[chip.dataset.verdict]);
+  const shown = each.reduce((sum, times) => sum + times, 0);
+  $("finding").hidden = !finding;
+  $("finding-title").textContent = finding ? finding.title : "";
   arrange();
-  const what = state.view < 0 ? "ids" : "items";
+  const what = (state.view < 0 ? "id" : "item") + (rows.length === 1 ? "" : "s");
   $("count").textContent = `${number(shown)} of ${number(total)} results, in ${number(rows.length)} ${what}`;
   $("count").dataset.shown = shown;
 }
 
-// Rows and columns: ids by runs, or the items of one run by event, trigger and view.
+// Rows and columns: ids by the runs that have results to show, or the items of one run by event, trigger and view.
 function arrange() {
   const found = new Map();
   if (state.view < 0) {
-    columns = data.runs.map(run => ({ name: run.name, event: "" }));
-    for (let id = 0; id < ids; id++) {
-      const slots = data.runs.map((_, r) => r * ids + id);
-      if (slots.some(slot => worst[slot] !== NONE)) found.set(id, { name: names[id], slots });
-    }
+    const present = runs.map((_, r) => r).filter(r => each[r]);
+    columns = present.map(r => ({ name: runs[r].name, event: "" }));
+    ids.forEach(([, item], id) => {
+      const slots = present.map(r => r * ids.length + id), seen = new Set(slots.map(slot => worst[slot]));
+      seen.delete(NONE);
+      if (seen.size > 1 || (seen.size && (state.view === ALL || state.words.length || Math.min(...seen) < SKIP_OVER))) found.set(id, { name: names[id], item, slots });
+    });
   } else {
-    const used = new Set();
-    for (let id = 0; id < ids; id++) if (worst[state.view * ids + id] !== NONE) used.add(data.ids[id][0]);
+    const used = new Set(), from = state.view * ids.length;
+    ids.forEach(([group], id) => { if (worst[from + id] !== NONE) used.add(group); });
     // Those of one event side by side, then of one trigger, then of one view, in the order in which they came.
-    const came = [0, 1, 2].map(part => [...new Set(data.groups.map(group => group[part]))]);
-    const places = data.groups.map(group => group.map((name, part) => came[part].indexOf(name)));
+    const came = [0, 1, 2].map(part => [...new Set(groups.map(group => group[part]))]);
+    const places = groups.map(group => group.map((name, part) => came[part].indexOf(name)));
     const order = [...used].sort((a, b) => places[a].reduce((told, place, part) => told || place - places[b][part], 0));
     const place = new Map(order.map((group, i) => [group, i]));
-    columns = order.map(group => ({ event: data.groups[group][0], name: data.groups[group][1], view: data.groups[group][2] }));
-    for (let id = 0; id < ids; id++) {
-      const slot = state.view * ids + id, [group, item] = data.ids[id];
-      if (worst[slot] === NONE) continue;
-      if (!found.has(item)) found.set(item, { name: data.items[item], slots: new Array(columns.length).fill(-1) });
-      found.get(item).slots[place.get(group)] = slot;
-    }
+    columns = order.map(group => ({ event: groups[group][0], name: groups[group][1], view: groups[group][2] }));
+    ids.forEach(([group, item], id) => {
+      if (worst[from + id] === NONE) return;
+      if (!found.has(item)) found.set(item, { name: items[item], item, slots: new Array(columns.length).fill(-1) });
+      found.get(item).slots[place.get(group)] = from + id;
+    });
   }
   rows = [...found.values()];
   const order = $("order").value;
@@ -129,7 +93,7 @@ function arrange() {
   body.style.height = `${Math.max(rows.length, 1) * rowHeight}px`;
   redraw();
 }
-// The worst verdict; among equals the one that most columns have, and where runs differ before where they agree.
+// The item that was searched for; the worst verdict; among equals the one that most columns have, and where runs differ before where they agree.
 function rank(row) {
   let least = NONE, times = 0, differ = 0, one = -2;
   for (const slot of row.slots) {
@@ -139,7 +103,7 @@ function rank(row) {
     if (one !== -2 && verdict !== one) differ = 1;
     one = verdict;
   }
-  return least * 1e6 - times - (state.view < 0 && least < SKIP_OVER ? differ * 1e5 : 0);
+  return (state.words.includes(items[row.item]) ? 0 : 1e9) + least * 1e6 - times - (state.view < 0 && least < SKIP_OVER ? differ * 1e5 : 0);
 }
 
 function drawHead() {
@@ -256,27 +220,31 @@ function seek(step) {
 function show(focus) {
   if (!rows.length) return;
   const slot = slotAt(...active);
-  if (slot < 0 || first[slot] < 0) return;
+  if (slot < 0 || worst[slot] === NONE) return;
   opened = slot;
   for (const old of body.querySelectorAll(".open")) old.classList.remove("open");
   $(`c${active[0]}-${active[1]}`).classList.add("open");
-  const run = data.runs[Math.floor(slot / ids)], id = names[slot % ids];
-  const byDetail = new Map();
-  for (let i = first[slot]; i >= 0; i = next[i]) {
-    if (!byDetail.has(detailOf[i])) byDetail.set(detailOf[i], []);
-    byDetail.get(detailOf[i]).push(data.cases[caseOf[i]]);
+  const run = runs[Math.floor(slot / ids.length)], id = names[slot % ids.length], [group, item] = ids[slot % ids.length];
+  const byRecord = new Map();
+  for (const seen of run.seen) {
+    if (groupOf[seen] !== group) continue;
+    for (const record of looks[lookOf[seen]]) {
+      if (itemOf[record] !== item) continue;
+      if (!byRecord.has(record)) byRecord.set(record, []);
+      byRecord.get(record).push(cases[caseOf[seen]]);
+    }
   }
-  const groups = [...byDetail].sort((a, b) => details[a[0]].verdict - details[b[0]].verdict);
+  const found = [...byRecord].sort((a, b) => verdictOf[a[0]] - verdictOf[b[0]]);
   const close = el("button", { type: "button" }, "Close");
   close.addEventListener("click", hide);
-  const articles = groups.map(([detail, cases]) => article(details[detail], cases));
+  const articles = found.map(([record, of]) => article(records[record], of, causes(record, ...groups[group])));
   const rest = articles.splice(SHOWN_DETAILS), more = [];
   if (rest.length) {
     const button = el("button", { type: "button" }, `Show ${rest.length} more sets of values`);
     button.addEventListener("click", () => button.replaceWith(...rest));
     more.push(button);
   }
-  const where = data.runs.length > 1 ? [pair("run", run.name)] : [];
+  const where = runs.length > 1 ? [pair("run", run.name)] : [];
   panel.replaceChildren(
     el("header", {}, el("h3", {}, id), close),
     el("dl", { class: "values" }, ...where, pair("repeat", el("code", { class: "command" }, run.command + id))),
@@ -286,16 +254,30 @@ function show(focus) {
   if (focus) panel.focus();
 }
 const pair = (name, value, kind) => el("div", { class: name }, el("dt", {}, name), el("dd", { class: kind }, value));
-function article(detail, cases) {
+// The findings that a record belongs to.
+const causes = (record, event, _, view) => findings.flatMap((found, i) =>
+  (found.event === event && found.views.includes(view) && found.records.has(record) ? [i] : []));
+function article(detail, cases, causes) {
   const verdict = VERDICTS[detail.verdict];
   const tag = el("span", { class: `tag ${verdict}` }, el("b", { "aria-hidden": "true" }, data.marks[detail.verdict]), verdict);
   const list = el("dl", { class: "values" }, ...detail.values.filter(([, value]) => value).map(([name, value]) => pair(name, value)));
+  for (const i of causes) {
+    const link = el("a", { href: `#f${i}` }, findings[i].title);
+    link.addEventListener("click", () => unfold(i));
+    list.append(pair("finding", link, "text"));
+  }
   if (detail.reason) list.append(pair("because", detail.reason, "text"));
   if (detail.deviation) list.append(pair("deviation", commit(detail.deviation)));
   detail.cite.forEach((text, i) => list.append(pair(i ? "" : "cite", text, "text")));
   const told = el("details", cases.length <= SHOWN_CASES && detail.verdict < SKIP_OVER ? { open: "" } : {},
     el("summary", {}, `${number(cases.length)} ${cases.length === 1 ? "case" : "cases"}`), el("ul", {}, ...cases.map(name => el("li", {}, name))));
   return el("article", {}, el("div", {}, tag), list, told);
+}
+// A finding and all that it is folded in.
+function unfold(i) {
+  const place = $(`f${i}`);
+  for (const one of [place, place.querySelector("details")]) if (one && one.tagName === "DETAILS") one.open = true;
+  for (let above = place.parentElement; above; above = above.parentElement) if (above.tagName === "DETAILS") above.open = true;
 }
 function commit(name) {
   if (!/^[0-9a-f]{12,40}$/.test(name)) return name;
@@ -337,17 +319,28 @@ $("only").addEventListener("click", () => {
 let waiting = 0;
 search.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(filter, 120); });
 for (const id of ["event", "order"]) $(id).addEventListener("change", filter);
-$("view").addEventListener("change", () => { state.view = Number($("view").value); active = [0, 0]; hide(); filter(); });
+function look(view) {
+  state.view = view;
+  $("view").value = view;
+  active = [0, 0];
+  hide();
+}
+$("view").addEventListener("change", () => { look(Number($("view").value)); filter(); });
+$("finding-off").addEventListener("click", () => { state.finding = -1; filter(); search.focus(); });
 $("filter").addEventListener("submit", event => event.preventDefault());
+// From a finding to its results, in one run or in all.
 for (const button of document.querySelectorAll(".find")) {
   button.addEventListener("click", () => {
-    search.value = button.dataset.find;
-    filter();
+    state.finding = Number(button.dataset.find);
+    look(button.dataset.run ? Number(button.dataset.run) : runs.length > 1 ? DIFFERING : 0);
+    search.value = $("event").value = "";
+    pressed(VERDICTS.map(() => true));
     $("results-title").scrollIntoView();
     grid.focus();
     active = [0, -1];
     seek(1);
     show();
+    move(...active);  // the details take room from the table
   });
 }
 $("help-open").addEventListener("click", () => $("help").showModal());
@@ -390,8 +383,9 @@ document.addEventListener("keydown", event => {
   event.preventDefault();
 });
 
-for (const event of [...new Set(data.groups.map(group => group[0]))]) $("event").append(el("option", { value: event }, event));
-if (data.runs.length > 1) $("view").append(el("option", { value: -1 }, "all runs"), ...data.runs.map((run, i) => el("option", { value: i }, run.name)));
-else $("view").hidden = true;
+for (const event of [...new Set(groups.map(group => group[0]))]) $("event").append(el("option", { value: event }, event));
+if (runs.length > 1) {
+  const told = [[DIFFERING, "all runs, what differs"], [ALL, "all runs"], ...runs.map((run, i) => [i, run.name])];
+  $("view").append(...told.map(([value, name]) => el("option", { value }, name)));
+} else $("view").hidden = true;
 filter();
-})();

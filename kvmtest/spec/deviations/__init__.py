@@ -15,7 +15,7 @@ from kvmtest.spec.deviations.admitted import ADMITTED
 from kvmtest.spec.deviations.deviation import FOREVER, KINDS, Deviation
 from kvmtest.spec.deviations.open import OPEN
 
-__all__ = ("DEVIATIONS", "FOREVER", "KEPT", "KINDS", "Deviation", "listed")
+__all__ = ("CASES", "DEVIATIONS", "FOREVER", "KEPT", "KINDS", "Deviation", "listed")
 
 
 def _fixed() -> Iterator[Deviation]:
@@ -31,6 +31,9 @@ def _fixed() -> Iterator[Deviation]:
 
 
 DEVIATIONS: tuple[Deviation, ...] = (*ADMITTED, *_fixed(), *OPEN)
+
+#: The parts of cases' names by which deviations tell cases apart.
+CASES = tuple(dict.fromkeys(d.case for d in DEVIATIONS if d.case))
 
 _BY_ITEM: dict[tuple[str, str], tuple[Deviation, ...]] = {}
 for _d in DEVIATIONS:

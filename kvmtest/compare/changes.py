@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a comparison of runs comes to, in lines for people: findings, not results."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+from kvmtest.compare import states
+from kvmtest.compare.baseline import Change, Comparison
+from kvmtest.judge.extent import extent
+from kvmtest.judge.findings import Finding, findings
+from kvmtest.model.record import Block, Observation, Result
+from kvmtest.model.run import Run
+from kvmtest.model.verdict import VERDICTS
+from kvmtest.report.finding import details, title
+from kvmtest.report.show import named, printable, repeat
+
+__all__ = ("lines",)
+
+_WIDTH = 100
+#: Findings, and undefined values, that a section shows; more are counted.
+_MOST = 30
+
+
+def lines(compared: Sequence[Comparison]) -> Iterator[str]:
+    """The lines of all comparisons; of several those in which nothing changed in one line."""
+    for one in compared:
+        if one.run is None or one.old is None:
+            name, which = (one.run.name, "new") if one.run else (one.old.name if one.old else "", "old")
+            yield ""
+            yield printable(f"{name} is in the {which} results only")
+            if one.run is None:
+                continue
+        yield from _lines(one, one.run, len(compared) > 1)
+
+
+def _lines(found: Comparison, run: Run, several: bool) -> Iterator[str]:
+    sections = (
+        ("New", found.new, run, True),
+        ("New, and known", found.new_known, run, True),
+        ("Not determined in time, which is the host's doing where it passes when it is run again", found.late, run, True),
+        ("Gone", found.gone, found.old, False),
+        ("Cannot be told now", found.untold, found.old, False),
+        ("The same, with another value", [change for change in found.same if change.revalued], run, True),
+    )
+    shown = [(title, _findings(of, changes, now), changes) for title, changes, of, now in sections if of and changes]
+    yield ""
+    yield printable(_head(found, run, several))
+    if found.old:
+        for name, here, there in states.hosts(found.old.host, run.host):
+            yield printable(f"  {name}: {here or '(empty)'} -> {there or '(empty)'}")
+    for heading, causes, changes in shown:
+        yield ""
+        yield f"{heading} ({_count(len(causes), 'finding')}, {_count(len(changes), 'result')}):"
+        yield from _section(causes, changes, run)
+    if found.info:
+        yield ""
+        yield "Undefined by the manuals, with another value:"
+        yield from _undefined(found.info, run)
+    if found.same:
+        counts = Counter(change.either.verdict for change in found.same)
+        yield ""
+        yield "The same: " + ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+    if found.untried:
+        first = found.untried[0]
+        why = first.now.reason if first.now else "the case ended before it"
+        yield ""
+        yield printable(
+            f"Good before and not tried now: {_count(len(found.untried), 'result')}, e.g. {first.either.selector}: {why}"
+        )
+    for cases, which in ((found.only_then, "old"), (found.only_now, "new")):
+        if cases and found.old:
+            yield printable(f"Cases in the {which} results only: {len(cases)}, e.g. {cases[0] or 'what is of no case'}")
+
+
+def _head(found: Comparison, run: Run, several: bool) -> str:
+    counts = [(found.new, "new"), (found.gone, "gone"), (found.same, "the same")]
+    more = [(found.new_known, "new and known"), (found.late, "not determined in time"), (found.untold, "cannot be told")]
+    parts = [f"{len(changes)} {name}" for changes, name in [*counts, *((c, n) for c, n in more if c)]]
+    of = f"{run.name}: " if several else ""
+    against = found.old.name if found.old else "nothing"
+    return f"{of}Against {against}, results that depart from the manuals: {', '.join(parts)}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _findings(run: Run, changes: Iterable[Change], now: bool) -> list[Finding]:
+    """The findings of ``run`` that the changes make: what else departs there is left out, what was judged there is not."""
+    wanted: dict[int, set[str]] = {}
+    for change in changes:
+        result = change.now if now else change.before
+        if result:
+            wanted.setdefault(id(result.of), set()).add(result.item)
+    made: dict[tuple[Block, frozenset[str]], Block] = {}
+
+    def left(block: Block, items: frozenset[str]) -> Block:
+        if not block.attention:
+            return block
+        key = (block, items.intersection(record.item for record in block.attention))
+        if key not in made:
+            kept = tuple(record for record in block.records if not record.verdict.attention or record.item in key[1])
+            made[key] = Block(kept)
+        return made[key]
+
+    def observation(seen: Observation) -> Observation:
+        items = frozenset(wanted.get(id(seen), ()))
+        return seen._replace(blocks=tuple([left(block, items) for block in seen.blocks]))
+
+    return findings([observation(seen) for seen in run.observations])
+
+
+def _section(causes: Sequence[Finding], changes: Iterable[Change], run: Run) -> Iterator[str]:
+    by_place = {(change.either.case, change.either.id): change for change in changes}
+    for finding in causes[:_MOST]:
+        first = finding.example
+        yield f"{finding.verdict.upper():5} {title(finding)}"
+        said = details(finding, run.host)
+        change = by_place.get((first.case, first.id))
+        if change:
+            said.insert(1 if said[0][0] == "values" else 0, _became(change, first))
+        for label, text in said:
+            yield from textwrap.wrap(
+                text,
+                _WIDTH if label not in ("again", "explain") else len(text) + 20,
+                initial_indent=f"      {label:9} ",
+                subsequent_indent=" " * 16,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+    if len(causes) > _MOST:
+        yield f"      and {len(causes) - _MOST} more"
+
+
+def _became(change: Change, shown: Result) -> tuple[str, str]:
+    """What the other run says where the example of a finding is: ``before`` of what is new, ``now`` of what was."""
+    label, other = ("now", change.now) if change.before and shown.record is change.before.record else ("before", change.before)
+    if other is None:
+        return label, "no result"
+    if other.record.observed is None:
+        return label, printable(f"{other.verdict}: {other.reason}")
+    return label, f"{other.verdict}, observed {named(other.item, other.observed)}"
+
+
+def _undefined(changes: Sequence[Change], run: Run) -> Iterator[str]:
+    """An item a line: the first pair of values, in how many places, and one of them."""
+    by_item: dict[tuple[str, str], list[Change]] = {}
+    for change in changes:
+        by_item.setdefault((change.either.event, change.either.item), []).append(change)
+    items = {block: {record.item for record in block.records} for seen in run.observations for block in seen.blocks}
+    for (event, item), found in list(by_item.items())[:_MOST]:
+        values = dict.fromkeys((c.before.observed, c.now.observed) for c in found if c.before and c.now)
+        (before, now), more = next(iter(values)), len(values) - 1
+        also = f" (and {more} more pairs of values)" if more else ""
+        could = [seen for seen in run.observations if seen.event == event and any(item in items[b] for b in seen.blocks)]
+        where = extent([change.either.of for change in found], could)
+        yield printable(f"  {item} after {event.upper()}: {named(item, before)} -> {named(item, now)}{also}; {where}")
+        yield f"      {repeat(run.host, found[0].either.selector)}"
+    if len(by_item) > _MOST:
+        yield f"      and {len(by_item) - _MOST} more items"

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The judge of each kind of case, and what is said of a case that could not be tried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from kvmtest import spec
+from kvmtest.judge.book import Book, Sheet
+from kvmtest.judge.evidence import Again, Basis, BroadcastSeen, Checked, Evidence, Look, ResetSeen, Untried
+from kvmtest.judge.item import BOTH_VIEWS, Context, excused
+from kvmtest.judge.many import merged
+from kvmtest.judge.tries import second
+from kvmtest.model.host import Host
+from kvmtest.model.record import Block, Observation, Record
+from kvmtest.model.value import Expected, parse
+from kvmtest.model.verdict import Verdict
+from kvmtest.spec.cite import KVM_API
+from kvmtest.spec.rule import Rule, cited, formula, undefined
+from kvmtest.spec.untouched import COUNTERS
+from kvmtest.state.guest_view import Report
+from kvmtest.state.layout import Layout
+from kvmtest.state.sections import Snapshot
+from kvmtest.x86.cpuid import FOLLOWS
+
+__all__ = ("Judging", "differences", "judge")
+
+#: Judges what was seen of a case on a host, for the vCPUs that it takes; of none where it could not be tried.
+Judging = Callable[[Look, Host, tuple[Basis, ...], Any], list[Observation]]
+#: What comparing a vCPU that was reset with a new one rests on.
+_AS_NEW = ("a vCPU that was reset is as a new one", KVM_API)
+_TSC = cited(formula("TSC-new", "counts on from what was written"), *_AS_NEW)
+_COUNTS = cited(undefined("it counts by itself"), *_AS_NEW)
+#: Where the sender of a broadcast has to have changed; the ICR reads as written, but for Delivery Status.
+_BY_SENDING = frozenset(("rip", "lapic.icr", "lapic.icr2", "msr.hv_icr"))
+#: The x87 pointers: AMD CPUs save and restore them only with an exception pending (APM vol. 5, FXSAVE), QEMU's TCG never.
+_BY_RUNNING = frozenset(("fop", "fip", "fdp"))
+_DELIVERY_STATUS = 1 << 12
+_UNTOUCHED = "unchanged"
+
+
+def judge(book: Book, look: Look, host: Host, bases: tuple[Basis, ...], seen: Any) -> list[Observation]:
+    """What was ``seen`` of a case, judged in each of its views."""
+    if isinstance(seen, Again):
+        return [_again(book, one, seen.first) for one in judge(book, look, host, bases, seen.seen)]
+    found: dict[str, tuple[Block, ...]]
+    if isinstance(seen, Untried):
+        found = _untried(book, look, host, seen)
+    elif isinstance(seen, Checked):
+        found = {look.view: (book.block((_behaviour(look, host, look.items[0], seen),)),)}
+    elif isinstance(seen, BroadcastSeen):
+        found = {look.view: _broadcast(book, look, bases, seen)}
+    elif isinstance(seen, ResetSeen):
+        found = _reset(book, look, bases[0], seen)
+    else:
+        found = _one(book, look, bases[0], seen)
+    return [Observation(look.case, look.event, look.trigger, view, blocks) for view, blocks in found.items()]
+
+
+def _again(book: Book, seen: Observation, first: str) -> Observation:
+    """An observation of a second try."""
+    return seen._replace(blocks=tuple(book.block(second(record, first) for record in block.records) for block in seen.blocks))
+
+
+def _one(book: Book, look: Look, basis: Basis, seen: Evidence) -> dict[str, tuple[Block, ...]]:
+    ctx, layout, baseline, plant = basis
+    sheet = book.sheet(ctx, layout)
+    if seen.report is None:
+        assert seen.after
+        return {"host": sheet.host(ctx, baseline, plant, seen.before, seen.after)}
+    told, both = sheet.guest(ctx, look.items, baseline, plant, seen.before, seen.after, seen.report)
+    return {"guest": told, "views": both}
+
+
+def _untried(book: Book, look: Look, host: Host, seen: Untried) -> dict[str, tuple[Block, ...]]:
+    """One record for each item in each view."""
+    verdict, reason = Verdict(seen.verdict), seen.reason
+    made = [Record(item, verdict, reason=reason, cite=_cite(look, host, item)) for item in look.items]
+    found: dict[str, tuple[Block, ...]] = {look.view: (book.block(made),)}
+    if look.view == "guest" and look.kind != "check":
+        found["views"] = (book.block(record._replace(cite=(BOTH_VIEWS,)) for record in made),)
+    return found
+
+
+def _cite(look: Look, host: Host, item: str) -> tuple[str, ...]:
+    if item in look.cites:
+        return look.cites[item]
+    if look.kind == "reset":
+        return _AS_NEW
+    return spec.rule_for(item, look.event, look.vendor or "intel", host.backend).cite
+
+
+def _behaviour(look: Look, host: Host, name: str, seen: Checked) -> Record:
+    """The record of a behaviour; a deviation that is listed may explain it."""
+    verdict = Verdict.INFO if seen.undefined else Verdict.PASS if seen.observed == seen.expected else Verdict.FAIL
+    reason = "; ".join(filter(None, (seen.undefined, seen.reason)))
+    wanted = parse(name, seen.expected or None)
+    expected = None if wanted is None else Expected((wanted,))
+    record = Record(name, verdict, None, expected, parse(name, seen.observed), reason, look.cites[name])
+    return excused(record, f"{look.prefix}.{name}", host, look.event, look.vendor, look.target, look.view, look.case.name)
+
+
+# Broadcasts
+
+
+def differences(layout: Layout, before: Snapshot, after: Snapshot) -> list[str]:
+    """The items whose values differ, without those that count on by themselves."""
+    found = []
+    for section, names in layout.by_section.items():
+        if before.sections.get(section) != after.sections.get(section):
+            found += [item for item in names if before.get(layout, item) != after.get(layout, item)]
+    return [item for item in found if item not in COUNTERS]
+
+
+def _broadcast(book: Book, look: Look, bases: tuple[Basis, ...], seen: BroadcastSeen) -> tuple[Block, ...]:
+    """The worst of each item over all targets, and what the sender shows. ``bases`` are the sender's, then the targets'."""
+    blocks = []
+    for (ctx, layout, baseline, plant), target in zip(bases[1:], seen.targets, strict=True):
+        assert target.after
+        blocks.append(book.sheet(ctx, layout).host(ctx, baseline, plant, target.before, target.after))
+    ids = [basis.ctx.apic_id for basis in bases[1:]]
+    everyone = f"{len(seen.targets)} of {len(seen.targets)}"
+    host = bases[0].ctx.host
+    behaviours = (_behaviour(look, host, "reached", Checked(everyone, everyone)), _sender(look, host, bases[0].layout, seen))
+    return (book.block(behaviours), *merged("vcpus", ids, blocks, book))
+
+
+def _sender(look: Look, host: Host, layout: Layout, seen: BroadcastSeen) -> Record:
+    before, after = seen.sender.before, seen.sender.after
+    assert before and after
+    for section in layout.by_section:
+        if why := before.lost(layout, section) or after.lost(layout, section):
+            return Record("sender-untouched", Verdict.ERROR, reason=why, cite=look.cites["sender-untouched"])
+    found = [item for item in differences(layout, before, after) if item not in _BY_SENDING | _BY_RUNNING]
+    for item, value in {"lapic.icr": seen.icr, "lapic.icr2": 0}.items():
+        read = after.get(layout, item)
+        if read is None or (read & ~_DELIVERY_STATUS) != value:
+            found.append(item)
+    return _behaviour(look, host, "sender-untouched", Checked(_UNTOUCHED, ", ".join(found) or _UNTOUCHED))
+
+
+# Resets by ioctls
+
+
+def _reset(book: Book, look: Look, basis: Basis, seen: ResetSeen) -> dict[str, tuple[Block, ...]]:
+    """The worst of each item over all orders, in each of the case's views."""
+    ctx, layout, baseline, plant = basis
+    assert baseline
+    labels = [">".join(one.order) for one in seen.tries]
+    views: dict[str, list[tuple[Block, ...]]] = {}
+    for _, refused, (before, after, report) in seen.tries:
+        why = partial(_refused, layout, refused, seen.read_only)
+        if seen.new is None:
+            assert after
+            sheet = book.sheet(ctx, layout, partial(_as_new, layout, baseline), ("new", *baseline.sections.values()))
+            shown = sheet.host(ctx, baseline, plant, before, after)
+            views.setdefault("host", []).append(_explained(book, shown, why))
+        else:
+            assert report
+            told, both = _told(book, ctx, look, basis, seen.new, before, after, report)
+            views.setdefault("guest", []).append(_explained(book, told, why))
+            views.setdefault("views", []).append(both)
+    return {view: merged("orders", labels, blocks, book) for view, blocks in views.items()}
+
+
+def _told(
+    book: Book,
+    ctx: Context,
+    look: Look,
+    basis: Basis,
+    new: Report,
+    before: Snapshot | None,
+    after: Snapshot | None,
+    report: Report,
+) -> tuple[tuple[Block, ...], tuple[Block, ...]]:
+    """What the guest reports after a reset is compared with what it reported on the ``new`` vCPU."""
+    key = ("new", *new.values.items(), *new.missing.items(), new.problem)
+    sheet: Sheet = book.sheet(ctx, basis.layout, partial(_as_told, new), key)
+    about = (basis.baseline, basis.plant, before, after)
+    told, both = sheet.guest(ctx, look.items, *about, report)
+    lost = [item for item in look.items if item not in new.values]
+    if lost:
+        # Without a value to compare with there is nothing to judge, whatever the guest reports now.
+        values = {item: value for item, value in report.values.items() if item in new.values}
+        missing = {item: reason for item, reason in report.missing.items() if item in new.values}
+        why = {item: new.missing[item] for item in lost if item in new.missing}
+        problem = report.problem if len(why) == len(lost) else new.problem or "the guest did not tell"
+        compared = report._replace(values=values, missing=missing | why, problem=problem)
+        told, _ = sheet.guest(ctx, look.items, *about, compared)
+    return told, both
+
+
+def _as_new(layout: Layout, baseline: Snapshot, item: str) -> Rule:
+    if item == "msr.tsc":
+        return _TSC
+    new = baseline.get(layout, item)
+    # The local APIC's timer counts no more: RESET stops it.
+    if new is None or item in COUNTERS and item != "lapic.timer_current":
+        return _COUNTS
+    return Rule("value", value=new, cite=_AS_NEW)
+
+
+def _as_told(new: Report, item: str) -> Rule:
+    if item == "msr.tsc":
+        return _TSC
+    return _COUNTS if item in COUNTERS else Rule("value", value=new.values.get(item) or 0, cite=_AS_NEW)
+
+
+def _refused(
+    layout: Layout, refused: Mapping[str, str], read_only: Mapping[str, str], record: Record
+) -> Record:
+    """The ``record``; of what failed it says why it was not written. It is an error where KVM refused the whole section that it
+    lies in or follows, a skip where this KVM does not show that: there was nothing to write back.
+    """
+    item = record.item
+    if record.verdict is not Verdict.FAIL:
+        return record
+    if why := layout.missing.get(item) or layout.missing_sections.get(FOLLOWS.get(item, "")):
+        return record._replace(verdict=Verdict.SKIP, reason=why)
+    section = FOLLOWS.get(item) or layout.fields[item].section
+    if section in refused:
+        return record._replace(verdict=Verdict.ERROR, reason=refused[section])
+    return record._replace(reason=refused.get(item) or read_only.get(item, ""))
+
+
+def _explained(book: Book, blocks: tuple[Block, ...], refused: Callable[[Record], Record]) -> tuple[Block, ...]:
+    """``blocks``, with what KVM refused said of each record that fails."""
+    return tuple(book.block(map(refused, block.records)) if block.counts[Verdict.FAIL] else block for block in blocks)

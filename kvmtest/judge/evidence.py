@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Evidence: what a case showed, before anybody judges it. Raw sections, and what guests reported."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+from kvmtest.judge.item import Context
+from kvmtest.model.case import Case
+from kvmtest.state.guest_view import Report
+from kvmtest.state.layout import Layout
+from kvmtest.state.sections import Snapshot
+
+__all__ = (
+    "Again",
+    "Basis",
+    "BroadcastSeen",
+    "Checked",
+    "Evidence",
+    "Look",
+    "Planted",
+    "ResetSeen",
+    "ResetTry",
+    "Untried",
+)
+
+
+
+class Planted(Protocol):
+    """As much of a plant as judging needs: the values asked for, and KVM's refusals, by item."""
+
+    asked: dict[str, int]
+    refused: dict[str, str]
+
+    def reason(self, item: str) -> str:
+        """Why it has no value for ``item``."""
+
+
+class Look(NamedTuple):
+    """What is to be judged of a case, in one of its views.
+
+    ``kind`` is ``one``, ``broadcast``, ``reset`` or ``check``. ``items`` are those of the project's tables that the view judges;
+    of a check its name. ``cites`` are the citations of items that no table of rules has.
+    """
+
+    case: Case
+    event: str
+    trigger: str
+    view: str
+    vendor: str
+    target: str
+    kind: str
+    items: tuple[str, ...]
+    cites: dict[str, tuple[str, ...]]
+
+    @property
+    def prefix(self) -> str:
+        """The beginning of the ids."""
+        return f"{self.event}.{self.trigger}.{self.view}"
+
+
+class Basis(NamedTuple):
+    """What is known of one vCPU of a case before it runs: what rules depend on, where items lie, its state at creation and its
+    plant, both None for a new vCPU.
+    """
+
+    ctx: Context
+    layout: Layout
+    baseline: Snapshot | None
+    plant: Planted | None
+
+
+class Evidence(NamedTuple):
+    """What one vCPU showed: its state ``before`` the event, None for a new vCPU, and ``after`` it, None where it ran on at once;
+    the guest's ``report`` where it was asked for one.
+    """
+
+    before: Snapshot | None
+    after: Snapshot | None
+    report: Report | None = None
+
+
+class BroadcastSeen(NamedTuple):
+    """What a broadcast showed: the ``sender`` before and after it wrote ``icr`` (bits 31:0), and each target."""
+
+    icr: int
+    sender: Evidence
+    targets: tuple[Evidence, ...]
+
+
+class ResetTry(NamedTuple):
+    """A used vCPU that was written back in one ``order`` of the ioctls; ``refused`` is KVM's error by section or item."""
+
+    order: tuple[str, ...]
+    refused: dict[str, str]
+    seen: Evidence
+
+
+class ResetSeen(NamedTuple):
+    """What the guest reported on the ``new`` vCPU (None in the host's view), the MSRs that are ``read_only`` with the error, and
+    what each order left.
+    """
+
+    new: Report | None
+    read_only: dict[str, str]
+    tries: tuple[ResetTry, ...]
+
+
+class Checked(NamedTuple):
+    """A behaviour ``observed``, and the one ``expected``; ``undefined`` says why it is recorded and not judged."""
+
+    expected: str
+    observed: str
+    reason: str = ""
+    undefined: str = ""
+
+
+class Untried(NamedTuple):
+    """In the place of evidence: every item of the case gets this ``verdict``, ``skip`` or ``error``.
+
+    ``late`` is whether something did not come in time.
+    """
+
+    verdict: str
+    reason: str
+    late: bool = False
+
+
+class Again(NamedTuple):
+    """What was ``seen`` at the second try, and what the ``first`` one lacked."""
+
+    seen: Any
+    first: str

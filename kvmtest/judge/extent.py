@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The extent of a finding in words: in which of the observations that could have shown it, it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from kvmtest.model.record import Observation
+
+__all__ = ("extent",)
+
+#: How a parameter is spoken of: one value, several; "" where the value alone says it.
+_PARAMS = (
+    ("trigger", "trigger", "triggers"),
+    ("view", "view", "views"),
+    ("vendor", "guests of vendor", "guests of vendors"),
+    ("target", "", ""),
+    ("irqchip", "irqchip", "irqchips"),
+    ("apic_mode", "mode", "modes"),
+    ("plant", "plant", "plants"),
+    ("state", "", ""),
+    ("how", "", ""),
+    ("vcpus", "vCPUs", "vCPUs"),
+    ("boot_id", "boot id", "boot ids"),
+    ("vector", "vector", "vectors"),
+)
+#: Values that are named; more are counted.
+_MOST = 4
+
+
+def extent(shown: Sequence[Observation], could: Sequence[Observation]) -> str:
+    """Words for ``shown``, of the observations that ``could`` have shown it."""
+    if not shown or any(seen.case is None for seen in shown):
+        return ""
+    parts = []
+    views = {seen.view for seen in shown}
+    left = [seen for seen in could if seen.view in views or seen.view != "views"]
+    for name, one, several in _PARAMS:
+        parts.append(_part(name, one, several, shown, left))
+        # What follows from the parameters that are named already is not said again.
+        here = set(_values(name, shown))
+        left = [seen for seen in left if _value(name, seen) in here]
+    words = ", ".join(filter(None, parts))
+    if len(shown) == len(left):
+        return words or "wherever it was judged"
+    return f"{words}; in {len(shown)} of {len(left)} cases" if words else f"in {len(shown)} of {len(left)} cases"
+
+
+def _part(name: str, one: str, several: str, shown: Sequence[Observation], could: Sequence[Observation]) -> str:
+    here, there = _values(name, shown), _values(name, could)
+    if len(there) == 1:
+        return ""
+    if len(here) == len(there):
+        all_of_them = f"all {len(here)} triggers" if len(here) > 2 else "both triggers"
+        everywhere = {"trigger": all_of_them, "view": "host and guest" if "host" in here else ""}
+        return everywhere.get(name, "")
+    named = [f"{value}" for value in here if value is not None]
+    missing = [f"{value}" for value in there if value is not None and value not in here]
+    if missing and (None in here or len(missing) < len(named)):
+        return f"not {several} {_listed(missing, len(there), several or name)}".replace("  ", " ")
+    if len(named) > _MOST:
+        return f"{len(named)} of {len(there)} {several or name}"
+    return f"{several if len(named) > 1 else one} {_listed(named, len(there), several or name)}".strip()
+
+
+def _listed(names: list[str], of: int, what: str) -> str:
+    if len(names) > _MOST:
+        return f"{len(names)} of {of} {what}"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _values(name: str, observations: Iterable[Observation]) -> list[str | int | None]:
+    return list(dict.fromkeys(_value(name, seen) for seen in observations))
+
+
+def _value(name: str, seen: Observation) -> str | int | None:
+    if name == "trigger":
+        return seen.trigger
+    if name == "view":
+        return seen.view
+    return seen.case.get(name) if seen.case else None

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A case that ran out of time, and what its second try says.
+
+Where a limit is for what must come, its end says that this host was too busy, or that KVM lost something; a second try, alone,
+tells the two apart. Where silence is what is observed (no exit of a vCPU that must execute nothing) nothing has run out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kvmtest.judge.evidence import Evidence, ResetSeen, Untried
+from kvmtest.model.record import OUT_OF_TIME, Record
+from kvmtest.model.verdict import Verdict
+
+__all__ = ("out_of_time", "second", "untried")
+
+
+def _by_time(error: BaseException | None) -> bool:
+    """Whether ``error`` is that something did not come in time, or comes of such a one."""
+    while error is not None and not isinstance(error, TimeoutError):
+        error = error.__cause__
+    return error is not None
+
+
+def untried(error: Exception) -> Untried:
+    """What stands in the place of evidence after ``error``."""
+    late = _by_time(error)
+    return Untried("error", f"{OUT_OF_TIME}: {error}" if late else str(error), late)
+
+
+def out_of_time(seen: Any) -> bool:
+    """Whether evidence lacks something that did not come in time."""
+    if isinstance(seen, Untried):
+        return seen.late
+    reports = []
+    if isinstance(seen, Evidence):
+        reports = [seen.report]
+    elif isinstance(seen, ResetSeen):
+        reports = [seen.new, *(one.seen.report for one in seen.tries)]
+    return any(report is not None and report.late for report in reports)
+
+
+def second(record: Record, first: str) -> Record:
+    """The ``record`` of a second try, after a ``first`` one that lacked something: what passes only then is no pass."""
+    if record.verdict is not Verdict.PASS:
+        return record
+    return record._replace(verdict=Verdict.INFO, reason=f"{record.reason}; {first}" if record.reason else first)

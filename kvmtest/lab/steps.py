@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a cell is asked for, and what it says while it runs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from kvmtest.checks import DEFAULT_EFFORT
+from kvmtest.lab.kernels import Kernel
+from kvmtest.model.case import Case
+from kvmtest.model.host import Host
+from kvmtest.model.record import Observation
+
+__all__ = ("Alive", "Begin", "Booting", "Remark", "Running", "Spec", "Step", "Times")
+
+
+class Spec(NamedTuple):
+    """What to run in a cell. ``parameters`` are those of modules: ``{"kvm_amd": "npt=0 nested=1"}``; ``effort`` is rounds and
+    seed of the checks that have them. ``fresh_boot`` is to boot even where a saved boot is kept.
+    """
+
+    backend: str
+    kernel: Kernel
+    selectors: tuple[str, ...] = ()
+    timeout_s: float = 1.0
+    own_modules: str = ""
+    parameters: dict[str, str] = {}
+    effort: tuple[int, int] = DEFAULT_EFFORT
+    fresh_boot: bool = False
+
+    @property
+    def name(self) -> str:
+        """Short, for a column of a table."""
+        return f"{self.kernel.name}/{self.backend}"
+
+
+class Booting(NamedTuple):
+    """The guest is not up yet: which kernel in which emulator, where it is, and for how many seconds it has booted."""
+
+    release: str
+    emulator: str
+    where: str
+    seconds: int
+
+    def __str__(self) -> str:
+        so_far = f", {self.seconds} s: {self.where}" if self.where else ""
+        return f"booting {self.release} in {self.emulator}{so_far}"
+
+
+class Begin(NamedTuple):
+    """The guest is up: what KVM it has, and how many cases it will run."""
+
+    host: Host
+    cases: int
+
+
+class Running(NamedTuple):
+    """A case begins."""
+
+    case: Case
+
+
+class Alive(NamedTuple):
+    """The guest is alive, and has been in this case for so long."""
+
+    case: Case
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"alive, in {self.case.name} for {self.seconds:.0f} s"
+
+
+class Remark(NamedTuple):
+    """How the cell runs, where that is not as usual."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Times(NamedTuple):
+    """Seconds from start to the first case, from there to the last, and to the emulator's end."""
+
+    boot_s: float
+    run_s: float
+    shutdown_s: float
+
+    def __str__(self) -> str:
+        return f"boot {self.boot_s:.1f} s, run {self.run_s:.1f} s, shut-down {self.shutdown_s:.1f} s"
+
+
+#: Observations come together for a case that is over, its seconds on the last one, or outside of any.
+Step = Booting | Begin | Running | Alive | Remark | list[Observation] | Times

@@ -1,0 +1,429 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Saved results, read back: lines or a document, plain or gzipped. What is whole counts, also where the end is missing."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NoReturn, TypeVar
+
+from kvmtest.model.case import Case
+from kvmtest.model.host import Host, Tool
+from kvmtest.model.record import EVENTS, VIEWS, Block, Observation, Record
+from kvmtest.model.run import Head, Run
+from kvmtest.model.value import Expected, Value, parse
+from kvmtest.model.verdict import Verdict
+from kvmtest.results.lines import SCHEMA
+
+__all__ = ("Loader", "SavedError", "host_of", "load", "parsed", "read")
+
+_ITEM = re.compile(r"[a-z0-9_.-]{1,200}")
+_WORD = re.compile(r"[a-z0-9-]{1,100}")
+_HEX = re.compile(r"0x[0-9a-f]{1,40000}")
+#: Results of one observation, and of one run: far more than there are, far fewer than would exhaust a machine.
+_MOST_RECORDS, _MOST_RESULTS = 100_000, 100_000_000
+#: Bytes that a gzipped file may unpack to.
+_MOST_BYTES = 4 << 30
+_LAB = ("emulator", "cpu", "kernel_source")
+
+_Made = TypeVar("_Made")
+
+
+class SavedError(ValueError):
+    """The file is not what it should be; one line that names it and says why."""
+
+
+class Bad(ValueError):
+    """What a file says is not what it should be."""
+
+
+def load(path: str, note: Callable[[str], object] = lambda line: None) -> list[Run]:
+    """The runs in the file ``path`` (- is standard input); ``note`` is told what was left out. Raises SavedError."""
+    return Loader(note).load(path)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise Bad(f"{name} is no number of JSON")
+
+
+#: One for all lines: json.loads() makes one for each.
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+
+
+def read(path: str) -> bytes:
+    """What is in the file ``path`` (- is standard input), unpacked where it is gzipped. Raises SavedError."""
+    try:
+        if path == "-":
+            contents = sys.stdin.buffer.read()
+        else:
+            with open(path, "rb") as file:
+                contents = file.read()
+    except (OSError, AttributeError, ValueError) as error:  # standard input may be closed, and is then None
+        raise SavedError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is closed'}") from None
+    return _unpacked(path, contents) if contents[:2] == b"\x1f\x8b" else contents
+
+
+def _unpacked(path: str, contents: bytes) -> bytes:
+    found = bytearray()
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(contents)) as file:
+            while part := file.read1(1 << 20):
+                found += part
+                if len(found) > _MOST_BYTES:
+                    raise SavedError(f"{path}: unpacks to more than {_MOST_BYTES >> 30} GiB")
+    except EOFError:
+        pass  # cut short: what came before counts
+    except (OSError, zlib.error) as error:
+        if not found:
+            raise SavedError(f"{path}: {error}") from None
+    return bytes(found)
+
+
+def parsed(path: str, contents: bytes, made: Callable[[str, str], _Made]) -> _Made:
+    """What ``made`` makes of ``path`` and its text; any ValueError of it, also of json, is a SavedError of one line."""
+    try:
+        return made(path, contents.decode())
+    except SavedError:
+        raise
+    except Bad as error:
+        raise SavedError(f"{path}: {error}") from None
+    except UnicodeDecodeError:
+        raise SavedError(f"{path}: not UTF-8, so no JSON") from None
+    except RecursionError:
+        raise SavedError(f"{path}: nested too deep") from None
+    except json.JSONDecodeError as error:
+        raise SavedError(f"{path}: {error.msg} in line {error.lineno}: cut short, or no JSON") from None
+    except ValueError as error:  # a number of more digits than Python converts
+        raise SavedError(f"{path}: {str(error).partition(';')[0]}") from None
+
+
+class _Tables:
+    """The numbered things of one file."""
+
+    def __init__(self, same: dict[tuple[int, ...], Block]) -> None:
+        self._same = same
+        self.cites: list[str] = []
+        self.cases: list[Case] = []
+        self.records: list[Record] = []
+        self.blocks: dict[tuple[int, int], Block] = {}
+
+    def block(self, span: Any) -> Block:
+        """The records of one span, or of one number."""
+        first, last = span if isinstance(span, list) and len(span) == 2 else (span, span)
+        if type(first) is not int or type(last) is not int or not 0 <= first <= last < len(self.records):
+            raise Bad(f"records {str(span)[:60]} of {len(self.records)}")
+        found = self.blocks.get((first, last))
+        if found is None:
+            records = tuple(self.records[first : last + 1])
+            found = self.blocks[first, last] = self._same.setdefault(tuple(map(id, records)), Block(records))
+        return found
+
+
+class Loader:
+    """Reads files; what is the same in several of them is kept once."""
+
+    def __init__(self, note: Callable[[str], object] = lambda line: None) -> None:
+        self._note = note
+        self._same: dict[Any, Any] = {}
+        #: By what a file says of it: its fields, and its citations.
+        self._records: dict[tuple[str, tuple[str, ...]], Record] = {}
+        #: By the records, of which each is there once.
+        self._blocks: dict[tuple[int, ...], Block] = {}
+
+    def load(self, path: str) -> list[Run]:
+        """The runs in the file ``path`` (- is standard input). Raises SavedError."""
+        return self.runs(path, read(path))
+
+    def runs(self, path: str, contents: bytes) -> list[Run]:
+        """The runs in ``contents`` of the file ``path``. Raises SavedError."""
+        return parsed(path, contents, self._runs)
+
+    def _runs(self, path: str, contents: str) -> list[Run]:
+        try:
+            head = json.loads(contents[: contents.find("\n") + 1])
+        except json.JSONDecodeError:
+            head = None
+        if isinstance(head, dict) and "run" in head:
+            return list(self._lines(path, contents))
+        return self._document(path, _DECODER.decode(contents))
+
+    # Lines
+
+    def _lines(self, path: str, contents: str) -> Iterator[Run]:
+        tables, run = _Tables(self._blocks), None
+        for number, line in enumerate(contents.split("\n"), 1):
+            if not line.strip(" \t\r\0"):
+                continue
+            try:
+                fields = _DECODER.decode(line)
+            except json.JSONDecodeError as error:
+                rest = contents.split("\n", number)[number:]
+                if any(more.strip(" \t\r\0") for more in rest):
+                    raise Bad(f"{error.msg} in line {number}: no JSON") from None
+                self._note(f"{path}: the last line is cut short and left out")
+                break
+            if not isinstance(fields, dict):
+                raise Bad(f"line {number} is no object")
+            if "run" in fields:
+                if run:
+                    yield run.made()
+                run = _Reading(path, self, tables, self._head(fields))
+            elif run is None:
+                raise Bad(f"line {number} comes before any run")
+            else:
+                run.line(fields)
+        if run is None:
+            raise Bad("no run in it")
+        if run.ended is None:
+            self._note(f"{path}: cut short: it does not say how the run ended")
+        yield run.made()
+
+    def _head(self, fields: dict[str, Any]) -> Head:
+        if fields.get("schema") != SCHEMA:
+            raise Bad(f"schema {str(fields.get('schema'))[:60]!r}, not {SCHEMA}")
+        return _head(fields)
+
+    # A document
+
+    def _document(self, path: str, document: Any) -> list[Run]:
+        if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+            found = document.get("schema") if isinstance(document, dict) else document
+            raise Bad(f"schema {str(found)[:60]!r}, not {SCHEMA}")
+        tables = _Tables(self._blocks)
+        tables.cites = [_string(said, "a citation") for said in _list(document, "cites")]
+        tables.cases = [self.case(_object(fields, "a case")) for fields in _list(document, "cases")]
+        tables.records = [self.record(_object(fields, "a record"), tables) for fields in _list(document, "records")]
+        runs = []
+        for fields in _list(document, "runs"):
+            run = _Reading(path, self, tables, _head(_object(fields, "a run")))
+            run.cases = dict.fromkeys(tables.cases)
+            for row in _list(fields, "results"):
+                if not isinstance(row, list) or len(row) not in (5, 6):
+                    raise Bad(f"row {str(row)[:60]} of the results")
+                run.observation(*row)
+            if "interrupted" in fields:
+                run.end(fields)
+            runs.append(run.made(len(_list(document, "runs")) == 1))
+        if not runs:
+            raise Bad("no run in it")
+        return runs
+
+    # What is numbered
+
+    def kept(self, value: _Made) -> _Made:
+        """The one object that equals ``value``."""
+        found: _Made = self._same.setdefault(value, value)
+        return found
+
+    def case(self, fields: dict[str, Any]) -> Case:
+        """The case that ``fields`` describe."""
+        params = _object(fields.get("params", {}), "params")
+        if not all(isinstance(value, str | int) and not isinstance(value, bool) for value in params.values()):
+            raise Bad("a case's params are neither numbers nor strings")
+        return self.kept(Case(_string(fields.get("name"), "a case's name"), tuple(params.items())))
+
+    def record(self, fields: dict[str, Any], tables: _Tables) -> Record:
+        """The record that ``fields`` describe."""
+        numbers = _list(fields, "cite", ())
+        try:
+            cite = tuple([tables.cites[_index(number)] for number in numbers])
+        except IndexError:
+            raise Bad(f"{str(fields.get('item'))[:80]}: a citation that is not there") from None
+        # Most records of a file are in the one before, too.
+        said = (repr({**fields, "cite": None}), cite)
+        found = self._records.get(said)
+        if found is None:
+            found = self._records[said] = self._record(fields, cite)
+        return found
+
+    def _record(self, fields: dict[str, Any], cite: tuple[str, ...]) -> Record:
+        item = fields.get("item")
+        if not isinstance(item, str) or not _ITEM.fullmatch(item):
+            raise Bad(f"{str(item)[:80]!r} is no item")
+        try:
+            verdict = Verdict(str(fields.get("verdict")))
+        except ValueError:
+            raise Bad(f"{item}: verdict {str(fields.get('verdict'))[:40]!r} is none of {', '.join(Verdict)}") from None
+        deviation = fields.get("deviation")
+        return self.kept(
+            Record(
+                item,
+                verdict,
+                _value(item, fields, "planted"),
+                self._expected(item, fields),
+                _value(item, fields, "observed"),
+                _string(fields.get("reason", ""), f"{item}: reason"),
+                cite,
+                None if deviation is None else _string(deviation, f"{item}: deviation"),
+            )
+        )
+
+    def _expected(self, item: str, fields: dict[str, Any]) -> Expected | None:
+        if "expected" not in fields:
+            return None
+        said = _list(fields, "expected")
+        if not said or not all(isinstance(value, str) for value in said):
+            raise Bad(f"{item}: expected is no list of strings")
+        mask = fields.get("mask")
+        if mask is not None and (not isinstance(mask, str) or not _HEX.fullmatch(mask)):
+            raise Bad(f"{item}: mask is no hex string")
+        values = tuple([value for value in (parse(item, one) for one in said) if value is not None])
+        formula = _string(fields.get("formula", ""), f"{item}: formula")
+        return self.kept(Expected(values, None if mask is None else int(mask, 16), formula))
+
+
+class _Reading:
+    """One run, while it is read."""
+
+    def __init__(self, path: str, loader: Loader, tables: _Tables, head: Head) -> None:
+        self._path = path
+        self._loader = loader
+        self._tables = tables
+        self._head = head
+        self._observations: list[Observation] = []
+        self._last: dict[Case, list[Observation]] = {}
+        self._results = 0
+        self.cases: dict[Case, None] = {}
+        self.ended: dict[str, Any] | None = None
+
+    def line(self, fields: dict[str, Any]) -> None:
+        """One line that is no ``run``."""
+        tables = self._tables
+        if "cite" in fields and "record" not in fields:
+            tables.cites.append(_string(fields.get("text"), "a citation"))
+        elif "case" in fields:
+            if "name" in fields:
+                tables.cases.append(self._loader.case(fields))
+            self.cases[self._case(fields["case"])] = None
+        elif "record" in fields:
+            tables.records.append(self._loader.record(fields, tables))
+        elif "same" in fields:
+            self._again(fields)
+        elif "of" in fields:
+            keys = ("event", "trigger", "view", "records", "s")
+            self.observation(fields["of"], *(fields.get(key) for key in keys))
+        elif "end" in fields:
+            self.end(fields)
+        # A type of line that this version does not know says nothing to it.
+
+    def observation(self, of: Any, event: Any, trigger: Any, view: Any, records: Any, seconds: Any = None) -> None:
+        """One observation."""
+        if event not in EVENTS:
+            raise Bad(f"event {str(event)[:40]!r} is none of {', '.join(EVENTS)}")
+        if view not in VIEWS:
+            raise Bad(f"view {str(view)[:40]!r} is none of {', '.join(VIEWS)}")
+        if not isinstance(trigger, str) or not _WORD.fullmatch(trigger):
+            raise Bad(f"{str(trigger)[:80]!r} is no trigger")
+        if not isinstance(records, list):
+            raise Bad("records is no list")
+        case = None if of is None else self._case(of)
+        blocks = tuple([self._tables.block(span) for span in records])
+        count = sum(len(block.records) for block in blocks)
+        self._results += count
+        if count > _MOST_RECORDS or self._results > _MOST_RESULTS:
+            raise Bad(f"{self._results} results")
+        made = Observation(case, event, sys.intern(trigger), view, blocks, None if seconds is None else _seconds(seconds))
+        self._observations.append(made)
+        if case is not None:
+            self.cases.setdefault(case)
+            self._last.setdefault(case, []).append(made)
+
+    def _again(self, fields: dict[str, Any]) -> None:
+        case, count = self._case(fields.get("of")), fields["same"]
+        before = self._last.get(case, [])
+        if type(count) is not int or not 0 < count <= len(before):
+            raise Bad(f"{str(count)[:40]} observations again, of {len(before)}")
+        seconds = None if "s" not in fields else _seconds(fields["s"])
+        again = before[-count:]
+        self._results += sum(len(block.records) for one in again for block in one.blocks)
+        if self._results > _MOST_RESULTS:
+            raise Bad(f"{self._results} results")
+        self._observations += [*again[:-1], again[-1]._replace(seconds=seconds)]
+
+    def end(self, fields: dict[str, Any]) -> None:
+        """How the run ended; what can be recomputed is."""
+        _seconds(fields.get("duration_s"))
+        if not isinstance(fields.get("interrupted"), bool):
+            raise Bad("interrupted is neither true nor false")
+        self.ended = fields
+
+    def made(self, only: bool = True) -> Run:
+        """The run. ``only`` is whether every case of the tables is its own."""
+        ran = {one.case for one in self._observations}
+        cases = tuple(case for case in self.cases if only or case in ran)
+        ended = self.ended
+        duration = _seconds(ended["duration_s"]) if ended else 0.0
+        interrupted: bool | None = ended["interrupted"] if ended else None
+        head = self._head if self._head.name else self._head._replace(name=self._path)
+        return Run(head, cases, tuple(self._observations), duration, interrupted)
+
+    def _case(self, number: Any) -> Case:
+        try:
+            return self._tables.cases[_index(number)]
+        except IndexError:
+            raise Bad(f"case {number} is not there") from None
+
+
+def host_of(said: Any) -> Host:
+    """The ``host`` of a document. Raises ValueError."""
+    fields = _object(said, "host")
+    parameters, lab = fields.get("parameters"), fields.get("lab")
+    if not isinstance(parameters, dict) or not all(isinstance(value, str) for value in parameters.values()):
+        raise Bad("host.parameters is no object of strings")
+    if lab is not None and not (isinstance(lab, dict) and all(isinstance(lab.get(name), str) for name in _LAB)):
+        raise Bad(f"host.lab has no {', '.join(_LAB)}")
+    kernel, backend, vendor, model = (
+        _string(fields.get(name), f"host.{name}") for name in ("kernel", "backend", "cpu_vendor", "cpu_model")
+    )
+    name, accel = (_string(fields.get(name, ""), f"host.{name}") for name in ("name", "accel"))
+    return Host(kernel, backend, vendor, model, parameters, lab, name, accel)
+
+
+def _head(fields: dict[str, Any]) -> Head:
+    tool = _object(fields.get("tool"), "tool")
+    version = _string(tool.get("version"), "tool.version")
+    name = _string(fields.get("name", ""), "name")
+    return Head(Tool(version), host_of(fields.get("host")), _string(fields.get("started"), "started"), name)
+
+
+def _index(number: Any) -> int:
+    if type(number) is not int or number < 0:
+        raise Bad(f"{str(number)[:40]} is no number of a line")
+    return number
+
+
+def _list(fields: dict[str, Any], name: str, default: Iterable[Any] | None = None) -> list[Any]:
+    found = fields.get(name, default)
+    if not isinstance(found, list | tuple):
+        raise Bad(f"{name} is no list")
+    return list(found)
+
+
+def _object(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise Bad(f"{what} is no object")
+    return value
+
+
+def _string(value: Any, what: str) -> str:
+    if not isinstance(value, str):
+        raise Bad(f"{what} is no string")
+    return sys.intern(value)
+
+
+def _value(item: str, fields: dict[str, Any], name: str) -> Value | None:
+    said = fields.get(name)
+    if said is not None and not isinstance(said, str):
+        raise Bad(f"{item}: {name} is no string")
+    return parse(item, said)
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e12:
+        raise Bad("a duration is no number of seconds")
+    return float(value)

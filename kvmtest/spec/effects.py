@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The behaviours whose failure means that an event is lost, or that a guest does not run: what a report shows first."""
+
+from __future__ import annotations
+
+__all__ = ("LOST",)
+
+
+def _ids(prefix: str, items: str) -> tuple[str, ...]:
+    return tuple(f"{prefix}.{item}" for item in items.split())
+
+
+LOST = frozenset(
+    (
+        *_ids("init.broadcast.host", "reached"),
+        *_ids("init.msi.host", "to-newest-vcpu id-above-255 same-apic-id same-apic-id-32-bit-ids by-run-of-new-vcpu halted"),
+        *_ids("init.msi.host", "software-disabled-apic latched-in-vmx-root"),
+        *_ids("init.latched.host", "disabled-apic over-init-received latched-in-vmx-root"),
+        *_ids("init.msi.guest", "first-instruction out-of-shutdown interrupt-below-tpr before-interrupt before-nmi beside-smi"),
+        *_ids("init.msi.guest", "latched-in-vmx-root taken-at-vmxoff exit-from-vmx-guest exit-from-halted-vmx-guest"),
+        *_ids("init.msi.guest", "exit-at-vmx-entry get-mp-state-in-vmx-guest"),
+        *_ids("init.smm.host", "latched taken-after"),
+        *_ids("init.smm.guest", "latched after-rsm after-rsm-by-ipi taken-after-rsm-to-l2 intercepted-after-rsm-to-l2"),
+        *_ids("init.gif-clear.host", "latched taken-after"),
+        *_ids("init.gif-clear.guest", "latched taken-at-stgi intercepted-at-vmrun taken-at-vmrun"),
+        *_ids("init.l2.guest", "intercepted intercepted-in-hlt intercepted-by-get-mp-state intercepted-stays-pending restarts"),
+        *_ids("init.l2.host", "leaves-guest-mode"),
+        *_ids("sipi.msi.host", "behind-pending-init"),
+        *_ids("sipi.mp-state.guest", "run"),
+        *_ids("sipi.mp-state.host", "vector-behind-state taken-when-running taken-when-halted"),
+        *_ids("sipi.msi.guest", "vectors-a0-bf exit-from-waiting-vmx-guest"),
+        *_ids("sipi.stress.host", "arrivals"),
+    )
+)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The guest's view: which items its instructions can read, how much of them, and what it reported. Pure."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from kvmtest import guests, spec
+
+__all__ = ("ITEMS", "LAPIC_UNREAD", "LIMITS", "Report", "items", "mask", "shown")
+
+#: 16-bit code has 32 bits of these, and what is above does not outlive it, or cannot be read before it is overwritten.
+_HALF = frozenset(
+    ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "rip", "rflags", "cr0", "cr3", "gdt.base", "idt.base")
+    + tuple(f"{seg}.base" for seg in ("cs", "ds", "es", "ss", "fs", "gs"))
+)
+_LOW = (1 << 32) - 1
+#: Reserved places unless the CPU has what they belong to: reading one sets ESR (SDM vol. 3, Error Handling).
+LAPIC_UNREAD = frozenset(("lvt_cmci", "rrd", "efeat", "ecntl"))
+#: What a guest can tell of a limit is which of guests.LIMITS it reaches.
+LIMITS = frozenset(f"{seg}.limit" for seg in ("cs", "ds", "es", "ss", "fs", "gs"))
+_STEP_OF = {item: step for step, names in guests.STEPS.items() for item in names}
+
+
+def _readable(item: str) -> bool:
+    if item.startswith("lapic."):
+        return item.partition(".")[2] not in LAPIC_UNREAD
+    if item.startswith(("events.", "nested.")) or item in ("mp_state", "ssp"):
+        return False
+    return item.startswith("msr.") or "." not in item or item in _STEP_OF or item in guests.PORTS.values()
+
+
+#: Items that a guest may report: those of the tables that an instruction reads, or that its behaviour proves.
+ITEMS = tuple(item for item in spec.ENTRIES if item not in spec.SYNTHETIC and _readable(item))
+
+
+class Report(NamedTuple):
+    """What the guest said.
+
+    ``values`` are its items; ``missing`` are those that it cannot read here, with the reason. ``problem`` says why it stopped
+    early ("" where it came to its end): items that are in neither are lost to that. Of items in ``narrow`` it told the low 32
+    bits, though it can read more where 64-bit code runs. ``late`` is whether it stopped because nothing came in time.
+    """
+
+    values: dict[str, int]
+    missing: dict[str, str]
+    problem: str
+    narrow: frozenset[str] = frozenset()
+    late: bool = False
+
+
+def items(apic_mode: str, vector: int | None = None, event: str = "sipi") -> tuple[str, ...]:
+    """The items that a guest may report in a case.
+
+    ``vector`` is that of the SIPI by which it begins: after INIT (``event``) the place of its first instruction is not INIT's.
+    """
+    names = ITEMS
+    if apic_mode == "disabled":
+        names = tuple(item for item in names if not item.startswith("lapic."))
+    if vector is not None and event == "init":
+        names = tuple(item for item in names if item not in ("rip", "cs.selector", "cs.base"))
+    return names
+
+
+def mask(item: str) -> int:
+    """The bits of ``item`` that a guest reads; -1 for all."""
+    return _LOW if item in _HALF else -1
+
+
+def shown(item: str, value: int | None, narrow: frozenset[str] = frozenset()) -> int | None:
+    """What a guest says of an item that holds ``value``; ``narrow`` is its report's."""
+    if value is None:
+        return None
+    if item in LIMITS:
+        return max(offset for offset in guests.LIMITS if offset <= value)
+    return value & (_LOW if item in narrow else mask(item))

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Takes a snapshot: the engine runs one case, and what it observed is kept instead of judged."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from kvmtest.compare.snapshot import Item, State
+from kvmtest.engine.cycle import Cycle
+from kvmtest.engine.machine import Machines
+from kvmtest.engine.plan import Case, items, plan
+from kvmtest.judge.book import Book
+from kvmtest.judge.evidence import Basis, Evidence
+from kvmtest.model.value import text
+from kvmtest.state.values import NEW, PLANTS
+
+__all__ = ("NONE", "NoCase", "Wish", "candidates", "choose", "named", "take")
+
+#: What ``--plant`` calls a vCPU that nothing is planted in.
+NONE = "none"
+#: What is taken where nothing is asked for.
+_TRIGGERS = {"reset": "create", "init": "msi", "sipi": "msi", "shutdown": "triple-fault"}
+_TARGETS = {"init": "ap", "sipi": "ap"}
+
+
+class NoCase(ValueError):
+    """No case is as asked for; one line says what there is."""
+
+
+class Wish(NamedTuple):
+    """What the case is to be; None where it does not matter."""
+
+    event: str
+    trigger: str | None = None
+    view: str | None = None
+    target: str | None = None
+    mode: str | None = None
+    vendor: str | None = None
+    plant: str | None = None
+    state: str | None = None
+
+
+def candidates() -> list[Case]:
+    """The cases that leave one vCPU with one state: the plan's, and those that differ from them in what is planted."""
+    found = [case for case in plan() if _leaves_one_state(case)]
+    by_host = [case for case in found if case.view == "host" and case.plant in PLANTS]
+    more = [case._replace(plant=plant) for case in by_host for plant in (*PLANTS, NEW)]
+    return list(dict.fromkeys(found + more))
+
+
+def _leaves_one_state(case: Case) -> bool:
+    # A broadcast in the host's view has many vCPUs, vmm-reset a state for each order of the ioctls.
+    many = case.trigger == "vmm-reset" or case.trigger == "broadcast" and case.view == "host"
+    return not case.check and case.event in _TRIGGERS and not many
+
+
+def named(name: str) -> Case:
+    """The case that results call ``name``, in the host's view if there is one; with the view after the trigger, in that.
+
+    Raises NoCase.
+    """
+
+    def called(case: Case) -> bool:
+        return name in (case.name, f"{case.prefix}/{case.words}")
+
+    found = [case for case in candidates() if called(case)]
+    if found:
+        return min(found, key=lambda case: case.view != "host")
+    if any(map(called, plan())):
+        raise NoCase(f"{name} leaves no one state of one vCPU: it is a check, or has many vCPUs or many orders")
+    raise NoCase(f"no case is called {name!r}: kvmtest list --cases shows them all")
+
+
+def choose(wish: Wish, vendor: str) -> Case:
+    """The case that is as ``wish``, and usual in what that leaves open; ``vendor`` is the usual one. Raises NoCase."""
+    found = candidates()
+    for option, value in wish._asdict().items():
+        if value is None:
+            continue
+        fitting = [case for case in found if _part(case, option) == value]
+        if not fitting:
+            have = ", ".join(sorted({_part(case, option) or NONE for case in found}))
+            raise NoCase(f"no such case has --{option} {value}: there is {have}")
+        found = fitting
+    event = wish.event
+    usual = {
+        "trigger": _TRIGGERS[event],
+        "view": "host",
+        "target": _TARGETS.get(event, "bsp"),
+        "mode": "xapic",
+        "vendor": vendor,
+        "plant": "a",
+        "state": "",
+    }
+
+    def unusual(case: Case) -> tuple[bool, ...]:
+        setup = case.setup
+        odd = (setup.irqchip != "full", setup.boot_id != 0, setup.vcpus != 2, bool(case.how))
+        return (*(_part(case, option) != value for option, value in usual.items()), *odd)
+
+    return min(found, key=unusual)
+
+
+def _part(case: Case, option: str) -> str:
+    """What ``option`` of a Wish is in ``case``."""
+    if option == "vendor":
+        return case.setup.vendor
+    if option == "mode":
+        return case.apic_mode
+    if option == "plant":
+        return NONE if case.plant in ("", NEW) else case.plant
+    return str(getattr(case, option))
+
+
+def take(case: Case, machines: Machines, timeout_s: float, taken: str) -> State:
+    """Run ``case`` on a VM of its own. Raises SetupError, and what Cycle and its observe() do."""
+    machine = machines.fresh(case.setup)
+    try:
+        cycle = Cycle(case, machine, machines.host, timeout_s)
+        seen = cycle.observe()
+    finally:
+        machine.close()
+    parts = ("event", "trigger", "view", "target", "mode", "plant", "vendor")
+    made = {"case": case.name, **{part: _part(case, part) for part in parts}}
+    return State("", machines.host, taken, made, _items(case, cycle.bases[0], seen))
+
+
+def _items(case: Case, basis: Basis, shown: Evidence) -> dict[str, Item]:
+    ctx, layout, baseline, plant = basis
+    sheet = Book().sheet(ctx, layout)
+    found: dict[str, Item] = {}
+    for name in items(case) if case.view != "host" else dict.fromkeys((*items(case), *layout.fields)):
+        seen = sheet.seen(name, baseline, plant, shown)
+        why = "" if seen.observed is not None else seen.failed or seen.unreadable or "not readable here"
+        planted = text(name, seen.planted)
+        found[name] = Item(text(name, seen.observed), planted, why, seen.refused if planted is not None else "")
+    return found

@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The judge of each kind of case, on evidence made up here."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvmtest.checks import CHECKS, Observation
+from kvmtest.engine import plan
+from kvmtest.judge.book import Book
+from kvmtest.judge.cases import judge
+from kvmtest.judge.evidence import Again, Basis, BroadcastSeen, Checked, Evidence, ResetSeen, ResetTry, Untried
+from kvmtest.judge.item import Context
+from kvmtest.model.host import Host
+from kvmtest.model.record import Result
+from kvmtest.model.verdict import Verdict
+from kvmtest.spec import deviations
+from kvmtest.spec.cite import KVM_API
+from kvmtest.state.guest_view import Report
+from kvmtest.state.layout import Layout
+from kvmtest.state.sections import Snapshot
+from tests.cases import CASES, NOBODY, judged, judged_check
+
+HOST = Host("6.1.0", "vmx", "GenuineIntel", "test", {})
+MSI = CASES["init.msi.host/ap,intel,xapic,plant-a"]
+TOLD = CASES["init.msi.guest/ap,intel,xapic,plant-a"]
+BROADCAST = CASES["init.broadcast.host/ap,intel,8-vcpus,xapic,plant-a"]
+RESET = CASES["reset.vmm-reset.host/ap,full-irqchip,intel,xapic,plant-a"]
+RESET_TOLD = CASES["reset.vmm-reset.guest/bsp,full-irqchip,intel,xapic,plant-a"]
+CHECK = CHECKS["init.msi.guest.first-instruction"]
+LAYOUT = Layout((0x10, 0x277, 0xC0000081), {}, {"ssp": "no CET here", "nested": "no nesting here"})
+SIZES = {s: max(LAYOUT.fields[i].offset + LAYOUT.fields[i].size for i in items) for s, items in LAYOUT.by_section.items()}
+
+
+def _filled(fill: int, **values: int) -> Snapshot:
+    """Every byte is ``fill``, but for the items of ``values``, named with _ for the dot."""
+    sections = {name: bytearray([fill]) * size for name, size in SIZES.items()}
+    for name, value in values.items():
+        field = LAYOUT.fields[name.replace("_", ".", 1)]
+        field.put(sections[field.section], value)
+    return Snapshot({name: bytes(contents) for name, contents in sections.items()}, {})
+
+
+NEW, USED = _filled(0), _filled(0x5A)
+
+
+def _lost(snapshot: Snapshot, section: str) -> Snapshot:
+    sections = {name: contents for name, contents in snapshot.sections.items() if name != section}
+    return Snapshot(sections, dict.fromkeys(LAYOUT.by_section[section], "EFAULT"))
+
+
+def _basis(case: plan.Case, number: int = 1) -> Basis:
+    ctx = Context(case.prefix, case.name, HOST, "intel", False, number, signature=0x506E3)
+    return Basis(ctx, LAYOUT, NEW, None)
+
+
+def _by_item(results: list[Result], view: str = "host") -> dict[str, Result]:
+    return {result.item: result for result in results if result.view == view}
+
+
+# What could not be tried
+
+
+@pytest.mark.parametrize("verdict", ["skip", "error"])
+@pytest.mark.parametrize("case", [MSI, TOLD, BROADCAST, RESET, RESET_TOLD], ids=lambda case: case.prefix)
+def test_what_could_not_be_tried_is_said_of_every_item_in_every_view(case: plan.Case, verdict: str) -> None:
+    results = judged(case, HOST, Untried(verdict, "made up"))
+    assert [(r.view, r.item) for r in results] == [(v.view, i) for v in plan.views(case) for i in plan.items(case)]
+    assert {(r.verdict, r.reason, r.planted, r.expected, r.observed) for r in results} == {(verdict, "made up", None, None, None)}
+    assert all(result.cite for result in results)
+
+
+def test_a_check_that_could_not_be_tried_has_one_result_with_its_citations() -> None:
+    case = next(case for case in CASES.values() if f"{case.prefix}.{case.check}" == CHECK.id)
+    (result,) = judged(case, HOST, Untried("skip", "made up"))
+    assert (result.id, result.verdict, result.cite) == (CHECK.id, "skip", CHECK.cite)
+
+
+# Behaviours
+
+
+@pytest.fixture
+def listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    deviation = deviations.Deviation(CHECK.id, "init", "runs elsewhere", "f()", "it is so", "open", backends="vmx")
+    monkeypatch.setitem(deviations._BY_ITEM, (CHECK.id, "init"), (deviation,))
+
+
+@pytest.mark.parametrize(
+    ("seen", "verdict", "reason"),
+    [
+        ("runs elsewhere", "known", "it is so"),
+        (Observation("runs elsewhere", "twice"), "known", "it is so; twice"),
+        ("runs nowhere", "fail", ""),
+        (CHECK.expected, "fixed", "it is so"),
+        (Observation(CHECK.expected, "", "nobody says"), "info", "nobody says"),
+        (Observation("runs elsewhere", "twice", "nobody says"), "info", "nobody says; twice"),
+    ],
+)
+def test_a_behaviour_may_be_as_a_deviation_says(listed: None, seen: str | Observation, verdict: str, reason: str) -> None:
+    result = judged_check(CHECK, seen, HOST, "intel")
+    assert (result.verdict, result.reason) == (verdict, reason)
+    assert result.deviation == ("f()" if verdict in ("known", "fixed") else None)
+
+
+def test_a_deviation_of_another_backend_says_nothing_of_a_behaviour(listed: None) -> None:
+    assert judged_check(CHECK, "runs elsewhere", NOBODY, "intel").verdict == "fail"
+    assert judged_check(CHECK, CHECK.expected, NOBODY, "intel").verdict == "pass"
+
+
+# A second try
+
+
+@pytest.mark.parametrize("case", [MSI, TOLD], ids=lambda case: case.view)
+def test_what_passes_at_a_second_try_is_info_and_the_rest_stays(case: plan.Case) -> None:
+    report = Report({"rbx": 0, "rcx": 7, "cr0": 0x10}, {"dr0": "it cannot"}, "it stopped") if case is TOLD else None
+    seen = Evidence(USED, _filled(0, rcx=7), report)
+    once, again = (judged(case, HOST, what, _basis(case)) for what in (seen, Again(seen, "no exit at the first try")))
+    assert [(r.view, r.item) for r in once] == [(r.view, r.item) for r in again]
+    verdicts = {result.verdict for result in once}
+    assert verdicts >= {Verdict.PASS, Verdict.FAIL, Verdict.SKIP} and (case is MSI or Verdict.ERROR in verdicts)
+    for first, second in zip(once, again, strict=True):
+        if first.verdict is not Verdict.PASS:
+            assert second.record == first.record
+            continue
+        reason = "; ".join(filter(None, (first.reason, "no exit at the first try")))
+        assert second.record == first.record._replace(verdict=Verdict.INFO, reason=reason)
+
+
+# Broadcasts
+
+
+ICR = 0xC4500
+SENT = _filled(0x33, **{"lapic_icr": ICR, "lapic_icr2": 0})
+
+
+def _broadcast(before: Snapshot = SENT, after: Snapshot = SENT, *targets: Snapshot) -> dict[str, Result]:
+    shown = targets or (NEW, NEW)
+    seen = BroadcastSeen(ICR, Evidence(before, after), tuple(Evidence(USED, target) for target in shown))
+    bases = [_basis(BROADCAST, number) for number in range(len(shown) + 1)]
+    bases[0] = bases[0]._replace(baseline=None)
+    return _by_item(judged(BROADCAST, HOST, seen, *bases))
+
+
+def test_a_broadcast_that_reaches_all_and_leaves_the_sender_as_it_was() -> None:
+    results = _broadcast()
+    assert (results["reached"].verdict, results["reached"].observed) == ("pass", "2 of 2")
+    assert (results["sender-untouched"].verdict, results["sender-untouched"].observed) == ("pass", "unchanged")
+    assert results["rbx"].verdict == "pass" and not results["rbx"].reason
+
+
+@pytest.mark.parametrize(
+    ("values", "observed"),
+    [
+        ({"rbx": 1}, "rbx"),
+        ({"rbx": 1, "dr7": 1}, "rbx, dr7"),
+        ({"lapic_icr": 0}, "lapic.icr"),
+        ({"lapic_icr2": 1 << 24}, "lapic.icr2"),
+        # What sending changes, and Delivery Status.
+        ({"rip": 5}, "unchanged"),
+        ({"lapic_icr": ICR | 1 << 12}, "unchanged"),
+    ],
+)
+def test_a_sender_that_is_another_after_sending_fails(values: dict[str, int], observed: str) -> None:
+    after = _filled(0x33, **{"lapic_icr": ICR, "lapic_icr2": 0} | values)
+    result = _broadcast(SENT, after)["sender-untouched"]
+    assert (result.verdict, result.observed) == ("pass" if observed == "unchanged" else "fail", observed)
+
+
+@pytest.mark.parametrize("section", sorted(SIZES))
+def test_a_sender_that_could_not_be_read_is_an_error_and_not_untouched(section: str) -> None:
+    for before, after in ((_lost(SENT, section), SENT), (SENT, _lost(SENT, section))):
+        results = _broadcast(before, after)
+        sender = results["sender-untouched"]
+        assert (sender.verdict, sender.observed, sender.reason) == ("error", None, "EFAULT")
+        assert results["reached"].verdict == results["rbx"].verdict == "pass"
+
+
+def test_one_target_is_judged_by_itself() -> None:
+    results = _broadcast(SENT, SENT, NEW, _filled(0, rbx=5), NEW)
+    assert (results["rbx"].verdict, results["rbx"].observed, results["rbx"].reason) == ("fail", "0x5", "vcpus 2 of 3")
+    assert results["rcx"].verdict == "pass"
+    results = _broadcast(SENT, SENT, NEW, NEW, _lost(NEW, "regs"))
+    assert (results["rbx"].verdict, results["rbx"].reason) == ("error", "vcpus 3 of 3: EFAULT")
+
+
+# Resets by ioctls
+
+
+def _reset(
+    *afters: Snapshot, refused: dict[str, str] | None = None, read_only: dict[str, str] | None = None
+) -> dict[str, Result]:
+    orders = (("sregs", "msrs"), ("msrs", "sregs"), ("events", "regs"))
+    shown = zip(orders, afters, strict=False)
+    tries = tuple(ResetTry(order, refused or {}, Evidence(USED, after)) for order, after in shown)
+    return _by_item(judged(RESET, HOST, ResetSeen(None, read_only or {}, tries), _basis(RESET)))
+
+
+def test_a_vcpu_that_was_reset_must_be_as_it_was_when_new() -> None:
+    good, bad = _reset(NEW, NEW), _reset(NEW, _filled(0, rbx=5))
+    assert (good["rbx"].verdict, good["rbx"].expected, good["rbx"].cite[-1]) == ("pass", "0x0", KVM_API)
+    assert (bad["rbx"].verdict, bad["rbx"].observed, bad["rbx"].reason) == ("fail", "0x5", "orders msrs>sregs of 2")
+    assert bad["rcx"].verdict == "pass"
+    assert _reset(_filled(0, rbx=5))["rbx"].reason == ""
+
+
+def test_what_kvm_refused_is_said_of_what_fails_and_of_nothing_else() -> None:
+    left = _filled(0, rbx=5, dr7=5, msr_star=5)
+    results = _reset(left, refused={"debugregs": "EINVAL", "regs": "EPERM", "msr.star": "it keeps STAR"})
+    # Of a section that was refused nothing is known but the errno; of an item, that it kept its value.
+    assert (results["dr7"].verdict, results["dr7"].reason) == ("error", "EINVAL")
+    assert (results["rbx"].verdict, results["rbx"].reason) == ("error", "EPERM")
+    assert (results["msr.star"].verdict, results["msr.star"].reason) == ("fail", "it keeps STAR")
+    assert results["rcx"].verdict == results["dr0"].verdict == "pass"
+    only = _reset(left, read_only={"msr.star": "read-only"})["msr.star"]
+    assert (only.verdict, only.reason) == ("fail", "read-only")
+
+
+def test_cpuid_that_follows_a_section_that_this_kvm_does_not_show_is_a_skip() -> None:
+    placed = ((0xD, 0),)
+    for missing, verdict in ({"xcrs": "no XCRs here"}, "skip"), ({}, "fail"):
+        layout = Layout(LAYOUT.msrs, {}, LAYOUT.missing_sections | missing, placed)
+        size = max(layout.fields[i].offset + layout.fields[i].size for i in layout.by_section["cpuid"])
+        item = "cpuid.d.ebx"
+        field = layout.fields[item]
+        states = []
+        for value in (576, 832, 832):
+            contents = bytearray(size)
+            field.put(contents, value)
+            sections = {name: bytes(SIZES[name]) for name in SIZES if name not in missing}
+            states.append(Snapshot(sections | {"cpuid": bytes(contents)}, {}))
+        new, used, after = states
+        basis = _basis(RESET)._replace(layout=layout, baseline=new)
+        seen = ResetSeen(None, {}, (ResetTry(("cpuid",), {}, Evidence(used, after)),))
+        result = _by_item(judged(RESET, HOST, seen, basis))[item]
+        assert result.verdict == verdict and result.reason == missing.get("xcrs", "")
+
+
+def _reset_told(new: Report, report: Report) -> dict[str, Result]:
+    basis = _basis(RESET_TOLD)._replace(ctx=_basis(RESET_TOLD).ctx._replace(is_bsp=True))
+    seen = ResetSeen(new, {}, (ResetTry(("regs",), {}, Evidence(USED, NEW, report)),))
+    return _by_item(judged(RESET_TOLD, HOST, seen, basis), "guest")
+
+
+def test_guest_code_must_tell_what_it_told_on_a_new_vcpu() -> None:
+    new, same = Report({"rbx": 0, "rcx": 3}, {}, ""), Report({"rbx": 0, "rcx": 3}, {}, "")
+    assert {_reset_told(new, same)[item].verdict for item in ("rbx", "rcx")} == {"pass"}
+    other = _reset_told(new, Report({"rbx": 0, "rcx": 4}, {}, ""))
+    assert (other["rcx"].verdict, other["rcx"].expected, other["rbx"].verdict) == ("fail", "0x3", "pass")
+
+
+@pytest.mark.parametrize("later", [Report({"rbx": 0}, {}, ""), Report({}, {"rbx": "exception 13"}, "")], ids=["told", "cannot"])
+def test_without_what_a_new_vcpu_told_nothing_is_judged_whatever_comes_later(later: Report) -> None:
+    silent = _reset_told(Report({"rcx": 3}, {}, "it stopped"), later)["rbx"]
+    assert (silent.verdict, silent.observed, silent.reason) == ("error", None, "it stopped")
+    cannot = _reset_told(Report({"rcx": 3}, {"rbx": "exception 6"}, ""), later)["rbx"]
+    assert (cannot.verdict, cannot.observed, cannot.reason) == ("skip", None, "exception 6")
+
+
+@pytest.mark.parametrize(("observed", "verdict"), [("0xfee00900", "known"), ("0xfee00800", "fixed"), ("0xfee00901", "fail")])
+def test_a_behaviour_that_is_a_number_is_known_by_the_text_that_is_listed(observed: str, verdict: str) -> None:
+    case = CASES["none.set-msrs.host/ap,intel,bsp-without-irqchip"]
+    (found,) = judge(Book(), case.look(), HOST._replace(kernel="5.10.0"), (), Checked("0xfee00800", observed))
+    (record,) = found.records
+    assert (record.verdict, record.observed) == (verdict, int(observed, 16))

@@ -7,6 +7,7 @@ from kvmtest.checks.check import Check, Observation, Stopped, Subject, Untestabl
 from kvmtest.checks.stage import Stage
 from kvmtest.guests import behaviour
 from kvmtest.kvm.where import where
+from kvmtest.model.value import MP_STATES
 from kvmtest.spec.cite import (
     A_FIRST,
     A_INIT_IPI,
@@ -22,7 +23,6 @@ from kvmtest.spec.cite import (
     S_V8086,
     S_VMX_ABORT,
 )
-from kvmtest.model.value import MP_STATES
 from kvmtest.triggers import msi
 from kvmtest.uapi.kvm import KVM_CAP_X86_TRIPLE_FAULT_EVENT, KVM_EXIT_SHUTDOWN, KVM_VCPUEVENT_VALID_TRIPLE_FAULT
 
@@ -49,10 +49,9 @@ def _first_instruction(subject: Subject) -> str:
 def _executes_nothing(subject: Subject) -> str:
     stage = Stage(subject, behaviour.TOPIC_SPIN)
     stage.boot()
-    stage.run_for(_WHILE_S)
+    if seen := stage.until(stage.count):
+        raise Stopped(f"the guest does not count, so that nothing shows when it stops: {seen} ({where(subject.vcpu)})")
     before = stage.count()
-    if not before:
-        raise Stopped(f"the guest does not count, so that nothing shows when it stops ({where(subject.vcpu)})")
     msi.init(subject.vcpu)
     exit_ = stage.run_for(_WHILE_S)
     ran = exit_ or ("nothing" if stage.count() == before else "the old loop")
@@ -106,9 +105,9 @@ def _virtual_8086(subject: Subject) -> str:
     vcpu.set_regs(regs)
     if not vcpu.get_regs().rflags & _RFLAGS_VM:
         raise Untestable(f"KVM kept RFLAGS {vcpu.get_regs().rflags:#x} when {regs.rflags:#x}, virtual-8086 mode, was planted")
-    exit_ = stage.run_for(_WHILE_S)
-    if exit_ or not stage.count() or not vcpu.get_regs().rflags & _RFLAGS_VM:
-        raise Stopped(f"the guest does not run in virtual-8086 mode: {exit_ or 'no exit'} ({where(vcpu)})")
+    exit_ = stage.until(stage.count)
+    if exit_ or not vcpu.get_regs().rflags & _RFLAGS_VM:
+        raise Stopped(f"the guest does not run in virtual-8086 mode: {exit_ or 'RFLAGS.VM is 0'} ({where(vcpu)})")
     msi.init(vcpu)
     vcpu.get_mp_state()
     if vcpu.get_regs().rflags & _RFLAGS_VM or vcpu.get_sregs().cr0 & _CR0_PE:

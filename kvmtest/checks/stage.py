@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import ModuleType
 
 from kvmtest import guests
 from kvmtest.checks.check import Stopped, Subject
 from kvmtest.guests import behaviour
 from kvmtest.kvm import Exit, GuestMemory, RunTimeout, Vcpu
+from kvmtest.kvm.clock import Limit
 from kvmtest.kvm.where import where
 from kvmtest.triggers import msi
 from kvmtest.uapi.kvm import KVM_EXIT_IO
@@ -22,6 +24,8 @@ _RAM_SIZE = 0xA0000
 #: How long a guest is given to show that it does nothing: seconds, for which no busy machine keeps a thread waiting, and so many
 #: times what its slowest exit took until then.
 _SILENT_S, _SILENT_EXITS = 0.1, 50
+#: How long the guest runs until it is looked at again.
+_SLICE_S = 0.02
 #: SIPI vector of the guest's page.
 SIPI_VECTOR = behaviour.CODE >> 12
 
@@ -75,6 +79,14 @@ class Stage:
             return self.vcpu.run(seconds)
         except RunTimeout:
             return None
+
+    def until(self, reached: Callable[[], object]) -> Exit | None:
+        """Run until ``reached()`` is true: None, or the exit that comes before. Raises Stopped where neither comes in time."""
+        limit = Limit(self.timeout_s)
+        while (seen := self.run_for(_SLICE_S)) is None and not reached():
+            if limit.left() <= 0:
+                raise Stopped(f"the guest does not get where it is to be ({where(self.vcpu)})") from TimeoutError()
+        return seen
 
     def listen(self) -> Exit | None:
         """Run the subject's vCPU for as long as it may need to make an exit, by those that it made: None when it makes none.

@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 from kvmtest.checks.check import Stopped, Subject, Untestable
 from kvmtest.checks.l1 import Hypervisor
 from kvmtest.guests import l1, vmx
 from kvmtest.kvm import Exit, Vcpu
-from kvmtest.kvm.clock import Limit
 from kvmtest.kvm.where import where
 from kvmtest.model.value import MP_STATES
 from kvmtest.uapi.kvm import KVM_CAP_NESTED_STATE, KVM_EXIT_IO, KVM_STATE_NESTED_GUEST_MODE
@@ -91,14 +89,6 @@ class Nested(Hypervisor):
             raise Stopped(f"L1 gets no word of L2: {value:#x} by port {port:#x}")
         if not in_l2(self.vcpu):
             raise Stopped(f"KVM_GET_NESTED_STATE shows no nested guest while it runs ({where(self.vcpu)})")
-
-    def until(self, reached: Callable[[], bool]) -> Exit | None:
-        """Run until ``reached()`` is true: None, or the exit that comes before. Raises Stopped where neither comes in time."""
-        limit = Limit(self.timeout_s)
-        while (seen := self.run_for(WHILE_S)) is None and not reached():
-            if limit.left() <= 0:
-                raise Stopped(f"the guest does not get where it is to be ({where(self.vcpu)})") from TimeoutError()
-        return seen
 
     def until_state(self, mp_state: int) -> Exit | None:
         """until() the activity state is KVM_MP_STATE_* ``mp_state``."""

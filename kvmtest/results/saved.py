@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import io
 import json
@@ -111,9 +112,12 @@ class _Tables:
         self.cases: list[Case] = []
         self.records: list[Record] = []
         self.blocks: dict[tuple[int, int], Block] = {}
+        self._single: dict[int, Block] = {}
 
     def block(self, span: Any) -> Block:
         """The records of one span, or of one number."""
+        if type(span) is int and (known := self._single.get(span)):
+            return known
         first, last = span if isinstance(span, list) and len(span) == 2 else (span, span)
         if type(first) is not int or type(last) is not int or not 0 <= first <= last < len(self.records):
             raise Bad(f"records {str(span)[:60]} of {len(self.records)}")
@@ -121,6 +125,8 @@ class _Tables:
         if found is None:
             records = tuple(self.records[first : last + 1])
             found = self.blocks[first, last] = self._same.setdefault(tuple(map(id, records)), Block(records))
+            if first == last:
+                self._single[first] = found
         return found
 
 
@@ -141,7 +147,14 @@ class Loader:
 
     def runs(self, path: str, contents: bytes) -> list[Run]:
         """The runs in ``contents`` of the file ``path``. Raises SavedError."""
-        return parsed(path, contents, self._runs)
+        # Nothing that is made here is a cycle; looking for some takes most of the time, the more files were read before.
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            return parsed(path, contents, self._runs)
+        finally:
+            if collects:
+                gc.enable()
 
     def _runs(self, path: str, contents: str) -> list[Run]:
         try:

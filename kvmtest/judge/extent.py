@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from kvmtest.model.record import Observation
 
 __all__ = ("extent",)
+
+_Value = str | int | None
 
 #: How a parameter is spoken of: one value, several; "" where the value alone says it.
 _PARAMS = (
@@ -34,20 +36,21 @@ def extent(shown: Sequence[Observation], could: Sequence[Observation]) -> str:
         return ""
     parts = []
     views = {seen.view for seen in shown}
-    left = [seen for seen in could if seen.view in views or seen.view != "views"]
-    for name, one, several in _PARAMS:
-        parts.append(_part(name, one, several, shown, left))
+    rows = _Rows()
+    here = [rows.of(seen) for seen in shown]
+    left = [rows.of(seen) for seen in could if seen.view in views or seen.view != "views"]
+    for number, (name, one, several) in enumerate(_PARAMS):
+        values = list(dict.fromkeys(row[number] for row in here))
+        parts.append(_part(name, one, several, values, list(dict.fromkeys(row[number] for row in left))))
         # What follows from the parameters that are named already is not said again.
-        here = set(_values(name, shown))
-        left = [seen for seen in left if _value(name, seen) in here]
+        left = [row for row in left if row[number] in values]
     words = ", ".join(filter(None, parts))
     if len(shown) == len(left):
         return words or "wherever it was judged"
     return f"{words}; in {len(shown)} of {len(left)} cases" if words else f"in {len(shown)} of {len(left)} cases"
 
 
-def _part(name: str, one: str, several: str, shown: Sequence[Observation], could: Sequence[Observation]) -> str:
-    here, there = _values(name, shown), _values(name, could)
+def _part(name: str, one: str, several: str, here: list[_Value], there: list[_Value]) -> str:
     if len(there) == 1:
         return ""
     if len(here) == len(there):
@@ -69,13 +72,17 @@ def _listed(names: list[str], of: int, what: str) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _values(name: str, observations: Iterable[Observation]) -> list[str | int | None]:
-    return list(dict.fromkeys(_value(name, seen) for seen in observations))
+class _Rows:
+    """The values of _PARAMS, found once for each case."""
 
+    def __init__(self) -> None:
+        self._found: dict[tuple[int, str, str], tuple[_Value, ...]] = {}
 
-def _value(name: str, seen: Observation) -> str | int | None:
-    if name == "trigger":
-        return seen.trigger
-    if name == "view":
-        return seen.view
-    return seen.case.get(name) if seen.case else None
+    def of(self, seen: Observation) -> tuple[_Value, ...]:
+        """The values for one observation, whose trigger and view are two of them."""
+        key = (id(seen.case), seen.trigger, seen.view)
+        found = self._found.get(key)
+        if found is None:
+            said = dict(seen.case.params if seen.case else ()) | {"trigger": seen.trigger, "view": seen.view}
+            found = self._found[key] = tuple(said.get(name) for name, _, _ in _PARAMS)
+        return found

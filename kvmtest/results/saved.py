@@ -157,6 +157,8 @@ class Loader:
                 gc.enable()
 
     def _runs(self, path: str, contents: str) -> list[Run]:
+        if not contents.strip():
+            raise Bad("empty: the run that was to write it was cut short before its first line")
         try:
             head = json.loads(contents[: contents.find("\n") + 1])
         except json.JSONDecodeError:

@@ -344,3 +344,10 @@ def test_blocks_are_written_once() -> None:
     several = [one._replace(case=Case(f"init.msi/{i}")) for i in range(50)]
     assert lines(saved(several)).count('"record":') == 100
     assert document(saved(several)).count('"item":') == 100
+
+
+@pytest.mark.parametrize("contents", [b"", b"\n", gzip.compress(b"")])
+def test_a_file_of_a_run_that_was_killed_before_its_first_line_is_called_empty(contents: bytes, tmp_path: Path) -> None:
+    (path := tmp_path / "r.jsonl").write_bytes(contents)
+    with pytest.raises(SavedError, match=r"r\.jsonl: empty: "):
+        load(str(path))

@@ -46,7 +46,7 @@ def chosen(args: argparse.Namespace) -> list[str]:
         entries = commits.find(name)
         if not entries:
             raise Failed(f"no commit {name!r} in the catalogue; kvmtest series lists it", common.USAGE)
-        ids = [id for entry in entries for id in entry.ids]
+        ids = [one for entry in entries for sign in entry.signs for one in sign.selectors]
         if not ids:
             raise Failed(f"no result shows commit {name}: {entries[0].hidden}", common.USAGE)
         selectors += ids

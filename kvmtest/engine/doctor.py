@@ -11,10 +11,10 @@ from kvmtest import guests, spec
 from kvmtest.engine import guest
 from kvmtest.engine import host as host_facts
 from kvmtest.engine.machine import Machines, SetupError, Target
-from kvmtest.engine.plan import Setup
 from kvmtest.guests import GuestMissing
 from kvmtest.kvm import CpuidEntry, Kvm, KvmError
 from kvmtest.model.host import Host, module_of
+from kvmtest.scenario.setup import Setup
 from kvmtest.state.guest_view import ITEMS, Report
 from kvmtest.state.inside import GUEST_PLANTS, GuestStopped, PlantRefused
 from kvmtest.state.snapshot import Unread

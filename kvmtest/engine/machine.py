@@ -9,9 +9,9 @@ import threading
 import time
 
 from kvmtest.checks.own import IDENTITY_MAP, TSS
-from kvmtest.engine.plan import Setup
 from kvmtest.kvm import CpuidEntry, Kvm, KvmError, Vcpu, Vm
 from kvmtest.model.host import Host
+from kvmtest.scenario.setup import Setup
 from kvmtest.state.inside import GUEST_PLANTS, GuestPlant
 from kvmtest.state.layout import Layout
 from kvmtest.state.plant import Plant, Planter
@@ -43,6 +43,8 @@ _X2APIC_API = KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QU
 _EVENT_CAPS = (KVM_CAP_EXCEPTION_PAYLOAD, KVM_CAP_X86_TRIPLE_FAULT_EVENT)
 #: IA32_MCG_CAP.Count: as many banks as show what there is to show.
 _BANKS, MCE_BANKS = 0xFF, 4
+#: CPUID.1:ECX, the local APIC's timer has the TSC-deadline mode.
+_TSC_DEADLINE = 1 << 24
 #: How many machines wait to be closed at most: each has some file descriptors.
 _CLOSING = 8
 
@@ -123,14 +125,16 @@ class Machine:
         if setup.x2apic_ids:
             self._need(KVM_CAP_X2APIC_API, "KVM_CAP_X2APIC_API")
             vm.enable_cap(KVM_CAP_X2APIC_API, _X2APIC_API)
-        vcpus = [vm.create_vcpu(i) for i in (range(setup.vcpus) if setup.vcpus else self._sparse())]
+        for cap, argument in setup.caps:
+            vm.enable_cap(cap, argument)
+        vcpus = [vm.create_vcpu(i) for i in setup.ids or (range(setup.vcpus) if setup.vcpus else self._sparse())]
         for vcpu in vcpus:
-            if setup.vendor:
-                self.leaves = cpuid.for_guest(machines.supported, setup.vendor, vcpu.id)
+            if setup.vendor and setup.leaves != "none":
+                self.leaves = _leaves(cpuid.for_guest(machines.supported, setup.vendor, vcpu.id), setup.leaves)
                 vcpu.set_cpuid2(self.leaves)
             if setup.mce:
                 vcpu.x86_setup_mce(machines.kvm.mce_cap_supported() & ~_BANKS | MCE_BANKS)
-        if setup.irqchip != "none":
+        if setup.irqchip != "none" and setup.heard:
             # The vCPU created last is missing from KVM's map of APIC ids until something recalculates it.
             vcpus[-1].set_lapic(vcpus[-1].get_lapic())
         layout = machines.layout(setup, vcpus[0])
@@ -163,6 +167,16 @@ class Machine:
     def close(self) -> None:
         """Free the VM; may be called again."""
         self.vm.close()
+
+
+def _leaves(leaves: list[CpuidEntry], which: str) -> list[CpuidEntry]:
+    """Those of CPUID's ``leaves`` that a setup gives its vCPUs."""
+    if which == "0":
+        return [leaf._replace(eax=0) for leaf in leaves if leaf.function == 0]
+    if which == "deadline":
+        # KVM has the mode when this bit is set, which KVM_GET_SUPPORTED_CPUID does not do on all kernels.
+        return [leaf._replace(ecx=leaf.ecx | _TSC_DEADLINE) if leaf.function == 1 else leaf for leaf in leaves]
+    return leaves
 
 
 class _Closer:
@@ -251,9 +265,14 @@ class Machines:
         finally:
             self._closer.end()
 
+    @staticmethod
+    def has_cpuid(setup: Setup) -> bool:
+        """Whether the vCPUs were given CPUID."""
+        return bool(setup.vendor) and setup.leaves != "none"
+
     def layout(self, setup: Setup, vcpu: Vcpu) -> Layout:
         """The layout of vCPUs like this one: which MSRs can be read is found by reading each."""
-        key = (setup.irqchip != "none", setup.vendor, setup.mce)
+        key = (setup.irqchip != "none", setup.vendor + setup.leaves, setup.mce)
         if key not in self._layouts:
             listed = set(self.kvm.msr_index_list())
             # With ignore_msrs every MSR seems to be there.
@@ -261,6 +280,6 @@ class Machines:
             wanted = listed if blind else listed | {known.index for known in msr.MSRS}
             readable = vcpu.get_msrs(sorted(wanted))
             components = cpuid.xsave_components(self.supported)
-            leaves = tuple((leaf.function, leaf.index) for leaf in vcpu.get_cpuid2()) if setup.vendor else ()
+            leaves = tuple((leaf.function, leaf.index) for leaf in vcpu.get_cpuid2()) if self.has_cpuid(setup) else ()
             self._layouts[key] = Layout(tuple(readable), components, missing_sections(vcpu), leaves)
         return self._layouts[key]

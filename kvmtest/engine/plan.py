@@ -10,50 +10,24 @@ from kvmtest.judge.evidence import Look
 from kvmtest.model.case import Case as Named
 from kvmtest.model.select import Selector as _Selector
 from kvmtest.model.select import SelectorError, near, parse
-from kvmtest.spec import ENTRIES, SYNTHETIC
+from kvmtest.scenario import looks as of
+from kvmtest.scenario.catalogue import SCENARIOS
+from kvmtest.scenario.setup import SPARSE, VENDORS, Setup
+from kvmtest.scenario.step import Scenario
 from kvmtest.spec.cite import A_ICR, S_ICR
-from kvmtest.state import guest_view
 from kvmtest.state.inside import GUEST_PLANTS
 from kvmtest.state.values import PLANTS, SIPI
 
-__all__ = ("BROADCAST", "CONTINUE", "SPARSE", "Case", "Setup", "ids", "items", "plan", "select", "views")
+__all__ = ("BROADCAST", "CONTINUE", "SPARSE", "Case", "Setup", "ids", "items", "looks", "plan", "select")
 
 #: SIPI vectors: both ends of the first megabyte's usable range and one in the middle.
 SIPI_VECTORS = (0x00, 0x01, 0x9F, 0xFF)
-VENDORS = ("intel", "amd")
 #: The SIPI that starts the guest on an AP after INIT.
 CONTINUE = 0x10
-#: For Setup.vcpus.
-SPARSE = 0
 
-_HOST_VIEW = tuple(item for item in ENTRIES if item not in SYNTHETIC)
 #: What a broadcast shows besides the items of its targets, with where the manuals say it.
 BROADCAST: dict[str, tuple[str, ...]] = {"reached": (S_ICR, A_ICR), "sender-untouched": (S_ICR, A_ICR)}
-_BROADCAST = (*BROADCAST, *_HOST_VIEW)
-
-
-class Setup(NamedTuple):
-    """The VM that a case needs.
-
-    ``irqchip`` is ``none``, ``split`` or ``full``. ``vendor`` is the CPUID vendor given by KVM_SET_CPUID2, "" before any.
-    ``boot_id`` is the vCPU id given to KVM_SET_BOOT_CPU_ID. ``vcpus`` are created, their ids from 0 on; SPARSE are some two dozen
-    whose ids go to the last one of the xAPIC or, with ``x2apic_ids`` (KVM_CAP_X2APIC_API), a few beyond. ``mce`` is whether
-    KVM_X86_SETUP_MCE gives them MCE_BANKS banks and what else KVM supports: it changes what RESET has left. ``memory`` is
-    whether RAM and ROM of the guest that reports its state are there; without them nothing is behind the reset vector.
-    """
-
-    irqchip: str = "full"
-    vendor: str = ""
-    boot_id: int = 0
-    mce: bool = False
-    memory: bool = False
-    vcpus: int = 2
-    x2apic_ids: bool = False
-
-    @property
-    def many(self) -> bool:
-        """Whether the VM has so many vCPUs that one such VM at a time is enough."""
-        return self.vcpus == SPARSE or self.vcpus > 8
+_BROADCAST = (*BROADCAST, *of.HOST)
 
 
 class Case(NamedTuple):
@@ -75,6 +49,12 @@ class Case(NamedTuple):
     check: str = ""
     state: str = ""
     how: str = ""
+    sequence: str = ""
+
+    @property
+    def scenario(self) -> Scenario | None:
+        """The steps, of a case that is one of the catalogue's."""
+        return SCENARIOS[f"{self.event}.{self.trigger}/{self.sequence}"] if self.sequence else None
 
     @property
     def road(self) -> str:
@@ -101,6 +81,7 @@ class Case(NamedTuple):
             "state": self.state or None,
             "how": self.how or None,
             "check": self.check or None,
+            "sequence": self.sequence or None,
             "vector": self.vector,
         }
         return {name: value for name, value in given.items() if value is not None}
@@ -131,6 +112,8 @@ class Case(NamedTuple):
         """How it is judged (`kvmtest.judge.evidence.Look`)."""
         if self.check:
             return "check"
+        if self.sequence:
+            return "scenario"
         if self.trigger == "broadcast" and self.view == "host":
             return "broadcast"
         return "reset" if self.trigger == "vmm-reset" else "one"
@@ -140,7 +123,8 @@ class Case(NamedTuple):
         named = Named(self.name, tuple(self.params.items()))
         cites = {self.check: CHECKS[f"{self.prefix}.{self.check}"].cite} if self.check else BROADCAST
         where = (self.event, self.trigger, self.view)
-        return Look(named, *where, self.setup.vendor, self.target, self.kind, items(self), cites)
+        names = () if self.sequence else items(self)
+        return Look(named, *where, self.setup.vendor, self.target, self.kind, names, cites, self.scenario)
 
 
 def _resets() -> list[Case]:
@@ -280,6 +264,14 @@ def _checks() -> list[Case]:
     ]
 
 
+def _scenarios() -> list[Case]:
+    return [
+        Case(one.event, one.trigger, one.view, one.setup._replace(vendor=vendor), one.target, sequence=one.sequence)
+        for one in SCENARIOS.values()
+        for vendor in one.vendors
+    ]
+
+
 def _in_guest_view(cases: list[Case]) -> list[Case]:
     """The cases of ``cases`` in which a guest can tell: one plant for each way in, and a local APIC that hears the SIPI."""
     told = [case for case in cases if case.plant in ("", "a", SIPI, *GUEST_PLANTS) and case.apic_mode in ("", "xapic", "x2apic")]
@@ -299,29 +291,35 @@ def _guests() -> list[Case]:
 def plan() -> list[Case]:
     """All cases, in the order of running."""
     inits = _inits() + _devices() + _ipis() + _broadcasts() + _caught() + _by_itself()
-    return _resets() + _vmm_resets() + inits + _sipis() + _nones() + _checks() + _guests()
+    return _resets() + _vmm_resets() + inits + _sipis() + _nones() + _checks() + _scenarios() + _guests()
 
 
-def views(case: Case) -> tuple[Case, ...]:
-    """``case`` once for each view that it has results of: what the guest reports is held against the host's view too."""
-    if case.view == "guest" and not case.check:
-        return (case, case._replace(view="views"))
-    return (case,)
+def looks(case: Case) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """What a case judges: the beginning of ids, ``<event>.<trigger>.<view>``, and the items below it."""
+    if case.scenario:
+        found: dict[str, list[str]] = {}
+        for one in of.looks(case.scenario):
+            names = (one.item,) if one.item != of.TABLE else of.table(one.view, one.event)
+            found.setdefault(f"{one.event}.{one.trigger}.{one.view}", []).extend(names)
+        return tuple((prefix, tuple(dict.fromkeys(names))) for prefix, names in found.items())
+    # What the guest reports is compared with the host's view too.
+    prefixes = (case.prefix, case._replace(view="views").prefix) if case.view == "guest" and not case.check else (case.prefix,)
+    return tuple((prefix, items(case)) for prefix in prefixes)
 
 
 def items(case: Case) -> tuple[str, ...]:
-    """The items that a case judges in its view, as the project's tables name them; the host may show more MSRs."""
+    """The items that a case judges in its view, as the project's tables name them."""
     if case.check:
         return (case.check,)
     if case.view != "host":
         vector = CONTINUE if case.event == "init" and case.target == "ap" else case.vector
-        return guest_view.items(case.apic_mode or "xapic", vector, case.event)
-    return _BROADCAST if case.trigger == "broadcast" else _HOST_VIEW
+        return of.table(case.view, case.event, case.apic_mode or "xapic", vector)
+    return _BROADCAST if case.trigger == "broadcast" else of.HOST
 
 
 def ids(cases: list[Case]) -> list[str]:
     """The result ids of ``cases``, each once, in order."""
-    return list(dict.fromkeys(f"{c.prefix}.{item}" for case in cases for c in views(case) for item in items(c)))
+    return list(dict.fromkeys(f"{prefix}.{item}" for case in cases for prefix, names in looks(case) for item in names))
 
 
 def _matches(selector: _Selector, prefix: str, names: tuple[str, ...]) -> bool:
@@ -329,7 +327,7 @@ def _matches(selector: _Selector, prefix: str, names: tuple[str, ...]) -> bool:
     if not selector.may_match(f"{prefix}."):
         return False
     # An MSR that has no name yet is known only to the host's KVM_GET_MSR_INDEX_LIST.
-    unnamed = names in (_HOST_VIEW, _BROADCAST) and selector.id.startswith(f"{prefix}.msr.0x")
+    unnamed = names in (of.HOST, _BROADCAST) and selector.id.startswith(f"{prefix}.msr.0x")
     return unnamed or any(selector.id_matches(f"{prefix}.{name}") for name in names)
 
 
@@ -337,7 +335,7 @@ def select(cases: list[Case], selectors: tuple[str, ...]) -> list[Case]:
     """The cases with a result that a selector takes. Raises SelectorError for the first one that takes nothing."""
     if not selectors:
         return cases
-    keys = {case: [(c.prefix, items(c)) for c in views(case)] for case in cases}
+    keys = {case: looks(case) for case in cases}
     taken: set[Case] = set()
     for selector in selectors:
         found: set[Case] = set()

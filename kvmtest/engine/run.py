@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from kvmtest.checks import CHECKS, DEFAULT_EFFORT, Effort, Subject, Untestable
+from kvmtest.engine.bind import Scene, Unmet
 from kvmtest.engine.broadcast import Broadcast
 from kvmtest.engine.catch import NEVER_RUN
 from kvmtest.engine.cycle import Cycle
@@ -58,7 +59,7 @@ class _Runner(NamedTuple):
             else:
                 machine = self.machines.kept(case.setup)
             return self._observe(case, machine)
-        except (GuestMissing, PlantRefused, SetupError, Untestable) as error:
+        except (GuestMissing, PlantRefused, SetupError, Unmet, Untestable) as error:
             return (), Untried("skip", str(error))
         except (GuestStopped, OSError, TriggerError, Unread) as error:  # KvmError, RunTimeout, and no descriptor or timer left
             self.machines.drop(case.setup)
@@ -71,8 +72,10 @@ class _Runner(NamedTuple):
         host = self.machines.host
         if case.kind == "check":
             return (), self._check(case, machine)
-        made: Broadcast | VmmReset | Cycle
-        if case.kind == "broadcast":
+        made: Broadcast | VmmReset | Cycle | Scene
+        if case.kind == "scenario":
+            made = Scene(case, machine, host, self.timeout_s)
+        elif case.kind == "broadcast":
             made = Broadcast(case, machine, host)
         elif case.kind == "reset":
             made = VmmReset(case, machine, host, self.timeout_s)
@@ -93,6 +96,8 @@ class _Runner(NamedTuple):
 
 def _needs_fresh(case: Case) -> bool:
     """Whether a case needs a machine that nothing has happened to."""
+    if case.scenario:
+        return True
     if case.check:
         return CHECKS[f"{case.prefix}.{case.check}"].alone
     # RESET by KVM happens once in a vCPU's life, and the guest's report of a new vCPU is what a later one is held against.

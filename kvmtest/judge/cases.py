@@ -12,6 +12,7 @@ from kvmtest.judge.book import Book, Sheet
 from kvmtest.judge.evidence import Again, Basis, BroadcastSeen, Checked, Evidence, Look, ResetSeen, Untried
 from kvmtest.judge.item import BOTH_VIEWS, Context, excused
 from kvmtest.judge.many import merged
+from kvmtest.judge.scenario import differences, played
 from kvmtest.judge.tries import second
 from kvmtest.model.host import Host
 from kvmtest.model.record import Block, Observation, Record
@@ -45,6 +46,8 @@ def judge(book: Book, look: Look, host: Host, bases: tuple[Basis, ...], seen: An
     """What was ``seen`` of a case, judged in each of its views."""
     if isinstance(seen, Again):
         return [_again(book, one, seen.first) for one in judge(book, look, host, bases, seen.seen)]
+    if look.scenario:
+        return played(book, look, host, bases[0] if bases else None, seen)
     found: dict[str, tuple[Block, ...]]
     if isinstance(seen, Untried):
         found = _untried(book, look, host, seen)
@@ -103,15 +106,6 @@ def _behaviour(look: Look, host: Host, name: str, seen: Checked) -> Record:
 
 
 # Broadcasts
-
-
-def differences(layout: Layout, before: Snapshot, after: Snapshot) -> list[str]:
-    """The items whose values differ, without those that count on by themselves."""
-    found = []
-    for section, names in layout.by_section.items():
-        if before.sections.get(section) != after.sections.get(section):
-            found += [item for item in names if before.get(layout, item) != after.get(layout, item)]
-    return [item for item in found if item not in COUNTERS]
 
 
 def _broadcast(book: Book, look: Look, bases: tuple[Basis, ...], seen: BroadcastSeen) -> tuple[Block, ...]:

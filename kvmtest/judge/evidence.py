@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from kvmtest.judge.item import Context
 from kvmtest.model.case import Case
+from kvmtest.scenario.step import Scenario
 from kvmtest.state.guest_view import Report
 from kvmtest.state.layout import Layout
 from kvmtest.state.sections import Snapshot
@@ -16,9 +17,12 @@ __all__ = (
     "Basis",
     "BroadcastSeen",
     "Checked",
+    "Ended",
     "Evidence",
+    "Exited",
     "Look",
     "Planted",
+    "Played",
     "ResetSeen",
     "ResetTry",
     "Untried",
@@ -39,8 +43,8 @@ class Planted(Protocol):
 class Look(NamedTuple):
     """What is to be judged of a case, in one of its views.
 
-    ``kind`` is ``one``, ``broadcast``, ``reset`` or ``check``. ``items`` are those of the project's tables that the view judges;
-    of a check its name. ``cites`` are the citations of items that no table of rules has.
+    ``kind`` is ``one``, ``broadcast``, ``reset``, ``check`` or ``scenario``, whose steps say the rest. ``items`` are those of the
+    project's tables that the view judges; of a check its name. ``cites`` are the citations of items that no table of rules has.
     """
 
     case: Case
@@ -52,6 +56,7 @@ class Look(NamedTuple):
     kind: str
     items: tuple[str, ...]
     cites: dict[str, tuple[str, ...]]
+    scenario: Scenario | None = None
 
     @property
     def prefix(self) -> str:
@@ -104,6 +109,38 @@ class ResetSeen(NamedTuple):
     new: Report | None
     read_only: dict[str, str]
     tries: tuple[ResetTry, ...]
+
+
+class Exited(NamedTuple):
+    """What a vCPU did next.
+
+    ``kind`` is ``out``, ``in``, ``mmio``, ``exit`` or ``quiet``; ``number`` the port, the guest-physical address or KVM_EXIT_*,
+    ``value`` what an OUT wrote, ``text`` the whole exit in a line.
+    """
+
+    kind: str
+    number: int
+    value: int | None
+    text: str
+
+
+class Ended(NamedTuple):
+    """Where a program ended before its end: at an op of ``step``, with the ``verdict`` that this gives.
+
+    ``late`` is whether something did not come in time.
+    """
+
+    step: int
+    verdict: str
+    why: str
+    late: bool = False
+
+
+class Played(NamedTuple):
+    """What a program ``told``, in order: the number of the step, and a value, an Exited, a Snapshot or a Report."""
+
+    told: tuple[tuple[int, Any], ...]
+    end: Ended | None = None
 
 
 class Checked(NamedTuple):

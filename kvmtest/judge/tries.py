@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from kvmtest.judge.evidence import Evidence, ResetSeen, Untried
+from kvmtest.judge.evidence import Evidence, Played, ResetSeen, Untried
 from kvmtest.model.record import OUT_OF_TIME, Record
 from kvmtest.model.verdict import Verdict
+from kvmtest.state.guest_view import Report
 
 __all__ = ("out_of_time", "second", "untried")
 
@@ -33,6 +34,8 @@ def out_of_time(seen: Any) -> bool:
     """Whether evidence lacks something that did not come in time."""
     if isinstance(seen, Untried):
         return seen.late
+    if isinstance(seen, Played):
+        return bool(seen.end and seen.end.late) or any(isinstance(one, Report) and one.late for _, one in seen.told)
     reports = []
     if isinstance(seen, Evidence):
         reports = [seen.report]

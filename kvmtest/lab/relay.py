@@ -15,7 +15,20 @@ from typing import Any
 from kvmtest.engine.plan import plan
 from kvmtest.judge.book import Book
 from kvmtest.judge.cases import judge
-from kvmtest.judge.evidence import Again, Basis, BroadcastSeen, Checked, Evidence, Look, ResetSeen, ResetTry, Untried
+from kvmtest.judge.evidence import (
+    Again,
+    Basis,
+    BroadcastSeen,
+    Checked,
+    Ended,
+    Evidence,
+    Exited,
+    Look,
+    Played,
+    ResetSeen,
+    ResetTry,
+    Untried,
+)
 from kvmtest.judge.item import Context
 from kvmtest.lab.stream import Encoder
 from kvmtest.model.host import Host
@@ -32,7 +45,8 @@ _PIECE = 256
 _LATELY = 6
 #: What evidence consists of; each goes as its name and its fields.
 _KINDS: dict[str, Any] = {
-    kind.__name__: kind for kind in (Again, BroadcastSeen, Checked, Evidence, Report, ResetSeen, ResetTry, Untried)
+    kind.__name__: kind
+    for kind in (Again, BroadcastSeen, Checked, Ended, Evidence, Exited, Played, Report, ResetSeen, ResetTry, Untried)
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 _SNAPSHOT, _TUPLE = "snapshot", "tuple"

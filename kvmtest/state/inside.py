@@ -108,7 +108,7 @@ class GuestPlant(Plant):
         self._labels = planter.labels()
         self._long = name == "guest-long"
         asked = self._asked(base.asked, layout.by_section.get("xsave", ()), apic_mode)
-        super().__init__(new.buffers, {k: v for k, v in asked.items() if k in layout.fields}, {}, None)
+        super().__init__(new.buffers, {k: v for k, v in asked.items() if k in layout.fields}, {}, new.ssp)
         xsave = next((bytes(buf.data.raw) for buf in base.buffers if buf.section == "xsave"), bytes(576))
         self._image = self._memory(asked, xsave if len(xsave) <= _XSAVE_ROOM else bytes(576), layout, apic_mode)
 
@@ -251,19 +251,29 @@ class GuestPlant(Plant):
             at = block + planter.WORDS["gpr"] + 8 * i
             out[at : at + 8] = asked.get(name, 0).to_bytes(8, "little")
 
-    def _enter(self, vcpu: Vcpu) -> None:
-        sregs = vcpu.get_sregs()
+    def before(self) -> tuple[tuple[int, int, int, bytes], ...]:
+        """The guest's memory."""
+        return ((_SLOT, planter.BASE, planter.SIZE, self._image),)
+
+    def entry(self) -> tuple[bytes, bytes, int]:
+        """struct kvm_sregs and kvm_regs with which the code begins, and the port of its end."""
+        sregs = kvm_sregs.from_buffer_copy(next(buf.data.raw for buf in self.buffers if buf.section == "sregs"))
         self._flat(sregs)
         sregs.gdt.base, sregs.gdt.limit = planter.BASE + _GDT, _GDT_LIMIT
         sregs.idt.base, sregs.idt.limit = planter.BASE + (_IDT64 if self._long else _IDT32), 0xFFF if self._long else 0x7FF
         sregs.cr0, sregs.cr4 = 0x80000033, _PAE | _OSFXSR | self.asked["cr4"] & _OSXSAVE
         sregs.cr3 = planter.BASE + (_PML4 if self._long else _PDPT_PAE)
         sregs.efer = _LMA_LME if self._long else 0
+        at = planter.BASE + self._labels["long" if self._long else "protected"]
+        return bytes(sregs), bytes(kvm_regs(rip=at, rbx=planter.BLOCK, rsp=planter.BLOCK + 0x1000, rflags=2)), planter.PORT_READY
+
+    def _enter(self, vcpu: Vcpu) -> None:
+        entry = self.entry()
+        sregs, regs = kvm_sregs.from_buffer_copy(entry[0]), kvm_regs.from_buffer_copy(entry[1])
         vcpu.set_sregs(sregs)
         if (kept := vcpu.get_sregs().cr0) != sregs.cr0:
             raise PlantRefused(f"KVM_SET_SREGS kept CR0 {kept:#x} when {sregs.cr0:#x} was asked for, in 32-bit protected mode")
-        entry = planter.BASE + self._labels["long" if self._long else "protected"]
-        vcpu.set_regs(kvm_regs(rip=entry, rbx=planter.BLOCK, rsp=planter.BLOCK + 0x1000, rflags=2))
+        vcpu.set_regs(regs)
 
     def _flat(self, sregs: kvm_sregs) -> None:
         flat = {"base": 0, "limit": 0xFFFFFFFF, "present": 1, "s": 1, "g": 1}

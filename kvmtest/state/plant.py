@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from kvmtest.kvm import KvmError, Vcpu
 from kvmtest.kvm.ioctl import ioctl
@@ -67,18 +67,39 @@ class Plant:
     """One plant for one vCPU, ready to be written: buffers in order, what they ask for, and what KVM refused to take."""
 
     def __init__(
-        self, buffers: list[Buffer], asked: dict[str, int], refused: dict[str, str], keep: object, id_shift: int = 24
+        self, buffers: list[Buffer], asked: dict[str, int], refused: dict[str, str], ssp: ctypes.c_uint64, id_shift: int = 24
     ) -> None:
         self.buffers = buffers
         self.asked = asked
         self.refused = refused
         self._id_shift = id_shift
-        self._keep = keep
+        self.ssp = ssp
 
     def reason(self, item: str) -> str:
         """Why this plant has no value for ``item``."""
         why = _WHY.get(item, "")
         return f"cannot be planted: {why}" if why else "this plant has no value for it"
+
+    def writes(self, id: int) -> Iterator[tuple[str, int, bytes]]:
+        """Section, request and contents of each ioctl that writes it to the vCPU of ``id``, in order.
+
+        Those of the section ``ssp`` are struct kvm_one_reg and, after it, the register's value.
+        """
+        for buf in self.buffers:
+            contents = bytearray(buf.data.raw)
+            if buf.section == "lapic":
+                contents[_ID : _ID + 4] = (id << self._id_shift).to_bytes(4, "little")
+            elif buf.section == "ssp":
+                contents[8:] = bytes(8) + bytes(self.ssp)
+            yield buf.section, buf.request, bytes(contents)
+
+    def before(self) -> tuple[tuple[int, int, int, bytes], ...]:
+        """Memory that it needs: slot, guest-physical address, size, contents."""
+        return ()
+
+    def entry(self) -> tuple[bytes, bytes, int] | None:
+        """struct kvm_sregs and kvm_regs with which guest code begins, and the port of its end; None where ioctls write it all."""
+        return None
 
     def write(self, vcpu: Vcpu) -> None:
         """Write all sections to ``vcpu``: the one that the plant was made for, or another AP that differs in its id alone.

@@ -59,9 +59,9 @@ def test_a_selector_takes_only_the_cases_that_can_match() -> None:
 )
 def test_a_selector_takes_the_cases_of_every_id_that_it_matches(selector: str) -> None:
     cases = plan.plan()
-    names = {(view.prefix, plan.items(view)) for case in cases for view in plan.views(case)}
+    names = {look for case in cases for look in plan.looks(case)}
     matching = {key for key in names if any(takes((selector,), f"{key[0]}.{name}") for name in key[1])}
-    expected = [c for c in cases if any((view.prefix, plan.items(view)) in matching for view in plan.views(c))]
+    expected = [c for c in cases if any(look in matching for look in plan.looks(c))]
     assert plan.select(cases, (selector,)) == expected
 
 

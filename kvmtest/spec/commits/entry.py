@@ -50,6 +50,11 @@ class Sign(NamedTuple):
         event = "reset" if self.event == "vmm-reset" else self.event
         return tuple(f"{event}.{t}.{v}.{item}" for item in self.items for t in self.triggers for v in self.views)
 
+    @property
+    def selectors(self) -> tuple[str, ...]:
+        """What selects them, in the cases that show it."""
+        return tuple(f"{id}/*{self.case}*" for id in self.ids) if self.case else self.ids
+
 
 def items(
     event: str,
@@ -71,12 +76,21 @@ def items(
 
 
 def check(
-    id: str, old: str | None = None, backends: str = "", vendor: str = "", known: bool = True, new: str | None = None
+    id: str,
+    old: int | str | None = None,
+    backends: str = "",
+    vendor: str = "",
+    known: bool = True,
+    new: int | str | None = None,
+    case: str = "",
 ) -> Sign:
-    """The sign that the check ``id`` shows, whose text was ``old`` before the commit; ``new`` where it is not judged."""
+    """The sign that the behaviour ``id`` shows in cases whose names have ``case``: it was ``old`` before the commit.
+
+    ``new`` is what it is with the commit, where it is not judged.
+    """
     event, trigger, view, name = id.split(".", 3)
     known = known and new is None
-    return Sign(event, (trigger,), (view,), (name,), old, backends, "", vendor, "", "", known, check=True, new=new)
+    return Sign(event, (trigger,), (view,), (name,), old, backends, "", vendor, "", case, known, check=True, new=new)
 
 
 class Entry(NamedTuple):

@@ -1,0 +1,342 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The runner: executes a program's ops on a machine, one after the other, and keeps what they tell."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import time
+from functools import singledispatchmethod
+from typing import Any, NoReturn
+
+from kvmtest.engine import guest
+from kvmtest.engine.machine import Machine
+from kvmtest.judge.evidence import Ended, Exited, Played
+from kvmtest.kvm import Exit, GuestMemory, KvmError, RunTimeout, Vcpu
+from kvmtest.kvm.clock import Limit
+from kvmtest.kvm.ioctl import get_errno, raw_ioctl
+from kvmtest.kvm.where import where
+from kvmtest.scenario import program as p
+from kvmtest.state.snapshot import Unread
+from kvmtest.uapi.kvm import (
+    KVM_EXIT_INTERNAL_ERROR,
+    KVM_EXIT_IO,
+    KVM_EXIT_IO_OUT,
+    KVM_EXIT_MMIO,
+    KVM_INTERNAL_ERROR_EMULATION,
+)
+
+__all__ = ("play",)
+
+#: Seconds that a vCPU runs until it is looked at again, and between two looks where none has to run.
+_SLICE_S, _LOOK_S = 0.02, 0.0005
+#: How long a vCPU is given to show that it does nothing: seconds, and so many times what its slowest exit took until then. The
+#: slowest one was mostly the first, with whatever KVM or an emulator does only then.
+_SILENT_S, _SILENT_EXITS = 0.02, 50
+#: How long one that should make an exit is given where the manuals, not this host, say that it comes.
+_EXPECTED_S = 0.1
+#: More instructions than guest code has that a KVM may not be able to emulate.
+_MAX_RESUMED = 512
+_EINTR = -4
+
+
+class _End(Exception):
+    def __init__(self, otherwise: p.Otherwise, more: str = "", late: bool = False) -> None:
+        self.verdict, self.why, self.late = otherwise.verdict, f"{otherwise.why}{more}", late
+
+
+def play(program: p.Program, machine: Machine, timeout_s: float) -> Played:
+    """Execute ``program``; ``timeout_s`` bounds the wait for what must come, in seconds. Errors of ioctls end it as an error."""
+    player = _Player(program, machine, timeout_s)
+    try:
+        return player.play()
+    finally:
+        player.close()
+
+
+class _Thread:
+    """A vCPU in KVM_RUN on a thread of its own."""
+
+    def __init__(self, vcpu: Vcpu, timeout_s: float) -> None:
+        self.vcpu, self._timeout_s = vcpu, timeout_s
+        self.exit: Exit | None = None
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name=f"vcpu {vcpu.id}")
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.exit = self.vcpu.run(self._timeout_s)
+        except BaseException as error:  # for who joins
+            self.error = error
+
+    def join(self, timeout_s: float | None) -> Exit | None:
+        """The exit; None where none came in ``timeout_s`` seconds, after which the vCPU is out of KVM_RUN all the same."""
+        self._thread.join(timeout_s)
+        kicked = self._thread.is_alive()
+        if kicked:
+            self.vcpu.kick()
+        self._thread.join()
+        self.vcpu.unkick()
+        if isinstance(self.error, RunTimeout):
+            return None
+        if self.error:
+            raise self.error
+        return None if kicked else self.exit
+
+
+class _Player:
+    def __init__(self, program: p.Program, machine: Machine, timeout_s: float) -> None:
+        self._program, self._machine, self._timeout_s = program, machine, timeout_s
+        self._vcpus = {target.vcpu.id: target.vcpu for target in machine.targets}
+        self._targets = {target.vcpu.id: target for target in machine.targets}
+        self._buffers = {name: _buffer(buffer) for name, buffer in program.buffers.items()}
+        self._threads: dict[int, _Thread] = {}
+        self._last: dict[int, Exit] = {}
+        self._reporter: guest.Reporter | None = None
+        self._slowest_s = 0.0
+        self._told: list[tuple[int, Any]] = []
+        self._step = 0
+
+    def play(self) -> Played:
+        """Execute all ops, up to the one that ends the program."""
+        end = None
+        try:
+            for number, op in self._program.ops:
+                self._step = number
+                self._do(op)
+        except _End as stop:
+            end = Ended(self._step, stop.verdict, stop.why, stop.late)
+        except (OSError, Unread) as error:
+            end = Ended(self._step, "error", str(error), isinstance(error, TimeoutError))
+        return Played(tuple(self._told), end)
+
+    def close(self) -> None:
+        """Take every vCPU out of KVM_RUN."""
+        for thread in self._threads.values():
+            thread.join(0)
+
+    def _tell(self, value: Any) -> None:
+        self._told.append((self._step, value))
+
+    @singledispatchmethod
+    def _do(self, op: object) -> None:
+        raise TypeError(f"no op: {op}")
+
+    # Ioctls and buffers
+
+    @_do.register
+    def _(self, op: p.Ioctl) -> None:
+        self._ioctl(op)
+
+    def _ioctl(self, op: p.Ioctl) -> None:
+        fd = self._machine.vm.fd if op.on == p.VM else self._vcpus[op.on].fd
+        arg = op.arg if isinstance(op.arg, int) else ctypes.addressof(self._buffers[op.arg])
+        done = _EINTR
+        while done == _EINTR:
+            done = raw_ioctl(fd, op.request, arg)
+            if done < 0:
+                done = -get_errno()
+        if op.result:
+            self._buffers[op.result][:8] = done.to_bytes(8, "little", signed=True)
+        elif done < 0:
+            raise KvmError(-done, op.request, "vm" if op.on == p.VM else f"vcpu {op.on}")
+
+    def _get(self, place: p.Place, signed: bool = False) -> int:
+        data = self._buffers[place.buffer][place.offset : place.offset + place.size]
+        return int.from_bytes(data, "little", signed=signed)
+
+    @_do.register
+    def _(self, op: p.Put) -> None:
+        place, mask = op.place, op.mask & (1 << 8 * op.place.size) - 1
+        value = self._get(place) & ~mask | op.value & mask
+        self._buffers[place.buffer][place.offset : place.offset + place.size] = value.to_bytes(place.size, "little")
+
+    @_do.register
+    def _(self, op: p.Compare) -> None:
+        value = self._value(op)
+        self._tell(value)
+        if value not in op.values:
+            raise _End(op.otherwise, f": {value:#x}" if op.otherwise.verdict == "error" else "")
+
+    def _value(self, test: p.Compare) -> int:
+        signed = test.place.buffer == "result"
+        value = self._get(test.place, signed)
+        return value if signed else value & test.mask & (1 << 8 * test.place.size) - 1
+
+    @_do.register
+    def _(self, op: p.Look) -> None:
+        target = self._targets[op.vcpu]
+        seen = target.reader.read()
+        if op.back and (rip := seen.get(target.layout, "rip")) is not None:
+            regs = bytearray(seen.sections["regs"])
+            target.layout.fields["rip"].put(regs, rip - op.back)
+            seen = seen._replace(sections=seen.sections | {"regs": bytes(regs)})
+        self._tell(seen)
+
+    @_do.register
+    def _(self, op: p.Irqfd) -> None:
+        vm = self._machine.vm
+        fd = vm.irqfd(op.gsi)
+        try:
+            os.eventfd_write(fd, 1)
+        finally:
+            vm.irqfd_deassign(op.gsi, fd)
+
+    # Guest memory
+
+    def _memory(self, gpa: int, space: int) -> GuestMemory:
+        if found := self._there(gpa, space):
+            return found
+        raise ValueError(f"no guest memory at {gpa:#x}")
+
+    def _there(self, gpa: int, space: int) -> GuestMemory | None:
+        """The memory at ``gpa`` of the address space ``space``: 1 is that of SMM."""
+        there = (memory for memory in self._machine.vm.memory if memory.slot >> 16 == space)
+        return next((memory for memory in there if memory.gpa <= gpa < memory.gpa + memory.size), None)
+
+    @_do.register
+    def _(self, op: p.Region) -> None:
+        if not self._there(op.gpa, op.slot >> 16):
+            self._machine.vm.add_memory(op.slot, op.gpa, op.size)
+
+    @_do.register
+    def _(self, op: p.Write) -> None:
+        self._memory(op.gpa, op.space).write(op.gpa, op.data)
+
+    @_do.register
+    def _(self, op: p.Peek) -> None:
+        data = self._memory(op.gpa, op.space).read(op.gpa, op.to.size)
+        self._buffers[op.to.buffer][op.to.offset : op.to.offset + op.to.size] = data
+
+    # Running
+
+    @_do.register
+    def _(self, op: p.Enter) -> None:
+        vcpu = self._vcpus[op.vcpu]
+        quiet, expected = op.came.kind == "quiet", op.otherwise.verdict == "fail"
+        least = _SILENT_S if quiet else _EXPECTED_S if expected else self._timeout_s
+        limit = min(self._timeout_s, max(least, _SILENT_EXITS * self._slowest_s if self._slowest_s else self._timeout_s))
+        for _ in range(_MAX_RESUMED):
+            seen = self._run(vcpu, limit)
+            if not (op.resume and seen and self._resumed(vcpu, seen, op.resume)):
+                break
+        self._judge(op.vcpu, seen, op.came, op.otherwise)
+
+    def _run(self, vcpu: Vcpu, limit_s: float) -> Exit | None:
+        begin = time.monotonic()
+        try:
+            seen = vcpu.run(limit_s)
+        except RunTimeout:
+            return None
+        self._slowest_s = max(self._slowest_s, time.monotonic() - begin)
+        return seen
+
+    def _judge(self, id: int, seen: Exit | None, came: p.Came, otherwise: p.Otherwise) -> None:
+        """Keep the exit as evidence, and end the program where another one should have come."""
+        if seen:
+            self._last[id] = seen
+        exited = _exited(seen)
+        self._tell(exited)
+        if not matches(exited, came):
+            late = exited.kind == "quiet"
+            self._end(id, otherwise, exited, late)
+
+    def _end(self, id: int, otherwise: p.Otherwise, exited: Exited, late: bool) -> NoReturn:
+        more = "" if otherwise.verdict == "fail" else f": {exited.text} ({where(self._vcpus[id])})"
+        raise _End(otherwise, more, late)
+
+    def _resumed(self, vcpu: Vcpu, seen: Exit, register: str) -> bool:
+        """Go on after an instruction that KVM cannot emulate, where the vCPU's ``register`` says; False for any other exit."""
+        if seen.reason != KVM_EXIT_INTERNAL_ERROR or seen.suberror != KVM_INTERNAL_ERROR_EMULATION:
+            return False
+        regs = vcpu.get_regs()
+        at = getattr(regs, register)
+        if regs.rip == at or self._machine.vm.memory_at(at) is None:
+            return False
+        regs.rip = at
+        vcpu.set_regs(regs)
+        return True
+
+    @_do.register
+    def _(self, op: p.Poll) -> None:
+        limit, first = Limit(self._timeout_s), None
+        while True:
+            for read in op.read:
+                self._do(read)
+            value = self._value(op.test)
+            first = value if first is None else first
+            if value in op.test.values or op.changed and value != first:
+                self._tell(value)
+                return
+            if limit.left() <= 0:
+                self._tell(value)
+                raise _End(op.test.otherwise, f": {value:#x} at the end", late=True)
+            if op.vcpu is None:
+                time.sleep(_LOOK_S)
+            elif seen := self._run(self._vcpus[op.vcpu], _SLICE_S):
+                self._last[op.vcpu] = seen
+                self._tell(exited := _exited(seen))
+                self._end(op.vcpu, op.test.otherwise, exited, False)
+
+    @_do.register
+    def _(self, op: p.Start) -> None:
+        self._threads[op.vcpu] = _Thread(self._vcpus[op.vcpu], self._timeout_s)
+
+    @_do.register
+    def _(self, op: p.Join) -> None:
+        seen = self._threads.pop(op.vcpu).join(_SILENT_S if op.came.kind == "quiet" else None)
+        self._judge(op.vcpu, seen, op.came, op.otherwise)
+
+    @_do.register
+    def _(self, op: p.Finish) -> None:
+        self._vcpus[op.vcpu].complete_io()
+
+    @_do.register
+    def _(self, op: p.Reply) -> None:
+        self._vcpus[op.vcpu].reply(op.data)
+
+    # The reporting guest
+
+    @_do.register
+    def _(self, op: p.Install) -> None:
+        target = self._targets[op.vcpu]
+        self._reporter = guest.Reporter(self._machine, target.vcpu, target.layout, op.vector, op.apic_mode)
+        if op.stands:
+            self._reporter.seen["rax"] = self._told_value(op.vcpu)
+
+    def _told_value(self, vcpu: int) -> int:
+        return int.from_bytes(self._last[vcpu].data[:4], "little")
+
+    @_do.register
+    def _(self, op: p.Report) -> None:
+        assert self._reporter
+        self._tell(self._reporter.report(self._timeout_s, self._last[op.vcpu] if op.running else None))
+        self._vcpus[op.vcpu].complete_io()
+
+
+def _buffer(buffer: p.Buffer) -> Any:
+    made = ctypes.create_string_buffer(buffer.contents, len(buffer.contents))
+    if buffer.kind == "ssp":
+        # struct kvm_one_reg, and the register's value after it.
+        ctypes.c_uint64.from_address(ctypes.addressof(made) + 8).value = ctypes.addressof(made) + 16
+    return made
+
+
+def _exited(seen: Exit | None) -> Exited:
+    if seen is None:
+        return Exited("quiet", 0, None, "no exit")
+    if seen.reason == KVM_EXIT_IO:
+        out = seen.direction == KVM_EXIT_IO_OUT
+        return Exited("out" if out else "in", seen.port, int.from_bytes(seen.data[:4], "little") if out else None, str(seen))
+    if seen.reason == KVM_EXIT_MMIO:
+        return Exited("mmio", seen.phys_addr, None, str(seen))
+    return Exited("exit", seen.reason, None, str(seen))
+
+
+def matches(exited: Exited, came: p.Came) -> bool:
+    """Whether the exit is the one that was waited for."""
+    if exited.kind != came.kind or exited.kind != "quiet" and exited.number != came.number:
+        return False
+    return came.value is None or exited.value is not None and not (exited.value ^ came.value) & came.mask

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a scenario shows, by its steps alone: which items, after which event, in which view."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from kvmtest.scenario import step as s
+from kvmtest.spec import ENTRIES, SYNTHETIC
+from kvmtest.state import guest_view
+
+__all__ = ("HOST", "TABLE", "Look", "item_of", "looks", "table")
+
+#: The items of the host's view.
+HOST = tuple(item for item in ENTRIES if item not in SYNTHETIC)
+
+#: In the place of an item: the whole table.
+TABLE = ""
+
+
+class Look(NamedTuple):
+    """One item, or the TABLE, that a step of a scenario observes."""
+
+    step: int
+    event: str
+    trigger: str
+    view: str
+    item: str
+
+
+def item_of(expect: s.Expect) -> str:
+    """The item whose record an expectation is: a behaviour, or what the condition names."""
+    if expect.item:
+        return expect.item
+    condition = expect.condition
+    if isinstance(condition, s.Is):
+        return condition.item
+    if isinstance(condition, s.Answer):
+        return "refused"
+    return "delivered" if isinstance(condition, s.Same) else "runs"
+
+
+def looks(scenario: s.Scenario) -> tuple[Look, ...]:
+    """All looks of ``scenario``, in order."""
+    event, trigger = scenario.event, scenario.trigger
+    found: list[Look] = []
+    sent = False
+    for number, step in enumerate(scenario.steps):
+        if isinstance(step, (s.Send, s.Event)) and (not isinstance(step, s.Send) or step.judged):
+            event, trigger, sent = step.event, step.by if isinstance(step, s.Send) else step.trigger, True
+        elif isinstance(step, s.Expect):
+            found.append(Look(number, event, trigger, scenario.view, item_of(step)))
+        elif isinstance(step, s.Do):
+            found.append(Look(number, event, trigger, scenario.view, step.item))
+        elif isinstance(step, s.Observe) and sent:
+            found.append(Look(number, event, trigger, "host", TABLE))
+        elif isinstance(step, s.Guest):
+            found += [Look(number, event, trigger, view, TABLE) for view in ("guest", "views")]
+    return tuple(found)
+
+
+def table(view: str, event: str, apic_mode: str = "xapic", vector: int | None = None) -> tuple[str, ...]:
+    """The items that a view shows of one vCPU after ``event``; the host may show more MSRs."""
+    return HOST if view == "host" else guest_view.items(apic_mode, vector, event)

@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Lower a scenario to a program: the one place that knows what a step does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ctypes import sizeof
+from functools import cache, singledispatchmethod
+from typing import Protocol
+
+from kvmtest.scenario import memory, triggers
+from kvmtest.scenario import step as s
+from kvmtest.scenario.program import (
+    VM,
+    Buffer,
+    Came,
+    Compare,
+    Enter,
+    Finish,
+    Install,
+    Ioctl,
+    Join,
+    Look,
+    Op,
+    Otherwise,
+    Peek,
+    Place,
+    Poll,
+    Program,
+    Put,
+    Reply,
+    Report,
+    Start,
+    Write,
+)
+from kvmtest.state.layout import static_fields
+from kvmtest.uapi import kvm as uapi
+from kvmtest.x86 import msr
+
+__all__ = ("SECTIONS", "Planted", "Target", "lower")
+
+#: Sections that single items are written by: KVM_GET_*, KVM_SET_*, the structure.
+SECTIONS = {
+    "mp_state": (uapi.KVM_GET_MP_STATE, uapi.KVM_SET_MP_STATE, uapi.kvm_mp_state),
+    "regs": (uapi.KVM_GET_REGS, uapi.KVM_SET_REGS, uapi.kvm_regs),
+    "sregs": (uapi.KVM_GET_SREGS, uapi.KVM_SET_SREGS, uapi.kvm_sregs),
+    "debugregs": (uapi.KVM_GET_DEBUGREGS, uapi.KVM_SET_DEBUGREGS, uapi.kvm_debugregs),
+    "events": (uapi.KVM_GET_VCPU_EVENTS, uapi.KVM_SET_VCPU_EVENTS, uapi.kvm_vcpu_events),
+    "xcrs": (uapi.KVM_GET_XCRS, uapi.KVM_SET_XCRS, uapi.kvm_xcrs),
+    "lapic": (uapi.KVM_GET_LAPIC, uapi.KVM_SET_LAPIC, uapi.kvm_lapic_state),
+    "nested": (uapi.KVM_GET_NESTED_STATE, uapi.KVM_SET_NESTED_STATE, uapi.kvm_nested_state),
+}
+#: What KVM_SET_VCPU_EVENTS takes only with a flag (KVM API).
+_EVENT_FLAGS = {
+    "events.nmi_pending": uapi.KVM_VCPUEVENT_VALID_NMI_PENDING,
+    "events.interrupt_shadow": uapi.KVM_VCPUEVENT_VALID_SHADOW,
+    "events.triple_fault_pending": uapi.KVM_VCPUEVENT_VALID_TRIPLE_FAULT,
+    "events.sipi_vector": uapi.KVM_VCPUEVENT_VALID_SIPI_VECTOR,
+}
+_SMI = "events.smi_"
+_FLAGS = Place("", uapi.kvm_vcpu_events.flags.offset, 4, "flags")
+#: struct kvm_nested_state with a vmcs12 and its shadow, the larger vendor's.
+_NESTED_SIZE = 128 + 2 * 4096
+_RESULT = Place("result", 0, 8, "result")
+_WORD = Place("word", 0, 4, "word")
+
+
+class Planted(Protocol):
+    """A plant as data: ``buffers`` of (section, request, contents) in order, for vCPU ``id``."""
+
+    def writes(self, id: int) -> Iterable[tuple[str, int, bytes]]:
+        """The ioctls that write it."""
+
+    def before(self) -> tuple[tuple[int, int, int, bytes], ...]:
+        """Memory that it needs: slot, guest-physical address, size, contents."""
+
+    def entry(self) -> tuple[bytes, bytes, int] | None:
+        """struct kvm_sregs and kvm_regs at the beginning of guest code, and the port of its end; None where ioctls do it all."""
+
+
+class Target(Protocol):
+    """What binding knows of the host and the VM."""
+
+    target: int
+    other: int
+
+    def plant(self, who: int, name: str, apic_mode: str) -> Planted:
+        """The plant of vCPU ``who``. Raises PlantRefused, KvmError."""
+
+
+@cache
+def _fields() -> dict[str, tuple[str, int, int]]:
+    """Section, offset and size of items; pseudo-items besides: bits of a structure that no item is."""
+    found = {name: (field.section, field.offset, field.size) for name, field in static_fields().items()}
+    found["exception.nr"] = ("events", uapi.kvm_vcpu_events.exception.offset + 1, 1)
+    return found
+
+
+def lower(scenario: s.Scenario, bound: Target) -> Program:
+    """The program of ``scenario`` on this host. Raises KeyError for an item that has no place, GuestMissing."""
+    return _Lowering(scenario, bound).program()
+
+
+class _Lowering:
+    def __init__(self, scenario: s.Scenario, bound: Target) -> None:
+        self.scenario, self.bound = scenario, bound
+        self.buffers: dict[str, Buffer] = {"result": Buffer("s64", bytes(8)), "word": Buffer("u32", bytes(4))}
+        self.ops: list[tuple[int, Op]] = []
+        self.guest = ""
+        self.started: set[int] = set()
+        self.planted: dict[int, s.Plant] = {}
+        #: vCPUs that stand after the OUT at the reset vector.
+        self.restarted: set[int] = set()
+        self._step = 0
+
+    def program(self) -> Program:
+        """Lower each step."""
+        for number, step in enumerate(self.scenario.steps):
+            self._step = number
+            self.emit(*self.ops_of(step))
+        return Program(self.buffers, tuple(self.ops))
+
+    def emit(self, *ops: Op) -> None:
+        """Append ``ops`` to the current step's."""
+        self.ops += [(self._step, op) for op in ops]
+
+    def who(self, who: s.Who) -> int:
+        """A vCPU's id; VM for ``vm``."""
+        if isinstance(who, int):
+            return who
+        return {"target": self.bound.target, "other": self.bound.other, "vm": VM}[who]
+
+    def buffer(self, name: str, kind: str, contents: bytes) -> str:
+        """Make a buffer, and return its name; another one where the name is taken for other contents."""
+        made = Buffer(kind, contents)
+        unique, number = name, 1
+        while self.buffers.setdefault(unique, made) != made:
+            number += 1
+            unique = f"{name}_{number}"
+        return unique
+
+    # Items
+
+    def place(self, item: str, who: int) -> tuple[Place, list[Op], list[Op]]:
+        """Where ``item`` of vCPU ``who`` is, and the ops that read and write its section."""
+        if item.startswith("msr."):
+            return self._msr(item.removeprefix("msr."), who)
+        section, offset, size = _fields()[item]
+        get, put, struct = SECTIONS[section]
+        contents = bytes(_NESTED_SIZE if section == "nested" else sizeof(struct))
+        name = self.buffer(f"{section}{who}", struct.__name__, contents)
+        read: list[Op] = [Ioctl(who, get, name)]
+        if section == "nested":
+            # KVM takes the room there is from `size`, and writes the used size back.
+            read.insert(0, Put(Place(name, 4, 4, "size"), _NESTED_SIZE))
+        return Place(name, offset, size, item), read, [Ioctl(who, put, name)]
+
+    def _msr(self, name: str, who: int) -> tuple[Place, list[Op], list[Op]]:
+        index = msr.index_of(name)
+        contents = (1).to_bytes(8, "little") + index.to_bytes(8, "little") + bytes(8)
+        buf = self.buffer(f"msr_{name}{who}", "kvm_msrs", contents)
+        refused = Otherwise("skip", f"KVM_GET_MSRS refuses MSR {index:#x}")
+        read: list[Op] = [Ioctl(who, uapi.KVM_GET_MSRS, buf, "result"), Compare(_RESULT, (1,), refused)]
+        kept = Otherwise("skip", f"KVM_SET_MSRS refuses MSR {index:#x}")
+        write: list[Op] = [Ioctl(who, uapi.KVM_SET_MSRS, buf, "result"), Compare(_RESULT, (1,), kept)]
+        return Place(buf, 16, 8, f"msr.{name}"), read, write
+
+    def set(self, step: s.Set) -> list[Op]:
+        """One read, write and read of each section in which items are written."""
+        who = self.who(step.who)
+        sections: dict[str, tuple[list[Op], list[Op], list[tuple[Place, int, str]]]] = {}
+        for item, value in step.items:
+            place, read, write = self.place(item, who)
+            sections.setdefault(place.buffer, (read, write, []))[2].append((place, value & (1 << 8 * place.size) - 1, item))
+        ops: list[Op] = []
+        for buffer, (read, write, puts) in sections.items():
+            flags = 0
+            for _, _, item in puts:
+                flags |= _EVENT_FLAGS.get(item, uapi.KVM_VCPUEVENT_VALID_SMM if item.startswith(_SMI) else 0)
+            ops += read
+            if flags:
+                ops.append(Put(_FLAGS._replace(buffer=buffer), flags, flags))
+            ops += [Put(place, value) for place, value, _ in puts]
+            ops += write
+            if step.check:
+                # Without KVM_GET_MP_STATE where it would make KVM take what is pending.
+                ops += read
+                for place, value, item in puts:
+                    why = step.why or f"KVM kept another value when {value:#x} was written to {item}"
+                    ops.append(Compare(place, (value,), Otherwise("skip" if step.why else "error", why)))
+        return ops
+
+    # Conditions
+
+    def came(self, condition: s.Condition) -> Came | None:
+        """What a vCPU does next, of a condition that says that."""
+        if isinstance(condition, s.Word):
+            return Came("out", memory.number(self.guest, f"PORT_{condition.name}"), condition.value)
+        if isinstance(condition, s.In):
+            return Came("in", memory.number(self.guest, f"PORT_{condition.name}"))
+        if isinstance(condition, s.Mmio):
+            return Came("mmio", memory.number(self.guest, condition.name))
+        if isinstance(condition, s.Exit):
+            return Came("exit", condition.reason)
+        return Came("quiet") if isinstance(condition, s.Quiet) else None
+
+    def check(self, condition: s.Condition, who: int, otherwise: Otherwise) -> list[Op]:
+        """Look once whether ``condition`` holds."""
+        came = self.came(condition)
+        if came:
+            self.restarted.discard(who)
+            if isinstance(condition, s.Word) and condition.name == "RESET":
+                self.restarted.add(who)
+            if who in self.started:
+                self.started.discard(who)
+                return [Join(who, came, otherwise)]
+            return [Enter(who, came, otherwise)]
+        if isinstance(condition, s.Same):
+            return [Look(who)]
+        if isinstance(condition, s.Answer):
+            return [Compare(_RESULT, (condition.value,), otherwise)]
+        read, test = self.read(condition, who, otherwise)
+        return [*read, test]
+
+    def read(self, condition: s.Condition, who: int, otherwise: Otherwise) -> tuple[list[Op], Compare]:
+        """The ops that read what ``condition`` is about, and the comparison."""
+        if isinstance(condition, s.Is):
+            place, read, _ = self.place(condition.item, who)
+            mask = condition.mask & (1 << 8 * place.size) - 1
+            return read, Compare(place, (condition.value & mask,), otherwise, mask)
+        if isinstance(condition, s.Holds):
+            return [self.peek(condition.word)], Compare(_WORD, (condition.value,), otherwise)
+        raise TypeError(f"{condition} cannot be read")
+
+    def peek(self, word: str) -> Peek:
+        """Read a word of the guest's."""
+        space, gpa = memory.address(self.guest, word)
+        return Peek(_WORD, gpa, space)
+
+    # Steps
+
+    @singledispatchmethod
+    def ops_of(self, step: object) -> Iterable[Op]:
+        """The ops of one step."""
+        raise TypeError(f"no step: {step}")
+
+    @ops_of.register
+    def _(self, step: s.Set) -> Iterable[Op]:
+        return self.set(step)
+
+    @ops_of.register
+    def _(self, step: s.Call) -> Iterable[Op]:
+        arg: str | int = step.arg if isinstance(step.arg, int) else self.buffer(step.kind or "arg", step.kind, step.arg)
+        return [Ioctl(self.who(step.who), step.request, arg, "result" if step.keep else "")]
+
+    @ops_of.register
+    def _(self, step: s.Plant) -> Iterable[Op]:
+        who = self.who(step.who)
+        self.planted[who] = step
+        plant = self.bound.plant(who, step.name, step.apic_mode)
+        ops: list[Op] = []
+        for slot, gpa, size, contents in plant.before():
+            ops += [memory.region(slot, gpa, size), Write(gpa, contents)]
+        for section, request, contents in plant.writes(who):
+            ops.append(Ioctl(who, request, self.buffer(f"plant_{section}{who}", section, contents)))
+        if entry := plant.entry():
+            sregs, regs, port = entry
+            place, read, _ = self.place("cr0", who)
+            cr0 = int.from_bytes(sregs[place.offset : place.offset + place.size], "little")
+            refused = Otherwise("skip", f"KVM_SET_SREGS kept another CR0 when {cr0:#x} was asked for, in 32-bit protected mode")
+            stopped = Otherwise("error", "the planting guest did not come to its end")
+            ops += [
+                Ioctl(who, uapi.KVM_SET_SREGS, self.buffer(f"entry_sregs{who}", "kvm_sregs", sregs)),
+                *read,
+                Compare(place, (cr0,), refused),
+                Ioctl(who, uapi.KVM_SET_REGS, self.buffer(f"entry_regs{who}", "kvm_regs", regs)),
+                Enter(who, Came("out", port), stopped, "rbp"),
+                Finish(who),
+            ]
+        return ops
+
+    @ops_of.register
+    def _(self, step: s.Load) -> Iterable[Op]:
+        ops = list(memory.load(step.guest))
+        if step.guest != memory.SMRAM:
+            self.guest = step.guest
+        for name, value in step.words:
+            ops += self.ops_of(s.Poke(name, value))
+        return ops
+
+    @ops_of.register
+    def _(self, step: s.Poke) -> Iterable[Op]:
+        space, gpa = memory.address(self.guest, step.at) if isinstance(step.at, str) else (0, step.at)
+        value = memory.number(self.guest, step.value) if isinstance(step.value, str) else step.value
+        return [Write(gpa, value.to_bytes(4, "little") if isinstance(value, int) else value, space)]
+
+    @ops_of.register
+    def _(self, step: s.Resume) -> Iterable[Op]:
+        return [memory.resume(self.planted[self.who(step.who)].name, step.end)]
+
+    @ops_of.register
+    def _(self, step: s.Until) -> Iterable[Op]:
+        who, condition = self.who(step.who), step.condition
+        otherwise = Otherwise("error", step.note or f"{triggers.words(condition)} does not come")
+        if self.came(condition):
+            return self.check(condition, who, otherwise)
+        vcpu = None if who in self.started else who
+        if isinstance(condition, s.Moves):
+            return [Poll((self.peek(condition.word),), Compare(_WORD, (), otherwise), vcpu, changed=True)]
+        read, test = self.read(condition, who, otherwise)
+        return [Poll(tuple(op for op in read if isinstance(op, (Ioctl, Peek))), test, vcpu)]
+
+    @ops_of.register
+    def _(self, step: s.Require) -> Iterable[Op]:
+        return self.check(step.condition, self.who(step.who), Otherwise("skip" if step.skip else "error", step.why))
+
+    @ops_of.register
+    def _(self, step: s.Expect) -> Iterable[Op]:
+        return self.check(step.condition, self.who(step.who), Otherwise("fail", ""))
+
+    @ops_of.register
+    def _(self, step: s.Event) -> Iterable[Op]:
+        return ()
+
+    @ops_of.register
+    def _(self, step: s.Send) -> Iterable[Op]:
+        return [op for one in triggers.steps(step, self.who(step.to)) for op in self.ops_of(one)]
+
+    @ops_of.register
+    def _(self, step: s.Settle) -> Iterable[Op]:
+        return self.place("mp_state", self.who(step.who))[1]
+
+    @ops_of.register
+    def _(self, step: s.Start) -> Iterable[Op]:
+        who = self.who(step.who)
+        self.started.add(who)
+        return [Start(who)]
+
+    @ops_of.register
+    def _(self, step: s.Complete) -> Iterable[Op]:
+        return [Finish(self.who(step.who))]
+
+    @ops_of.register
+    def _(self, step: s.Give) -> Iterable[Op]:
+        return [Reply(self.who(step.who), step.data)]
+
+    @ops_of.register
+    def _(self, step: s.Observe) -> Iterable[Op]:
+        who = self.who(step.who)
+        if who in self.restarted:
+            return [Finish(who), Look(who, memory.SIZE_OF_OUT)]
+        return [Look(who)]
+
+    @ops_of.register
+    def _(self, step: s.Reporter) -> Iterable[Op]:
+        planted = self.planted.get(self.bound.target)
+        return [Install(self.bound.target, step.vector, planted.apic_mode if planted else "xapic", step.stands)]
+
+    @ops_of.register
+    def _(self, step: s.Guest) -> Iterable[Op]:
+        return [Report(self.bound.target, step.running)]

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Needs as facts: what a scenario, state or trigger cannot do without, and the reason of the skip where it is not there."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from kvmtest.uapi.kvm import KVM_CAP_NESTED_STATE, KVM_CAP_X86_SMM, KVM_CAP_X86_TRIPLE_FAULT_EVENT
+
+__all__ = ("NEEDS", "Facts", "Need", "unmet")
+
+
+class Facts(Protocol):
+    """What a need is looked up in."""
+
+    vendor: str
+
+    def extension(self, cap: int) -> int:
+        """KVM_CHECK_EXTENSION."""
+
+    def leaf(self, function: int, register: str) -> int:
+        """A register of the vCPU's CPUID leaf, 0 where it has none."""
+
+    def msr(self, index: int) -> int:
+        """An MSR of the vCPU, 0 where KVM refuses it."""
+
+
+class Need(NamedTuple):
+    """``why`` is the skip's reason. All that is given has to hold: KVM_CAP_* ``cap`` with the bits ``flags``, the CPUID bit
+    ``cpuid`` (function, register, bit), the MSR bit ``msr`` (index, bit), the guest's CPUID ``vendor``.
+    """
+
+    why: str
+    cap: int = 0
+    flags: int = 0
+    cpuid: tuple[int, str, int] | None = None
+    msr: tuple[int, int] | None = None
+    vendor: str = ""
+
+    def met(self, facts: Facts) -> bool:
+        """Whether a vCPU and its KVM have it."""
+        if self.vendor not in ("", facts.vendor):
+            return False
+        if self.cap:
+            there = facts.extension(self.cap)
+            if not there or there & self.flags != self.flags:
+                return False
+        if self.cpuid and not facts.leaf(*self.cpuid[:2]) >> self.cpuid[2] & 1:
+            return False
+        return not self.msr or bool(facts.msr(self.msr[0]) >> self.msr[1] & 1)
+
+
+NEEDS: dict[str, tuple[Need, ...]] = {
+    "smm": (Need("KVM_CAP_X86_SMM is not there: this KVM has no SMM", KVM_CAP_X86_SMM),),
+    "svm": (
+        Need("KVM offers the guest no SVM (kvm_amd does with nested=1)", cpuid=(0x80000001, "ecx", 2)),
+        Need("KVM_CAP_NESTED_STATE is not there", KVM_CAP_NESTED_STATE),
+    ),
+    "vmx": (
+        Need("the guest's CPU is one of AMD's, which have no VMX", vendor="intel"),
+        Need(
+            "CPUID.1:ECX.VMX is clear: this KVM offers no VMX to its guests (kvm_intel's parameter nested=1)", cpuid=(1, "ecx", 5)
+        ),
+        Need("KVM_CAP_NESTED_STATE is not there", KVM_CAP_NESTED_STATE),
+    ),
+    "triple-fault-event": (Need("KVM_CAP_X86_TRIPLE_FAULT_EVENT is not there", KVM_CAP_X86_TRIPLE_FAULT_EVENT),),
+}
+
+
+def unmet(names: tuple[str, ...], facts: Facts) -> str:
+    """The reason of the first need that is not met, "" where all are."""
+    return next((need.why for name in names for need in NEEDS[name] if not need.met(facts)), "")

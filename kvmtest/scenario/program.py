@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A program: a scenario bound to a host, lowered to a flat list of ops. The only thing that is executed.
+
+Ops work on buffers, each of which is one structure of <linux/kvm.h> or plain bytes, on guest memory and on the struct kvm_run of
+vCPUs. Everything in them is a number, a text or bytes, so that a program can be sent, printed and kept.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = (
+    "VM",
+    "Buffer",
+    "Came",
+    "Enter",
+    "Finish",
+    "Install",
+    "Ioctl",
+    "Irqfd",
+    "Join",
+    "Look",
+    "Op",
+    "Otherwise",
+    "Peek",
+    "Place",
+    "Poll",
+    "Program",
+    "Put",
+    "Region",
+    "Reply",
+    "Report",
+    "Start",
+    "Compare",
+    "Write",
+)
+
+#: In the place of a vCPU's id.
+VM = -1
+
+
+class Buffer(NamedTuple):
+    """Memory that ioctls read and write: ``kind`` is the structure's name, ``contents`` what it holds at first."""
+
+    kind: str
+    contents: bytes
+
+
+class Place(NamedTuple):
+    """``size`` bytes at ``offset`` of ``buffer``, little-endian; ``name`` is the field's."""
+
+    buffer: str
+    offset: int
+    size: int
+    name: str = ""
+
+
+class Otherwise(NamedTuple):
+    """The end of a program whose op did not find what it was to find: ``error``, ``skip`` or ``fail``, with the reason."""
+
+    verdict: str
+    why: str
+
+
+class Came(NamedTuple):
+    """One exit to userspace that is waited for.
+
+    ``kind`` is ``out``, ``in``, ``mmio``, ``exit`` or ``quiet``; ``number`` the port, the guest-physical address or
+    KVM_EXIT_*. ``value`` is what an OUT has to write in the bits of ``mask``; None is anything.
+    """
+
+    kind: str
+    number: int = 0
+    value: int | None = None
+    mask: int = (1 << 32) - 1
+
+
+class Ioctl(NamedTuple):
+    """ioctl(2) ``request`` on the VM or a vCPU with the address of buffer ``arg``, or a number.
+
+    Its result, or -errno, goes to the eight bytes of buffer ``result`` where that is named; else an error ends the program.
+    """
+
+    on: int
+    request: int
+    arg: str | int = 0
+    result: str = ""
+
+
+class Put(NamedTuple):
+    """Write the bits of ``mask`` of ``value`` to ``place``."""
+
+    place: Place
+    value: int
+    mask: int = -1
+
+
+class Compare(NamedTuple):
+    """End the program unless the bits of ``mask`` at ``place`` are one of ``values``; what is there is evidence."""
+
+    place: Place
+    values: tuple[int, ...]
+    otherwise: Otherwise
+    mask: int = -1
+
+
+class Region(NamedTuple):
+    """Give the VM memory: ``size`` bytes at ``gpa`` in ``slot``, where it has none there."""
+
+    slot: int
+    gpa: int
+    size: int
+
+
+class Write(NamedTuple):
+    """Write ``data`` to guest memory at ``gpa``, of the address space ``space``."""
+
+    gpa: int
+    data: bytes
+    space: int = 0
+
+
+class Peek(NamedTuple):
+    """Copy guest memory at ``gpa`` to ``to``."""
+
+    to: Place
+    gpa: int
+    space: int = 0
+
+
+class Enter(NamedTuple):
+    """KVM_RUN until the vCPU's next exit, which has to be ``came``; what came is evidence.
+
+    ``resume`` is where the vCPU goes on after an instruction that KVM cannot emulate: the name of a register that holds the
+    address. A ``quiet`` vCPU is one that makes no exit for as long as its slowest one took, many times over.
+    """
+
+    vcpu: int
+    came: Came
+    otherwise: Otherwise
+    resume: str = ""
+
+
+class Poll(NamedTuple):
+    """Do ``read`` again and again until ``test`` holds; between two looks let ``vcpu`` run, or None.
+
+    An exit of the vCPU, or the end of the time, ends the program as the test says.
+    """
+
+    read: tuple[Ioctl | Peek, ...]
+    test: Compare
+    vcpu: int | None = None
+    changed: bool = False
+
+
+class Start(NamedTuple):
+    """Let ``vcpu`` run on a thread of its own until its next exit."""
+
+    vcpu: int
+
+
+class Join(NamedTuple):
+    """Wait for the exit of a started ``vcpu``, which has to be ``came``; for ``quiet`` it is kicked out of KVM_RUN then."""
+
+    vcpu: int
+    came: Came
+    otherwise: Otherwise
+
+
+class Finish(NamedTuple):
+    """Complete the I/O of ``vcpu``'s last exit and run nothing: KVM_RUN with immediate_exit."""
+
+    vcpu: int
+
+
+class Reply(NamedTuple):
+    """Answer ``vcpu``'s IN or MMIO read with ``data``."""
+
+    vcpu: int
+    data: bytes
+
+
+class Look(NamedTuple):
+    """Read every section of ``vcpu``'s state by ioctls, KVM_GET_MP_STATE first; a snapshot is evidence.
+
+    ``back`` are the bytes that RIP is ahead of the event by: those of the OUT at the reset vector, of which nothing else remains.
+    """
+
+    vcpu: int
+    back: int = 0
+
+
+class Irqfd(NamedTuple):
+    """Assign an eventfd to ``gsi`` by KVM_IRQFD, signal it, and take it off again."""
+
+    gsi: int
+
+
+class Install(NamedTuple):
+    """Put the reporting guest into memory, for ``vcpu`` to begin it at the SIPI ``vector``, or at the reset vector.
+
+    ``stands`` is whether the vCPU stands after the OUT of EAX at the reset vector of another guest: this one has the same there.
+    """
+
+    vcpu: int
+    vector: int | None = None
+    apic_mode: str = "xapic"
+    stands: bool = False
+
+
+class Report(NamedTuple):
+    """Let the reporting guest, which is in memory, run on ``vcpu`` to its end; what it reported is evidence.
+
+    ``running`` is whether the vCPU's last exit was the guest's first one already.
+    """
+
+    vcpu: int
+    running: bool = False
+
+
+Op = (
+    Ioctl | Put | Compare | Region | Write | Peek | Enter | Poll | Start | Join | Finish | Reply | Look | Irqfd | Install | Report
+)
+
+
+class Program(NamedTuple):
+    """``ops`` in order, each with the number of the step that it belongs to, and the buffers by name."""
+
+    buffers: dict[str, Buffer]
+    ops: tuple[tuple[int, Op], ...]

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The VM of a case, as data."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ("SPARSE", "VENDORS", "Setup")
+
+VENDORS = ("intel", "amd")
+#: For Setup.vcpus.
+SPARSE = 0
+
+
+class Setup(NamedTuple):
+    """The VM that a case needs.
+
+    ``irqchip`` is ``none``, ``split`` or ``full``. ``vendor`` is the CPUID vendor given by KVM_SET_CPUID2, "" before any.
+    ``boot_id`` is the vCPU id given to KVM_SET_BOOT_CPU_ID. ``vcpus`` are created, their ids from 0 on; SPARSE are some two dozen
+    whose ids go to the last one of the xAPIC or, with ``x2apic_ids`` (KVM_CAP_X2APIC_API), a few beyond. ``mce`` is whether
+    KVM_X86_SETUP_MCE gives them MCE_BANKS banks and what else KVM supports: it changes what RESET has left. ``memory`` is
+    whether RAM and ROM of the guest that reports its state are there; without them nothing is behind the reset vector.
+
+    ``caps`` are enabled on the VM before its vCPUs are created: (KVM_CAP_*, argument). ``ids`` are the vCPUs' ids where they are
+    not the usual ones. ``leaves`` says which of CPUID's leaves the vCPUs get: "" for all, ``none``, ``0`` for leaf 0 alone, or
+    ``deadline`` for all and CPUID.1:ECX[24]. ``heard`` is whether messages reach the vCPU created last: KVM's map of APIC ids
+    lacks it until something renews the map.
+    """
+
+    irqchip: str = "full"
+    vendor: str = ""
+    boot_id: int = 0
+    mce: bool = False
+    memory: bool = False
+    vcpus: int = 2
+    x2apic_ids: bool = False
+    caps: tuple[tuple[int, int], ...] = ()
+    ids: tuple[int, ...] = ()
+    leaves: str = ""
+    heard: bool = True
+
+    @property
+    def many(self) -> bool:
+        """Whether the VM has so many vCPUs that one such VM at a time is enough."""
+        return self.vcpus == SPARSE or self.vcpus > 8

@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The vocabulary of scenarios: conditions, steps, and the scenario that they make.
+
+``who`` names a vCPU: ``target`` is the one that the case is about, ``other`` another one, or a number is a vCPU's id. The first
+expectation that does not hold ends the scenario, and is what it shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from kvmtest.scenario.setup import Setup
+
+__all__ = (
+    "Answer",
+    "Call",
+    "Complete",
+    "Condition",
+    "Do",
+    "Event",
+    "Exit",
+    "Expect",
+    "Give",
+    "Guest",
+    "Holds",
+    "In",
+    "Is",
+    "Load",
+    "Mmio",
+    "Moves",
+    "Observe",
+    "Plant",
+    "Poke",
+    "Quiet",
+    "Reporter",
+    "Require",
+    "Resume",
+    "Same",
+    "Scenario",
+    "Send",
+    "Set",
+    "Settle",
+    "Start",
+    "Step",
+    "Until",
+    "Who",
+    "Word",
+)
+
+Who = str | int
+
+# Conditions. The first five are what a vCPU does next: it runs for them, or is joined where it runs on a thread.
+
+
+class Word(NamedTuple):
+    """The guest's next word: an OUT to its PORT_``name``, with ``value`` where one is given. ``says`` is what it means."""
+
+    name: str
+    value: int | None = None
+    says: str = ""
+
+
+class Exit(NamedTuple):
+    """An exit with this ``reason``, KVM_EXIT_*."""
+
+    reason: int
+    says: str = ""
+
+
+class In(NamedTuple):
+    """The guest reads a port, that of PORT_``name``."""
+
+    name: str
+
+
+class Mmio(NamedTuple):
+    """The guest reads memory of a device at the address that is its ``name``."""
+
+    name: str
+
+
+class Quiet(NamedTuple):
+    """The vCPU makes no exit."""
+
+    says: str = "executes nothing"
+
+
+class Is(NamedTuple):
+    """``item`` reads as ``value`` in the bits of ``mask``."""
+
+    item: str
+    value: int
+    mask: int = -1
+
+
+class Holds(NamedTuple):
+    """The guest's 32-bit ``word`` in memory has this ``value``."""
+
+    word: str
+    value: int
+
+
+class Moves(NamedTuple):
+    """The guest's 32-bit ``word`` in memory changes."""
+
+    word: str
+
+
+class Same(NamedTuple):
+    """All that the host's ioctls show is as when it was observed last, but for counters and ``but``."""
+
+    but: tuple[str, ...] = ()
+
+
+class Answer(NamedTuple):
+    """KVM's answer to the last Call that keeps it: 0 or more, or an errno as a negative number."""
+
+    value: int
+
+
+Condition = Word | Exit | In | Mmio | Quiet | Is | Holds | Moves | Same | Answer
+
+# Steps
+
+
+class Set(NamedTuple):
+    """Write ``items``, pairs of item and value, by the ioctls of their sections, and read them back.
+
+    ``why`` ends the scenario as a skip, with this reason, where KVM keeps something else; without it that is an error.
+    """
+
+    items: tuple[tuple[str, int], ...]
+    who: Who = "target"
+    why: str = ""
+    check: bool = True
+
+
+class Call(NamedTuple):
+    """One ioctl ``request`` on a vCPU or, for ``vm``, on the VM; ``arg`` is a structure's bytes, or a number.
+
+    ``keep`` keeps KVM's answer for a following Answer; without it an error ends the scenario.
+    """
+
+    request: int
+    arg: bytes | int = 0
+    who: Who = "target"
+    keep: bool = False
+    kind: str = ""
+
+
+class Plant(NamedTuple):
+    """Write every item: by the plant of that ``name``, with the local APIC in ``apic_mode``."""
+
+    name: str = "a"
+    apic_mode: str = "xapic"
+    who: Who = "target"
+
+
+class Load(NamedTuple):
+    """Put ``guest`` into memory, and write its 32-bit ``words``."""
+
+    guest: str
+    words: tuple[tuple[str, int | str], ...] = ()
+
+
+class Poke(NamedTuple):
+    """Write guest memory: at a word's name or an address; 4 bytes of a number, or of one that the source names, or bytes."""
+
+    at: str | int
+    value: int | str | bytes
+
+
+class Until(NamedTuple):
+    """Let a vCPU run until ``condition`` holds: without it there is nothing to judge, and the scenario ends in an error."""
+
+    condition: Condition
+    who: Who = "target"
+    note: str = ""
+
+
+class Require(NamedTuple):
+    """Look whether ``condition`` holds: where not, the scenario ends as a skip that says ``why``, or as an error that does."""
+
+    condition: Condition
+    why: str
+    who: Who = "target"
+    skip: bool = False
+
+
+class Expect(NamedTuple):
+    """``condition`` has to hold: the record of ``item``, or of the condition's own."""
+
+    condition: Condition
+    item: str = ""
+    who: Who = "target"
+
+
+class Event(NamedTuple):
+    """What is observed from here on comes after ``event``, sent by ``trigger``."""
+
+    event: str
+    trigger: str
+
+
+class Send(NamedTuple):
+    """Send ``event`` to a vCPU by the trigger ``by``; ``vector`` goes with a SIPI or an interrupt.
+
+    ``judged`` is whether what is observed from here on comes after this event.
+    """
+
+    event: str
+    by: str = "msi"
+    to: Who = "target"
+    vector: int = 0
+    judged: bool = True
+
+
+class Settle(NamedTuple):
+    """KVM_GET_MP_STATE, by which KVM takes a pending INIT or SIPI."""
+
+    who: Who = "target"
+
+
+class Start(NamedTuple):
+    """Let a vCPU run on a thread; what it does next is waited for by the next condition on it."""
+
+    who: Who = "target"
+
+
+class Complete(NamedTuple):
+    """Complete the I/O of the vCPU's last exit, and run nothing."""
+
+    who: Who = "target"
+
+
+class Give(NamedTuple):
+    """Answer the vCPU's IN or MMIO read."""
+
+    data: bytes
+    who: Who = "target"
+
+
+class Observe(NamedTuple):
+    """Read all that the host's ioctls show. Before the event it is what the event finds, after it, it is judged.
+
+    ``rule`` is the event whose rules judge it, where that is not the last one sent.
+    """
+
+    who: Who = "target"
+    rule: str = ""
+
+
+class Resume(NamedTuple):
+    """Say what a vCPU that guest code planted does when it runs next: ``loop``, ``hlt``, ``in``, ``mmio``, ``icr``, ``ud``."""
+
+    end: str
+    who: Who = "target"
+
+
+class Reporter(NamedTuple):
+    """Put the reporting guest into memory; it begins at the page of the SIPI ``vector``, or at the reset vector.
+
+    ``stands`` is whether the vCPU stands after the OUT of EAX at the reset vector of another guest: this one has the same there.
+    """
+
+    vector: int | None = None
+    stands: bool = False
+
+
+class Guest(NamedTuple):
+    """Let the reporting guest, which is in memory, tell what its instructions read, and judge that.
+
+    ``running`` is whether the vCPU has made the guest's first exit already.
+    """
+
+    running: bool = False
+
+
+class Do(NamedTuple):
+    """What measures while it goes on, and so is no list of steps: ``function`` gets the machine and tells what it saw."""
+
+    function: Callable[..., Any]
+    item: str
+    expected: str
+
+
+Step = (
+    Set
+    | Call
+    | Plant
+    | Load
+    | Poke
+    | Resume
+    | Until
+    | Require
+    | Expect
+    | Event
+    | Send
+    | Settle
+    | Start
+    | Complete
+    | Give
+    | Observe
+    | Reporter
+    | Guest
+    | Do
+)
+
+
+class Scenario(NamedTuple):
+    """Steps on a VM, with what they need and the manuals that say what is expected.
+
+    ``event`` and ``trigger`` begin the case's name, ``sequence`` is the parameter that tells it from others. ``target`` is
+    ``bsp`` or ``ap``, ``view`` who shows what is expected by single conditions: ``guest`` where guest code does. ``undefined``
+    says why they are recorded and not judged.
+    """
+
+    event: str
+    trigger: str
+    sequence: str
+    steps: tuple[Step, ...]
+    cite: tuple[str, ...]
+    target: str = "ap"
+    view: str = "host"
+    needs: tuple[str, ...] = ()
+    setup: Setup = Setup()
+    undefined: str = ""
+    vendors: tuple[str, ...] = ("intel", "amd")
+    params: tuple[tuple[str, str], ...] = ()

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Every scenario of the catalogue lowers to a program of plain data, and says what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from kvmtest.scenario import looks
+from kvmtest.scenario import step as s
+from kvmtest.scenario.catalogue import SCENARIOS
+from kvmtest.scenario.lower import lower
+from kvmtest.scenario.needs import NEEDS
+from kvmtest.scenario.program import VM, Compare, Enter, Ioctl, Join, Place, Program, Put, Start
+
+
+class _Plant:
+    def writes(self, id: int) -> Iterable[tuple[str, int, bytes]]:
+        yield "regs", 1, bytes(8)
+
+    def before(self) -> tuple[tuple[int, int, int, bytes], ...]:
+        return ()
+
+    def entry(self) -> None:
+        return None
+
+
+class _Bound:
+    target, other = 1, 0
+
+    def plant(self, who: int, name: str, apic_mode: str) -> _Plant:
+        return _Plant()
+
+
+def _plain(value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_plain, value))
+    return value is None or isinstance(value, (int, str, bytes))
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_scenario_lowers_to_plain_data(name: str) -> None:
+    scenario = SCENARIOS[name]
+    program = lower(scenario, _Bound())
+    assert all(_plain(tuple(op)) for _, op in program.ops)
+    used = {place.buffer for _, op in program.ops for place in op if isinstance(place, Place)}
+    assert used | {op.arg for _, op in program.ops if isinstance(op, Ioctl) and isinstance(op.arg, str)} <= program.buffers.keys()
+    started: set[int] = set()
+    for _, op in program.ops:
+        if isinstance(op, Start):
+            started.add(op.vcpu)
+        elif isinstance(op, Join):
+            started.remove(op.vcpu)
+        elif isinstance(op, Enter):
+            assert op.vcpu not in started
+    assert not started, "a vCPU is left running"
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_scenario_shows_something_once(name: str) -> None:
+    shown = looks.looks(SCENARIOS[name])
+    assert shown
+    tables = [one[1:] for one in shown if one.item == looks.TABLE]
+    assert len(set(tables)) == len(tables)
+    assert SCENARIOS[name].cite
+    assert set(SCENARIOS[name].needs) <= NEEDS.keys()
+
+
+def _lowered(*steps: s.Step) -> Program:
+    return lower(s.Scenario("init", "msi", "made-up", steps, ("a manual",)), _Bound())
+
+
+def test_items_of_one_section_are_written_by_one_ioctl_and_read_back() -> None:
+    program = _lowered(s.Set((("rip", 0x1234), ("rsp", 0x10))))
+    kinds = [type(op) for _, op in program.ops]
+    assert kinds == [Ioctl, Put, Put, Ioctl, Ioctl, Compare, Compare]
+
+
+def test_a_message_goes_to_the_vm_and_has_to_reach_one_vcpu() -> None:
+    program = _lowered(s.Send("init"))
+    (_, ioctl), (_, test) = program.ops
+    assert isinstance(ioctl, Ioctl)
+    assert isinstance(test, Compare)
+    assert (ioctl.on, test.values) == (VM, (1,))

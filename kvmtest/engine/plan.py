@@ -12,6 +12,9 @@ from kvmtest.model.select import Selector as _Selector
 from kvmtest.model.select import SelectorError, near, parse
 from kvmtest.scenario import looks as of
 from kvmtest.scenario.catalogue import SCENARIOS
+from kvmtest.scenario.items import CONTINUE, Item
+from kvmtest.scenario.items import broadcast as of_broadcast
+from kvmtest.scenario.items import scenario as of_item
 from kvmtest.scenario.setup import SPARSE, VENDORS, Setup
 from kvmtest.scenario.step import Scenario
 from kvmtest.spec.cite import A_ICR, S_ICR
@@ -22,8 +25,6 @@ __all__ = ("BROADCAST", "CONTINUE", "SPARSE", "Case", "Setup", "ids", "items", "
 
 #: SIPI vectors: both ends of the first megabyte's usable range and one in the middle.
 SIPI_VECTORS = (0x00, 0x01, 0x9F, 0xFF)
-#: The SIPI that starts the guest on an AP after INIT.
-CONTINUE = 0x10
 
 #: What a broadcast shows besides the items of its targets, with where the manuals say it.
 BROADCAST: dict[str, tuple[str, ...]] = {"reached": (S_ICR, A_ICR), "sender-untouched": (S_ICR, A_ICR)}
@@ -53,8 +54,14 @@ class Case(NamedTuple):
 
     @property
     def scenario(self) -> Scenario | None:
-        """The steps, of a case that is one of the catalogue's."""
-        return SCENARIOS[f"{self.event}.{self.trigger}/{self.sequence}"] if self.sequence else None
+        """The steps, where they say all about the case."""
+        if self.sequence:
+            return SCENARIOS[f"{self.event}.{self.trigger}/{self.sequence}"]
+        if self.check or self.trigger == "vmm-reset":
+            return None
+        guest = self.view == "guest"
+        item = Item(self.event, self.road, self.target, self.apic_mode, self.plant, self.state, self.vector, guest)
+        return of_broadcast(item) if self.trigger == "broadcast" and not guest else of_item(item)
 
     @property
     def road(self) -> str:
@@ -112,19 +119,17 @@ class Case(NamedTuple):
         """How it is judged (`kvmtest.judge.evidence.Look`)."""
         if self.check:
             return "check"
-        if self.sequence:
-            return "scenario"
-        if self.trigger == "broadcast" and self.view == "host":
-            return "broadcast"
-        return "reset" if self.trigger == "vmm-reset" else "one"
+        return "reset" if self.trigger == "vmm-reset" else "scenario"
 
     def look(self) -> Look:
         """What is to be judged of it."""
         named = Named(self.name, tuple(self.params.items()))
         cites = {self.check: CHECKS[f"{self.prefix}.{self.check}"].cite} if self.check else BROADCAST
         where = (self.event, self.trigger, self.view)
-        names = () if self.sequence else items(self)
-        return Look(named, *where, self.setup.vendor, self.target, self.kind, names, cites, self.scenario)
+        names = () if self.kind == "scenario" else items(self)
+        vector = CONTINUE if self.event == "init" and self.target == "ap" else self.vector
+        mode = self.apic_mode or "xapic"
+        return Look(named, *where, self.setup.vendor, self.target, self.kind, names, cites, self.scenario, mode, vector)
 
 
 def _resets() -> list[Case]:
@@ -214,7 +219,7 @@ def _caught() -> list[Case]:
 def _by_itself() -> list[Case]:
     """What a vCPU's own code brings about: an INIT to itself, a shutdown, and an INIT out of it."""
     roads = [("init", "self", mode, "") for mode in ("xapic", "x2apic")]
-    roads += [("shutdown", "triple-fault", "xapic", "at-triple-fault"), ("init", "triple-fault", "xapic", "in-shutdown")]
+    roads += [("shutdown", "triple-fault", "xapic", "at-triple-fault"), ("init", "msi", "xapic", "in-shutdown")]
     return [
         Case(event, trigger, "host", Setup("full", vendor, mce=True), target, mode, "guest-long", state=state)
         for event, trigger, mode, state in roads
@@ -275,7 +280,8 @@ def _scenarios() -> list[Case]:
 def _in_guest_view(cases: list[Case]) -> list[Case]:
     """The cases of ``cases`` in which a guest can tell: one plant for each way in, and a local APIC that hears the SIPI."""
     told = [case for case in cases if case.plant in ("", "a", SIPI, *GUEST_PLANTS) and case.apic_mode in ("", "xapic", "x2apic")]
-    return [case._replace(view="guest", setup=case.setup._replace(memory=True, mce=False)) for case in told]
+    # Without KVM_X86_SETUP_MCE, KVM shows a guest all banks that it has.
+    return [case._replace(view="guest", setup=case.setup._replace(mce=False)) for case in told]
 
 
 def _guests() -> list[Case]:
@@ -291,15 +297,18 @@ def _guests() -> list[Case]:
 def plan() -> list[Case]:
     """All cases, in the order of running."""
     inits = _inits() + _devices() + _ipis() + _broadcasts() + _caught() + _by_itself()
-    return _resets() + _vmm_resets() + inits + _sipis() + _nones() + _checks() + _scenarios() + _guests()
+    cases = _resets() + _vmm_resets() + inits + _sipis() + _nones() + _checks() + _scenarios() + _guests()
+    told = {case.name for case in cases if case.view == "guest" and case.kind == "scenario" and case.trigger != "broadcast"}
+    return [case for case in cases if case.view != "host" or case.kind != "scenario" or case.name not in told]
 
 
 def looks(case: Case) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """What a case judges: the beginning of ids, ``<event>.<trigger>.<view>``, and the items below it."""
-    if case.scenario:
+    if scenario := case.scenario:
         found: dict[str, list[str]] = {}
-        for one in of.looks(case.scenario):
-            names = (one.item,) if one.item != of.TABLE else of.table(one.view, one.event)
+        look = case.look()
+        for one in of.looks(scenario):
+            names = (one.item,) if one.item != of.TABLE else look.names(one.view, one.event)
             found.setdefault(f"{one.event}.{one.trigger}.{one.view}", []).extend(names)
         return tuple((prefix, tuple(dict.fromkeys(names))) for prefix, names in found.items())
     # What the guest reports is compared with the host's view too.

@@ -12,10 +12,10 @@ from kvmtest import guests
 from kvmtest.guests import behaviour, l1, planter
 from kvmtest.scenario.program import Op, Region, Write
 
-__all__ = ("PLAIN", "RAM_SIZE", "SIZE_OF_OUT", "SMRAM", "address", "load", "number", "region", "resume", "words")
+__all__ = ("PLAIN", "SIZE_OF_OUT", "SMRAM", "address", "load", "number", "planted_address", "region", "resume", "words")
 
 #: Up to where a PC's video memory begins.
-RAM_SIZE = 0xA0000
+_RAM_SIZE = 0xA0000
 #: The guest that lies in SMRAM alone: an SMI handler. In SMM a vCPU of KVM sees another address space, number 1 (KVM API,
 #: KVM_SET_USER_MEMORY_REGION).
 SMRAM = "smram"
@@ -57,12 +57,19 @@ def number(guest: str, name: str) -> int:
         prefix, _, other = other.rpartition("_")
         guest, name = other, f"{prefix}_{rest}" if prefix else rest
     if guest == "sender":
-        return int(getattr(guests, name))
+        return int(getattr(guests, name)) + (_SENDER if name.startswith("SENDER") else 0)
+    if guest == "spine":
+        return next(iter(guests.PORTS))
+    if guest == "planter" and name == "count":
+        return planter.BASE + planter.labels()[name]
     return int(getattr(_module(guest), name))
 
 
 def words(guest: str) -> Iterator[tuple[str, str]]:
     """The words that ``guest`` says: the end of the port's name, and what it means."""
+    if guest in ("", "spine"):
+        yield "spine.RESET", _WORDS["RESET"]
+        return
     module = _module(guest)
     for name, says in _WORDS.items():
         if hasattr(module, f"PORT_{name}"):
@@ -86,7 +93,7 @@ def load(guest: str) -> Iterator[Op]:
     module = _module(guest) if guest != "sender" else None
     if guest == SMRAM:
         assert module
-        yield Region(_SMRAM_SLOT, module.SMBASE, module.SMRAM_SIZE)
+        yield Region(_SMRAM_SLOT, module.SMBASE, module.SM_RAM_SIZE)
         yield Write(module.ENTRY, module.handler(), 1)
         return
     if guest == "sender":
@@ -95,7 +102,7 @@ def load(guest: str) -> Iterator[Op]:
         return
     assert module
     image = guests.load(module.NAME)
-    yield Region(_RAM_SLOT, 0, RAM_SIZE)
+    yield Region(_RAM_SLOT, 0, _RAM_SIZE)
     yield Region(_ROM_SLOT, guests.ROM_GPA, len(image))
     yield Write(guests.ROM_GPA, image)
     if guest in ("svm", "vmx"):
@@ -106,7 +113,7 @@ def load(guest: str) -> Iterator[Op]:
     yield Write(module.CODE, module.page())
 
 
-def _planted_address(plant: str, end: str) -> int:
+def planted_address(plant: str, end: str) -> int:
     """Where the code of a vCPU planted by ``plant`` does what ``end`` names. Raises ValueError where its mode has none."""
     label, at = end + _SUFFIX[plant], planter.labels()
     if label not in at:
@@ -117,4 +124,4 @@ def _planted_address(plant: str, end: str) -> int:
 
 def resume(plant: str, end: str) -> Op:
     """Write where the planted code goes on."""
-    return Write(planter.BASE + planter.labels()["end"], _planted_address(plant, end).to_bytes(8, "little"))
+    return Write(planter.BASE + planter.labels()["end"], planted_address(plant, end).to_bytes(8, "little"))

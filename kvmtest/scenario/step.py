@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The vocabulary of scenarios: conditions, steps, and the scenario that they make.
 
-``who`` names a vCPU: ``target`` is the one that the case is about, ``other`` another one, or a number is a vCPU's id. The first
-expectation that does not hold ends the scenario, and is what it shows.
+``who`` names a vCPU: ``target`` is the one that the case is about, ``other`` another one, ``each`` every one but that, or a
+number is a vCPU's id. The first expectation that does not hold ends the scenario, and is what it shows.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ __all__ = (
     "Guest",
     "Holds",
     "In",
+    "Irqfd",
     "Is",
     "Load",
     "Mmio",
@@ -39,7 +40,9 @@ __all__ = (
     "Same",
     "Scenario",
     "Send",
+    "Sender",
     "Set",
+    "SetBits",
     "Settle",
     "Start",
     "Step",
@@ -127,13 +130,24 @@ Condition = Word | Exit | In | Mmio | Quiet | Is | Holds | Moves | Same | Answer
 class Set(NamedTuple):
     """Write ``items``, pairs of item and value, by the ioctls of their sections, and read them back.
 
+    A value may be a name: of a number of a guest's source, ``guest.NAME``, or of the place where planted code has an end,
+    ``planter.END``.
+
     ``why`` ends the scenario as a skip, with this reason, where KVM keeps something else; without it that is an error.
     """
 
-    items: tuple[tuple[str, int], ...]
+    items: tuple[tuple[str, int | str], ...]
     who: Who = "target"
     why: str = ""
     check: bool = True
+
+
+class SetBits(NamedTuple):
+    """Set the bits of ``mask`` in ``item``, and leave the others as they are."""
+
+    item: str
+    mask: int
+    who: Who = "target"
 
 
 class Call(NamedTuple):
@@ -147,6 +161,12 @@ class Call(NamedTuple):
     who: Who = "target"
     keep: bool = False
     kind: str = ""
+
+
+class Irqfd(NamedTuple):
+    """Signal an eventfd that KVM_IRQFD assigns to ``gsi``."""
+
+    gsi: int
 
 
 class Plant(NamedTuple):
@@ -172,11 +192,15 @@ class Poke(NamedTuple):
 
 
 class Until(NamedTuple):
-    """Let a vCPU run until ``condition`` holds: without it there is nothing to judge, and the scenario ends in an error."""
+    """Let a vCPU run until ``condition`` holds: without it there is nothing to judge, and the scenario ends in an error.
+
+    ``run`` is whether it has to run for that.
+    """
 
     condition: Condition
     who: Who = "target"
     note: str = ""
+    run: bool = True
 
 
 class Require(NamedTuple):
@@ -214,6 +238,14 @@ class Send(NamedTuple):
     to: Who = "target"
     vector: int = 0
     judged: bool = True
+
+
+class Sender(NamedTuple):
+    """Make the other vCPU ready to write ``icr`` and ``destination`` to its ICR, by guest code that says SENT after it."""
+
+    icr: int
+    destination: int
+    apic_mode: str
 
 
 class Settle(NamedTuple):
@@ -266,6 +298,7 @@ class Reporter(NamedTuple):
 
     vector: int | None = None
     stands: bool = False
+    apic_mode: str = "xapic"
 
 
 class Guest(NamedTuple):
@@ -287,6 +320,8 @@ class Do(NamedTuple):
 
 Step = (
     Set
+    | SetBits
+    | Irqfd
     | Call
     | Plant
     | Load
@@ -297,6 +332,7 @@ Step = (
     | Expect
     | Event
     | Send
+    | Sender
     | Settle
     | Start
     | Complete
@@ -327,4 +363,7 @@ class Scenario(NamedTuple):
     setup: Setup = Setup()
     undefined: str = ""
     vendors: tuple[str, ...] = ("intel", "amd")
-    params: tuple[tuple[str, str], ...] = ()
+    #: Whether its VM is one that nothing has happened to.
+    fresh: bool = True
+    #: Whether the event may leave no trace: there the pending event or the exit is the proof that it happened.
+    silent: bool = False

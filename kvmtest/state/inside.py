@@ -3,7 +3,7 @@
 
 Three plants, by the mode that the code leaves the vCPU in: ``guest-long`` (64-bit mode, 4-level paging, PCID where there is
 one), ``guest-protected`` (32-bit protected mode, PAE paging), ``guest-v86`` (virtual-8086 mode). The code then waits at
-KVM_EXIT_IO, for resume() to say what it does next.
+KVM_EXIT_IO, to be told what it does next.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from kvmtest.uapi.kvm import (
 )
 from kvmtest.x86 import lapic, msr
 
-__all__ = ("GUEST_PLANTS", "GuestPlant", "GuestStopped", "PlantRefused", "address", "count", "resume")
+__all__ = ("GUEST_PLANTS", "GuestPlant", "GuestStopped", "PlantRefused")
 
 GUEST_PLANTS = ("guest-long", "guest-protected", "guest-v86")
 
@@ -297,26 +297,3 @@ def _gate(offset: int, selector: int) -> bytes:
 
 def _memory(vcpu: Vcpu) -> GuestMemory:
     return vcpu.vm.memory_at(planter.BASE) or vcpu.vm.add_memory(_SLOT, planter.BASE, planter.SIZE)
-
-
-def address(vcpu: Vcpu, end: str) -> int:
-    """Where the code of a planted vCPU does what ``end`` names, in its mode: ``loop``, ``hlt``, ``in``, ``mmio``, ``icr``,
-    ``x2icr`` or ``ud``. Raises ValueError where its mode has none.
-    """
-    v86 = vcpu.get_regs().rflags >> 17 & 1
-    label = end + ("16" if v86 else "64" if vcpu.get_sregs().cs.l else "32")
-    at = planter.labels()
-    if label not in at:
-        raise ValueError(f"the planting guest has no end '{label}'")
-    # Virtual-8086 mode knows the low copy only.
-    return at[label] if v86 else planter.BASE + at[label]
-
-
-def resume(vcpu: Vcpu, end: str) -> None:
-    """Say what the code of a planted vCPU does when it runs next; ``end`` as for address()."""
-    _memory(vcpu).write_int(planter.BASE + planter.labels()["end"], address(vcpu, end))
-
-
-def count(vcpu: Vcpu) -> int:
-    """How often the code has gone through its loop."""
-    return _memory(vcpu).read_int(planter.BASE + planter.labels()["count"])

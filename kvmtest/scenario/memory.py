@@ -95,7 +95,7 @@ def load(guest: str) -> Iterator[Op]:
 
 def _planted_address(plant: str, end: str) -> int:
     """Where the code of a vCPU planted by ``plant`` does what ``end`` names. Raises ValueError where its mode has none."""
-    label, at = end + _SUFFIX[plant], planter.labels()
+    label, at = end + _SUFFIX[plant], guests.symbols("planter")
     if label not in at:
         raise ValueError(f"the planting guest has no end {label!r}")
     # Virtual-8086 mode knows the low copy only.
@@ -104,4 +104,4 @@ def _planted_address(plant: str, end: str) -> int:
 
 def resume(plant: str, end: str) -> Op:
     """Write where the planted code goes on."""
-    return Write(planter.BASE + planter.labels()["end"], _planted_address(plant, end).to_bytes(8, "little"))
+    return Write(planter.BASE + planter.end, _planted_address(plant, end).to_bytes(8, "little"))

@@ -113,12 +113,12 @@ def _smi_while_init_received(subject: Subject) -> str:
     return _while_init_received(subject, pending=1)
 
 
-def add_smram(vcpu: Vcpu, then: int = smm.SMM_RSM) -> GuestMemory:
-    """The handler in SMRAM, which does ``then`` at its end. Raises Untestable, KvmError."""
+def add_smram(vcpu: Vcpu, then: int | None = None) -> GuestMemory:
+    """The handler in SMRAM, which does ``then`` at its end, by default RSM. Raises Untestable, KvmError."""
     need_smm(vcpu)
     smram = vcpu.vm.add_memory(_SMRAM_SLOT, smm.SMBASE, smm.SMRAM_SIZE)
     smram.write(smm.ENTRY, smm.handler())
-    smram.write_int(smm.SMM_TOPIC, then, 4)
+    smram.write_int(smm.SMM_TOPIC, smm.SMM_RSM if then is None else then, 4)
     smram.write_int(smm.SMM_TURNS, _TURNS, 4)
     return smram
 
@@ -128,9 +128,9 @@ class Smram(Stage):
 
     words = smm
 
-    def __init__(self, subject: Subject, then: int = smm.SMM_RSM, topic: int = smm.TOPIC_WAIT) -> None:
+    def __init__(self, subject: Subject, then: int | None = None, topic: int | None = None) -> None:
         need_smm(subject.vcpu)
-        super().__init__(subject, topic)
+        super().__init__(subject, smm.TOPIC_WAIT if topic is None else topic)
         self.smram = add_smram(self.vcpu, then)
 
     def _fill(self) -> None:

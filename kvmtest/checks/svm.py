@@ -70,11 +70,11 @@ def after_init(vcpu: Vcpu) -> str:
 class SvmStage(Hypervisor):
     """The hypervisor, and the VMCB with these bits of the intercepts at 00CH."""
 
-    def __init__(self, subject: Subject, topic: int, *intercepts: int, nested: int = svm.NESTED_SPIN) -> None:
+    def __init__(self, subject: Subject, topic: int, *intercepts: int, nested: int | None = None) -> None:
         need_svm(subject.vcpu)
         super().__init__(subject, svm, topic)
         self.ram.write(svm.VMCB, svm.vmcb(*intercepts, efer=EFER | svm.EFER_SVME, cr0=CR0, cr4=CR4))
-        self.set(ARG_NESTED=nested, ARG_TURNS=TURNS)
+        self.set(ARG_NESTED=svm.NESTED_SPIN if nested is None else nested, ARG_TURNS=TURNS)
 
     def start_l1(self) -> None:
         """To the hypervisor's READY. Raises Stopped."""

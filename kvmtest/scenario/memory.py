@@ -4,12 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
-from importlib import import_module
-from types import ModuleType
 
 from kvmtest import guests
-from kvmtest.guests import behaviour, l1, planter
+from kvmtest.guests import behaviour, l1, planter, smm
 from kvmtest.scenario.program import Op, Region, Write
 
 __all__ = ("PLAIN", "SIZE_OF_OUT", "SMRAM", "address", "load", "number", "planted_address", "region", "resume", "words")
@@ -44,11 +41,6 @@ PLAIN = frozenset(("RESET", "READY", "NMI", "SMI", "NESTED"))
 _SUFFIX = {"guest-long": "64", "guest-protected": "32", "guest-v86": "16"}
 
 
-@cache
-def _module(guest: str) -> ModuleType:
-    return import_module(f"kvmtest.guests.{'smm' if guest == SMRAM else guest}")
-
-
 def number(guest: str, name: str) -> int:
     """The number that the source of ``guest`` calls ``name``; ``other.NAME`` is that of another guest."""
     other, dot, rest = name.partition(".")
@@ -56,13 +48,13 @@ def number(guest: str, name: str) -> int:
         # PORT_sender.SENT: the prefix is that of the name.
         prefix, _, other = other.rpartition("_")
         guest, name = other, f"{prefix}_{rest}" if prefix else rest
-    if guest == "sender":
-        return int(getattr(guests, name)) + (_SENDER if name.startswith("SENDER") else 0)
-    if guest == "spine":
-        return next(iter(guests.PORTS))
+    if guest == "spine" and name == "PORT_RESET":
+        # Its first word at the reset vector says more than that.
+        name = "PORT_RAX"
     if guest == "planter" and name == "count":
-        return planter.BASE + planter.labels()[name]
-    return int(getattr(_module(guest), name))
+        return planter.BASE + planter.count
+    found = guests.symbol("smm" if guest == SMRAM else guest, name)
+    return found + _SENDER if guest == "sender" and name.islower() else found
 
 
 def words(guest: str) -> Iterator[tuple[str, str]]:
@@ -70,9 +62,9 @@ def words(guest: str) -> Iterator[tuple[str, str]]:
     if guest in ("", "spine"):
         yield "spine.RESET", _WORDS["RESET"]
         return
-    module = _module(guest)
+    known = guests.symbols("smm" if guest == SMRAM else guest)
     for name, says in _WORDS.items():
-        if hasattr(module, f"PORT_{name}"):
+        if f"PORT_{name}" in known:
             yield name, says
 
 
@@ -90,32 +82,29 @@ def region(slot: int, gpa: int, size: int) -> Op:
 
 def load(guest: str) -> Iterator[Op]:
     """Put the image of ``guest`` where it belongs."""
-    module = _module(guest) if guest != "sender" else None
     if guest == SMRAM:
-        assert module
-        yield Region(_SMRAM_SLOT, module.SMBASE, module.SM_RAM_SIZE)
-        yield Write(module.ENTRY, module.handler(), 1)
+        yield Region(_SMRAM_SLOT, smm.SMBASE, smm.SMRAM_SIZE)
+        yield Write(smm.ENTRY, smm.handler(), 1)
         return
     if guest == "sender":
         yield Region(_SENDER_SLOT, _SENDER, _SENDER_SIZE)
         yield Write(_SENDER, guests.load(guest)[:_SENDER_SIZE])
         return
-    assert module
-    image = guests.load(module.NAME)
+    image = guests.load(guest)
     yield Region(_RAM_SLOT, 0, _RAM_SIZE)
     yield Region(_ROM_SLOT, guests.ROM_GPA, len(image))
     yield Write(guests.ROM_GPA, image)
     if guest in ("svm", "vmx"):
-        yield Write(l1.CODE, l1.pages(module.NAME))
+        yield Write(l1.CODE, l1.pages(guest))
         yield Write(l1.PAGE_TABLES, l1.page_tables())
         return
     yield Write(0, behaviour.vector_table())
-    yield Write(module.CODE, module.page())
+    yield Write(number(guest, "CODE"), image[: guests.PAGE])
 
 
 def planted_address(plant: str, end: str) -> int:
     """Where the code of a vCPU planted by ``plant`` does what ``end`` names. Raises ValueError where its mode has none."""
-    label, at = end + _SUFFIX[plant], planter.labels()
+    label, at = end + _SUFFIX[plant], guests.symbols("planter")
     if label not in at:
         raise ValueError(f"the planting guest has no end {label!r}")
     # Virtual-8086 mode knows the low copy only.
@@ -124,4 +113,4 @@ def planted_address(plant: str, end: str) -> int:
 
 def resume(plant: str, end: str) -> Op:
     """Write where the planted code goes on."""
-    return Write(planter.BASE + planter.labels()["end"], planted_address(plant, end).to_bytes(8, "little"))
+    return Write(planter.BASE + planter.end, planted_address(plant, end).to_bytes(8, "little"))

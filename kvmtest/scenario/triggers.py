@@ -152,7 +152,7 @@ def sender(who: s.Who, bsp: bool, icr: int, destination: int, mode: str) -> Step
     items |= {"ldt.unusable": 1, "ldt.present": 0}
     gprs = ("rbx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15")
     regs: dict[str, int | str] = {name: 0x5A5A5A00 + i for i, name in enumerate(gprs)}
-    entry = "sender.SENDER_X2APIC" if x2apic else "sender.SENDER_XAPIC"
+    entry = "sender.x2apic" if x2apic else "sender.xapic"
     regs |= {"rax": icr, "rcx": 0x830, "rdx": destination if x2apic else destination << 24, "rip": entry, "rflags": 2}
     nothing = {f"events.{name}": 0 for name in _PENDING}
     # KVM_SET_LAPIC also makes KVM look at the APIC ids again.

@@ -122,7 +122,7 @@ def test_a_finding_has_its_records() -> None:
     assert found == {
         ("init", "cr3, cr4 keep the planted value after INIT"): {("cr3", "fail"), ("cr4", "fail")},
         ("sipi", "cr3 keeps the planted value after SIPI"): {("cr3", "fail")},
-        ("init", "cr0, cr3 are wrong after INIT"): {("cr0", "known"), ("cr3", "known")},
+        ("init", "cr0, cr3 are not as expected after INIT"): {("cr0", "known"), ("cr3", "known")},
     }
 
 

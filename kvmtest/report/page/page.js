@@ -243,7 +243,7 @@ function show(focus) {
   const articles = found.map(([record, of]) => article(records[record], of, causes(record, ...groups[group])));
   const rest = articles.splice(SHOWN_DETAILS), more = [];
   if (rest.length) {
-    const button = el("button", { type: "button" }, `Show ${rest.length} more sets of values`);
+    const button = el("button", { type: "button" }, `Show ${rest.length} more ${rest.length === 1 ? "set" : "sets"} of values`);
     button.addEventListener("click", () => button.replaceWith(...rest));
     more.push(button);
   }

@@ -201,6 +201,8 @@ def test_each_cell_of_the_map_shows_the_worst_verdict() -> None:
         assert changed == {**good, ("init", "msi", "guest", "1"): (worst, told)}
     nothing = _map(_Page(written("html", saved([made("skip"), made("skip", "cr4"), made("skip", words="b")]))))
     assert nothing == {("init", "msi", "host", "0"): ("skip", "2 skip")}
+    twice = _map(_Page(written("html", saved([made("known"), made("pass", "cr4"), made("skip", words="b")]))))
+    assert twice == {("init", "msi", "host", "0"): ("known", "1 known, 1 skip")}
 
 
 def test_the_map_is_of_all_runs_until_one_is_chosen() -> None:

@@ -53,7 +53,7 @@ class UnknownName(ValueError):
 
 
 def explain(name: str) -> Iterator[str]:
-    """Lines about an item, a result id (its item is taken), a commit or a place in the series. Raises UnknownName."""
+    """Lines about an item, a result id (its item is explained), a commit or a place in the series. Raises UnknownName."""
     if entries := commits.find(name):
         for entry in entries:
             yield from _commit(entry)
@@ -65,7 +65,7 @@ def explain(name: str) -> Iterator[str]:
         return
     if name in (ids.ID + item for item in ids.LAB):
         what, verdicts = ids.LAB[name.removeprefix(ids.ID)]
-        yield from (f"{name}: {what}", f"  verdicts    {verdicts}", "  comes of    kvmtest lab run and kvmtest lab matrix alone")
+        yield from (f"{name}: {what}", f"  verdicts    {verdicts}", "  comes from  kvmtest lab run and kvmtest lab matrix alone")
         return
     if checks := [check for check in CHECKS.values() if name in (check.id, check.name)]:
         for check in checks:

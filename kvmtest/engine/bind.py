@@ -71,7 +71,7 @@ class Scene:
             raise Unmet(why)
         self.target = mine.vcpu.id
         self.other = machine.target("bsp" if case.target == "ap" else "ap").vcpu.id if len(self._by_id) > 1 else self.target
-        self.each = tuple(id for id in self._by_id if id != self.other)
+        self.each = (self.target, *(id for id in self._by_id if id not in (self.target, self.other)))
         self._plants: dict[int, Plant] = {}
         self.program = lower(case.scenario, self)
         baseline = None if case.event == "reset" else mine.baseline

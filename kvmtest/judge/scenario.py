@@ -234,7 +234,8 @@ def _one(judge: _Judge, look: of.Look, step: s.Step, values: list[Any], before: 
             judge.rest(look.step, Verdict.ERROR, why)
         return not why
     if isinstance(step, s.Guest):
-        old, new = (next(iter(seen.get("target", ())), None) for seen in (before, last))
+        # Of several vCPUs the first is the target.
+        old, new = (next(iter(seen.get("target") or seen.get("each") or ()), None) for seen in (before, last))
         judge.guest_table(look, old, new if new is not old else None, value)
         return True
     assert isinstance(step, s.Expect)

@@ -69,7 +69,9 @@ def broadcast(item: Item) -> s.Scenario:
     icr = broadcast_icr()
     arrives = s.Is("events.smi_latched_init", 1)
     written = s.Is("lapic.icr", icr, ~_DELIVERY_STATUS)
+    reporter = (s.Reporter(vector_of(item), apic_mode=item.mode),) if item.guest else ()
     steps = (
+        *reporter,
         s.Plant(item.plant, item.mode, "each"),
         s.Observe("each"),
         s.Plant("a", item.mode, "other"),
@@ -82,6 +84,7 @@ def broadcast(item: Item) -> s.Scenario:
         s.Observe("each"),
         s.Require(written, "the sender's ICR does not read as it was written", "other"),
         s.Expect(s.Same(_BY_SENDING), who="other"),
+        *_told(item, False),
     )
     return s.Scenario(item.event, item.trigger, "", steps, (S_ICR, A_ICR), item.target, fresh=False)
 

@@ -371,7 +371,7 @@ class _Lowering:
         plant = self.planted.get(who, s.Plant(""))
         other = self.bound.other if who == self.bound.target else self.bound.target
         bsp = self.scenario.target == "bsp" if who == self.bound.target else self.scenario.target != "bsp"
-        to = triggers.To(who, other, bsp, plant.apic_mode, plant.name)
+        to = triggers.To(who, other, bsp, plant.apic_mode, plant.name, who in self.started)
         return [op for one in triggers.TRIGGERS[step.by].steps(step, to) for op in self.ops_of(one)]
 
     @ops_of.register

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from kvmtest.scenario import step as s
 from kvmtest.scenario.triggers import Steps
+from kvmtest.state.values import PLANTS
 from kvmtest.uapi.kvm import (
     KVM_EXIT_SHUTDOWN,
     KVM_GUESTDBG_ENABLE,
@@ -42,7 +43,8 @@ class State(NamedTuple):
     taken that was held, ``release`` undo what would outlive the case. ``plants`` are the plants by guest code that it takes, none
     for those by ioctls. ``needs`` is what it cannot do without. ``holds`` and ``drops`` are the events that wait until the state
     is left, and that are lost in it; ``on_thread`` is whether the target is in KVM_RUN, ``silent`` whether the event may leave no
-    trace, ``fresh`` whether its VM is one that nothing has happened to.
+    trace, ``fresh`` whether its VM is one that nothing has happened to. ``events`` are the only events that it is for, and
+    ``only`` the only plants, where that is not any.
     """
 
     prepare: Steps = ()
@@ -57,6 +59,8 @@ class State(NamedTuple):
     on_thread: bool = False
     silent: bool = False
     fresh: bool = False
+    events: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
 
 
 def _inject(event: str) -> Steps:
@@ -105,7 +109,7 @@ _HALTED = s.Until(s.Is("mp_state", KVM_MP_STATE_HALTED), note="the guest was to 
 STATES: dict[str, State] = {
     # Not in KVM_RUN; and one that has never been.
     "": State(),
-    NEVER_RUN: State(fresh=True),
+    NEVER_RUN: State(fresh=True, only=("a",)),
     "in-loop": State(
         enter=(s.Resume("loop"), s.Start(), s.Until(s.Moves("planter.count"), note="the guest did not come to its loop")),
         plants=GUEST_PLANTS, on_thread=True,
@@ -120,19 +124,19 @@ STATES: dict[str, State] = {
     "guest-debug": State(
         (_debug(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP, _DR0, 0, 0, 0, 0, 0, 0, _DR7),), release=(_debug(0),), plants=_LONG,
     ),
-    "at-triple-fault": State(_AT_UD, plants=_LONG, silent=True),
+    "at-triple-fault": State(_AT_UD, plants=_LONG, silent=True, events=("shutdown",)),
     "in-shutdown": State(
         (*_AT_UD, s.Until(s.Exit(KVM_EXIT_SHUTDOWN), note="the guest was to shut down")),
         leave=(_LATCHED,), plants=_LONG, silent=True,
     ),
     # By ioctl alone.
     "in-smm": State(
-        (s.Set((("events.smi_smm", 1),)),), leave=(s.Set((("events.smi_smm", 0),)),), needs=("smm",),
+        (s.Set((("events.smi_smm", 1),)),), leave=(s.Set((("events.smi_smm", 0),)),), needs=("smm",), only=PLANTS,
         holds=("init",), drops=("sipi",),
     ),
     "gif-clear": State(
-        (s.SetBits("efer", _EFER_SVME), gif(False)), leave=(gif(True),), needs=("svm",),
+        (s.SetBits("efer", _EFER_SVME), gif(False)), leave=(gif(True),), needs=("svm",), only=PLANTS,
         holds=("init",), drops=("sipi",),
     ),
-    "in-vmx-root": State((vmxon(True),), leave=(vmxon(False),), needs=("vmx",), holds=("init",), drops=("sipi",)),
+    "in-vmx-root": State((vmxon(True),), leave=(vmxon(False),), needs=("vmx",), only=PLANTS, holds=("init",), drops=("sipi",)),
 }  # fmt: skip

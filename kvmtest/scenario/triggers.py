@@ -44,18 +44,24 @@ Steps = tuple[s.Step, ...]
 
 
 class To(NamedTuple):
-    """The vCPU that an event goes to: its ``id``, that of an ``other`` one, whether it is the BSP, what was planted in it."""
+    """The vCPU that an event goes to: its ``id``, that of an ``other`` one, whether it is the BSP, what was planted in it.
+
+    ``running`` is whether it is in KVM_RUN, where it takes the event at once, and every ioctl waits until it is out.
+    """
 
     id: int
     other: int
     bsp: bool
     mode: str = "xapic"
     plant: str = ""
+    running: bool = False
 
 
-def _arrives(id: int, by: str) -> s.Step:
+def _arrives(to: To, by: str) -> Steps:
     """An INIT is pending on the vCPU: KVM may deliver a device's interrupt from a worker thread."""
-    return s.Until(s.Is("events.smi_latched_init", 1), id, f"{by}: no INIT is pending on vcpu {id}", run=False)
+    if to.running:
+        return ()
+    return (s.Until(s.Is("events.smi_latched_init", 1), to.id, f"{by}: no INIT is pending on vcpu {to.id}", run=False),)
 
 
 def message(id: int, data: int) -> Steps:
@@ -109,11 +115,11 @@ def _to_msi(gsi: int, id: int) -> s.Step:
 
 
 def _gsi(gsi: int, by: str) -> Callable[[s.Send, To], Steps]:
-    return lambda send, to: (_to_msi(gsi, to.id), _line(gsi, 1), _arrives(to.id, by))
+    return lambda send, to: (_to_msi(gsi, to.id), _line(gsi, 1), *_arrives(to, by))
 
 
 def _irqfd(send: s.Send, to: To) -> Steps:
-    return (_to_msi(_GSI_IRQFD, to.id), s.Irqfd(_GSI_IRQFD), _arrives(to.id, "KVM_IRQFD"))
+    return (_to_msi(_GSI_IRQFD, to.id), s.Irqfd(_GSI_IRQFD), *_arrives(to, "KVM_IRQFD"))
 
 
 def _ioapic(send: s.Send, to: To) -> Steps:
@@ -124,7 +130,7 @@ def _ioapic(send: s.Send, to: To) -> Steps:
         return s.Set(((f"ioapic.redirtbl{_PIN}", value),), "vm", check=False)
 
     raised = (redirect(to.id << 56 | DATA["init"]), _line(_PIN, 1), _line(_PIN, 0))
-    return (_routing(entry), *raised, _arrives(to.id, "the IOAPIC"), redirect(_MASKED))
+    return (_routing(entry), *raised, *_arrives(to, "the IOAPIC"), redirect(_MASKED))
 
 
 # Interprocessor interrupts
@@ -177,7 +183,7 @@ _PENDING = (
 
 def _send(to: To, icr: int, destination: int, mode: str) -> Steps:
     sent = (s.Until(s.Word("sender.SENT"), to.other, "the sending guest did not write its ICR"), s.Complete(to.other))
-    return (*sender(to.other, not to.bsp, icr, destination, mode), *sent, _arrives(to.id, "the guest's ICR"))
+    return (*sender(to.other, not to.bsp, icr, destination, mode), *sent, *_arrives(to, "the guest's ICR"))
 
 
 def _icr(mode: str) -> Callable[[s.Send, To], Steps]:
@@ -228,8 +234,9 @@ class Trigger(NamedTuple):
     """One way to send ``events``.
 
     ``steps`` are those of one event to a vCPU. ``modes`` are the modes of the local APIC in which it hears the event, ``irqchip``
-    the interrupt controllers that it needs, ``needs`` what else (`kvmtest.scenario.needs`). ``states`` are the only states of the
-    target in which it can be sent, where that is not any; ``runs`` is whether the target's own code sends it.
+    the interrupt controllers that it needs, ``needs`` what else (`kvmtest.scenario.needs`). ``states`` and ``plants`` are the only
+    ones in which it can be sent, where that is not any. ``runs`` is whether the target's own code sends it, ``many`` whether it
+    reaches several vCPUs, ``outside`` whether it is an ioctl of the target, which has to be out of KVM_RUN.
     """
 
     events: tuple[str, ...]
@@ -240,10 +247,12 @@ class Trigger(NamedTuple):
     states: tuple[str, ...] = ()
     runs: bool = False
     plants: tuple[str, ...] = ()
+    many: bool = False
+    outside: bool = False
 
 
 TRIGGERS: dict[str, Trigger] = {
-    "latched": Trigger(("init",), _latched, _EVERY),
+    "latched": Trigger(("init",), _latched, _EVERY, outside=True),
     "msi": Trigger(("init", "sipi", "nmi", "interrupt", "smi"), _msi),
     "gsi-msi": Trigger(("init",), _gsi(_GSI, f"KVM_IRQ_LINE of GSI {_GSI}")),
     "irqfd": Trigger(("init",), _irqfd),
@@ -253,7 +262,7 @@ TRIGGERS: dict[str, Trigger] = {
     "icr-x2apic": Trigger(("init",), _icr("x2apic"), ("x2apic",)),
     "icr-xapic/logical": Trigger(("init",), _logical("xapic"), ("xapic", "xapic-flat"), plants=("a",)),
     "icr-x2apic/logical": Trigger(("init",), _logical("x2apic"), ("x2apic",), plants=("a",)),
-    "broadcast": Trigger(("init",), _broadcast),
+    "broadcast": Trigger(("init",), _broadcast, many=True),
     "self": Trigger(("init",), _self, states=("",), runs=True, plants=("guest-long",)),
     "triple-fault": Trigger(("shutdown",), _triple_fault, states=("at-triple-fault",), plants=("guest-long",)),
     "mp-state": Trigger(("sipi", "none"), _mp_state, _EVERY),

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kvmtest.checks import CHECKS
 from kvmtest.judge.evidence import Look
@@ -63,6 +63,17 @@ class Case(NamedTuple):
         guest = self.view == "guest"
         item = Item(self.event, self.road, self.target, self.apic_mode, self.plant, self.state, self.vector, guest)
         return of_broadcast(item) if TRIGGERS.get(self.road, TRIGGERS["msi"]).many else of_item(item)
+
+    @property
+    def packed(self) -> tuple[object, ...]:
+        """All of it as plain data."""
+        return tuple(tuple(field) if isinstance(field, Setup) else field for field in self)
+
+    @classmethod
+    def unpacked(cls, fields: tuple[Any, ...]) -> Case:
+        """The case that ``fields`` were made from."""
+        made = cls._make(fields)
+        return made._replace(setup=Setup._make(made.setup))
 
     @property
     def road(self) -> str:

@@ -233,10 +233,10 @@ def _triple_fault(send: s.Send, to: To) -> Steps:
 class Trigger(NamedTuple):
     """One way to send ``events``.
 
-    ``steps`` are those of one event to a vCPU. ``modes`` are the modes of the local APIC in which it hears the event, ``irqchip``
-    the interrupt controllers that it needs, ``needs`` what else (`kvmtest.scenario.needs`). ``states`` and ``plants`` are the only
-    ones in which it can be sent, where that is not any. ``runs`` is whether the target's own code sends it, ``many`` whether it
-    reaches several vCPUs, ``outside`` whether it is an ioctl of the target, which has to be out of KVM_RUN.
+    ``steps`` are those of one event to a vCPU. ``modes`` are the modes of the local APIC in which it hears the event,
+    ``irqchip`` the interrupt controllers that it needs, ``needs`` what else (`kvmtest.scenario.needs`). ``states`` and ``plants``
+    are the only ones in which it can be sent, where that is not any. ``runs`` is whether the target's own code sends it, ``many``
+    whether it reaches several vCPUs, ``outside`` whether it is an ioctl of the target, which has to be out of KVM_RUN.
     """
 
     events: tuple[str, ...]

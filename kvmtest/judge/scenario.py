@@ -30,6 +30,9 @@ __all__ = ("differences", "played")
 _Key = tuple[str, str, str]
 #: What `Same` expects.
 _NOTHING = "nothing changed"
+#: What `Zero` expects.
+_ZERO = "all 0"
+_APIC_EN, _APIC_EXTD = 1 << 11, 1 << 10
 
 
 def differences(layout: Layout, before: Snapshot, after: Snapshot, but: Iterable[str] = ()) -> list[str]:
@@ -42,6 +45,14 @@ def differences(layout: Layout, before: Snapshot, after: Snapshot, but: Iterable
     return [item for item in found if item not in left_out]
 
 
+def _apic_mode(snapshot: Snapshot, layout: Layout) -> str:
+    """The mode of the local APIC, as rules depend on it."""
+    base = snapshot.get(layout, "apic_base")
+    if base is None or base & _APIC_EN:
+        return "x2apic" if base and base & _APIC_EXTD else "xapic"
+    return "disabled"
+
+
 class _Judge:
     def __init__(self, book: Book, look: Look, host: Host, basis: Basis | None) -> None:
         assert look.scenario
@@ -50,6 +61,8 @@ class _Judge:
         self.blocks: dict[_Key, list[Block]] = {}
         self.records: dict[_Key, dict[str, Record]] = {}
         self.guest = ""
+        #: That of the last event.
+        self.vector: int | None = None
 
     def observations(self) -> list[Observation]:
         """All that was judged, one observation for each event, trigger and view."""
@@ -94,7 +107,9 @@ class _Judge:
         """The whole table in the host's view."""
         assert self.basis
         ctx, layout, baseline, plant = self.basis
-        ctx = ctx._replace(prefix=f"{rule or look.event}.{look.trigger}.host", before=before is not None)
+        mode = _apic_mode(before or after, layout)
+        prefix = f"{rule or look.event}.{look.trigger}.host"
+        ctx = ctx._replace(prefix=prefix, before=before is not None, vector=self.vector, apic_mode=mode)
         sheet = self.book.sheet(ctx, layout)
         self.blocks[look.event, look.trigger, "host"] = list(sheet.host(ctx, baseline, plant, before, after))
 
@@ -135,17 +150,20 @@ def played(book: Book, look: Look, host: Host, basis: Basis | None, seen: Played
     for number, value in seen.told:
         told.setdefault(number, []).append(value)
     at = {one.step: one for one in of.looks(scenario) if one.view != "views"}
-    last = before = None
+    last: dict[s.Who, Snapshot] = {}
+    before: dict[s.Who, Snapshot] = {}
     for number, step in enumerate(scenario.steps):
         values = told.get(number, [])
         if isinstance(step, s.Load) and step.guest != memory.SMRAM:
             judge.guest = step.guest
         elif isinstance(step, s.Send) and step.judged or isinstance(step, s.Event):
-            before = last
-        if number in at and values and not _one(judge, at[number], step, values[-1], before, last):
+            before = dict(last)
+            judge.vector = step.vector if isinstance(step, s.Send) else None
+        who = getattr(step, "who", "target")
+        if number in at and values and not _one(judge, at[number], step, values[-1], before.get(who), last.get(who)):
             return judge.observations()
         if values and isinstance(values[-1], Snapshot):
-            last = values[-1]
+            last[who] = values[-1]
     if seen.end:
         verdict = Verdict(seen.end.verdict)
         why = f"{OUT_OF_TIME}: {seen.end.why}" if seen.end.late and verdict is Verdict.ERROR else seen.end.why
@@ -169,6 +187,12 @@ def _one(judge: _Judge, look: of.Look, step: s.Step, value: Any, before: Snapsho
         assert judge.basis and last
         found = differences(judge.basis.layout, last, value, condition.but)
         return judge.expect(look, condition, f"{', '.join(found)} changed" if found else _NOTHING, _NOTHING)
+    if isinstance(condition, s.Zero):
+        assert judge.basis
+        read = {item: value.get(judge.basis.layout, item) for item in condition.items}
+        found = [f"{item.removeprefix('msr.')} {seen:#x}" for item, seen in read.items() if seen]
+        told = ", ".join(found) or (_ZERO if any(seen is not None for seen in read.values()) else "nothing that can be read")
+        return judge.expect(look, condition, told, _ZERO)
     if isinstance(value, Exited):
         wanted = _wanted(judge, condition, value)
         return judge.expect(look, condition, judge.shown(value, look.item), judge.shown(wanted, look.item))

@@ -37,7 +37,7 @@ def item_of(expect: s.Expect) -> str:
         return condition.item
     if isinstance(condition, s.Answer):
         return "refused"
-    return "delivered" if isinstance(condition, s.Same) else "runs"
+    return "delivered" if isinstance(condition, (s.Same, s.Zero)) else "runs"
 
 
 def looks(scenario: s.Scenario) -> tuple[Look, ...]:

@@ -215,7 +215,7 @@ class _Lowering:
                 self.started.discard(who)
                 return [Join(who, came, otherwise)]
             return [Enter(who, came, otherwise)]
-        if isinstance(condition, s.Same):
+        if isinstance(condition, (s.Same, s.Zero)):
             return [Look(who)]
         if isinstance(condition, s.Answer):
             return [Compare(_RESULT, (condition.value,), otherwise)]
@@ -293,6 +293,10 @@ class _Lowering:
         space, gpa = memory.address(self.guest, step.at) if isinstance(step.at, str) else (0, step.at)
         value = memory.number(self.guest, step.value) if isinstance(step.value, str) else step.value
         return [Write(gpa, value.to_bytes(4, "little") if isinstance(value, int) else value, space)]
+
+    @ops_of.register
+    def _(self, step: s.Page) -> Iterable[Op]:
+        return memory.page(self.guest, step.vector)
 
     @ops_of.register
     def _(self, step: s.Resume) -> Iterable[Op]:

@@ -12,7 +12,20 @@ from kvmtest import guests
 from kvmtest.guests import behaviour, l1, planter
 from kvmtest.scenario.program import Op, Region, Write
 
-__all__ = ("PLAIN", "RAM_SIZE", "SIZE_OF_OUT", "SMRAM", "address", "load", "number", "region", "resume", "words")
+__all__ = (
+    "PLAIN",
+    "RAM_SIZE",
+    "SENDER",
+    "SIZE_OF_OUT",
+    "SMRAM",
+    "address",
+    "load",
+    "number",
+    "page",
+    "region",
+    "resume",
+    "words",
+)
 
 #: Up to where a PC's video memory begins.
 RAM_SIZE = 0xA0000
@@ -21,9 +34,9 @@ RAM_SIZE = 0xA0000
 SMRAM = "smram"
 #: Bytes of OUT imm8, EAX in 16-bit code, the first instruction of every guest at the reset vector.
 SIZE_OF_OUT = 3
-_ROM_SLOT, _RAM_SLOT, _SENDER_SLOT = 0, 1, 7
+_ROM_SLOT, _RAM_SLOT, _VIDEO_SLOT, _SENDER_SLOT = 0, 1, 9, 7
 _SMRAM_SLOT = 1 << 16 | 8
-_SENDER, _SENDER_SIZE = 0xFFFE0000, 0x1000
+SENDER, _SENDER_SIZE = 0xFFFE0000, 0x1000
 #: What a guest's OUT to each of its ports means, where that is the same in all of them.
 _WORDS = {
     "RESET": "the first instruction at the reset vector",
@@ -90,8 +103,8 @@ def load(guest: str) -> Iterator[Op]:
         yield Write(module.ENTRY, module.handler(), 1)
         return
     if guest == "sender":
-        yield Region(_SENDER_SLOT, _SENDER, _SENDER_SIZE)
-        yield Write(_SENDER, guests.load(guest)[:_SENDER_SIZE])
+        yield Region(_SENDER_SLOT, SENDER, _SENDER_SIZE)
+        yield Write(SENDER, guests.load(guest)[:_SENDER_SIZE])
         return
     assert module
     image = guests.load(module.NAME)
@@ -104,6 +117,13 @@ def load(guest: str) -> Iterator[Op]:
         return
     yield Write(0, behaviour.vector_table())
     yield Write(module.CODE, module.page())
+
+
+def page(guest: str, vector: int) -> Iterator[Op]:
+    """Put the page of ``guest`` to where the SIPI ``vector`` begins."""
+    if vector << 12 >= RAM_SIZE:
+        yield Region(_VIDEO_SLOT, RAM_SIZE, (1 << 20) - RAM_SIZE)
+    yield Write(vector << 12, _module(guest).page())
 
 
 def _planted_address(plant: str, end: str) -> int:

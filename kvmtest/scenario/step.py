@@ -30,6 +30,7 @@ __all__ = (
     "Mmio",
     "Moves",
     "Observe",
+    "Page",
     "Plant",
     "Poke",
     "Quiet",
@@ -46,6 +47,7 @@ __all__ = (
     "Until",
     "Who",
     "Word",
+    "Zero",
 )
 
 Who = str | int
@@ -113,13 +115,19 @@ class Same(NamedTuple):
     but: tuple[str, ...] = ()
 
 
+class Zero(NamedTuple):
+    """All of ``items`` that this host can read are 0."""
+
+    items: tuple[str, ...]
+
+
 class Answer(NamedTuple):
     """KVM's answer to the last Call that keeps it: 0 or more, or an errno as a negative number."""
 
     value: int
 
 
-Condition = Word | Exit | In | Mmio | Quiet | Is | Holds | Moves | Same | Answer
+Condition = Word | Exit | In | Mmio | Quiet | Is | Holds | Moves | Same | Zero | Answer
 
 # Steps
 
@@ -169,6 +177,12 @@ class Poke(NamedTuple):
 
     at: str | int
     value: int | str | bytes
+
+
+class Page(NamedTuple):
+    """Put the page of the guest in memory to where a SIPI's ``vector`` begins, too."""
+
+    vector: int
 
 
 class Until(NamedTuple):
@@ -291,6 +305,7 @@ Step = (
     | Plant
     | Load
     | Poke
+    | Page
     | Resume
     | Until
     | Require

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from kvmtest.scenario import memory
 from kvmtest.scenario import step as s
 from kvmtest.uapi.irq import kvm_msi
 from kvmtest.uapi.kvm import (
@@ -16,19 +17,25 @@ from kvmtest.uapi.kvm import (
     KVM_SMI,
 )
 
-__all__ = ("TRIGGERS", "Trigger", "message", "steps", "words")
+__all__ = ("TRIGGERS", "Trigger", "message", "signal", "steps", "words")
 
 #: Message data: delivery modes (SDM vol. 3, Message Data Register Format).
-_DATA = {"init": 0x500, "sipi": 0x600, "nmi": 0x400, "interrupt": 0x000, "smi": 0x200}
+#: A level-triggered INIT without the assert level is a de-assertion.
+_DATA = {"init": 0x500, "deassert": 0x8500, "sipi": 0x600, "nmi": 0x400, "interrupt": 0x000, "smi": 0x200}
 _XAPIC, _ANY = ("xapic",), ("xapic", "x2apic")
 
 
-def message(id: int, data: int) -> tuple[s.Step, ...]:
-    """KVM_SIGNAL_MSI with ``data`` to APIC id ``id``, in physical destination mode, which has to reach it."""
+def signal(id: int, data: int) -> s.Step:
+    """KVM_SIGNAL_MSI with ``data`` to APIC id ``id``, in physical destination mode, whomever it reaches."""
     # Bits 31:8 of the id count with KVM_X2APIC_API_USE_32BIT_IDS (KVM API, KVM_SET_GSI_ROUTING).
     msi = kvm_msi(0xFEE00000 | (id & 0xFF) << 12, id & ~0xFF, data)
+    return s.Call(KVM_SIGNAL_MSI, bytes(msi), "vm", keep=True, kind="kvm_msi")
+
+
+def message(id: int, data: int) -> tuple[s.Step, ...]:
+    """A message as `signal` sends it, which has to reach a vCPU."""
     return (
-        s.Call(KVM_SIGNAL_MSI, bytes(msi), "vm", keep=True, kind="kvm_msi"),
+        signal(id, data),
         s.Require(s.Answer(1), f"KVM_SIGNAL_MSI with data {data:#x} reached no vCPU with APIC id {id}"),
     )
 
@@ -39,6 +46,25 @@ def _msi(send: s.Send, id: int) -> tuple[s.Step, ...]:
 
 def _latched(send: s.Send, id: int) -> tuple[s.Step, ...]:
     return (s.Set((("events.smi_latched_init", 1),), id),)
+
+
+#: Flat 32-bit protected mode without paging, from a vCPU's state at RESET.
+_FLAT = (("base", 0), ("limit", 0xFFFFFFFF), ("present", 1), ("s", 1), ("db", 1), ("g", 1))
+
+
+def _icr_xapic(send: s.Send, id: int) -> tuple[s.Step, ...]:
+    """The other vCPU, which is as RESET leaves a BSP, runs guests/sender.S."""
+    code = (("cs.selector", 8), ("cs.type", 0xB), *((f"cs.{name}", value) for name, value in _FLAT))
+    data = (("ds.selector", 16), ("ds.type", 3), *((f"ds.{name}", value) for name, value in _FLAT))
+    at = memory.SENDER + memory.number("sender", "SENDER_XAPIC")
+    regs = (("rax", _DATA[send.event] | send.vector), ("rdx", id << 24), ("rip", at), ("rflags", 2))
+    return (
+        s.Load("sender"),
+        s.Set((*code, *data, ("cr0", 0x11)), "other", check=False),
+        s.Set(regs, "other"),
+        s.Until(s.Word("SENT"), "other", "the sending guest did not write its ICR"),
+        s.Complete("other"),
+    )
 
 
 def _mp_state(send: s.Send, id: int) -> tuple[s.Step, ...]:
@@ -69,7 +95,8 @@ class Trigger(NamedTuple):
 
 TRIGGERS: dict[str, Trigger] = {
     "latched": Trigger(("init",), _latched, (*_ANY, "relocated", "disabled")),
-    "msi": Trigger(("init", "sipi", "nmi", "interrupt", "smi"), _msi),
+    "msi": Trigger(("init", "deassert", "sipi", "nmi", "interrupt", "smi"), _msi),
+    "icr-xapic": Trigger(("init", "deassert"), _icr_xapic, _XAPIC),
     "mp-state": Trigger(("sipi", "none"), _mp_state, (*_ANY, "relocated", "disabled")),
     "ioctl-nmi": Trigger(("nmi",), _ioctl(KVM_NMI)),
     "ioctl-smi": Trigger(("smi",), _ioctl(KVM_SMI), needs=("smm",)),

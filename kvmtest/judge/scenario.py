@@ -30,8 +30,6 @@ __all__ = ("differences", "played")
 _Key = tuple[str, str, str]
 #: What `Same` expects.
 _NOTHING = "nothing changed"
-#: What `Zero` expects.
-_ZERO = "all 0"
 _APIC_EN, _APIC_EXTD = 1 << 11, 1 << 10
 
 
@@ -190,9 +188,10 @@ def _one(judge: _Judge, look: of.Look, step: s.Step, value: Any, before: Snapsho
     if isinstance(condition, s.Zero):
         assert judge.basis
         read = {item: value.get(judge.basis.layout, item) for item in condition.items}
-        found = [f"{item.removeprefix('msr.')} {seen:#x}" for item, seen in read.items() if seen]
-        told = ", ".join(found) or (_ZERO if any(seen is not None for seen in read.values()) else "nothing that can be read")
-        return judge.expect(look, condition, told, _ZERO)
+        for item in (item for item, seen in read.items() if seen is None):
+            judge.untried(look._replace(item=item), Verdict.SKIP, "not readable here")
+        shown = [judge.expect(look._replace(item=item), condition, seen, 0) for item, seen in read.items() if seen is not None]
+        return all(shown)
     if isinstance(value, Exited):
         wanted = _wanted(judge, condition, value)
         return judge.expect(look, condition, judge.shown(value, look.item), judge.shown(wanted, look.item))

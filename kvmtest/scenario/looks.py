@@ -37,7 +37,7 @@ def item_of(expect: s.Expect) -> str:
         return condition.item
     if isinstance(condition, s.Answer):
         return "refused"
-    return "delivered" if isinstance(condition, (s.Same, s.Zero)) else "runs"
+    return "delivered" if isinstance(condition, s.Same) else "runs"
 
 
 def looks(scenario: s.Scenario) -> tuple[Look, ...]:
@@ -48,6 +48,8 @@ def looks(scenario: s.Scenario) -> tuple[Look, ...]:
     for number, step in enumerate(scenario.steps):
         if isinstance(step, (s.Send, s.Event)) and (not isinstance(step, s.Send) or step.judged):
             event, trigger, sent = step.event, step.by if isinstance(step, s.Send) else step.trigger, True
+        elif isinstance(step, s.Expect) and isinstance(step.condition, s.Zero):
+            found += [Look(number, event, trigger, scenario.view, item) for item in step.condition.items]
         elif isinstance(step, s.Expect):
             found.append(Look(number, event, trigger, scenario.view, item_of(step)))
         elif isinstance(step, s.Do):

@@ -195,7 +195,8 @@ class _Lowering:
     def came(self, condition: s.Condition) -> Came | None:
         """What a vCPU does next, of a condition that says that."""
         if isinstance(condition, s.Word):
-            return Came("out", memory.number(self.guest, f"PORT_{condition.name}"), condition.value)
+            port, *past = (memory.number(self.guest, f"PORT_{name}") for name in (condition.name, *condition.past))
+            return Came("out", port, condition.value, past=tuple(past))
         if isinstance(condition, s.In):
             return Came("in", memory.number(self.guest, f"PORT_{condition.name}"))
         if isinstance(condition, s.Mmio):

@@ -56,11 +56,15 @@ Who = str | int
 
 
 class Word(NamedTuple):
-    """The guest's next word: an OUT to its PORT_``name``, with ``value`` where one is given. ``says`` is what it means."""
+    """The guest's next word: an OUT to its PORT_``name``, with ``value`` where one is given. ``says`` is what it means.
+
+    ``past`` are words that may come before it.
+    """
 
     name: str
     value: int | None = None
     says: str = ""
+    past: tuple[str, ...] = ()
 
 
 class Exit(NamedTuple):
@@ -116,7 +120,7 @@ class Same(NamedTuple):
 
 
 class Zero(NamedTuple):
-    """All of ``items`` that this host can read are 0."""
+    """Each of ``items`` that this host can read is 0; each has a record of its own."""
 
     items: tuple[str, ...]
 

@@ -220,7 +220,7 @@ class _Player:
         limit = min(self._timeout_s, max(least, _SILENT_EXITS * self._slowest_s if self._slowest_s else self._timeout_s))
         for _ in range(_MAX_RESUMED):
             seen = self._run(vcpu, limit)
-            if not (op.resume and seen and self._resumed(vcpu, seen, op.resume)):
+            if not seen or not (_passed(seen, op.came) or op.resume and self._resumed(vcpu, seen, op.resume)):
                 break
         self._judge(op.vcpu, seen, op.came, op.otherwise)
 
@@ -333,6 +333,11 @@ def _exited(seen: Exit | None) -> Exited:
     if seen.reason == KVM_EXIT_MMIO:
         return Exited("mmio", seen.phys_addr, None, str(seen))
     return Exited("exit", seen.reason, None, str(seen))
+
+
+def _passed(seen: Exit, came: p.Came) -> bool:
+    """Whether an exit is one that may come before the one that is waited for."""
+    return seen.reason == KVM_EXIT_IO and seen.direction == KVM_EXIT_IO_OUT and seen.port in came.past
 
 
 def matches(exited: Exited, came: p.Came) -> bool:

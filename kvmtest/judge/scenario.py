@@ -35,6 +35,7 @@ _Key = tuple[str, str, str]
 _TRACES = ("mp_state", "regs", "sregs", "debugregs")
 #: What `Same` expects.
 _NOTHING = "nothing changed"
+_APIC_EN, _APIC_EXTD = 1 << 11, 1 << 10
 
 
 def differences(layout: Layout, before: Snapshot, after: Snapshot, but: Iterable[str] = ()) -> list[str]:
@@ -73,6 +74,14 @@ def unproven(layout: Layout, event: str, before: Snapshot, after: Snapshot, *, s
     return "the event left no trace: registers and activity state are as planted"
 
 
+def _apic_mode(snapshot: Snapshot, layout: Layout) -> str:
+    """The mode of the local APIC, as rules depend on it."""
+    base = snapshot.get(layout, "apic_base")
+    if base is None or base & _APIC_EN:
+        return "x2apic" if base and base & _APIC_EXTD else "xapic"
+    return "disabled"
+
+
 class _Judge:
     def __init__(self, book: Book, look: Look, host: Host, bases: tuple[Basis, ...]) -> None:
         assert look.scenario
@@ -82,6 +91,8 @@ class _Judge:
         self.blocks: dict[_Key, list[Block]] = {}
         self.records: dict[_Key, dict[str, Record]] = {}
         self.guest = ""
+        #: That of the last event.
+        self.vector: int | None = None
 
     def observations(self) -> list[Observation]:
         """All that was judged, one observation for each event, trigger and view."""
@@ -141,7 +152,8 @@ class _Judge:
             ctx, layout, baseline, plant = basis
             if before is not None and (why := unproven(layout, look.event, before, after, silent=self.scenario.silent)):
                 return f"vcpu {ctx.apic_id}: {why}" if len(afters) > 1 else why
-            ctx = ctx._replace(prefix=prefix, before=before is not None or look.event == "reset")
+            known = before is not None or look.event == "reset"
+            ctx = ctx._replace(prefix=prefix, before=known, vector=self.vector, apic_mode=_apic_mode(before or after, layout))
             blocks.append(self.book.sheet(ctx, layout).host(ctx, baseline, plant, before, after))
         ids = [basis.ctx.apic_id for basis in self.bases]
         shown = merged("vcpus", ids, blocks, self.book) if len(blocks) > 1 else blocks[0]
@@ -211,6 +223,7 @@ def played(book: Book, look: Look, host: Host, bases: tuple[Basis, ...], seen: P
             judge.guest = step.guest
         elif isinstance(step, s.Send) and step.judged or isinstance(step, s.Event):
             before = dict(last)
+            judge.vector = step.vector if isinstance(step, s.Send) else None
         if number in at and values and not _one(judge, at[number], step, values, before, last):
             return judge.observations()
         if values and isinstance(values[-1], Snapshot) and isinstance(step, (s.Observe, s.Expect)):
@@ -244,6 +257,13 @@ def _one(judge: _Judge, look: of.Look, step: s.Step, values: list[Any], before: 
         assert judge.basis
         found = differences(judge.basis.layout, last[step.who][-1], value, condition.but)
         return judge.expect(look, condition, f"{', '.join(found)} changed" if found else _NOTHING, _NOTHING)
+    if isinstance(condition, s.Zero):
+        assert judge.basis
+        read = {item: value.get(judge.basis.layout, item) for item in condition.items}
+        for item in (item for item, seen in read.items() if seen is None):
+            judge.untried(look._replace(item=item), Verdict.SKIP, "not readable here")
+        shown = [judge.expect(look._replace(item=item), condition, seen, 0) for item, seen in read.items() if seen is not None]
+        return all(shown)
     if isinstance(value, Exited):
         wanted = _wanted(judge, condition, value)
         return judge.expect(look, condition, judge.shown(value, look.item), judge.shown(wanted, look.item))

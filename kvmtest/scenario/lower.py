@@ -218,7 +218,8 @@ class _Lowering:
     def came(self, condition: s.Condition) -> Came | None:
         """What a vCPU does next, of a condition that says that."""
         if isinstance(condition, s.Word):
-            return Came("out", memory.number(self.guest, f"PORT_{condition.name}"), condition.value)
+            port, *past = (memory.number(self.guest, f"PORT_{name}") for name in (condition.name, *condition.past))
+            return Came("out", port, condition.value, past=tuple(past))
         if isinstance(condition, s.In):
             return Came("in", memory.number(self.guest, f"PORT_{condition.name}"))
         if isinstance(condition, s.Mmio):
@@ -238,7 +239,7 @@ class _Lowering:
                 self.started.discard(who)
                 return [Join(who, came, otherwise)]
             return [Enter(who, came, otherwise)]
-        if isinstance(condition, s.Same):
+        if isinstance(condition, (s.Same, s.Zero)):
             return [Look(who)]
         if isinstance(condition, s.Answer):
             return [Compare(_RESULT, (condition.value,), otherwise)]
@@ -328,6 +329,10 @@ class _Lowering:
         space, gpa = memory.address(self.guest, step.at) if isinstance(step.at, str) else (0, step.at)
         value = memory.number(self.guest, step.value) if isinstance(step.value, str) else step.value
         return [Write(gpa, value.to_bytes(4, "little") if isinstance(value, int) else value, space)]
+
+    @ops_of.register
+    def _(self, step: s.Page) -> Iterable[Op]:
+        return memory.page(self.guest, step.vector)
 
     @ops_of.register
     def _(self, step: s.Resume) -> Iterable[Op]:

@@ -9,7 +9,20 @@ from kvmtest import guests
 from kvmtest.guests import behaviour, l1, planter, smm
 from kvmtest.scenario.program import Op, Region, Write
 
-__all__ = ("PLAIN", "SIZE_OF_OUT", "SMRAM", "address", "load", "number", "planted_address", "region", "resume", "words")
+__all__ = (
+    "PLAIN",
+    "SENDER",
+    "SIZE_OF_OUT",
+    "SMRAM",
+    "address",
+    "load",
+    "number",
+    "page",
+    "planted_address",
+    "region",
+    "resume",
+    "words",
+)
 
 #: Up to where a PC's video memory begins.
 _RAM_SIZE = 0xA0000
@@ -18,9 +31,9 @@ _RAM_SIZE = 0xA0000
 SMRAM = "smram"
 #: Bytes of OUT imm8, EAX in 16-bit code, the first instruction of every guest at the reset vector.
 SIZE_OF_OUT = 3
-_ROM_SLOT, _RAM_SLOT, _SENDER_SLOT = 0, 1, 7
+_ROM_SLOT, _RAM_SLOT, _VIDEO_SLOT, _SENDER_SLOT = 0, 1, 9, 7
 _SMRAM_SLOT = 1 << 16 | 8
-_SENDER, _SENDER_SIZE = 0xFFFE0000, 0x1000
+SENDER, _SENDER_SIZE = 0xFFFE0000, 0x1000
 #: What a guest's OUT to each of its ports means, where that is the same in all of them.
 _WORDS = {
     "RESET": "the first instruction at the reset vector",
@@ -54,7 +67,7 @@ def number(guest: str, name: str) -> int:
     if guest == "planter" and name == "count":
         return planter.BASE + planter.count
     found = guests.symbol("smm" if guest == SMRAM else guest, name)
-    return found + _SENDER if guest == "sender" and name.islower() else found
+    return found + SENDER if guest == "sender" and name.islower() else found
 
 
 def words(guest: str) -> Iterator[tuple[str, str]]:
@@ -87,8 +100,8 @@ def load(guest: str) -> Iterator[Op]:
         yield Write(smm.ENTRY, smm.handler(), 1)
         return
     if guest == "sender":
-        yield Region(_SENDER_SLOT, _SENDER, _SENDER_SIZE)
-        yield Write(_SENDER, guests.load(guest)[:_SENDER_SIZE])
+        yield Region(_SENDER_SLOT, SENDER, _SENDER_SIZE)
+        yield Write(SENDER, guests.load(guest)[:_SENDER_SIZE])
         return
     image = guests.load(guest)
     yield Region(_RAM_SLOT, 0, _RAM_SIZE)
@@ -100,6 +113,13 @@ def load(guest: str) -> Iterator[Op]:
         return
     yield Write(0, behaviour.vector_table())
     yield Write(number(guest, "CODE"), image[: guests.PAGE])
+
+
+def page(guest: str, vector: int) -> Iterator[Op]:
+    """Put the page of ``guest`` to where the SIPI ``vector`` begins."""
+    if vector << 12 >= _RAM_SIZE:
+        yield Region(_VIDEO_SLOT, _RAM_SIZE, (1 << 20) - _RAM_SIZE)
+    yield Write(vector << 12, guests.load(guest)[: guests.PAGE])
 
 
 def planted_address(plant: str, end: str) -> int:

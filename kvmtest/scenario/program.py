@@ -66,13 +66,15 @@ class Came(NamedTuple):
     """One exit to userspace that is waited for.
 
     ``kind`` is ``out``, ``in``, ``mmio``, ``exit`` or ``quiet``; ``number`` the port, the guest-physical address or
-    KVM_EXIT_*. ``value`` is what an OUT has to write in the bits of ``mask``; None is anything.
+    KVM_EXIT_*. ``value`` is what an OUT has to write in the bits of ``mask``; None is anything. ``past`` are ports to which an
+    OUT may come before.
     """
 
     kind: str
     number: int = 0
     value: int | None = None
     mask: int = (1 << 32) - 1
+    past: tuple[int, ...] = ()
 
 
 class Ioctl(NamedTuple):

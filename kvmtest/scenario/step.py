@@ -31,6 +31,7 @@ __all__ = (
     "Mmio",
     "Moves",
     "Observe",
+    "Page",
     "Plant",
     "Poke",
     "Quiet",
@@ -49,6 +50,7 @@ __all__ = (
     "Until",
     "Who",
     "Word",
+    "Zero",
 )
 
 Who = str | int
@@ -57,11 +59,15 @@ Who = str | int
 
 
 class Word(NamedTuple):
-    """The guest's next word: an OUT to its PORT_``name``, with ``value`` where one is given. ``says`` is what it means."""
+    """The guest's next word: an OUT to its PORT_``name``, with ``value`` where one is given. ``says`` is what it means.
+
+    ``past`` are words that may come before it.
+    """
 
     name: str
     value: int | None = None
     says: str = ""
+    past: tuple[str, ...] = ()
 
 
 class Exit(NamedTuple):
@@ -116,13 +122,19 @@ class Same(NamedTuple):
     but: tuple[str, ...] = ()
 
 
+class Zero(NamedTuple):
+    """Each of ``items`` that this host can read is 0; each has a record of its own."""
+
+    items: tuple[str, ...]
+
+
 class Answer(NamedTuple):
     """KVM's answer to the last Call that keeps it: 0 or more, or an errno as a negative number."""
 
     value: int
 
 
-Condition = Word | Exit | In | Mmio | Quiet | Is | Holds | Moves | Same | Answer
+Condition = Word | Exit | In | Mmio | Quiet | Is | Holds | Moves | Same | Zero | Answer
 
 # Steps
 
@@ -189,6 +201,12 @@ class Poke(NamedTuple):
 
     at: str | int
     value: int | str | bytes
+
+
+class Page(NamedTuple):
+    """Put the page of the guest in memory to where a SIPI's ``vector`` begins, too."""
+
+    vector: int
 
 
 class Until(NamedTuple):
@@ -326,6 +344,7 @@ Step = (
     | Plant
     | Load
     | Poke
+    | Page
     | Resume
     | Until
     | Require

@@ -25,10 +25,11 @@ from kvmtest.uapi.kvm import (
     KVM_SMI,
 )
 
-__all__ = ("DATA", "TRIGGERS", "Steps", "To", "Trigger", "arrival", "broadcast_icr", "message", "sender", "words")
+__all__ = ("DATA", "TRIGGERS", "Steps", "To", "Trigger", "arrival", "broadcast_icr", "message", "sender", "signal", "words")
 
 #: Message data: delivery modes (SDM vol. 3, Message Data Register Format).
-DATA = {"interrupt": 0x000, "smi": 0x200, "nmi": 0x400, "init": 0x500, "sipi": 0x600}
+#: A level-triggered INIT without the assert level is a de-assertion.
+DATA = {"interrupt": 0x000, "smi": 0x200, "nmi": 0x400, "init": 0x500, "deassert": 0x8500, "sipi": 0x600}
 #: The ICR's bits: assert, logical destination, and the one shorthand that is valid with INIT (SDM vol. 3 and APM vol. 2,
 #: Interrupt Command Register).
 _ASSERT, _LOGICAL = 1 << 14, 1 << 11
@@ -64,12 +65,17 @@ def _arrives(to: To, by: str) -> Steps:
     return (s.Until(s.Is("events.smi_latched_init", 1), to.id, f"{by}: no INIT is pending on vcpu {to.id}", run=False),)
 
 
-def message(id: int, data: int) -> Steps:
-    """KVM_SIGNAL_MSI with ``data`` to APIC id ``id``, in physical destination mode, which has to reach it."""
+def signal(id: int, data: int) -> s.Step:
+    """KVM_SIGNAL_MSI with ``data`` to APIC id ``id``, in physical destination mode, whomever it reaches."""
     # Bits 31:8 of the id count with KVM_X2APIC_API_USE_32BIT_IDS (KVM API, KVM_SET_GSI_ROUTING).
     msi = kvm_msi(_MSG_ADDR | (id & 0xFF) << 12, id & ~0xFF, data)
+    return s.Call(KVM_SIGNAL_MSI, bytes(msi), "vm", keep=True, kind="kvm_msi")
+
+
+def message(id: int, data: int) -> Steps:
+    """A message as `signal` sends it, which has to reach a vCPU."""
     return (
-        s.Call(KVM_SIGNAL_MSI, bytes(msi), "vm", keep=True, kind="kvm_msi"),
+        signal(id, data),
         s.Require(s.Answer(1), f"KVM_SIGNAL_MSI with data {data:#x} reached no vCPU with APIC id {id}"),
     )
 
@@ -187,7 +193,7 @@ def _send(to: To, icr: int, destination: int, mode: str) -> Steps:
 
 
 def _icr(mode: str) -> Callable[[s.Send, To], Steps]:
-    return lambda send, to: _send(to, DATA["init"] | _ASSERT, to.id, mode)
+    return lambda send, to: _send(to, DATA[send.event] | (_ASSERT if send.event == "init" else 0), to.id, mode)
 
 
 def _logical(mode: str) -> Callable[[s.Send, To], Steps]:

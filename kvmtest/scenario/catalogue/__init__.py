@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from kvmtest.scenario.catalogue import smm
+from kvmtest.scenario.catalogue import apic, creation, delivery, mp_state, smm
 from kvmtest.scenario.step import Scenario
 
 __all__ = ("SCENARIOS",)
 
 #: By the case's name without target and vendor, in the order of running.
 SCENARIOS: dict[str, Scenario] = {
-    f"{one.event}.{one.trigger}/{one.sequence}": one for topic in (smm,) for one in topic.SCENARIOS
+    f"{one.event}.{one.trigger}/{one.sequence}": one
+    for topic in (creation, delivery, mp_state, apic, smm)
+    for one in topic.SCENARIOS
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from kvmtest.scenario import step as s
 
-__all__ = ("RESTARTS", "SIPI_VECTOR", "boot", "pending", "start", "wait_for_sipi")
+__all__ = ("RESTARTS", "SIPI_VECTOR", "boot", "pending", "ran", "start", "wait_for_sipi")
 
 #: SIPI vector of the page that every guest has at 1000.
 SIPI_VECTOR = 1
@@ -31,3 +31,10 @@ def boot(target: str) -> tuple[s.Step, ...]:
 def pending(value: int = 1) -> s.Step:
     """Whether an INIT is pending."""
     return s.Expect(s.Is("events.smi_latched_init", value), "pending")
+
+
+def ran(*state: tuple[str, int], apic_mode: str = "xapic") -> tuple[s.Step, ...]:
+    """An AP that is past INIT and SIPI, in which everything is planted, and then ``state``, pairs of item and value."""
+    # A plant that is made leaves the local APIC as it has it.
+    past = (s.Plant("a"), *wait_for_sipi(), s.Send("sipi", judged=False), s.Settle())
+    return (*past, s.Plant("a", apic_mode), s.Set(state), s.Observe())

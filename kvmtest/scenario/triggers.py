@@ -58,9 +58,9 @@ class To(NamedTuple):
     running: bool = False
 
 
-def _arrives(to: To, by: str) -> Steps:
+def _arrives(send: s.Send, to: To, by: str) -> Steps:
     """An INIT is pending on the vCPU: KVM may deliver a device's interrupt from a worker thread."""
-    if to.running:
+    if to.running or send.event != "init":
         return ()
     return (s.Until(s.Is("events.smi_latched_init", 1), to.id, f"{by}: no INIT is pending on vcpu {to.id}", run=False),)
 
@@ -121,11 +121,11 @@ def _to_msi(gsi: int, id: int) -> s.Step:
 
 
 def _gsi(gsi: int, by: str) -> Callable[[s.Send, To], Steps]:
-    return lambda send, to: (_to_msi(gsi, to.id), _line(gsi, 1), *_arrives(to, by))
+    return lambda send, to: (_to_msi(gsi, to.id), _line(gsi, 1), *_arrives(send, to, by))
 
 
 def _irqfd(send: s.Send, to: To) -> Steps:
-    return (_to_msi(_GSI_IRQFD, to.id), s.Irqfd(_GSI_IRQFD), *_arrives(to, "KVM_IRQFD"))
+    return (_to_msi(_GSI_IRQFD, to.id), s.Irqfd(_GSI_IRQFD), *_arrives(send, to, "KVM_IRQFD"))
 
 
 def _ioapic(send: s.Send, to: To) -> Steps:
@@ -136,7 +136,7 @@ def _ioapic(send: s.Send, to: To) -> Steps:
         return s.Set(((f"ioapic.redirtbl{_PIN}", value),), "vm", check=False)
 
     raised = (redirect(to.id << 56 | DATA["init"]), _line(_PIN, 1), _line(_PIN, 0))
-    return (_routing(entry), *raised, *_arrives(to, "the IOAPIC"), redirect(_MASKED))
+    return (_routing(entry), *raised, *_arrives(send, to, "the IOAPIC"), redirect(_MASKED))
 
 
 # Interprocessor interrupts
@@ -187,17 +187,17 @@ _PENDING = (
 )
 
 
-def _send(to: To, icr: int, destination: int, mode: str) -> Steps:
+def _send(send: s.Send, to: To, icr: int, destination: int, mode: str) -> Steps:
     sent = (s.Until(s.Word("sender.SENT"), to.other, "the sending guest did not write its ICR"), s.Complete(to.other))
-    return (*sender(to.other, not to.bsp, icr, destination, mode), *sent, *_arrives(to, "the guest's ICR"))
+    return (*sender(to.other, not to.bsp, icr, destination, mode), *sent, *_arrives(send, to, "the guest's ICR"))
 
 
 def _icr(mode: str) -> Callable[[s.Send, To], Steps]:
-    return lambda send, to: _send(to, DATA[send.event] | (_ASSERT if send.event == "init" else 0), to.id, mode)
+    return lambda send, to: _send(send, to, DATA[send.event] | (_ASSERT if send.event == "init" else 0), to.id, mode)
 
 
 def _logical(mode: str) -> Callable[[s.Send, To], Steps]:
-    return lambda send, to: _send(to, DATA["init"] | _ASSERT | _LOGICAL, _logical_id(to), mode)
+    return lambda send, to: _send(send, to, DATA["init"] | _ASSERT | _LOGICAL, _logical_id(to), mode)
 
 
 def _logical_id(to: To) -> int:
@@ -215,7 +215,7 @@ def _logical_id(to: To) -> int:
 
 def _broadcast(send: s.Send, to: To) -> Steps:
     """From one vCPU to all others: the destination shorthand all-excluding-self."""
-    return _send(to, broadcast_icr(), 0, to.mode)
+    return _send(send, to, broadcast_icr(), 0, to.mode)
 
 
 def _self(send: s.Send, to: To) -> Steps:

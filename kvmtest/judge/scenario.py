@@ -178,16 +178,16 @@ class _Judge:
 
     # Conditions in words
 
-    def shown(self, exited: Exited, item: str) -> Value:
-        """What a vCPU did next."""
+    def shown(self, exited: Exited, item: str, port: int) -> Value:
+        """What a vCPU did next; ``port`` is that of the word that is waited for."""
         if exited.kind == "quiet":
             return s.Quiet().says
         if exited.kind == "out":
             for name, says in memory.words(self.guest):
                 if memory.number(self.guest, f"PORT_{name}") == exited.number:
-                    if item != "runs" and exited.value is not None:
+                    if item != "runs" and exited.value is not None and exited.number == port:
                         return exited.value
-                    return says if exited.value is None or name in memory.PLAIN else f"{says} {exited.value:#x}"
+                    return memory.said(self.guest, name, says, exited.value)
         return exited.text
 
 
@@ -239,14 +239,19 @@ def _one(judge: _Judge, look: of.Look, step: s.Step, values: list[Any], before: 
         judge.guest_table(look, old, new if new is not old else None, value)
         return True
     assert isinstance(step, s.Expect)
-    condition = step.condition
+    return _expected(judge, look, step.condition, value, last.get(step.who, [])) or not step.ends
+
+
+def _expected(judge: _Judge, look: of.Look, condition: s.Condition, value: Any, last: list[Snapshot]) -> bool:
+    """Judge an expectation; False where it does not hold."""
     if isinstance(condition, s.Same):
         assert judge.basis
-        found = differences(judge.basis.layout, last[step.who][-1], value, condition.but)
+        found = differences(judge.basis.layout, last[-1], value, condition.but)
         return judge.expect(look, condition, f"{', '.join(found)} changed" if found else _NOTHING, _NOTHING)
     if isinstance(value, Exited):
         wanted = _wanted(judge, condition, value)
-        return judge.expect(look, condition, judge.shown(value, look.item), judge.shown(wanted, look.item))
+        observed, expected = (judge.shown(one, look.item, wanted.number) for one in (value, wanted))
+        return judge.expect(look, condition, observed, expected)
     if isinstance(condition, s.Answer):
         return judge.expect(look, condition, _answer(value), _answer(condition.value))
     assert isinstance(condition, (s.Is, s.Holds))
@@ -265,6 +270,8 @@ def _wanted(judge: _Judge, condition: s.Condition, seen: Exited) -> Exited:
     if isinstance(condition, s.Exit):
         same = (seen.kind, seen.number) == ("exit", condition.reason)
         return Exited("exit", condition.reason, None, seen.text if same else condition.says)
+    if isinstance(condition, s.Fails):
+        return Exited("errno", condition.error, None, f"KVM_RUN: {errno.errorcode[condition.error]}")
     return Exited("quiet", 0, None, "")
 
 

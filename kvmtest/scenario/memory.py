@@ -6,10 +6,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kvmtest import guests
-from kvmtest.guests import behaviour, l1, planter, smm
+from kvmtest.guests import behaviour, l1, planter, smm, svm
 from kvmtest.scenario.program import Op, Region, Write
 
-__all__ = ("PLAIN", "SIZE_OF_OUT", "SMRAM", "address", "load", "number", "planted_address", "region", "resume", "words")
+__all__ = (
+    "SIZE_OF_OUT",
+    "SMRAM",
+    "address",
+    "image",
+    "load",
+    "number",
+    "planted_address",
+    "region",
+    "resume",
+    "said",
+    "words",
+)
 
 #: Up to where a PC's video memory begins.
 _RAM_SIZE = 0xA0000
@@ -36,7 +48,9 @@ _WORDS = {
     "FAULT": "an exception",
 }
 #: Words whose value says nothing.
-PLAIN = frozenset(("RESET", "READY", "NMI", "SMI", "NESTED"))
+_PLAIN = frozenset(("RESET", "spine.RESET", "READY", "NMI", "SMI", "NESTED"))
+#: Guests that begin with guests/l1.inc.
+_HYPERVISORS = ("svm", "vmx")
 #: What the labels of the planter's code end with, by the mode that it leaves the vCPU in.
 _SUFFIX = {"guest-long": "64", "guest-protected": "32", "guest-v86": "16"}
 
@@ -68,6 +82,29 @@ def words(guest: str) -> Iterator[tuple[str, str]]:
             yield name, says
 
 
+def said(guest: str, name: str, says: str, value: int | None) -> str:
+    """The word ``name`` of ``guest``, which ``says`` something, with its ``value``."""
+    if value is None or name in _PLAIN:
+        return says
+    if name != "FAULT":
+        return f"{says} {value:#x}"
+    if guest in _HYPERVISORS:
+        return f"exception {value >> 24}, error code or RIP {value & 0xFFFFFF:#x}"
+    return f"{says} at CS:IP {value >> 16:04x}:{value & 0xFFFF:04x}"
+
+
+def _vmcb(efer: int, cr0: int, cr4: int, *intercepts: int) -> bytes:
+    return svm.vmcb(*intercepts, efer=efer, cr0=cr0, cr4=cr4)
+
+
+def image(name: str, args: tuple[int, ...]) -> bytes:
+    """Contents of memory that are no guest's code.
+
+    ``vmcb`` is that of SVM's nested guest; its ``args`` are EFER, CR0, CR4 and bits of the intercepts at 00CH.
+    """
+    return {"vmcb": _vmcb}[name](*args)
+
+
 def address(guest: str, word: str) -> tuple[int, int]:
     """Address space and guest-physical address of a word; those of SMRAM begin with SMM."""
     if word.startswith("SMM_"):
@@ -94,7 +131,7 @@ def load(guest: str) -> Iterator[Op]:
     yield Region(_RAM_SLOT, 0, _RAM_SIZE)
     yield Region(_ROM_SLOT, guests.ROM_GPA, len(image))
     yield Write(guests.ROM_GPA, image)
-    if guest in ("svm", "vmx"):
+    if guest in _HYPERVISORS:
         yield Write(l1.CODE, l1.pages(guest))
         yield Write(l1.PAGE_TABLES, l1.page_tables())
         return

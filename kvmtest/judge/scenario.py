@@ -178,15 +178,17 @@ class _Judge:
 
     # Conditions in words
 
-    def shown(self, exited: Exited, item: str, port: int) -> Value:
-        """What a vCPU did next; ``port`` is that of the word that is waited for."""
+    def shown(self, exited: Exited, item: str, wanted: Exited, meaning: str) -> Value:
+        """What a vCPU did next, where ``wanted`` is waited for; ``meaning`` is what that means."""
         if exited.kind == "quiet":
             return s.Quiet().says
         if exited.kind == "out":
             for name, says in memory.words(self.guest):
                 if memory.number(self.guest, f"PORT_{name}") == exited.number:
-                    if item != "runs" and exited.value is not None and exited.number == port:
+                    if item != "runs" and exited.value is not None and exited.number == wanted.number:
                         return exited.value
+                    if meaning and exited[:3] == wanted[:3]:
+                        return meaning
                     return memory.said(self.guest, name, says, exited.value)
         return exited.text
 
@@ -250,7 +252,7 @@ def _expected(judge: _Judge, look: of.Look, condition: s.Condition, value: Any, 
         return judge.expect(look, condition, f"{', '.join(found)} changed" if found else _NOTHING, _NOTHING)
     if isinstance(value, Exited):
         wanted = _wanted(judge, condition, value)
-        observed, expected = (judge.shown(one, look.item, wanted.number) for one in (value, wanted))
+        observed, expected = (judge.shown(one, look.item, wanted, _says(condition)) for one in (value, wanted))
         return judge.expect(look, condition, observed, expected)
     if isinstance(condition, s.Answer):
         return judge.expect(look, condition, _answer(value), _answer(condition.value))
@@ -273,6 +275,10 @@ def _wanted(judge: _Judge, condition: s.Condition, seen: Exited) -> Exited:
     if isinstance(condition, s.Fails):
         return Exited("errno", condition.error, None, f"KVM_RUN: {errno.errorcode[condition.error]}")
     return Exited("quiet", 0, None, "")
+
+
+def _says(condition: s.Condition) -> str:
+    return condition.says if isinstance(condition, s.Word) else ""
 
 
 def _answer(value: int) -> str:

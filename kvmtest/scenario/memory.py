@@ -47,6 +47,13 @@ _WORDS = {
     "VMFAIL": "VM-instruction error",
     "FAULT": "an exception",
 }
+#: What it means in one of them.
+_OWN = {
+    ("smm", "VALUE"): "the end of the SMI handler's loop",
+    ("smm", "LEFT"): "the code that the SMI interrupted",
+    ("svm", "VALUE"): "L1 with GIF clear, turns",
+    ("svm", "LEFT"): "L1 after STGI, turns",
+}
 #: Words whose value says nothing.
 _PLAIN = frozenset(("RESET", "spine.RESET", "READY", "NMI", "SMI", "NESTED"))
 #: Guests that begin with guests/l1.inc.
@@ -79,12 +86,12 @@ def words(guest: str) -> Iterator[tuple[str, str]]:
     known = guests.symbols("smm" if guest == SMRAM else guest)
     for name, says in _WORDS.items():
         if f"PORT_{name}" in known:
-            yield name, says
+            yield name, _OWN.get((guest, name), says)
 
 
 def said(guest: str, name: str, says: str, value: int | None) -> str:
     """The word ``name`` of ``guest``, which ``says`` something, with its ``value``."""
-    if value is None or name in _PLAIN:
+    if value is None or name in _PLAIN or guest == "smm":
         return says
     if name != "FAULT":
         return f"{says} {value:#x}"

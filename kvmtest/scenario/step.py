@@ -59,7 +59,10 @@ Who = str | int
 
 
 class Word(NamedTuple):
-    """The guest's next word: an OUT to its PORT_``name``, with ``value`` where one is given. ``says`` is what it means."""
+    """The guest's next word: an OUT to its PORT_``name``, with ``value`` where one is given.
+
+    ``says`` is what it means, where the guest's words have not one meaning (`kvmtest.scenario.memory`).
+    """
 
     name: str
     value: int | None = None

@@ -40,7 +40,7 @@ def _out(port: int, value: int) -> Exited:
         (_out(EXIT, 0x63), ("pass", 0x63)),
         (_out(EXIT, 0x7F), ("fail", 0x7F)),
         # The value of another word is no exit's reason.
-        (_out(LEFT, 0x63), ("fail", "LEFT 0x63")),
+        (_out(LEFT, 0x63), ("fail", "L1 after STGI, turns 0x63")),
         (_out(FAULT, 30 << 24 | 1), ("fail", "exception 30, error code or RIP 0x1")),
         (Exited("errno", EINVAL, None, "KVM_RUN: EINVAL"), ("fail", "KVM_RUN: EINVAL")),
     ],
@@ -48,6 +48,13 @@ def _out(port: int, value: int) -> Exited:
 def test_an_exit_to_l1(seen: Exited, judged: tuple[str, object]) -> None:
     steps = (s.Load("svm"), s.Expect(s.Word("EXIT", 0x63), "exits"))
     assert _judged(*steps, told=((1, seen),)) == {"exits": judged}
+
+
+def test_a_word_means_what_the_scenario_says() -> None:
+    expect = s.Expect(s.Word("FAULT", 30 << 24 | 1, "#SX"))
+    assert _judged(s.Load("svm"), expect, told=((1, _out(FAULT, 30 << 24 | 1)),)) == {"runs": ("pass", "#SX")}
+    told = ((1, _out(FAULT, 13 << 24)),)
+    assert _judged(s.Load("svm"), expect, told=told) == {"runs": ("fail", "exception 13, error code or RIP 0x0")}
 
 
 @pytest.mark.parametrize(

@@ -185,10 +185,10 @@ class _Judge:
         if exited.kind == "out":
             for name, says in memory.words(self.guest):
                 if memory.number(self.guest, f"PORT_{name}") == exited.number:
-                    if item != "runs" and exited.value is not None and exited.number == wanted.number:
-                        return exited.value
                     if meaning and exited[:3] == wanted[:3]:
                         return meaning
+                    if item != "runs" and exited.value is not None and exited.number == wanted.number:
+                        return exited.value
                     return memory.said(self.guest, name, says, exited.value)
         return exited.text
 

@@ -8,6 +8,7 @@ from errno import EINVAL
 import pytest
 
 from kvmtest.engine.runner import matches, play
+from kvmtest.guests import l1, svm
 from kvmtest.judge.book import Book
 from kvmtest.judge.evidence import Exited, Look, Played
 from kvmtest.judge.scenario import played
@@ -104,5 +105,10 @@ def test_the_runner_tells_that_kvm_run_failed_where_something_is_expected() -> N
     assert seen.end and (seen.end.verdict, seen.told) == ("error", ())
 
 
-def test_the_vmcb_is_made_when_it_is_written() -> None:
-    assert memory.image("vmcb", (0x1500, 0x80010033, 0x620, 3))[0x00C] == 1 << 3
+def test_the_vmcb_is_one_that_vmrun_takes() -> None:
+    page = memory.image("vmcb", (0x1500, 0x80010033, 0x620, 3, 31))
+    assert len(page) == 0x1000
+    words = {at: int.from_bytes(page[at : at + 4], "little") for at in (0x00C, 0x010, 0x058, 0x4D0, 0x548, 0x558)}
+    assert words == {0x00C: 1 << 3 | 1 << 31, 0x010: 1, 0x058: 1, 0x4D0: 0x1500, 0x548: 0x620, 0x558: 0x80010033}
+    assert int.from_bytes(page[0x578:0x580], "little") == l1.CODE + svm.AT_NESTED
+    assert page[0x410:0x420] == bytes.fromhex("08009b0affffffff") + bytes(8)

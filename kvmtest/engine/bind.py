@@ -75,7 +75,8 @@ class Scene:
         self._plants: dict[int, Plant] = {}
         self.program = lower(case.scenario, self)
         baseline = None if case.event == "reset" else mine.baseline
-        ctx = context(case, machine, host)
+        modes = (step.apic_mode for step in case.scenario.steps if isinstance(step, (s.Plant, s.Reporter)))
+        ctx = context(case, machine, host)._replace(apic_mode=next(modes, "xapic"))
         of_each = any(isinstance(step, s.Observe) and step.who == "each" for step in case.scenario.steps)
         bsp = machine.target("bsp")
         self.bases = tuple(

@@ -112,8 +112,8 @@ class ResetSeen(NamedTuple):
 class Exited(NamedTuple):
     """What a vCPU did next.
 
-    ``kind`` is ``out``, ``in``, ``mmio``, ``exit`` or ``quiet``; ``number`` the port, the guest-physical address or KVM_EXIT_*,
-    ``value`` what an OUT wrote, ``text`` the whole exit in a line.
+    ``kind`` is ``out``, ``in``, ``mmio``, ``exit``, ``quiet`` or ``errno``; ``number`` the port, the guest-physical address,
+    KVM_EXIT_* or the errno, ``value`` what an OUT wrote, ``text`` the whole exit in a line.
     """
 
     kind: str

@@ -190,16 +190,18 @@ class _Judge:
 
     # Conditions in words
 
-    def shown(self, exited: Exited, item: str) -> Value:
-        """What a vCPU did next."""
+    def shown(self, exited: Exited, item: str, wanted: Exited, meaning: str) -> Value:
+        """What a vCPU did next, where ``wanted`` is waited for; ``meaning`` is what that means."""
         if exited.kind == "quiet":
             return s.Quiet().says
         if exited.kind == "out":
             for name, says in memory.words(self.guest):
                 if memory.number(self.guest, f"PORT_{name}") == exited.number:
-                    if item != "runs" and exited.value is not None:
+                    if meaning and exited[:3] == wanted[:3]:
+                        return meaning
+                    if item != "runs" and exited.value is not None and exited.number == wanted.number:
                         return exited.value
-                    return says if exited.value is None or name in memory.PLAIN else f"{says} {exited.value:#x}"
+                    return memory.said(self.guest, name, says, exited.value)
         return exited.text
 
 
@@ -252,10 +254,14 @@ def _one(judge: _Judge, look: of.Look, step: s.Step, values: list[Any], before: 
         judge.guest_table(look, old, new if new is not old else None, value)
         return True
     assert isinstance(step, s.Expect)
-    condition = step.condition
+    return _expected(judge, look, step.condition, value, last.get(step.who, [])) or not step.ends
+
+
+def _expected(judge: _Judge, look: of.Look, condition: s.Condition, value: Any, last: list[Snapshot]) -> bool:
+    """Judge an expectation; False where it does not hold."""
     if isinstance(condition, s.Same):
         assert judge.basis
-        found = differences(judge.basis.layout, last[step.who][-1], value, condition.but)
+        found = differences(judge.basis.layout, last[-1], value, condition.but)
         return judge.expect(look, condition, f"{', '.join(found)} changed" if found else _NOTHING, _NOTHING)
     if isinstance(condition, s.Zero):
         assert judge.basis
@@ -266,7 +272,8 @@ def _one(judge: _Judge, look: of.Look, step: s.Step, values: list[Any], before: 
         return all(shown)
     if isinstance(value, Exited):
         wanted = _wanted(judge, condition, value)
-        return judge.expect(look, condition, judge.shown(value, look.item), judge.shown(wanted, look.item))
+        observed, expected = (judge.shown(one, look.item, wanted, _says(condition)) for one in (value, wanted))
+        return judge.expect(look, condition, observed, expected)
     if isinstance(condition, s.Answer):
         return judge.expect(look, condition, _answer(value), _answer(condition.value))
     assert isinstance(condition, (s.Is, s.Holds))
@@ -285,7 +292,13 @@ def _wanted(judge: _Judge, condition: s.Condition, seen: Exited) -> Exited:
     if isinstance(condition, s.Exit):
         same = (seen.kind, seen.number) == ("exit", condition.reason)
         return Exited("exit", condition.reason, None, seen.text if same else condition.says)
+    if isinstance(condition, s.Fails):
+        return Exited("errno", condition.error, None, f"KVM_RUN: {errno.errorcode[condition.error]}")
     return Exited("quiet", 0, None, "")
+
+
+def _says(condition: s.Condition) -> str:
+    return condition.says if isinstance(condition, s.Word) else ""
 
 
 def _answer(value: int) -> str:

@@ -226,6 +226,8 @@ class _Lowering:
             return Came("mmio", memory.number(self.guest, condition.name))
         if isinstance(condition, s.Exit):
             return Came("exit", condition.reason)
+        if isinstance(condition, s.Fails):
+            return Came("errno", condition.error)
         return Came("quiet") if isinstance(condition, s.Quiet) else None
 
     def check(self, condition: s.Condition, who: int, otherwise: Otherwise) -> list[Op]:
@@ -328,6 +330,8 @@ class _Lowering:
     def _(self, step: s.Poke) -> Iterable[Op]:
         space, gpa = memory.address(self.guest, step.at) if isinstance(step.at, str) else (0, step.at)
         value = memory.number(self.guest, step.value) if isinstance(step.value, str) else step.value
+        if isinstance(value, s.Image):
+            value = memory.image(value.name, value.args)
         return [Write(gpa, value.to_bytes(4, "little") if isinstance(value, int) else value, space)]
 
     @ops_of.register
@@ -358,7 +362,7 @@ class _Lowering:
 
     @ops_of.register
     def _(self, step: s.Expect) -> Iterable[Op]:
-        return self.check(step.condition, self.who(step.who), Otherwise("fail", ""))
+        return self.check(step.condition, self.who(step.who), Otherwise("fail" if step.ends else "", ""))
 
     @ops_of.register
     def _(self, step: s.Sender) -> Iterable[Op]:

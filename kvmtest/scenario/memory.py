@@ -6,21 +6,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kvmtest import guests
-from kvmtest.guests import behaviour, l1, planter, smm
+from kvmtest.guests import behaviour, l1, planter, smm, svm
 from kvmtest.scenario.program import Op, Region, Write
 
 __all__ = (
-    "PLAIN",
     "SENDER",
     "SIZE_OF_OUT",
     "SMRAM",
     "address",
+    "image",
     "load",
     "number",
     "page",
     "planted_address",
     "region",
     "resume",
+    "said",
     "words",
 )
 
@@ -48,8 +49,17 @@ _WORDS = {
     "VMFAIL": "VM-instruction error",
     "FAULT": "an exception",
 }
+#: What it means in one of them.
+_OWN = {
+    ("smm", "VALUE"): "the end of the SMI handler's loop",
+    ("smm", "LEFT"): "the code that the SMI interrupted",
+    ("svm", "VALUE"): "L1 with GIF clear, turns",
+    ("svm", "LEFT"): "L1 after STGI, turns",
+}
 #: Words whose value says nothing.
-PLAIN = frozenset(("RESET", "READY", "NMI", "SMI", "NESTED"))
+_PLAIN = frozenset(("RESET", "spine.RESET", "READY", "NMI", "SMI", "NESTED"))
+#: Guests that begin with guests/l1.inc.
+_HYPERVISORS = ("svm", "vmx")
 #: What the labels of the planter's code end with, by the mode that it leaves the vCPU in.
 _SUFFIX = {"guest-long": "64", "guest-protected": "32", "guest-v86": "16"}
 
@@ -78,7 +88,30 @@ def words(guest: str) -> Iterator[tuple[str, str]]:
     known = guests.symbols("smm" if guest == SMRAM else guest)
     for name, says in _WORDS.items():
         if f"PORT_{name}" in known:
-            yield name, says
+            yield name, _OWN.get((guest, name), says)
+
+
+def said(guest: str, name: str, says: str, value: int | None) -> str:
+    """The word ``name`` of ``guest``, which ``says`` something, with its ``value``."""
+    if value is None or name in _PLAIN or guest == "smm":
+        return says
+    if name != "FAULT":
+        return f"{says} {value:#x}"
+    if guest in _HYPERVISORS:
+        return f"exception {value >> 24}, error code or RIP {value & 0xFFFFFF:#x}"
+    return f"{says} at CS:IP {value >> 16:04x}:{value & 0xFFFF:04x}"
+
+
+def _vmcb(efer: int, cr0: int, cr4: int, *intercepts: int) -> bytes:
+    return svm.vmcb(*intercepts, efer=efer, cr0=cr0, cr4=cr4)
+
+
+def image(name: str, args: tuple[int, ...]) -> bytes:
+    """Contents of memory that are no guest's code.
+
+    ``vmcb`` is that of SVM's nested guest; its ``args`` are EFER, CR0, CR4 and bits of the intercepts at 00CH.
+    """
+    return {"vmcb": _vmcb}[name](*args)
 
 
 def address(guest: str, word: str) -> tuple[int, int]:
@@ -107,7 +140,7 @@ def load(guest: str) -> Iterator[Op]:
     yield Region(_RAM_SLOT, 0, _RAM_SIZE)
     yield Region(_ROM_SLOT, guests.ROM_GPA, len(image))
     yield Write(guests.ROM_GPA, image)
-    if guest in ("svm", "vmx"):
+    if guest in _HYPERVISORS:
         yield Write(l1.CODE, l1.pages(guest))
         yield Write(l1.PAGE_TABLES, l1.page_tables())
         return

@@ -21,9 +21,11 @@ __all__ = (
     "Event",
     "Exit",
     "Expect",
+    "Fails",
     "Give",
     "Guest",
     "Holds",
+    "Image",
     "In",
     "Irqfd",
     "Is",
@@ -55,13 +57,14 @@ __all__ = (
 
 Who = str | int
 
-# Conditions. The first five are what a vCPU does next: it runs for them, or is joined where it runs on a thread.
+# Conditions. The first six are what a vCPU does next: it runs for them, or is joined where it runs on a thread.
 
 
 class Word(NamedTuple):
-    """The guest's next word: an OUT to its PORT_``name``, with ``value`` where one is given. ``says`` is what it means.
+    """The guest's next word: an OUT to its PORT_``name``, with ``value`` where one is given.
 
-    ``past`` are words that may come before it.
+    ``says`` is what it means, where the guest's words have not one meaning (`kvmtest.scenario.memory`); ``past``
+    are words that may come before it.
     """
 
     name: str
@@ -93,6 +96,12 @@ class Quiet(NamedTuple):
     """The vCPU makes no exit."""
 
     says: str = "executes nothing"
+
+
+class Fails(NamedTuple):
+    """KVM_RUN ends with ``error``, an errno."""
+
+    error: int
 
 
 class Is(NamedTuple):
@@ -134,7 +143,7 @@ class Answer(NamedTuple):
     value: int
 
 
-Condition = Word | Exit | In | Mmio | Quiet | Is | Holds | Moves | Same | Zero | Answer
+Condition = Word | Exit | In | Mmio | Quiet | Fails | Is | Holds | Moves | Same | Zero | Answer
 
 # Steps
 
@@ -196,11 +205,18 @@ class Load(NamedTuple):
     words: tuple[tuple[str, int | str], ...] = ()
 
 
+class Image(NamedTuple):
+    """Contents of memory that are made when they are needed, by that function of `kvmtest.scenario.memory`."""
+
+    name: str
+    args: tuple[int, ...] = ()
+
+
 class Poke(NamedTuple):
     """Write guest memory: at a word's name or an address; 4 bytes of a number, or of one that the source names, or bytes."""
 
     at: str | int
-    value: int | str | bytes
+    value: int | str | bytes | Image
 
 
 class Page(NamedTuple):
@@ -231,11 +247,15 @@ class Require(NamedTuple):
 
 
 class Expect(NamedTuple):
-    """``condition`` has to hold: the record of ``item``, or of the condition's own."""
+    """``condition`` has to hold: the record of ``item``, or of the condition's own.
+
+    Without ``ends`` the scenario goes on where it does not.
+    """
 
     condition: Condition
     item: str = ""
     who: Who = "target"
+    ends: bool = True
 
 
 class Event(NamedTuple):

@@ -111,6 +111,13 @@ def lower(scenario: s.Scenario, bound: Target) -> Program:
     return _Lowering(scenario, bound).program()
 
 
+def _kept(write: Op, why: str) -> list[Op]:
+    """The last op of writing a section: an ioctl that KVM refuses is a skip where ``why`` says so."""
+    if not why or not isinstance(write, Ioctl):
+        return [write]
+    return [write._replace(result="result"), Compare(_RESULT, (0,), Otherwise("skip", why))]
+
+
 class _Lowering:
     def __init__(self, scenario: s.Scenario, bound: Target) -> None:
         self.scenario, self.bound = scenario, bound
@@ -197,7 +204,7 @@ class _Lowering:
             if flags:
                 ops.append(Put(_FLAGS._replace(buffer=buffer), flags, flags))
             ops += [Put(place, value) for place, value, _ in puts]
-            ops += write
+            ops += [*write[:-1], *_kept(write[-1], step.why)]
             if step.check:
                 # Without KVM_GET_MP_STATE where it would make KVM take what is pending.
                 ops += read
@@ -207,11 +214,11 @@ class _Lowering:
         return ops
 
     def number(self, name: str, who: int) -> int:
-        """A number by its name."""
+        """A number by its name, or the sum of some."""
         guest, _, end = name.partition(".")
         if guest == "planter":
             return memory.planted_address(self.planted[who].name, end)
-        return memory.number(self.guest, name)
+        return sum(memory.number(self.guest, one) for one in name.split("+"))
 
     # Conditions
 

@@ -151,10 +151,11 @@ Condition = Word | Exit | In | Mmio | Quiet | Fails | Is | Holds | Moves | Same 
 class Set(NamedTuple):
     """Write ``items``, pairs of item and value, by the ioctls of their sections, and read them back.
 
-    A value may be a name: of a number of a guest's source, ``guest.NAME``, or of the place where planted code has an end,
-    ``planter.END``.
+    A value may be a name: of a number of a guest's source, ``guest.NAME``, or the sum of some, or of the place where planted code
+    has an end, ``planter.END``.
 
-    ``why`` ends the scenario as a skip, with this reason, where KVM keeps something else; without it that is an error.
+    ``why`` ends the scenario as a skip, with this reason, where KVM refuses it or keeps something else; without it that is an
+    error.
     """
 
     items: tuple[tuple[str, int | str], ...]

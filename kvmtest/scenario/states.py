@@ -153,12 +153,13 @@ STATES: dict[str, State] = {
             s.Require(s.Is("events.smi_smm", 1), "the SMI handler runs, and KVM_GET_VCPU_EVENTS shows no SMM"),
         ),
         leave=(s.Until(s.Word("smram.VALUE"), note="the SMI handler does not go on"),), needs=("smm",), plants=_LONG,
-        holds=("init",), drops=("sipi",), runs=True,
+        holds=("init",), drops=("sipi",), runs=True, fresh=True,
     ),
     # In L2, where L1 does not intercept INIT; what is planted then is L2's.
     "in-svm-l2": State(
         before=(*svm("TOPIC_RUN"), s.Until(s.Word("NESTED")), s.Complete(), IN_L2), keep=EFER_SVME,
-        prepare=(IN_L2,), needs=("svm",), only=PLANTS, fresh=True, memory=True,
+        # KVM takes no INIT in L2 before an event that is injected has been delivered (svm_check_nested_events()).
+        prepare=(s.Set(tuple((f"events.{name}_injected", 0) for name in ("exception", "interrupt", "nmi"))), IN_L2), needs=("svm",), only=PLANTS, fresh=True, memory=True,
     ),
     # By ioctl alone.
     "wait-for-sipi": State(

@@ -53,9 +53,7 @@ def scenario(item: Item) -> s.Scenario:
     fresh = state.fresh or item.event == "reset"
     steps = _reset(item) if item.event == "reset" else _planted(item)
     cite = (KVM_API,)
-    return s.Scenario(
-        item.event, name, "", steps, cite, item.target, "host", needs, fresh=fresh, silent=state.silent or item.event == "none"
-    )
+    return s.Scenario(item.event, name, "", steps, cite, item.target, "host", needs, fresh=fresh, silent=state.silent)
 
 
 #: What sending changes in the sender; and the x87 pointers, which AMD CPUs save and restore only with an exception pending (APM

@@ -13,6 +13,7 @@ from kvmtest import schemas, take
 from kvmtest.cli import main
 from kvmtest.engine.plan import plan
 from kvmtest.kvm import Kvm
+from kvmtest.scenario.triggers import TRIGGERS
 from kvmtest.take import NoCase, Wish
 
 _SCHEMA = schemas.load("snapshot")
@@ -121,8 +122,6 @@ def test_one_line_and_the_status(arguments: list[str], status: int, capsys: pyte
 def test_an_event_that_does_not_happen_is_1(
     kvm: Kvm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from kvmtest.triggers import INIT
-
-    monkeypatch.setitem(INIT, "msi", lambda vcpu: None)
+    monkeypatch.setitem(TRIGGERS, "msi", TRIGGERS["msi"]._replace(steps=lambda send, to: ()))
     assert main(["snapshot", "--event", "init"]) == 1
     assert "left no trace" in capsys.readouterr().err

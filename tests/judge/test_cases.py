@@ -19,14 +19,14 @@ from kvmtest.spec.cite import KVM_API
 from kvmtest.state.guest_view import Report
 from kvmtest.state.layout import Layout
 from kvmtest.state.sections import Snapshot
-from tests.cases import CASES, NOBODY, judged, judged_check
+from tests.cases import CASES, NOBODY, judged, judged_check, the
 
 HOST = Host("6.1.0", "vmx", "GenuineIntel", "test", {})
-MSI = CASES["init.msi.host/ap,intel,xapic,plant-a"]
-TOLD = CASES["init.msi.guest/ap,intel,xapic,plant-a"]
-BROADCAST = CASES["init.broadcast.host/ap,intel,8-vcpus,xapic,plant-a"]
-RESET = CASES["reset.vmm-reset.host/ap,full-irqchip,intel,xapic,plant-a"]
-RESET_TOLD = CASES["reset.vmm-reset.guest/bsp,full-irqchip,intel,xapic,plant-a"]
+MSI = the("init.msi.host/ap,intel,xapic,plant-a")
+TOLD = the("init.msi.guest/ap,intel,xapic,plant-a")
+BROADCAST = the("init.broadcast.host/ap,intel,8-vcpus,xapic,plant-a")
+RESET = the("reset.vmm-reset.host/ap,full-irqchip,intel,xapic,plant-a")
+RESET_TOLD = the("reset.vmm-reset.guest/bsp,full-irqchip,intel,xapic,plant-a")
 CHECK = CHECKS["init.msi.guest.first-instruction"]
 LAYOUT = Layout((0x10, 0x277, 0xC0000081), {}, {"ssp": "no CET here", "nested": "no nesting here"})
 SIZES = {s: max(LAYOUT.fields[i].offset + LAYOUT.fields[i].size for i in items) for s, items in LAYOUT.by_section.items()}
@@ -259,7 +259,7 @@ def test_without_what_a_new_vcpu_told_nothing_is_judged_whatever_comes_later(lat
 
 @pytest.mark.parametrize(("observed", "verdict"), [("0xfee00900", "known"), ("0xfee00800", "fixed"), ("0xfee00901", "fail")])
 def test_a_behaviour_that_is_a_number_is_known_by_the_text_that_is_listed(observed: str, verdict: str) -> None:
-    case = CASES["none.set-msrs.host/ap,intel,bsp-without-irqchip"]
+    case = the("none.set-msrs.host/ap,intel,bsp-without-irqchip")
     (found,) = judge(Book(), case.look(), HOST._replace(kernel="5.10.0"), (), Checked("0xfee00800", observed))
     (record,) = found.records
     assert (record.verdict, record.observed) == (verdict, int(observed, 16))

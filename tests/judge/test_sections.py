@@ -17,9 +17,9 @@ from kvmtest.state.guest_view import Report
 from kvmtest.state.layout import Layout
 from kvmtest.state.sections import Snapshot
 from kvmtest.x86 import xsave
-from tests.cases import CASES, judged
+from tests.cases import judged, the
 
-CASE = CASES["init.msi.host/ap,intel,xapic,plant-a"]
+CASE = the("init.msi.host/ap,intel,xapic,plant-a")
 HOST = Host("6.1.0", "vmx", "GenuineIntel", "test", {})
 CTX = Context(CASE.prefix, CASE.name, HOST, "intel", False, 1, signature=0x506E3)
 LAYOUT = Layout((0x10, 0x277, 0xC0000081), {2: 576, 9: 2688}, {}, ((0x1, 0), (0x7, 0), (0xD, 0), (0xD, 1)))

@@ -40,7 +40,9 @@ def the(name: str) -> plan.Case:
     found: dict[str, Any] = {}
     for word in words:
         head, _, rest = word.partition("-")
-        if rest == "irqchip":
+        if f"{event}.{trigger}.{view}.{word}" in CHECKS:
+            found["check"] = word
+        elif rest == "irqchip":
             setup["irqchip"] = {"no": "none"}.get(head, head)
         elif word in ("intel", "amd", "no-cpuid"):
             setup["vendor"] = "" if word == "no-cpuid" else word
@@ -58,8 +60,6 @@ def the(name: str) -> plan.Case:
             found["state"] = word
         elif word == "logical":
             found["how"] = word
-        elif f"{event}.{trigger}.{view}.{word}" in CHECKS:
-            found["check"] = word
         else:
             raise ValueError(f"no word of a case: {word!r}")
     setup["memory"] = setup.get("vcpus", 2) not in (2, 8) or (trigger, view) == ("vmm-reset", "guest")

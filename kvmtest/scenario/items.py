@@ -92,7 +92,13 @@ def _reset(item: Item) -> Steps:
 def _planted(item: Item) -> Steps:
     state = STATES[item.state]
     plant = s.Plant(item.plant, item.mode)
-    steps: list[s.Step] = [s.Reporter(vector_of(item), apic_mode=item.mode)] if item.guest else []
+    ran = state.on_thread or item.trigger != LEAVE and TRIGGERS[item.trigger].runs
+    steps: list[s.Step] = []
+    if item.guest:
+        steps.append(s.Reporter(vector_of(item), apic_mode=item.mode))
+    elif ran and item.bsp:
+        # A BSP that runs goes on at the reset vector by itself.
+        steps.append(s.Load("spine"))
     steps.append(plant)
     if item.event == "sipi" or item.plant == SIPI:
         # Into wait-for-SIPI first, by a real INIT, and planted there.
@@ -106,7 +112,6 @@ def _planted(item: Item) -> Steps:
     if item.event in state.holds:
         steps += [s.Expect(s.Is(_LATCHED_INIT, 1), "pending"), s.Expect(s.Same((_LATCHED_INIT,)))]
     steps += state.leave
-    ran = TRIGGERS[item.trigger].runs or state.on_thread
     if state.on_thread:
         steps += _joined(item.bsp)
     return (*steps, s.Observe(), *_told(item, ran), *state.release)

@@ -22,7 +22,7 @@ from kvmtest.lab import relay
 from kvmtest.lab.stream import Decoder
 from kvmtest.model.host import Host, Tool
 from kvmtest.model.record import Block, Observation
-from kvmtest.model.run import Head, Run, counted
+from kvmtest.model.run import Head, counted
 from kvmtest.results import saved
 from kvmtest.results.lines import Lines, end_fields
 from tests.cases import shown, the

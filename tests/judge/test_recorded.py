@@ -95,7 +95,9 @@ def _flipped(layout: Layout, snapshot: Snapshot, item: str, bit: int) -> Snapsho
 
 def _told(seen: Played, at: int, value: Any) -> Played:
     """``seen`` with another ``value`` in the place ``at``."""
-    return seen._replace(told=tuple((step, value if number == at % len(seen.told) else old) for number, (step, old) in enumerate(seen.told)))
+    told = list(seen.told)
+    told[at] = (told[at][0], value)
+    return seen._replace(told=tuple(told))
 
 
 def _pending(trial: _Trial, item: str) -> bool:

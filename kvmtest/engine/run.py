@@ -16,7 +16,7 @@ from kvmtest.engine.vmm_reset import VmmReset
 from kvmtest.guests import GuestMissing
 from kvmtest.judge.book import Book
 from kvmtest.judge.cases import Judging, judge
-from kvmtest.judge.evidence import Again, Basis, Checked, Untried
+from kvmtest.judge.evidence import Again, Basis, Checked, Played, Untried
 from kvmtest.judge.tries import out_of_time, untried
 from kvmtest.kvm import Kvm, RunStopped
 from kvmtest.model.host import Host
@@ -55,7 +55,11 @@ class _Runner(NamedTuple):
                 machine = ours = self.machines.fresh(case.setup)
             else:
                 machine = self.machines.kept(case.setup)
-            return self._observe(case, machine)
+            bases, seen = self._observe(case, machine)
+            if isinstance(seen, Played) and seen.end:
+                # Cut short: whatever would have ended a state was not done.
+                self.machines.drop(case.setup)
+            return bases, seen
         except (GuestMissing, PlantRefused, SetupError, Unmet, Untestable) as error:
             return (), Untried("skip", str(error))
         except (GuestStopped, OSError, TriggerError, Unread) as error:  # KvmError, RunTimeout, and no descriptor or timer left

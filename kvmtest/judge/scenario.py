@@ -261,7 +261,12 @@ def _expected(judge: _Judge, look: of.Look, condition: s.Condition, value: Any, 
     """Judge an expectation; False where it does not hold."""
     if isinstance(condition, s.Same):
         assert judge.basis
-        found = differences(judge.basis.layout, last[-1], value, condition.but)
+        layout, old = judge.basis.layout, last[-1]
+        lost = (seen.lost(layout, section) for section in layout.by_section for seen in (old, value))
+        if why := next(filter(None, lost), ""):
+            judge.untried(look, Verdict.ERROR, f"whether anything changed cannot be told: {why}")
+            return True
+        found = differences(layout, old, value, condition.but)
         return judge.expect(look, condition, f"{', '.join(found)} changed" if found else _NOTHING, _NOTHING)
     if isinstance(condition, s.Zero):
         assert judge.basis

@@ -53,9 +53,7 @@ def scenario(item: Item) -> s.Scenario:
     fresh = state.fresh or item.event == "reset"
     steps = _reset(item) if item.event == "reset" else _planted(item)
     cite = (KVM_API,)
-    return s.Scenario(
-        item.event, name, "", steps, cite, item.target, "host", needs, fresh=fresh, silent=state.silent or item.event == "none"
-    )
+    return s.Scenario(item.event, name, "", steps, cite, item.target, "host", needs, fresh=fresh, silent=state.silent)
 
 
 #: What sending changes in the sender; and the x87 pointers, which AMD CPUs save and restore only with an exception pending (APM
@@ -97,8 +95,11 @@ def _reset(item: Item) -> Steps:
 def _planted(item: Item) -> Steps:
     state = STATES[item.state]
     plant = s.Plant(item.plant, item.mode, keep=state.keep)
-    reporter = [s.Reporter(vector_of(item), apic_mode=item.mode)] if item.guest else []
-    steps: list[s.Step] = [*(() if state.memory else reporter), *state.before, plant]
+    ran = state.on_thread or state.runs or item.trigger != LEAVE and TRIGGERS[item.trigger].runs
+    reporter: list[s.Step] = [s.Reporter(vector_of(item), apic_mode=item.mode)] if item.guest else []
+    # A BSP that runs goes on at the reset vector by itself.
+    lies = reporter or ([s.Load("spine")] if ran and item.bsp else [])
+    steps: list[s.Step] = [*(() if state.memory else lies), *state.before, plant]
     if item.event == "sipi" or item.plant == SIPI:
         # Into wait-for-SIPI first, by a real INIT, and planted there.
         steps += [s.Send("init", judged=False), s.Settle(), plant]
@@ -111,7 +112,6 @@ def _planted(item: Item) -> Steps:
     if item.event in state.holds:
         steps += [s.Expect(s.Is(_LATCHED_INIT, 1), "pending"), s.Expect(s.Same((_LATCHED_INIT,)))]
     steps += state.leave
-    ran = TRIGGERS[item.trigger].runs or state.on_thread or state.runs
     if state.on_thread:
         steps += _joined(item.bsp)
     elif state.runs:

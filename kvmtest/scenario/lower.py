@@ -8,6 +8,7 @@ from ctypes import sizeof
 from functools import cache, singledispatchmethod
 from typing import Protocol
 
+from kvmtest import guests
 from kvmtest.scenario import memory, triggers
 from kvmtest.scenario import step as s
 from kvmtest.scenario.program import (
@@ -423,6 +424,7 @@ class _Lowering:
 
     @ops_of.register
     def _(self, step: s.Reporter) -> Iterable[Op]:
+        guests.load("spine")  # a guest that is missing is a skip, which only binding can tell
         return [Install(self.bound.target, step.vector, step.apic_mode, step.stands)]
 
     @ops_of.register

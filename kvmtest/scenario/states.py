@@ -159,7 +159,8 @@ STATES: dict[str, State] = {
     "in-svm-l2": State(
         before=(*svm("TOPIC_RUN"), s.Until(s.Word("NESTED")), s.Complete(), IN_L2), keep=EFER_SVME,
         # KVM takes no INIT in L2 before an event that is injected has been delivered (svm_check_nested_events()).
-        prepare=(s.Set(tuple((f"events.{name}_injected", 0) for name in ("exception", "interrupt", "nmi"))), IN_L2), needs=("svm",), only=PLANTS, fresh=True, memory=True,
+        prepare=(s.Set(tuple((f"events.{name}_injected", 0) for name in ("exception", "interrupt", "nmi"))), IN_L2),
+        needs=("svm",), only=PLANTS, fresh=True, memory=True,
     ),
     # By ioctl alone.
     "wait-for-sipi": State(

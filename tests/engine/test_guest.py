@@ -14,8 +14,8 @@ from kvmtest.engine.plan import Setup
 from kvmtest.guests import spine
 from kvmtest.state import guest_view
 from kvmtest.state.layout import Layout
-from kvmtest.triggers import INIT, msi
-from tests.cases import CASES, by_item, by_view
+from kvmtest.triggers import latched, msi
+from tests.cases import by_item, by_view, the
 
 #: DIV AL. Not UD2: a KVM that emulates real mode gives an invalid opcode to userspace, not to the guest.
 FAULTS = bytes.fromhex("f6f0")
@@ -91,14 +91,14 @@ def test_real_mode_segments_are_proven_by_what_is_read_through_them(machine: Mac
 def test_x2apic_registers_are_read_as_msrs(machine: Machine) -> None:
     target = machine.target("bsp")
     target.plant("a", "x2apic").write(target.vcpu)
-    INIT["latched"](target.vcpu)
+    latched.init(target.vcpu)
     assert not _differences(machine, target, mode="x2apic")
 
 
 def test_a_disabled_local_apic_is_not_read(machine: Machine) -> None:
     target = machine.target("bsp")
     target.plant("a", "disabled").write(target.vcpu)
-    INIT["latched"](target.vcpu)
+    latched.init(target.vcpu)
     report = _report(machine, target, mode="disabled")
     assert not report.problem and "lapic.svr" not in report.values
     assert not any(item.startswith("lapic.") for item in guest_view.items("disabled"))
@@ -201,7 +201,7 @@ def test_a_limit_is_told_by_the_exception_that_ends_it_and_not_by_a_time_out(
     status = spine.status(f"{limit.upper()}_LIMIT")
     done = b"\x36\xc6\x06" + status.to_bytes(2, "little") + b"\x01"
     _spins_at(monkeypatch, done, len(done))
-    case = CASES["init.msi.guest/bsp,intel,xapic,plant-a"]
+    case = the("init.msi.guest/bsp,intel,xapic,plant-a")
     results = by_item(case, machines, 0.1)
     told = results[f"{limit}.limit"]
     assert (told.verdict, told.observed) == ("error", None) and f"in step {limit.upper()}_LIMIT" in told.reason
@@ -229,7 +229,7 @@ def test_a_guest_that_stores_zeros_fails(machines: Machines, monkeypatch: pytest
     patched = image.replace(bytes.fromhex("0f21f0"), bytes.fromhex("6631c0"), 1)
     assert patched != image
     monkeypatch.setattr(guests, "load", lambda name: patched)
-    results = by_view(CASES["init.msi.guest/bsp,intel,xapic,plant-a"], machines)
+    results = by_view(the("init.msi.guest/bsp,intel,xapic,plant-a"), machines)
     for view in ("guest", "views"):
         dr6 = results[view, "dr6"]
         assert dr6.verdict == "fail" and dr6.observed == "0x0"

@@ -21,7 +21,7 @@ from kvmtest.scenario import step as s
 from kvmtest.uapi.kvm import KVM_RUN
 
 HOST = Host("6.1.0", "svm", "AuthenticAMD", "test", {})
-EXIT, LEFT, FAULT = 0xF9, 0xF6, 0xFE
+EXIT, LEFT, VALUE, FAULT = 0xF9, 0xF6, 0xF5, 0xFE
 
 
 def _judged(*steps: s.Step, told: tuple[tuple[int, object], ...], undefined: str = "") -> dict[str, tuple[str, object]]:
@@ -56,6 +56,26 @@ def test_a_word_means_what_the_scenario_says() -> None:
     assert _judged(s.Load("svm"), expect, told=((1, _out(FAULT, 30 << 24 | 1)),)) == {"runs": ("pass", "#SX")}
     told = ((1, _out(FAULT, 13 << 24)),)
     assert _judged(s.Load("svm"), expect, told=told) == {"runs": ("fail", "exception 13, error code or RIP 0x0")}
+
+
+_IN_PAGE = s.Word("VALUE", 0x1000, "RIP in {:#x}", mask=~0xFFF)
+WORDS = s.Words((s.Word("EXIT", 3, "reason {}"), s.Word("VALUE"), _IN_PAGE, s.Word("LEFT", 9)))
+
+
+@pytest.mark.parametrize(
+    ("seen", "judged"),
+    [
+        ((_out(EXIT, 3), _out(VALUE, 7), _out(VALUE, 0x1ABC), _out(LEFT, 9)), ("pass", "reason 3, RIP in 0x1000, LEFT 0x9")),
+        ((_out(EXIT, 3), _out(VALUE, 7), _out(VALUE, 0x1ABC), _out(LEFT, 8)), ("fail", "reason 3, RIP in 0x1000, LEFT 0x8")),
+        ((_out(EXIT, 3), _out(VALUE, 7), _out(VALUE, 0x2ABC)), ("fail", "reason 3, RIP in 0x2000")),
+        ((_out(EXIT, 2),), ("fail", "reason 2")),
+        ((_out(EXIT, 3), _out(LEFT, 7)), ("fail", "reason 3, L1 after STGI, turns 0x7")),
+        ((Exited("quiet", 0, None, "no exit"),), ("fail", "executes nothing")),
+    ],
+)
+def test_several_words(seen: tuple[Exited, ...], judged: tuple[str, object]) -> None:
+    told = tuple((1, one) for one in seen)
+    assert _judged(s.Load("svm"), s.Expect(WORDS, "exits"), told=told) == {"exits": judged}
 
 
 @pytest.mark.parametrize(

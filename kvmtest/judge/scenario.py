@@ -286,6 +286,8 @@ def _expected(judge: _Judge, look: of.Look, condition: s.Condition, value: Any, 
     if isinstance(condition, s.Words):
         asked = ", ".join(_said(word, word.value) for word in condition.words if word.value is not None)
         return judge.expect(look, condition, judge.told(condition.words, value), asked)
+    if isinstance(condition, s.Quiet) and value.kind == "quiet":
+        return judge.expect(look, condition, condition.says, condition.says)
     if isinstance(value, Exited):
         wanted = _wanted(judge, condition, value)
         observed, expected = (judge.shown(one, look.item, wanted, _says(condition)) for one in (value, wanted))
@@ -314,7 +316,7 @@ def _wanted(judge: _Judge, condition: s.Condition, seen: Exited) -> Exited:
         return Exited("exit", condition.reason, None, seen.text if same else condition.says)
     if isinstance(condition, s.Fails):
         return Exited("errno", condition.error, None, f"KVM_RUN: {errno.errorcode[condition.error]}")
-    return Exited("quiet", 0, None, "")
+    return Exited("exit", 0, None, condition.says if isinstance(condition, s.Quiet) else "")
 
 
 def _says(condition: s.Condition) -> str:

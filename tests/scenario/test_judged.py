@@ -90,6 +90,18 @@ def test_a_kvm_run_that_fails(seen: Exited, judged: tuple[str, object]) -> None:
     assert matches(seen, p.Came("errno", EINVAL)) == (judged[0] == "pass")
 
 
+@pytest.mark.parametrize(
+    ("seen", "judged"),
+    [
+        (Exited("quiet", 0, None, "no exit"), ("pass", "makes no VM exit")),
+        (_out(EXIT, 4), ("fail", "a VM exit to L1, reason 0x4")),
+    ],
+)
+def test_a_silence_is_what_the_scenario_says_of_it(seen: Exited, judged: tuple[str, object]) -> None:
+    steps = (s.Load("vmx"), s.Expect(s.Quiet("makes no VM exit"), "exits"))
+    assert _judged(*steps, told=((1, seen),)) == {"exits": judged}
+
+
 def test_an_expectation_that_ends_nothing_is_judged_all_the_same() -> None:
     told = ((0, 2), (1, 1))
     then = s.Expect(s.Is("mp_state", 0))

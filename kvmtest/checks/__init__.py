@@ -22,10 +22,6 @@ from kvmtest.checks import (
     restart,
     stress,
     timer,
-    vmx_exit,
-    vmx_guest,
-    vmx_root,
-    vmx_state,
 )
 from kvmtest.checks.check import DEFAULT_EFFORT, Check, Effort, Observation, Stopped, Subject, Untestable
 
@@ -46,10 +42,6 @@ _TOPICS = (
     memory,
     paging,
     stress,
-    vmx_root,
-    vmx_guest,
-    vmx_exit,
-    vmx_state,
 )
 #: By result id.
 CHECKS: dict[str, Check] = {check.id: check for topic in _TOPICS for check in topic.CHECKS}

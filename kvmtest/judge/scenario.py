@@ -204,6 +204,17 @@ class _Judge:
                     return memory.said(self.guest, name, says, exited.value)
         return exited.text
 
+    def told(self, words: Iterable[s.Word], told: Iterable[Exited]) -> str:
+        """What the values of words mean, up to something else that the vCPU did."""
+        said: list[str] = []
+        for word, exited in zip(words, told, strict=False):
+            port = memory.number(self.guest, f"PORT_{word.name}")
+            if (exited.kind, exited.number) != ("out", port):
+                return ", ".join((*said, str(self.shown(exited, "runs", exited, ""))))
+            if word.value is not None and exited.value is not None:
+                said.append(_said(word, exited.value & word.mask))
+        return ", ".join(said)
+
 
 def played(book: Book, look: Look, host: Host, bases: tuple[Basis, ...], seen: Played | Untried) -> list[Observation]:
     """What a program told, judged."""
@@ -254,6 +265,8 @@ def _one(judge: _Judge, look: of.Look, step: s.Step, values: list[Any], before: 
         judge.guest_table(look, old, new if new is not old else None, value)
         return True
     assert isinstance(step, s.Expect)
+    if isinstance(step.condition, s.Words):
+        value = values
     return _expected(judge, look, step.condition, value, last.get(step.who, [])) or not step.ends
 
 
@@ -275,6 +288,11 @@ def _expected(judge: _Judge, look: of.Look, condition: s.Condition, value: Any, 
             judge.untried(look._replace(item=item), Verdict.SKIP, "not readable here")
         shown = [judge.expect(look._replace(item=item), condition, seen, 0) for item, seen in read.items() if seen is not None]
         return all(shown)
+    if isinstance(condition, s.Words):
+        asked = ", ".join(_said(word, word.value) for word in condition.words if word.value is not None)
+        return judge.expect(look, condition, judge.told(condition.words, value), asked)
+    if isinstance(condition, s.Quiet) and value.kind == "quiet":
+        return judge.expect(look, condition, condition.says, condition.says)
     if isinstance(value, Exited):
         wanted = _wanted(judge, condition, value)
         observed, expected = (judge.shown(one, look.item, wanted, _says(condition)) for one in (value, wanted))
@@ -285,6 +303,10 @@ def _expected(judge: _Judge, look: of.Look, condition: s.Condition, value: Any, 
     return judge.expect(
         look, condition, value, condition.value & condition.mask if isinstance(condition, s.Is) else condition.value
     )
+
+
+def _said(word: s.Word, value: int) -> str:
+    return (word.says or f"{word.name} {{:#x}}").format(value)
 
 
 def _wanted(judge: _Judge, condition: s.Condition, seen: Exited) -> Exited:
@@ -299,7 +321,7 @@ def _wanted(judge: _Judge, condition: s.Condition, seen: Exited) -> Exited:
         return Exited("exit", condition.reason, None, seen.text if same else condition.says)
     if isinstance(condition, s.Fails):
         return Exited("errno", condition.error, None, f"KVM_RUN: {errno.errorcode[condition.error]}")
-    return Exited("quiet", 0, None, "")
+    return Exited("exit", 0, None, condition.says if isinstance(condition, s.Quiet) else "")
 
 
 def _says(condition: s.Condition) -> str:

@@ -14,7 +14,6 @@ EFER_SVME = 1 << 12
 #: Turns of the guest's loops: enough for ticks of the host's timer to come in between.
 TURNS = 2000000
 
-
 _Items = tuple[tuple[str, int | str], ...]
 
 
@@ -27,7 +26,7 @@ def _flat(name: str, selector: int | str, **fields: int | str) -> _Items:
     return _segment(name, selector, limit=0xFFFFFFFF, present=1, s=1, g=1, **fields)
 
 
-_SEGMENTS = (
+_SEGMENTS: _Items = (
     *_flat("cs", "CODE64", type=0xB, l=1),
     *(item for name in ("ds", "es", "fs", "gs", "ss") for item in _flat(name, "DATA32", type=3, db=1)),
     *_segment("tr", "TSS64", base="TSS", limit="TSS_LIMIT", type=0xB, present=1),
@@ -42,8 +41,8 @@ def enter(guest: str, words: tuple[tuple[str, int | str], ...], efer: int = 0) -
 
     What KVM keeps is not compared: the guest's next word says that it runs.
     """
-    control = (("cr0", CR0), ("cr3", "PAGE_TABLES"), ("cr4", CR4), ("efer", EFER | efer))
-    regs = (("rip", "CODE+AT_ENTRY"), ("rsp", "STACK"), ("rflags", 2))
+    control: _Items = (("cr0", CR0), ("cr3", "PAGE_TABLES"), ("cr4", CR4), ("efer", EFER | efer))
+    regs: _Items = (("rip", "CODE+AT_ENTRY"), ("rsp", "STACK"), ("rflags", 2))
     return (
         s.Load(guest, words),
         s.Set((*_SEGMENTS, *control, *regs, ("mp_state", KVM_MP_STATE_RUNNABLE)), check=False),

@@ -227,7 +227,7 @@ class _Lowering:
         """What a vCPU does next, of a condition that says that."""
         if isinstance(condition, s.Word):
             port, *past = (memory.number(self.guest, f"PORT_{name}") for name in (condition.name, *condition.past))
-            return Came("out", port, condition.value, past=tuple(past))
+            return Came("out", port, condition.value, condition.mask, tuple(past))
         if isinstance(condition, s.In):
             return Came("in", memory.number(self.guest, f"PORT_{condition.name}"))
         if isinstance(condition, s.Mmio):
@@ -240,6 +240,8 @@ class _Lowering:
 
     def check(self, condition: s.Condition, who: int, otherwise: Otherwise) -> list[Op]:
         """Look once whether ``condition`` holds."""
+        if isinstance(condition, s.Words):
+            return [op for word in condition.words for op in self.check(word, who, otherwise)]
         came = self.came(condition)
         if came:
             self.restarted.discard(who)
@@ -360,7 +362,7 @@ class _Lowering:
             return [op for id in self.bound.each for op in self.ops_of(step._replace(who=id))]
         who, condition = self.who(step.who), step.condition
         otherwise = Otherwise("error", step.note or f"{triggers.words(condition)} does not come")
-        if self.came(condition):
+        if self.came(condition) or isinstance(condition, s.Words):
             return self.check(condition, who, otherwise)
         vcpu = None if who in self.started or not step.run else who
         if isinstance(condition, s.Moves):

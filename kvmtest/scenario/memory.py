@@ -43,6 +43,7 @@ _WORDS = {
     "VALUE": "VALUE",
     "LEFT": "LEFT",
     "NMI": "the NMI handler",
+    "AWAKE": "the instruction after HLT",
     "SMI": "the SMI handler",
     "EXIT": "a VM exit to L1, reason",
     "NESTED": "L2",
@@ -55,9 +56,11 @@ _OWN = {
     ("smm", "LEFT"): "the code that the SMI interrupted",
     ("svm", "VALUE"): "L1 with GIF clear, turns",
     ("svm", "LEFT"): "L1 after STGI, turns",
+    ("vmx", "VALUE"): "L1 in VMX root operation, turns",
+    ("vmx", "LEFT"): "L1 after VMXOFF, turns",
 }
 #: Words whose value says nothing.
-_PLAIN = frozenset(("RESET", "spine.RESET", "READY", "NMI", "SMI", "NESTED"))
+_PLAIN = frozenset(("RESET", "spine.RESET", "READY", "AWAKE", "NMI", "SMI", "NESTED"))
 #: Guests that begin with guests/l1.inc.
 _HYPERVISORS = ("svm", "vmx")
 #: What the labels of the planter's code end with, by the mode that it leaves the vCPU in.

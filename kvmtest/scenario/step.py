@@ -52,25 +52,33 @@ __all__ = (
     "Until",
     "Who",
     "Word",
+    "Words",
     "Zero",
 )
 
 Who = str | int
 
-# Conditions. The first six are what a vCPU does next: it runs for them, or is joined where it runs on a thread.
+# Conditions. The first seven are what a vCPU does next: it runs for them, or is joined where it runs on a thread.
 
 
 class Word(NamedTuple):
-    """The guest's next word: an OUT to its PORT_``name``, with ``value`` where one is given.
+    """The guest's next word: an OUT to its PORT_``name``, with ``value`` in the bits of ``mask`` where one is given.
 
-    ``says`` is what it means, where the guest's words have not one meaning (`kvmtest.scenario.memory`); ``past``
-    are words that may come before it.
+    ``says`` is what it means, where the guest's words have not one meaning (`kvmtest.scenario.memory`); of one of several Words
+    what its value means, with {} in its place. ``past`` are words that may come before it.
     """
 
     name: str
     value: int | None = None
     says: str = ""
     past: tuple[str, ...] = ()
+    mask: int = (1 << 32) - 1
+
+
+class Words(NamedTuple):
+    """The guest's next ``words``, one after the other."""
+
+    words: tuple[Word, ...]
 
 
 class Exit(NamedTuple):
@@ -143,7 +151,7 @@ class Answer(NamedTuple):
     value: int
 
 
-Condition = Word | Exit | In | Mmio | Quiet | Fails | Is | Holds | Moves | Same | Zero | Answer
+Condition = Word | Words | Exit | In | Mmio | Quiet | Fails | Is | Holds | Moves | Same | Zero | Answer
 
 # Steps
 

@@ -14,17 +14,15 @@ LOST = frozenset(
     (
         *_ids("init.broadcast.host", "reached"),
         *_ids("init.msi.host", "to-newest-vcpu id-above-255 same-apic-id same-apic-id-32-bit-ids by-run-of-new-vcpu halted"),
-        *_ids("init.msi.host", "software-disabled-apic latched-in-vmx-root"),
-        *_ids("init.latched.host", "disabled-apic over-init-received latched-in-vmx-root"),
+        *_ids("init.msi.host", "software-disabled-apic"),
+        *_ids("init.latched.host", "disabled-apic over-init-received"),
         *_ids("init.msi.guest", "first-instruction out-of-shutdown interrupt-below-tpr before-interrupt before-nmi beside-smi"),
-        *_ids("init.msi.guest", "latched-in-vmx-root taken-at-vmxoff exit-from-vmx-guest exit-from-halted-vmx-guest"),
-        *_ids("init.msi.guest", "exit-at-vmx-entry get-mp-state-in-vmx-guest"),
         *_ids("init.msi.guest", "runs exits pending"),
         *_ids("init.msi.host", "pending"),
         *_ids("sipi.msi.host", "behind-pending-init"),
         *_ids("sipi.mp-state.guest", "run"),
         *_ids("sipi.mp-state.host", "vector-behind-state taken-when-running taken-when-halted"),
-        *_ids("sipi.msi.guest", "vectors-a0-bf exit-from-waiting-vmx-guest"),
+        *_ids("sipi.msi.guest", "vectors-a0-bf exits runs"),
         *_ids("sipi.stress.host", "arrivals"),
     )
 )

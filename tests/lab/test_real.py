@@ -134,22 +134,18 @@ def test_a_hypervisor_in_the_guest_shows_init_with_gif_clear(which: str, vgif: i
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("which", "fails", "lacks"),
+    ("which", "fails", "exits"),
     [
-        (
-            "5.10",
-            {"none.vm-exit.guest.ldtr-in-vmx-root", "init.msi.guest.halted-in-vmx-root"},
-            {"init.msi.guest.blocked-in-waiting-vmx-guest", "sipi.msi.guest.exit-from-waiting-vmx-guest"},
-        ),
-        ("bookworm", {"sipi.msi.guest.nmi-in-waiting-vmx-guest", "sipi.msi.guest.interrupt-in-waiting-vmx-guest"}, set[str]()),
+        ("5.10", {"none.vm-exit.guest.ldt.selector", "init.msi.guest.runs"}, {"pass", "skip"}),
+        ("bookworm", {"sipi.msi.guest.runs"}, {"pass"}),
     ],
 )
-def test_a_hypervisor_in_the_guest_shows_init_in_vmx_operation(which: str, fails: set[str], lacks: set[str], run: Run) -> None:
-    found = run("vmx", which, ("*-vmx*",))
+def test_a_hypervisor_in_the_guest_shows_init_in_vmx_operation(which: str, fails: set[str], exits: set[str], run: Run) -> None:
+    found = run("vmx", which, ("*/*-vmx-*",))
     assert {id for id, verdicts in found.items() if verdicts & {"fail", "known"}} == fails
-    assert all(found[id] == {"skip"} for id in lacks)
-    for id in ("init.msi.guest.latched-in-vmx-root", "init.msi.guest.exit-from-vmx-guest", "sipi.msi.guest.dropped-in-vmx-root"):
-        assert found[id] == {"pass", "skip"}, id
+    for id in ("init.msi.guest.exits", "sipi.msi.guest.exits"):
+        assert found[id] == exits, id
+    assert found["init.msi.guest.pending"] == {"pass"}
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from kvmtest.scenario import step as s
 from kvmtest.uapi.kvm import KVM_RUN
 
 HOST = Host("6.1.0", "svm", "AuthenticAMD", "test", {})
-EXIT, LEFT, FAULT = 0xF9, 0xF6, 0xFE
+EXIT, LEFT, VALUE, FAULT = 0xF9, 0xF6, 0xF5, 0xFE
 
 
 def _judged(*steps: s.Step, told: tuple[tuple[int, object], ...], undefined: str = "") -> dict[str, tuple[str, object]]:
@@ -58,6 +58,26 @@ def test_a_word_means_what_the_scenario_says() -> None:
     assert _judged(s.Load("svm"), expect, told=told) == {"runs": ("fail", "exception 13, error code or RIP 0x0")}
 
 
+_IN_PAGE = s.Word("VALUE", 0x1000, "RIP in {:#x}", mask=~0xFFF)
+WORDS = s.Words((s.Word("EXIT", 3, "reason {}"), s.Word("VALUE"), _IN_PAGE, s.Word("LEFT", 9)))
+
+
+@pytest.mark.parametrize(
+    ("seen", "judged"),
+    [
+        ((_out(EXIT, 3), _out(VALUE, 7), _out(VALUE, 0x1ABC), _out(LEFT, 9)), ("pass", "reason 3, RIP in 0x1000, LEFT 0x9")),
+        ((_out(EXIT, 3), _out(VALUE, 7), _out(VALUE, 0x1ABC), _out(LEFT, 8)), ("fail", "reason 3, RIP in 0x1000, LEFT 0x8")),
+        ((_out(EXIT, 3), _out(VALUE, 7), _out(VALUE, 0x2ABC)), ("fail", "reason 3, RIP in 0x2000")),
+        ((_out(EXIT, 2),), ("fail", "reason 2")),
+        ((_out(EXIT, 3), _out(LEFT, 7)), ("fail", "reason 3, L1 after STGI, turns 0x7")),
+        ((Exited("quiet", 0, None, "no exit"),), ("fail", "executes nothing")),
+    ],
+)
+def test_several_words(seen: tuple[Exited, ...], judged: tuple[str, object]) -> None:
+    told = tuple((1, one) for one in seen)
+    assert _judged(s.Load("svm"), s.Expect(WORDS, "exits"), told=told) == {"exits": judged}
+
+
 @pytest.mark.parametrize(
     ("seen", "judged"),
     [
@@ -68,6 +88,18 @@ def test_a_word_means_what_the_scenario_says() -> None:
 def test_a_kvm_run_that_fails(seen: Exited, judged: tuple[str, object]) -> None:
     assert _judged(s.Expect(s.Fails(EINVAL)), told=((0, seen),)) == {"runs": judged}
     assert matches(seen, p.Came("errno", EINVAL)) == (judged[0] == "pass")
+
+
+@pytest.mark.parametrize(
+    ("seen", "judged"),
+    [
+        (Exited("quiet", 0, None, "no exit"), ("pass", "makes no VM exit")),
+        (_out(EXIT, 4), ("fail", "a VM exit to L1, reason 0x4")),
+    ],
+)
+def test_a_silence_is_what_the_scenario_says_of_it(seen: Exited, judged: tuple[str, object]) -> None:
+    steps = (s.Load("vmx"), s.Expect(s.Quiet("makes no VM exit"), "exits"))
+    assert _judged(*steps, told=((1, seen),)) == {"exits": judged}
 
 
 def test_an_expectation_that_ends_nothing_is_judged_all_the_same() -> None:

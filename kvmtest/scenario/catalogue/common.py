@@ -78,8 +78,10 @@ def restarted(*more: s.Step, apic_mode: str = "xapic") -> tuple[s.Step, ...]:
     return (RESTARTS, *more, s.Observe(), s.Reporter(stands=True, apic_mode=apic_mode), s.Guest())
 
 
-def init_received(sequence: str, state: tuple[s.Step, ...], needs: tuple[str, ...]) -> Scenario:
-    """KVM_SET_MP_STATE(INIT_RECEIVED) in a ``state`` that holds INIT, and the KVM_RUN after it."""
-    asked = s.Call(KVM_SET_MP_STATE, bytes(kvm_mp_state(KVM_MP_STATE_INIT_RECEIVED)), keep=True, kind="kvm_mp_state")
+def init_received(
+    sequence: str, state: tuple[s.Step, ...], needs: tuple[str, ...], mp_state: int = KVM_MP_STATE_INIT_RECEIVED
+) -> Scenario:
+    """KVM_SET_MP_STATE(INIT_RECEIVED), or to another ``mp_state``, in a ``state`` that holds INIT, and the KVM_RUN after it."""
+    asked = s.Call(KVM_SET_MP_STATE, bytes(kvm_mp_state(mp_state)), keep=True, kind="kvm_mp_state")
     steps = (*state, asked, s.Expect(s.Answer(0)), s.Expect(s.Fails(EINVAL)))
     return Scenario("none", "mp-state", sequence, steps, (KVM_API,), needs=needs, undefined=SILENT)

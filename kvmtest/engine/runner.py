@@ -157,7 +157,7 @@ class _Player:
     def _(self, op: p.Compare) -> None:
         value = self._value(op)
         self._tell(value)
-        if value not in op.values:
+        if not meets(value, op):
             raise _End(op.otherwise, f": {value:#x}" if op.otherwise.verdict == "error" else "")
 
     def _value(self, test: p.Compare) -> int:
@@ -204,6 +204,14 @@ class _Player:
     @_do.register
     def _(self, op: p.Write) -> None:
         self._memory(op.gpa, op.space).write(op.gpa, op.data)
+
+    @_do.register
+    def _(self, op: p.Match) -> None:
+        there = self._memory(op.gpa, 0).read(op.gpa, len(op.data))
+        differ = [i for i, byte in enumerate(there) if byte != op.data[i]] if there != op.data else []
+        self._tell((len(differ), op.gpa + differ[0] if differ else 0))
+        if differ:
+            raise _End(op.otherwise, f": {len(differ)} bytes differ, the first at {op.gpa + differ[0]:#x}")
 
     @_do.register
     def _(self, op: p.Peek) -> None:
@@ -267,7 +275,7 @@ class _Player:
                 self._do(read)
             value = self._value(op.test)
             first = value if first is None else first
-            if value in op.test.values or op.changed and value != first:
+            if meets(value, op.test) or op.changed and value != first:
                 self._tell(value)
                 return
             if limit.left() <= 0:
@@ -333,6 +341,11 @@ def _exited(seen: Exit | None) -> Exited:
     if seen.reason == KVM_EXIT_MMIO:
         return Exited("mmio", seen.phys_addr, None, str(seen))
     return Exited("exit", seen.reason, None, str(seen))
+
+
+def meets(value: int, test: p.Compare) -> bool:
+    """Whether ``value`` is one that ``test`` asks for."""
+    return (value in test.values) != test.unlike
 
 
 def matches(exited: Exited, came: p.Came) -> bool:

@@ -30,6 +30,8 @@ __all__ = ("differences", "played")
 _Key = tuple[str, str, str]
 #: What `Same` expects.
 _NOTHING = "nothing changed"
+#: What `Filled` expects.
+_WRITTEN = "what was written"
 
 
 def differences(layout: Layout, before: Snapshot, after: Snapshot, but: Iterable[str] = ()) -> list[str]:
@@ -62,10 +64,10 @@ class _Judge:
 
     # One step
 
-    def expect(self, look: of.Look, condition: s.Condition, observed: Value, wanted: Value, reason: str = "") -> bool:
+    def expect(self, look: of.Look, step: s.Expect, observed: Value, wanted: Value, reason: str = "") -> bool:
         """The record of an expectation; whether it holds."""
         holds = observed == wanted
-        undefined = self.scenario.undefined
+        undefined = self.scenario.undefined or (step.undefined if step.vendor in ("", self.look.vendor) else "")
         verdict = Verdict.INFO if undefined else Verdict.PASS if holds else Verdict.FAIL
         expected = None if undefined else Expected((wanted,))
         reason = "; ".join(filter(None, (undefined, reason)))
@@ -110,15 +112,16 @@ class _Judge:
 
     # Conditions in words
 
-    def shown(self, exited: Exited, item: str) -> Value:
-        """What a vCPU did next."""
+    def shown(self, exited: Exited, item: str, step: s.Expect) -> Value:
+        """What a vCPU did next. Of the word that is waited for the value counts, but of what it runs next."""
         if exited.kind == "quiet":
             return s.Quiet().says
         if exited.kind == "out":
             for name, says in memory.words(self.guest):
                 if memory.number(self.guest, f"PORT_{name}") == exited.number:
-                    if item != "runs" and exited.value is not None:
-                        return exited.value
+                    if exited.value is not None and isinstance(step.condition, s.Word) and step.condition.name == name:
+                        if (text := dict(step.says).get(exited.value)) or item != "runs":
+                            return text or exited.value
                     return says if exited.value is None or name in memory.PLAIN else f"{says} {exited.value:#x}"
         return exited.text
 
@@ -168,16 +171,19 @@ def _one(judge: _Judge, look: of.Look, step: s.Step, value: Any, before: Snapsho
     if isinstance(condition, s.Same):
         assert judge.basis and last
         found = differences(judge.basis.layout, last, value, condition.but)
-        return judge.expect(look, condition, f"{', '.join(found)} changed" if found else _NOTHING, _NOTHING)
+        return judge.expect(look, step, f"{', '.join(found)} changed" if found else _NOTHING, _NOTHING)
     if isinstance(value, Exited):
         wanted = _wanted(judge, condition, value)
-        return judge.expect(look, condition, judge.shown(value, look.item), judge.shown(wanted, look.item))
+        return judge.expect(look, step, judge.shown(value, look.item, step), judge.shown(wanted, look.item, step))
     if isinstance(condition, s.Answer):
-        return judge.expect(look, condition, _answer(value), _answer(condition.value))
+        return judge.expect(look, step, _answer(value), _answer(condition.value))
+    if isinstance(condition, s.Filled):
+        differ, first = value
+        return judge.expect(look, step, f"{differ} other bytes, the first at {first:#x}" if differ else _WRITTEN, _WRITTEN)
     assert isinstance(condition, (s.Is, s.Holds))
-    return judge.expect(
-        look, condition, value, condition.value & condition.mask if isinstance(condition, s.Is) else condition.value
-    )
+    wanted_value = condition.value & condition.mask if isinstance(condition, s.Is) else condition.value
+    says = dict(step.says)
+    return judge.expect(look, step, says.get(value, value), says.get(wanted_value, wanted_value))
 
 
 def _wanted(judge: _Judge, condition: s.Condition, seen: Exited) -> Exited:

@@ -17,10 +17,13 @@ __all__ = (
     "Call",
     "Complete",
     "Condition",
+    "Differs",
     "Do",
     "Event",
     "Exit",
     "Expect",
+    "Fill",
+    "Filled",
     "Give",
     "Guest",
     "Holds",
@@ -94,11 +97,25 @@ class Is(NamedTuple):
     mask: int = -1
 
 
+class Differs(NamedTuple):
+    """``item`` reads as another value than ``value``; for Until and Require."""
+
+    item: str
+    value: int
+
+
 class Holds(NamedTuple):
     """The guest's 32-bit ``word`` in memory has this ``value``."""
 
     word: str
     value: int
+
+
+class Filled(NamedTuple):
+    """Guest memory at ``gpa`` is ``data``."""
+
+    gpa: int
+    data: bytes
 
 
 class Moves(NamedTuple):
@@ -119,7 +136,7 @@ class Answer(NamedTuple):
     value: int
 
 
-Condition = Word | Exit | In | Mmio | Quiet | Is | Holds | Moves | Same | Answer
+Condition = Word | Exit | In | Mmio | Quiet | Is | Differs | Holds | Filled | Moves | Same | Answer
 
 # Steps
 
@@ -171,6 +188,14 @@ class Poke(NamedTuple):
     value: int | str | bytes
 
 
+class Fill(NamedTuple):
+    """Write ``data`` to guest memory at ``gpa``, which is added in ``slot`` where the VM has none there."""
+
+    gpa: int
+    data: bytes
+    slot: int
+
+
 class Until(NamedTuple):
     """Let a vCPU run until ``condition`` holds: without it there is nothing to judge, and the scenario ends in an error."""
 
@@ -189,11 +214,18 @@ class Require(NamedTuple):
 
 
 class Expect(NamedTuple):
-    """``condition`` has to hold: the record of ``item``, or of the condition's own."""
+    """``condition`` has to hold: the record of ``item``, or of the condition's own.
+
+    ``says`` is what values mean, in words. ``undefined`` says why this one is recorded and not judged, for a guest of ``vendor``
+    where one is given.
+    """
 
     condition: Condition
     item: str = ""
     who: Who = "target"
+    says: tuple[tuple[int, str], ...] = ()
+    undefined: str = ""
+    vendor: str = ""
 
 
 class Event(NamedTuple):
@@ -291,6 +323,7 @@ Step = (
     | Plant
     | Load
     | Poke
+    | Fill
     | Resume
     | Until
     | Require

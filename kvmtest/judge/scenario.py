@@ -12,7 +12,7 @@ from typing import Any
 
 from kvmtest.judge.book import Book
 from kvmtest.judge.evidence import Basis, Exited, Look, Played, Untried
-from kvmtest.judge.item import excused
+from kvmtest.judge.item import Context, excused
 from kvmtest.model.host import Host
 from kvmtest.model.record import OUT_OF_TIME, Block, Observation, Record
 from kvmtest.model.value import Expected, Value
@@ -32,6 +32,8 @@ _Key = tuple[str, str, str]
 _NOTHING = "nothing changed"
 #: What `Filled` expects.
 _WRITTEN = "what was written"
+#: IA32_APIC_BASE.EN and EXTD.
+_X2APIC = 0xC00
 
 
 def differences(layout: Layout, before: Snapshot, after: Snapshot, but: Iterable[str] = ()) -> list[str]:
@@ -42,6 +44,12 @@ def differences(layout: Layout, before: Snapshot, after: Snapshot, but: Iterable
         if before.sections.get(section) != after.sections.get(section):
             found += [item for item in names if before.get(layout, item) != after.get(layout, item)]
     return [item for item in found if item not in left_out]
+
+
+def apic_mode(ctx: Context, layout: Layout, before: Snapshot | None) -> str:
+    """The mode of the local APIC when the event came: the guest may have put it into x2APIC mode."""
+    base = before.get(layout, "apic_base") if before else None
+    return "x2apic" if base is not None and base & _X2APIC == _X2APIC else ctx.apic_mode
 
 
 class _Judge:
@@ -96,7 +104,8 @@ class _Judge:
         """The whole table in the host's view."""
         assert self.basis
         ctx, layout, baseline, plant = self.basis
-        ctx = ctx._replace(prefix=f"{rule or look.event}.{look.trigger}.host", before=before is not None)
+        prefix = f"{rule or look.event}.{look.trigger}.host"
+        ctx = ctx._replace(prefix=prefix, before=before is not None, apic_mode=apic_mode(ctx, layout, before))
         sheet = self.book.sheet(ctx, layout)
         self.blocks[look.event, look.trigger, "host"] = list(sheet.host(ctx, baseline, plant, before, after))
 
@@ -104,7 +113,7 @@ class _Judge:
         """The whole table in the guest's view, and both compared."""
         assert self.basis
         ctx, layout, baseline, plant = self.basis
-        ctx = ctx._replace(prefix=f"{look.event}.{look.trigger}.guest")
+        ctx = ctx._replace(prefix=f"{look.event}.{look.trigger}.guest", apic_mode=apic_mode(ctx, layout, before))
         names = of.table("guest", look.event)
         told, both = self.book.sheet(ctx, layout).guest(ctx, names, baseline, plant, before, after, report)
         self.blocks[look.event, look.trigger, "guest"] = list(told)

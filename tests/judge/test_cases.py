@@ -27,7 +27,7 @@ TOLD = CASES["init.msi.guest/ap,intel,xapic,plant-a"]
 BROADCAST = CASES["init.broadcast.host/ap,intel,8-vcpus,xapic,plant-a"]
 RESET = CASES["reset.vmm-reset.host/ap,full-irqchip,intel,xapic,plant-a"]
 RESET_TOLD = CASES["reset.vmm-reset.guest/bsp,full-irqchip,intel,xapic,plant-a"]
-CHECK = CHECKS["init.msi.guest.first-instruction"]
+CHECK = CHECKS["sipi.stress.host.arrivals"]
 LAYOUT = Layout((0x10, 0x277, 0xC0000081), {}, {"ssp": "no CET here", "nested": "no nesting here"})
 SIZES = {s: max(LAYOUT.fields[i].offset + LAYOUT.fields[i].size for i in items) for s, items in LAYOUT.by_section.items()}
 
@@ -82,8 +82,8 @@ def test_a_check_that_could_not_be_tried_has_one_result_with_its_citations() -> 
 
 @pytest.fixture
 def listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    deviation = deviations.Deviation(CHECK.id, "init", "runs elsewhere", "f()", "it is so", "open", backends="vmx")
-    monkeypatch.setitem(deviations._BY_ITEM, (CHECK.id, "init"), (deviation,))
+    deviation = deviations.Deviation(CHECK.id, CHECK.event, "runs elsewhere", "f()", "it is so", "open", backends="vmx")
+    monkeypatch.setitem(deviations._BY_ITEM, (CHECK.id, CHECK.event), (deviation,))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from kvmtest.scenario import step as s
 
-__all__ = ("RESTARTS", "SIPI_VECTOR", "boot", "pending", "start", "wait_for_sipi")
+__all__ = ("RESTARTS", "SIPI_VECTOR", "boot", "pending", "restarted", "start", "wait_for_sipi")
 
 #: SIPI vector of the page that every guest has at 1000.
 SIPI_VECTOR = 1
@@ -31,3 +31,8 @@ def boot(target: str) -> tuple[s.Step, ...]:
 def pending(value: int = 1) -> s.Step:
     """Whether an INIT is pending."""
     return s.Expect(s.Is("events.smi_latched_init", value), "pending")
+
+
+def restarted() -> tuple[s.Step, ...]:
+    """The vCPU runs at the reset vector: the whole table there, in both views."""
+    return (RESTARTS, s.Observe(), s.Reporter(stands=True), s.Guest())

@@ -116,7 +116,7 @@ LATER: tuple[Entry, ...] = (
     commit(
         "ed2351174e38", "v6.0", "x86: Extend KVM_{G,S}ET_VCPU_EVENTS to support pending triple fault", "common",
         "a VMM may read and write whether a triple fault is pending",
-        check("shutdown.vcpu-events.host.triple-fault"),
+        check("shutdown.vcpu-events.host.runs"),
         check("shutdown.vcpu-events.guest.exit-from-vmx-guest"),
         before="no such capability", after="KVM_EXIT_SHUTDOWN without guest code", unverified=_RELEASE,
     ),

@@ -294,10 +294,12 @@ class Reporter(NamedTuple):
     """Put the reporting guest into memory; it begins at the page of the SIPI ``vector``, or at the reset vector.
 
     ``stands`` is whether the vCPU stands after the OUT of EAX at the reset vector of another guest: this one has the same there.
+    ``apic_mode`` is the mode of the local APIC, where that is not the plant's.
     """
 
     vector: int | None = None
     stands: bool = False
+    apic_mode: str = ""
 
 
 class Guest(NamedTuple):

@@ -58,8 +58,7 @@
 	.set AT_FF_OTHER, 0x40		# and through any other one
 	.set TABLE_0, 0x100		# what the two say
 	.set TABLE_OTHER, 0x101
-	.set AT_SMI, 0x48		# the host copies AT_SMI_SIZE bytes to SMBASE + 8000
-	.set AT_SMI_SIZE, 0x8
+	.set AT_NMI_COUNTS, 0x48	# an NMI that is counted, without a word
 
 # The linear address whose page the topic remaps, and its entry in the page table. The page directory lies at 0, where CR3
 # points after INIT; its first entry takes the place of interrupt vector 0.
@@ -124,10 +123,9 @@ sipi_vector:
 	.org	AT_FF_OTHER, 0xf4
 	movw	$TABLE_OTHER, %ax
 	jmp	told
-	.org	AT_SMI, 0xf4
-	outl	%eax, $PORT_SMI
-	rsm
-	.org	AT_SMI + AT_SMI_SIZE, 0xf4
+	.org	AT_NMI_COUNTS, 0xf4
+	incl	COUNT
+	iretw
 
 reset_start:
 common:

@@ -55,8 +55,7 @@ AT_FF = 0x38
 AT_FF_OTHER = 0x40
 TABLE_0 = 0x100
 TABLE_OTHER = 0x101
-AT_SMI = 0x48
-AT_SMI_SIZE = 0x8
+AT_NMI_COUNTS = 0x48
 
 LINEAR = 0x80000
 PTE = 0x3200
@@ -71,8 +70,8 @@ def page() -> bytes:
     return load(NAME)[:0x1000]
 
 
-def vector_table(*, ff: int = AT_FF) -> bytes:
-    """A real-mode vector table whose entry FFH is the handler at offset ``ff`` of `CODE`."""
+def vector_table(*, ff: int = AT_FF, nmi: int = AT_NMI) -> bytes:
+    """A real-mode vector table whose entries FFH and 2 are the handlers at offsets ``ff`` and ``nmi`` of `CODE`."""
     at = [AT_FAULT] * FIRST_INTERRUPT + [AT_INTERRUPT] * (0xFF - FIRST_INTERRUPT) + [ff]
-    at[_NMI] = AT_NMI
+    at[_NMI] = nmi
     return b"".join((CODE >> 4 << 16 | offset).to_bytes(4, "little") for offset in at)

@@ -364,7 +364,8 @@ class _Lowering:
     @ops_of.register
     def _(self, step: s.Reporter) -> Iterable[Op]:
         planted = self.planted.get(self.bound.target)
-        return [Install(self.bound.target, step.vector, step.apic_mode or (planted.apic_mode if planted else "xapic"), step.stands)]
+        mode = step.apic_mode or (planted.apic_mode if planted else "xapic")
+        return [Install(self.bound.target, step.vector, mode, step.stands)]
 
     @ops_of.register
     def _(self, step: s.Guest) -> Iterable[Op]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from kvmtest.scenario import step as s
 
-__all__ = ("RESTARTS", "SIPI_VECTOR", "boot", "pending", "restarted", "start", "wait_for_sipi")
+__all__ = ("LISTENS", "RESTARTS", "SIPI_VECTOR", "boot", "pending", "restarted", "start", "turn", "wait_for_sipi")
 
 #: SIPI vector of the page that every guest has at 1000.
 SIPI_VECTOR = 1
@@ -33,6 +33,16 @@ def pending(value: int = 1) -> s.Step:
     return s.Expect(s.Is("events.smi_latched_init", value), "pending")
 
 
-def restarted() -> tuple[s.Step, ...]:
+def restarted(apic_mode: str = "") -> tuple[s.Step, ...]:
     """The vCPU runs at the reset vector: the whole table there, in both views."""
-    return (RESTARTS, s.Observe(), s.Reporter(stands=True), s.Guest())
+    return (RESTARTS, s.Observe(), s.Reporter(stands=True, apic_mode=apic_mode), s.Guest())
+
+
+#: The guest that tells how many interrupts come in a while after READY, again and again; nothing is armed.
+LISTENS = s.Load("behaviour", (("TOPIC", "TOPIC_INTERRUPT"), ("ARG_LVT", 1 << 16), ("ARG_LIMIT", 1000)))
+
+
+def turn(came: int) -> tuple[s.Step, ...]:
+    """From READY to the next one of the guest that LISTENS, while ``came`` interrupts come."""
+    note = f"not {came} interrupts come even without INIT"
+    return (s.Until(s.Word("VALUE", came), note=note), s.Until(s.Word("LEFT")), s.Until(s.Word("READY")))

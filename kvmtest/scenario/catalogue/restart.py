@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from kvmtest.guests import behaviour
 from kvmtest.scenario import step as s
-from kvmtest.scenario.catalogue.common import RESTARTS, SIPI_VECTOR, boot, restarted, start
+from kvmtest.scenario.catalogue.common import LISTENS, RESTARTS, SIPI_VECTOR, boot, restarted, start
 from kvmtest.scenario.step import Scenario
 from kvmtest.spec.cite import A_INIT_IPI, A_SHUTDOWN, A_T1, KVM_API, S_DF, S_IDTR, S_MP, S_T1, S_V8086
 from kvmtest.uapi.kvm import KVM_EXIT_SHUTDOWN, KVM_MP_STATE_RUNNABLE
@@ -66,8 +66,7 @@ SCENARIOS = (
     Scenario(
         "init", "msi", "idt-moved",
         (
-            s.Load("behaviour", (("TOPIC", "TOPIC_INTERRUPT"), ("ARG_LVT", 1 << 16), ("ARG_LIMIT", 1000))),
-            s.Poke(_OTHER_TABLE, behaviour.vector_table(ff=behaviour.AT_FF_OTHER)), *boot("bsp"), _idt(_WHOLE), _FF,
+            LISTENS, s.Poke(_OTHER_TABLE, behaviour.vector_table(ff=behaviour.AT_FF_OTHER)), *boot("bsp"), _idt(_WHOLE), _FF,
             s.Until(s.Word("VALUE", behaviour.TABLE_OTHER), note="an interrupt does not go through the planted table"),
             _idt(_SHORT), s.Observe(), s.Send("init"), RESTARTS, s.Observe(), s.Until(s.Word("READY")), _FF,
             s.Expect(

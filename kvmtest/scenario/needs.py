@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from kvmtest.uapi.kvm import KVM_CAP_NESTED_STATE, KVM_CAP_X86_SMM, KVM_CAP_X86_TRIPLE_FAULT_EVENT
+from kvmtest.uapi.kvm import KVM_CAP_NESTED_STATE, KVM_CAP_TSC_DEADLINE_TIMER, KVM_CAP_X86_SMM, KVM_CAP_X86_TRIPLE_FAULT_EVENT
 
 __all__ = ("NEEDS", "Facts", "Need", "unmet")
 
@@ -63,6 +63,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {
         ),
         Need("KVM_CAP_NESTED_STATE is not there", KVM_CAP_NESTED_STATE),
     ),
+    "tsc-deadline": (Need("KVM_CAP_TSC_DEADLINE_TIMER is not there", KVM_CAP_TSC_DEADLINE_TIMER),),
     "triple-fault-event": (Need("KVM_CAP_X86_TRIPLE_FAULT_EVENT is not there", KVM_CAP_X86_TRIPLE_FAULT_EVENT),),
 }
 

@@ -211,7 +211,7 @@ class _Player:
         differ = [i for i, byte in enumerate(there) if byte != op.data[i]] if there != op.data else []
         self._tell((len(differ), op.gpa + differ[0] if differ else 0))
         if differ:
-            raise _End(op.otherwise, f": {len(differ)} bytes differ, the first at {op.gpa + differ[0]:#x}")
+            raise _End(op.otherwise)
 
     @_do.register
     def _(self, op: p.Peek) -> None:
@@ -252,7 +252,7 @@ class _Player:
             self._end(id, otherwise, exited, late)
 
     def _end(self, id: int, otherwise: p.Otherwise, exited: Exited, late: bool) -> NoReturn:
-        more = "" if otherwise.verdict == "fail" else f": {exited.text} ({where(self._vcpus[id])})"
+        more = "" if otherwise.verdict != "error" else f": {exited.text} ({where(self._vcpus[id])})"
         raise _End(otherwise, more, late)
 
     def _resumed(self, vcpu: Vcpu, seen: Exit, register: str) -> bool:

@@ -94,8 +94,8 @@ class _Judge:
         """What could not be observed."""
         key = (look.event, look.trigger, look.view)
         if look.item != of.TABLE:
-            if look.item not in self.records.get(key, {}):
-                self.records.setdefault(key, {})[look.item] = Record(look.item, verdict, reason=why, cite=self.scenario.cite)
+            # Also where an earlier expectation of the item held: it did not come to the last one.
+            self.records.setdefault(key, {})[look.item] = Record(look.item, verdict, reason=why, cite=self.scenario.cite)
         elif key not in self.blocks:
             names = of.table(look.view, look.event)
             self.blocks[key] = [self.book.block(Record(name, verdict, reason=why) for name in names)]

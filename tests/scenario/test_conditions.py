@@ -19,6 +19,8 @@ from kvmtest.scenario import program as p
 from kvmtest.scenario import step as s
 from kvmtest.scenario.memory import number
 
+_HOST, _NAMES = Host("6.12.0", "svm", "", "", {}), ("init", "msi", "made-up")
+_CASE = Case("init.msi/ap,intel,made-up", (("target", "ap"),))
 _FAIL = p.Otherwise("fail", "")
 _FILLED = s.Expect(s.Filled(0x2000, b"abcd"))
 _VALUE = number("behaviour", "PORT_VALUE")
@@ -47,11 +49,10 @@ def test_memory_and_another_value_are_compared(op: p.Op, told: object, ended: bo
 
 
 def _record(expect: s.Expect, value: object, vendor: str = "intel") -> Record:
-    scenario = s.Scenario("init", "msi", "made-up", (s.Load("behaviour"), expect), ("a manual",))
-    case = Case("init.msi/ap,intel,made-up", (("target", "ap"),))
-    look = Look(case, "init", "msi", "host", vendor, "ap", "scenario", (), {}, scenario)
-    seen = Played(((1, value),), Ended(1, "fail", ""))
-    (observation,) = played(Book(), look, Host("6.12.0", "svm", "", "", {}), None, seen)
+    scenario = s.Scenario(*_NAMES, (s.Load("behaviour"), expect), ("a manual",))
+    look = Look(_CASE, "init", "msi", "host", vendor, "ap", "scenario", (), {}, scenario)
+    seen = Played(((1, value),))
+    (observation,) = played(Book(), look, _HOST, None, seen)
     (record,) = observation.records
     return record
 
@@ -82,3 +83,12 @@ def test_an_expectation_is_judged_and_said_in_words(expect: s.Expect, value: obj
     record = _record(expect, value)
     assert (record.verdict.value, record.observed) == (verdict, observed)
     assert record.reason == ("not said" if verdict == "info" else "")
+
+
+def test_an_item_is_no_pass_where_its_last_expectation_was_not_tried() -> None:
+    """Where the first one held, and what the second one needs is not there."""
+    steps = (s.Load("behaviour"), _SAYS, s.Require(s.Word("READY"), "no READY", skip=True), _SAYS)
+    look = Look(_CASE, "init", "msi", "host", "intel", "ap", "scenario", (), {}, s.Scenario(*_NAMES, steps, ("a manual",)))
+    (observation,) = played(Book(), look, _HOST, None, Played(((1, _out(1)),), Ended(2, "skip", "no READY")))
+    (record,) = observation.records
+    assert (record.verdict.value, record.reason) == ("skip", "no READY")

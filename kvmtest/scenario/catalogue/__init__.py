@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from kvmtest.scenario.catalogue import interrupts, restart, smm, timer
+from kvmtest.scenario.catalogue import interrupts, memory, paging, restart, smm, timer
 from kvmtest.scenario.step import Scenario
 
 __all__ = ("SCENARIOS",)
 
 #: By the case's name without target and vendor, in the order of running.
 SCENARIOS: dict[str, Scenario] = {
-    f"{one.event}.{one.trigger}/{one.sequence}": one for topic in (smm, restart, interrupts, timer) for one in topic.SCENARIOS
+    f"{one.event}.{one.trigger}/{one.sequence}": one
+    for topic in (smm, restart, interrupts, timer, memory, paging)
+    for one in topic.SCENARIOS
 }

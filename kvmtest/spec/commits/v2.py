@@ -27,7 +27,7 @@ V2: tuple[Entry, ...] = (
     _patch(
         "df37ed38e6c2", "x86: Flush the guest's TLB on INIT", "common",
         "INIT flushes the guest's TLB entries on either vendor, which only Intel's manual asks for",
-        check("init.msi.guest.tlb"),
+        check("init.msi.guest.memory", case="page-remapped"),
         hidden="kernels without it flush as well: VMX by INVVPID, SVM by a new ASID",
         before="flushed as well, by a new VPID or ASID", after="flushed",
     ),

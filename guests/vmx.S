@@ -5,8 +5,6 @@
 # What l1.inc says holds here as well. The nested guest runs in 64-bit mode on the hypervisor's own page tables, and without
 # exits but those that its topic or the CPU asks for; its OUTs are seen by the host. Both run with IF set, though nothing sends
 # interrupts: some emulators leave a guest for the host's with IF set only.
-#
-# The .set lines are there once more in kvmtest/guests/vmx.py; a test compares the two.
 
 	.include "l1.inc"
 

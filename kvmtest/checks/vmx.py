@@ -73,10 +73,10 @@ class Exited(NamedTuple):
 class Nested(Hypervisor):
     """L1 before its entry into VMX operation, and L2 that does ``l2``. Raises Untestable."""
 
-    def __init__(self, subject: Subject, topic: int, l2: int = vmx.L2_SPIN, **arguments: int) -> None:
+    def __init__(self, subject: Subject, topic: int, l2: int | None = None, **arguments: int) -> None:
         need_vmx(subject)
         super().__init__(subject, vmx, topic)
-        self.set(ARG_L2=l2, ARG_TURNS=TURNS, **arguments)
+        self.set(ARG_L2=vmx.L2_SPIN if l2 is None else l2, ARG_TURNS=TURNS, **arguments)
         self.enter()
         self.expect(l1.PORT_READY)
 

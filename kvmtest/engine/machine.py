@@ -126,7 +126,7 @@ class Machine:
             self._need(KVM_CAP_X2APIC_API, "KVM_CAP_X2APIC_API")
             vm.enable_cap(KVM_CAP_X2APIC_API, _X2APIC_API)
         for cap, argument in setup.caps:
-            vm.enable_cap(cap, argument)
+            self._enable(cap, argument)
         vcpus = [vm.create_vcpu(i) for i in setup.ids or (range(setup.vcpus) if setup.vcpus else self._sparse())]
         for vcpu in vcpus:
             if setup.vendor and setup.leaves != "none":
@@ -150,6 +150,16 @@ class Machine:
     def _need(self, cap: int, name: str) -> None:
         if not self.vm.check_extension(cap):
             raise SetupError(f"{name} is not there")
+
+    def _enable(self, cap: int, argument: int) -> None:
+        there = self.vm.check_extension(cap)
+        try:
+            self.vm.enable_cap(cap, argument)
+        except KvmError as error:
+            # Of most that have flags KVM_CHECK_EXTENSION tells those that there are.
+            if there & argument == argument:
+                raise
+            raise SetupError(f"KVM_ENABLE_CAP of {cap} with {argument:#x} fails with {error.name}: not there") from None
 
     def cycles(self) -> int:
         """How far the TSC of a vCPU that counts from 0 can be by now, and in the second or two to come."""

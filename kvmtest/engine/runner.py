@@ -157,7 +157,7 @@ class _Player:
     def _(self, op: p.Compare) -> None:
         value = self._value(op)
         self._tell(value)
-        if not meets(value, op):
+        if not meets(value, op) and op.otherwise.verdict:
             raise _End(op.otherwise, f": {value:#x}" if op.otherwise.verdict == "error" else "")
 
     def _value(self, test: p.Compare) -> int:
@@ -223,12 +223,18 @@ class _Player:
     @_do.register
     def _(self, op: p.Enter) -> None:
         vcpu = self._vcpus[op.vcpu]
-        quiet, expected = op.came.kind == "quiet", op.otherwise.verdict == "fail"
+        quiet, expected = op.came.kind == "quiet", op.otherwise.verdict in ("fail", "")
         least = _SILENT_S if quiet else _EXPECTED_S if expected else self._timeout_s
         limit = min(self._timeout_s, max(least, _SILENT_EXITS * self._slowest_s if self._slowest_s else self._timeout_s))
         for _ in range(_MAX_RESUMED):
-            seen = self._run(vcpu, limit)
-            if not (op.resume and seen and self._resumed(vcpu, seen, op.resume)):
+            try:
+                seen = self._run(vcpu, limit)
+            except KvmError as error:
+                if not expected:
+                    raise
+                self._meet(op.vcpu, Exited("errno", error.errno or 0, None, f"KVM_RUN: {error.name}"), op.came, op.otherwise)
+                return
+            if not seen or not (_passed(seen, op.came) or op.resume and self._resumed(vcpu, seen, op.resume)):
                 break
         self._judge(op.vcpu, seen, op.came, op.otherwise)
 
@@ -245,9 +251,11 @@ class _Player:
         """Keep the exit as evidence, and end the program where another one should have come."""
         if seen:
             self._last[id] = seen
-        exited = _exited(seen)
+        self._meet(id, _exited(seen), came, otherwise)
+
+    def _meet(self, id: int, exited: Exited, came: p.Came, otherwise: p.Otherwise) -> None:
         self._tell(exited)
-        if not matches(exited, came):
+        if not matches(exited, came) and otherwise.verdict:
             late = exited.kind == "quiet"
             self._end(id, otherwise, exited, late)
 
@@ -346,6 +354,11 @@ def _exited(seen: Exit | None) -> Exited:
 def meets(value: int, test: p.Compare) -> bool:
     """Whether ``value`` is one that ``test`` asks for."""
     return (value in test.values) != test.unlike
+
+
+def _passed(seen: Exit, came: p.Came) -> bool:
+    """Whether an exit is one that may come before the one that is waited for."""
+    return seen.reason == KVM_EXIT_IO and seen.direction == KVM_EXIT_IO_OUT and seen.port in came.past
 
 
 def matches(exited: Exited, came: p.Came) -> bool:

@@ -27,7 +27,8 @@ class Facts(Protocol):
 
 class Need(NamedTuple):
     """``why`` is the skip's reason. All that is given has to hold: KVM_CAP_* ``cap`` with the bits ``flags``, the CPUID bit
-    ``cpuid`` (function, register, bit), the MSR bit ``msr`` (index, bit), the guest's CPUID ``vendor``.
+    ``cpuid`` (function, register, bit), which has to be 0 with ``clear``, the MSR bit ``msr`` (index, bit), the guest's CPUID
+    ``vendor``.
     """
 
     why: str
@@ -36,6 +37,7 @@ class Need(NamedTuple):
     cpuid: tuple[int, str, int] | None = None
     msr: tuple[int, int] | None = None
     vendor: str = ""
+    clear: bool = False
 
     def met(self, facts: Facts) -> bool:
         """Whether a vCPU and its KVM have it."""
@@ -45,7 +47,7 @@ class Need(NamedTuple):
             there = facts.extension(self.cap)
             if not there or there & self.flags != self.flags:
                 return False
-        if self.cpuid and not facts.leaf(*self.cpuid[:2]) >> self.cpuid[2] & 1:
+        if self.cpuid and facts.leaf(*self.cpuid[:2]) >> self.cpuid[2] & 1 == self.clear:
             return False
         return not self.msr or bool(facts.msr(self.msr[0]) >> self.msr[1] & 1)
 
@@ -64,6 +66,12 @@ NEEDS: dict[str, tuple[Need, ...]] = {
         Need("KVM_CAP_NESTED_STATE is not there", KVM_CAP_NESTED_STATE),
     ),
     "tsc-deadline": (Need("KVM_CAP_TSC_DEADLINE_TIMER is not there", KVM_CAP_TSC_DEADLINE_TIMER),),
+    "rdtscp": (Need("the guest's CPUID has no RDTSCP", cpuid=(0x80000001, "edx", 27)),),
+    "rdpid": (Need("the guest's CPUID has no RDPID", cpuid=(7, "ecx", 22)),),
+    "no-debug-store": (
+        Need("the guest's CPUID offers the debug store, so that BTS or PEBS may be there", cpuid=(1, "edx", 21), clear=True),
+    ),
+    "cmci": (Need("IA32_MCG_CAP.MCG_CMCI_P is clear: KVM_X86_GET_MCE_CAP_SUPPORTED does not have it", msr=(0x179, 10)),),
     "triple-fault-event": (Need("KVM_CAP_X86_TRIPLE_FAULT_EVENT is not there", KVM_CAP_X86_TRIPLE_FAULT_EVENT),),
 }
 

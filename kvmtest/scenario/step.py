@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The vocabulary of scenarios: conditions, steps, and the scenario that they make.
 
-``who`` names a vCPU: ``target`` is the one that the case is about, ``other`` another one, or a number is a vCPU's id. The first
-expectation that does not hold ends the scenario, and is what it shows.
+``who`` names a vCPU: ``target`` is the one that the case is about, ``other`` another one, ``each`` every one but that, or a
+number is a vCPU's id. The first expectation that does not hold ends the scenario, and is what it shows.
 """
 
 from __future__ import annotations
@@ -22,17 +22,21 @@ __all__ = (
     "Event",
     "Exit",
     "Expect",
+    "Fails",
     "Fill",
     "Filled",
     "Give",
     "Guest",
     "Holds",
+    "Image",
     "In",
+    "Irqfd",
     "Is",
     "Load",
     "Mmio",
     "Moves",
     "Observe",
+    "Page",
     "Plant",
     "Poke",
     "Quiet",
@@ -42,26 +46,34 @@ __all__ = (
     "Same",
     "Scenario",
     "Send",
+    "Sender",
     "Set",
+    "SetBits",
     "Settle",
     "Start",
     "Step",
     "Until",
     "Who",
     "Word",
+    "Zero",
 )
 
 Who = str | int
 
-# Conditions. The first five are what a vCPU does next: it runs for them, or is joined where it runs on a thread.
+# Conditions. The first six are what a vCPU does next: it runs for them, or is joined where it runs on a thread.
 
 
 class Word(NamedTuple):
-    """The guest's next word: an OUT to its PORT_``name``, with ``value`` where one is given. ``says`` is what it means."""
+    """The guest's next word: an OUT to its PORT_``name``, with ``value`` where one is given.
+
+    ``says`` is what it means, where the guest's words have not one meaning (`kvmtest.scenario.memory`); ``past``
+    are words that may come before it.
+    """
 
     name: str
     value: int | None = None
     says: str = ""
+    past: tuple[str, ...] = ()
 
 
 class Exit(NamedTuple):
@@ -87,6 +99,12 @@ class Quiet(NamedTuple):
     """The vCPU makes no exit."""
 
     says: str = "executes nothing"
+
+
+class Fails(NamedTuple):
+    """KVM_RUN ends with ``error``, an errno."""
+
+    error: int
 
 
 class Is(NamedTuple):
@@ -130,13 +148,19 @@ class Same(NamedTuple):
     but: tuple[str, ...] = ()
 
 
+class Zero(NamedTuple):
+    """Each of ``items`` that this host can read is 0; each has a record of its own."""
+
+    items: tuple[str, ...]
+
+
 class Answer(NamedTuple):
     """KVM's answer to the last Call that keeps it: 0 or more, or an errno as a negative number."""
 
     value: int
 
 
-Condition = Word | Exit | In | Mmio | Quiet | Is | Differs | Holds | Filled | Moves | Same | Answer
+Condition = Word | Exit | In | Mmio | Quiet | Fails | Is | Differs | Holds | Filled | Moves | Same | Zero | Answer
 
 # Steps
 
@@ -144,13 +168,25 @@ Condition = Word | Exit | In | Mmio | Quiet | Is | Differs | Holds | Filled | Mo
 class Set(NamedTuple):
     """Write ``items``, pairs of item and value, by the ioctls of their sections, and read them back.
 
-    ``why`` ends the scenario as a skip, with this reason, where KVM keeps something else; without it that is an error.
+    A value may be a name: of a number of a guest's source, ``guest.NAME``, or the sum of some, or of the place where planted code
+    has an end, ``planter.END``.
+
+    ``why`` ends the scenario as a skip, with this reason, where KVM refuses it or keeps something else; without it that is an
+    error.
     """
 
-    items: tuple[tuple[str, int], ...]
+    items: tuple[tuple[str, int | str], ...]
     who: Who = "target"
     why: str = ""
     check: bool = True
+
+
+class SetBits(NamedTuple):
+    """Set the bits of ``mask`` in ``item``, and leave the others as they are."""
+
+    item: str
+    mask: int
+    who: Who = "target"
 
 
 class Call(NamedTuple):
@@ -164,6 +200,12 @@ class Call(NamedTuple):
     who: Who = "target"
     keep: bool = False
     kind: str = ""
+
+
+class Irqfd(NamedTuple):
+    """Signal an eventfd that KVM_IRQFD assigns to ``gsi``."""
+
+    gsi: int
 
 
 class Plant(NamedTuple):
@@ -181,11 +223,24 @@ class Load(NamedTuple):
     words: tuple[tuple[str, int | str], ...] = ()
 
 
+class Image(NamedTuple):
+    """Contents of memory that are made when they are needed, by that function of `kvmtest.scenario.memory`."""
+
+    name: str
+    args: tuple[int, ...] = ()
+
+
 class Poke(NamedTuple):
     """Write guest memory: at a word's name or an address; 4 bytes of a number, or of one that the source names, or bytes."""
 
     at: str | int
-    value: int | str | bytes
+    value: int | str | bytes | Image
+
+
+class Page(NamedTuple):
+    """Put the page of the guest in memory to where a SIPI's ``vector`` begins, too."""
+
+    vector: int
 
 
 class Fill(NamedTuple):
@@ -197,11 +252,15 @@ class Fill(NamedTuple):
 
 
 class Until(NamedTuple):
-    """Let a vCPU run until ``condition`` holds: without it there is nothing to judge, and the scenario ends in an error."""
+    """Let a vCPU run until ``condition`` holds: without it there is nothing to judge, and the scenario ends in an error.
+
+    ``run`` is whether it has to run for that.
+    """
 
     condition: Condition
     who: Who = "target"
     note: str = ""
+    run: bool = True
 
 
 class Require(NamedTuple):
@@ -216,13 +275,14 @@ class Require(NamedTuple):
 class Expect(NamedTuple):
     """``condition`` has to hold: the record of ``item``, or of the condition's own.
 
-    ``says`` is what values mean, in words. ``undefined`` says why this one is recorded and not judged, for a guest of ``vendor``
-    where one is given.
+    Without ``ends`` the scenario goes on where it does not. ``says`` is what values mean, in words. ``undefined`` says why this
+    one is recorded and not judged, for a guest of ``vendor`` where one is given.
     """
 
     condition: Condition
     item: str = ""
     who: Who = "target"
+    ends: bool = True
     says: tuple[tuple[int, str], ...] = ()
     undefined: str = ""
     vendor: str = ""
@@ -246,6 +306,14 @@ class Send(NamedTuple):
     to: Who = "target"
     vector: int = 0
     judged: bool = True
+
+
+class Sender(NamedTuple):
+    """Make the other vCPU ready to write ``icr`` and ``destination`` to its ICR, by guest code that says SENT after it."""
+
+    icr: int
+    destination: int
+    apic_mode: str
 
 
 class Settle(NamedTuple):
@@ -294,12 +362,11 @@ class Reporter(NamedTuple):
     """Put the reporting guest into memory; it begins at the page of the SIPI ``vector``, or at the reset vector.
 
     ``stands`` is whether the vCPU stands after the OUT of EAX at the reset vector of another guest: this one has the same there.
-    ``apic_mode`` is the mode of the local APIC, where that is not the plant's.
     """
 
     vector: int | None = None
     stands: bool = False
-    apic_mode: str = ""
+    apic_mode: str = "xapic"
 
 
 class Guest(NamedTuple):
@@ -321,10 +388,13 @@ class Do(NamedTuple):
 
 Step = (
     Set
+    | SetBits
+    | Irqfd
     | Call
     | Plant
     | Load
     | Poke
+    | Page
     | Fill
     | Resume
     | Until
@@ -332,6 +402,7 @@ Step = (
     | Expect
     | Event
     | Send
+    | Sender
     | Settle
     | Start
     | Complete
@@ -362,4 +433,7 @@ class Scenario(NamedTuple):
     setup: Setup = Setup()
     undefined: str = ""
     vendors: tuple[str, ...] = ("intel", "amd")
-    params: tuple[tuple[str, str], ...] = ()
+    #: Whether its VM is one that nothing has happened to.
+    fresh: bool = True
+    #: Whether the event may leave no trace: there the pending event or the exit is the proof that it happened.
+    silent: bool = False

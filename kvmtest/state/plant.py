@@ -88,7 +88,7 @@ class Plant:
         for buf in self.buffers:
             contents = bytearray(buf.data.raw)
             if buf.section == "lapic":
-                contents[_ID : _ID + 4] = (id << self._id_shift).to_bytes(4, "little")
+                contents[_ID : _ID + 4] = (id << self._id_shift & 0xFFFFFFFF).to_bytes(4, "little")
             elif buf.section == "ssp":
                 contents[8:] = bytes(8) + bytes(self.ssp)
             yield buf.section, buf.request, bytes(contents)

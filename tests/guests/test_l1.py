@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The hypervisor and SMM guests on this host's KVM, as far as they need neither SVM nor SMM."""
+"""The hypervisor guests on this host's KVM, as far as they need no SVM."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ import pytest
 
 from kvmtest.checks import Stopped, Subject
 from kvmtest.checks.l1 import Hypervisor
-from kvmtest.checks.smm import Smram
 from kvmtest.engine.machine import Machines
 from kvmtest.engine.plan import Setup
-from kvmtest.guests import l1, smm, svm
-from kvmtest.kvm import Kvm
+from kvmtest.guests import l1, svm
 from kvmtest.triggers import msi
-from kvmtest.uapi.kvm import KVM_CAP_X86_SMM
 
 UD = 6
 
@@ -50,12 +47,3 @@ def test_an_exception_says_its_vector(subject: Callable[[str], Subject]) -> None
     stage.enter()
     with pytest.raises(Stopped, match=f"exception {UD}, error code or RIP"):
         stage.next()
-
-
-def test_what_an_smi_would_interrupt_runs(subject: Callable[[str], Subject], kvm: Kvm) -> None:
-    if not kvm.check_extension(KVM_CAP_X86_SMM):
-        pytest.skip("KVM_CAP_X86_SMM is not there: this KVM has no SMM")
-    stage = Smram(subject("bsp"))
-    stage.enter()
-    stage.expect(smm.PORT_VALUE)
-    stage.expect(smm.PORT_LEFT)

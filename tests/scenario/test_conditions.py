@@ -52,7 +52,7 @@ def _record(expect: s.Expect, value: object, vendor: str = "intel") -> Record:
     scenario = s.Scenario(*_NAMES, (s.Load("behaviour"), expect), ("a manual",))
     look = Look(_CASE, "init", "msi", "host", vendor, "ap", "scenario", (), {}, scenario)
     seen = Played(((1, value),))
-    (observation,) = played(Book(), look, _HOST, None, seen)
+    (observation,) = played(Book(), look, _HOST, (), seen)
     (record,) = observation.records
     return record
 
@@ -72,7 +72,7 @@ _SAYS = s.Expect(s.Word("VALUE", 1), "delivered", says=((0, "none"), (1, "one"))
         (_SAYS, _out(1), "pass", "one"),
         (_SAYS, _out(0), "fail", "none"),
         (_SAYS, _out(5), "fail", 5),
-        (_SAYS, _out(1, number("behaviour", "PORT_FAULT")), "fail", "an exception 0x1"),
+        (_SAYS, _out(1, number("behaviour", "PORT_FAULT")), "fail", "an exception at CS:IP 0000:0001"),
         (s.Expect(s.Holds("COUNT", 0), "runs", says=((0, "nothing"),)), 0, "pass", "nothing"),
         (s.Expect(s.Holds("COUNT", 0), "runs", says=((0, "nothing"),)), 9, "fail", 9),
         (_SAYS._replace(undefined="not said"), _out(0), "info", "none"),
@@ -89,6 +89,6 @@ def test_an_item_is_no_pass_where_its_last_expectation_was_not_tried() -> None:
     """Where the first one held, and what the second one needs is not there."""
     steps = (s.Load("behaviour"), _SAYS, s.Require(s.Word("READY"), "no READY", skip=True), _SAYS)
     look = Look(_CASE, "init", "msi", "host", "intel", "ap", "scenario", (), {}, s.Scenario(*_NAMES, steps, ("a manual",)))
-    (observation,) = played(Book(), look, _HOST, None, Played(((1, _out(1)),), Ended(2, "skip", "no READY")))
+    (observation,) = played(Book(), look, _HOST, (), Played(((1, _out(1)),), Ended(2, "skip", "no READY")))
     (record,) = observation.records
     assert (record.verdict.value, record.reason) == ("skip", "no READY")

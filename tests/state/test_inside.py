@@ -64,7 +64,7 @@ def test_code_that_does_not_come_to_its_end_is_told(
 ) -> None:
     """Code that spins, that leaves by another port, that halts."""
     image = bytearray(guests.load("planter"))
-    at = planter.labels()["long"]
+    at = planter.long
     image[at : at + len(code)] = code
     monkeypatch.setattr(guests, "load", lambda name: bytes(image))
     monkeypatch.setattr(inside, "_TIMEOUT_S", 0.05)

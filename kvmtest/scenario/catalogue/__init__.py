@@ -3,7 +3,20 @@
 
 from __future__ import annotations
 
-from kvmtest.scenario.catalogue import interrupts, memory, paging, restart, smm, timer
+from kvmtest.scenario.catalogue import (
+    apic,
+    creation,
+    delivery,
+    gif,
+    interrupts,
+    memory,
+    mp_state,
+    paging,
+    restart,
+    smm,
+    svm,
+    timer,
+)
 from kvmtest.scenario.step import Scenario
 
 __all__ = ("SCENARIOS",)
@@ -11,6 +24,6 @@ __all__ = ("SCENARIOS",)
 #: By the case's name without target and vendor, in the order of running.
 SCENARIOS: dict[str, Scenario] = {
     f"{one.event}.{one.trigger}/{one.sequence}": one
-    for topic in (smm, restart, interrupts, timer, memory, paging)
+    for topic in (creation, delivery, mp_state, restart, apic, interrupts, timer, memory, paging, smm, gif, svm)
     for one in topic.SCENARIOS
 }

@@ -3,13 +3,40 @@
 
 from __future__ import annotations
 
-from kvmtest.scenario import step as s
+from errno import EINVAL
 
-__all__ = ("LISTENS", "RESTARTS", "SIPI_VECTOR", "boot", "pending", "restarted", "start", "turn", "wait_for_sipi")
+from kvmtest.scenario import step as s
+from kvmtest.scenario.step import Scenario
+from kvmtest.spec.cite import KVM_API
+from kvmtest.uapi.kvm import KVM_MP_STATE_INIT_RECEIVED, KVM_SET_MP_STATE, kvm_mp_state
+
+__all__ = (
+    "DROPPED",
+    "FINDS",
+    "HELD",
+    "LISTENS",
+    "PLANTED",
+    "RESTARTS",
+    "SILENT",
+    "SIPI_VECTOR",
+    "WAITS",
+    "boot",
+    "init_received",
+    "pending",
+    "ran",
+    "restarted",
+    "start",
+    "turn",
+    "wait_for_sipi",
+)
 
 #: SIPI vector of the page that every guest has at 1000.
 SIPI_VECTOR = 1
 RESTARTS = s.Expect(s.Word("RESET"))
+PLANTED = s.Plant("a")
+#: What the event finds.
+FINDS = s.Observe()
+SILENT = "the API is silent; KVM refuses it until v6.16, and from v6.17 on fails the KVM_RUN after it"
 
 
 def start(vector: int = SIPI_VECTOR) -> tuple[s.Step, ...]:
@@ -33,11 +60,6 @@ def pending(value: int = 1) -> s.Step:
     return s.Expect(s.Is("events.smi_latched_init", value), "pending")
 
 
-def restarted(apic_mode: str = "") -> tuple[s.Step, ...]:
-    """The vCPU runs at the reset vector: the whole table there, in both views."""
-    return (RESTARTS, s.Observe(), s.Reporter(stands=True, apic_mode=apic_mode), s.Guest())
-
-
 #: The guest that tells whether an interrupt comes in so many cycles after READY, again and again; nothing is armed.
 LISTENS = s.Load("behaviour", (("TOPIC", "TOPIC_INTERRUPT"), ("ARG_LVT", 1 << 16), ("ARG_LIMIT", 1 << 22)))
 
@@ -46,3 +68,30 @@ def turn(came: int) -> tuple[s.Step, ...]:
     """From READY to the next one of the guest that LISTENS: an interrupt ``came``, or none did."""
     note = f"an interrupt {'does not come even' if came else 'comes'} without INIT"
     return (s.Until(s.Word("VALUE", came), note=note), s.Until(s.Word("READY")))
+
+
+def ran(*state: tuple[str, int], apic_mode: str = "xapic") -> tuple[s.Step, ...]:
+    """An AP that is past INIT and SIPI, in which everything is planted, and then ``state``, pairs of item and value."""
+    # A plant that is made leaves the local APIC as it has it.
+    past = (s.Plant("a"), *wait_for_sipi(), s.Send("sipi", judged=False), s.Settle())
+    return (*past, s.Plant("a", apic_mode), s.Set(state), s.Observe())
+
+
+#: An INIT is kept, and nothing else changes; KVM_GET_MP_STATE, which comes first, lets KVM take it.
+HELD = (FINDS, s.Send("init"), s.Expect(s.Same(("events.smi_latched_init",))), pending())
+
+#: A SIPI changes nothing while an INIT is kept, and the AP that takes the INIT later waits for another SIPI.
+DROPPED = (s.Send("init", judged=False), FINDS, s.Send("sipi", vector=0x10), s.Expect(s.Same()))
+WAITS = (s.Event("init", "msi"), s.Observe())
+
+
+def restarted(*more: s.Step, apic_mode: str = "xapic") -> tuple[s.Step, ...]:
+    """The vCPU runs at the reset vector, where ``more`` holds: the whole table there, in both views."""
+    return (RESTARTS, *more, s.Observe(), s.Reporter(stands=True, apic_mode=apic_mode), s.Guest())
+
+
+def init_received(sequence: str, state: tuple[s.Step, ...], needs: tuple[str, ...]) -> Scenario:
+    """KVM_SET_MP_STATE(INIT_RECEIVED) in a ``state`` that holds INIT, and the KVM_RUN after it."""
+    asked = s.Call(KVM_SET_MP_STATE, bytes(kvm_mp_state(KVM_MP_STATE_INIT_RECEIVED)), keep=True, kind="kvm_mp_state")
+    steps = (*state, asked, s.Expect(s.Answer(0)), s.Expect(s.Fails(EINVAL)))
+    return Scenario("none", "mp-state", sequence, steps, (KVM_API,), needs=needs, undefined=SILENT)

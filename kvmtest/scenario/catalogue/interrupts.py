@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from kvmtest.guests import behaviour
 from kvmtest.scenario import step as s
-from kvmtest.scenario.catalogue.common import LISTENS, RESTARTS, boot, restarted, start, turn, wait_for_sipi
+from kvmtest.scenario.catalogue.common import LISTENS, RESTARTS, SIPI_VECTOR, boot, restarted, start, turn, wait_for_sipi
 from kvmtest.scenario.catalogue.smm import handler
 from kvmtest.scenario.step import Scenario
 from kvmtest.spec.cite import A_APIC, A_INIT_IPI, A_PRIORITY, S_APIC_INIT, S_PRIORITY, S_VMX_ACTIVITY
@@ -21,7 +20,7 @@ _REQUESTED = (
 )
 _NMI, _SMI = s.Send("nmi", "ioctl-nmi", judged=False), s.Send("smi", "ioctl-smi", judged=False)
 #: Where IDTR points until INIT: the handler of an NMI there says so, the one of the table at 0 counts.
-_OTHER_TABLE, _COUNTS_NMI = 0x8000, behaviour.vector_table(nmi=behaviour.AT_NMI_COUNTS)
+_OTHER_TABLE = 0x8000
 
 _PRIORITY = (S_PRIORITY, A_PRIORITY)
 _WAITING = (S_VMX_ACTIVITY, A_INIT_IPI)
@@ -59,7 +58,7 @@ SCENARIOS = (
     Scenario(
         "init", "msi", "nmi-pending",
         (
-            LISTENS, s.Poke(_OTHER_TABLE, behaviour.vector_table()), s.Poke(0, _COUNTS_NMI), *boot("bsp"),
+            LISTENS, s.Poke(_OTHER_TABLE, s.Image("vectors")), s.Poke(0, s.Image("vectors-nmi")), *boot("bsp"),
             s.Set((("idt.base", _OTHER_TABLE),)), _NMI, s.Until(s.Word("NMI")), *turn(0), _NMI,
             s.Require(s.Is("events.nmi_pending", 1), "KVM_NMI left no NMI pending"), s.Observe(), s.Send("init"), RESTARTS,
             s.Expect(s.Holds("COUNT", 0), "delivered", says=((0, "dropped"), (1, "after INIT")), undefined=_NOT_SAID),
@@ -71,13 +70,13 @@ SCENARIOS = (
         "init", "msi", "smi-pending",
         (
             LISTENS, handler(), *boot("bsp"), _SMI, s.Until(s.Word("SMI")), s.Until(s.Word("VALUE")), *turn(0), _SMI,
-            s.Observe(), s.Send("init"), *restarted("x2apic"),
+            s.Observe(), s.Send("init"), *restarted(apic_mode="x2apic"),
         ),
         _PRIORITY, "bsp", "guest", ("smm",), undefined=_ONE_CLASS,
     ),
     _waits("interrupt-while-waiting", _REQUESTED, _IRR, *start()),
     _waits(
         "nmi-while-waiting", (s.Send("nmi", judged=False),), "events.nmi_pending",
-        s.Send("sipi", vector=behaviour.CODE >> 12), s.Expect(s.Word("NMI"), undefined=_HELD),
+        s.Send("sipi", vector=SIPI_VECTOR), s.Expect(s.Word("NMI"), undefined=_HELD),
     ),
 )  # fmt: skip

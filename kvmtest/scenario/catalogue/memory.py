@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import random
 
-from kvmtest.guests import behaviour
 from kvmtest.scenario import step as s
 from kvmtest.scenario.catalogue.common import RESTARTS, boot
 from kvmtest.scenario.step import Scenario
@@ -72,7 +71,7 @@ SCENARIOS = (
             # One page directory, at 0: CR3 is 0 after INIT, and a write to it would flush. Its table maps pages to themselves.
             s.Poke(0, _PAGE_TABLE | _PRESENT),
             s.Poke(_PAGE_TABLE, b"".join((page << 12 | _PRESENT).to_bytes(4, "little") for page in range(160))),
-            s.Poke(behaviour.PTE, _OLD | _GLOBAL | _PRESENT), s.Poke(_OLD, _OLD_WORD), s.Poke(_NEW, _NEW_WORD),
+            s.Poke("PTE", _OLD | _GLOBAL | _PRESENT), s.Poke(_OLD, _OLD_WORD), s.Poke(_NEW, _NEW_WORD),
             s.Until(s.Word("RESET")),
             s.Require(s.Word("VALUE"), "this KVM does not let the guest turn 32-bit paging on", skip=True),
             s.Require(s.Is("rax", _OLD_WORD), "the guest does not read the page that its page table maps"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from kvmtest.guests import behaviour
 from kvmtest.scenario import step as s
 from kvmtest.scenario.catalogue.common import start
 from kvmtest.scenario.step import Scenario
@@ -17,7 +16,7 @@ _PAGE, _PRESENT, _WRITE = 0x1000, 1, 2
 _PAE, _LME = 1 << 5, 1 << 8
 #: Where the tables lie, and the pages that they put at LINEAR; each page holds its own number in its first word.
 _OLD_TABLES, _NEW_TABLES = 0x10000, 0x18000
-_OLD, _NEW, _REAL = 0x20000, 0x21000, behaviour.LINEAR
+_OLD, _NEW, _REAL = 0x20000, 0x21000, 0x80000
 _WRITTEN = 0x5A5A5A5A
 _SAYS = ((_OLD, "the page of other tables"), (_NEW, "the page of its tables"), (_REAL, "the page at the address itself"))
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from kvmtest.guests import behaviour
 from kvmtest.scenario import step as s
 from kvmtest.scenario.catalogue.common import LISTENS, RESTARTS, SIPI_VECTOR, boot, restarted, start
 from kvmtest.scenario.step import Scenario
@@ -39,6 +38,8 @@ _VIRTUAL_8086 = (
 
 #: A table other than the one at 0, which holds a whole table, and the limits of the former: with and without entry FFH.
 _OTHER_TABLE, _WHOLE, _SHORT = 0x8000, 0x3FF, 0x1F
+#: What the two tables' handlers of vector FFH say.
+_TABLE_0, _TABLE_OTHER = 0x100, 0x101
 _FF = s.Send("interrupt", vector=0xFF, judged=False)
 
 
@@ -66,12 +67,12 @@ SCENARIOS = (
     Scenario(
         "init", "msi", "idt-moved",
         (
-            LISTENS, s.Poke(_OTHER_TABLE, behaviour.vector_table(ff=behaviour.AT_FF_OTHER)), *boot("bsp"), _idt(_WHOLE), _FF,
-            s.Until(s.Word("VALUE", behaviour.TABLE_OTHER), note="an interrupt does not go through the planted table"),
+            LISTENS, s.Poke(_OTHER_TABLE, s.Image("vectors-ff")), *boot("bsp"), _idt(_WHOLE), _FF,
+            s.Until(s.Word("VALUE", _TABLE_OTHER), note="an interrupt does not go through the planted table"),
             _idt(_SHORT), s.Observe(), s.Send("init"), RESTARTS, s.Observe(), s.Until(s.Word("READY")), _FF,
             s.Expect(
-                s.Word("VALUE", behaviour.TABLE_0), "delivered",
-                says=((behaviour.TABLE_0, "through 0:03FC"), (behaviour.TABLE_OTHER, "through the old table")),
+                s.Word("VALUE", _TABLE_0), "delivered",
+                says=((_TABLE_0, "through 0:03FC"), (_TABLE_OTHER, "through the old table")),
             ),
         ),
         (S_T1, S_IDTR, A_T1), "bsp", "guest",

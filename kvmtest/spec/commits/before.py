@@ -20,9 +20,9 @@ BEFORE: tuple[Entry, ...] = (
     commit(
         "cd7764fe9f73", "v4.2", "x86: latch INITs while in system management mode", "common",
         "an INIT that comes in SMM waits for RSM",
-        check("init.smm.host.latched", known=False),
-        check("init.smm.guest.latched", known=False),
-        check("init.smm.guest.after-rsm", known=False),
+        check("init.msi.host.pending", known=False, case="in-smm"),
+        check("init.msi.guest.pending", known=False, case="after-rsm"),
+        check("init.msi.guest.runs", known=False, case="after-rsm"),
         before="taken in SMM", after="taken behind RSM", unverified=_RELEASE,
     ),
     commit(
@@ -36,8 +36,8 @@ BEFORE: tuple[Entry, ...] = (
         "an INIT waits in VMX operation and while GIF is clear, and makes VM exit 3 of an L2",
         check("init.msi.guest.latched-in-vmx-root", known=False),
         check("init.msi.guest.exit-from-vmx-guest", known=False),
-        check("init.gif-clear.host.latched", known=False),
-        check("init.gif-clear.guest.latched", known=False),
+        check("init.msi.host.pending", known=False, case="gif-clear"),
+        check("init.msi.guest.pending", known=False, case="at-stgi"),
         before="taken at once", after="latched, or a VM exit", unverified=_RELEASE,
     ),
     commit(
@@ -89,7 +89,7 @@ BEFORE: tuple[Entry, ...] = (
     commit(
         "cb6a32c2b877", "v5.13", "x86: Handle triple fault in L2 without killing L1", "nVMX nSVM",
         "a triple fault of an L2 goes to L1, as VM exit 2 or #VMEXIT(7FH), and not to the VMM",
-        check("shutdown.l2.guest.intercepted-machine-check", "KVM_EXIT_SHUTDOWN", "svm"),
+        check("shutdown.set-mce.guest.exits", "KVM_EXIT_SHUTDOWN", "svm", case="in-svm-l2-intercepted"),
         before="KVM_EXIT_SHUTDOWN, where KVM itself found the triple fault", after="a nested exit", unverified=_RELEASE,
     ),
 )

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from kvmtest.guests import l1
 from kvmtest.scenario import step as s
 from kvmtest.uapi.kvm import KVM_MP_STATE_RUNNABLE, KVM_STATE_NESTED_GUEST_MODE
 
@@ -13,22 +12,25 @@ __all__ = ("CR0", "CR4", "EFER", "IN_L2", "enter", "in_l2")
 CR0, CR4, EFER = 0x80010033, 0x620, 0x500
 
 
-def _segment(name: str, selector: int = 0, **fields: int) -> tuple[tuple[str, int], ...]:
+_Items = tuple[tuple[str, int | str], ...]
+
+
+def _segment(name: str, selector: int | str = 0, **fields: int | str) -> _Items:
     names = ("base", "limit", "type", "present", "dpl", "db", "s", "l", "g", "avl", "unusable")
     return ((f"{name}.selector", selector), *((f"{name}.{field}", fields.get(field, 0)) for field in names))
 
 
-def _flat(name: str, selector: int, **fields: int) -> tuple[tuple[str, int], ...]:
+def _flat(name: str, selector: int | str, **fields: int | str) -> _Items:
     return _segment(name, selector, limit=0xFFFFFFFF, present=1, s=1, g=1, **fields)
 
 
 _SEGMENTS = (
-    *_flat("cs", l1.CODE64, type=0xB, l=1),
-    *(item for name in ("ds", "es", "fs", "gs", "ss") for item in _flat(name, l1.DATA32, type=3, db=1)),
-    *_segment("tr", l1.TSS64, base=l1.TSS, limit=l1.TSS_LIMIT, type=0xB, present=1),
+    *_flat("cs", "CODE64", type=0xB, l=1),
+    *(item for name in ("ds", "es", "fs", "gs", "ss") for item in _flat(name, "DATA32", type=3, db=1)),
+    *_segment("tr", "TSS64", base="TSS", limit="TSS_LIMIT", type=0xB, present=1),
     *_segment("ldt", unusable=1),
-    ("gdt.base", l1.CODE + l1.AT_GDT), ("gdt.limit", l1.GDT_LIMIT),
-    ("idt.base", l1.CODE + l1.AT_IDT), ("idt.limit", l1.IDT_LIMIT),
+    ("gdt.base", "CODE+AT_GDT"), ("gdt.limit", "GDT_LIMIT"),
+    ("idt.base", "CODE+AT_IDT"), ("idt.limit", "IDT_LIMIT"),
 )  # fmt: skip
 
 
@@ -37,8 +39,8 @@ def enter(guest: str, words: tuple[tuple[str, int | str], ...], efer: int = 0) -
 
     What KVM keeps is not compared: the guest's next word says that it runs.
     """
-    control = (("cr0", CR0), ("cr3", l1.PAGE_TABLES), ("cr4", CR4), ("efer", EFER | efer))
-    regs = (("rip", l1.CODE + l1.AT_ENTRY), ("rsp", l1.STACK), ("rflags", 2))
+    control = (("cr0", CR0), ("cr3", "PAGE_TABLES"), ("cr4", CR4), ("efer", EFER | efer))
+    regs = (("rip", "CODE+AT_ENTRY"), ("rsp", "STACK"), ("rflags", 2))
     return (
         s.Load(guest, words),
         s.Set((*_SEGMENTS, *control, *regs, ("mp_state", KVM_MP_STATE_RUNNABLE)), check=False),

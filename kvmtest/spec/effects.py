@@ -16,7 +16,6 @@ LOST = frozenset(
         *_ids("init.msi.host", "to-newest-vcpu id-above-255 same-apic-id same-apic-id-32-bit-ids by-run-of-new-vcpu halted"),
         *_ids("init.msi.host", "software-disabled-apic latched-in-vmx-root"),
         *_ids("init.latched.host", "disabled-apic over-init-received latched-in-vmx-root"),
-        *_ids("init.msi.guest", "runs"),
         *_ids("init.msi.guest", "latched-in-vmx-root taken-at-vmxoff exit-from-vmx-guest exit-from-halted-vmx-guest"),
         *_ids("init.msi.guest", "exit-at-vmx-entry get-mp-state-in-vmx-guest"),
         *_ids("init.msi.guest", "runs exits pending"),

@@ -73,6 +73,7 @@ class Scene:
         self.other = machine.target("bsp" if case.target == "ap" else "ap").vcpu.id if len(self._by_id) > 1 else self.target
         self.each = (self.target, *(id for id in self._by_id if id not in (self.target, self.other)))
         self._plants: dict[int, Plant] = {}
+        self._fresh = case.scenario.fresh
         self.program = lower(case.scenario, self)
         baseline = None if case.event == "reset" else mine.baseline
         modes = (step.apic_mode for step in case.scenario.steps if isinstance(step, (s.Plant, s.Reporter)))
@@ -90,9 +91,13 @@ class Scene:
         )
 
     def plant(self, who: int, name: str, apic_mode: str) -> Plant:
-        """The plant of vCPU ``who``. One does for all APs: writing it takes care of the id."""
+        """The plant of vCPU ``who``. One does for all APs: writing it takes care of the id.
+
+        A plant is found by trying, which leaves its traces: that of a vCPU to which nothing has happened is tried on another one.
+        """
         like = self.target if self._is_ap(who) and self._is_ap(self.target) else who
-        made = self._plants[who] = self._by_id[like].plant(name, apic_mode)
+        target = self._machine.twin(like) if self._fresh else self._by_id[like]
+        made = self._plants[who] = target.plant(name, apic_mode)
         return made
 
     def _is_ap(self, who: int) -> bool:

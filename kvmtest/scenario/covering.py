@@ -69,7 +69,7 @@ def _allowed(event: str, one: Tried) -> bool:
     if one.guest:
         return one.mode in _GUEST_MODES and one.plant not in _NO_GUEST
     # A boot processor that runs is seen to restart by what the guest says first.
-    return not (one.target == "bsp" and (state.on_thread or trigger.runs))
+    return not (one.target == "bsp" and (state.on_thread or state.runs or trigger.runs))
 
 
 #: Positions of fields.
@@ -96,7 +96,7 @@ def inits() -> tuple[Tried, ...]:
 def leaves() -> Iterator[Tried]:
     """Each state that holds events until it is left: it can be left without one, too."""
     for name, state in STATES.items():
-        if state.holds:
+        if state.holds and not state.runs:
             for target, vendor in product(state.targets, VENDORS):
                 if all(need.vendor in ("", vendor) for need in _needs(name)):
                     yield Tried(LEAVE, target, vendor, "xapic", (state.plants or PLANTS)[0], name, False)

@@ -96,9 +96,9 @@ def _reset(item: Item) -> Steps:
 
 def _planted(item: Item) -> Steps:
     state = STATES[item.state]
-    plant = s.Plant(item.plant, item.mode)
-    steps: list[s.Step] = [s.Reporter(vector_of(item), apic_mode=item.mode)] if item.guest else []
-    steps.append(plant)
+    plant = s.Plant(item.plant, item.mode, keep=state.keep)
+    reporter = [s.Reporter(vector_of(item), apic_mode=item.mode)] if item.guest else []
+    steps: list[s.Step] = [*(() if state.memory else reporter), *state.before, plant]
     if item.event == "sipi" or item.plant == SIPI:
         # Into wait-for-SIPI first, by a real INIT, and planted there.
         steps += [s.Send("init", judged=False), s.Settle(), plant]
@@ -111,10 +111,12 @@ def _planted(item: Item) -> Steps:
     if item.event in state.holds:
         steps += [s.Expect(s.Is(_LATCHED_INIT, 1), "pending"), s.Expect(s.Same((_LATCHED_INIT,)))]
     steps += state.leave
-    ran = TRIGGERS[item.trigger].runs or state.on_thread
+    ran = TRIGGERS[item.trigger].runs or state.on_thread or state.runs
     if state.on_thread:
         steps += _joined(item.bsp)
-    return (*steps, s.Observe(), *_told(item, ran), *state.release)
+    elif state.runs:
+        steps += arrival(item.bsp)
+    return (*steps, s.Observe(), *(reporter if state.memory else ()), *_told(item, ran), *state.release)
 
 
 def _joined(bsp: bool) -> Steps:

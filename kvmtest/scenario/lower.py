@@ -313,6 +313,10 @@ class _Lowering:
         for slot, gpa, size, contents in plant.before():
             ops += [memory.region(slot, gpa, size), Write(gpa, contents)]
         for section, request, contents in plant.writes(who):
+            if step.keep and section == "sregs":
+                _, at, size = _fields()["efer"]
+                efer = int.from_bytes(contents[at : at + size], "little") | step.keep
+                contents = contents[:at] + efer.to_bytes(size, "little") + contents[at + size :]
             ops.append(Ioctl(who, request, self.buffer(f"plant_{section}{who}", section, contents)))
         if entry := plant.entry():
             sregs, regs, port = entry

@@ -7,6 +7,7 @@ import ctypes
 from typing import NamedTuple
 
 from kvmtest.scenario import step as s
+from kvmtest.scenario.hypervisor import EFER_SVME, IN_L2, svm
 from kvmtest.scenario.triggers import Steps
 from kvmtest.state.values import PLANTS
 from kvmtest.uapi.kvm import (
@@ -14,6 +15,7 @@ from kvmtest.uapi.kvm import (
     KVM_GUESTDBG_ENABLE,
     KVM_GUESTDBG_USE_HW_BP,
     KVM_MP_STATE_HALTED,
+    KVM_MP_STATE_INIT_RECEIVED,
     KVM_SET_GUEST_DEBUG,
     KVM_SET_NESTED_STATE,
     KVM_STATE_NESTED_FORMAT_SVM,
@@ -33,20 +35,23 @@ _VECTOR_55 = 1 << 21
 #: A hardware breakpoint that nothing hits: DR7.L0, one byte, on execution.
 _DR7, _DR0 = 0x401, 0xDEADBEEF000
 _LATCHED = s.Until(s.Is("events.smi_latched_init", 1), note="no INIT is pending", run=False)
-_EFER_SVME = 1 << 12
 
 
 class State(NamedTuple):
     """What a target is in.
 
-    ``prepare`` are the steps before the state is read that the event finds, ``enter`` those after it. ``leave`` let the event be
-    taken that was held, ``release`` undo what would outlive the case. ``plants`` are the plants by guest code that it takes, none
-    for those by ioctls. ``needs`` is what it cannot do without. ``holds`` and ``drops`` are the events that wait until the state
-    is left, and that are lost in it; ``on_thread`` is whether the target is in KVM_RUN, ``silent`` whether the event may leave no
-    trace, ``fresh`` whether its VM is one that nothing has happened to. ``events`` are the only events that it is for, and
-    ``only`` the only plants, where that is not any.
+    ``before`` are the steps before everything is planted, ``keep`` is what that leaves set (`s.Plant`). ``prepare`` are the steps
+    before the state is read that the event finds, ``enter`` those after it. ``leave`` let the event be taken that was held,
+    ``release`` undo what would outlive the case. ``plants`` are the plants by guest code that it takes, none for those by ioctls.
+    ``needs`` is what it cannot do without. ``holds`` and ``drops`` are the events that wait until the state is left, and that are
+    lost in it; ``on_thread`` is whether the target is in KVM_RUN, ``silent`` whether the event may leave no trace, ``fresh``
+    whether its VM is one that nothing has happened to. ``events`` are the only events that it is for, and ``only`` the only
+    plants, where that is not any. ``memory`` is whether a guest of its own lies where the reporting one does, ``runs`` whether
+    the target has to run for the event to be taken.
     """
 
+    before: Steps = ()
+    keep: int = 0
     prepare: Steps = ()
     enter: Steps = ()
     leave: Steps = ()
@@ -61,6 +66,8 @@ class State(NamedTuple):
     fresh: bool = False
     events: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
+    memory: bool = False
+    runs: bool = False
 
 
 def _inject(event: str) -> Steps:
@@ -117,26 +124,49 @@ STATES: dict[str, State] = {
     "in-hlt": State(enter=(s.Resume("hlt"), _HALTED, s.Start()), plants=GUEST_PLANTS[:2], on_thread=True),
     "in-port-read": State(enter=_IN, leave=_IN_LEFT, plants=("guest-long", "guest-v86")),
     "in-mmio-read": State(enter=_MMIO, leave=_MMIO_LEFT, plants=_LONG),
-    "irq-requested": State((s.Set((("lapic.irr2", _VECTOR_55),)),), plants=_LONG),
-    "interrupt-injected": State(_inject("interrupt"), plants=_LONG),
-    "exception-injected": State(_inject("exception"), plants=_LONG),
-    "nmi-injected": State(_inject("nmi"), plants=_LONG),
+    "irq-requested": State(prepare=(s.Set((("lapic.irr2", _VECTOR_55),)),), plants=_LONG),
+    "interrupt-injected": State(prepare=_inject("interrupt"), plants=_LONG),
+    "exception-injected": State(prepare=_inject("exception"), plants=_LONG),
+    "nmi-injected": State(prepare=_inject("nmi"), plants=_LONG),
     "guest-debug": State(
-        (_debug(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP, _DR0, 0, 0, 0, 0, 0, 0, _DR7),), release=(_debug(0),), plants=_LONG,
+        prepare=(_debug(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP, _DR0, 0, 0, 0, 0, 0, 0, _DR7),),
+        release=(_debug(0),), plants=_LONG,
     ),
-    "at-triple-fault": State(_AT_UD, plants=_LONG, silent=True, events=("shutdown",)),
+    "at-triple-fault": State(prepare=_AT_UD, plants=_LONG, silent=True, events=("shutdown",)),
     "in-shutdown": State(
-        (*_AT_UD, s.Until(s.Exit(KVM_EXIT_SHUTDOWN), note="the guest was to shut down")),
+        prepare=(*_AT_UD, s.Until(s.Exit(KVM_EXIT_SHUTDOWN), note="the guest was to shut down")),
         leave=(_LATCHED,), plants=_LONG, silent=True,
     ),
-    # By ioctl alone.
     "in-smm": State(
-        (s.Set((("events.smi_smm", 1),)),), leave=(s.Set((("events.smi_smm", 0),)),), needs=("smm",), only=PLANTS,
+        prepare=(s.Set((("events.smi_smm", 1),)),), leave=(s.Set((("events.smi_smm", 0),)),), needs=("smm",), only=PLANTS,
         holds=("init",), drops=("sipi",),
     ),
     "gif-clear": State(
-        (s.SetBits("efer", _EFER_SVME), gif(False)), leave=(gif(True),), needs=("svm",), only=PLANTS,
+        prepare=(s.SetBits("efer", EFER_SVME), gif(False)), leave=(gif(True),), needs=("svm",), only=PLANTS,
         holds=("init",), drops=("sipi",),
     ),
-    "in-vmx-root": State((vmxon(True),), leave=(vmxon(False),), needs=("vmx",), only=PLANTS, holds=("init",), drops=("sipi",)),
+    # By an SMI whose handler does not return before the event has come.
+    "in-smi-handler": State(
+        prepare=(
+            s.Load("smram", (("SMM_TOPIC", "smm.SMM_RSM"), ("SMM_TURNS", 1000))), s.Resume("loop"),
+            s.Send("smi", "ioctl-smi", judged=False), s.Until(s.Word("smram.SMI"), note="the SMI handler does not run"),
+            s.Require(s.Is("events.smi_smm", 1), "the SMI handler runs, and KVM_GET_VCPU_EVENTS shows no SMM"),
+        ),
+        leave=(s.Until(s.Word("smram.VALUE"), note="the SMI handler does not go on"),), needs=("smm",), plants=_LONG,
+        holds=("init",), drops=("sipi",), runs=True,
+    ),
+    # In L2, where L1 does not intercept INIT; what is planted then is L2's.
+    "in-svm-l2": State(
+        before=(*svm("TOPIC_RUN"), s.Until(s.Word("NESTED")), s.Complete(), IN_L2), keep=EFER_SVME,
+        prepare=(IN_L2,), needs=("svm",), only=PLANTS, fresh=True, memory=True,
+    ),
+    # By ioctl alone.
+    "wait-for-sipi": State(
+        before=(s.Plant(), s.Send("init", judged=False), s.Settle()),
+        prepare=(s.Set((("mp_state", KVM_MP_STATE_INIT_RECEIVED),)),), only=PLANTS, targets=("ap",),
+    ),
+    "halted": State(prepare=(s.Set((("mp_state", KVM_MP_STATE_HALTED),)),), only=PLANTS),
+    "in-vmx-root": State(
+        prepare=(vmxon(True),), leave=(vmxon(False),), needs=("vmx",), only=PLANTS, holds=("init",), drops=("sipi",),
+    ),
 }  # fmt: skip

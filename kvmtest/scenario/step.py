@@ -209,11 +209,15 @@ class Irqfd(NamedTuple):
 
 
 class Plant(NamedTuple):
-    """Write every item: by the plant of that ``name``, with the local APIC in ``apic_mode``."""
+    """Write every item: by the plant of that ``name``, with the local APIC in ``apic_mode``.
+
+    ``keep`` are bits of EFER that are set besides what the plant asks for: without EFER.SVME there is no L2 any more.
+    """
 
     name: str = "a"
     apic_mode: str = "xapic"
     who: Who = "target"
+    keep: int = 0
 
 
 class Load(NamedTuple):

@@ -8,7 +8,8 @@ from errno import EINVAL
 
 from kvmtest.scenario import step as s
 from kvmtest.scenario.catalogue.common import DROPPED, FINDS, HELD, PLANTED, WAITS, init_received, pending, restarted
-from kvmtest.scenario.catalogue.svm import EFER_SVME, INTERCEPT_INIT, TURNS, exits, hypervisor
+from kvmtest.scenario.catalogue.svm import INTERCEPT_INIT, exits, hypervisor
+from kvmtest.scenario.hypervisor import EFER_SVME, TURNS
 from kvmtest.scenario.step import Scenario
 from kvmtest.spec.cite import A_GIF, A_SVM_INIT, A_SVME, KVM_API
 from kvmtest.uapi.kvm import KVM_SET_NESTED_STATE, KVM_STATE_NESTED_FORMAT_SVM, KVM_STATE_NESTED_GIF_SET, kvm_nested_state

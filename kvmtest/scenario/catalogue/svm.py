@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from kvmtest.scenario import step as s
 from kvmtest.scenario.catalogue.common import FINDS, pending, restarted
-from kvmtest.scenario.catalogue.l1 import CR0, CR4, EFER, IN_L2, enter, in_l2
 from kvmtest.scenario.catalogue.smm import GOES_ON, LEFT, handler
+from kvmtest.scenario.hypervisor import EFER, IN_L2, in_l2
+from kvmtest.scenario.hypervisor import svm as hypervisor
 from kvmtest.scenario.setup import Setup
 from kvmtest.scenario.step import Scenario
 from kvmtest.spec.cite import (
@@ -29,11 +30,8 @@ from kvmtest.uapi.kvm import (
     kvm_x86_mce,
 )
 
-__all__ = ("EFER_SVME", "INTERCEPT_INIT", "SCENARIOS", "TURNS", "exits", "hypervisor")
+__all__ = ("INTERCEPT_INIT", "SCENARIOS", "exits", "hypervisor")
 
-EFER_SVME = 1 << 12
-#: Turns of the guest's loops: enough for ticks of the host's timer to come in between.
-TURNS = 2000000
 #: Bits of the VMCB's intercepts at 00CH, and the #VMEXIT that each makes.
 INTERCEPT_INIT, _SHUTDOWN = 3, 31
 _EXIT_INIT, _EXIT_SHUTDOWN = 0x63, 0x7F
@@ -44,13 +42,6 @@ _MCE = bytes(kvm_x86_mce(status=0xB2 << 56, mcg_status=1 << 2))
 _UNDEFINED_SVME = "the APM leaves undefined what a guest's clearing of EFER.SVME does"
 _WHERE_LEFT = "the CPU is shut down, and no manual says where userspace finds the state then"
 _NO_MANUAL = "no manual speaks of it: userspace asks for what a CPU cannot be in"
-
-
-def hypervisor(topic: str, *intercepts: int, nested: str = "NESTED_SPIN") -> tuple[s.Step, ...]:
-    """To the hypervisor's READY. Its VMCB has these ``intercepts``, its nested guest does what ``nested`` names."""
-    words = (("TOPIC", topic), ("ARG_NESTED", nested), ("ARG_TURNS", TURNS))
-    vmcb = s.Poke("VMCB", s.Image("vmcb", (EFER | EFER_SVME, CR0, CR4, *intercepts)))
-    return (*enter("svm", words, EFER_SVME), vmcb, s.Until(s.Word("READY")))
 
 
 def _in_l2(*intercepts: int, nested: str = "NESTED_SPIN") -> tuple[s.Step, ...]:

@@ -6,10 +6,13 @@ from __future__ import annotations
 from kvmtest.scenario import step as s
 from kvmtest.uapi.kvm import KVM_MP_STATE_RUNNABLE, KVM_STATE_NESTED_GUEST_MODE
 
-__all__ = ("CR0", "CR4", "EFER", "IN_L2", "enter", "in_l2")
+__all__ = ("CR0", "CR4", "EFER", "EFER_SVME", "IN_L2", "TURNS", "enter", "in_l2", "svm")
 
 #: PG WP NE ET MP PE; OSXMMEXCPT OSFXSR PAE; LMA LME.
 CR0, CR4, EFER = 0x80010033, 0x620, 0x500
+EFER_SVME = 1 << 12
+#: Turns of the guest's loops: enough for ticks of the host's timer to come in between.
+TURNS = 2000000
 
 
 _Items = tuple[tuple[str, int | str], ...]
@@ -53,3 +56,10 @@ def in_l2(value: int = 1) -> s.Condition:
 
 
 IN_L2 = s.Require(in_l2(), "KVM_GET_NESTED_STATE shows no nested guest while it runs")
+
+
+def svm(topic: str, *intercepts: int, nested: str = "NESTED_SPIN") -> tuple[s.Step, ...]:
+    """To the hypervisor's READY. Its VMCB has these ``intercepts``, its nested guest does what ``nested`` names."""
+    words = (("TOPIC", topic), ("ARG_NESTED", nested), ("ARG_TURNS", TURNS))
+    vmcb = s.Poke("VMCB", s.Image("vmcb", (EFER | EFER_SVME, CR0, CR4, *intercepts)))
+    return (*enter("svm", words, EFER_SVME), vmcb, s.Until(s.Word("READY")))

@@ -13,15 +13,10 @@ from kvmtest.checks import (
     creation,
     delivery,
     destination,
-    interrupts,
     lapic,
-    memory,
     mp_state,
     no_irqchip,
-    paging,
-    restart,
     stress,
-    timer,
 )
 from kvmtest.checks.check import DEFAULT_EFFORT, Check, Effort, Observation, Stopped, Subject, Untestable
 
@@ -34,13 +29,8 @@ _TOPICS = (
     delivery,
     destination,
     mp_state,
-    restart,
     apic,
     lapic,
-    interrupts,
-    timer,
-    memory,
-    paging,
     stress,
 )
 #: By result id.

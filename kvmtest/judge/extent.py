@@ -21,6 +21,7 @@ _PARAMS = (
     ("apic_mode", "mode", "modes"),
     ("plant", "plant", "plants"),
     ("state", "", ""),
+    ("sequence", "", ""),
     ("how", "", ""),
     ("vcpus", "vCPUs", "vCPUs"),
     ("boot_id", "boot id", "boot ids"),

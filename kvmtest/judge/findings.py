@@ -17,7 +17,7 @@ from kvmtest.judge.symptom import Symptom, symptoms
 from kvmtest.model.record import Block, Observation, Result
 from kvmtest.model.verdict import Verdict
 from kvmtest.spec.deviations import DEVIATIONS
-from kvmtest.spec.effects import LOST
+from kvmtest.spec.effects import lost
 from kvmtest.spec.untouched import COUNTERS
 
 __all__ = ("EFFECTS", "Finding", "findings")
@@ -246,6 +246,6 @@ def _effect(first: Result, views: Sequence[str]) -> str:
     verdict = first.verdict
     # Nothing at all came of it; what the host cannot show is skipped also then.
     whole = verdict is Verdict.ERROR and not any(record.verdict.judged for record in first.of.records)
-    if whole or "kernel" in views or first.id in LOST:
+    if whole or "kernel" in views or lost(first.event, first.item):
         return "dead"
     return "guest" if "guest" in views or "views" in views else "host"

@@ -25,7 +25,7 @@ class Symptom(NamedTuple):
     * ``value``: another value, of what counts by itself or is no number of bits,
     * ``bits``: one bit, ``bit``, differs from the expected value while others are right, or wrong in another way,
     * ``disagree``: the guest reads another value than the host,
-    * ``behaves``: a behaviour was another than expected, ``text``,
+    * ``behaves``: a behaviour was another than expected, ``text`` says which, and what it was, without its numbers,
     * ``deviation``: a listed deviation explains it, ``text`` its commit or function,
     * ``reason``: there is no value to say more than the reason, ``text`` without its numbers.
     """
@@ -47,7 +47,7 @@ def symptoms(record: Record, view: str) -> Iterator[Symptom]:
         yield Symptom("disagree")
         return
     if isinstance(record.observed, str):
-        yield Symptom("behaves", text=record.item)
+        yield Symptom("behaves", text=f"{record.item}: {_NUMBER.sub('N', record.observed)}")
         return
     wrong = record.differing
     if not wrong or record.item in COUNTERS:

@@ -26,7 +26,9 @@ def title(finding: Finding) -> str:
     if finding.symptom == "reason":
         return printable(f"{first.prefix}: {first.reason.split(chr(10), 1)[0]}")
     if finding.symptom == "behaves":
-        return printable(f"{first.prefix}.{first.item}: {first.observed}")
+        sequence = first.of.case.get("sequence") if first.of.case else None
+        where = f", {sequence}" if sequence else ""
+        return printable(f"{first.prefix}.{first.item}{where}: {first.observed}")
     items = _items(finding.items)
     several = len(finding.items) > 1
     if finding.verdict is Verdict.FIXED:

@@ -126,14 +126,14 @@ def _closing(*seen: Observation, host: Host = HOST) -> list[str]:
 def test_the_end_names_each_failure_and_the_commands_that_follow() -> None:
     fails = [made("fail", "cr4", where=("init", trigger, "host")) for trigger in ("msi", "irqfd", "msi")]
     error = made("error", "rax", reason="KVM_RUN: no exit within 1 s\nmore", where=("init", "self", "guest"))
-    slept = observation([Record("runs", Verdict.FAIL, None, Expected(("restarts",)), "sleeps")], where=("sipi", "msi", "host"))
+    slept = observation([Record("refused", Verdict.FAIL, None, Expected(("EINVAL",)), "accepted")], where=("sipi", "msi", "host"))
     assert _closing(*fails, error, made("pass"), slept) == [
         "ERROR init.self.guest: KVM_RUN: no exit within 1 s",
         "        kvmtest run init.self.guest.rax/ap,xapic,plant-a",
         "FAIL  cr4 keeps the planted value after INIT",
         "        kvmtest run init.msi.host.cr4/ap,xapic,plant-a",
-        "FAIL  sipi.msi.host.runs: sleeps",
-        "        kvmtest run sipi.msi.host.runs/ap,intel,xapic,plant-a",
+        "FAIL  sipi.msi.host.refused: accepted",
+        "        kvmtest run sipi.msi.host.refused/ap,intel,xapic,plant-a",
         "6 results in 0.5 s: 3 findings (5 results)",
         "The rule of the first one: kvmtest explain rax",
     ]

@@ -62,7 +62,8 @@ SCENARIOS = (
             s.Load("behaviour", (("TOPIC", "TOPIC_SHUTDOWN"),)), *boot("bsp"), s.Until(s.Exit(KVM_EXIT_SHUTDOWN)),
             s.Poke("TOPIC", "TOPIC_HALT"), s.Observe(), s.Send("init"), *restarted(),
         ),
-        (S_DF, A_SHUTDOWN), "bsp", "guest",
+        # KVM on SVM makes an INIT of the shutdown already, of which another one leaves no trace: the word is the proof.
+        (S_DF, A_SHUTDOWN), "bsp", "guest", silent=True,
     ),
     Scenario(
         "init", "msi", "idt-moved",

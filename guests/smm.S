@@ -90,11 +90,12 @@ handler:
 1:	incl	SMM_COUNT - SMM_TOPIC(%ebx)
 	decl	%ecx
 	jnz	1b
-	outl	%eax, $PORT_VALUE
 	cmpl	$SMM_SHUTDOWN, (%ebx)
 	je	1f
+	outl	%eax, $PORT_VALUE
 	rsm
-1:	ud2
+1:	outl	%eax, $PORT_VALUE
+	ud2				# next, so that the word shows what the shutdown finds
 	.org	AT_HANDLER + HANDLER_SIZE, 0xf4
 
 # Must fit in 16 bytes; the jump is to the copy of this page.

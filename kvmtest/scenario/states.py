@@ -91,7 +91,7 @@ def _debug(control: int, *registers: int) -> s.Step:
     return s.Call(KVM_SET_GUEST_DEBUG, bytes(debug), kind="kvm_guest_debug")
 
 
-def gif(value: bool) -> s.Step:
+def gif(value: bool) -> s.Call:
     """KVM_SET_NESTED_STATE outside of guest mode, with GIF set or clear."""
     nested = kvm_nested_state(
         flags=KVM_STATE_NESTED_GIF_SET if value else 0, format=KVM_STATE_NESTED_FORMAT_SVM, size=ctypes.sizeof(kvm_nested_state)

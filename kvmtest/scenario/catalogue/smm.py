@@ -9,7 +9,6 @@ from kvmtest.scenario import step as s
 from kvmtest.scenario.catalogue.common import (
     DROPPED,
     FINDS,
-    HELD,
     PLANTED,
     RESTARTS,
     SILENT,
@@ -21,6 +20,7 @@ from kvmtest.scenario.catalogue.common import (
     restarted,
     start,
 )
+from kvmtest.scenario.states import STATES
 from kvmtest.scenario.step import Scenario
 from kvmtest.spec.cite import (
     A_SHUTDOWN,
@@ -42,13 +42,10 @@ from kvmtest.uapi.kvm import (
 __all__ = ("GOES_ON", "LEFT", "SCENARIOS", "handler")
 
 _TURNS = 1000
+_IN_SMM = (PLANTED, *STATES["in-smm"].prepare)
 _LATCH = (S_SMM_INHIBIT, A_SMM_INHIBIT)
 _SIPI = (*_LATCH, S_VMX_ACTIVITY)
 _ONLY_RESET = "by both manuals only RESET ends a shutdown in SMM; KVM has no such state, and its vendor modules differ"
-
-
-def _smm(value: int) -> s.Step:
-    return s.Set((("events.smi_smm", value),))
 
 
 def handler(then: str = "SMM_RSM") -> s.Step:
@@ -69,9 +66,9 @@ def _in_handler(target: str = "bsp", then: str = "SMM_RSM", own: bool = False) -
     )
 
 
-#: The handler goes on after an INIT, and RSM leaves SMM before the INIT is taken.
 _LOOP = s.Expect(s.Word("VALUE", says="the SMI handler goes on"))
 GOES_ON = (s.Send("init"), _LOOP, pending())
+#: RSM leaves SMM before the INIT is taken.
 LEFT = s.Expect(s.Is("events.smi_smm", 0))
 
 
@@ -91,15 +88,8 @@ def _waits(sequence: str, what: s.Step, **smi: int) -> Scenario:
 
 
 SCENARIOS = (
-    Scenario("init", "msi", "in-smm", (PLANTED, _smm(1), *HELD, _smm(0), s.Observe()), _LATCH, needs=("smm",)),
-    Scenario(
-        "sipi", "msi", "in-smm",
-        (
-            PLANTED, _smm(1), *DROPPED, _smm(0), *WAITS,
-        ),
-        _SIPI, needs=("smm",),
-    ),
-    init_received("in-smm", (PLANTED, _smm(1)), ("smm",)),
+    Scenario("sipi", "msi", "in-smm-after-init", (*_IN_SMM, *DROPPED, *STATES["in-smm"].leave, *WAITS), _SIPI, needs=("smm",)),
+    init_received("in-smm", _IN_SMM, ("smm",)),
     _waits("smm-in-wait-for-sipi", s.Expect(s.Fails(EINVAL)), smm=1),
     _waits("smi-in-wait-for-sipi", s.Expect(s.Quiet()), pending=1),
     Scenario("init", "msi", "after-rsm", (*_in_handler(), *GOES_ON, *restarted(LEFT)), _LATCH, "bsp", "guest", ("smm",)),

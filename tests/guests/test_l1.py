@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from kvmtest.scenario.catalogue.l1 import enter
 
 from kvmtest.engine.machine import Machines
 from kvmtest.engine.plan import Setup
@@ -15,6 +14,7 @@ from kvmtest.guests import svm
 from kvmtest.judge.evidence import Played
 from kvmtest.scenario import step as s
 from kvmtest.scenario.catalogue.common import SIPI_VECTOR
+from kvmtest.scenario.hypervisor import enter
 from kvmtest.scenario.lower import lower
 from kvmtest.state.plant import Plant
 

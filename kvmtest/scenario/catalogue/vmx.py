@@ -153,7 +153,7 @@ SCENARIOS = (
         *_l2("L2_HLT"), _until(KVM_MP_STATE_HALTED), s.Send("init"), _exits(_INIT_EXIT, activity=_HLT, **_KEPT),
     ),
     _scenario(
-        "init.msi", "at-vmx-entry", (S_VMX_LIMITS, *_NON_ROOT),
+        "init.msi", "before-vmx-entry", (S_VMX_LIMITS, *_NON_ROOT),
         *_entering("L2_SILENT"), s.Send("init"), _exits(_INIT_EXIT),
     ),
     _scenario(

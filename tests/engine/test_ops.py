@@ -153,7 +153,7 @@ def test_no_vcpu_is_left_running(machine: Machine, program: p.Program) -> None:
 
 def test_finish_completes_an_instruction_and_runs_nothing(machine: Machine, program: p.Program) -> None:
     now = RIP._replace(buffer="now")
-    after = [p.Finish(0), p.Ioctl(0, uapi.KVM_GET_REGS, "now"), p.Compare(now, (CODE + 2,), ELSE)]
+    after: list[p.Op] = [p.Finish(0), p.Ioctl(0, uapi.KVM_GET_REGS, "now"), p.Compare(now, (CODE + 2,), ELSE)]
     seen = ops(machine, program, *_at(OUT), p.Enter(0, p.Came("out", 0x10), ELSE), *after)
     assert seen.end is None
 

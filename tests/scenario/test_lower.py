@@ -27,7 +27,7 @@ class _Plant:
 
 
 class _Bound:
-    target, other = 1, 0
+    target, other, each = 1, 0, (1,)
 
     def plant(self, who: int, name: str, apic_mode: str) -> _Plant:
         return _Plant()

@@ -27,7 +27,8 @@ class _Plant:
 
 
 class _Bound:
-    target, other, each = 1, 0, (1,)
+    target, other = 1, 0
+    each: tuple[int, ...] = (1,)
 
     def plant(self, who: int, name: str, apic_mode: str) -> _Plant:
         return _Plant()

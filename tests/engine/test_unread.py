@@ -17,7 +17,8 @@ from kvmtest.engine import plan
 from kvmtest.engine.machine import Machines
 from kvmtest.kvm import ioctl as calls
 from kvmtest.model.record import Result
-from kvmtest.state.snapshot import Reader, Snapshot
+from kvmtest.state.sections import Snapshot
+from kvmtest.state.snapshot import Reader
 from kvmtest.uapi import kvm as uapi
 from tests.cases import CASES, ran, the
 

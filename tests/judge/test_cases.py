@@ -9,9 +9,7 @@ from kvmtest.checks import CHECKS, Observation
 from kvmtest.engine import plan
 from kvmtest.judge.book import Book
 from kvmtest.judge.cases import judge
-from kvmtest.judge.evidence import Again, Basis, Checked, Evidence, ResetSeen, ResetTry, Untried
-from kvmtest.judge.item import Context
-from kvmtest.model.host import Host
+from kvmtest.judge.evidence import Again, Checked, Evidence, ResetSeen, ResetTry, Untried
 from kvmtest.model.record import Result
 from kvmtest.model.verdict import Verdict
 from kvmtest.spec import deviations
@@ -20,38 +18,14 @@ from kvmtest.state.guest_view import Report
 from kvmtest.state.layout import Layout
 from kvmtest.state.sections import Snapshot
 from tests.cases import CASES, NOBODY, judged, judged_check, shown, the
+from tests.judge.made import HOST, LAYOUT, NEW, SIZES, USED, basis, filled, lost
 
-HOST = Host("6.1.0", "vmx", "GenuineIntel", "test", {})
 MSI = the("init.msi.host/ap,intel,xapic,plant-a")
 TOLD = the("init.msi.guest/ap,intel,xapic,plant-a")
 BROADCAST = the("init.broadcast.host/ap,intel,8-vcpus,xapic,plant-a")
 RESET = the("reset.vmm-reset.host/ap,full-irqchip,intel,xapic,plant-a")
 RESET_TOLD = the("reset.vmm-reset.guest/bsp,full-irqchip,intel,xapic,plant-a")
 CHECK = CHECKS["sipi.stress.host.arrivals"]
-LAYOUT = Layout((0x10, 0x277, 0xC0000081), {}, {"ssp": "no CET here", "nested": "no nesting here"})
-SIZES = {s: max(LAYOUT.fields[i].offset + LAYOUT.fields[i].size for i in items) for s, items in LAYOUT.by_section.items()}
-
-
-def _filled(fill: int, **values: int) -> Snapshot:
-    """Every byte is ``fill``, but for the items of ``values``, named with _ for the dot."""
-    sections = {name: bytearray([fill]) * size for name, size in SIZES.items()}
-    for name, value in values.items():
-        field = LAYOUT.fields[name.replace("_", ".", 1)]
-        field.put(sections[field.section], value)
-    return Snapshot({name: bytes(contents) for name, contents in sections.items()}, {})
-
-
-NEW, USED = _filled(0), _filled(0x5A)
-
-
-def _lost(snapshot: Snapshot, section: str) -> Snapshot:
-    sections = {name: contents for name, contents in snapshot.sections.items() if name != section}
-    return Snapshot(sections, dict.fromkeys(LAYOUT.by_section[section], "EFAULT"))
-
-
-def _basis(case: plan.Case, number: int = 1) -> Basis:
-    ctx = Context(case.prefix, case.name, HOST, "intel", False, number, signature=0x506E3)
-    return Basis(ctx, LAYOUT, NEW, None)
 
 
 def _by_item(results: list[Result], view: str = "host") -> dict[str, Result]:
@@ -114,8 +88,8 @@ def test_a_deviation_of_another_backend_says_nothing_of_a_behaviour(listed: None
 @pytest.mark.parametrize("case", [MSI, TOLD], ids=lambda case: case.view)
 def test_what_passes_at_a_second_try_is_info_and_the_rest_stays(case: plan.Case) -> None:
     report = Report({"rbx": 0, "rcx": 7, "cr0": 0x10}, {"dr0": "it cannot"}, "it stopped") if case is TOLD else None
-    seen = shown(case, (USED, _filled(0, rcx=7)), report=report)
-    once, again = (judged(case, HOST, what, _basis(case)) for what in (seen, Again(seen, "no exit at the first try")))
+    seen = shown(case, (USED, filled(0, rcx=7)), report=report)
+    once, again = (judged(case, HOST, what, basis(case)) for what in (seen, Again(seen, "no exit at the first try")))
     assert [(r.view, r.item) for r in once] == [(r.view, r.item) for r in again]
     verdicts = {result.verdict for result in once}
     assert verdicts >= {Verdict.PASS, Verdict.FAIL, Verdict.SKIP} and (case is MSI or Verdict.ERROR in verdicts)
@@ -131,13 +105,13 @@ def test_what_passes_at_a_second_try_is_info_and_the_rest_stays(case: plan.Case)
 
 
 ICR = 0xC4500
-SENT = _filled(0x33, **{"lapic_icr": ICR, "lapic_icr2": 0})
+SENT = filled(0x33, **{"lapic_icr": ICR, "lapic_icr2": 0})
 
 
 def _broadcast(before: Snapshot = SENT, after: Snapshot = SENT, *targets: Snapshot) -> dict[str, Result]:
     pairs = [(USED, target) for target in targets or (NEW, NEW)]
     seen = shown(BROADCAST, *pairs, sender=(before, after))
-    return _by_item(judged(BROADCAST, HOST, seen, *(_basis(BROADCAST, number + 1) for number in range(len(pairs)))))
+    return _by_item(judged(BROADCAST, HOST, seen, *(basis(BROADCAST, number + 1) for number in range(len(pairs)))))
 
 
 @pytest.mark.parametrize(
@@ -152,7 +126,7 @@ def _broadcast(before: Snapshot = SENT, after: Snapshot = SENT, *targets: Snapsh
     ],
 )
 def test_a_sender_that_is_another_after_sending_fails(values: dict[str, int], changed: str) -> None:
-    results = _broadcast(SENT, _filled(0x33, **{"lapic_icr": ICR, "lapic_icr2": 0} | values))
+    results = _broadcast(SENT, filled(0x33, **{"lapic_icr": ICR, "lapic_icr2": 0} | values))
     told = results["delivered"]
     assert (told.verdict, told.observed) == (("fail", f"{changed} changed") if changed else ("pass", "nothing changed"))
     assert results["rbx"].verdict == "pass" and not results["rbx"].reason
@@ -160,7 +134,7 @@ def test_a_sender_that_is_another_after_sending_fails(values: dict[str, int], ch
 
 @pytest.mark.parametrize("section", sorted(SIZES))
 def test_a_sender_that_could_not_be_read_is_an_error_and_not_untouched(section: str) -> None:
-    for before, after in ((_lost(SENT, section), SENT), (SENT, _lost(SENT, section)), (_lost(SENT, section),) * 2):
+    for before, after in ((lost(SENT, section), SENT), (SENT, lost(SENT, section)), (lost(SENT, section),) * 2):
         results = _broadcast(before, after)
         told = results["delivered"]
         assert (told.verdict, told.observed) == ("error", None) and told.reason.endswith("cannot be told: EFAULT")
@@ -168,10 +142,10 @@ def test_a_sender_that_could_not_be_read_is_an_error_and_not_untouched(section: 
 
 
 def test_one_target_is_judged_by_itself() -> None:
-    results = _broadcast(SENT, SENT, NEW, _filled(0, rbx=5), NEW)
+    results = _broadcast(SENT, SENT, NEW, filled(0, rbx=5), NEW)
     assert (results["rbx"].verdict, results["rbx"].observed, results["rbx"].reason) == ("fail", "0x5", "vcpus 2 of 3")
     assert results["rcx"].verdict == "pass"
-    results = _broadcast(SENT, SENT, NEW, NEW, _lost(NEW, "regs"))
+    results = _broadcast(SENT, SENT, NEW, NEW, lost(NEW, "regs"))
     assert (results["rbx"].verdict, results["rbx"].reason) == ("error", "vcpus 3 of 3: EFAULT")
 
 
@@ -184,19 +158,19 @@ def _reset(
     orders = (("sregs", "msrs"), ("msrs", "sregs"), ("events", "regs"))
     shown = zip(orders, afters, strict=False)
     tries = tuple(ResetTry(order, refused or {}, Evidence(USED, after)) for order, after in shown)
-    return _by_item(judged(RESET, HOST, ResetSeen(None, read_only or {}, tries), _basis(RESET)))
+    return _by_item(judged(RESET, HOST, ResetSeen(None, read_only or {}, tries), basis(RESET)))
 
 
 def test_a_vcpu_that_was_reset_must_be_as_it_was_when_new() -> None:
-    good, bad = _reset(NEW, NEW), _reset(NEW, _filled(0, rbx=5))
+    good, bad = _reset(NEW, NEW), _reset(NEW, filled(0, rbx=5))
     assert (good["rbx"].verdict, good["rbx"].expected, good["rbx"].cite[-1]) == ("pass", "0x0", KVM_API)
     assert (bad["rbx"].verdict, bad["rbx"].observed, bad["rbx"].reason) == ("fail", "0x5", "orders msrs>sregs of 2")
     assert bad["rcx"].verdict == "pass"
-    assert _reset(_filled(0, rbx=5))["rbx"].reason == ""
+    assert _reset(filled(0, rbx=5))["rbx"].reason == ""
 
 
 def test_what_kvm_refused_is_said_of_what_fails_and_of_nothing_else() -> None:
-    left = _filled(0, rbx=5, dr7=5, msr_star=5)
+    left = filled(0, rbx=5, dr7=5, msr_star=5)
     results = _reset(left, refused={"debugregs": "EINVAL", "regs": "EPERM", "msr.star": "it keeps STAR"})
     # Of a section that was refused nothing is known but the errno; of an item, that it kept its value.
     assert (results["dr7"].verdict, results["dr7"].reason) == ("error", "EINVAL")
@@ -221,16 +195,17 @@ def test_cpuid_that_follows_a_section_that_this_kvm_does_not_show_is_a_skip() ->
             sections = {name: bytes(SIZES[name]) for name in SIZES if name not in missing}
             states.append(Snapshot(sections | {"cpuid": bytes(contents)}, {}))
         new, used, after = states
-        basis = _basis(RESET)._replace(layout=layout, baseline=new)
+        mine = basis(RESET)._replace(layout=layout, baseline=new)
         seen = ResetSeen(None, {}, (ResetTry(("cpuid",), {}, Evidence(used, after)),))
-        result = _by_item(judged(RESET, HOST, seen, basis))[item]
+        result = _by_item(judged(RESET, HOST, seen, mine))[item]
         assert result.verdict == verdict and result.reason == missing.get("xcrs", "")
 
 
 def _reset_told(new: Report, report: Report) -> dict[str, Result]:
-    basis = _basis(RESET_TOLD)._replace(ctx=_basis(RESET_TOLD).ctx._replace(is_bsp=True))
+    mine = basis(RESET_TOLD)
+    mine = mine._replace(ctx=mine.ctx._replace(is_bsp=True))
     seen = ResetSeen(new, {}, (ResetTry(("regs",), {}, Evidence(USED, NEW, report)),))
-    return _by_item(judged(RESET_TOLD, HOST, seen, basis), "guest")
+    return _by_item(judged(RESET_TOLD, HOST, seen, mine), "guest")
 
 
 def test_guest_code_must_tell_what_it_told_on_a_new_vcpu() -> None:

@@ -28,6 +28,7 @@ class _Plant:
 
 class _Bound:
     target, other = 1, 0
+    each: tuple[int, ...] = (1,)
 
     def plant(self, who: int, name: str, apic_mode: str) -> _Plant:
         return _Plant()

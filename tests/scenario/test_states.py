@@ -85,7 +85,7 @@ def _runs(state: str) -> bool:
     return any(isinstance(step, s.Until) and step.run for step in (*STATES[state].prepare, *STATES[state].enter))
 
 
-@pytest.mark.parametrize("state", list(filter(_runs, STATES)))
+@pytest.mark.parametrize("state", [state for state in STATES if _runs(state)])
 def test_a_guest_that_does_something_else_is_told(state: str, machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
     """It reads another device than it should, or one at all."""
     end = "mmio" if state == "in-port-read" else "in"

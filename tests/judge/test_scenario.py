@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a scenario told is judged step by step: each condition by itself, up to the first departure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kvmtest.judge.book import Book
+from kvmtest.judge.evidence import Ended, Exited, Look, Played
+from kvmtest.judge.scenario import played
+from kvmtest.model.case import Case
+from kvmtest.model.record import OUT_OF_TIME, Result
+from kvmtest.scenario import memory
+from kvmtest.scenario import step as s
+from kvmtest.spec import deviations
+from kvmtest.state.guest_view import Report
+from kvmtest.state.sections import Snapshot
+from kvmtest.uapi.kvm import KVM_EXIT_SHUTDOWN
+from tests.cases import judged, shown, the
+from tests.judge.made import HOST, NEW, USED, basis, filled, lost
+
+ITEM = the("init.msi.host/ap,intel,xapic,plant-a")
+TOLD = the("init.msi.guest/ap,intel,xapic,plant-a")
+SHUTDOWN = Exited("exit", KVM_EXIT_SHUTDOWN, None, "KVM_EXIT_SHUTDOWN")
+QUIET = Exited("quiet", 0, None, "no exit")
+
+
+def _said(value: int, name: str = "PORT_VALUE") -> Exited:
+    return Exited("out", memory.number("smm", name), value, f"KVM_EXIT_IO out {value:#x}")
+
+
+#: A condition, what it wants, and what it does not, and how the record shows that.
+CONDITIONS: dict[str, tuple[s.Condition, Any, Any, Any]] = {
+    "word": (s.Word("VALUE"), _said(7), SHUTDOWN, "KVM_EXIT_SHUTDOWN"),
+    "another word": (s.Word("VALUE"), _said(7), _said(7, "PORT_READY"), 7),
+    "a word's value": (s.Word("VALUE", 7), _said(7), _said(8), 8),
+    "exit": (s.Exit(KVM_EXIT_SHUTDOWN, "shuts down"), SHUTDOWN, QUIET, s.Quiet().says),
+    "quiet": (s.Quiet(), QUIET, SHUTDOWN, "KVM_EXIT_SHUTDOWN"),
+    "item": (s.Is("events.smi_smm", 1), 1, 0, 0),
+    "masked item": (s.Is("cr0", 0x80000011, 0xF), 1, 2, 2),
+    "memory": (s.Holds("SMM_TURNS", 5), 5, 4, 4),
+    "accepted": (s.Answer(0), 0, -22, "EINVAL"),
+    "refused": (s.Answer(-22), -22, -16, "EBUSY"),
+    "the same": (s.Same(), USED, filled(0x5A, rbx=1), "rbx changed"),
+    "the same but for": (s.Same(("rbx",)), filled(0x5A, rbx=1), filled(0x5A, rbx=1, rcx=1), "rcx changed"),
+}
+FIRST, AFTER = s.Is("events.nmi_masked", 1), s.Is("events.nmi_pending", 0)
+
+
+def _judged(steps: tuple[s.Step, ...], told: list[tuple[int, Any]], end: Ended | None = None, **more: Any) -> dict[str, Result]:
+    """The results in the host's view, by item."""
+    scenario = s.Scenario("init", "msi", "made-up", steps, ("a manual",), **more)
+    look = Look(Case("case"), "init", "msi", "host", "intel", "ap", "scenario", (), {}, scenario)
+    seen = played(Book(), look, HOST, (basis(ITEM),), Played(tuple(told), end))
+    return {result.item: result for one in seen for result in one.results if result.view == "host"}
+
+
+def _around(condition: s.Condition) -> tuple[s.Step, ...]:
+    before, after = s.Expect(FIRST, "first"), s.Expect(AFTER, "after")
+    return (s.Load("smm"), s.Observe(), s.Send("init"), before, s.Expect(condition, "exits"), after, s.Observe())
+
+
+def _evidence(value: Any) -> list[tuple[int, Any]]:
+    return [(1, USED), (3, 1), (4, value), (5, 0), (6, NEW)]
+
+
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_what_is_as_expected_passes_and_the_table_is_judged(name: str) -> None:
+    condition, good, _, _ = CONDITIONS[name]
+    results = _judged(_around(condition), _evidence(good))
+    assert {results[item].verdict for item in ("first", "exits", "after", "rbx")} == {"pass"}
+    assert results["exits"].record.expected and results["exits"].cite == ("a manual",)
+
+
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_one_change_fails_its_record_and_what_comes_after_it_is_not_judged(name: str) -> None:
+    condition, good, bad, observed = CONDITIONS[name]
+    right, wrong = (_judged(_around(condition), _evidence(value)) for value in (good, bad))
+    assert wrong.keys() == {"first", "exits"} and wrong["first"].record == right["first"].record
+    assert (wrong["exits"].verdict, wrong["exits"].record.observed) == ("fail", observed)
+    expected = wrong["exits"].record.expected
+    assert expected and observed not in expected.values
+
+
+def test_what_the_manuals_leave_toldis_recorded_and_departs_not() -> None:
+    condition, good, bad, _ = CONDITIONS["exit"]
+    for value in (good, bad):
+        results = _judged(_around(condition), _evidence(value), undefined="nobody says")
+        told = results["exits"]
+        assert (told.verdict, told.expected) == ("info", None) and "nobody says" in told.reason
+
+
+def test_one_register_that_differs_is_one_record_of_the_table() -> None:
+    condition, good, _, _ = CONDITIONS["item"]
+    evidence = _evidence(good)
+    right, wrong = (_judged(_around(condition), [*evidence[:-1], (6, after)]) for after in (NEW, filled(0, rbx=5)))
+    assert {item for item in right if right[item].record != wrong[item].record} == {"rbx"}
+    assert (wrong["rbx"].verdict, wrong["rbx"].observed) == ("fail", "0x5")
+
+
+def test_one_value_that_the_guest_reads_otherwise_is_one_record_in_both_views() -> None:
+    reports = (Report({"rbx": value, "rcx": 0}, {}, "") for value in (0, 1))
+    right, wrong = (
+        {(r.view, r.item): r.record for r in judged(TOLD, HOST, shown(TOLD, (USED, NEW), report=report), basis(TOLD))}
+        for report in reports
+    )
+    assert {place for place in right if right[place] != wrong[place]} == {("guest", "rbx"), ("views", "rbx")}
+    assert wrong["guest", "rbx"].verdict == wrong["views", "rbx"].verdict == "fail"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "why"),
+    [
+        (USED, USED._replace(sections=USED.sections | {"events": NEW.sections["events"]}), "left no trace"),
+        (USED, filled(0, events_smi_latched_init=1), "is pending and was not taken"),
+        (USED, lost(NEW, "mp_state"), "cannot be told: EFAULT"),
+        (USED, lost(NEW, "events"), "cannot be told: EFAULT"),
+    ],
+    ids=["no trace", "pending", "no activity state", "no events"],
+)
+def test_an_init_that_is_not_proven_is_an_error_of_every_item(before: Snapshot, after: Snapshot, why: str) -> None:
+    results = judged(ITEM, HOST, shown(ITEM, (before, after)), basis(ITEM))
+    assert len(results) > 300 and {r.verdict for r in results} == {"error"}
+    assert all(why in r.reason for r in results)
+
+
+def test_an_init_that_is_not_proven_is_an_error_for_the_guest_too() -> None:
+    seen = shown(TOLD, (USED, filled(0, events_smi_latched_init=1)), report=Report({"rbx": 0}, {}, ""))
+    results = judged(TOLD, HOST, seen, basis(TOLD))
+    assert {r.view for r in results} == {"host", "guest", "views"} and {r.verdict for r in results} == {"error"}
+
+
+@pytest.mark.parametrize("section", ["regs", "sregs", "debugregs"])
+def test_a_trace_is_missed_where_it_could_not_be_read(section: str) -> None:
+    """Everything else is as planted."""
+    same = USED._replace(sections=USED.sections | {"events": NEW.sections["events"]})
+    results = judged(ITEM, HOST, shown(ITEM, (USED, lost(same, section))), basis(ITEM))
+    assert {r.verdict for r in results} == {"error"} and "cannot be told: EFAULT" in results[0].reason
+
+
+@pytest.mark.parametrize("verdict", ["skip", "error"])
+def test_where_a_program_ends_what_was_not_seen_says_why(verdict: str) -> None:
+    condition, good, _, _ = CONDITIONS["word"]
+    results = _judged(_around(condition), _evidence(good)[:2], Ended(4, verdict, "no such thing"))
+    assert results.pop("first").verdict == "pass"
+    assert results.keys() >= {"exits", "after", "rbx", "cr0"} and len(results) > 300
+    assert {(r.verdict, r.reason, r.observed) for r in results.values()} == {(verdict, "no such thing", None)}
+
+
+def test_what_did_not_come_in_time_says_so() -> None:
+    results = _judged(_around(CONDITIONS["word"][0]), _evidence(0)[:2], Ended(4, "error", "no word", late=True))
+    assert results["exits"].record.out_of_time and results["rbx"].reason == f"{OUT_OF_TIME}: no word"
+
+
+@pytest.mark.parametrize(
+    ("value", "verdict"), [(SHUTDOWN, "known"), (Exited("exit", 9, None, "KVM_EXIT_FAIL_ENTRY"), "fail"), (QUIET, "fixed")]
+)
+def test_a_deviation_that_is_listed_makes_its_exact_value_known(
+    value: Exited, verdict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = "init.msi.host.exits"
+    deviation = deviations.Deviation(id, "init", "KVM_EXIT_SHUTDOWN", "f()", "it is so", "open", backends="vmx")
+    monkeypatch.setitem(deviations._BY_ITEM, (id, "init"), (deviation,))
+    results = _judged(_around(s.Quiet()), _evidence(value))
+    assert (results["exits"].verdict, results["exits"].deviation) == (verdict, None if verdict == "fail" else "f()")
+    # What is known departs all the same.
+    assert ("after" in results) == (verdict == "fixed")

@@ -9,16 +9,9 @@ taken for "was ignored".
 from __future__ import annotations
 
 from kvmtest.checks import (
-    apic,
-    creation,
-    delivery,
-    destination,
     gif,
     interrupts,
-    lapic,
     memory,
-    mp_state,
-    no_irqchip,
     paging,
     restart,
     smm,
@@ -36,14 +29,7 @@ __all__ = ("CHECKS", "DEFAULT_EFFORT", "Check", "Effort", "Observation", "Stoppe
 
 #: In the order of running.
 _TOPICS = (
-    creation,
-    no_irqchip,
-    delivery,
-    destination,
-    mp_state,
     restart,
-    apic,
-    lapic,
     interrupts,
     timer,
     memory,

@@ -183,13 +183,19 @@ def _one(judge: _Judge, look: of.Look, step: s.Step, value: Any, before: Snapsho
     condition = step.condition
     if isinstance(condition, s.Same):
         assert judge.basis and last
-        found = differences(judge.basis.layout, last, value, condition.but)
+        layout = judge.basis.layout
+        lost = filter(None, (one.lost(layout, section) for section in layout.by_section for one in (last, value)))
+        if why := next(lost, ""):
+            judge.untried(look, Verdict.ERROR, why)
+            return True
+        found = differences(layout, last, value, condition.but)
         return judge.expect(look, condition, f"{', '.join(found)} changed" if found else _NOTHING, _NOTHING)
     if isinstance(condition, s.Zero):
         assert judge.basis
         read = {item: value.get(judge.basis.layout, item) for item in condition.items}
         for item in (item for item, seen in read.items() if seen is None):
-            judge.untried(look._replace(item=item), Verdict.SKIP, "not readable here")
+            why = value.why(judge.basis.layout, item) if item in judge.basis.layout.fields else ""
+            judge.untried(look._replace(item=item), Verdict.ERROR if why else Verdict.SKIP, why or "not readable here")
         shown = [judge.expect(look._replace(item=item), condition, seen, 0) for item, seen in read.items() if seen is not None]
         return all(shown)
     if isinstance(value, Exited):

@@ -9,11 +9,12 @@ from kvmtest.checks import CHECKS, Observation
 from kvmtest.engine import plan
 from kvmtest.judge.book import Book
 from kvmtest.judge.cases import judge
-from kvmtest.judge.evidence import Again, Basis, BroadcastSeen, Checked, Evidence, ResetSeen, ResetTry, Untried
+from kvmtest.judge.evidence import Again, Basis, BroadcastSeen, Checked, Evidence, Played, ResetSeen, ResetTry, Untried
 from kvmtest.judge.item import Context
 from kvmtest.model.host import Host
 from kvmtest.model.record import Result
 from kvmtest.model.verdict import Verdict
+from kvmtest.scenario import step as s
 from kvmtest.spec import deviations
 from kvmtest.spec.cite import KVM_API
 from kvmtest.state.guest_view import Report
@@ -259,7 +260,9 @@ def test_without_what_a_new_vcpu_told_nothing_is_judged_whatever_comes_later(lat
 
 @pytest.mark.parametrize(("observed", "verdict"), [("0xfee00900", "known"), ("0xfee00800", "fixed"), ("0xfee00901", "fail")])
 def test_a_behaviour_that_is_a_number_is_known_by_the_text_that_is_listed(observed: str, verdict: str) -> None:
-    case = CASES["none.set-msrs.host/ap,intel,bsp-without-irqchip"]
-    (found,) = judge(Book(), case.look(), HOST._replace(kernel="5.10.0"), (), Checked("0xfee00800", observed))
-    (record,) = found.records
-    assert (record.verdict, record.observed) == (verdict, int(observed, 16))
+    case = CASES["none.set-msrs.host/ap,no-irqchip,intel,bsp-flag"]
+    assert case.scenario
+    number = next(i for i, step in enumerate(case.scenario.steps) if isinstance(step, s.Expect))
+    (found,) = judge(Book(), case.look(), HOST._replace(kernel="5.10.0"), (), Played(((number, int(observed, 16)),)))
+    record = next(iter(found.records))
+    assert (record.item, record.verdict, record.observed) == ("msr.apic_base", verdict, int(observed, 16))

@@ -54,7 +54,7 @@ def test_old_and_new_texts_are_not_what_a_check_expects() -> None:
     for entry in ENTRIES:
         for sign in entry.signs:
             for id in sign.ids if sign.check else ():
-                assert sign.new is not None or sign.old != CHECKS[id].expected, id
+                assert sign.new is not None or id not in CHECKS or sign.old != CHECKS[id].expected, id
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ bench: $(VENV)/.package guests | compiler
 ##  clean         remove everything that make made
 clean:
 	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	rm -f kvmtest/guests/*.bin
+	@$(MAKE) --no-print-directory -C guests clean
 	find kvmtest tests guests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:
@@ -147,7 +147,7 @@ system:
 	@missing=; \
 	if ! command -v $(PYTHON) >/dev/null; then missing="$$missing python3 python3-venv"; \
 	elif [ ! -x $(BIN)/python ] && ! $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then missing="$$missing python3-venv"; fi; \
-	for tool in as ld objcopy; do command -v $$tool >/dev/null || { missing="$$missing binutils"; break; }; done; \
+	for tool in as ld objcopy nm; do command -v $$tool >/dev/null || { missing="$$missing binutils"; break; }; done; \
 	if [ -n "$$missing" ]; then \
 		$(install) || { echo "make: needed first: $(APT)$$missing" >&2; exit 1; }; \
 	fi; \

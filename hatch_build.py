@@ -23,7 +23,7 @@ class GuestsHook(BuildHookInterface):  # type: ignore[type-arg]
             subprocess.run(["make", "-s", "-C", str(root / "guests")], check=True)
         except FileNotFoundError:
             # A source distribution brings the guests built: no make is needed then.
-            if not any((root / "kvmtest" / "guests").glob("*.bin")):
+            if not any((root / "kvmtest" / "guests").glob("*.sym")):
                 raise RuntimeError("the guests could not be assembled: make and binutils are needed") from None
         except subprocess.CalledProcessError as error:
             raise RuntimeError("the guests could not be assembled: binutils are needed") from error

@@ -6,8 +6,6 @@
 # The reset vector leads to a copy of the first 4 KiB of this image at 1000, which is also the page of SIPI vector 01; they run
 # with CS = VV00. DS = SS = 0, the stack grows down from 1000. Everything is said by one 32-bit OUT a value. General registers
 # and the words below are free for all.
-#
-# The .set lines are there once more in kvmtest/guests/behaviour.py; a test compares the two.
 
 	.set CODE, 0x1000		# where the host puts the copy of this page
 	.set STACK, 0x1000

@@ -8,11 +8,11 @@
 #
 # What faults is left out: RBP holds the address to go on at, every exception leads there, and the host goes on there after an
 # instruction that KVM cannot emulate.
-#
-# kvmtest/guests/planter.py has offsets and ports once more; a test compares the two.
 
 	.set BASE, 0xfffc0000
-	.set STACK, BASE + 0x2000	# grows down, behind the block
+	.set SIZE, 0x20000		# of the memory at BASE
+	.set BLOCK, BASE + 0x1000
+	.set STACK, BLOCK + 0x1000	# grows down, above the block
 	.set PORT_READY, 0xf2		# everything is written; the address of what comes next is in `end`
 	.set PORT_IN, 0xf3		# read by `in64` and `in16`
 	.set MMIO, 0xe0000000		# nothing is behind it
@@ -22,8 +22,13 @@
 	.set MSR_EFER, 0xc0000080
 	.set TRIES, 100			# of XSETBV and XRSTOR
 
-# The block: 64-bit words, of which 32-bit code takes the low halves.
-	.set B_DR, 0x00			# DR0-DR3, DR6, DR7
+# The block: 64-bit words, of which 32-bit code uses the low halves. An item's is B_ and its name: CS_SELECTOR is cs.selector.
+	.set B_DR0, 0x00
+	.set B_DR1, 0x08
+	.set B_DR2, 0x10
+	.set B_DR3, 0x18
+	.set B_DR6, 0x20
+	.set B_DR7, 0x28
 	.set B_CR0, 0x30
 	.set B_CR2, 0x38
 	.set B_CR3, 0x40
@@ -36,15 +41,15 @@
 	.set B_APIC, 0x78		# address of a list of {u32 address, u32 value}, ended by address 0
 	.set B_GDT, 0x80		# limit and base, as LGDT takes them
 	.set B_IDT, 0x90
-	.set B_CS, 0xa0			# selectors
-	.set B_SS, 0xa8
-	.set B_DS, 0xb0
-	.set B_ES, 0xb8
-	.set B_FS, 0xc0
-	.set B_GS, 0xc8
-	.set B_TR, 0xd0
-	.set B_LDT, 0xd8
-	.set B_FLAGS, 0xe0
+	.set B_CS_SELECTOR, 0xa0
+	.set B_SS_SELECTOR, 0xa8
+	.set B_DS_SELECTOR, 0xb0
+	.set B_ES_SELECTOR, 0xb8
+	.set B_FS_SELECTOR, 0xc0
+	.set B_GS_SELECTOR, 0xc8
+	.set B_TR_SELECTOR, 0xd0
+	.set B_LDT_SELECTOR, 0xd8
+	.set B_RFLAGS, 0xe0
 	.set B_TAIL, 0xe8		# where 32-bit code ends: `protected_tail` or `v86_tail`
 	.set B_GPR, 0xf0		# RAX RCX RDX RBX RSP RBP RSI RDI R8-R15
 
@@ -53,9 +58,9 @@
 	movl	$BASE + \at, %ebp
 .endm
 
-.macro load_dr r, n, offset
+.macro load_dr r, n
 	resume	7f
-	mov	B_DR + \offset(%\r\()bx), %\r\()ax
+	mov	B_DR\n(%\r\()bx), %\r\()ax
 	mov	%\r\()ax, %dr\n
 7:
 .endm
@@ -67,9 +72,9 @@
 7:
 .endm
 
-.macro load_segment r, seg, offset
+.macro load_segment r, seg, word
 	resume	7f
-	movl	\offset(%\r\()bx), %eax
+	movl	\word(%\r\()bx), %eax
 	movw	%ax, %\seg
 7:
 .endm
@@ -83,22 +88,22 @@
 .macro plant r
 	lgdt	B_GDT(%\r\()bx)
 	resume	7f
-	movl	B_LDT(%\r\()bx), %eax
+	movl	B_LDT_SELECTOR(%\r\()bx), %eax
 	lldt	%ax
 7:	resume	7f
-	movl	B_TR(%\r\()bx), %eax
+	movl	B_TR_SELECTOR(%\r\()bx), %eax
 	ltr	%ax
 7:
-	load_segment \r, ds, B_DS
-	load_segment \r, es, B_ES
-	load_segment \r, fs, B_FS
-	load_segment \r, gs, B_GS
-	load_dr	\r, 0, 0x00
-	load_dr	\r, 1, 0x08
-	load_dr	\r, 2, 0x10
-	load_dr	\r, 3, 0x18
-	load_dr	\r, 6, 0x20
-	load_dr	\r, 7, 0x28
+	load_segment \r, ds, B_DS_SELECTOR
+	load_segment \r, es, B_ES_SELECTOR
+	load_segment \r, fs, B_FS_SELECTOR
+	load_segment \r, gs, B_GS_SELECTOR
+	load_dr	\r, 0
+	load_dr	\r, 1
+	load_dr	\r, 2
+	load_dr	\r, 3
+	load_dr	\r, 6
+	load_dr	\r, 7
 
 	# Where KVM does not see XSETBV, an entry in between undoes it: then once more.
 	movl	$TRIES, %edi
@@ -160,20 +165,12 @@
 	.section .text, "ax"
 	.globl	reset_vector
 reset_vector:				# the linker script's entry; no vector leads here
-# Where things are, in the order of kvmtest/guests/planter.py's names.
-	.irp	label, long, protected, protected_tail, v86_tail, fault64, fault32, end, count
-	.word	\label
-	.endr
-	.irp	label, loop64, hlt64, in64, mmio64, icr64, x2icr64, ud64, loop32, hlt32, loop16, in16
-	.word	\label
-	.endr
-
 	.code64
 long:
 	plant	r
-	movl	B_SS(%rbx), %eax
+	movl	B_SS_SELECTOR(%rbx), %eax
 	movw	%ax, %ss
-	pushq	B_CS(%rbx)
+	pushq	B_CS_SELECTOR(%rbx)
 	movl	$BASE + 1f, %eax
 	pushq	%rax
 	lretq
@@ -182,7 +179,7 @@ long:
 	mov	%rax, %cr8
 7:
 	lidt	B_IDT(%rbx)
-	pushq	B_FLAGS(%rbx)
+	pushq	B_RFLAGS(%rbx)
 	popfq
 	load_gpr r, ax, 0
 	load_gpr r, cx, 1
@@ -252,13 +249,13 @@ protected:
 .endm
 
 protected_tail:
-	movl	B_SS(%ebx), %eax
+	movl	B_SS_SELECTOR(%ebx), %eax
 	movw	%ax, %ss
-	pushl	B_CS(%ebx)
+	pushl	B_CS_SELECTOR(%ebx)
 	pushl	$BASE + 1f
 	lretl
 1:	lidtl	B_IDT(%ebx)
-	pushl	B_FLAGS(%ebx)
+	pushl	B_RFLAGS(%ebx)
 	popfl
 	load_gprs
 	load_gpr e, sp, 4
@@ -267,13 +264,13 @@ protected_tail:
 	jmp	*%cs:BASE + end
 
 v86_tail:
-	pushl	B_GS(%ebx)
-	pushl	B_FS(%ebx)
-	pushl	B_DS(%ebx)
-	pushl	B_ES(%ebx)
-	pushl	B_SS(%ebx)
+	pushl	B_GS_SELECTOR(%ebx)
+	pushl	B_FS_SELECTOR(%ebx)
+	pushl	B_DS_SELECTOR(%ebx)
+	pushl	B_ES_SELECTOR(%ebx)
+	pushl	B_SS_SELECTOR(%ebx)
 	pushl	B_GPR + 8 * 4(%ebx)
-	pushl	B_FLAGS(%ebx)
+	pushl	B_RFLAGS(%ebx)
 	pushl	$0
 	pushl	$v86
 	lidtl	B_IDT(%ebx)

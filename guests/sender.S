@@ -22,7 +22,6 @@ xapic:
 	jmp	sent
 
 # The same in x2APIC mode.
-	.org	0x20, 0xf4
 x2apic:
 	movl	$MSR_X2APIC_ICR, %ecx
 	wrmsr

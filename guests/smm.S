@@ -5,8 +5,6 @@
 #
 # 16-bit code, DS = SS = 0, the stack grows down from 1000. Everything is said by one 32-bit OUT a value. General registers and
 # the words below are free for all; RSM brings back those of the interrupted code.
-#
-# The .set lines are there once more in kvmtest/guests/smm.py; a test compares the two.
 
 	.set CODE, 0x1000		# where the host puts the copy of this page
 	.set STACK, 0x1000

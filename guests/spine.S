@@ -11,7 +11,8 @@
 # 2. Then values go to slots in RAM at DATA. What may fail is a step: it tells where to go on, and an exception or, by the
 #    host, an instruction that a KVM which emulates real mode does not know costs the items of that step only.
 #
-# Ports, slots and steps are listed once more, with the items' names, in kvmtest/guests/__init__.py; a test compares them.
+# An item's port is PORT_ and its name, its slot SLOT_ and its name: CS_BASE is cs.base. kvmtest/guests/spine.py lists which items
+# have a port, and which of them each step fills.
 #
 # Needs RAM at 20000-5FFFF, and whatever the host wants to be read at PROBE. An exception in part 1 ends the guest where the
 # host has put a vector table at 0-3FF that points to a copy of `fault`.
@@ -34,9 +35,11 @@
 	.set PORT_FS_SELECTOR, 0xc5
 	.set PORT_GS_SELECTOR, 0xc6
 	.set PORT_SS_BASE, 0xc7		# what lies at PROBE in the segment
-	.set PORT_ENTRY, 0xf0		# 1: came by the reset vector, 2: by SIPI
+	.set PORT_ENTRY, 0xf0		# ENTRY_RESET or ENTRY_SIPI, by which it came
 	.set PORT_FAULT, 0xfe		# CS:IP of an instruction that raised an exception; ends the guest
 	.set PORT_DONE, 0xff		# everything is out; ends the guest
+	.set ENTRY_RESET, 1
+	.set ENTRY_SIPI, 2
 
 # Slots of 8 bytes.
 	.set SLOT_CR0, 0
@@ -279,9 +282,9 @@ fault:
 	.org	0x20, 0xf4
 
 reset_start:
-	report_registers 1, reset_vector
+	report_registers ENTRY_RESET, reset_vector
 sipi_start:
-	report_registers 2, sipi_vector
+	report_registers ENTRY_SIPI, sipi_vector
 
 common:
 	report_from CS_SELECTOR, %cs

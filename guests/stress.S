@@ -5,8 +5,6 @@
 #
 # 16-bit code, wherever a SIPI vector points; the first 4 KiB of this image are there, and the ROM has them as well. DS = 0, no
 # stack, no interrupts; general registers are free.
-#
-# The .set lines are there once more in kvmtest/guests/stress.py; a test compares the two.
 
 	.set ORDERS, 0x600		# of APIC ID n: at ORDERS + n * ORDER_SIZE
 	.set ORDER_SIZE, 0x20

@@ -2,8 +2,6 @@
 #
 # svm: a hypervisor that runs one nested guest by VMRUN. The host sets EFER.SVME, writes the VMCB with its intercepts, and names
 # the topics; what is there survives INIT. The nested guest is in the same 64-bit mode, in the same memory, without nested paging.
-#
-# The .set lines are there once more in kvmtest/guests/svm.py; a test compares the two.
 
 	.include "l1.inc"
 

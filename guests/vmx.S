@@ -5,8 +5,6 @@
 # What l1.inc says holds here as well. The nested guest runs in 64-bit mode on the hypervisor's own page tables, and without
 # exits but those that its topic or the CPU asks for; its OUTs are seen by the host. Both run with IF set, though nothing sends
 # interrupts: some emulators leave a guest for the host's with IF set only.
-#
-# The .set lines are there once more in kvmtest/guests/vmx.py; a test compares the two.
 
 	.include "l1.inc"
 
@@ -16,6 +14,7 @@
 	.set ARG_CONTROLS, 0x50c	# primary processor-based controls to set, where the CPU lets them
 	.set ARG_TURNS, 0x510		# of a loop without an exit
 	.set ARG_PINS, 0x514		# as ARG_CONTROLS, of pin-based controls
+	.set ARG_MARK, 0x518		# RBX of the nested guest, once it has said something
 
 	.set TOPIC_ROOT, 0
 	.set TOPIC_NESTED, 1
@@ -28,10 +27,10 @@
 	.set L2_CR3, 4
 	.set L2_STEP, 5
 
-	.set PORT_NMI, 0xf7		# an NMI, in whoever runs
+	.set PORT_NMI, 0xf7		# an NMI in the nested guest
+	.set PORT_AWAKE, 0xf8		# the instruction after HLT
 	.set PORT_VMFAIL, 0xfb		# a VMX instruction failed: the VM-instruction error, FFFFFFFFH where there is no VMCS
 
-	.set MARK, 0x5a5aa5a5		# RBX of the nested guest
 	.set LDT, 0x28			# selector of the hypervisor's LDT
 
 	.set VMXON_REGION, 0x10000
@@ -125,7 +124,7 @@ halt:
 	call	enter_vmx
 	say	READY, $0
 	hlt
-	say	VALUE, $0
+	say	AWAKE, $0
 	jmp	stopped
 
 # Destroys RAX, RCX, RDX, and where KVM has not done so locks IA32_FEATURE_CONTROL.
@@ -164,9 +163,12 @@ vmfail:
 	outl	%eax, $PORT_VMFAIL
 	jmp	stopped
 
+# The hypervisor, which has the lower stack, keeps silent about its own.
 nmi:
+	cmpq	$STACK, %rsp
+	jbe	1f
 	outl	%eax, $PORT_NMI
-	iretq
+1:	iretq
 
 nested:
 	movw	$CODE + nmi, CODE + AT_IDT + 2 * 16
@@ -238,7 +240,7 @@ exited:
 	jmp	stopped
 
 l2_spin:
-	movl	$MARK, %ebx
+	movl	ARG_MARK, %ebx
 	say	NESTED, $L2_SPIN
 1:	incl	COUNT
 	jmp	1b
@@ -248,7 +250,7 @@ l2_silent:
 	jmp	l2_silent
 
 l2_hlt:
-	movl	$MARK, %ebx
+	movl	ARG_MARK, %ebx
 	say	NESTED, $L2_HLT
 1:	hlt
 	incl	COUNT
@@ -257,13 +259,13 @@ l2_hlt:
 
 # No exception has a handler, as the IDT itself cannot be read.
 l2_shutdown:
-	movl	$MARK, %ebx
+	movl	ARG_MARK, %ebx
 	lidt	CODE + no_idt
 	say	NESTED, $L2_SHUTDOWN
 	ud2
 
 l2_cr3:
-	movl	$MARK, %ebx
+	movl	ARG_MARK, %ebx
 	say	NESTED, $L2_CR3
 	movq	%cr3, %rax
 	movq	%rax, %cr3
@@ -272,7 +274,7 @@ l2_cr3:
 
 # A single-step trap is pending behind the OUT.
 l2_step:
-	movl	$MARK, %ebx
+	movl	ARG_MARK, %ebx
 	movl	$L2_STEP, %eax
 	pushfq
 	orl	$1 << 8, (%rsp)

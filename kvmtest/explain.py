@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 from kvmtest import spec
 from kvmtest.checks import CHECKS, Check
-from kvmtest.engine.plan import BROADCAST
 from kvmtest.lab import ids
 from kvmtest.model.select import near
 from kvmtest.report.show import columns
@@ -53,7 +52,7 @@ class UnknownName(ValueError):
 
 
 def explain(name: str) -> Iterator[str]:
-    """Lines about an item, a result id (its item is taken), a commit or a place in the series. Raises UnknownName."""
+    """Lines about an item, a result id (its item is explained), a commit or a place in the series. Raises UnknownName."""
     if entries := commits.find(name):
         for entry in entries:
             yield from _commit(entry)
@@ -65,7 +64,7 @@ def explain(name: str) -> Iterator[str]:
         return
     if name in (ids.ID + item for item in ids.LAB):
         what, verdicts = ids.LAB[name.removeprefix(ids.ID)]
-        yield from (f"{name}: {what}", f"  verdicts    {verdicts}", "  comes of    kvmtest lab run and kvmtest lab matrix alone")
+        yield from (f"{name}: {what}", f"  verdicts    {verdicts}", "  comes from  kvmtest lab run and kvmtest lab matrix alone")
         return
     if checks := [check for check in CHECKS.values() if name in (check.id, check.name)]:
         for check in checks:
@@ -74,15 +73,11 @@ def explain(name: str) -> Iterator[str]:
     above, _, words = name.partition("/")
     parts = above.split(".", 3)
     item = parts[3] if len(parts) == 4 and parts[0] in (*EVENTS, "none") else above
-    if item in BROADCAST:
-        yield f"{item}: what a broadcast shows besides its targets' items"
-        yield from (f"  cites    {cite}" for cite in BROADCAST[item])
-        return
     if item not in spec.ENTRIES and not item.startswith("msr.0x"):
         if words and len(parts) == 2:
             example = f"{above}.host.cr0/{words}"
             raise UnknownName(f"{name!r} is a case, which kvmtest run runs; explain one of its items: {example}")
-        close = list(near(item, (*spec.ENTRIES, *BROADCAST, *CHECKS)))
+        close = list(near(item, (*spec.ENTRIES, *CHECKS)))
         hint = f"; did you mean {', '.join(close)}?" if close else "; kvmtest list shows all result ids"
         raise UnknownName(f"no item or listed commit {name!r}{hint}")
     yield from _item(item)

@@ -6,13 +6,17 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from kvmtest.compare.snapshot import Item, State
-from kvmtest.engine.cycle import Cycle
+from kvmtest.engine.bind import Scene
 from kvmtest.engine.machine import Machines
-from kvmtest.engine.plan import Case, items, plan
+from kvmtest.engine.plan import Case, plan
 from kvmtest.judge.book import Book
-from kvmtest.judge.evidence import Basis, Evidence
+from kvmtest.judge.evidence import Basis, Evidence, Played
+from kvmtest.judge.scenario import unproven
 from kvmtest.model.value import text
+from kvmtest.state.guest_view import Report
+from kvmtest.state.sections import Snapshot
 from kvmtest.state.values import NEW, PLANTS
+from kvmtest.triggers.error import TriggerError
 
 __all__ = ("NONE", "NoCase", "Wish", "candidates", "choose", "named", "take")
 
@@ -42,16 +46,21 @@ class Wish(NamedTuple):
 
 def candidates() -> list[Case]:
     """The cases that leave one vCPU with one state: the plan's, and those that differ from them in what is planted."""
-    found = [case for case in plan() if _leaves_one_state(case)]
+    # What the guest tells of, the host's ioctls show as well.
+    both = dict.fromkeys(one for case in plan() for one in (case._replace(view="host"), case))
+    found = [case for case in both if _leaves_one_state(case)]
     by_host = [case for case in found if case.view == "host" and case.plant in PLANTS]
     more = [case._replace(plant=plant) for case in by_host for plant in (*PLANTS, NEW)]
-    return list(dict.fromkeys(found + more))
+    by_name: dict[tuple[str, str], Case] = {}
+    for case in found + more:
+        by_name.setdefault((case.prefix, case.words), case)
+    return list(by_name.values())
 
 
 def _leaves_one_state(case: Case) -> bool:
     # A broadcast in the host's view has many vCPUs, vmm-reset a state for each order of the ioctls.
-    many = case.trigger == "vmm-reset" or case.trigger == "broadcast" and case.view == "host"
-    return not case.check and case.event in _TRIGGERS and not many
+    many = case.trigger == "broadcast" and case.view == "host"
+    return case.scenario is not None and not case.sequence and case.event in _TRIGGERS and not many
 
 
 def named(name: str) -> Case:
@@ -113,23 +122,38 @@ def _part(case: Case, option: str) -> str:
 
 
 def take(case: Case, machines: Machines, timeout_s: float, taken: str) -> State:
-    """Run ``case`` on a VM of its own. Raises SetupError, and what Cycle and its observe() do."""
+    """Run ``case`` on a VM of its own. Raises SetupError, TriggerError where it does not come to its end, and what Scene does."""
     machine = machines.fresh(case.setup)
     try:
-        cycle = Cycle(case, machine, machines.host, timeout_s)
-        seen = cycle.observe()
+        scene = Scene(case, machine, machines.host, timeout_s)
+        played = scene.observe()
     finally:
         machine.close()
+    if played.end:
+        raise TriggerError(played.end.why)
+    basis, shown = scene.bases[0], _evidence(case, played)
+    if shown.before and shown.after:
+        silent = bool(case.scenario and case.scenario.silent)
+        if why := unproven(basis.layout, case.event, shown.before, shown.after, silent=silent):
+            raise TriggerError(why)
     parts = ("event", "trigger", "view", "target", "mode", "plant", "vendor")
     made = {"case": case.name, **{part: _part(case, part) for part in parts}}
-    return State("", machines.host, taken, made, _items(case, cycle.bases[0], seen))
+    return State("", machines.host, taken, made, _items(case, basis, shown))
+
+
+def _evidence(case: Case, played: Played) -> Evidence:
+    """The states before and after the event, and what the guest reported, of all that was told."""
+    seen = [value for _, value in played.told if isinstance(value, Snapshot)]
+    report = next((value for _, value in played.told if isinstance(value, Report)), None)
+    return Evidence(None if case.event == "reset" else seen[0], seen[-1], report if case.view == "guest" else None)
 
 
 def _items(case: Case, basis: Basis, shown: Evidence) -> dict[str, Item]:
     ctx, layout, baseline, plant = basis
     sheet = Book().sheet(ctx, layout)
     found: dict[str, Item] = {}
-    for name in items(case) if case.view != "host" else dict.fromkeys((*items(case), *layout.fields)):
+    names = case.look().names(case.view, case.event)
+    for name in names if case.view != "host" else dict.fromkeys((*names, *layout.fields)):
         seen = sheet.seen(name, baseline, plant, shown)
         why = "" if seen.observed is not None else seen.failed or seen.unreadable or "not readable here"
         planted = text(name, seen.planted)

@@ -1,28 +1,71 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Cases of the plan by name, and what is judged of one of them or of a check."""
+"""Cases by name, and what is judged of one of them, of made-up evidence or of a check."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from kvmtest.checks import DEFAULT_EFFORT, Check, Effort, Observation
+from kvmtest.checks import CHECKS, DEFAULT_EFFORT, Check, Effort, Observation
 from kvmtest.engine import plan
 from kvmtest.engine.machine import Machines
+from kvmtest.engine.plan import SPARSE, Case, Setup
 from kvmtest.engine.run import run_case
 from kvmtest.judge.book import Book
 from kvmtest.judge.cases import judge
-from kvmtest.judge.evidence import Basis, Look
+from kvmtest.judge.evidence import Basis, Look, Played
 from kvmtest.model import case as named
 from kvmtest.model import record
 from kvmtest.model.host import Host
 from kvmtest.model.record import Result
+from kvmtest.scenario import step as s
+from kvmtest.scenario.states import STATES
+from kvmtest.state.guest_view import Report
+from kvmtest.state.sections import Snapshot
 
-__all__ = ("CASES", "NOBODY", "by_item", "by_view", "judged", "judged_check", "ran")
+__all__ = ("CASES", "NOBODY", "by_item", "by_view", "judged", "judged_check", "ran", "shown", "the")
 
-#: By ``<event>.<trigger>.<view>/<words>``: a case's name is the same in both views.
+#: By ``<event>.<trigger>.<view>/<words>``.
 CASES: dict[str, plan.Case] = {f"{case.prefix}/{case.words}": case for case in plan.plan()}
 #: A host of which no deviation is listed.
 NOBODY = Host("6.1.0", "unknown", "unknown", "unknown", {})
+#: One vCPU before the event and after it; None where that was not looked at.
+_Pair = tuple[Snapshot | None, Snapshot | None]
+_MODES = ("xapic", "xapic-flat", "x2apic", "relocated", "disabled")
+
+
+def the(name: str) -> plan.Case:
+    """The case ``<event>.<trigger>.<view>/<words>``, whether it is in the plan or not. Raises ValueError for what is no name."""
+    (event, trigger, view), (target, *words) = (part.split(sep) for part, sep in zip(name.split("/"), ".,", strict=True))
+    setup: dict[str, Any] = {"irqchip": "full", "mce": view == "host" and trigger != "create"}
+    found: dict[str, Any] = {}
+    for word in words:
+        head, _, rest = word.partition("-")
+        if f"{event}.{trigger}.{view}.{word}" in CHECKS:
+            found["check"] = word
+        elif rest == "irqchip":
+            setup["irqchip"] = {"no": "none"}.get(head, head)
+        elif word in ("intel", "amd", "no-cpuid"):
+            setup["vendor"] = "" if word == "no-cpuid" else word
+        elif head == "boot":
+            setup["boot_id"] = int(rest.removeprefix("id-"))
+        elif rest == "vcpus" or word == "sparse-ids":
+            setup["vcpus"] = int(head) if rest == "vcpus" else SPARSE
+        elif word in _MODES:
+            found["apic_mode"] = word
+        elif head == "plant":
+            found["plant"] = rest
+        elif head == "vector" and rest.isalnum() and len(rest) == 2:
+            found["vector"] = int(rest, 16)
+        elif word in STATES:
+            found["state"] = word
+        elif word == "logical":
+            found["how"] = word
+        else:
+            raise ValueError(f"no word of a case: {word!r}")
+    setup["memory"] = setup.get("vcpus", 2) not in (2, 8) or (trigger, view) == ("vmm-reset", "guest")
+    setup["mce"] = setup["mce"] and not setup["memory"]
+    setup["x2apic_ids"] = setup.get("vcpus") == SPARSE and found.get("apic_mode") == "x2apic"
+    return Case(event, trigger, view, Setup(**setup), target, **found)
 
 
 def ran(case: plan.Case, machines: Machines, timeout_s: float = 1.0, effort: Effort = DEFAULT_EFFORT) -> list[Result]:
@@ -51,6 +94,22 @@ def judged_check(check: Check, seen: str | Observation, host: Host = NOBODY, ven
     look = Look(named.Case("case"), *where, "check", (check.name,), {check.name: check.cite})
     (result,) = _flat(judge(Book(), look, host, (), check.checked(seen)))
     return result
+
+
+def shown(case: plan.Case, *targets: _Pair, report: Report | None = None, sender: _Pair | None = None) -> Played:
+    """What ``case`` would tell of its ``targets`` before its event and after it, of the ``sender``, and the ``report``."""
+    assert case.scenario
+    told: list[tuple[int, Any]] = []
+    sent = False
+    for number, step in enumerate(case.scenario.steps):
+        if isinstance(step, s.Event) or isinstance(step, s.Send) and step.judged:
+            sent = True
+        elif isinstance(step, s.Guest) and report:
+            told.append((number, report))
+        elif isinstance(step, s.Observe) or isinstance(step, s.Expect) and isinstance(step.condition, s.Same):
+            pairs = (sender,) if step.who == "other" and sender else targets
+            told += [(number, pair[sent]) for pair in pairs if pair[sent]]
+    return Played(tuple(told))
 
 
 def _flat(observations: list[record.Observation]) -> list[Result]:

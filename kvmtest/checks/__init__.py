@@ -9,19 +9,12 @@ taken for "was ignored".
 from __future__ import annotations
 
 from kvmtest.checks import (
-    gif,
     interrupts,
     memory,
     paging,
     restart,
-    smm,
     stress,
-    svm_guest,
     timer,
-    vmx_exit,
-    vmx_guest,
-    vmx_root,
-    vmx_state,
 )
 from kvmtest.checks.check import DEFAULT_EFFORT, Check, Effort, Observation, Stopped, Subject, Untestable
 
@@ -35,13 +28,6 @@ _TOPICS = (
     memory,
     paging,
     stress,
-    smm,
-    gif,
-    svm_guest,
-    vmx_root,
-    vmx_guest,
-    vmx_exit,
-    vmx_state,
 )
 #: By result id.
 CHECKS: dict[str, Check] = {check.id: check for topic in _TOPICS for check in topic.CHECKS}

@@ -20,7 +20,8 @@ _PAGE, _PRESENT, _WRITE = 0x1000, 1, 2
 _PAE, _LME = 1 << 5, 1 << 8
 #: Where the tables lie, and the pages that they put at LINEAR; each page holds its own number in its first word.
 _OLD_TABLES, _NEW_TABLES = 0x10000, 0x18000
-_OLD, _NEW, _REAL = 0x20000, 0x21000, behaviour.LINEAR
+#: _REAL is behaviour.LINEAR: what is expected names it, and can be listed without a built guest.
+_OLD, _NEW, _REAL = 0x20000, 0x21000, 0x80000
 _WRITTEN = 0x5A5A5A5A
 _FAULT = "nothing, but raises an exception"
 

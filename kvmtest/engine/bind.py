@@ -3,18 +3,19 @@
 
 from __future__ import annotations
 
-from kvmtest.engine.cycle import context
 from kvmtest.engine.machine import Machine, Target
 from kvmtest.engine.plan import Case
 from kvmtest.engine.runner import play
 from kvmtest.judge.evidence import Basis, Played
+from kvmtest.judge.item import Context
 from kvmtest.model.host import Host
 from kvmtest.scenario import step as s
 from kvmtest.scenario.lower import lower
 from kvmtest.scenario.needs import unmet
 from kvmtest.state.plant import Plant
+from kvmtest.x86 import cpuid
 
-__all__ = ("Scene", "Unmet")
+__all__ = ("Scene", "Unmet", "context")
 
 
 class Unmet(Exception):
@@ -37,6 +38,27 @@ class _Facts:
         return self._vcpu.get_msrs([index]).get(index, 0)
 
 
+def context(case: Case, machine: Machine, host: Host) -> Context:
+    """What the rules may depend on in ``case``."""
+    setup = case.setup
+    leaf1 = next((leaf.eax for leaf in machine.leaves if leaf.function == 1), None)
+    made = Context(
+        case.prefix,
+        case.name,
+        host,
+        setup.vendor,
+        case.target == "bsp",
+        machine.target(case.target).vcpu.id,
+        setup.irqchip != "none",
+        case.apic_mode or "xapic",
+        leaf1,
+        case.vector,
+        cpuid.gp_counters(machine.leaves),
+        extended_apic=cpuid.extended_apic(machine.leaves),
+    )
+    return made._replace(cycles=machine.cycles()) if case.trigger == "create" else made
+
+
 class Scene:
     """A scenario's case on a machine, ready to run; ``bases`` is what judging needs. Raises Unmet, PlantRefused, KvmError."""
 
@@ -48,19 +70,38 @@ class Scene:
         if why := unmet(case.scenario.needs, _Facts(machine, mine)):
             raise Unmet(why)
         self.target = mine.vcpu.id
-        self.other = next((id for id in self._by_id if id != self.target), self.target)
-        self._plant: Plant | None = None
+        self.other = machine.target("bsp" if case.target == "ap" else "ap").vcpu.id if len(self._by_id) > 1 else self.target
+        self.each = (self.target, *(id for id in self._by_id if id not in (self.target, self.other)))
+        self._plants: dict[int, Plant] = {}
+        self._fresh = case.scenario.fresh
         self.program = lower(case.scenario, self)
-        planted = any(isinstance(step, (s.Plant, s.Observe)) for step in case.scenario.steps)
-        baseline = mine.baseline if planted else None
-        self.bases = (Basis(context(case, machine, host), mine.layout, baseline, self._plant),)
+        baseline = None if case.event == "reset" else mine.baseline
+        modes = (step.apic_mode for step in case.scenario.steps if isinstance(step, (s.Plant, s.Reporter)))
+        ctx = context(case, machine, host)._replace(apic_mode=next(modes, "xapic"))
+        of_each = any(isinstance(step, s.Observe) and step.who == "each" for step in case.scenario.steps)
+        bsp = machine.target("bsp")
+        self.bases = tuple(
+            Basis(
+                ctx._replace(is_bsp=self._by_id[id] is bsp, apic_id=id),
+                mine.layout,
+                baseline and self._by_id[id].baseline,
+                self._plants.get(id),
+            )
+            for id in (self.each if of_each else (self.target,))
+        )
 
     def plant(self, who: int, name: str, apic_mode: str) -> Plant:
-        """The plant of vCPU ``who``; the target's is what judging looks at."""
-        made = self._by_id[who].plant(name, apic_mode)
-        if who == self.target:
-            self._plant = made
+        """The plant of vCPU ``who``. One does for all APs: writing it takes care of the id.
+
+        A plant is found by trying, which leaves its traces: that of a vCPU to which nothing has happened is tried on another one.
+        """
+        like = self.target if self._is_ap(who) and self._is_ap(self.target) else who
+        target = self._machine.twin(like) if self._fresh else self._by_id[like]
+        made = self._plants[who] = target.plant(name, apic_mode)
         return made
+
+    def _is_ap(self, who: int) -> bool:
+        return who != self._machine.setup.boot_id
 
     def observe(self) -> Played:
         """Run the program."""

@@ -189,7 +189,7 @@ def _smm(kvm: Kvm, host: Host) -> Finding:
         "vmx": "to enable: a kernel with CONFIG_KVM_SMM=y, and kvm_intel.unrestricted_guest=1 or emulate_invalid_guest_state=1",
         "svm": "to enable: a kernel with CONFIG_KVM_SMM=y",
     }.get(host.backend, f"to enable: a kernel with CONFIG_KVM_SMM=y, if {module_of(host.backend)} has SMM at all")
-    return Finding("no", "KVM_CAP_X86_SMM", "skipped: *.smm.*, events.smi_*, msr.smbase", enable)
+    return Finding("no", "KVM_CAP_X86_SMM", "skipped: what is tried in SMM, events.smi_*, msr.smbase", enable)
 
 
 def _components(leaves: list[CpuidEntry], flags: frozenset[str]) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from kvmtest import guests, spec
+from kvmtest.guests import spine
 from kvmtest.kvm import Exit, KvmError, Vcpu
 from kvmtest.kvm.clock import Limit
 from kvmtest.model.record import OUT_OF_TIME
@@ -40,10 +41,6 @@ _BEHIND = {
     **dict.fromkeys(("R8", "CR8", "WIDE", "XCR0", "XSETBV"), "LONG"),
     "XSAVE": "XSETBV",
 }
-_STEP_NAMES = tuple(guests.STEPS)
-_LIMIT_STATUS = frozenset(
-    guests.STEP_STATUS + 4 * i for i, name in enumerate(_STEP_NAMES) if name.endswith("_LIMIT")
-)
 _DONE, _GP = 1, 13
 #: More exits than a guest makes that fails in each step and at each MSR; and how many time-outs all of them may take.
 _EXITS, _PATIENCE = 1200, 10
@@ -52,11 +49,11 @@ _EXITS, _PATIENCE = 1200, 10
 def _image() -> tuple[bytes, bytes]:
     """The ROM, and RAM from CODE up to the end of the XSAVE area, with the guest's second part and its page tables."""
     rom = guests.load("spine")
-    ram = bytearray(guests.XSAVE + _XSAVE_ROOM - guests.CODE)
+    ram = bytearray(spine.XSAVE + _XSAVE_ROOM - spine.CODE)
     ram[: len(rom)] = rom
     # Present, writable, accessed; the page also dirty, and large.
-    for at, entry in ((0, guests.PAGE_TABLES + 0x1023), (0x1000, guests.PAGE_TABLES + 0x2023), (0x2000, 0xE3)):
-        start = guests.PAGE_TABLES - guests.CODE + at
+    for at, entry in ((0, spine.PAGE_TABLES + 0x1023), (0x1000, spine.PAGE_TABLES + 0x2023), (0x2000, 0xE3)):
+        start = spine.PAGE_TABLES - spine.CODE + at
         ram[start : start + 8] = entry.to_bytes(8, "little")
     return rom, bytes(ram)
 
@@ -70,7 +67,13 @@ def _pattern(gpa: int, size: int) -> bytes:
 
 def _base(word: int) -> int:
     """The base of a segment in which ``word`` lies at PROBE."""
-    return word - guests.PROBE & _LOW
+    return word - spine.PROBE & _LOW
+
+
+@cache
+def _steps() -> dict[int, str]:
+    """Offset of a status -> its step."""
+    return {spine.status(step): step for step in spine.STEP_ITEMS}
 
 
 def _quad(data: bytes, at: int) -> int:
@@ -131,42 +134,42 @@ class Reporter:
         vm = machine.vm
         self.ram = ram = vm.memory_at(0) or vm.add_memory(_RAM_SLOT, 0, _RAM_SIZE)
         ram.write(0, _addresses())
-        ram.write(0, guests.vector_table())
-        ram.write(guests.CODE, image)
+        ram.write(0, spine.vector_table())
+        ram.write(spine.CODE, image)
         (vm.memory_at(guests.ROM_GPA) or vm.add_memory(_ROM_SLOT, guests.ROM_GPA, len(rom))).write(guests.ROM_GPA, rom)
         if self.vector is not None:
             gpa = self.vector << 12
-            if guests.CODE <= gpa < guests.CODE + len(image):
+            if spine.CODE <= gpa < spine.CODE + len(image):
                 raise ValueError(f"SIPI vector {self.vector:#x} points to where the guest has its second part")
             code = vm.memory_at(gpa) or vm.add_memory(_CODE_SLOT + (gpa - _RAM_SIZE) // _PAGE, gpa, _PAGE)
-            code.write(gpa, guests.sipi_page(gpa))
-        data = guests.DATA
+            code.write(gpa, spine.sipi_page(gpa))
+        data = spine.DATA
         base = self.vcpu.get_sregs().apic_base & ~0xFFF if self.lapic else 0
-        ram.write_int(data + guests.MSR_COUNT, len(self.msrs), 4)
-        ram.write_int(data + guests.LAPIC_COUNT, len(self.lapic), 4)
-        ram.write_int(data + guests.XCR0_WANTED, cpuid.xcr0_mask(machine.leaves))
-        for start, entries, add in ((guests.MSRS, self.msrs, 0), (guests.LAPIC, self.lapic, base)):
+        ram.write_int(data + spine.MSR_COUNT, len(self.msrs), 4)
+        ram.write_int(data + spine.LAPIC_COUNT, len(self.lapic), 4)
+        ram.write_int(data + spine.XCR0_WANTED, cpuid.xcr0_mask(machine.leaves))
+        for start, entries, add in ((spine.MSRS, self.msrs, 0), (spine.LAPIC, self.lapic, base)):
             words = b"".join((add + number).to_bytes(_LIST_ENTRY, "little") for _, number in entries)
             ram.write(data + start, words)
 
     def _word(self, offset: int) -> int:
         if self._words is not None:
             return self._words[offset >> 2]
-        return self.ram.read_int(guests.DATA + offset, 4)
+        return self.ram.read_int(spine.DATA + offset, 4)
 
     def _skip(self, exit_: Exit) -> bool:
         """Note that KVM could not do the current step, and let the guest go on behind it."""
-        resume, status = self._word(guests.RESUME), self._word(guests.STATUS)
+        resume, status = self._word(spine.RESUME), self._word(spine.STATUS)
         if not resume or status in self.failures:
             return False
         regs = self.vcpu.get_regs()
         sregs = self.vcpu.get_sregs()
         at = sregs.cs.base + regs.rip
-        insn = exit_.insn or (self.ram.read(at, 15) if guests.CODE <= at < guests.DATA else b"")
-        self.failures[status] = _internal_error(exit_, insn, 16 if resume < guests.CODE else 64 if sregs.cs.l else 32)
-        if resume < guests.CODE and sregs.cs.base != guests.CODE:
+        insn = exit_.insn or (self.ram.read(at, 15) if spine.CODE <= at < spine.DATA else b"")
+        self.failures[status] = _internal_error(exit_, insn, 16 if resume < spine.CODE else 64 if sregs.cs.l else 32)
+        if resume < spine.CODE and sregs.cs.base != spine.CODE:
             # From the first page, as an exception would.
-            sregs.cs.base, sregs.cs.selector = guests.CODE, guests.CODE >> 4
+            sregs.cs.base, sregs.cs.selector = spine.CODE, spine.CODE >> 4
             self.vcpu.set_sregs(sregs)
         regs.rip = resume
         self.vcpu.set_regs(regs)
@@ -184,7 +187,7 @@ class Reporter:
             late, problem = True, f"{OUT_OF_TIME}: {self._where()}: {error}"
         except KvmError as error:
             problem = f"{self._where()}: {error}"
-        self._cut = self._word(guests.STATUS) if problem else None
+        self._cut = self._word(spine.STATUS) if problem else None
         values, missing = self.collect()
         msw = values.pop("msw", None)
         missing.pop("msw", None)
@@ -195,11 +198,11 @@ class Reporter:
             for item in sorted((_BASES | LIMITS) & missing.keys()):
                 if missing[item].startswith("exception"):
                     problem = f"{item}: {missing.pop(item)}"
-        return Report(values, missing, problem, frozenset() if self.reached("WIDE") else frozenset(guests.WIDE), late)
+        return Report(values, missing, problem, frozenset() if self.reached("WIDE") else frozenset(spine.WIDE), late)
 
     def _run(self, timeout_s: float, first: Exit | None) -> str:
         """Until the guest is done; why it stopped before that."""
-        limit = Limit(_PATIENCE * timeout_s)
+        limit, ports = Limit(_PATIENCE * timeout_s), spine.ports()
         for _ in range(_EXITS):
             if limit.left() <= 0:
                 raise TimeoutError(f"the guest takes longer than {_PATIENCE * timeout_s:g} s")
@@ -213,28 +216,27 @@ class Reporter:
             if exit_.reason != KVM_EXIT_IO or exit_.direction != KVM_EXIT_IO_OUT:
                 return f"the guest stopped {self._where()}: {exit_}"
             value = int.from_bytes(exit_.data[:4], "little")
-            if exit_.port == guests.PORT_DONE:
+            if exit_.port == spine.PORT_DONE:
                 return ""
-            if exit_.port == guests.PORT_FAULT:
+            if exit_.port == spine.PORT_FAULT:
                 return f"an exception at CS:IP {value >> 16:04x}:{value & 0xFFFF:04x} {self._where()}"
-            if exit_.port == guests.PORT_ENTRY:
-                if value != (guests.ENTRY_RESET if self.vector is None else guests.ENTRY_SIPI):
+            if exit_.port == spine.PORT_ENTRY:
+                if value != (spine.ENTRY_RESET if self.vector is None else spine.ENTRY_SIPI):
                     self.seen.clear()
                     return f"the guest came in by entry {value}, not by the one of this event"
-            elif exit_.port in guests.PORTS:
-                item = guests.PORTS[exit_.port]
+            elif item := ports.get(exit_.port):
                 self.seen[item] = _base(value) if item in _BASES else value
             else:
                 return f"unexpected {exit_}"
         return "the guest reports without end"
 
     def _where(self) -> str:
-        if len(self.seen) < len(guests.PORTS):
-            return f"after {len(self.seen)} of {len(guests.PORTS)} port writes"
-        offset = self._word(guests.STATUS)
-        if offset < guests.SLOT_VALUES:
-            return f"in step {_STEP_NAMES[max(0, offset - guests.STEP_STATUS) // 4]}"
-        start, entries = (guests.LAPIC, self.lapic) if offset >= guests.LAPIC else (guests.MSRS, self.msrs)
+        if len(self.seen) < len(spine.PORT_ITEMS):
+            return f"after {len(self.seen)} of {len(spine.PORT_ITEMS)} port writes"
+        offset = self._word(spine.STATUS)
+        if offset < spine.SLOTS:
+            return f"in step {_steps().get(offset, 'TABLES')}"
+        start, entries = (spine.LAPIC, self.lapic) if offset >= spine.LAPIC else (spine.MSRS, self.msrs)
         return f"at {entries[(offset - start) // _LIST_ENTRY][0]}"
 
     def _failed(self, offset: int) -> str:
@@ -243,13 +245,15 @@ class Reporter:
             return self.failures[offset]
         status = self._word(offset)
         # A limit is told by the exception behind the last good read: #SS or #GP.
-        if status in (0, _DONE) or offset in _LIMIT_STATUS and status & _DONE and status >> 8 in (12, _GP):
+        if status in (0, _DONE):
+            return ""
+        if _steps().get(offset, "").endswith("_LIMIT") and status & _DONE and status >> 8 in (12, _GP):
             return ""
         return f"exception {status >> 8} in the guest"
 
     def _step(self, name: str) -> tuple[bool, str]:
         """Whether a step came to its end, and why not."""
-        offset = guests.STEP_STATUS + 4 * _STEP_NAMES.index(name)
+        offset = spine.status(name)
         # Of a loop of steps a later one may be done, from the turn before.
         if self._cut is not None and self._cut <= offset:
             return False, ""
@@ -270,7 +274,7 @@ class Reporter:
 
     def collect(self) -> tuple[dict[str, int], dict[str, str]]:
         """Values, and what is missing, from RAM and from the ports."""
-        data = self.ram.read(guests.DATA, guests.LAPIC + _LIST_ROOM)
+        data = self.ram.read(spine.DATA, spine.LAPIC + _LIST_ROOM)
         self._words = memoryview(data).cast("I")
         try:
             return self._collected(data)
@@ -278,22 +282,22 @@ class Reporter:
             self._words = None
 
     def _collected(self, data: bytes) -> tuple[dict[str, int], dict[str, str]]:
-        values, missing = dict(self.seen), dict[str, str]()
-        for step, names in guests.STEPS.items():
+        values, missing, slots = dict(self.seen), dict[str, str](), spine.slots()
+        for step, names in spine.STEP_ITEMS.items():
             done, reason = self._step(step)
             for item in names:
                 if done:
-                    value = _quad(data, guests.SLOT_VALUES + 8 * guests.SLOTS.index(item))
+                    value = _quad(data, slots[item])
                     values[item] = _base(value) if item in _BASES else value
                 elif reason:
                     missing[item] = reason
-        for start, entries in ((guests.MSRS, self.msrs), (guests.LAPIC, self.lapic)):
+        for start, entries in ((spine.MSRS, self.msrs), (spine.LAPIC, self.lapic)):
             for i, (item, _) in enumerate(entries):
                 at = start + _LIST_ENTRY * i
                 if at + 4 == self._cut:
                     continue
                 if failed := self._failed(at + 4):
-                    missing[item] = f"RDMSR: {failed}" if start == guests.MSRS else failed
+                    missing[item] = f"RDMSR: {failed}" if start == spine.MSRS else failed
                 elif self._word(at + 4) == _DONE:
                     values[item] = _quad(data, at + 8)
         if self.disabled:
@@ -303,7 +307,7 @@ class Reporter:
         self._vectors(values, missing)
         self._limits(values, missing)
         if not self.reached("WIDE"):
-            values.update((item, values[item] & _LOW) for item in guests.WIDE if item in values)
+            values.update((item, values[item] & _LOW) for item in spine.WIDE if item in values)
         for item, why in self.layout.missing.items():
             if item.startswith("cpuid."):
                 values.pop(item, None)  # what the guest reads of a leaf that is not there says nothing
@@ -313,7 +317,7 @@ class Reporter:
 
     def _limits(self, values: dict[str, int], missing: dict[str, str]) -> None:
         """Take back the limits, which are told by an exception, unless the step LIMITLESS has shown that there are any."""
-        offset = guests.STEP_STATUS + 4 * _STEP_NAMES.index("LIMITLESS")
+        offset = spine.status("LIMITLESS")
         if self._cut is None or self._cut > offset:
             if self._word(offset) >> 8 == _GP:
                 return
@@ -341,9 +345,9 @@ class Reporter:
         """What XSAVE, or else FXSAVE, has stored."""
         xsaved, why = self._step("XSAVE")
         fxsaved, why_not = self._step("FXSAVE")
-        area = self.ram.read(guests.XSAVE, _XSAVE_ROOM)
-        wanted, used = (self.ram.read_int(guests.DATA + at) for at in (guests.XCR0_WANTED, guests.XCR0_USED))
-        legacy = self.ram.read(guests.DATA + guests.FXSAVE, 512) + b"\3".ljust(64, b"\0")
+        area = self.ram.read(spine.XSAVE, _XSAVE_ROOM)
+        wanted, used = (self.ram.read_int(spine.DATA + at) for at in (spine.XCR0_WANTED, spine.XCR0_USED))
+        legacy = self.ram.read(spine.DATA + spine.FXSAVE, 512) + b"\3".ljust(64, b"\0")
         for item in self.layout.by_section.get("xsave", ()):
             field = self.layout.fields[item]
             # MXCSR is SSE's, though no XSTATE_BV bit speaks of it.

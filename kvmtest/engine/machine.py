@@ -98,6 +98,7 @@ class Machine:
 
     def __init__(self, machines: Machines, setup: Setup) -> None:
         self.setup = setup
+        self._machines = machines
         self.leaves: list[CpuidEntry] = []
         self._born = time.monotonic()
         self.vm: Vm = machines.kvm.create_vm()
@@ -173,6 +174,10 @@ class Machine:
         """The ``bsp`` or the ``ap``, of several the last."""
         aps = [target for target in self.targets if target.vcpu.id != self.setup.boot_id]
         return self.targets[self.setup.boot_id] if name == "bsp" else aps[-1]
+
+    def twin(self, id: int) -> Target:
+        """The vCPU of ``id`` in the machine that is kept for this setup."""
+        return next(target for target in self._machines.kept(self.setup).targets if target.vcpu.id == id)
 
     def close(self) -> None:
         """Free the VM; may be called again."""

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from itertools import product
+from typing import Any, NamedTuple
 
 from kvmtest.checks import CHECKS
 from kvmtest.judge.evidence import Look
@@ -12,22 +13,23 @@ from kvmtest.model.select import Selector as _Selector
 from kvmtest.model.select import SelectorError, near, parse
 from kvmtest.scenario import looks as of
 from kvmtest.scenario.catalogue import SCENARIOS
+from kvmtest.scenario.covering import Tried, covering, inits, leaves
+from kvmtest.scenario.items import CONTINUE, Item
+from kvmtest.scenario.items import broadcast as of_broadcast
+from kvmtest.scenario.items import scenario as of_item
 from kvmtest.scenario.setup import SPARSE, VENDORS, Setup
+from kvmtest.scenario.states import GUEST_PLANTS, STATES
 from kvmtest.scenario.step import Scenario
-from kvmtest.spec.cite import A_ICR, S_ICR
-from kvmtest.state.inside import GUEST_PLANTS
+from kvmtest.scenario.triggers import TRIGGERS
 from kvmtest.state.values import PLANTS, SIPI
 
-__all__ = ("BROADCAST", "CONTINUE", "SPARSE", "Case", "Setup", "ids", "items", "looks", "plan", "select")
+__all__ = ("CONTINUE", "SPARSE", "Case", "Setup", "ids", "items", "looks", "plan", "select")
 
 #: SIPI vectors: both ends of the first megabyte's usable range and one in the middle.
 SIPI_VECTORS = (0x00, 0x01, 0x9F, 0xFF)
-#: The SIPI that starts the guest on an AP after INIT.
-CONTINUE = 0x10
 
-#: What a broadcast shows besides the items of its targets, with where the manuals say it.
-BROADCAST: dict[str, tuple[str, ...]] = {"reached": (S_ICR, A_ICR), "sender-untouched": (S_ICR, A_ICR)}
-_BROADCAST = (*BROADCAST, *of.HOST)
+#: The triggers whose cases the others' can be compared with.
+_CORE = ("latched", "msi")
 
 
 class Case(NamedTuple):
@@ -53,8 +55,25 @@ class Case(NamedTuple):
 
     @property
     def scenario(self) -> Scenario | None:
-        """The steps, of a case that is one of the catalogue's."""
-        return SCENARIOS[f"{self.event}.{self.trigger}/{self.sequence}"] if self.sequence else None
+        """The steps, where they say all about the case."""
+        if self.sequence:
+            return SCENARIOS[f"{self.event}.{self.trigger}/{self.sequence}"]
+        if self.check or self.trigger == "vmm-reset":
+            return None
+        guest = self.view == "guest"
+        item = Item(self.event, self.road, self.target, self.apic_mode, self.plant, self.state, self.vector, guest)
+        return of_broadcast(item) if TRIGGERS.get(self.road, TRIGGERS["msi"]).many else of_item(item)
+
+    @property
+    def packed(self) -> tuple[object, ...]:
+        """All of it as plain data."""
+        return tuple(tuple(field) if isinstance(field, Setup) else field for field in self)
+
+    @classmethod
+    def unpacked(cls, fields: tuple[Any, ...]) -> Case:
+        """The case that ``fields`` were made from."""
+        made = cls._make(fields)
+        return made._replace(setup=Setup._make(made.setup))
 
     @property
     def road(self) -> str:
@@ -112,25 +131,28 @@ class Case(NamedTuple):
         """How it is judged (`kvmtest.judge.evidence.Look`)."""
         if self.check:
             return "check"
-        if self.sequence:
-            return "scenario"
-        if self.trigger == "broadcast" and self.view == "host":
-            return "broadcast"
-        return "reset" if self.trigger == "vmm-reset" else "one"
+        return "reset" if self.trigger == "vmm-reset" else "scenario"
 
     def look(self) -> Look:
         """What is to be judged of it."""
         named = Named(self.name, tuple(self.params.items()))
-        cites = {self.check: CHECKS[f"{self.prefix}.{self.check}"].cite} if self.check else BROADCAST
+        cites = {self.check: CHECKS[f"{self.prefix}.{self.check}"].cite} if self.check else {}
         where = (self.event, self.trigger, self.view)
-        names = () if self.sequence else items(self)
-        return Look(named, *where, self.setup.vendor, self.target, self.kind, names, cites, self.scenario)
+        names = () if self.kind == "scenario" else items(self)
+        vector = CONTINUE if self.event == "init" and self.target == "ap" else self.vector
+        mode = self.apic_mode or "xapic"
+        return Look(named, *where, self.setup.vendor, self.target, self.kind, names, cites, self.scenario, mode, vector)
 
 
 def _resets() -> list[Case]:
     setups = [Setup(irqchip, vendor, 0) for irqchip in ("none", "split", "full") for vendor in ("", *VENDORS)]
     setups += [Setup("full", vendor, 1) for vendor in ("", *VENDORS)]
-    return [Case("reset", "create", "host", setup, target) for setup in setups for target in ("bsp", "ap")]
+
+    def view(setup: Setup, target: str) -> str:
+        # Without CPUID the guest has nothing that tells it which instructions it has.
+        return "guest" if target == "bsp" and setup in (Setup("full", vendor) for vendor in VENDORS) else "host"
+
+    return [Case("reset", "create", view(setup, target), setup, target) for setup in setups for target in ("bsp", "ap")]
 
 
 def _vmm_resets() -> list[Case]:
@@ -148,112 +170,65 @@ def _vmm_resets() -> list[Case]:
     return cases
 
 
-def _inits() -> list[Case]:
-    cases = []
-    for vendor in VENDORS:
-        setup = Setup("full", vendor, mce=True)
-        for target in ("bsp", "ap"):
-            modes = [(trigger, mode) for trigger in ("latched", "msi") for mode in ("xapic", "x2apic")]
-            # A local APIC that is off, or moved away from FEE00000, hears no message: only the ioctl reaches it.
-            modes += [("latched", "relocated"), ("latched", "disabled")]
-            for trigger, mode in modes:
-                cases += [Case("init", trigger, "host", setup, target, mode, plant) for plant in PLANTS]
-    return cases
+def _setup(vendor: str, irqchip: str = "full", *, guest: bool = False) -> Setup:
+    """The VM of an item case. Without KVM_X86_SETUP_MCE, KVM shows a guest all banks that it has."""
+    return Setup(irqchip, vendor, mce=not guest)
 
 
-def _devices() -> list[Case]:
-    """INIT as devices send it: each road to the local APIC, in each of its modes."""
-    return [
-        Case("init", trigger, "host", Setup("split" if trigger == "split" else "full", vendor, mce=True), target, mode, "a")
-        for trigger in ("gsi-msi", "irqfd", "ioapic", "split")
-        for vendor in VENDORS
-        for target in ("bsp", "ap")
-        for mode in ("xapic", "x2apic")
-    ]
+def _of(event: str, one: Tried, vector: int | None = None) -> Case:
+    """The case of a combination."""
+    trigger, _, how = one.trigger.partition("/")
+    setup = _setup(one.vendor, TRIGGERS[one.trigger].irqchip if one.trigger in TRIGGERS else "full", guest=one.guest)
+    view = "guest" if one.guest else "host"
+    return Case(event, trigger, view, setup, one.target, one.mode, one.plant, vector, state=one.state, how=how)
 
 
-def _ipis() -> list[Case]:
-    """INIT as the guest's other vCPU sends it, in the mode that both are in."""
-    return [
-        Case("init", f"icr-{mode}", "host", Setup("full", vendor, mce=True), target, mode, plant)
-        for mode in ("xapic", "x2apic")
-        for vendor in VENDORS
-        for target in ("bsp", "ap")
-        for plant in ("a", "b")
-    ] + [
-        Case("init", trigger, "host", Setup("full", vendor, mce=True), target, mode, "a", how="logical")
-        for trigger, mode in (("icr-xapic", "xapic"), ("icr-xapic", "xapic-flat"), ("icr-x2apic", "x2apic"))
-        for vendor in VENDORS
-        for target in ("bsp", "ap")
-    ]
+def _inits(full: bool) -> list[Case]:
+    """INIT to one vCPU in any state, by any trigger. What comes to a vCPU that does not run is tried with every plant."""
+    every = inits()
+    core = [one for one in every if one.trigger in _CORE and not one.state and one.plant in PLANTS and not one.guest]
+    chosen = every if full else dict.fromkeys((*core, *covering(every)))
+    cases = [_of("init", one) for one in chosen]
+    told = {case.name for case in cases if case.view == "guest"}
+    return [case for case in cases if case.view == "guest" or case.name not in told]
 
 
-#: What a target can be doing, and in which modes its code can do it.
-_STATES = (
-    *((mode, state) for mode in GUEST_PLANTS for state in ("", "in-loop")),
-    *((mode, "in-hlt") for mode in ("guest-long", "guest-protected")),
-    *((mode, "in-port-read") for mode in ("guest-long", "guest-v86")),
-    ("guest-long", "in-mmio-read"),
-    *(("guest-long", f"{what}-injected") for what in ("interrupt", "exception", "nmi")),
-    ("guest-long", "irq-requested"),
-    ("guest-long", "guest-debug"),
-    ("a", "never-run"),
-)
-
-
-def _caught() -> list[Case]:
-    """INIT to a vCPU in each thing that it can be doing then."""
-    return [
-        Case("init", "msi", "host", Setup("full", vendor, mce=True), target, "xapic", plant, state=state)
-        for vendor in VENDORS
-        for target in ("bsp", "ap")
-        for plant, state in _STATES
-    ]
-
-
-def _by_itself() -> list[Case]:
-    """What a vCPU's own code brings about: an INIT to itself, a shutdown, and an INIT out of it."""
-    roads = [("init", "self", mode, "") for mode in ("xapic", "x2apic")]
-    roads += [("shutdown", "triple-fault", "xapic", "at-triple-fault"), ("init", "triple-fault", "xapic", "in-shutdown")]
-    return [
-        Case(event, trigger, "host", Setup("full", vendor, mce=True), target, mode, "guest-long", state=state)
-        for event, trigger, mode, state in roads
-        for vendor in VENDORS
-        for target in ("bsp", "ap")
-    ]
+def _shutdowns() -> list[Case]:
+    every = product(VENDORS, ("bsp", "ap"))
+    return [_of("shutdown", Tried("triple-fault", t, v, "xapic", "guest-long", "at-triple-fault", True)) for v, t in every]
 
 
 def _broadcasts() -> list[Case]:
     """INIT from one vCPU's code to all others: the APs, or the BSP among them."""
     cases = []
     for mode, vendor in (("xapic", "intel"), ("x2apic", "amd")):
-        setups = [Setup("full", v, mce=True, vcpus=vcpus) for vcpus in (2, 8) for v in VENDORS]
-        cases += [Case("init", "broadcast", "host", setup, "ap", mode, "a") for setup in setups]
-        cases += [Case("init", "broadcast", "host", setup, "bsp", mode, "b") for setup in setups if setup.vcpus == 8]
-        cases += _in_guest_view([case for case in cases[-len(setups) - 2 :] if case.setup.vcpus == 8])
-        # Of the large VMs one a mode, and the same one in both views, one behind the other: Machines keeps one only.
-        large = [Setup("full", vendor, memory=True, vcpus=n, x2apic_ids=mode == "x2apic" and n == SPARSE) for n in (64, SPARSE)]
-        cases += [Case("init", "broadcast", view, setup, "ap", mode, "a") for setup in large for view in ("host", "guest")]
+        pairs = [Setup("full", v, mce=True) for v in VENDORS]
+        some = [Setup("full", v, vcpus=8) for v in VENDORS]
+        # Of the large VMs one a mode: Machines keeps one only.
+        large = [Setup("full", vendor, vcpus=n, x2apic_ids=mode == "x2apic" and n == SPARSE) for n in (64, SPARSE)]
+        cases += [Case("init", "broadcast", "host", setup, "ap", mode, "a") for setup in pairs]
+        cases += [Case("init", "broadcast", "guest", setup, "ap", mode, "a") for setup in some + large]
+        cases += [Case("init", "broadcast", "host", setup._replace(mce=True), "bsp", mode, "b") for setup in some]
     return cases
 
 
 def _sipis() -> list[Case]:
-    return [
-        Case("sipi", trigger, "host", Setup("full", vendor, mce=True), "ap", "xapic", SIPI, vector)
-        for trigger in ("msi", "mp-state")
-        for vendor in VENDORS
-        for vector in SIPI_VECTORS
+    """SIPI to a vCPU that waits for one, and to one that is in what drops it."""
+    # Not a guest at vector 00: its page holds the guest's own interrupt vectors.
+    waiting = [
+        _of("sipi", Tried(trigger, "ap", vendor, "xapic", SIPI, "", bool(vector)), vector)
+        for trigger, vendor, vector in product(("msi", "mp-state"), VENDORS, SIPI_VECTORS)
     ]
+    lost = [one for one in leaves() if "sipi" in STATES[one.state].drops and one.target == "ap"]
+    return waiting + [_of("sipi", one._replace(trigger="msi"), SIPI_VECTORS[1]) for one in lost]
 
 
 def _nones() -> list[Case]:
-    """KVM_SET_MP_STATE(INIT_RECEIVED), which is no INIT."""
-    return [
-        Case("none", "mp-state", "host", Setup("full", vendor, mce=True), target, mode, plant)
-        for vendor in VENDORS
-        for target in ("bsp", "ap")
-        for mode, plant in (*(("xapic", plant) for plant in PLANTS), ("x2apic", "a"))
-    ]
+    """KVM_SET_MP_STATE(INIT_RECEIVED), which is no INIT; and each state entered and left without an event."""
+    used = (*(("xapic", plant) for plant in PLANTS), ("x2apic", "a"))
+    every = product(VENDORS, ("bsp", "ap"), used)
+    written = [_of("none", Tried("mp-state", t, v, *modes, "", False)) for v, t, modes in every]
+    return written + [_of("none", one) for one in leaves()]
 
 
 def _checks() -> list[Case]:
@@ -272,34 +247,19 @@ def _scenarios() -> list[Case]:
     ]
 
 
-def _in_guest_view(cases: list[Case]) -> list[Case]:
-    """The cases of ``cases`` in which a guest can tell: one plant for each way in, and a local APIC that hears the SIPI."""
-    told = [case for case in cases if case.plant in ("", "a", SIPI, *GUEST_PLANTS) and case.apic_mode in ("", "xapic", "x2apic")]
-    return [case._replace(view="guest", setup=case.setup._replace(memory=True, mce=False)) for case in told]
-
-
-def _guests() -> list[Case]:
-    setups = [Setup("full", vendor) for vendor in VENDORS]
-    cases = _in_guest_view([Case("reset", "create", "host", setup, "bsp") for setup in setups])
-    # Not b: its pending triple fault survives INIT on KVM (events.triple_fault_pending), and no guest runs then.
-    cases += [Case("init", "msi", "guest", setup._replace(memory=True), "bsp", "xapic", "c") for setup in setups]
-    cases += _in_guest_view(_inits() + _devices() + _ipis() + _caught() + _by_itself())
-    # Not SIPI vector 00: its page holds the guest's own interrupt vectors.
-    return cases + _in_guest_view([case for case in _sipis() if case.vector])
-
-
-def plan() -> list[Case]:
-    """All cases, in the order of running."""
-    inits = _inits() + _devices() + _ipis() + _broadcasts() + _caught() + _by_itself()
-    return _resets() + _vmm_resets() + inits + _sipis() + _nones() + _checks() + _scenarios() + _guests()
+def plan(full: bool = False) -> list[Case]:
+    """The cases in the order of running: a covering array, or with ``full`` all that the tables of states and triggers allow."""
+    inits_ = _inits(full) + _broadcasts()
+    return _resets() + _vmm_resets() + inits_ + _shutdowns() + _sipis() + _nones() + _checks() + _scenarios()
 
 
 def looks(case: Case) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """What a case judges: the beginning of ids, ``<event>.<trigger>.<view>``, and the items below it."""
-    if case.scenario:
+    if scenario := case.scenario:
         found: dict[str, list[str]] = {}
-        for one in of.looks(case.scenario):
-            names = (one.item,) if one.item != of.TABLE else of.table(one.view, one.event)
+        look = case.look()
+        for one in of.looks(scenario):
+            names = (one.item,) if one.item != of.TABLE else look.names(one.view, one.event)
             found.setdefault(f"{one.event}.{one.trigger}.{one.view}", []).extend(names)
         return tuple((prefix, tuple(dict.fromkeys(names))) for prefix, names in found.items())
     # What the guest reports is compared with the host's view too.
@@ -314,7 +274,7 @@ def items(case: Case) -> tuple[str, ...]:
     if case.view != "host":
         vector = CONTINUE if case.event == "init" and case.target == "ap" else case.vector
         return of.table(case.view, case.event, case.apic_mode or "xapic", vector)
-    return _BROADCAST if case.trigger == "broadcast" else of.HOST
+    return of.HOST
 
 
 def ids(cases: list[Case]) -> list[str]:
@@ -327,7 +287,7 @@ def _matches(selector: _Selector, prefix: str, names: tuple[str, ...]) -> bool:
     if not selector.may_match(f"{prefix}."):
         return False
     # An MSR that has no name yet is known only to the host's KVM_GET_MSR_INDEX_LIST.
-    unnamed = names in (of.HOST, _BROADCAST) and selector.id.startswith(f"{prefix}.msr.0x")
+    unnamed = names[-len(of.HOST):] == of.HOST and selector.id.startswith(f"{prefix}.msr.0x")
     return unnamed or any(selector.id_matches(f"{prefix}.{name}") for name in names)
 
 

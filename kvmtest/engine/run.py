@@ -10,16 +10,13 @@ from typing import Any, NamedTuple
 
 from kvmtest.checks import CHECKS, DEFAULT_EFFORT, Effort, Subject, Untestable
 from kvmtest.engine.bind import Scene, Unmet
-from kvmtest.engine.broadcast import Broadcast
-from kvmtest.engine.catch import NEVER_RUN
-from kvmtest.engine.cycle import Cycle
 from kvmtest.engine.machine import Machine, Machines, SetupError
 from kvmtest.engine.plan import Case
 from kvmtest.engine.vmm_reset import VmmReset
 from kvmtest.guests import GuestMissing
 from kvmtest.judge.book import Book
 from kvmtest.judge.cases import Judging, judge
-from kvmtest.judge.evidence import Again, Basis, Checked, Untried
+from kvmtest.judge.evidence import Again, Basis, Checked, Played, Untried
 from kvmtest.judge.tries import out_of_time, untried
 from kvmtest.kvm import Kvm, RunStopped
 from kvmtest.model.host import Host
@@ -58,7 +55,11 @@ class _Runner(NamedTuple):
                 machine = ours = self.machines.fresh(case.setup)
             else:
                 machine = self.machines.kept(case.setup)
-            return self._observe(case, machine)
+            bases, seen = self._observe(case, machine)
+            if isinstance(seen, Played) and seen.end:
+                # Cut short: whatever would have ended a state was not done.
+                self.machines.drop(case.setup)
+            return bases, seen
         except (GuestMissing, PlantRefused, SetupError, Unmet, Untestable) as error:
             return (), Untried("skip", str(error))
         except (GuestStopped, OSError, TriggerError, Unread) as error:  # KvmError, RunTimeout, and no descriptor or timer left
@@ -72,15 +73,7 @@ class _Runner(NamedTuple):
         host = self.machines.host
         if case.kind == "check":
             return (), self._check(case, machine)
-        made: Broadcast | VmmReset | Cycle | Scene
-        if case.kind == "scenario":
-            made = Scene(case, machine, host, self.timeout_s)
-        elif case.kind == "broadcast":
-            made = Broadcast(case, machine, host)
-        elif case.kind == "reset":
-            made = VmmReset(case, machine, host, self.timeout_s)
-        else:
-            made = Cycle(case, machine, host, self.timeout_s)
+        made: VmmReset | Scene = (VmmReset if case.kind == "reset" else Scene)(case, machine, host, self.timeout_s)
         return made.bases, made.observe()
 
     def _check(self, case: Case, machine: Machine) -> Checked:
@@ -96,12 +89,10 @@ class _Runner(NamedTuple):
 
 def _needs_fresh(case: Case) -> bool:
     """Whether a case needs a machine that nothing has happened to."""
-    if case.scenario:
-        return True
-    if case.check:
-        return CHECKS[f"{case.prefix}.{case.check}"].alone
-    # RESET by KVM happens once in a vCPU's life, and the guest's report of a new vCPU is what a later one is held against.
-    return case.event == "reset" and (case.trigger == "create" or case.setup.memory) or case.state == NEVER_RUN
+    if scenario := case.scenario:
+        return scenario.fresh
+    # What the guest reports of a new vCPU is what is compared with what it reports later.
+    return CHECKS[f"{case.prefix}.{case.check}"].alone if case.check else case.view == "guest"
 
 
 def run_case(

@@ -157,7 +157,7 @@ class _Player:
     def _(self, op: p.Compare) -> None:
         value = self._value(op)
         self._tell(value)
-        if value not in op.values:
+        if value not in op.values and op.otherwise.verdict:
             raise _End(op.otherwise, f": {value:#x}" if op.otherwise.verdict == "error" else "")
 
     def _value(self, test: p.Compare) -> int:
@@ -215,11 +215,17 @@ class _Player:
     @_do.register
     def _(self, op: p.Enter) -> None:
         vcpu = self._vcpus[op.vcpu]
-        quiet, expected = op.came.kind == "quiet", op.otherwise.verdict == "fail"
+        quiet, expected = op.came.kind == "quiet", op.otherwise.verdict in ("fail", "")
         least = _SILENT_S if quiet else _EXPECTED_S if expected else self._timeout_s
         limit = min(self._timeout_s, max(least, _SILENT_EXITS * self._slowest_s if self._slowest_s else self._timeout_s))
         for _ in range(_MAX_RESUMED):
-            seen = self._run(vcpu, limit)
+            try:
+                seen = self._run(vcpu, limit)
+            except KvmError as error:
+                if not expected:
+                    raise
+                self._meet(op.vcpu, Exited("errno", error.errno or 0, None, f"KVM_RUN: {error.name}"), op.came, op.otherwise)
+                return
             if not seen or not (_passed(seen, op.came) or op.resume and self._resumed(vcpu, seen, op.resume)):
                 break
         self._judge(op.vcpu, seen, op.came, op.otherwise)
@@ -237,9 +243,11 @@ class _Player:
         """Keep the exit as evidence, and end the program where another one should have come."""
         if seen:
             self._last[id] = seen
-        exited = _exited(seen)
+        self._meet(id, _exited(seen), came, otherwise)
+
+    def _meet(self, id: int, exited: Exited, came: p.Came, otherwise: p.Otherwise) -> None:
         self._tell(exited)
-        if not matches(exited, came):
+        if not matches(exited, came) and otherwise.verdict:
             late = exited.kind == "quiet"
             self._end(id, otherwise, exited, late)
 

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from kvmtest.engine import guest
-from kvmtest.engine.cycle import context, traced
+from kvmtest.engine.bind import context
 from kvmtest.engine.machine import Machine
 from kvmtest.engine.plan import Case
 from kvmtest.judge.evidence import Basis, Evidence, ResetSeen, ResetTry
+from kvmtest.judge.scenario import unproven
 from kvmtest.model.host import Host
 from kvmtest.state.guest_view import Report
 from kvmtest.triggers.error import TriggerError
@@ -47,8 +48,8 @@ class VmmReset:
         before = self.target.reader.read()
         refused = self.target.reset.write(order)
         after = self.target.reader.read()
-        if not traced(self.target.layout, before, after):
-            raise TriggerError("the vCPU was not written: registers and activity state are as planted")
+        if why := unproven(self.target.layout, "reset", before, after):
+            raise TriggerError(f"the vCPU was not written: {why}")
         return ResetTry(order, refused, Evidence(before, after, self._report()))
 
     def _report(self) -> Report | None:

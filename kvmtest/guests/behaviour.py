@@ -3,76 +3,30 @@
 
 from __future__ import annotations
 
-from kvmtest.guests import load
+from kvmtest.guests import PAGE, load, symbol, symbols
 
-__all__ = ("NAME", "page", "vector_table")
+__all__ = ("FIRST_INTERRUPT", "NAME", "page", "vector_table")
 
 NAME = "behaviour"
-
-CODE = 0x1000
-
-TOPIC = 0x500
-ARG_LVT = 0x504
-ARG_COUNT = 0x508
-ARG_DELTA = 0x50C
-ARG_LIMIT = 0x510
-ARG_ICR = 0x514
-ARG_ICR2 = 0x518
-ARG_CR4 = 0x51C
-ARG_PTE = 0x520
-ARG_FIRST = 0x524
-ARG_LAST = 0x528
-ARG_CR3 = 0x52C
-ARG_EFER = 0x530
-ARG_WORD = 0x534
-COUNT = 0x540
-
-TOPIC_HALT = 0
-TOPIC_SPIN = 1
-TOPIC_INTERRUPT = 2
-TOPIC_X2APIC = 3
-TOPIC_ICR = 4
-TOPIC_TLB = 5
-TOPIC_SUM = 6
-TOPIC_SHUTDOWN = 7
-TOPIC_PAGING = 8
-TOPIC_RDTSCP = 9
-TOPIC_RDPID = 10
-
-PORT_RESET = 0xF2
-PORT_SIPI = 0xF3
-PORT_READY = 0xF4
-PORT_VALUE = 0xF5
-PORT_LEFT = 0xF6
-PORT_NMI = 0xF7
-PORT_SMI = 0xF8
-PORT_FAULT = 0xFE
-
-AT_FAULT = 0x20
-AT_INTERRUPT = 0x28
-AT_NMI = 0x30
-AT_FF = 0x38
-AT_FF_OTHER = 0x40
-TABLE_0 = 0x100
-TABLE_OTHER = 0x101
-AT_SMI = 0x48
-AT_SMI_SIZE = 0x8
-
-LINEAR = 0x80000
-PTE = 0x3200
 
 #: Vectors of the local APIC's interrupts: those from here on, below FFH, have a handler that counts.
 FIRST_INTERRUPT = 0x60
 _NMI = 2
 
 
+def __getattr__(name: str) -> int:
+    return symbol(NAME, name)
+
+
 def page() -> bytes:
-    """The code for `CODE`, or for the page of any SIPI vector."""
-    return load(NAME)[:0x1000]
+    """The code for CODE, or for the page of any SIPI vector."""
+    return load(NAME)[:PAGE]
 
 
-def vector_table(*, ff: int = AT_FF) -> bytes:
-    """A real-mode vector table whose entry FFH is the handler at offset ``ff`` of `CODE`."""
-    at = [AT_FAULT] * FIRST_INTERRUPT + [AT_INTERRUPT] * (0xFF - FIRST_INTERRUPT) + [ff]
-    at[_NMI] = AT_NMI
-    return b"".join((CODE >> 4 << 16 | offset).to_bytes(4, "little") for offset in at)
+def vector_table(*, ff: int | None = None) -> bytes:
+    """A real-mode vector table whose entry FFH is the handler at offset ``ff`` of CODE, by default AT_FF."""
+    of = symbols(NAME)
+    at = [of["AT_FAULT"]] * FIRST_INTERRUPT + [of["AT_INTERRUPT"]] * (0xFF - FIRST_INTERRUPT)
+    at += [of["AT_FF"] if ff is None else ff]
+    at[_NMI] = of["AT_NMI"]
+    return b"".join((of["CODE"] >> 4 << 16 | offset).to_bytes(4, "little") for offset in at)

@@ -9,7 +9,7 @@ from typing import Any
 
 from kvmtest import spec
 from kvmtest.judge.book import Book, Sheet
-from kvmtest.judge.evidence import Again, Basis, BroadcastSeen, Checked, Evidence, Look, ResetSeen, Untried
+from kvmtest.judge.evidence import Again, Basis, Checked, Look, ResetSeen, Untried
 from kvmtest.judge.item import BOTH_VIEWS, Context, excused
 from kvmtest.judge.many import merged
 from kvmtest.judge.scenario import differences, played
@@ -34,12 +34,6 @@ Judging = Callable[[Look, Host, tuple[Basis, ...], Any], list[Observation]]
 _AS_NEW = ("a vCPU that was reset is as a new one", KVM_API)
 _TSC = cited(formula("TSC-new", "counts on from what was written"), *_AS_NEW)
 _COUNTS = cited(undefined("it counts by itself"), *_AS_NEW)
-#: Where the sender of a broadcast has to have changed; the ICR reads as written, but for Delivery Status.
-_BY_SENDING = frozenset(("rip", "lapic.icr", "lapic.icr2", "msr.hv_icr"))
-#: The x87 pointers: AMD CPUs save and restore them only with an exception pending (APM vol. 5, FXSAVE), QEMU's TCG never.
-_BY_RUNNING = frozenset(("fop", "fip", "fdp"))
-_DELIVERY_STATUS = 1 << 12
-_UNTOUCHED = "unchanged"
 
 
 def judge(book: Book, look: Look, host: Host, bases: tuple[Basis, ...], seen: Any) -> list[Observation]:
@@ -47,34 +41,20 @@ def judge(book: Book, look: Look, host: Host, bases: tuple[Basis, ...], seen: An
     if isinstance(seen, Again):
         return [_again(book, one, seen.first) for one in judge(book, look, host, bases, seen.seen)]
     if look.scenario:
-        return played(book, look, host, bases[0] if bases else None, seen)
+        return played(book, look, host, bases, seen)
     found: dict[str, tuple[Block, ...]]
     if isinstance(seen, Untried):
         found = _untried(book, look, host, seen)
     elif isinstance(seen, Checked):
         found = {look.view: (book.block((_behaviour(look, host, look.items[0], seen),)),)}
-    elif isinstance(seen, BroadcastSeen):
-        found = {look.view: _broadcast(book, look, bases, seen)}
-    elif isinstance(seen, ResetSeen):
-        found = _reset(book, look, bases[0], seen)
     else:
-        found = _one(book, look, bases[0], seen)
+        found = _reset(book, look, bases[0], seen)
     return [Observation(look.case, look.event, look.trigger, view, blocks) for view, blocks in found.items()]
 
 
 def _again(book: Book, seen: Observation, first: str) -> Observation:
     """An observation of a second try."""
     return seen._replace(blocks=tuple(book.block(second(record, first) for record in block.records) for block in seen.blocks))
-
-
-def _one(book: Book, look: Look, basis: Basis, seen: Evidence) -> dict[str, tuple[Block, ...]]:
-    ctx, layout, baseline, plant = basis
-    sheet = book.sheet(ctx, layout)
-    if seen.report is None:
-        assert seen.after
-        return {"host": sheet.host(ctx, baseline, plant, seen.before, seen.after)}
-    told, both = sheet.guest(ctx, look.items, baseline, plant, seen.before, seen.after, seen.report)
-    return {"guest": told, "views": both}
 
 
 def _untried(book: Book, look: Look, host: Host, seen: Untried) -> dict[str, tuple[Block, ...]]:
@@ -103,36 +83,6 @@ def _behaviour(look: Look, host: Host, name: str, seen: Checked) -> Record:
     expected = None if wanted is None else Expected((wanted,))
     record = Record(name, verdict, None, expected, parse(name, seen.observed), reason, look.cites[name])
     return excused(record, f"{look.prefix}.{name}", host, look.event, look.vendor, look.target, look.view, look.case.name)
-
-
-# Broadcasts
-
-
-def _broadcast(book: Book, look: Look, bases: tuple[Basis, ...], seen: BroadcastSeen) -> tuple[Block, ...]:
-    """The worst of each item over all targets, and what the sender shows. ``bases`` are the sender's, then the targets'."""
-    blocks = []
-    for (ctx, layout, baseline, plant), target in zip(bases[1:], seen.targets, strict=True):
-        assert target.after
-        blocks.append(book.sheet(ctx, layout).host(ctx, baseline, plant, target.before, target.after))
-    ids = [basis.ctx.apic_id for basis in bases[1:]]
-    everyone = f"{len(seen.targets)} of {len(seen.targets)}"
-    host = bases[0].ctx.host
-    behaviours = (_behaviour(look, host, "reached", Checked(everyone, everyone)), _sender(look, host, bases[0].layout, seen))
-    return (book.block(behaviours), *merged("vcpus", ids, blocks, book))
-
-
-def _sender(look: Look, host: Host, layout: Layout, seen: BroadcastSeen) -> Record:
-    before, after = seen.sender.before, seen.sender.after
-    assert before and after
-    for section in layout.by_section:
-        if why := before.lost(layout, section) or after.lost(layout, section):
-            return Record("sender-untouched", Verdict.ERROR, reason=why, cite=look.cites["sender-untouched"])
-    found = [item for item in differences(layout, before, after) if item not in _BY_SENDING | _BY_RUNNING]
-    for item, value in {"lapic.icr": seen.icr, "lapic.icr2": 0}.items():
-        read = after.get(layout, item)
-        if read is None or (read & ~_DELIVERY_STATUS) != value:
-            found.append(item)
-    return _behaviour(look, host, "sender-untouched", Checked(_UNTOUCHED, ", ".join(found) or _UNTOUCHED))
 
 
 # Resets by ioctls

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from kvmtest.judge.item import Context
 from kvmtest.model.case import Case
+from kvmtest.scenario.looks import table
 from kvmtest.scenario.step import Scenario
 from kvmtest.state.guest_view import Report
 from kvmtest.state.layout import Layout
@@ -15,7 +16,6 @@ from kvmtest.state.sections import Snapshot
 __all__ = (
     "Again",
     "Basis",
-    "BroadcastSeen",
     "Checked",
     "Ended",
     "Evidence",
@@ -43,7 +43,7 @@ class Planted(Protocol):
 class Look(NamedTuple):
     """What is to be judged of a case, in one of its views.
 
-    ``kind`` is ``one``, ``broadcast``, ``reset``, ``check`` or ``scenario``, whose steps say the rest. ``items`` are those of the
+    ``kind`` is ``reset``, ``check`` or ``scenario``, whose steps say the rest. ``items`` are those of the
     project's tables that the view judges; of a check its name. ``cites`` are the citations of items that no table of rules has.
     """
 
@@ -57,11 +57,17 @@ class Look(NamedTuple):
     items: tuple[str, ...]
     cites: dict[str, tuple[str, ...]]
     scenario: Scenario | None = None
+    apic_mode: str = "xapic"
+    vector: int | None = None
 
     @property
     def prefix(self) -> str:
         """The beginning of the ids."""
         return f"{self.event}.{self.trigger}.{self.view}"
+
+    def names(self, view: str, event: str) -> tuple[str, ...]:
+        """The items that a scenario's ``view`` shows after ``event``; ``vector`` is that of the SIPI that starts its guest."""
+        return table(view, event, self.apic_mode, self.vector)
 
 
 class Basis(NamedTuple):
@@ -85,14 +91,6 @@ class Evidence(NamedTuple):
     report: Report | None = None
 
 
-class BroadcastSeen(NamedTuple):
-    """What a broadcast showed: the ``sender`` before and after it wrote ``icr`` (bits 31:0), and each target."""
-
-    icr: int
-    sender: Evidence
-    targets: tuple[Evidence, ...]
-
-
 class ResetTry(NamedTuple):
     """A used vCPU that was written back in one ``order`` of the ioctls; ``refused`` is KVM's error by section or item."""
 
@@ -114,8 +112,8 @@ class ResetSeen(NamedTuple):
 class Exited(NamedTuple):
     """What a vCPU did next.
 
-    ``kind`` is ``out``, ``in``, ``mmio``, ``exit`` or ``quiet``; ``number`` the port, the guest-physical address or KVM_EXIT_*,
-    ``value`` what an OUT wrote, ``text`` the whole exit in a line.
+    ``kind`` is ``out``, ``in``, ``mmio``, ``exit``, ``quiet`` or ``errno``; ``number`` the port, the guest-physical address,
+    KVM_EXIT_* or the errno, ``value`` what an OUT wrote, ``text`` the whole exit in a line.
     """
 
     kind: str

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
+from itertools import repeat
 from typing import Any
 
+from kvmtest import spec
 from kvmtest.judge.book import Book
 from kvmtest.judge.evidence import Basis, Exited, Look, Played, Untried
-from kvmtest.judge.item import excused
+from kvmtest.judge.item import BOTH_VIEWS, excused
+from kvmtest.judge.many import merged
 from kvmtest.model.host import Host
 from kvmtest.model.record import OUT_OF_TIME, Block, Observation, Record
 from kvmtest.model.value import Expected, Value
@@ -21,13 +24,15 @@ from kvmtest.scenario import looks as of
 from kvmtest.scenario import memory
 from kvmtest.scenario import step as s
 from kvmtest.spec.untouched import COUNTERS
-from kvmtest.state.guest_view import Report
+from kvmtest.state.guest_view import ITEMS, Report
 from kvmtest.state.layout import Layout
 from kvmtest.state.sections import Snapshot
 
-__all__ = ("differences", "played")
+__all__ = ("differences", "played", "unproven")
 
 _Key = tuple[str, str, str]
+#: An event shows in one of these. MSRs and LAPIC have counters that run by themselves, INIT leaves the others alone.
+_TRACES = ("mp_state", "regs", "sregs", "debugregs")
 #: What `Same` expects.
 _NOTHING = "nothing changed"
 _APIC_EN, _APIC_EXTD = 1 << 11, 1 << 10
@@ -43,6 +48,32 @@ def differences(layout: Layout, before: Snapshot, after: Snapshot, but: Iterable
     return [item for item in found if item not in left_out]
 
 
+def unproven(layout: Layout, event: str, before: Snapshot, after: Snapshot, *, silent: bool = False) -> str:
+    """Why nothing proves that ``event`` happened between two snapshots; "" where something does.
+
+    KVM_GET_MP_STATE is what makes KVM take an INIT. ``silent`` is for an event that may change nothing.
+    """
+    if event == "init":
+        for section in ("mp_state", "events"):
+            if section not in after.sections:
+                why = layout.missing_sections.get(section) or after.lost(layout, section)
+                return f"whether the INIT was taken cannot be told: {why}"
+        if after.get(layout, "events.smi_latched_init"):
+            return "the INIT that was sent is pending and was not taken"
+    if silent:
+        return ""
+    lost = ""
+    for section in _TRACES:
+        if section in before.sections and section in after.sections:
+            if before.sections[section] != after.sections[section]:
+                return ""
+        else:
+            lost = lost or before.lost(layout, section) or after.lost(layout, section)
+    if lost:
+        return f"whether the event happened cannot be told: {lost}"
+    return "the event left no trace: registers and activity state are as planted"
+
+
 def _apic_mode(snapshot: Snapshot, layout: Layout) -> str:
     """The mode of the local APIC, as rules depend on it."""
     base = snapshot.get(layout, "apic_base")
@@ -52,10 +83,11 @@ def _apic_mode(snapshot: Snapshot, layout: Layout) -> str:
 
 
 class _Judge:
-    def __init__(self, book: Book, look: Look, host: Host, basis: Basis | None) -> None:
+    def __init__(self, book: Book, look: Look, host: Host, bases: tuple[Basis, ...]) -> None:
         assert look.scenario
         self.scenario = look.scenario
-        self.book, self.look, self.host, self.basis = book, look, host, basis
+        self.book, self.look, self.host, self.bases = book, look, host, bases
+        self.basis = bases[0] if bases else None
         self.blocks: dict[_Key, list[Block]] = {}
         self.records: dict[_Key, dict[str, Record]] = {}
         self.guest = ""
@@ -91,6 +123,12 @@ class _Judge:
         record = excused(record, f"{where}.{record.item}", self.host, look.event, vendor, target, look.view, self.look.case.name)
         self.records.setdefault((look.event, look.trigger, look.view), {})[record.item] = record
 
+    def rest(self, step: int, verdict: Verdict, why: str) -> None:
+        """What could not be observed from ``step`` on."""
+        for one in of.looks(self.scenario):
+            if one.step >= step:
+                self.untried(one, verdict, why)
+
     def untried(self, look: of.Look, verdict: Verdict, why: str) -> None:
         """What could not be observed."""
         key = (look.event, look.trigger, look.view)
@@ -98,97 +136,150 @@ class _Judge:
             if look.item not in self.records.get(key, {}):
                 self.records.setdefault(key, {})[look.item] = Record(look.item, verdict, reason=why, cite=self.scenario.cite)
         elif key not in self.blocks:
-            names = of.table(look.view, look.event)
-            self.blocks[key] = [self.book.block(Record(name, verdict, reason=why) for name in names)]
+            names = self.look.names(look.view, look.event)
+            self.blocks[key] = [self.book.block(self.missing(name, look, verdict, why) for name in names)]
 
-    def host_table(self, look: of.Look, rule: str, before: Snapshot | None, after: Snapshot) -> None:
-        """The whole table in the host's view."""
-        assert self.basis
-        ctx, layout, baseline, plant = self.basis
-        mode = _apic_mode(before or after, layout)
+    def missing(self, item: str, look: of.Look, verdict: Verdict, why: str) -> Record:
+        """The record of an item of the table that could not be observed."""
+        rule = spec.rule_for(item, look.event, self.look.vendor or "intel", self.host.backend)
+        return Record(item, verdict, reason=why, cite=(BOTH_VIEWS,) if look.view == "views" else rule.cite)
+
+    def host_table(self, look: of.Look, rule: str, befores: list[Snapshot], afters: list[Snapshot]) -> str:
+        """The whole table in the host's view, of each vCPU; why there is none, where nothing proves that the event happened."""
         prefix = f"{rule or look.event}.{look.trigger}.host"
-        ctx = ctx._replace(prefix=prefix, before=before is not None, vector=self.vector, apic_mode=mode)
-        sheet = self.book.sheet(ctx, layout)
-        self.blocks[look.event, look.trigger, "host"] = list(sheet.host(ctx, baseline, plant, before, after))
+        blocks = []
+        for basis, before, after in zip(self.bases, befores or repeat(None), afters, strict=False):
+            ctx, layout, baseline, plant = basis
+            if before is not None and (why := unproven(layout, look.event, before, after, silent=self.scenario.silent)):
+                return f"vcpu {ctx.apic_id}: {why}" if len(afters) > 1 else why
+            known = before is not None or look.event == "reset"
+            ctx = ctx._replace(prefix=prefix, before=known, vector=self.vector, apic_mode=_apic_mode(before or after, layout))
+            blocks.append(self.book.sheet(ctx, layout).host(ctx, baseline, plant, before, after))
+        ids = [basis.ctx.apic_id for basis in self.bases]
+        shown = merged("vcpus", ids, blocks, self.book) if len(blocks) > 1 else blocks[0]
+        self.blocks[look.event, look.trigger, "host"] = list(shown)
+        return ""
 
     def guest_table(self, look: of.Look, before: Snapshot | None, after: Snapshot | None, report: Report) -> None:
         """The whole table in the guest's view, and both compared."""
         assert self.basis
         ctx, layout, baseline, plant = self.basis
         ctx = ctx._replace(prefix=f"{look.event}.{look.trigger}.guest")
-        names = of.table("guest", look.event)
+        names = self.look.names("guest", look.event)
+        report = self._told(report, look.event, names)
         told, both = self.book.sheet(ctx, layout).guest(ctx, names, baseline, plant, before, after, report)
         self.blocks[look.event, look.trigger, "guest"] = list(told)
         self.blocks[look.event, look.trigger, "views"] = list(both)
 
+    def _told(self, report: Report, event: str, names: tuple[str, ...]) -> Report:
+        """The ``report``; of a guest that told nothing one item bears the error, not all of them.
+
+        A shutdown is the exception that not every KVM makes an INIT of. kvm_amd does; before 265e43530cb2 ("KVM: SVM: Emulate
+        #INIT in response to triple fault shutdown") it made a new VMCB and left the rest, and the guest takes an exception at
+        the reset vector.
+        """
+        if report.values or not report.problem:
+            return report
+        why = f"the guest told nothing: {report.problem}"
+        if event == "shutdown":
+            if self.host.backend != "svm":
+                return Report({}, dict.fromkeys(ITEMS, f"a vCPU in shutdown executes nothing: {report.problem}"), "")
+            why = f"the guest did not come out of SHUTDOWN, of which KVM on SVM makes an INIT: {report.problem}"
+        bears = "rip" if "rip" in names else names[0]
+        return Report({}, {item: why for item in ITEMS if item != bears}, why, late=report.late)
+
     # Conditions in words
 
-    def shown(self, exited: Exited, item: str) -> Value:
-        """What a vCPU did next."""
+    def shown(self, exited: Exited, item: str, wanted: Exited, meaning: str) -> Value:
+        """What a vCPU did next, where ``wanted`` is waited for; ``meaning`` is what that means."""
         if exited.kind == "quiet":
             return s.Quiet().says
         if exited.kind == "out":
             for name, says in memory.words(self.guest):
                 if memory.number(self.guest, f"PORT_{name}") == exited.number:
-                    if item != "runs" and exited.value is not None:
+                    if meaning and exited[:3] == wanted[:3]:
+                        return meaning
+                    if item != "runs" and exited.value is not None and exited.number == wanted.number:
                         return exited.value
-                    return says if exited.value is None or name in memory.PLAIN else f"{says} {exited.value:#x}"
+                    return memory.said(self.guest, name, says, exited.value)
         return exited.text
 
+    def told(self, words: Iterable[s.Word], told: Iterable[Exited]) -> str:
+        """What the values of words mean, up to something else that the vCPU did."""
+        said: list[str] = []
+        for word, exited in zip(words, told, strict=False):
+            port = memory.number(self.guest, f"PORT_{word.name}")
+            if (exited.kind, exited.number) != ("out", port):
+                return ", ".join((*said, str(self.shown(exited, "runs", exited, ""))))
+            if word.value is not None and exited.value is not None:
+                said.append(_said(word, exited.value & word.mask))
+        return ", ".join(said)
 
-def played(book: Book, look: Look, host: Host, basis: Basis | None, seen: Played | Untried) -> list[Observation]:
+
+def played(book: Book, look: Look, host: Host, bases: tuple[Basis, ...], seen: Played | Untried) -> list[Observation]:
     """What a program told, judged."""
-    judge = _Judge(book, look, host, basis)
+    judge = _Judge(book, look, host, bases)
     scenario = judge.scenario
     if isinstance(seen, Untried):
-        for one in of.looks(scenario):
-            judge.untried(one, Verdict(seen.verdict), seen.reason)
+        judge.rest(0, Verdict(seen.verdict), seen.reason)
         return judge.observations()
     told: dict[int, list[Any]] = {}
     for number, value in seen.told:
         told.setdefault(number, []).append(value)
     at = {one.step: one for one in of.looks(scenario) if one.view != "views"}
-    last: dict[s.Who, Snapshot] = {}
-    before: dict[s.Who, Snapshot] = {}
+    #: What was observed last of each vCPU that steps name, and that of the target before the event.
+    last: dict[s.Who, list[Snapshot]] = {}
+    before: dict[s.Who, list[Snapshot]] = {}
     for number, step in enumerate(scenario.steps):
         values = told.get(number, [])
-        if isinstance(step, s.Load) and step.guest != memory.SMRAM:
+        if isinstance(step, s.Load) and step.guest not in (memory.SMRAM, "sender"):
             judge.guest = step.guest
         elif isinstance(step, s.Send) and step.judged or isinstance(step, s.Event):
             before = dict(last)
             judge.vector = step.vector if isinstance(step, s.Send) else None
-        who = getattr(step, "who", "target")
-        if number in at and values and not _one(judge, at[number], step, values[-1], before.get(who), last.get(who)):
+        if number in at and values and not _one(judge, at[number], step, values, before, last):
             return judge.observations()
-        if values and isinstance(values[-1], Snapshot):
-            last[who] = values[-1]
+        if values and isinstance(values[-1], Snapshot) and isinstance(step, (s.Observe, s.Expect)):
+            last[step.who] = values
     if seen.end:
         verdict = Verdict(seen.end.verdict)
         why = f"{OUT_OF_TIME}: {seen.end.why}" if seen.end.late and verdict is Verdict.ERROR else seen.end.why
-        for one in of.looks(scenario):
-            if one.step >= seen.end.step:
-                judge.untried(one, verdict, why)
+        judge.rest(seen.end.step, verdict, why)
     return judge.observations()
 
 
-def _one(judge: _Judge, look: of.Look, step: s.Step, value: Any, before: Snapshot | None, last: Snapshot | None) -> bool:
+_Seen = dict[s.Who, list[Snapshot]]
+
+
+def _one(judge: _Judge, look: of.Look, step: s.Step, values: list[Any], before: _Seen, last: _Seen) -> bool:
     """Judge what one step told; False for an expectation that does not hold."""
+    value = values[-1]
     if isinstance(step, s.Observe):
-        judge.host_table(look, step.rule, before, value)
-        return True
+        why = judge.host_table(look, step.rule, before.get(step.who, []), values)
+        if why:
+            judge.rest(look.step, Verdict.ERROR, why)
+        return not why
     if isinstance(step, s.Guest):
-        judge.guest_table(look, before, last if last is not before else None, value)
+        # Of several vCPUs the first is the target.
+        old, new = (next(iter(seen.get("target") or seen.get("each") or ()), None) for seen in (before, last))
+        judge.guest_table(look, old, new if new is not old else None, value)
         return True
     assert isinstance(step, s.Expect)
-    condition = step.condition
+    if isinstance(step.condition, s.Words):
+        value = values
+    return _expected(judge, look, step.condition, value, last.get(step.who, [])) or not step.ends
+
+
+def _expected(judge: _Judge, look: of.Look, condition: s.Condition, value: Any, last: list[Snapshot]) -> bool:
+    """Judge an expectation; False where it does not hold."""
     if isinstance(condition, s.Same):
-        assert judge.basis and last
-        layout = judge.basis.layout
-        lost = filter(None, (one.lost(layout, section) for section in layout.by_section for one in (last, value)))
-        if why := next(lost, ""):
-            judge.untried(look, Verdict.ERROR, why)
+        assert judge.basis
+        layout, old = judge.basis.layout, last[-1]
+        lost = (seen.lost(layout, section) for section in layout.by_section for seen in (old, value))
+        if why := next(filter(None, lost), ""):
+            judge.untried(look, Verdict.ERROR, f"whether anything changed cannot be told: {why}")
             return True
-        found = differences(layout, last, value, condition.but)
+        found = differences(layout, old, value, condition.but)
         return judge.expect(look, condition, f"{', '.join(found)} changed" if found else _NOTHING, _NOTHING)
     if isinstance(condition, s.Zero):
         assert judge.basis
@@ -198,15 +289,25 @@ def _one(judge: _Judge, look: of.Look, step: s.Step, value: Any, before: Snapsho
             judge.untried(look._replace(item=item), Verdict.ERROR if why else Verdict.SKIP, why or "not readable here")
         shown = [judge.expect(look._replace(item=item), condition, seen, 0) for item, seen in read.items() if seen is not None]
         return all(shown)
+    if isinstance(condition, s.Words):
+        asked = ", ".join(_said(word, word.value) for word in condition.words if word.value is not None)
+        return judge.expect(look, condition, judge.told(condition.words, value), asked)
+    if isinstance(condition, s.Quiet) and value.kind == "quiet":
+        return judge.expect(look, condition, condition.says, condition.says)
     if isinstance(value, Exited):
         wanted = _wanted(judge, condition, value)
-        return judge.expect(look, condition, judge.shown(value, look.item), judge.shown(wanted, look.item))
+        observed, expected = (judge.shown(one, look.item, wanted, _says(condition)) for one in (value, wanted))
+        return judge.expect(look, condition, observed, expected)
     if isinstance(condition, s.Answer):
         return judge.expect(look, condition, _answer(value), _answer(condition.value))
     assert isinstance(condition, (s.Is, s.Holds))
     return judge.expect(
         look, condition, value, condition.value & condition.mask if isinstance(condition, s.Is) else condition.value
     )
+
+
+def _said(word: s.Word, value: int) -> str:
+    return (word.says or f"{word.name} {{:#x}}").format(value)
 
 
 def _wanted(judge: _Judge, condition: s.Condition, seen: Exited) -> Exited:
@@ -219,7 +320,13 @@ def _wanted(judge: _Judge, condition: s.Condition, seen: Exited) -> Exited:
     if isinstance(condition, s.Exit):
         same = (seen.kind, seen.number) == ("exit", condition.reason)
         return Exited("exit", condition.reason, None, seen.text if same else condition.says)
-    return Exited("quiet", 0, None, "")
+    if isinstance(condition, s.Fails):
+        return Exited("errno", condition.error, None, f"KVM_RUN: {errno.errorcode[condition.error]}")
+    return Exited("exit", 0, None, condition.says if isinstance(condition, s.Quiet) else "")
+
+
+def _says(condition: s.Condition) -> str:
+    return condition.says if isinstance(condition, s.Word) else ""
 
 
 def _answer(value: int) -> str:

@@ -17,7 +17,7 @@ import struct
 import sys
 import threading
 import time
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from kvmtest.lab.port import FwCfg, Port
 from kvmtest.lab.stream import WAITS, Encoder
@@ -45,7 +45,7 @@ class Config(TypedDict):
     """
 
     modules: list[tuple[str, str]]
-    cases: list[int]
+    cases: list[tuple[Any, ...]]
     timeout_s: float
     effort: tuple[int, int]
 
@@ -117,8 +117,7 @@ def _run(config: Config, out: Encoder, log: _Log) -> None:
     from kvmtest.engine import doctor, host, plan, run
     from kvmtest.lab import relay
 
-    everything = plan.plan()
-    cases = [everything[number] for number in config["cases"]]
+    cases = [plan.Case.unpacked(packed) for packed in config["cases"]]
     facts = host.detect()
     out.line("H", *facts[:4], *(f"{name}={value}" for name, value in facts.parameters.items()))
     out.line("N", str(len(cases)))

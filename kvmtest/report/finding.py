@@ -37,8 +37,8 @@ def title(finding: Finding) -> str:
         "bits": f"{'have' if several else 'has'} bits {finding.bits:#x} wrong",
         "disagree": f"{'read' if several else 'reads'} otherwise in the guest than by ioctl",
     }.get(finding.symptom)
-    if does is None and several:  # each has its own value
-        does = "are wrong"
+    if does is None and several:  # each departs in its own way
+        does = "are not as expected"
     elif does is None:
         does = "is wrong" if first.item in COUNTERS else f"is {named(first.item, first.observed)}"
     return f"{items} {does} {after}"
@@ -64,7 +64,9 @@ def details(finding: Finding, host: Host) -> list[tuple[str, str]]:
         shown = [f"{name} {named(first.item, value)}" for name, value in values if value is not None]
         if differs := difference(first.record):
             shown.append(f"differs {differs}")
-        said.append(("values", ", ".join(shown)))
+        # Only the first item's are at hand.
+        of = f"{first.item}: " if len(finding.items) > 1 else ""
+        said.append(("values", of + ", ".join(shown)))
     if first.reason and finding.symptom != "reason":
         said.append(("because", printable(first.reason + (f" [{first.deviation}]" if first.deviation else ""))))
     if finding.where:

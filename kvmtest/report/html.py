@@ -30,6 +30,7 @@ from kvmtest.model.run import Head
 from kvmtest.model.verdict import ATTENTION, VERDICTS, Verdict, overall
 from kvmtest.report import End
 from kvmtest.report.finding import details, title
+from kvmtest.report.plan import MARKS, ORDER, Place, Table, Tried, tables
 from kvmtest.report.show import difference, lines, named, printable, repeat
 from kvmtest.results.lines import spans
 
@@ -37,12 +38,6 @@ __all__ = ("Html",)
 
 #: How many findings of a kind stand on the page itself; the matrix has the records of all.
 _MOST = 200
-#: What says the most of a cell first.
-_ORDER: list[Verdict] = []
-while len(_ORDER) < len(VERDICTS):
-    _ORDER.append(overall(set(VERDICTS).difference(_ORDER)))
-#: One character beside the colour.
-_MARKS = dict(zip(("fail", "error", "fixed", "known", "pass", "info", "skip"), "FEXK\u2022i\u2013", strict=True))
 #: What the effects of `EFFECTS` are called.
 _EFFECTS = dict(
     zip(
@@ -53,6 +48,8 @@ _EFFECTS = dict(
 )
 
 
+#: The state of a target of which a case says none.
+_PLAIN = "plain"
 #: The first number and the last.
 _Span = tuple[int, int]
 
@@ -99,13 +96,16 @@ class Html:
         self._runs = runs
         self._ran: list[_Ran] = []
         self._rows: dict[tuple[object, ...], _Row] = {}
-        self._strings, self._groups, self._items, self._cases, self._cites = (_Table() for _ in range(5))
+        self._strings, self._groups, self._items, self._cases, self._cites, self._states = (_Table() for _ in range(6))
         self._records, self._looks, self._seen = (_Table() for _ in range(3))
         #: The numbers of a block's records. Blocks are kept, so a record of theirs is known by its address.
         self._blocks: dict[Block, tuple[_Span, ...]] = {}
         self._addresses: dict[int, int] = {}
         self._look_of: dict[tuple[Block, ...], int] = {}
+        #: The verdict of a look that has records, as its place in `ORDER`.
+        self._verdict_of: dict[int, int] = {}
         self._strings.number("")
+        self._states.number(_PLAIN)
 
     def begin(self, head: Head, cases: int) -> None:
         """One more run."""
@@ -122,7 +122,9 @@ class Html:
             if look is None:
                 parts = (span for block in one.blocks for span in self._spans(block))
                 look = self._look_of[one.blocks] = self._looks.number(_joined(parts))
-            case = self._cases.number(printable(one.case.name if one.case else ""))
+                if verdicts := {verdict for block in one.blocks for verdict in block.counts}:
+                    self._verdict_of[look] = ORDER.index(overall(verdicts))
+            case = self._cases.number(self._case(one.case))
             ran.seen.append(self._seen.number((self._groups.number((one.event, one.trigger, one.view)), case, look)))
             for block in one.blocks:
                 if block.attention:
@@ -160,6 +162,12 @@ class Html:
             found = self._blocks[block] = _joined((known[id(record)],) * 2 for record in block.records)
         return found
 
+    def _case(self, case: Case | None) -> tuple[str, int]:
+        """The name of a case and the number of the target's state, -1 outside of any."""
+        if case is None:
+            return "", -1
+        return printable(case.name), self._states.number(printable(str(case.get("state") or _PLAIN)))
+
     def _text(self, text: str | None) -> int:
         return self._strings.number(printable(text or ""))
 
@@ -173,22 +181,45 @@ class Html:
         # A kernel's log has many lines.
         said += ["\n".join(lines(record.reason)), printable(record.deviation or "")]
         cite = self._cites.number(tuple(self._text(text) for text in record.cite))
-        return [_ORDER.index(record.verdict), self._items.number(item), *(self._strings.number(text) for text in said), cite]
+        return [ORDER.index(record.verdict), self._items.number(item), *(self._strings.number(text) for text in said), cite]
 
-    def _data(self, rows: Iterable[_Row]) -> dict[str, Any]:
+    def _tried(self, ran: _Ran) -> Tried:
+        """How many cases of a run have which verdict, by place. A case that looks twice counts once, with the worse."""
+        observed, cases = self._seen.values, self._cases.values
+        worst: dict[tuple[Place, int], int] = {}
+        for group, case, look in (observed[number] for number in ran.seen):
+            state, verdict = cases[case][1], self._verdict_of.get(look)
+            if state >= 0 and verdict is not None:
+                at = ((group, state), case)
+                worst[at] = min(verdict, worst.get(at, verdict))
+        found: dict[Place, Counter[int]] = {}
+        for (place, _), verdict in worst.items():
+            found.setdefault(place, Counter())[verdict] += 1
+        return found
+
+    def _data(self, rows: Iterable[_Row], maps: Sequence[Table]) -> dict[str, Any]:
         records = [self._record(record) for record in self._records.values]
+        cells, charts = _Table(), _Table()
+        chart: list[int] = []
+        if self._runs > 1:  # the map as HTML is that of all runs
+            shown = [[whole, *each] for table in maps for _, _, row in table.rows for whole, each in row if whole]
+            chart = [charts.number(tuple(cells.number(cell) for cell in of)) for of in zip(*shown, strict=True)]
         return {
-            "verdicts": _ORDER,
-            "marks": [_MARKS[verdict] for verdict in _ORDER],
+            "verdicts": ORDER,
+            "marks": [MARKS[verdict] for verdict in ORDER],
             "attention": len(ATTENTION),
             "strings": self._strings.values,
             "groups": self._groups.values,
             "items": self._items.values,
-            "cases": self._cases.values,
+            "cases": [name for name, _ in self._cases.values],
+            "states": [state for _, state in self._cases.values],
             "cites": self._cites.values,
             "records": records,
             "looks": [[first if first == last else (first, last) for first, last in look] for look in self._looks.values],
             "seen": self._seen.values,
+            "cells": cells.values,
+            "charts": charts.values,
+            "chart": chart,
             "findings": [[title(row.first), row.first.event, list(row.views), spans(sorted(row.records))] for row in rows],
             "runs": [
                 [printable(ran.head.name), repeat(ran.head.host, "X").removesuffix("X"), spans(ran.seen)] for ran in self._ran
@@ -205,22 +236,25 @@ class Html:
             begin = len(shown)
             shown += same[:_MOST]
             kinds.append({"name": kind, "open": same[0].first.open, "all": len(same), "rows": range(begin, len(shown))})
+        tried = [self._tried(ran) for ran in self._ran]
+        maps = tables(tried, self._groups.values, self._states.values)
         totals: Counter[Verdict] = sum((ran.end.totals for ran in self._ran), Counter())
         return _template().generate(
             ran=[_head(ran) for ran in self._ran],
             several=self._runs > 1,
             totals=totals,
-            verdicts=_ORDER,
-            marks=_MARKS,
+            verdicts=ORDER,
+            marks=MARKS,
             unexpected=sum(totals[verdict] for verdict in VERDICTS if verdict.unexpected),
             findings=sum(row.first.verdict.unexpected for row in rows),
             kinds=kinds,
             rows=[self._finding(row) for row in shown],
+            maps=maps,
             style=Markup(style),
             script=Markup(script),
             # The page fetches nothing and runs nothing but what came with it.
             policy=f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'",
-            data=Markup(_embedded(self._data(shown))),
+            data=Markup(_embedded(self._data(shown, maps))),
         )
 
     def _rank(self, row: _Row) -> tuple[int, ...]:

@@ -25,8 +25,8 @@ __all__ = ("Ktap",)
 _Child = TypeVar("_Child")
 _Views = Mapping[str, Sequence[Test]]
 
-#: Result and directive of each verdict. "ok" with XFAIL or XPASS is what kselftest prints; parsers that know neither take it
-#: for no failure. What is only recorded (info) was not judged, so it is no "ok" of its own.
+#: Result and directive of each verdict. "ok" with XFAIL or XPASS is what kselftest prints; parsers that know neither count it
+#: as no failure. What is only recorded (info) was not judged, so it is no "ok" of its own.
 _LINES = {
     Verdict.PASS: ("ok", ""),
     Verdict.FAIL: ("not ok", ""),

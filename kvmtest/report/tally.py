@@ -16,7 +16,7 @@ from kvmtest.model.host import Host
 from kvmtest.model.record import Block, Observation, Record, Result
 from kvmtest.model.verdict import Verdict, overall
 from kvmtest.report.finding import summary
-from kvmtest.report.show import difference, lines, named, printable, repeat
+from kvmtest.report.show import count, difference, lines, named, printable, repeat
 
 __all__ = ("Tally", "Test")
 
@@ -87,7 +87,7 @@ class Test:
         for group in list(alike.values())[:_SEEN]:
             yield from self._group(group, seen)
         if len(alike) > _SEEN:
-            yield f"and {len(alike) - _SEEN} more reasons; --format json has them all"
+            yield f"and {count(len(alike) - _SEEN, 'more reason')}; --format json has them all"
         yield f"repeat: {repeat(host, self.id)}"
 
     def _group(self, group: list[Result], where: dict[Record, list[Observation]]) -> Iterator[str]:
@@ -105,7 +105,7 @@ class Test:
             if found := difference(result.record):
                 yield f"  differs {found}"
         if len(group) > _SEEN:
-            yield f"  and {len(group) - _SEEN} more sets of values; --format json has them all"
+            yield f"  and {count(len(group) - _SEEN, 'more set')} of values; --format json has them all"
         if first.reason:
             yield from (f"  {line}" for line in lines(first.reason))
         if first.deviation:

@@ -188,7 +188,7 @@ class Text:
         told = self._paint(Verdict.FAIL, count(len(unexpected), "finding"))
         self._line(f"{results}: {told} ({count(bad, 'result')})")
         if command := finding.explain(unexpected[0]):
-            self._line(f"The rule behind the first one: {command}")
+            self._line(f"The rule of the first one: {command}")
 
 
 def _first(findings: Sequence[Finding]) -> list[Finding]:

@@ -47,7 +47,7 @@ def looks(scenario: s.Scenario) -> tuple[Look, ...]:
     sent = False
     for number, step in enumerate(scenario.steps):
         if isinstance(step, (s.Send, s.Event)) and (not isinstance(step, s.Send) or step.judged):
-            event, trigger, sent = step.event, step.by if isinstance(step, s.Send) else step.trigger, True
+            event, trigger, sent = step.event, step.by.partition("/")[0] if isinstance(step, s.Send) else step.trigger, True
         elif isinstance(step, s.Expect) and isinstance(step.condition, s.Zero):
             found += [Look(number, event, trigger, scenario.view, item) for item in step.condition.items]
         elif isinstance(step, s.Expect):

@@ -8,6 +8,7 @@ from ctypes import sizeof
 from functools import cache, singledispatchmethod
 from typing import Protocol
 
+from kvmtest import guests
 from kvmtest.scenario import memory, triggers
 from kvmtest.scenario import step as s
 from kvmtest.scenario.program import (
@@ -19,6 +20,7 @@ from kvmtest.scenario.program import (
     Finish,
     Install,
     Ioctl,
+    Irqfd,
     Join,
     Look,
     Op,
@@ -48,6 +50,7 @@ SECTIONS = {
     "events": (uapi.KVM_GET_VCPU_EVENTS, uapi.KVM_SET_VCPU_EVENTS, uapi.kvm_vcpu_events),
     "xcrs": (uapi.KVM_GET_XCRS, uapi.KVM_SET_XCRS, uapi.kvm_xcrs),
     "lapic": (uapi.KVM_GET_LAPIC, uapi.KVM_SET_LAPIC, uapi.kvm_lapic_state),
+    "ioapic": (uapi.KVM_GET_IRQCHIP, uapi.KVM_SET_IRQCHIP, uapi.kvm_irqchip),
     "nested": (uapi.KVM_GET_NESTED_STATE, uapi.KVM_SET_NESTED_STATE, uapi.kvm_nested_state),
 }
 #: What KVM_SET_VCPU_EVENTS takes only with a flag (KVM API).
@@ -83,6 +86,8 @@ class Target(Protocol):
 
     target: int
     other: int
+    #: All vCPUs but ``other``.
+    each: tuple[int, ...]
 
     def plant(self, who: int, name: str, apic_mode: str) -> Planted:
         """The plant of vCPU ``who``. Raises PlantRefused, KvmError."""
@@ -92,13 +97,26 @@ class Target(Protocol):
 def _fields() -> dict[str, tuple[str, int, int]]:
     """Section, offset and size of items; pseudo-items besides: bits of a structure that no item is."""
     found = {name: (field.section, field.offset, field.size) for name, field in static_fields().items()}
-    found["exception.nr"] = ("events", uapi.kvm_vcpu_events.exception.offset + 1, 1)
+    exception, interrupt = uapi.kvm_vcpu_events.exception.offset, uapi.kvm_vcpu_events.interrupt.offset
+    found["events.exception_nr"] = ("events", exception + 1, 1)
+    found["events.exception_has_error_code"] = ("events", exception + 2, 1)
+    found["events.interrupt_nr"] = ("events", interrupt + 1, 1)
+    # struct kvm_irqchip is {u32 chip_id, u32 pad, struct kvm_ioapic_state chip}.
+    at = 8 + uapi.kvm_ioapic_state.redirtbl.offset
+    found |= {f"ioapic.redirtbl{pin}": ("ioapic", at + 8 * pin, 8) for pin in range(uapi.KVM_IOAPIC_NUM_PINS)}
     return found
 
 
 def lower(scenario: s.Scenario, bound: Target) -> Program:
     """The program of ``scenario`` on this host. Raises KeyError for an item that has no place, GuestMissing."""
     return _Lowering(scenario, bound).program()
+
+
+def _kept(write: Op, why: str) -> list[Op]:
+    """The last op of writing a section: an ioctl that KVM refuses is a skip where ``why`` says so."""
+    if not why or not isinstance(write, Ioctl):
+        return [write]
+    return [write._replace(result="result"), Compare(_RESULT, (0,), Otherwise("skip", why))]
 
 
 class _Lowering:
@@ -148,6 +166,8 @@ class _Lowering:
         section, offset, size = _fields()[item]
         get, put, struct = SECTIONS[section]
         contents = bytes(_NESTED_SIZE if section == "nested" else sizeof(struct))
+        if section == "ioapic":
+            contents = uapi.KVM_IRQCHIP_IOAPIC.to_bytes(4, "little") + contents[4:]
         name = self.buffer(f"{section}{who}", struct.__name__, contents)
         read: list[Op] = [Ioctl(who, get, name)]
         if section == "nested":
@@ -171,17 +191,21 @@ class _Lowering:
         sections: dict[str, tuple[list[Op], list[Op], list[tuple[Place, int, str]]]] = {}
         for item, value in step.items:
             place, read, write = self.place(item, who)
+            if isinstance(value, str):
+                value = self.number(value, who)
             sections.setdefault(place.buffer, (read, write, []))[2].append((place, value & (1 << 8 * place.size) - 1, item))
         ops: list[Op] = []
         for buffer, (read, write, puts) in sections.items():
             flags = 0
-            for _, _, item in puts:
-                flags |= _EVENT_FLAGS.get(item, uapi.KVM_VCPUEVENT_VALID_SMM if item.startswith(_SMI) else 0)
+            for _, value, item in puts:
+                # For a 0 the flags that KVM_GET_VCPU_EVENTS gave will do: they name the fields that KVM has.
+                wanted = _EVENT_FLAGS.get(item, uapi.KVM_VCPUEVENT_VALID_SMM if item.startswith(_SMI) else 0)
+                flags |= wanted if value else 0
             ops += read
             if flags:
                 ops.append(Put(_FLAGS._replace(buffer=buffer), flags, flags))
             ops += [Put(place, value) for place, value, _ in puts]
-            ops += write
+            ops += [*write[:-1], *_kept(write[-1], step.why)]
             if step.check:
                 # Without KVM_GET_MP_STATE where it would make KVM take what is pending.
                 ops += read
@@ -190,27 +214,38 @@ class _Lowering:
                     ops.append(Compare(place, (value,), Otherwise("skip" if step.why else "error", why)))
         return ops
 
+    def number(self, name: str, who: int) -> int:
+        """A number by its name, or the sum of some."""
+        guest, _, end = name.partition(".")
+        if guest == "planter":
+            return memory.planted_address(self.planted[who].name, end)
+        return sum(memory.number(self.guest, one) for one in name.split("+"))
+
     # Conditions
 
     def came(self, condition: s.Condition) -> Came | None:
         """What a vCPU does next, of a condition that says that."""
         if isinstance(condition, s.Word):
             port, *past = (memory.number(self.guest, f"PORT_{name}") for name in (condition.name, *condition.past))
-            return Came("out", port, condition.value, past=tuple(past))
+            return Came("out", port, condition.value, condition.mask, tuple(past))
         if isinstance(condition, s.In):
             return Came("in", memory.number(self.guest, f"PORT_{condition.name}"))
         if isinstance(condition, s.Mmio):
             return Came("mmio", memory.number(self.guest, condition.name))
         if isinstance(condition, s.Exit):
             return Came("exit", condition.reason)
+        if isinstance(condition, s.Fails):
+            return Came("errno", condition.error)
         return Came("quiet") if isinstance(condition, s.Quiet) else None
 
     def check(self, condition: s.Condition, who: int, otherwise: Otherwise) -> list[Op]:
         """Look once whether ``condition`` holds."""
+        if isinstance(condition, s.Words):
+            return [op for word in condition.words for op in self.check(word, who, otherwise)]
         came = self.came(condition)
         if came:
             self.restarted.discard(who)
-            if isinstance(condition, s.Word) and condition.name == "RESET":
+            if isinstance(condition, s.Word) and condition.name in ("RESET", "spine.RESET"):
                 self.restarted.add(who)
             if who in self.started:
                 self.started.discard(who)
@@ -250,12 +285,24 @@ class _Lowering:
         return self.set(step)
 
     @ops_of.register
+    def _(self, step: s.SetBits) -> Iterable[Op]:
+        place, read, write = self.place(step.item, self.who(step.who))
+        kept = Otherwise("error", f"KVM did not set bits {step.mask:#x} of {step.item}")
+        return [*read, Put(place, step.mask, step.mask), *write, *read, Compare(place, (step.mask,), kept, step.mask)]
+
+    @ops_of.register
+    def _(self, step: s.Irqfd) -> Iterable[Op]:
+        return [Irqfd(step.gsi)]
+
+    @ops_of.register
     def _(self, step: s.Call) -> Iterable[Op]:
         arg: str | int = step.arg if isinstance(step.arg, int) else self.buffer(step.kind or "arg", step.kind, step.arg)
         return [Ioctl(self.who(step.who), step.request, arg, "result" if step.keep else "")]
 
     @ops_of.register
     def _(self, step: s.Plant) -> Iterable[Op]:
+        if step.who == "each":
+            return [op for id in self.bound.each for op in self.ops_of(step._replace(who=id))]
         who = self.who(step.who)
         self.planted[who] = step
         plant = self.bound.plant(who, step.name, step.apic_mode)
@@ -263,6 +310,10 @@ class _Lowering:
         for slot, gpa, size, contents in plant.before():
             ops += [memory.region(slot, gpa, size), Write(gpa, contents)]
         for section, request, contents in plant.writes(who):
+            if step.keep and section == "sregs":
+                _, at, size = _fields()["efer"]
+                efer = int.from_bytes(contents[at : at + size], "little") | step.keep
+                contents = contents[:at] + efer.to_bytes(size, "little") + contents[at + size :]
             ops.append(Ioctl(who, request, self.buffer(f"plant_{section}{who}", section, contents)))
         if entry := plant.entry():
             sregs, regs, port = entry
@@ -293,6 +344,8 @@ class _Lowering:
     def _(self, step: s.Poke) -> Iterable[Op]:
         space, gpa = memory.address(self.guest, step.at) if isinstance(step.at, str) else (0, step.at)
         value = memory.number(self.guest, step.value) if isinstance(step.value, str) else step.value
+        if isinstance(value, s.Image):
+            value = memory.image(value.name, value.args)
         return [Write(gpa, value.to_bytes(4, "little") if isinstance(value, int) else value, space)]
 
     @ops_of.register
@@ -305,11 +358,13 @@ class _Lowering:
 
     @ops_of.register
     def _(self, step: s.Until) -> Iterable[Op]:
+        if step.who == "each":
+            return [op for id in self.bound.each for op in self.ops_of(step._replace(who=id))]
         who, condition = self.who(step.who), step.condition
         otherwise = Otherwise("error", step.note or f"{triggers.words(condition)} does not come")
-        if self.came(condition):
+        if self.came(condition) or isinstance(condition, s.Words):
             return self.check(condition, who, otherwise)
-        vcpu = None if who in self.started else who
+        vcpu = None if who in self.started or not step.run else who
         if isinstance(condition, s.Moves):
             return [Poll((self.peek(condition.word),), Compare(_WORD, (), otherwise), vcpu, changed=True)]
         read, test = self.read(condition, who, otherwise)
@@ -321,7 +376,13 @@ class _Lowering:
 
     @ops_of.register
     def _(self, step: s.Expect) -> Iterable[Op]:
-        return self.check(step.condition, self.who(step.who), Otherwise("fail", ""))
+        return self.check(step.condition, self.who(step.who), Otherwise("fail" if step.ends else "", ""))
+
+    @ops_of.register
+    def _(self, step: s.Sender) -> Iterable[Op]:
+        bsp = self.scenario.target == "ap"
+        sent = triggers.sender(self.bound.other, bsp, step.icr, step.destination, step.apic_mode)
+        return [op for one in sent for op in self.ops_of(one)]
 
     @ops_of.register
     def _(self, step: s.Event) -> Iterable[Op]:
@@ -329,7 +390,12 @@ class _Lowering:
 
     @ops_of.register
     def _(self, step: s.Send) -> Iterable[Op]:
-        return [op for one in triggers.steps(step, self.who(step.to)) for op in self.ops_of(one)]
+        who = self.who(step.to)
+        plant = self.planted.get(who, s.Plant(""))
+        other = self.bound.other if who == self.bound.target else self.bound.target
+        bsp = self.scenario.target == "bsp" if who == self.bound.target else self.scenario.target != "bsp"
+        to = triggers.To(who, other, bsp, plant.apic_mode, plant.name, who in self.started)
+        return [op for one in triggers.TRIGGERS[step.by].steps(step, to) for op in self.ops_of(one)]
 
     @ops_of.register
     def _(self, step: s.Settle) -> Iterable[Op]:
@@ -351,6 +417,8 @@ class _Lowering:
 
     @ops_of.register
     def _(self, step: s.Observe) -> Iterable[Op]:
+        if step.who == "each":
+            return [Look(id) for id in self.bound.each]
         who = self.who(step.who)
         if who in self.restarted:
             return [Finish(who), Look(who, memory.SIZE_OF_OUT)]
@@ -358,8 +426,8 @@ class _Lowering:
 
     @ops_of.register
     def _(self, step: s.Reporter) -> Iterable[Op]:
-        planted = self.planted.get(self.bound.target)
-        return [Install(self.bound.target, step.vector, planted.apic_mode if planted else "xapic", step.stands)]
+        guests.load("spine")  # a guest that is missing is a skip, which only binding can tell
+        return [Install(self.bound.target, step.vector, step.apic_mode, step.stands)]
 
     @ops_of.register
     def _(self, step: s.Guest) -> Iterable[Op]:

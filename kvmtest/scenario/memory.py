@@ -4,35 +4,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
-from importlib import import_module
-from types import ModuleType
 
 from kvmtest import guests
-from kvmtest.guests import behaviour, l1, planter
+from kvmtest.guests import behaviour, l1, planter, smm, svm
 from kvmtest.scenario.program import Op, Region, Write
 
 __all__ = (
     "IDENTITY_MAP",
-    "PLAIN",
-    "RAM_SIZE",
     "SENDER",
     "SIZE_OF_OUT",
     "SMRAM",
     "TSS",
     "address",
+    "image",
     "load",
     "number",
     "page",
+    "planted_address",
     "region",
     "resume",
+    "said",
     "words",
 )
 
 #: Above the guests' memory and below their ROM: what kvm_intel needs without unrestricted guest support.
 IDENTITY_MAP, TSS = 0xFFFBC000, 0xFFFBD000
 #: Up to where a PC's video memory begins.
-RAM_SIZE = 0xA0000
+_RAM_SIZE = 0xA0000
 #: The guest that lies in SMRAM alone: an SMI handler. In SMM a vCPU of KVM sees another address space, number 1 (KVM API,
 #: KVM_SET_USER_MEMORY_REGION).
 SMRAM = "smram"
@@ -49,21 +47,28 @@ _WORDS = {
     "VALUE": "VALUE",
     "LEFT": "LEFT",
     "NMI": "the NMI handler",
+    "AWAKE": "the instruction after HLT",
     "SMI": "the SMI handler",
     "EXIT": "a VM exit to L1, reason",
     "NESTED": "L2",
     "VMFAIL": "VM-instruction error",
     "FAULT": "an exception",
 }
+#: What it means in one of them.
+_OWN = {
+    ("smm", "VALUE"): "the end of the SMI handler's loop",
+    ("smm", "LEFT"): "the code that the SMI interrupted",
+    ("svm", "VALUE"): "L1 with GIF clear, turns",
+    ("svm", "LEFT"): "L1 after STGI, turns",
+    ("vmx", "VALUE"): "L1 in VMX root operation, turns",
+    ("vmx", "LEFT"): "L1 after VMXOFF, turns",
+}
 #: Words whose value says nothing.
-PLAIN = frozenset(("RESET", "READY", "NMI", "SMI", "NESTED"))
+_PLAIN = frozenset(("RESET", "spine.RESET", "READY", "AWAKE", "NMI", "SMI", "NESTED"))
+#: Guests that begin with guests/l1.inc.
+_HYPERVISORS = ("svm", "vmx")
 #: What the labels of the planter's code end with, by the mode that it leaves the vCPU in.
 _SUFFIX = {"guest-long": "64", "guest-protected": "32", "guest-v86": "16"}
-
-
-@cache
-def _module(guest: str) -> ModuleType:
-    return import_module(f"kvmtest.guests.{'smm' if guest == SMRAM else guest}")
 
 
 def number(guest: str, name: str) -> int:
@@ -73,17 +78,47 @@ def number(guest: str, name: str) -> int:
         # PORT_sender.SENT: the prefix is that of the name.
         prefix, _, other = other.rpartition("_")
         guest, name = other, f"{prefix}_{rest}" if prefix else rest
-    if guest == "sender":
-        return int(getattr(guests, name))
-    return int(getattr(_module(guest), name))
+    if guest == "spine" and name == "PORT_RESET":
+        # Its first word at the reset vector says more than that.
+        name = "PORT_RAX"
+    if guest == "planter" and name == "count":
+        return planter.BASE + planter.count
+    found = guests.symbol("smm" if guest == SMRAM else guest, name)
+    return found + SENDER if guest == "sender" and name.islower() else found
 
 
 def words(guest: str) -> Iterator[tuple[str, str]]:
     """The words that ``guest`` says: the end of the port's name, and what it means."""
-    module = _module(guest)
+    if guest in ("", "spine"):
+        yield "spine.RESET", _WORDS["RESET"]
+        return
+    known = guests.symbols("smm" if guest == SMRAM else guest)
     for name, says in _WORDS.items():
-        if hasattr(module, f"PORT_{name}"):
-            yield name, says
+        if f"PORT_{name}" in known:
+            yield name, _OWN.get((guest, name), says)
+
+
+def said(guest: str, name: str, says: str, value: int | None) -> str:
+    """The word ``name`` of ``guest``, which ``says`` something, with its ``value``."""
+    if value is None or name in _PLAIN or guest == "smm":
+        return says
+    if name != "FAULT":
+        return f"{says} {value:#x}"
+    if guest in _HYPERVISORS:
+        return f"exception {value >> 24}, error code or RIP {value & 0xFFFFFF:#x}"
+    return f"{says} at CS:IP {value >> 16:04x}:{value & 0xFFFF:04x}"
+
+
+def _vmcb(efer: int, cr0: int, cr4: int, *intercepts: int) -> bytes:
+    return svm.vmcb(*intercepts, efer=efer, cr0=cr0, cr4=cr4)
+
+
+def image(name: str, args: tuple[int, ...]) -> bytes:
+    """Contents of memory that are no guest's code.
+
+    ``vmcb`` is that of SVM's nested guest; its ``args`` are EFER, CR0, CR4 and bits of the intercepts at 00CH.
+    """
+    return {"vmcb": _vmcb}[name](*args)
 
 
 def address(guest: str, word: str) -> tuple[int, int]:
@@ -100,39 +135,36 @@ def region(slot: int, gpa: int, size: int) -> Op:
 
 def load(guest: str) -> Iterator[Op]:
     """Put the image of ``guest`` where it belongs."""
-    module = _module(guest) if guest != "sender" else None
     if guest == SMRAM:
-        assert module
-        yield Region(_SMRAM_SLOT, module.SMBASE, module.SMRAM_SIZE)
-        yield Write(module.ENTRY, module.handler(), 1)
+        yield Region(_SMRAM_SLOT, smm.SMBASE, smm.SMRAM_SIZE)
+        yield Write(smm.ENTRY, smm.handler(), 1)
         return
     if guest == "sender":
         yield Region(_SENDER_SLOT, SENDER, _SENDER_SIZE)
         yield Write(SENDER, guests.load(guest)[:_SENDER_SIZE])
         return
-    assert module
-    image = guests.load(module.NAME)
-    yield Region(_RAM_SLOT, 0, RAM_SIZE)
+    image = guests.load(guest)
+    yield Region(_RAM_SLOT, 0, _RAM_SIZE)
     yield Region(_ROM_SLOT, guests.ROM_GPA, len(image))
     yield Write(guests.ROM_GPA, image)
-    if guest in ("svm", "vmx"):
-        yield Write(l1.CODE, l1.pages(module.NAME))
+    if guest in _HYPERVISORS:
+        yield Write(l1.CODE, l1.pages(guest))
         yield Write(l1.PAGE_TABLES, l1.page_tables())
         return
     yield Write(0, behaviour.vector_table())
-    yield Write(module.CODE, module.page())
+    yield Write(number(guest, "CODE"), image[: guests.PAGE])
 
 
 def page(guest: str, vector: int) -> Iterator[Op]:
     """Put the page of ``guest`` to where the SIPI ``vector`` begins."""
-    if vector << 12 >= RAM_SIZE:
-        yield Region(_VIDEO_SLOT, RAM_SIZE, (1 << 20) - RAM_SIZE)
-    yield Write(vector << 12, _module(guest).page())
+    if vector << 12 >= _RAM_SIZE:
+        yield Region(_VIDEO_SLOT, _RAM_SIZE, (1 << 20) - _RAM_SIZE)
+    yield Write(vector << 12, guests.load(guest)[: guests.PAGE])
 
 
-def _planted_address(plant: str, end: str) -> int:
+def planted_address(plant: str, end: str) -> int:
     """Where the code of a vCPU planted by ``plant`` does what ``end`` names. Raises ValueError where its mode has none."""
-    label, at = end + _SUFFIX[plant], planter.labels()
+    label, at = end + _SUFFIX[plant], guests.symbols("planter")
     if label not in at:
         raise ValueError(f"the planting guest has no end {label!r}")
     # Virtual-8086 mode knows the low copy only.
@@ -141,4 +173,4 @@ def _planted_address(plant: str, end: str) -> int:
 
 def resume(plant: str, end: str) -> Op:
     """Write where the planted code goes on."""
-    return Write(planter.BASE + planter.labels()["end"], _planted_address(plant, end).to_bytes(8, "little"))
+    return Write(planter.BASE + planter.end, planted_address(plant, end).to_bytes(8, "little"))

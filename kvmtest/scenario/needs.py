@@ -27,7 +27,7 @@ class Facts(Protocol):
 
 class Need(NamedTuple):
     """``why`` is the skip's reason. All that is given has to hold: KVM_CAP_* ``cap`` with the bits ``flags``, the CPUID bit
-    ``cpuid`` (function, register, bit), which has to be 0 with ``clear``, the MSR bit ``msr`` (index, bit), the guest's CPUID
+    ``cpuid`` (function, register, bit) and the MSR bit ``msr`` (index, bit), which have to be 0 with ``clear``, the guest's CPUID
     ``vendor``.
     """
 
@@ -49,7 +49,7 @@ class Need(NamedTuple):
                 return False
         if self.cpuid and facts.leaf(*self.cpuid[:2]) >> self.cpuid[2] & 1 == self.clear:
             return False
-        return not self.msr or bool(facts.msr(self.msr[0]) >> self.msr[1] & 1)
+        return not self.msr or facts.msr(self.msr[0]) >> self.msr[1] & 1 != self.clear
 
 
 NEEDS: dict[str, tuple[Need, ...]] = {
@@ -64,6 +64,17 @@ NEEDS: dict[str, tuple[Need, ...]] = {
             "CPUID.1:ECX.VMX is clear: this KVM offers no VMX to its guests (kvm_intel's parameter nested=1)", cpuid=(1, "ecx", 5)
         ),
         Need("KVM_CAP_NESTED_STATE is not there", KVM_CAP_NESTED_STATE),
+    ),
+    "vmx-wait-for-sipi": (
+        Need("IA32_VMX_MISC[8] is clear: no VM entry into the activity state wait-for-SIPI", msr=(0x485, 8)),
+    ),
+    "vmx-restricted-guest": (
+        Need(
+            "a guest without paging is the CPU's business here: needs kvm_intel's parameter unrestricted_guest=0",
+            # What may be 1 is in the upper half of IA32_VMX_PROCBASED_CTLS2.
+            msr=(0x48B, 32 + 7),
+            clear=True,
+        ),
     ),
     "rdtscp": (Need("the guest's CPUID has no RDTSCP", cpuid=(0x80000001, "edx", 27)),),
     "rdpid": (Need("the guest's CPUID has no RDPID", cpuid=(7, "ecx", 22)),),

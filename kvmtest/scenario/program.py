@@ -56,7 +56,10 @@ class Place(NamedTuple):
 
 
 class Otherwise(NamedTuple):
-    """The end of a program whose op did not find what it was to find: ``error``, ``skip`` or ``fail``, with the reason."""
+    """The end of a program whose op did not find what it was to find: ``error``, ``skip`` or ``fail``, with the reason.
+
+    With an empty ``verdict`` the program goes on.
+    """
 
     verdict: str
     why: str
@@ -65,9 +68,9 @@ class Otherwise(NamedTuple):
 class Came(NamedTuple):
     """One exit to userspace that is waited for.
 
-    ``kind`` is ``out``, ``in``, ``mmio``, ``exit`` or ``quiet``; ``number`` the port, the guest-physical address or
-    KVM_EXIT_*. ``value`` is what an OUT has to write in the bits of ``mask``; None is anything. ``past`` are ports to which an
-    OUT may come before.
+    ``kind`` is ``out``, ``in``, ``mmio``, ``exit``, ``quiet`` or ``errno``, where KVM_RUN fails; ``number`` the port, the
+    guest-physical address, KVM_EXIT_* or the errno. ``value`` is what an OUT has to write in the bits of ``mask``; None is any.
+    ``past`` are ports to which an OUT may come before.
     """
 
     kind: str

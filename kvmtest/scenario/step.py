@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The vocabulary of scenarios: conditions, steps, and the scenario that they make.
 
-``who`` names a vCPU: ``target`` is the one that the case is about, ``other`` another one, or a number is a vCPU's id. The first
-expectation that does not hold ends the scenario, and is what it shows.
+``who`` names a vCPU: ``target`` is the one that the case is about, ``other`` another one, ``each`` every one but that, or a
+number is a vCPU's id. The first expectation that does not hold ends the scenario, and is what it shows.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ __all__ = (
     "Event",
     "Exit",
     "Expect",
+    "Fails",
     "Give",
     "Guest",
     "Holds",
+    "Image",
     "In",
+    "Irqfd",
     "Is",
     "Load",
     "Mmio",
@@ -40,31 +43,42 @@ __all__ = (
     "Same",
     "Scenario",
     "Send",
+    "Sender",
     "Set",
+    "SetBits",
     "Settle",
     "Start",
     "Step",
     "Until",
     "Who",
     "Word",
+    "Words",
     "Zero",
 )
 
 Who = str | int
 
-# Conditions. The first five are what a vCPU does next: it runs for them, or is joined where it runs on a thread.
+# Conditions. The first seven are what a vCPU does next: it runs for them, or is joined where it runs on a thread.
 
 
 class Word(NamedTuple):
-    """The guest's next word: an OUT to its PORT_``name``, with ``value`` where one is given. ``says`` is what it means.
+    """The guest's next word: an OUT to its PORT_``name``, with ``value`` in the bits of ``mask`` where one is given.
 
-    ``past`` are words that may come before it.
+    ``says`` is what it means, where the guest's words have not one meaning (`kvmtest.scenario.memory`); of one of several Words
+    what its value means, with {} in its place. ``past`` are words that may come before it.
     """
 
     name: str
     value: int | None = None
     says: str = ""
     past: tuple[str, ...] = ()
+    mask: int = (1 << 32) - 1
+
+
+class Words(NamedTuple):
+    """The guest's next ``words``, one after the other."""
+
+    words: tuple[Word, ...]
 
 
 class Exit(NamedTuple):
@@ -90,6 +104,12 @@ class Quiet(NamedTuple):
     """The vCPU makes no exit."""
 
     says: str = "executes nothing"
+
+
+class Fails(NamedTuple):
+    """KVM_RUN ends with ``error``, an errno."""
+
+    error: int
 
 
 class Is(NamedTuple):
@@ -131,7 +151,7 @@ class Answer(NamedTuple):
     value: int
 
 
-Condition = Word | Exit | In | Mmio | Quiet | Is | Holds | Moves | Same | Zero | Answer
+Condition = Word | Words | Exit | In | Mmio | Quiet | Fails | Is | Holds | Moves | Same | Zero | Answer
 
 # Steps
 
@@ -139,13 +159,25 @@ Condition = Word | Exit | In | Mmio | Quiet | Is | Holds | Moves | Same | Zero |
 class Set(NamedTuple):
     """Write ``items``, pairs of item and value, by the ioctls of their sections, and read them back.
 
-    ``why`` ends the scenario as a skip, with this reason, where KVM keeps something else; without it that is an error.
+    A value may be a name: of a number of a guest's source, ``guest.NAME``, or the sum of some, or of the place where planted code
+    has an end, ``planter.END``.
+
+    ``why`` ends the scenario as a skip, with this reason, where KVM refuses it or keeps something else; without it that is an
+    error.
     """
 
-    items: tuple[tuple[str, int], ...]
+    items: tuple[tuple[str, int | str], ...]
     who: Who = "target"
     why: str = ""
     check: bool = True
+
+
+class SetBits(NamedTuple):
+    """Set the bits of ``mask`` in ``item``, and leave the others as they are."""
+
+    item: str
+    mask: int
+    who: Who = "target"
 
 
 class Call(NamedTuple):
@@ -161,12 +193,22 @@ class Call(NamedTuple):
     kind: str = ""
 
 
+class Irqfd(NamedTuple):
+    """Signal an eventfd that KVM_IRQFD assigns to ``gsi``."""
+
+    gsi: int
+
+
 class Plant(NamedTuple):
-    """Write every item: by the plant of that ``name``, with the local APIC in ``apic_mode``."""
+    """Write every item: by the plant of that ``name``, with the local APIC in ``apic_mode``.
+
+    ``keep`` are bits of EFER that are set besides what the plant asks for: without EFER.SVME there is no L2 any more.
+    """
 
     name: str = "a"
     apic_mode: str = "xapic"
     who: Who = "target"
+    keep: int = 0
 
 
 class Load(NamedTuple):
@@ -176,11 +218,18 @@ class Load(NamedTuple):
     words: tuple[tuple[str, int | str], ...] = ()
 
 
+class Image(NamedTuple):
+    """Contents of memory that are made when they are needed, by that function of `kvmtest.scenario.memory`."""
+
+    name: str
+    args: tuple[int, ...] = ()
+
+
 class Poke(NamedTuple):
     """Write guest memory: at a word's name or an address; 4 bytes of a number, or of one that the source names, or bytes."""
 
     at: str | int
-    value: int | str | bytes
+    value: int | str | bytes | Image
 
 
 class Page(NamedTuple):
@@ -190,11 +239,15 @@ class Page(NamedTuple):
 
 
 class Until(NamedTuple):
-    """Let a vCPU run until ``condition`` holds: without it there is nothing to judge, and the scenario ends in an error."""
+    """Let a vCPU run until ``condition`` holds: without it there is nothing to judge, and the scenario ends in an error.
+
+    ``run`` is whether it has to run for that.
+    """
 
     condition: Condition
     who: Who = "target"
     note: str = ""
+    run: bool = True
 
 
 class Require(NamedTuple):
@@ -207,11 +260,15 @@ class Require(NamedTuple):
 
 
 class Expect(NamedTuple):
-    """``condition`` has to hold: the record of ``item``, or of the condition's own."""
+    """``condition`` has to hold: the record of ``item``, or of the condition's own.
+
+    Without ``ends`` the scenario goes on where it does not.
+    """
 
     condition: Condition
     item: str = ""
     who: Who = "target"
+    ends: bool = True
 
 
 class Event(NamedTuple):
@@ -232,6 +289,14 @@ class Send(NamedTuple):
     to: Who = "target"
     vector: int = 0
     judged: bool = True
+
+
+class Sender(NamedTuple):
+    """Make the other vCPU ready to write ``icr`` and ``destination`` to its ICR, by guest code that says SENT after it."""
+
+    icr: int
+    destination: int
+    apic_mode: str
 
 
 class Settle(NamedTuple):
@@ -284,6 +349,7 @@ class Reporter(NamedTuple):
 
     vector: int | None = None
     stands: bool = False
+    apic_mode: str = "xapic"
 
 
 class Guest(NamedTuple):
@@ -305,6 +371,8 @@ class Do(NamedTuple):
 
 Step = (
     Set
+    | SetBits
+    | Irqfd
     | Call
     | Plant
     | Load
@@ -316,6 +384,7 @@ Step = (
     | Expect
     | Event
     | Send
+    | Sender
     | Settle
     | Start
     | Complete
@@ -346,4 +415,7 @@ class Scenario(NamedTuple):
     setup: Setup = Setup()
     undefined: str = ""
     vendors: tuple[str, ...] = ("intel", "amd")
-    params: tuple[tuple[str, str], ...] = ()
+    #: Whether its VM is one that nothing has happened to.
+    fresh: bool = True
+    #: Whether the event may leave no trace: there the pending event or the exit is the proof that it happened.
+    silent: bool = False

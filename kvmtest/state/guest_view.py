@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from kvmtest import guests, spec
+from kvmtest import spec
+from kvmtest.guests import spine
 
 __all__ = ("ITEMS", "LAPIC_UNREAD", "LIMITS", "Report", "items", "mask", "shown")
 
@@ -17,9 +18,9 @@ _HALF = frozenset(
 _LOW = (1 << 32) - 1
 #: Reserved places unless the CPU has what they belong to: reading one sets ESR (SDM vol. 3, Error Handling).
 LAPIC_UNREAD = frozenset(("lvt_cmci", "rrd", "efeat", "ecntl"))
-#: What a guest can tell of a limit is which of guests.LIMITS it reaches.
+#: What a guest can tell of a limit is which of spine.LIMITS it reaches.
 LIMITS = frozenset(f"{seg}.limit" for seg in ("cs", "ds", "es", "ss", "fs", "gs"))
-_STEP_OF = {item: step for step, names in guests.STEPS.items() for item in names}
+_IN_STEPS = frozenset(item for names in spine.STEP_ITEMS.values() for item in names)
 
 
 def _readable(item: str) -> bool:
@@ -27,7 +28,7 @@ def _readable(item: str) -> bool:
         return item.partition(".")[2] not in LAPIC_UNREAD
     if item.startswith(("events.", "nested.")) or item in ("mp_state", "ssp"):
         return False
-    return item.startswith("msr.") or "." not in item or item in _STEP_OF or item in guests.PORTS.values()
+    return item.startswith("msr.") or "." not in item or item in _IN_STEPS or item in spine.PORT_ITEMS
 
 
 #: Items that a guest may report: those of the tables that an instruction reads, or that its behaviour proves.
@@ -72,5 +73,5 @@ def shown(item: str, value: int | None, narrow: frozenset[str] = frozenset()) ->
     if value is None:
         return None
     if item in LIMITS:
-        return max(offset for offset in guests.LIMITS if offset <= value)
+        return max(offset for offset in spine.LIMITS if offset <= value)
     return value & (_LOW if item in narrow else mask(item))

@@ -3,7 +3,7 @@
 
 Three plants, by the mode that the code leaves the vCPU in: ``guest-long`` (64-bit mode, 4-level paging, PCID where there is
 one), ``guest-protected`` (32-bit protected mode, PAE paging), ``guest-v86`` (virtual-8086 mode). The code then waits at
-KVM_EXIT_IO, for resume() to say what it does next.
+KVM_EXIT_IO, to be told what it does next.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from kvmtest.uapi.kvm import (
 )
 from kvmtest.x86 import lapic, msr
 
-__all__ = ("GUEST_PLANTS", "GuestPlant", "GuestStopped", "PlantRefused", "address", "count", "resume")
+__all__ = ("GUEST_PLANTS", "GuestPlant", "GuestStopped", "PlantRefused")
 
 GUEST_PLANTS = ("guest-long", "guest-protected", "guest-v86")
 
@@ -105,7 +105,6 @@ class GuestPlant(Plant):
     def __init__(self, name: str, layout: Layout, base: Plant, new: Plant, apic_mode: str) -> None:
         self.name = name
         self._new = new
-        self._labels = planter.labels()
         self._long = name == "guest-long"
         asked = self._asked(base.asked, layout.by_section.get("xsave", ()), apic_mode)
         super().__init__(new.buffers, {k: v for k, v in asked.items() if k in layout.fields}, {}, new.ssp)
@@ -181,7 +180,7 @@ class GuestPlant(Plant):
     def _memory(self, asked: dict[str, int], xsave: bytes, layout: Layout, apic_mode: str) -> bytes:
         """The guest's memory: code, block, tables."""
         out = bytearray(planter.SIZE)
-        code = guests.load("planter")[:0x1000]
+        code = guests.load("planter")[: guests.PAGE]
         out[: len(code)] = code
         self._put_tables(out)
         self._put_descriptors(out)
@@ -231,24 +230,25 @@ class GuestPlant(Plant):
             out[_GDT + selector : _GDT + selector + 8] = descriptor.to_bytes(8, "little")
         out[_TSS + 0x66 : _TSS + 0x68] = _TSS_BITMAP.to_bytes(2, "little")
         out[_TSS + _TSS_LIMIT] = 0xFF
-        fault64, fault32 = (planter.BASE + self._labels[name] for name in ("fault64", "fault32"))
+        fault64, fault32 = (planter.BASE + at for at in (planter.fault64, planter.fault32))
         out[_IDT64 : _IDT64 + 16 * 256] = _gate(fault64, _CODE64) * 256
         out[_IDT32 : _IDT32 + 8 * 256] = _gate(fault32, _CODE32)[:8] * 256
 
     def _put_block(self, out: bytearray, asked: dict[str, int]) -> None:
-        words = {item: value for item, value in asked.items() if item in planter.WORDS}
+        places = planter.words()
+        words = {item: value for item, value in asked.items() if item in places}
         words |= {"xsave": planter.BASE + _XSAVE, "msrs": planter.BASE + _MSRS, "apic": planter.BASE + _APIC}
-        words["tail"] = planter.BASE + self._labels["v86_tail" if self.name == "guest-v86" else "protected_tail"]
+        words["tail"] = planter.BASE + (planter.v86_tail if self.name == "guest-v86" else planter.protected_tail)
         block = planter.BLOCK - planter.BASE
         for item, value in words.items():
-            at = block + planter.WORDS[item]
+            at = block + places[item]
             out[at : at + 8] = value.to_bytes(8, "little")
         for table in ("gdt", "idt"):
-            at = block + planter.WORDS[table]
+            at = block + places[table]
             limit = asked[f"{table}.limit"].to_bytes(2, "little")
             out[at : at + 10] = limit + asked[f"{table}.base"].to_bytes(8, "little")
         for i, name in enumerate(planter.GPRS):
-            at = block + planter.WORDS["gpr"] + 8 * i
+            at = block + places["gpr"] + 8 * i
             out[at : at + 8] = asked.get(name, 0).to_bytes(8, "little")
 
     def before(self) -> tuple[tuple[int, int, int, bytes], ...]:
@@ -264,8 +264,8 @@ class GuestPlant(Plant):
         sregs.cr0, sregs.cr4 = 0x80000033, _PAE | _OSFXSR | self.asked["cr4"] & _OSXSAVE
         sregs.cr3 = planter.BASE + (_PML4 if self._long else _PDPT_PAE)
         sregs.efer = _LMA_LME if self._long else 0
-        at = planter.BASE + self._labels["long" if self._long else "protected"]
-        return bytes(sregs), bytes(kvm_regs(rip=at, rbx=planter.BLOCK, rsp=planter.BLOCK + 0x1000, rflags=2)), planter.PORT_READY
+        at = planter.BASE + (planter.long if self._long else planter.protected)
+        return bytes(sregs), bytes(kvm_regs(rip=at, rbx=planter.BLOCK, rsp=planter.STACK, rflags=2)), planter.PORT_READY
 
     def _enter(self, vcpu: Vcpu) -> None:
         entry = self.entry()
@@ -297,26 +297,3 @@ def _gate(offset: int, selector: int) -> bytes:
 
 def _memory(vcpu: Vcpu) -> GuestMemory:
     return vcpu.vm.memory_at(planter.BASE) or vcpu.vm.add_memory(_SLOT, planter.BASE, planter.SIZE)
-
-
-def address(vcpu: Vcpu, end: str) -> int:
-    """Where the code of a planted vCPU does what ``end`` names, in its mode: ``loop``, ``hlt``, ``in``, ``mmio``, ``icr``,
-    ``x2icr`` or ``ud``. Raises ValueError where its mode has none.
-    """
-    v86 = vcpu.get_regs().rflags >> 17 & 1
-    label = end + ("16" if v86 else "64" if vcpu.get_sregs().cs.l else "32")
-    at = planter.labels()
-    if label not in at:
-        raise ValueError(f"the planting guest has no end '{label}'")
-    # Virtual-8086 mode knows the low copy only.
-    return at[label] if v86 else planter.BASE + at[label]
-
-
-def resume(vcpu: Vcpu, end: str) -> None:
-    """Say what the code of a planted vCPU does when it runs next; ``end`` as for address()."""
-    _memory(vcpu).write_int(planter.BASE + planter.labels()["end"], address(vcpu, end))
-
-
-def count(vcpu: Vcpu) -> int:
-    """How often the code has gone through its loop."""
-    return _memory(vcpu).read_int(planter.BASE + planter.labels()["count"])

@@ -53,7 +53,7 @@ def prepare(vcpu: Vcpu, icr: int, destination: int, *, x2apic: bool) -> None:
         code = guests.load("sender")[:_SIZE]
         vcpu.vm.add_memory(_SLOT, _GPA, _SIZE).write(_GPA, code)
     _set_up(vcpu, x2apic)
-    entry = guests.SENDER_X2APIC if x2apic else guests.SENDER_XAPIC
+    entry = guests.symbol("sender", "x2apic" if x2apic else "xapic")
     high = destination if x2apic else destination << 24
     patterns = {name: 0x5A5A5A00 + i for i, name in enumerate(_GPRS)}
     vcpu.set_regs(kvm_regs(rax=icr, rcx=_ICR_MSR, rdx=high, rip=_GPA + entry, rflags=2, **patterns))
@@ -65,7 +65,7 @@ def run(vcpu: Vcpu) -> None:
         seen = vcpu.run(_TIMEOUT_S)
     except RunTimeout as error:
         raise TriggerError(f"the sending guest: {error}") from error
-    if seen.reason != KVM_EXIT_IO or seen.port != guests.PORT_SENT:
+    if seen.reason != KVM_EXIT_IO or seen.port != guests.symbol("sender", "PORT_SENT"):
         raise TriggerError(f"the sending guest did not write its ICR: {seen}")
     vcpu.complete_io()
 

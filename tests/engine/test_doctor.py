@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -71,20 +70,18 @@ def test_the_last_line_says_how_much_is_usable(lacking: bool, kvm: Kvm, monkeypa
     assert items > 400 and (told == 0 if lacking else told > 100)
 
 
-def _copies(folder: Path) -> Iterator[Path]:
-    for name in guests.IMAGES:
-        yield Path(shutil.copy(Path(guests.__file__).with_name(f"{name}.bin"), folder))
-
-
+@pytest.mark.parametrize("kind", ["bin", "sym"])
 @pytest.mark.parametrize("gone", guests.IMAGES)
-def test_each_guest_that_is_missing_is_named(gone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    copies = {path.stem: path for path in _copies(tmp_path)}
+def test_each_guest_that_is_missing_is_named(gone: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (f"{guest}.{part}" for guest in guests.IMAGES for part in ("bin", "sym")):
+        shutil.copy(Path(guests.__file__).with_name(name), tmp_path)
+    file = tmp_path / f"{gone}.{kind}"
     monkeypatch.setattr(guests, "__file__", str(tmp_path / "__init__.py"))
     assert guests.missing() == []
-    copies[gone].unlink()
+    file.unlink()
     said = next(f for f in doctor._tools() if f.what == "guest images")
     assert (said.state, said.advice, said.enable) == ("no", f"skipped: what needs {gone}", "to enable: make guests")
-    copies[gone].write_bytes(b"cut short")
+    file.write_bytes(b"cut short")
     assert guests.missing() == [gone]
 
 

@@ -11,10 +11,11 @@ from kvmtest import guests
 from kvmtest.engine import guest, host
 from kvmtest.engine.machine import Machine, Machines, Target
 from kvmtest.engine.plan import Setup
+from kvmtest.guests import spine
 from kvmtest.state import guest_view
 from kvmtest.state.layout import Layout
-from kvmtest.triggers import INIT, msi
-from tests.cases import CASES, by_item, by_view
+from kvmtest.triggers import latched, msi
+from tests.cases import by_item, by_view, the
 
 #: DIV AL. Not UD2: a KVM that emulates real mode gives an invalid opcode to userspace, not to the guest.
 FAULTS = bytes.fromhex("f6f0")
@@ -90,14 +91,14 @@ def test_real_mode_segments_are_proven_by_what_is_read_through_them(machine: Mac
 def test_x2apic_registers_are_read_as_msrs(machine: Machine) -> None:
     target = machine.target("bsp")
     target.plant("a", "x2apic").write(target.vcpu)
-    INIT["latched"](target.vcpu)
+    latched.init(target.vcpu)
     assert not _differences(machine, target, mode="x2apic")
 
 
 def test_a_disabled_local_apic_is_not_read(machine: Machine) -> None:
     target = machine.target("bsp")
     target.plant("a", "disabled").write(target.vcpu)
-    INIT["latched"](target.vcpu)
+    latched.init(target.vcpu)
     report = _report(machine, target, mode="disabled")
     assert not report.problem and "lapic.svr" not in report.values
     assert not any(item.startswith("lapic.") for item in guest_view.items("disabled"))
@@ -128,7 +129,7 @@ def _patched(monkeypatch: pytest.MonkeyPatch, after: bytes, code: bytes) -> None
 
 def _step_start(step: str) -> bytes:
     """MOVW $status, %ss:STATUS of a 16-bit step."""
-    status = guests.STEP_STATUS + 4 * list(guests.STEPS).index(step)
+    status = spine.status(step)
     return b"\x36\xc7\x06\x04\x00" + status.to_bytes(2, "little") + b"\x36\xc7\x06\x00\x00"
 
 
@@ -146,7 +147,7 @@ def test_a_step_that_fails_costs_its_items_only(
     _patched(monkeypatch, start + resume, code)
     other.vcpu.set_mp_state(0)
     report = _report(machine, other)
-    lost = set(guests.STEPS["DEBUG"])
+    lost = set(spine.STEP_ITEMS["DEBUG"])
     assert not report.problem and whole - set(report.values) == lost
     assert all(report.missing[item].startswith(says) for item in lost)
 
@@ -161,14 +162,14 @@ def _spins_at(monkeypatch: pytest.MonkeyPatch, found: bytes, after: int) -> None
 
 def _begins(step: str) -> bytes:
     """What stores the number of ``step``, in 16-, 32- or 64-bit code."""
-    status = guests.STEP_STATUS + 4 * list(guests.STEPS).index(step)
-    where = (guests.DATA + guests.STATUS).to_bytes(4, "little")
+    status = spine.status(step)
+    where = (spine.DATA + spine.STATUS).to_bytes(4, "little")
     stores = (_step_start(step)[:7], *(head + where + status.to_bytes(4, "little") for head in (b"\xc7\x05", b"\xc7\x04\x25")))
     image = guests.load("spine")
     return next(store for store in stores if store in image)
 
 
-@pytest.mark.parametrize("step", [step for step in guests.STEPS if step != "TABLES"])
+@pytest.mark.parametrize("step", [step for step in spine.STEP_ITEMS if step != "TABLES"])
 def test_a_guest_that_is_stopped_in_a_step_tells_nothing_of_that_or_of_what_follows(
     step: str, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,8 +177,8 @@ def test_a_guest_that_is_stopped_in_a_step_tells_nothing_of_that_or_of_what_foll
     _spins_at(monkeypatch, begins := _begins(step), len(begins))
     report = guest.Reporter(machine, target.vcpu, target.layout).report(0.05)
     assert "no exit within" in report.problem
-    steps = list(guests.STEPS)
-    later = {item for name in steps[steps.index(step) :] for item in guests.STEPS[name]}
+    steps = list(spine.STEP_ITEMS)
+    later = {item for name in steps[steps.index(step) :] for item in spine.STEP_ITEMS[name]}
     if steps.index(step) <= steps.index("LIMITLESS"):
         # Whether there are limits at all is not known yet.
         later |= {item for item in guest_view.ITEMS if item.endswith(".limit") and item not in ("gdt.limit", "idt.limit")}
@@ -188,7 +189,7 @@ def test_a_guest_that_is_stopped_in_a_step_tells_nothing_of_that_or_of_what_foll
     assert not later & set(report.values) and "r16" not in report.values and "ymm0_hi128" not in report.values
     if steps.index(step) < steps.index("XSETBV"):
         assert not any("did not last" in why for why in report.missing.values())
-    assert steps.index(step) > steps.index("WIDE") or set(guests.WIDE) <= report.narrow
+    assert steps.index(step) > steps.index("WIDE") or set(spine.WIDE) <= report.narrow
     assert all(value >> 32 == 0 for item, value in report.values.items() if item in report.narrow)
 
 
@@ -197,10 +198,10 @@ def test_a_limit_is_told_by_the_exception_that_ends_it_and_not_by_a_time_out(
     limit: str, machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The guest spins after the first offset that could be read: what it has stored is no limit."""
-    status = guests.STEP_STATUS + 4 * list(guests.STEPS).index(f"{limit.upper()}_LIMIT")
+    status = spine.status(f"{limit.upper()}_LIMIT")
     done = b"\x36\xc6\x06" + status.to_bytes(2, "little") + b"\x01"
     _spins_at(monkeypatch, done, len(done))
-    case = CASES["init.msi.guest/bsp,intel,xapic,plant-a"]
+    case = the("init.msi.guest/bsp,intel,xapic,plant-a")
     results = by_item(case, machines, 0.1)
     told = results[f"{limit}.limit"]
     assert (told.verdict, told.observed) == ("error", None) and f"in step {limit.upper()}_LIMIT" in told.reason
@@ -228,7 +229,7 @@ def test_a_guest_that_stores_zeros_fails(machines: Machines, monkeypatch: pytest
     patched = image.replace(bytes.fromhex("0f21f0"), bytes.fromhex("6631c0"), 1)
     assert patched != image
     monkeypatch.setattr(guests, "load", lambda name: patched)
-    results = by_view(CASES["init.msi.guest/bsp,intel,xapic,plant-a"], machines)
+    results = by_view(the("init.msi.guest/bsp,intel,xapic,plant-a"), machines)
     for view in ("guest", "views"):
         dr6 = results[view, "dr6"]
         assert dr6.verdict == "fail" and dr6.observed == "0x0"
@@ -248,7 +249,7 @@ def test_an_exception_before_there_are_handlers_ends_it_with_its_place(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = bytearray(guests.load("spine"))
-    image[guests.RESET_RIP : guests.RESET_RIP + 2] = FAULTS
+    image[spine.reset_vector : spine.reset_vector + 2] = FAULTS
     monkeypatch.setattr(guests, "load", lambda name: bytes(image))
     report = _report(machine, machine.target("bsp"))
     assert not report.values and report.problem.startswith("an exception at CS:IP f000:fff0")
@@ -256,7 +257,7 @@ def test_an_exception_before_there_are_handlers_ends_it_with_its_place(
 
 def test_wrong_place_is_seen(machine: Machine) -> None:
     """CS.base below 1 MiB at the reset vector: the guest runs just as well, and says where it is."""
-    machine.vm.add_memory(5, 0xF0000, guests.ROM_SIZE).write(0xF0000, guests.placed(guests.load("spine"), 0xF0000))
+    machine.vm.add_memory(5, 0xF0000, guests.ROM_SIZE).write(0xF0000, spine.placed(guests.load("spine"), 0xF0000))
     target = machine.target("bsp")
     sregs = target.vcpu.get_sregs()
     sregs.cs.base = 0xF0000
@@ -307,17 +308,17 @@ def test_what_xsave_stored_is_decoded_with_the_layouts_offsets() -> None:
     run = guest.Reporter.__new__(guest.Reporter)
     run.ram, run.layout, run.failures = ram, Layout((), {2: 576, 9: 2688}, {}), {}  # type: ignore[assignment]
     for step in ("XSAVE", "FXSAVE"):
-        ram.bytes[guests.DATA + guests.STEP_STATUS + 4 * list(guests.STEPS).index(step)] = 1
+        ram.bytes[spine.DATA + spine.status(step)] = 1
     for at, value in ((512, 0x206), (160 + 15 * 16, 0x55), (576, 0x77), (2688, 0x1234)):
-        ram.bytes[guests.XSAVE + at : guests.XSAVE + at + 4] = value.to_bytes(4, "little")
-    for at in (guests.XCR0_WANTED, guests.XCR0_USED):
-        ram.bytes[guests.DATA + at : guests.DATA + at + 2] = (0x207).to_bytes(2, "little")
+        ram.bytes[spine.XSAVE + at : spine.XSAVE + at + 4] = value.to_bytes(4, "little")
+    for at in (spine.XCR0_WANTED, spine.XCR0_USED):
+        ram.bytes[spine.DATA + at : spine.DATA + at + 2] = (0x207).to_bytes(2, "little")
     values: dict[str, int] = {}
     missing: dict[str, str] = {}
     run._vectors(values, missing)
     assert (values["xmm15"], values["ymm0_hi128"], values["pkru"], values["fcw"]) == (0x55, 0x77, 0x1234, 0x37F)
     assert "k0" not in values and not missing
-    ram.bytes[guests.DATA + guests.XCR0_USED : guests.DATA + guests.XCR0_USED + 2] = (0x3).to_bytes(2, "little")
+    ram.bytes[spine.DATA + spine.XCR0_USED : spine.DATA + spine.XCR0_USED + 2] = (0x3).to_bytes(2, "little")
     values.clear()
     run._vectors(values, missing)
     assert values["xmm15"] == 0x55 and "XCR0 was 0x3" in missing["ymm0_hi128"] and "pkru" not in values

@@ -12,10 +12,10 @@ from kvmtest.engine.machine import Machines
 from kvmtest.model.record import Result
 from kvmtest.state.guest_view import Report
 from kvmtest.triggers.vmm_reset import Reset, orders
-from tests.cases import CASES, by_view, ran
+from tests.cases import CASES, by_view, ran, the
 
-HOST = CASES["reset.vmm-reset.host/ap,full-irqchip,intel,xapic,plant-a"]
-GUEST = CASES["reset.vmm-reset.guest/bsp,full-irqchip,intel,xapic,plant-a"]
+HOST = the("reset.vmm-reset.host/ap,full-irqchip,intel,xapic,plant-a")
+GUEST = the("reset.vmm-reset.guest/bsp,full-irqchip,intel,xapic,plant-a")
 
 
 def _run(case: plan.Case, machines: Machines) -> dict[tuple[str, str], Result]:

@@ -1,61 +1,56 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The hypervisor and SMM guests on this host's KVM, as far as they need neither SVM nor SMM."""
+"""The hypervisor guests on this host's KVM, as far as they need no SVM."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import pytest
+from kvmtest.scenario.catalogue.l1 import enter
 
-from kvmtest.checks import Stopped, Subject
-from kvmtest.checks.l1 import Hypervisor
-from kvmtest.checks.smm import Smram
 from kvmtest.engine.machine import Machines
 from kvmtest.engine.plan import Setup
-from kvmtest.guests import l1, smm, svm
-from kvmtest.kvm import Kvm
-from kvmtest.triggers import msi
-from kvmtest.uapi.kvm import KVM_CAP_X86_SMM
+from kvmtest.engine.runner import play
+from kvmtest.guests import svm
+from kvmtest.judge.evidence import Played
+from kvmtest.scenario import step as s
+from kvmtest.scenario.catalogue.common import SIPI_VECTOR
+from kvmtest.scenario.lower import lower
+from kvmtest.state.plant import Plant
 
 UD = 6
+READY = s.Until(s.Word("READY"))
+
+
+class _Bound:
+    def __init__(self, target: int) -> None:
+        self.target, self.other, self.each = target, 1 - target, (target,)
+
+    def plant(self, who: int, name: str, apic_mode: str) -> Plant:
+        raise NotImplementedError
 
 
 @pytest.fixture
-def subject(machines: Machines) -> Callable[[str], Subject]:
-    def make(target: str) -> Subject:
-        return Subject(machines.kept(Setup("full", "amd")).target(target).vcpu)
+def played(machines: Machines) -> Callable[..., Played]:
+    def made(target: str, topic: str, *steps: s.Step) -> Played:
+        machine = machines.kept(Setup("full", "amd"))
+        begin = enter("svm", (("TOPIC", topic),))
+        scenario = s.Scenario("none", "enter", "", (*begin, *steps), ("a test",), target)
+        return play(lower(scenario, _Bound(machine.target(target).vcpu.id)), machine, 1.0)
 
-    return make
+    return made
 
 
 @pytest.mark.parametrize("target", ["bsp", "ap"])
-def test_it_runs_in_64_bit_mode_and_says_where_init_and_sipi_lead(target: str, subject: Callable[[str], Subject]) -> None:
-    vcpu = subject(target).vcpu
-    stage = Hypervisor(subject(target), svm, svm.TOPIC_SPIN)
-    stage.enter()
-    assert stage.next() == (svm.PORT_READY, 0)
-    vcpu.complete_io()
-    assert vcpu.get_sregs().cs.l
-    msi.init(vcpu)
-    if target == "ap":
-        vcpu.get_mp_state()
-        msi.sipi(vcpu, l1.CODE >> 12)
-    port, value = stage.next()
-    assert (port, value) == ((l1.PORT_SIPI, l1.CODE >> 4) if target == "ap" else (l1.PORT_RESET, value))
+def test_it_runs_in_64_bit_mode_and_says_where_init_and_sipi_lead(target: str, played: Callable[..., Played]) -> None:
+    sipi = (s.Settle(), s.Send("sipi", vector=SIPI_VECTOR), s.Until(s.Word("SIPI", SIPI_VECTOR << 8)))
+    restart = sipi if target == "ap" else (s.Until(s.Word("RESET")),)
+    long = s.Require(s.Is("cs.l", 1), "the vCPU is not in 64-bit mode")
+    assert played(target, "TOPIC_SPIN", READY, s.Complete(), long, s.Send("init"), *restart).end is None
 
 
-def test_an_exception_says_its_vector(subject: Callable[[str], Subject]) -> None:
+def test_an_exception_says_its_vector(played: Callable[..., Played]) -> None:
     """CLGI without EFER.SVME."""
-    stage = Hypervisor(subject("bsp"), svm, svm.TOPIC_GIF)
-    stage.enter()
-    with pytest.raises(Stopped, match=f"exception {UD}, error code or RIP"):
-        stage.next()
-
-
-def test_what_an_smi_would_interrupt_runs(subject: Callable[[str], Subject], kvm: Kvm) -> None:
-    if not kvm.check_extension(KVM_CAP_X86_SMM):
-        pytest.skip("KVM_CAP_X86_SMM is not there: this KVM has no SMM")
-    stage = Smram(subject("bsp"))
-    stage.enter()
-    stage.expect(smm.PORT_VALUE)
-    stage.expect(smm.PORT_LEFT)
+    seen = played("bsp", "TOPIC_GIF", READY)
+    _, said = seen.told[-1]
+    assert seen.end and (said.number, said.value >> 24) == (svm.PORT_FAULT, UD)

@@ -16,8 +16,8 @@ from kvmtest.triggers.error import TriggerError
 
 def test_each_mode_has_its_entry() -> None:
     image = guests.load("sender")
-    assert image[guests.SENDER_XAPIC :].startswith(b"\x89\x15" + (0xFEE00310).to_bytes(4, "little"))
-    assert image[guests.SENDER_X2APIC :].startswith(b"\xb9" + (0x830).to_bytes(4, "little"))
+    assert image[guests.symbol("sender", "xapic") :].startswith(b"\x89\x15" + (0xFEE00310).to_bytes(4, "little"))
+    assert image[guests.symbol("sender", "x2apic") :].startswith(b"\xb9" + (0x830).to_bytes(4, "little"))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The spine guest: its image, and that source and package agree on its numbers."""
+"""The spine guest: its image, and the tables that name its ports, slots and steps."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 import pytest
 
 from kvmtest import guests
+from kvmtest.guests import spine
 
 SOURCE = pathlib.Path(__file__).parents[2] / "guests" / "spine.S"
 #: OUT imm8, EAX in 16-bit code: reports RAX before anything is disturbed.
@@ -26,80 +27,63 @@ class TestImage:
 
     def test_first_instruction_of_both_entries_reports_rax(self, image: bytes) -> None:
         assert image[: len(OUT_RAX)] == OUT_RAX
-        assert image[guests.RESET_RIP :][: len(OUT_RAX)] == OUT_RAX
+        assert image[spine.reset_vector :][: len(OUT_RAX)] == OUT_RAX
 
     def test_reset_vector_jumps_near_into_the_first_page(self, image: bytes) -> None:
-        at = guests.RESET_RIP + len(OUT_RAX)
+        at = spine.reset_vector + len(OUT_RAX)
         assert image[at] == 0xE9, "a far jump would change CS"
         target = (at + 3 + int.from_bytes(image[at + 1 : at + 3], "little")) & 0xFFFF
-        assert target < guests.SIPI_SIZE
+        assert target < guests.PAGE
 
     def test_the_first_page_does_not_need_the_second(self, image: bytes) -> None:
         """The far jump at its end leads to CODE; all of the other jumps stay in the page."""
-        assert image[guests.SIPI_SIZE - 1] == 0xF4
-        jump = image.rindex(b"\xea", 0, guests.SIPI_SIZE)
+        assert image[guests.PAGE - 1] == 0xF4
+        jump = image.rindex(b"\xea", 0, guests.PAGE)
         offset, selector = (int.from_bytes(image[jump + i : jump + i + 2], "little") for i in (1, 3))
-        assert selector == guests.CODE >> 4 and offset > guests.SIPI_SIZE
+        assert selector == spine.CODE >> 4 and offset > guests.PAGE
 
     def test_the_rest_is_hlt(self, image: bytes) -> None:
-        assert set(image[guests.SIPI_SIZE * 3 : guests.RESET_RIP]) == {0xF4}
+        assert set(image[guests.PAGE * 3 : spine.reset_vector]) == {0xF4}
 
     def test_unplaced_image_is_for_the_rom(self, image: bytes) -> None:
-        assert guests.placed(image, guests.ROM_GPA) == image
+        assert spine.placed(image, guests.ROM_GPA) == image
 
     def test_placed_changes_four_bytes_at_most(self, image: bytes) -> None:
-        page = guests.sipi_page(0x9F000)
-        assert len(page) == guests.SIPI_SIZE
+        page = spine.sipi_page(0x9F000)
+        assert len(page) == guests.PAGE
         assert [i for i, (a, b) in enumerate(zip(page, image, strict=False)) if a != b] == [9, 10, 11]
         assert page[8:12] == bytes.fromhex("00f00900")
 
     def test_vector_table_points_behind_itself(self) -> None:
-        table = guests.vector_table()
+        table = spine.vector_table()
         assert table[:0x400] == bytes.fromhex("00040000") * 256
         assert table[0x400:].startswith(bytes.fromhex("665866e7fe"))
 
     @pytest.mark.parametrize("gpa", [-0x1000, 0x123, 0x100000])
     def test_no_page_for_what_no_vector_points_to(self, gpa: int) -> None:
         with pytest.raises(ValueError, match="no SIPI vector"):
-            guests.sipi_page(gpa)
+            spine.sipi_page(gpa)
 
 
-def _numbers(prefix: str) -> dict[str, int]:
-    """``.set`` lines of the source by the rest of their name."""
-    found = re.findall(rf"^\t\.set {prefix}(\w+), (0x[0-9a-f]+|\d+)", SOURCE.read_text(), re.MULTILINE)
-    return {name: int(number, 0) for name, number in found}
+def test_the_tables_have_every_port_slot_and_step_of_the_source() -> None:
+    assert guests.items("spine", "PORT_").keys() == {*spine.PORT_ITEMS, "entry", "fault", "done"}
+    assert set(spine.ports().values()) == set(spine.PORT_ITEMS)
+    items = [item for step in spine.STEP_ITEMS.values() for item in step]
+    assert sorted(items) == sorted(spine.slots()) and not set(items) & set(spine.PORT_ITEMS)
+    numbers = {name: value for name, value in guests.symbols("spine").items() if name.startswith("STEP_")}
+    assert sorted(numbers, key=numbers.__getitem__) == [f"STEP_{step}" for step in spine.STEP_ITEMS]
+    assert set(spine.WIDE) <= set(items)
 
 
-def _upper(item: str) -> str:
-    return item.upper().replace(".", "_")
+def test_no_two_places_are_one() -> None:
+    starts = [*map(spine.status, spine.STEP_ITEMS), *spine.slots().values(), spine.FXSAVE]
+    assert len(set(starts)) == len(starts) and max(starts) == spine.FXSAVE
+    assert max(map(spine.status, spine.STEP_ITEMS)) < spine.SLOTS == min(spine.slots().values())
 
 
-def test_ports_agree_with_the_source() -> None:
-    ours = {_upper(item): port for port, item in guests.PORTS.items()}
-    ours |= {"ENTRY": guests.PORT_ENTRY, "FAULT": guests.PORT_FAULT, "DONE": guests.PORT_DONE}
-    assert _numbers("PORT_") == ours
-
-
-def test_slots_and_steps_agree_with_the_source() -> None:
-    assert _numbers("SLOT_") == {_upper(item): i for i, item in enumerate(guests.SLOTS)}
-    assert _numbers("STEP_") == {step: i for i, step in enumerate(guests.STEPS)}
-
-
-def test_each_slot_belongs_to_one_step() -> None:
-    assert sorted(item for names in guests.STEPS.values() for item in names) == sorted(guests.SLOTS)
-    assert len(set(guests.SLOTS) | set(guests.PORTS.values())) == len(guests.SLOTS) + len(guests.PORTS)
-    assert set(guests.WIDE) <= set(guests.SLOTS)
-
-
-def test_places_agree_with_the_source() -> None:
-    names = ("CODE", "DATA", "PAGE_TABLES", "XSAVE", "RESUME", "STATUS", "MSR_COUNT", "LAPIC_COUNT", "XCR0_WANTED", "XCR0_USED")
-    names += ("FXSAVE", "MSRS", "LAPIC", "PROBE")
-    source = _numbers("")
-    assert {name: source[name] for name in names} == {name: getattr(guests, name) for name in names}
-    assert (source["STEPS"], source["SLOTS"]) == (guests.STEP_STATUS, guests.SLOT_VALUES)
-    assert 4 * len(guests.STEPS) <= guests.SLOT_VALUES - guests.STEP_STATUS
+def test_limits_are_those_that_the_source_tries() -> None:
     tried = re.search(r"^\t\.irp\toffset, (.*)$", SOURCE.read_text(), re.MULTILINE)
-    assert tried and tuple(int(offset, 0) for offset in tried[1].split(", ")) == guests.LIMITS
+    assert tried and tuple(int(offset, 0) for offset in tried[1].split(", ")) == spine.LIMITS
 
 
 def test_missing_guest_says_what_to_do() -> None:

@@ -14,17 +14,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kvmtest.engine.plan import plan
+from kvmtest.engine.plan import Case
 from kvmtest.judge.book import Book
 from kvmtest.judge.cases import judge
-from kvmtest.judge.evidence import Basis, Look, Played
-from kvmtest.lab.relay import Receiver
+from kvmtest.judge.evidence import Again, Basis, Evidence, Look
+from kvmtest.lab import relay
 from kvmtest.lab.stream import Decoder
 from kvmtest.model.host import Host, Tool
 from kvmtest.model.record import Block, Observation
-from kvmtest.model.run import Head, Run, counted
+from kvmtest.model.run import Head, counted
 from kvmtest.results import saved
 from kvmtest.results.lines import Lines, end_fields
+from tests.cases import shown, the
 
 __all__ = ("NAMES", "Recorded", "bare", "expected", "judged", "read")
 
@@ -33,8 +34,6 @@ _FOLDER = Path(__file__).parents[1] / "data" / "evidence"
 _EMULATORS = {"native": "", "7.2-svm": "QEMU 7.2 (TCG)", "7.2-vmx": "Bochs 2.7"}
 NAMES = tuple(_EMULATORS)
 _PIECE = 1 << 12
-#: Names and views: of what was recorded, cases that are planned no more are left out.
-_PLANNED = frozenset((case.name, case.view) for case in plan())
 
 
 class Recorded(NamedTuple):
@@ -51,10 +50,45 @@ def _lines(name: str) -> Iterator[tuple[str, list[Any]]]:
             yield from decoder.feed(piece)
 
 
+class _Broadcast(NamedTuple):
+    """What a broadcast showed: the ``sender`` before and after it wrote ``icr``, and each target."""
+
+    icr: int
+    sender: Evidence
+    targets: tuple[Evidence, ...]
+
+
+# It was recorded when item cases were no scenarios: a case had one observation before the event, and one after it.
+relay._KINDS["BroadcastSeen"] = _Broadcast
+
+
+def _case(name: str, view: str) -> Case | None:
+    """The case of that name, in the plan or not; None for a behaviour that is a scenario now, or no more."""
+    event, rest = name.split("/", 1)
+    try:
+        found = the(f"{event}.{view}/{rest}")
+    except ValueError:
+        return None
+    return found if found.check or found.plant or found.trigger == "create" else None
+
+
+def _told(case: Case, bases: tuple[Basis, ...], seen: Any) -> tuple[tuple[Basis, ...], Any]:
+    """What the program of ``case`` tells where the vCPUs show what was ``seen``."""
+    if isinstance(seen, Again):
+        bases, told = _told(case, bases, seen.seen)
+        return bases, seen._replace(seen=told)
+    if isinstance(seen, _Broadcast):
+        pairs = [(target.before, target.after) for target in seen.targets]
+        return bases[1:], shown(case, *pairs, sender=(seen.sender.before, seen.sender.after))
+    if isinstance(seen, Evidence):
+        return bases, shown(case, (seen.before, seen.after), report=seen.report)
+    return bases, seen
+
+
 @cache
 def read(name: str) -> Recorded:
     """The run ``name``."""
-    receiver, cases = Receiver(), []
+    receiver, cases = relay.Receiver(), []
     emulator = _EMULATORS[name]
     for letter, fields in _lines(name):
         if letter == "H":
@@ -62,28 +96,27 @@ def read(name: str) -> Recorded:
             lab: dict[str, str | float] | None = {"emulator": emulator, "cpu": "", "kernel_source": ""} if emulator else None
             host = Host(*fields[:4], parameters, lab)
         elif letter == "C":
-            look = receiver.look(*fields) if tuple(fields) in _PLANNED else None
-        elif letter == "O" and look:
-            bases, seen = receiver.unpack(fields[0], host)
-            # A scenario may have the name of a check of before.
-            if not look.scenario or isinstance(seen, Played):
-                cases.append((look, bases, seen))
-        elif letter != "O":
+            case = _case(*fields)
+        elif letter == "O":
+            if case:
+                cases.append((case.look(), *_told(case, *receiver.unpack(fields[0], host))))
+        else:
             receiver.take(letter, fields[0])
     return Recorded(host, cases)
 
 
 def judged(name: str) -> list[Observation]:
-    """What is judged of the run ``name``."""
+    """What is judged of the run ``name``. What the host saw of a case that the guest tells of is another case's."""
     book, (host, cases) = Book(), read(name)
-    return [seen for look, bases, shown in cases for seen in judge(book, look, host, bases, shown)]
+    found = ((look, seen) for look, bases, shown in cases for seen in judge(book, look, host, bases, shown))
+    return [seen for look, seen in found if look.view == "host" or seen.view != "host"]
 
 
-def expected(name: str) -> Run:
-    """What was judged of it when it was recorded."""
+def expected(name: str) -> list[Observation]:
+    """What was judged of it when it was recorded, of the cases that there still are."""
     (run,) = saved.load(str(_FOLDER / f"{name}.jsonl.gz"))
-    kept = {look.case.name for look, _, _ in read(name).cases}
-    return run._replace(observations=tuple(seen for seen in run.observations if seen.case and seen.case.name in kept))
+    views = {"views": "guest"}
+    return [one for one in run.observations if one.case and _case(one.case.name, views.get(one.view, one.view))]
 
 
 def bare(observations: list[Observation]) -> list[Observation]:

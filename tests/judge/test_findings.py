@@ -15,8 +15,8 @@ from kvmtest.model.case import Case
 from kvmtest.model.record import Block, Observation, Record
 from kvmtest.model.value import Expected
 from kvmtest.model.verdict import VERDICTS, Verdict
-from kvmtest.report.finding import title
-from tests.report.samples import OBSERVATIONS
+from kvmtest.report.finding import details, title
+from tests.report.samples import LAB, OBSERVATIONS
 
 HOST, GUEST, BOTH = (("init", "msi", view) for view in ("host", "guest", "views"))
 
@@ -73,6 +73,15 @@ def _told(found: Sequence[Finding]) -> list[tuple[str, tuple[str, ...], int]]:
 def test_each_symptom(record: Record, view: str, symptom: str, says: str) -> None:
     (found,) = findings([_seen([record], ("init", "msi", view), target="ap")])
     assert (found.symptom, title(found)) == (symptom, says)
+
+
+def test_what_is_said_of_several_items_is_true_of_each() -> None:
+    of = {"verdict": "known", "by": "03a6e84069d1"}
+    (two,) = findings([_seen([_record("cr2", 5, 0, 5, **of), _record("cr3", 5, 0, 0x10, **of)], target="ap")])
+    (one,) = findings([_seen([_record("cr2", 5, 0, 5, **of)], target="ap")])
+    assert title(two) == "cr2, cr3 are not as expected after INIT"
+    said = "planted 0x5, expected 0x0, observed 0x5"
+    assert [dict(details(finding, LAB))["values"] for finding in (one, two)] == [said, f"cr2: {said}"]
 
 
 def test_a_lost_init_is_one_finding_whatever_could_not_be_read() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmtest.judge.book import Book
-from kvmtest.judge.evidence import Basis, Evidence
+from kvmtest.judge.evidence import Basis
 from kvmtest.judge.item import Context
 from kvmtest.model.host import Host
 from kvmtest.model.record import Result
@@ -17,9 +17,9 @@ from kvmtest.state.guest_view import Report
 from kvmtest.state.layout import Layout
 from kvmtest.state.sections import Snapshot
 from kvmtest.x86 import xsave
-from tests.cases import CASES, judged
+from tests.cases import judged, shown, the
 
-CASE = CASES["init.msi.host/ap,intel,xapic,plant-a"]
+CASE = the("init.msi.host/ap,intel,xapic,plant-a")
 HOST = Host("6.1.0", "vmx", "GenuineIntel", "test", {})
 CTX = Context(CASE.prefix, CASE.name, HOST, "intel", False, 1, signature=0x506E3)
 LAYOUT = Layout((0x10, 0x277, 0xC0000081), {2: 576, 9: 2688}, {}, ((0x1, 0), (0x7, 0), (0xD, 0), (0xD, 1)))
@@ -36,7 +36,7 @@ def _whole(fill: int, components: int) -> dict[str, bytes]:
 
 def _by_item(before: Snapshot, after: Snapshot) -> dict[str, Result]:
     basis = Basis(CTX, LAYOUT, Snapshot(_whole(0, 0), {}), None)
-    return {result.item: result for result in judged(CASE, HOST, Evidence(before, after), basis)}
+    return {result.item: result for result in judged(CASE, HOST, shown(CASE, (before, after)), basis)}
 
 
 def _cut(sections: dict[str, bytes], section: str, at: int) -> Snapshot:
@@ -87,12 +87,14 @@ def test_a_section_that_could_not_be_read_is_an_error_in_each_view(lost: str) ->
     whole = Snapshot(_whole(0x5A, 3), {})
     rest = {name: contents for name, contents in _whole(0, 3).items() if name != lost}
     gone = Snapshot(rest, dict.fromkeys(LAYOUT.by_section[lost], why))
-    for before, after in ((whole, gone), (gone, whole)):
+    never = Snapshot({name: contents for name, contents in whole.sections.items() if name != lost}, gone.unreadable)
+    for before, after in ((whole, gone), (never, Snapshot(_whole(0, 3), {}))):
         results = _by_item(before, after)
-        assert {(results[i].verdict, results[i].reason) for i in LAYOUT.by_section[lost]} == {("error", why)}
+        found = [results[item] for item in LAYOUT.by_section[lost]]
+        assert {result.verdict for result in found} == {"error"} and all(result.reason.endswith(why) for result in found)
     told = {item: 0 for item in guest_view.ITEMS if item in LAYOUT.by_section[lost]}
     case = CASE._replace(view="guest")
-    seen = Evidence(whole, gone, Report(told, {}, ""))
+    seen = shown(case, (whole, gone), report=Report(told, {}, ""))
     found = judged(case, HOST, seen, Basis(CTX._replace(prefix=case.prefix), LAYOUT, None, None))
     compared = [r for r in found if r.view == "views" and r.item in told]
     # Of what the guest told nothing can be compared, but where it is not the same register anyway.

@@ -117,38 +117,35 @@ def test_what_5_10_leaves(backend: str, wrong: tuple[str, ...], run: Run) -> Non
     ("which", "vgif", "fails"),
     [
         # Without vGIF KVM sees the STGI, and since v6.1 what is pending then.
-        ("5.10", 0, {"init.gif-clear.guest.taken-at-stgi", "init.l2.guest.intercepted-stays-pending"}),
+        ("5.10", 0, {"init.msi.guest.runs"}),
         ("bookworm", 0, set[str]()),
-        ("bookworm", 1, {"init.gif-clear.guest.taken-at-stgi", "init.l2.guest.intercepted-stays-pending"}),
+        ("bookworm", 1, {"init.msi.guest.runs"}),
     ],
 )
 def test_a_hypervisor_in_the_guest_shows_init_with_gif_clear(which: str, vgif: int, fails: set[str], run: Run) -> None:
-    selectors = ("init.gif-clear.guest", "init.l2", "init.smm.guest")
+    selectors = ("init.msi/*,at-*", "init.msi/*,in-svm-l2*", "init.msi/*,after-rsm")
     found = run("svm", which, selectors, parameters=f"nested=1 vgif={vgif}")
-    assert {id for id, verdicts in found.items() if "fail" in verdicts} == fails
-    passes = ("init.gif-clear.guest.latched", "init.l2.guest.intercepted", "init.l2.host.whole-state", "init.smm.guest.after-rsm")
-    for id in passes:
+    behaviours = {f"init.msi.guest.{item}" for item in ("runs", "exits", "pending", "delivered")}
+    assert {id for id in behaviours if "fail" in found.get(id, ())} == fails
+    for id in ("init.msi.guest.exits", "init.msi.guest.pending"):
         assert found[id] == {"pass"}, id
+    assert "pass" in found["init.msi.guest.runs"] and "fail" not in found["init.msi.host.nested.flags"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("which", "fails", "lacks"),
+    ("which", "fails", "exits"),
     [
-        (
-            "5.10",
-            {"none.vm-exit.guest.ldtr-in-vmx-root", "init.msi.guest.halted-in-vmx-root"},
-            {"init.msi.guest.blocked-in-waiting-vmx-guest", "sipi.msi.guest.exit-from-waiting-vmx-guest"},
-        ),
-        ("bookworm", {"sipi.msi.guest.nmi-in-waiting-vmx-guest", "sipi.msi.guest.interrupt-in-waiting-vmx-guest"}, set[str]()),
+        ("5.10", {"none.vm-exit.guest.ldt.selector", "init.msi.guest.runs"}, {"pass", "skip"}),
+        ("bookworm", {"sipi.msi.guest.runs"}, {"pass"}),
     ],
 )
-def test_a_hypervisor_in_the_guest_shows_init_in_vmx_operation(which: str, fails: set[str], lacks: set[str], run: Run) -> None:
-    found = run("vmx", which, ("*-vmx*",))
+def test_a_hypervisor_in_the_guest_shows_init_in_vmx_operation(which: str, fails: set[str], exits: set[str], run: Run) -> None:
+    found = run("vmx", which, ("*/*-vmx-*",))
     assert {id for id, verdicts in found.items() if verdicts & {"fail", "known"}} == fails
-    assert all(found[id] == {"skip"} for id in lacks)
-    for id in ("init.msi.guest.latched-in-vmx-root", "init.msi.guest.exit-from-vmx-guest", "sipi.msi.guest.dropped-in-vmx-root"):
-        assert found[id] == {"pass", "skip"}, id
+    for id in ("init.msi.guest.exits", "sipi.msi.guest.exits"):
+        assert found[id] == exits, id
+    assert found["init.msi.guest.pending"] == {"pass"}
 
 
 @pytest.mark.slow

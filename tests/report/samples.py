@@ -54,19 +54,29 @@ def record(verdict: str, item: str = "cr3", reason: str | None = None) -> Record
 
 
 def observation(
-    records: Iterable[Record], words: str = "ap,intel,xapic,plant-a", where: Where = _WHERE, seconds: float = 0.001
+    records: Iterable[Record],
+    words: str = "ap,intel,xapic,plant-a",
+    where: Where = _WHERE,
+    seconds: float = 0.001,
+    state: str = "",
 ) -> Observation:
-    """What a case showed; its parameters are no more than its target."""
+    """What a case showed; its parameters are no more than its target and the state of that."""
     event, trigger, _ = where
-    case = Case(f"{event}.{trigger}/{words}", (("target", words.partition(",")[0]),))
+    params = (("target", words.partition(",")[0]), *([("state", state)] if state else ()))
+    case = Case(f"{event}.{trigger}/{words}", params)
     return Observation(case, *where, (Block(tuple(records)),), seconds)
 
 
 def made(
-    verdict: str, item: str = "cr3", words: str = "ap,xapic,plant-a", reason: str | None = None, where: Where = _WHERE
+    verdict: str,
+    item: str = "cr3",
+    words: str = "ap,xapic,plant-a",
+    reason: str | None = None,
+    where: Where = _WHERE,
+    state: str = "",
 ) -> Observation:
     """An observation of one record."""
-    return observation([record(verdict, item, reason)], words, where)
+    return observation([record(verdict, item, reason)], words, where, state=state)
 
 
 def of_each() -> list[Observation]:

@@ -14,7 +14,7 @@ from kvmtest.model.record import Observation, Record
 from kvmtest.model.run import Run
 from kvmtest.model.value import Expected
 from kvmtest.model.verdict import VERDICTS, Verdict, overall
-from tests.report.samples import HOSTILE, LAB, made, observation, of_each, saved, saved_runs, written
+from tests.report.samples import HOSTILE, LAB, made, observation, of_each, record, saved, saved_runs, written
 
 
 class _Page(HTMLParser):
@@ -122,7 +122,7 @@ def test_a_finding_has_its_records() -> None:
     assert found == {
         ("init", "cr3, cr4 keep the planted value after INIT"): {("cr3", "fail"), ("cr4", "fail")},
         ("sipi", "cr3 keeps the planted value after SIPI"): {("cr3", "fail")},
-        ("init", "cr0, cr3 are wrong after INIT"): {("cr0", "known"), ("cr3", "known")},
+        ("init", "cr0, cr3 are not as expected after INIT"): {("cr0", "known"), ("cr3", "known")},
     }
 
 
@@ -150,17 +150,81 @@ def test_a_great_many_findings_are_counted() -> None:
 def test_nothing_is_fetched() -> None:
     text = written("html", saved(of_each()))
     page = _Page(text)
-    assert not [a for _, attributes in page.elements for a in attributes if a in ("src", "href", "action", "srcset")]
+    links = [value for _, a in page.elements for name, value in a.items() if name in ("src", "href", "action", "srcset")]
+    assert set(links) <= {"#results"}
     (policy,) = [a["content"] for tag, a in page.elements if tag == "meta" and a.get("http-equiv") == "Content-Security-Policy"]
     assert policy and policy.startswith("default-src 'none'; style-src 'sha256-") and "url(" not in text and "@import" not in text
 
 
+def _map(page: _Page) -> dict[tuple[str, ...], tuple[str, str]]:
+    """What the map shows, verdict and counts, by event, trigger, view and the number of the state."""
+    found = {}
+    groups: list[str | None] = []
+    state, column = "", -1
+    for tag, a in page.elements:
+        if tag == "table":
+            groups = []
+        elif "data-group" in a:
+            groups.append(a["data-group"])
+        elif "data-state" in a:
+            state, column = a["data-state"] or "", -1
+        elif tag == "td":
+            column += 1
+        elif tag == "a" and a.get("href") == "#results":
+            found[*page.data["groups"][int(groups[column] or "")], state] = (a["class"] or "", a["title"] or "")
+    return found
+
+
+def _plan() -> list[Observation]:
+    """Two cases, by each of two triggers at rest and by one in SMM; of each an item that cannot be tried."""
+    return [
+        observation([record("pass"), record("skip", "x")], f"{state}{n}", ("init", trigger, view), state=state)
+        for state, trigger in (("", "latched"), ("", "msi"), ("in-smm", "msi"))
+        for view in ("host", "guest")
+        for n in range(2)
+    ]
+
+
+def test_each_cell_of_the_map_shows_the_worst_verdict() -> None:
+    groups = [(trigger, view) for trigger in ("latched", "msi") for view in ("host", "guest")]
+    good = {("init", *group, state): ("pass", "2 pass") for group in groups for state in "01"}
+    del good["init", "latched", "host", "1"], good["init", "latched", "guest", "1"]
+    page = _Page(written("html", saved(_plan())))
+    assert _map(page) == good
+    assert page.shown.index("plain") < page.shown.index("in-smm")
+    seen = _plan()
+    for verdict, told in (("fail", "1 fail, 1 pass"), ("known", "1 known, 1 pass"), ("skip", "2 pass"), ("info", "2 pass")):
+        wrong = observation([record("pass"), record(verdict, "cr4")], "in-smm0", ("init", "msi", "guest"), state="in-smm")
+        place = next(i for i, one in enumerate(seen) if (one.case, one.prefix) == (wrong.case, wrong.prefix))
+        changed = _map(_Page(written("html", saved([*seen[:place], wrong, *seen[place + 1 :]]))))
+        worst = told.split()[1].rstrip(",")
+        assert changed == {**good, ("init", "msi", "guest", "1"): (worst, told)}
+    nothing = _map(_Page(written("html", saved([made("skip"), made("skip", "cr4"), made("skip", words="b")]))))
+    assert nothing == {("init", "msi", "host", "0"): ("skip", "2 skip")}
+    twice = _map(_Page(written("html", saved([made("known"), made("pass", "cr4"), made("skip", words="b")]))))
+    assert twice == {("init", "msi", "host", "0"): ("known", "1 known, 1 skip")}
+
+
+def test_the_map_is_of_all_runs_until_one_is_chosen() -> None:
+    runs = [saved([made("pass"), made("known", words="b", state="in-l2")], "one"), saved([made("fail")], "two")]
+    data = _Page(written("html", *runs)).data
+    charts = [[data["cells"][number] for number in data["charts"][chart]] for chart in data["chart"]]
+    assert [[cell and cell[2] for cell in chart] for chart in charts] == [
+        ["1 fail, 1 pass", "1 known"],
+        ["1 pass", "1 known"],
+        ["1 fail", None],
+    ]
+
+
+def test_what_the_kernel_says_is_no_case_of_the_map() -> None:
+    seen = Observation(None, "none", "lab", "kernel", observation([record("fail", "log")]).blocks)
+    assert "Map" not in _Page(written("html", saved([seen]))).shown
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 def test_no_text_becomes_an_element(text: str) -> None:
-    plain, hostile = (
-        _Page(written("html", saved([made(v, words=said, reason=said) for v in VERDICTS], said, LAB._replace(kernel=said), said)))
-        for said in ("plain", text)
-    )
+    seen = {said: [made(v, words=said, reason=said, state=said) for v in VERDICTS] for said in ("plain", text)}
+    plain, hostile = (_Page(written("html", saved(of, said, LAB._replace(kernel=said), said))) for said, of in seen.items())
     assert [tag for tag, _ in hostile.elements] == [tag for tag, _ in plain.elements]
     assert not set("<>&\u2028") & set(hostile.scripts[0])
     assert len(hostile.scripts) == 2 and hostile.scripts[1] == plain.scripts[1]

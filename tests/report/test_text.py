@@ -135,7 +135,7 @@ def test_the_end_names_each_failure_and_the_commands_that_follow() -> None:
         "FAIL  sipi.msi.host.runs: sleeps",
         "        kvmtest run sipi.msi.host.runs/ap,intel,xapic,plant-a",
         "6 results in 0.5 s: 3 findings (5 results)",
-        "The rule behind the first one: kvmtest explain rax",
+        "The rule of the first one: kvmtest explain rax",
     ]
 
 

@@ -77,6 +77,22 @@ def test_items_of_one_section_are_written_by_one_ioctl_and_read_back() -> None:
     assert kinds == [Ioctl, Put, Put, Ioctl, Ioctl, Compare, Compare]
 
 
+def test_several_words_are_several_exits_of_which_each_may_end_it() -> None:
+    words = s.Words((s.Word("EXIT", 3), s.Word("VALUE", 0x1000, mask=~0xFFF)))
+    program = _lowered(s.Load("svm"), s.Expect(words), s.Until(words))
+    entered = [op for _, op in program.ops if isinstance(op, Enter)]
+    assert [op.otherwise.verdict for op in entered] == ["fail", "fail", "error", "error"]
+    assert [(op.came.value, op.came.mask) for op in entered[:2]] == [(3, (1 << 32) - 1), (0x1000, ~0xFFF)]
+
+
+def test_what_kvm_refuses_is_a_skip_where_that_has_a_reason() -> None:
+    kept, refused = (_lowered(s.Load("vmx"), s.Set((("rip", "CODE+AT_ENTRY"),), why=why)).ops for why in ("", "a reason"))
+    assert next(op.value for _, op in kept if isinstance(op, Put)) == 0x1020
+    tests = [[op.otherwise for _, op in ops if isinstance(op, Compare)] for ops in (kept, refused)]
+    assert [one.verdict for one in tests[0]] == ["error"]
+    assert [tuple(one) for one in tests[1]] == [("skip", "a reason")] * 2
+
+
 def test_a_message_goes_to_the_vm_and_has_to_reach_one_vcpu() -> None:
     program = _lowered(s.Send("init"))
     (_, ioctl), (_, test) = program.ops

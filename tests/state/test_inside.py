@@ -46,15 +46,6 @@ def test_x2apic_registers_are_written_by_msr(targets: dict[str, Target]) -> None
     assert "lapic.ldr" not in plant.asked
 
 
-def test_the_code_goes_on_where_it_is_told(targets: dict[str, Target]) -> None:
-    target = targets["ap"]
-    _write(target, "guest-long")
-    inside.resume(target.vcpu, "in")
-    assert target.vcpu.run().port == planter.PORT_IN
-    with pytest.raises(ValueError, match="no end 'dance64'"):
-        inside.resume(target.vcpu, "dance")
-
-
 @pytest.mark.parametrize(
     ("code", "says"),
     [(b"\xeb\xfe", "no exit within"), (b"\xe6\x10", "stopped: KVM_EXIT_IO"), (b"\xf4", "no exit within")],
@@ -64,7 +55,7 @@ def test_code_that_does_not_come_to_its_end_is_told(
 ) -> None:
     """Code that spins, that leaves by another port, that halts."""
     image = bytearray(guests.load("planter"))
-    at = planter.labels()["long"]
+    at = planter.long
     image[at : at + len(code)] = code
     monkeypatch.setattr(guests, "load", lambda name: bytes(image))
     monkeypatch.setattr(inside, "_TIMEOUT_S", 0.05)

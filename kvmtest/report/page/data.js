@@ -19,7 +19,7 @@ function expand(spans) {
 }
 
 // Observations are of a group (event, trigger, view) and a case, and look like others; what looks the same has the same records.
-const { groups, items, cases } = data, looks = data.looks.map(expand);
+const { groups, items, cases, states } = data, looks = data.looks.map(expand);
 const [groupOf, caseOf, lookOf] = [0, 1, 2].map(part => Int32Array.from(data.seen, seen => seen[part]));
 const runs = data.runs.map(([name, command, seen]) => ({ name, command, seen: expand(seen) }));
 const records = data.records.map(([verdict, item, planted, expected, observed, differs, reason, deviation, cite]) => ({

@@ -13,10 +13,12 @@ function el(tag, attributes, ...children) {
 
 // A view of 0 or more is one run; DIFFERING leaves out the ids in which all runs are the same and good, if nothing is searched for.
 const ALL = -1, DIFFERING = -2;
-const state = { on: VERDICTS.map(() => true), view: runs.length > 1 ? DIFFERING : 0, finding: -1, words: [] };
+const state = { on: VERDICTS.map(() => true), view: runs.length > 1 ? DIFFERING : 0, finding: -1, place: null, words: [] };
 const worst = new Int8Array(ids.length * runs.length), count = new Int32Array(ids.length * runs.length), each = new Int32Array(runs.length);
 let rows = [], columns = [], active = [0, 0], opened = null, rowHeight = 24, made = new Map();
 const slotAt = (row, column) => rows[row].slots[column];
+// What was chosen on the map is one group, in one state of the target.
+const inPlace = (group, of) => !state.place || (group === state.place.group && states[of] === state.place.doing);
 
 function filter() {
   const words = state.words = split(search.value), all = (1 << words.length) - 1;
@@ -30,7 +32,7 @@ function filter() {
     if (state.view >= 0 && r !== state.view) return;
     for (const seen of run.seen) {
       const group = groupOf[seen], ofCase = bits ? bits.cases[caseOf[seen]] : 0;
-      if (!inGroup[group]) continue;
+      if (!inGroup[group] || !inPlace(group, caseOf[seen])) continue;
       for (const record of looks[lookOf[seen]]) {
         if (finding && !finding.records.has(record)) continue;
         const verdict = verdictOf[record], id = idAt[group * items.length + itemOf[record]];
@@ -46,8 +48,9 @@ function filter() {
   });
   for (const chip of document.querySelectorAll(".chip")) chip.querySelector(".count").textContent = number(told[chip.dataset.verdict]);
   const shown = each.reduce((sum, times) => sum + times, 0);
-  $("finding").hidden = !finding;
-  $("finding-title").textContent = finding ? finding.title : "";
+  $("finding").hidden = !finding && !state.place;
+  $("finding-kind").textContent = finding ? "finding" : "cases of";
+  $("finding-title").textContent = (finding || state.place || { title: "" }).title;
   arrange();
   const what = (state.view < 0 ? "id" : "item") + (rows.length === 1 ? "" : "s");
   $("count").textContent = `${number(shown)} of ${number(total)} results, in ${number(rows.length)} ${what}`;
@@ -227,7 +230,7 @@ function show(focus) {
   const run = runs[Math.floor(slot / ids.length)], id = names[slot % ids.length], [group, item] = ids[slot % ids.length];
   const byRecord = new Map();
   for (const seen of run.seen) {
-    if (groupOf[seen] !== group) continue;
+    if (groupOf[seen] !== group || !inPlace(group, caseOf[seen])) continue;
     for (const record of looks[lookOf[seen]]) {
       if (itemOf[record] !== item) continue;
       if (!byRecord.has(record)) byRecord.set(record, []);
@@ -236,11 +239,11 @@ function show(focus) {
   }
   const found = [...byRecord].sort((a, b) => verdictOf[a[0]] - verdictOf[b[0]]);
   const close = el("button", { type: "button" }, "Close");
-  close.addEventListener("click", hide);
+  close.addEventListener("click", back);
   const articles = found.map(([record, of]) => article(records[record], of, causes(record, ...groups[group])));
   const rest = articles.splice(SHOWN_DETAILS), more = [];
   if (rest.length) {
-    const button = el("button", { type: "button" }, `Show ${rest.length} more sets of values`);
+    const button = el("button", { type: "button" }, `Show ${rest.length} more ${rest.length === 1 ? "set" : "sets"} of values`);
     button.addEventListener("click", () => button.replaceWith(...rest));
     more.push(button);
   }
@@ -287,6 +290,9 @@ function hide() {
   panel.hidden = true;
   opened = null;
   for (const old of body.querySelectorAll(".open")) old.classList.remove("open");
+}
+function back() {
+  hide();
   grid.focus();
 }
 
@@ -324,23 +330,49 @@ function look(view) {
   $("view").value = view;
   active = [0, 0];
   hide();
+  chart();
 }
-$("view").addEventListener("change", () => { look(Number($("view").value)); filter(); });
-$("finding-off").addEventListener("click", () => { state.finding = -1; filter(); search.focus(); });
+for (const id of ["view", "map-run"]) $(id)?.addEventListener("change", () => { look(Number($(id).value)); filter(); });
+$("finding-off").addEventListener("click", () => { narrow(-1, null); filter(); search.focus(); });
 $("filter").addEventListener("submit", event => event.preventDefault());
-// From a finding to its results, in one run or in all.
+function narrow(finding, place) { [state.finding, state.place] = [finding, place]; }
+// From a finding or a cell of the map to its results, in one run or in all.
+function lead(finding, place, view) {
+  narrow(finding, place);
+  look(view);
+  search.value = $("event").value = "";
+  pressed(VERDICTS.map(() => true));
+  $("results-title").scrollIntoView();
+  grid.focus();
+  active = [0, -1];
+  seek(1);
+  move(...active);
+  show();
+  move(...active);  // the details take room from the table
+}
 for (const button of document.querySelectorAll(".find")) {
-  button.addEventListener("click", () => {
-    state.finding = Number(button.dataset.find);
-    look(button.dataset.run ? Number(button.dataset.run) : runs.length > 1 ? DIFFERING : 0);
-    search.value = $("event").value = "";
-    pressed(VERDICTS.map(() => true));
-    $("results-title").scrollIntoView();
-    grid.focus();
-    active = [0, -1];
-    seek(1);
-    show();
-    move(...active);  // the details take room from the table
+  const { find, run } = button.dataset;
+  button.addEventListener("click", () => lead(Number(find), null, run ? Number(run) : runs.length > 1 ? DIFFERING : 0));
+}
+const links = [...document.querySelectorAll(".map a")];
+for (const link of links) {
+  link.addEventListener("click", event => {
+    const cell = link.parentElement, row = cell.parentElement, column = cell.closest("table").rows[0].cells[cell.cellIndex];
+    const group = Number(column.dataset.group), doing = Number(row.dataset.state);
+    lead(-1, { group, doing, title: `${groups[group].join(".")}, ${row.cells[0].textContent}` }, state.view < 0 ? ALL : state.view);
+    event.preventDefault();
+  });
+}
+// The map of one run, or of all together.
+function chart() {
+  if (!$("map-run")) return;
+  $("map-run").value = Math.max(state.view, ALL);
+  data.charts[data.chart[Math.max(state.view, ALL) + 1]].forEach((number, i) => {
+    const [verdict, cases, title] = data.cells[number] || [0, "", ""], link = links[i];
+    link.hidden = !title;
+    link.className = VERDICTS[verdict];
+    link.title = title;
+    link.replaceChildren(el("b", {}, data.marks[verdict]), String(cases));
   });
 }
 $("help-open").addEventListener("click", () => $("help").showModal());
@@ -371,7 +403,7 @@ document.addEventListener("keydown", event => {
   if (event.key === "Escape") {
     if (event.target === search && search.value) { search.value = ""; filter(); }
     else if (event.target === search) grid.focus();
-    else if (!panel.hidden) hide();
+    else if (!panel.hidden) back();
     else return;
   } else if (typing) return;
   else if (event.key === "/") search.focus();
@@ -386,6 +418,9 @@ document.addEventListener("keydown", event => {
 for (const event of [...new Set(groups.map(group => group[0]))]) $("event").append(el("option", { value: event }, event));
 if (runs.length > 1) {
   const told = [[DIFFERING, "all runs, what differs"], [ALL, "all runs"], ...runs.map((run, i) => [i, run.name])];
-  $("view").append(...told.map(([value, name]) => el("option", { value }, name)));
+  const options = told.map(([value, name]) => el("option", { value }, name));
+  $("view").append(...options);
+  if ($("map-run")) $("map-run").append(...options.slice(1).map(option => option.cloneNode(true)));
+  if ($("map-run")) $("map-run").hidden = false;
 } else $("view").hidden = true;
 filter();

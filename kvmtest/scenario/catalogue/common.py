@@ -3,13 +3,38 @@
 
 from __future__ import annotations
 
-from kvmtest.scenario import step as s
+from errno import EINVAL
 
-__all__ = ("RESTARTS", "SIPI_VECTOR", "boot", "pending", "ran", "start", "wait_for_sipi")
+from kvmtest.scenario import step as s
+from kvmtest.scenario.step import Scenario
+from kvmtest.spec.cite import KVM_API
+from kvmtest.uapi.kvm import KVM_MP_STATE_INIT_RECEIVED, KVM_SET_MP_STATE, kvm_mp_state
+
+__all__ = (
+    "DROPPED",
+    "FINDS",
+    "HELD",
+    "PLANTED",
+    "RESTARTS",
+    "SILENT",
+    "SIPI_VECTOR",
+    "WAITS",
+    "boot",
+    "init_received",
+    "pending",
+    "ran",
+    "restarted",
+    "start",
+    "wait_for_sipi",
+)
 
 #: SIPI vector of the page that every guest has at 1000.
 SIPI_VECTOR = 1
 RESTARTS = s.Expect(s.Word("RESET"))
+PLANTED = s.Plant("a")
+#: What the event finds.
+FINDS = s.Observe()
+SILENT = "the API is silent; KVM refuses it until v6.16, and from v6.17 on fails the KVM_RUN after it"
 
 
 def start(vector: int = SIPI_VECTOR) -> tuple[s.Step, ...]:
@@ -38,3 +63,25 @@ def ran(*state: tuple[str, int], apic_mode: str = "xapic") -> tuple[s.Step, ...]
     # A plant that is made leaves the local APIC as it has it.
     past = (s.Plant("a"), *wait_for_sipi(), s.Send("sipi", judged=False), s.Settle())
     return (*past, s.Plant("a", apic_mode), s.Set(state), s.Observe())
+
+
+#: An INIT is kept, and nothing else changes; KVM_GET_MP_STATE, which comes first, lets KVM take it.
+HELD = (FINDS, s.Send("init"), s.Expect(s.Same(("events.smi_latched_init",))), pending())
+
+#: A SIPI changes nothing while an INIT is kept, and the AP that takes the INIT later waits for another SIPI.
+DROPPED = (s.Send("init", judged=False), FINDS, s.Send("sipi", vector=0x10), s.Expect(s.Same()))
+WAITS = (s.Event("init", "msi"), s.Observe())
+
+
+def restarted(*more: s.Step, apic_mode: str = "xapic") -> tuple[s.Step, ...]:
+    """The vCPU runs at the reset vector, where ``more`` holds: the whole table there, in both views."""
+    return (RESTARTS, *more, s.Observe(), s.Reporter(stands=True, apic_mode=apic_mode), s.Guest())
+
+
+def init_received(
+    sequence: str, state: tuple[s.Step, ...], needs: tuple[str, ...], mp_state: int = KVM_MP_STATE_INIT_RECEIVED
+) -> Scenario:
+    """KVM_SET_MP_STATE(INIT_RECEIVED), or to another ``mp_state``, in a ``state`` that holds INIT, and the KVM_RUN after it."""
+    asked = s.Call(KVM_SET_MP_STATE, bytes(kvm_mp_state(mp_state)), keep=True, kind="kvm_mp_state")
+    steps = (*state, asked, s.Expect(s.Answer(0)), s.Expect(s.Fails(EINVAL)))
+    return Scenario("none", "mp-state", sequence, steps, (KVM_API,), needs=needs, undefined=SILENT)

@@ -20,9 +20,9 @@ BEFORE: tuple[Entry, ...] = (
     commit(
         "cd7764fe9f73", "v4.2", "x86: latch INITs while in system management mode", "common",
         "an INIT that comes in SMM waits for RSM",
-        check("init.smm.host.latched", known=False),
-        check("init.smm.guest.latched", known=False),
-        check("init.smm.guest.after-rsm", known=False),
+        check("init.msi.host.pending", known=False, case="in-smm"),
+        check("init.msi.guest.pending", known=False, case="after-rsm"),
+        check("init.msi.guest.runs", known=False, case="after-rsm"),
         before="taken in SMM", after="taken behind RSM", unverified=_RELEASE,
     ),
     commit(
@@ -34,16 +34,16 @@ BEFORE: tuple[Entry, ...] = (
     commit(
         "4b9852f4f389", "v5.4", "x86: Fix INIT signal handling in various CPU states", "nVMX nSVM",
         "an INIT waits in VMX operation and while GIF is clear, and makes VM exit 3 of an L2",
-        check("init.msi.guest.latched-in-vmx-root", known=False),
-        check("init.msi.guest.exit-from-vmx-guest", known=False),
-        check("init.gif-clear.host.latched", known=False),
-        check("init.gif-clear.guest.latched", known=False),
+        check("init.msi.guest.runs", known=False, case="in-vmx-root-until-vmxoff"),
+        check("init.msi.guest.exits", known=False, case="in-vmx-l2-loop"),
+        check("init.msi.host.pending", known=False, case="gif-clear"),
+        check("init.msi.guest.pending", known=False, case="at-stgi"),
         before="taken at once", after="latched, or a VM exit", unverified=_RELEASE,
     ),
     commit(
         "684c0422da71", "v5.7", "nVMX: Handle pending #DB when injecting INIT VM-exit", "nVMX",
         "the VM exit that an INIT makes of an L2 saves its pending debug exceptions",
-        check("init.msi.guest.pending-debug-in-vmx-guest", known=False),
+        check("init.msi.guest.exits", known=False, case="in-vmx-l2-in-single-step"),
         before="0x0", after="0x4000", unverified=_RELEASE,
     ),
     commit(
@@ -56,15 +56,15 @@ BEFORE: tuple[Entry, ...] = (
     commit(
         "bf0cd88ce363", "v5.11", "x86: emulate wait-for-SIPI and SIPI-VMExit", "nVMX",
         "an L2 may be entered in wait-for-SIPI, where a SIPI makes VM exit 4",
-        check("sipi.msi.guest.exit-from-waiting-vmx-guest"),
-        check("none.vm-entry.host.waiting-vmx-guest", "not offered", new="offered"),
-        check("init.msi.guest.blocked-in-waiting-vmx-guest"),
+        check("sipi.msi.guest.exits", case="intel,in-vmx-l2-waiting"),
+        check("none.vm-entry.host.msr.vmx_misc", "0x0", new="0x100", case="in-vmx-l2-waiting"),
+        check("init.msi.guest.exits", case="in-vmx-l2-waiting"),
         before="the VM entry fails", after="exit reason 4 with the vector", unverified=_RELEASE,
     ),
     commit(
         "1c96dcceaeb3", "v5.11", "x86: fix apic_accept_events vs check_nested_events", "nVMX",
         "what an INIT or SIPI does to an L2 is looked at before the vCPU itself takes it",
-        check("init.msi.guest.get-mp-state-in-vmx-guest", "exit reason 3 in KVM_RUN", new="exit reason 3 in KVM_GET_MP_STATE"),
+        check("init.msi.host.nested.flags", "0x1", new="0x0", case="in-vmx-l2-at-get-mp-state"),
         before="KVM_GET_MP_STATE leaves an INIT to L2 pending", after="it makes the VM exit", unverified=_RELEASE,
     ),
     commit(
@@ -89,7 +89,7 @@ BEFORE: tuple[Entry, ...] = (
     commit(
         "cb6a32c2b877", "v5.13", "x86: Handle triple fault in L2 without killing L1", "nVMX nSVM",
         "a triple fault of an L2 goes to L1, as VM exit 2 or #VMEXIT(7FH), and not to the VMM",
-        check("shutdown.l2.guest.intercepted-machine-check", "KVM_EXIT_SHUTDOWN", "svm"),
+        check("shutdown.set-mce.guest.exits", "KVM_EXIT_SHUTDOWN", "svm", case="in-svm-l2-intercepted"),
         before="KVM_EXIT_SHUTDOWN, where KVM itself found the triple fault", after="a nested exit", unverified=_RELEASE,
     ),
 )

@@ -13,7 +13,6 @@ _WARN = "it changes when the host warns, and nothing else; a warning shows as no
 _SEV = "needs an SEV-ES or SEV-SNP guest, hence hardware with that feature"
 _TDX = "needs a TDX guest, hence hardware with that feature"
 _CET = "needs a CPU with CET, which neither of the lab's emulators has"
-_REFUSED_LATER = "taken, KVM_RUN: EINVAL"
 _RACE = "a race: it needs the vCPU's thread to be preempted between two certain instructions"
 
 
@@ -64,7 +63,7 @@ LATER: tuple[Entry, ...] = (
     commit(
         "f7e570780efc", "v5.17", "x86: Forcibly leave nested virt when SMM state is toggled", "nVMX nSVM",
         "KVM_SET_VCPU_EVENTS takes a vCPU out of L2 when it puts it into SMM or out of it",
-        check("none.l2.host.smm-leaves-guest-mode", "in SMM, in guest mode", new="in SMM, not in guest mode"),
+        check("none.vcpu-events.host.nested.flags", 0x1, new=0x0, case="smm-in-svm-l2"),
         before="in SMM and in guest mode", after="in SMM, not in guest mode", backports=((5, 10),),
     ),
     commit(
@@ -83,8 +82,8 @@ LATER: tuple[Entry, ...] = (
     commit(
         "1ee73a332f80", "v5.19", "x86: SVM: use vmcb01 in init_vmcb", "nSVM",
         "an INIT while L2 runs initialises L1's VMCB and not L2's",
-        check("init.l2.host.leaves-guest-mode"),
-        check("init.l2.host.whole-state"),
+        check("init.msi.host.nested.flags", case="in-svm-l2-settled"),
+        check("init.msi.host.cr0", case="in-svm-l2-settled"),
         hidden="5.10, which has one VMCB for both, shows the same",
         unverified=_RELEASE,
     ),
@@ -112,7 +111,7 @@ LATER: tuple[Entry, ...] = (
         "ed2351174e38", "v6.0", "x86: Extend KVM_{G,S}ET_VCPU_EVENTS to support pending triple fault", "common",
         "a VMM may read and write whether a triple fault is pending",
         check("shutdown.vcpu-events.host.triple-fault"),
-        check("shutdown.vcpu-events.guest.exit-from-vmx-guest"),
+        check("shutdown.vcpu-events.guest.exits", case="in-vmx-l2"),
         before="no such capability", after="KVM_EXIT_SHUTDOWN without guest code", unverified=_RELEASE,
     ),
     commit(
@@ -124,20 +123,19 @@ LATER: tuple[Entry, ...] = (
     commit(
         "c2086eca8658", "v6.1", "nVMX: Ignore SIPI that arrives in L2 when vCPU is not in WFS", "nVMX",
         "a SIPI to an L2 that does not wait for one is dropped without disturbing what comes with it",
-        check("sipi.msi.guest.dropped-in-vmx-guest"),
+        check("sipi.msi.guest.exits", case="in-vmx-l2-loop"),
         hidden="5.10, which does not have it, drops a SIPI to L2 as well; what comes with it is a race",
     ),
     commit(
         "db25eb87ad42", "v6.1", "SVM: remove unnecessary check on INIT intercept", "nSVM",
         "an INIT to an L2 is held back by GIF alone, and by an intercept of L1's no longer",
-        check("init.l2.guest.intercepted"),
-        check("init.l2.guest.intercepted-in-hlt"),
+        check("init.msi.guest.exits", case="in-svm-l2-intercepted"),
         hidden="5.10, which does not have it, shows the same: what was held back made the exit in another way",
     ),
     commit(
         "1b7a1b78d660", "v6.1", "x86: Rename and expose helper to detect if INIT/SIPI are allowed", "common",
         "a latched INIT wakes no HLT in VMX operation, and is taken right behind STGI, VM entry or VMXOFF, not at some later exit",
-        check("init.msi.guest.halted-in-vmx-root", "HLT ends", backends="vmx"),
+        check("init.msi.guest.runs", "the instruction after HLT", backends="vmx", case="halted-in-vmx-root"),
         also="5b4ac1a1b713 2ea89c7f7f7b a61353acc574 bf7f9352af5d 0bba8fc24c75 a56953e9506c ea2f00c6219e 1e17a6f8721c 26844fee6ade 599275c060a0",
         before="HLT ends in VMX root operation; behind STGI, with kvm_amd.vgif=0, INIT waits for an unrelated exit",
         after="HLT goes on; INIT is taken before the next instruction",
@@ -146,8 +144,8 @@ LATER: tuple[Entry, ...] = (
     commit(
         "ed129ec9057f", "v6.1", "x86: forcibly leave nested mode on vCPU reset", "nSVM",
         "INIT and SHUTDOWN take a vCPU out of its L2",
-        check("init.l2.guest.restarts"),
-        check("init.l2.host.leaves-guest-mode"),
+        check("init.msi.guest.runs", case="in-svm-l2"),
+        check("init.msi.host.nested.flags", case="in-svm-l2-settled"),
         also="f9697df25143 917401f26a6a 16ae56d7e052",
         hidden="5.10, which does not have it, leaves L2 as well, when INIT clears EFER.SVME",
         after="not in guest mode, L1's state as after INIT",
@@ -155,7 +153,7 @@ LATER: tuple[Entry, ...] = (
     commit(
         "92e7d5c83aff", "v6.1", "x86: allow L1 to not intercept triple fault", "nSVM",
         "a triple fault of an L2 whose L1 does not intercept SHUTDOWN goes to the VMM",
-        check("shutdown.l2.guest.not-intercepted"),
+        check("shutdown.triple-fault.guest.runs", case="in-svm-l2"),
         hidden="5.10, which has no nested exit for a triple fault of KVM's own, gives this one to the VMM as well",
         after="KVM_EXIT_SHUTDOWN and INIT",
     ),
@@ -225,7 +223,7 @@ LATER: tuple[Entry, ...] = (
     commit(
         "a2620f8932fa", "v6.15", "SVM: Forcibly leave SMM mode on SHUTDOWN interception", "SVM",
         "a triple fault in SMM leaves SMM, as INIT out of it has to",
-        check("shutdown.smm.guest.leaves-smm"),
+        check("shutdown.triple-fault.host.events.smi_smm", case="in-smm"),
         after="not in SMM", unverified=_RELEASE, backports=((6, 1), (6, 12)),
     ),
     commit("", "v6.16", "TDX: Always block INIT/SIPI", "TDX", "a TD's vCPU never takes them", hidden=_TDX, place="TDX", unverified="the id and the release"),
@@ -234,12 +232,11 @@ LATER: tuple[Entry, ...] = (
         "0fe3e8d804fd", "v6.17", "x86: Move INIT_RECEIVED vs. INIT/SIPI blocked check to KVM_RUN", "common",
         "INIT_RECEIVED may be set, and events beside it, while INIT is blocked; KVM_RUN is what refuses that state",
         check("none.mp-state.host.refused", "EINVAL", new="accepted", case="init-received-over-smi"),
-        check("none.mp-state.host.init-received-in-smm", "EINVAL", new=_REFUSED_LATER),
-        check("none.vcpu-events.host.smm-while-init-received", "EINVAL", new=_REFUSED_LATER),
-        check("none.vcpu-events.host.smi-while-init-received", "EINVAL", new="taken, KVM_RUN: waits"),
-        check("none.mp-state.host.init-received-with-gif-clear", "EINVAL", new=_REFUSED_LATER),
-        check("none.mp-state.host.init-received-in-vmx-root", "EINVAL", new=_REFUSED_LATER),
-        check("none.mp-state.host.sipi-received-in-vmx-root", "EINVAL", new=_REFUSED_LATER),
+        check("none.mp-state.host.refused", "EINVAL", new="accepted", case="in-smm"),
+        check("none.vcpu-events.host.refused", "EINVAL", new="accepted", case="in-wait-for-sipi"),
+        check("none.mp-state.host.refused", "EINVAL", new="accepted", case="gif-clear"),
+        check("none.mp-state.host.refused", "EINVAL", new="accepted", case="init-received-in-vmx-root"),
+        check("none.mp-state.host.refused", "EINVAL", new="accepted", case="sipi-received-in-vmx-root"),
         also="c4a37acc5193 16777ebded41 58c81bc1e71d", before="EINVAL", after="taken",
     ),
     commit(
@@ -267,11 +264,8 @@ LATER: tuple[Entry, ...] = (
     commit(
         "8312f1b9dd71", "v7.0", "SVM: Don't set GIF when clearing EFER.SVME", "nSVM",
         "GIF may be clear while EFER.SVME is clear, which holds back INIT",
-        check(
-            "init.gif-clear.host.without-svme",
-            "GIF set; KVM_SET_NESTED_STATE: EINVAL",
-            new="GIF clear; KVM_SET_NESTED_STATE: taken, RUNNABLE 0000:1234",
-        ),
+        check("init.msi.host.nested.flags", 0x100, new=0x0, case="gif-clear-without-svme"),
+        check("init.msi.host.refused", "EINVAL", new="accepted", case="gif-clear-without-svme"),
         also="6f4d3ebc24c6", unverified=_RELEASE,
     ),
     commit(
@@ -292,11 +286,7 @@ LATER: tuple[Entry, ...] = (
     commit(
         "cdc69269b18a", "v7.1", "SVM: Triple fault L1 on unintercepted EFER.SVME clear by L2", "nSVM",
         "an L2 that clears EFER.SVME shuts down L1",
-        check(
-            "shutdown.l2.guest.svme-cleared",
-            "the nested guest goes on, not in guest mode, GIF set, EFER 0x500",
-            new="KVM_EXIT_SHUTDOWN, not in guest mode, GIF set, EFER 0x500",
-        ),
+        check("shutdown.wrmsr.guest.runs", "L2", new="KVM_EXIT_SHUTDOWN", case="in-svm-l2-without-svme"),
         before="L2 goes on", after="KVM_EXIT_SHUTDOWN", unverified=_RELEASE,
     ),
     commit("fc40b1254c32", "v7.2", "x86: Add mode-aware versions of kvm_<reg>_{read,write}() helpers", "common", "uses a 32-bit accessor for EDX in kvm_vcpu_reset()", hidden=_REFACTORING, unverified=_RELEASE),

@@ -39,7 +39,7 @@ V1: tuple[Entry, ...] = (
     _patch(
         1, "afc8de0118be", "nVMX: Set LDTR to its architecturally defined value on nested VM-Exit", "nVMX",
         "a VM exit to L1 loads LDTR as null and unusable, where L1 used to find the selector from before its VM entry",
-        check("none.vm-exit.guest.ldtr-in-vmx-root", "SLDT 0x28, KVM_GET_SREGS 0x28 unusable 0"),
+        check("none.vm-exit.guest.ldt.selector", "0x28", case="ldtr-in-vmx-root"),
         before="L1's own selector", after="0, unusable",
     ),
     _patch(
@@ -148,7 +148,7 @@ V1: tuple[Entry, ...] = (
     _patch(
         24, "470750b34255", "nVMX: Do not clear CR3 load/store exiting bits if L1 wants 'em", "nVMX",
         "an L2 that turns on paging no longer takes away the CR3 exits that L1 asked for; only without unrestricted guest",
-        check("none.vm-exit.guest.cr3-load-in-repaged-vmx-guest"),
+        check("none.vm-exit.guest.exits", case="cr3-load-in-repaged-vmx-l2"),
         before="no exit", after="exit reason 28", backports=((5, 10),),
     ),
     _patch(

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The spine guest: the numbers of guests/spine.S, by its names, and the items that its ports and steps report."""
+
+from __future__ import annotations
+
+import functools
+
+from kvmtest import guests
+
+__all__ = (
+    "LIMITS",
+    "NAME",
+    "PORT_ITEMS",
+    "STEP_ITEMS",
+    "WIDE",
+    "placed",
+    "ports",
+    "sipi_page",
+    "slots",
+    "status",
+    "vector_table",
+)
+
+NAME = "spine"
+
+#: Items whose low 32 bits the guest reports by a 32-bit OUT each: PORT_CS_BASE is the port of ``cs.base``.
+PORT_ITEMS = (
+    *("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "rip", "rflags"),
+    *(f"{seg}.selector" for seg in ("cs", "ds", "es", "ss", "fs", "gs")),
+    *("cs.base", "ss.base"),
+)
+#: Step -> the items whose 8-byte slots it fills, in the order of running: SLOT_CS_LIMIT is the number of ``cs.limit``'s.
+#: ``msw``, the low half of CR0 by another instruction, is no item: it must agree.
+STEP_ITEMS: dict[str, tuple[str, ...]] = {
+    "TABLES": ("gdt.base", "gdt.limit", "idt.base", "idt.limit"),
+    "CS_LIMIT": ("cs.limit",),
+    **{f"{seg.upper()}_BASE": (f"{seg}.base",) for seg in ("ds", "es", "fs", "gs")},
+    **{f"{seg.upper()}_LIMIT": (f"{seg}.limit",) for seg in ("ds", "es", "ss", "fs", "gs")},
+    "CONTROL": ("cr0", "cr2", "cr3", "cr4"),
+    "MSW": ("msw",),
+    "CPUID": ("cpuid.1.ecx", "cpuid.1.edx", "cpuid.7.ecx", "cpuid.d.ebx", "cpuid.d1.ebx"),
+    "DEBUG": ("dr0", "dr1", "dr2", "dr3", "dr6", "dr7"),
+    "X87": ("fcw", "fsw"),
+    "FXSAVE": (),
+    "OSXSAVE": (),
+    "PROTECTED": (),
+    "TR": ("tr.selector",),
+    "LDT": ("ldt.selector",),
+    "LIMITLESS": (),
+    "LONG": (),
+    "R8": ("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"),
+    "CR8": ("cr8",),
+    "WIDE": (),
+    "XCR0": ("xcr0",),
+    "PKE": (),
+    "XSETBV": (),
+    "XSAVE": (),
+}
+#: Items of other steps whose upper halves the step WIDE adds.
+WIDE = ("cr2", "cr4", "dr0", "dr1", "dr2", "dr3")
+#: The offsets that it tries in each segment to tell its limit: the largest that can be read is what it reports.
+LIMITS = (0, 0xFFFF, 0x10000, 0xFFFFF, 0x100000, 0xFFFFFFFF)
+
+_VECTOR_TABLE_SIZE = 0x400
+
+
+def __getattr__(name: str) -> int:
+    return guests.symbol(NAME, name)
+
+
+@functools.cache
+def ports() -> dict[int, str]:
+    """Port -> the item that is reported by it. Raises GuestMissing."""
+    return {port: item for item, port in guests.items(NAME, "PORT_").items() if item in PORT_ITEMS}
+
+
+@functools.cache
+def slots() -> dict[str, int]:
+    """Item -> the offset of its slot from DATA. Raises GuestMissing."""
+    start = guests.symbol(NAME, "SLOTS")
+    return {item: start + 8 * number for item, number in guests.items(NAME, "SLOT_").items()}
+
+
+@functools.cache
+def status(step: str) -> int:
+    """The offset of a step's status from DATA. Raises GuestMissing."""
+    return guests.symbol(NAME, "STEPS") + 4 * guests.symbol(NAME, f"STEP_{step}")
+
+
+def placed(image: bytes, gpa: int) -> bytes:
+    """``image`` for a copy at ``gpa``: executed there, it reports ``gpa`` as ``cs.base``."""
+    where = guests.symbol(NAME, "where")
+    return image[:where] + gpa.to_bytes(4, "little") + image[where + 4 :]
+
+
+def sipi_page(gpa: int) -> bytes:
+    """The page to put at ``gpa``, which is vector << 12, so that a SIPI with that vector starts the guest."""
+    if gpa & ~0xFF000:
+        raise ValueError(f"no SIPI vector points to {gpa:#x}")
+    return placed(guests.load(NAME)[: guests.PAGE], gpa)
+
+
+def vector_table() -> bytes:
+    """For guest-physical 0: a real-mode vector table, and after it the handler of all vectors, which reports it.
+
+    Not together with SIPI vector 0, whose page is in the same place.
+    """
+    handler = guests.load(NAME)[guests.symbol(NAME, "fault") : guests.symbol(NAME, "reset_start")]
+    return _VECTOR_TABLE_SIZE.to_bytes(4, "little") * 256 + handler

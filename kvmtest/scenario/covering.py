@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which combinations of parameters are tried: all that the facts allow, or so many that each pair stands in one of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from functools import cache
+from itertools import combinations, product
+from typing import NamedTuple
+
+from kvmtest.scenario.items import LEAVE, Item
+from kvmtest.scenario.needs import NEEDS, Need
+from kvmtest.scenario.setup import VENDORS
+from kvmtest.scenario.states import GUEST_PLANTS, STATES
+from kvmtest.scenario.triggers import TRIGGERS
+from kvmtest.state.values import APIC_MODES, PLANTS
+
+__all__ = ("Tried", "covering", "inits", "leaves")
+
+_TARGETS = ("bsp", "ap")
+#: The guest starts in both of these; of a plant with a pending triple fault, which KVM does not take back, no guest runs.
+_GUEST_MODES, _NO_GUEST = ("xapic", "x2apic"), ("b",)
+#: Beyond pairs: what a rule, a state or a way in depends on together.
+_TRIPLES = (
+    ("trigger", "target", "state"),
+    ("trigger", "target", "plant"),
+    ("vendor", "target", "plant"),
+    ("vendor", "target", "state"),
+    ("trigger", "mode", "plant"),
+    ("trigger", "vendor", "plant"),
+    ("state", "plant", "target"),
+    ("state", "guest", "target"),
+)
+#: The order in which combinations are looked at spreads the parameters; any other one would do.
+_SEED = 1
+
+
+class Tried(NamedTuple):
+    """One combination."""
+
+    trigger: str
+    target: str
+    vendor: str
+    mode: str
+    plant: str
+    state: str
+    guest: bool
+
+    def item(self, event: str) -> Item:
+        """The case's parameters."""
+        return Item(event, self.trigger, self.target, self.mode, self.plant, self.state, None, self.guest)
+
+
+def _allowed(event: str, one: Tried) -> bool:
+    """Whether the tables of triggers and states have this combination."""
+    trigger, state = TRIGGERS[one.trigger], STATES[one.state]
+    guest = one.plant in GUEST_PLANTS
+    if one.mode not in trigger.modes or trigger.plants and one.plant not in trigger.plants:
+        return False
+    if trigger.states and one.state not in trigger.states or one.target not in state.targets or event in state.drops:
+        return False
+    if trigger.outside and state.on_thread:
+        return False
+    if state.plants and one.plant not in state.plants or guest and one.mode not in _GUEST_MODES:
+        return False
+    if state.only and one.plant not in state.only or any(need.vendor not in ("", one.vendor) for need in _needs(one.state)):
+        return False
+    if one.guest:
+        return one.mode in _GUEST_MODES and one.plant not in _NO_GUEST
+    # A boot processor that runs is seen to restart by what the guest says first.
+    return not (one.target == "bsp" and (state.on_thread or state.runs or trigger.runs))
+
+
+#: Positions of fields.
+_COMBINATIONS = (
+    *combinations(range(len(Tried._fields)), 2),
+    *(tuple(map(Tried._fields.index, names)) for names in _TRIPLES),
+)
+
+
+@cache
+def _needs(state: str) -> tuple[Need, ...]:
+    return tuple(need for name in STATES[state].needs for need in NEEDS[name])
+
+
+@cache
+def inits() -> tuple[Tried, ...]:
+    """All combinations for INIT to one vCPU."""
+    triggers = [name for name, trigger in TRIGGERS.items() if "init" in trigger.events and not trigger.many]
+    states = [name for name, state in STATES.items() if not state.events or "init" in state.events]
+    every = product(triggers, _TARGETS, VENDORS, APIC_MODES, (*PLANTS, *GUEST_PLANTS), states, (True, False))
+    return tuple(one for one in map(Tried._make, every) if _allowed("init", one))
+
+
+def leaves() -> Iterator[Tried]:
+    """Each state that holds events until it is left: it can be left without one, too."""
+    for name, state in STATES.items():
+        if state.holds and not state.runs:
+            for target, vendor in product(state.targets, VENDORS):
+                if all(need.vendor in ("", vendor) for need in _needs(name)):
+                    yield Tried(LEAVE, target, vendor, "xapic", (state.plants or PLANTS)[0], name, False)
+
+
+def covering(every: Iterable[Tried]) -> list[Tried]:
+    """Some of ``every``, in order: each pair of parameters in one of them is in one of these, and each of some triples."""
+    tried = list(every)
+    numbers: dict[tuple[object, ...], int] = {}
+    # One bit for each combination.
+    shows = []
+    for one in tried:
+        bits = 0
+        for fields in _COMBINATIONS:
+            bits |= 1 << numbers.setdefault((fields, *(one[at] for at in fields)), len(numbers))
+        shows.append(bits)
+    spread = list(range(len(tried)))
+    random.Random(_SEED).shuffle(spread)
+    missing, least = (1 << len(numbers)) - 1, len(_COMBINATIONS)
+    chosen = set()
+    while missing:
+        least //= 2
+        for number in spread:
+            new = shows[number] & missing
+            if new and new.bit_count() >= least:
+                chosen.add(number)
+                missing ^= new
+    return [tried[number] for number in sorted(chosen)]

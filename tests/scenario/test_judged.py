@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a scenario shows by what its program told: words of guests, KVM_RUN that fails, and expectations that end nothing."""
+
+from __future__ import annotations
+
+from errno import EINVAL
+
+import pytest
+
+from kvmtest.engine.runner import matches, play
+from kvmtest.guests import l1, svm
+from kvmtest.judge.book import Book
+from kvmtest.judge.evidence import Exited, Look, Played
+from kvmtest.judge.scenario import played
+from kvmtest.kvm import KvmError
+from kvmtest.model.case import Case
+from kvmtest.model.host import Host
+from kvmtest.scenario import memory
+from kvmtest.scenario import program as p
+from kvmtest.scenario import step as s
+from kvmtest.uapi.kvm import KVM_RUN
+
+HOST = Host("6.1.0", "svm", "AuthenticAMD", "test", {})
+EXIT, LEFT, VALUE, FAULT = 0xF9, 0xF6, 0xF5, 0xFE
+
+
+def _judged(*steps: s.Step, told: tuple[tuple[int, object], ...], undefined: str = "") -> dict[str, tuple[str, object]]:
+    scenario = s.Scenario("init", "msi", "made-up", steps, ("a manual",), undefined=undefined)
+    look = Look(Case("init.msi/made-up"), "init", "msi", "host", "amd", "ap", "scenario", (), {}, scenario)
+    seen = played(Book(), look, HOST, (), Played(told))
+    return {record.item: (str(record.verdict), record.observed) for one in seen for record in one.records}
+
+
+def _out(port: int, value: int) -> Exited:
+    return Exited("out", port, value, "an OUT")
+
+
+@pytest.mark.parametrize(
+    ("seen", "judged"),
+    [
+        (_out(EXIT, 0x63), ("pass", 0x63)),
+        (_out(EXIT, 0x7F), ("fail", 0x7F)),
+        # The value of another word is no exit's reason.
+        (_out(LEFT, 0x63), ("fail", "L1 after STGI, turns 0x63")),
+        (_out(FAULT, 30 << 24 | 1), ("fail", "exception 30, error code or RIP 0x1")),
+        (Exited("errno", EINVAL, None, "KVM_RUN: EINVAL"), ("fail", "KVM_RUN: EINVAL")),
+    ],
+)
+def test_an_exit_to_l1(seen: Exited, judged: tuple[str, object]) -> None:
+    steps = (s.Load("svm"), s.Expect(s.Word("EXIT", 0x63), "exits"))
+    assert _judged(*steps, told=((1, seen),)) == {"exits": judged}
+
+
+def test_a_word_means_what_the_scenario_says() -> None:
+    expect = s.Expect(s.Word("FAULT", 30 << 24 | 1, "#SX"))
+    assert _judged(s.Load("svm"), expect, told=((1, _out(FAULT, 30 << 24 | 1)),)) == {"runs": ("pass", "#SX")}
+    told = ((1, _out(FAULT, 13 << 24)),)
+    assert _judged(s.Load("svm"), expect, told=told) == {"runs": ("fail", "exception 13, error code or RIP 0x0")}
+
+
+_IN_PAGE = s.Word("VALUE", 0x1000, "RIP in {:#x}", mask=~0xFFF)
+WORDS = s.Words((s.Word("EXIT", 3, "reason {}"), s.Word("VALUE"), _IN_PAGE, s.Word("LEFT", 9)))
+
+
+@pytest.mark.parametrize(
+    ("seen", "judged"),
+    [
+        ((_out(EXIT, 3), _out(VALUE, 7), _out(VALUE, 0x1ABC), _out(LEFT, 9)), ("pass", "reason 3, RIP in 0x1000, LEFT 0x9")),
+        ((_out(EXIT, 3), _out(VALUE, 7), _out(VALUE, 0x1ABC), _out(LEFT, 8)), ("fail", "reason 3, RIP in 0x1000, LEFT 0x8")),
+        ((_out(EXIT, 3), _out(VALUE, 7), _out(VALUE, 0x2ABC)), ("fail", "reason 3, RIP in 0x2000")),
+        ((_out(EXIT, 2),), ("fail", "reason 2")),
+        ((_out(EXIT, 3), _out(LEFT, 7)), ("fail", "reason 3, L1 after STGI, turns 0x7")),
+        ((Exited("quiet", 0, None, "no exit"),), ("fail", "executes nothing")),
+    ],
+)
+def test_several_words(seen: tuple[Exited, ...], judged: tuple[str, object]) -> None:
+    told = tuple((1, one) for one in seen)
+    assert _judged(s.Load("svm"), s.Expect(WORDS, "exits"), told=told) == {"exits": judged}
+
+
+@pytest.mark.parametrize(
+    ("seen", "judged"),
+    [
+        (Exited("errno", EINVAL, None, "KVM_RUN: EINVAL"), ("pass", "KVM_RUN: EINVAL")),
+        (Exited("quiet", 0, None, "no exit"), ("fail", "executes nothing")),
+    ],
+)
+def test_a_kvm_run_that_fails(seen: Exited, judged: tuple[str, object]) -> None:
+    assert _judged(s.Expect(s.Fails(EINVAL)), told=((0, seen),)) == {"runs": judged}
+    assert matches(seen, p.Came("errno", EINVAL)) == (judged[0] == "pass")
+
+
+@pytest.mark.parametrize(
+    ("seen", "judged"),
+    [
+        (Exited("quiet", 0, None, "no exit"), ("pass", "makes no VM exit")),
+        (_out(EXIT, 4), ("fail", "a VM exit to L1, reason 0x4")),
+    ],
+)
+def test_a_silence_is_what_the_scenario_says_of_it(seen: Exited, judged: tuple[str, object]) -> None:
+    steps = (s.Load("vmx"), s.Expect(s.Quiet("makes no VM exit"), "exits"))
+    assert _judged(*steps, told=((1, seen),)) == {"exits": judged}
+
+
+def test_an_expectation_that_ends_nothing_is_judged_all_the_same() -> None:
+    told = ((0, 2), (1, 1))
+    then = s.Expect(s.Is("mp_state", 0))
+    ends = s.Expect(s.Is("efer", 0))
+    assert _judged(ends, then, told=told) == {"efer": ("fail", 2)}
+    assert _judged(ends._replace(ends=False), then, told=told) == {"efer": ("fail", 2), "mp_state": ("fail", 1)}
+
+
+class _Vcpu:
+    id, fd = 0, -1
+
+    def run(self, timeout_s: float) -> None:
+        raise KvmError(EINVAL, KVM_RUN, "vcpu 0")
+
+
+class _Target:
+    vcpu = _Vcpu()
+
+
+class _Machine:
+    targets = (_Target(),)
+
+
+def _played(verdict: str) -> Played:
+    enter = p.Enter(0, p.Came("quiet"), p.Otherwise(verdict, ""))
+    return play(p.Program({}, ((0, enter), (1, enter))), _Machine(), 1.0)  # type: ignore[arg-type]
+
+
+def test_the_runner_tells_that_kvm_run_failed_where_something_is_expected() -> None:
+    assert [value.text for _, value in _played("fail").told] == ["KVM_RUN: EINVAL"]
+    assert [number for number, _ in _played("").told] == [0, 1]
+    seen = _played("error")
+    assert seen.end and (seen.end.verdict, seen.told) == ("error", ())
+
+
+def test_the_vmcb_is_one_that_vmrun_takes() -> None:
+    page = memory.image("vmcb", (0x1500, 0x80010033, 0x620, 3, 31))
+    assert len(page) == 0x1000
+    words = {at: int.from_bytes(page[at : at + 4], "little") for at in (0x00C, 0x010, 0x058, 0x4D0, 0x548, 0x558)}
+    assert words == {0x00C: 1 << 3 | 1 << 31, 0x010: 1, 0x058: 1, 0x4D0: 0x1500, 0x548: 0x620, 0x558: 0x80010033}
+    assert int.from_bytes(page[0x578:0x580], "little") == l1.CODE + svm.AT_NESTED
+    assert page[0x410:0x420] == bytes.fromhex("08009b0affffffff") + bytes(8)

@@ -15,7 +15,7 @@
 	.set ARG_LVT, 0x504		# LVT timer register
 	.set ARG_COUNT, 0x508		# timer's initial count; 0: is not written
 	.set ARG_DELTA, 0x50c		# TSC-deadline, cycles from now; 0: is not written
-	.set ARG_LIMIT, 0x510		# how many turns to wait for an interrupt
+	.set ARG_LIMIT, 0x510		# how many cycles of the TSC to wait for an interrupt
 	.set ARG_ICR, 0x514
 	.set ARG_ICR2, 0x518
 	.set ARG_CR4, 0x51c		# 0: is not written
@@ -43,7 +43,6 @@
 	.set PORT_SIPI, 0xf3		# the value is CS, after SIPI
 	.set PORT_READY, 0xf4
 	.set PORT_VALUE, 0xf5
-	.set PORT_LEFT, 0xf6		# turns left of ARG_LIMIT
 	.set PORT_NMI, 0xf7
 	.set PORT_SMI, 0xf8
 	.set PORT_FAULT, 0xfe		# CS:IP of an instruction that raised an exception
@@ -56,8 +55,7 @@
 	.set AT_FF_OTHER, 0x40		# and through any other one
 	.set TABLE_0, 0x100		# what the two say
 	.set TABLE_OTHER, 0x101
-	.set AT_SMI, 0x48		# the host copies AT_SMI_SIZE bytes to SMBASE + 8000
-	.set AT_SMI_SIZE, 0x8
+	.set AT_NMI_COUNTS, 0x48	# an NMI that is counted, without a word
 
 # The linear address whose page the topic remaps, and its entry in the page table. The page directory lies at 0, where CR3
 # points after INIT; its first entry takes the place of interrupt vector 0.
@@ -122,10 +120,9 @@ sipi_vector:
 	.org	AT_FF_OTHER, 0xf4
 	movw	$TABLE_OTHER, %ax
 	jmp	told
-	.org	AT_SMI, 0xf4
-	outl	%eax, $PORT_SMI
-	rsm
-	.org	AT_SMI + AT_SMI_SIZE, 0xf4
+	.org	AT_NMI_COUNTS, 0xf4
+	incl	COUNT
+	iretw
 
 reset_start:
 common:
@@ -148,7 +145,7 @@ halt:
 	hlt
 	jmp	halt
 
-# Any interrupt of the local APIC. Destroys nothing but the flags' copies.
+# Any interrupt of the local APIC, which lets no other one in when it returns: one at most comes between STI and CLI.
 interrupt:
 	pushl	%eax
 	pushl	%ecx
@@ -158,6 +155,7 @@ interrupt:
 	popl	%edx
 	popl	%ecx
 	popl	%eax
+	andw	$~0x200, %ss:4(%esp)
 	iretw
 
 told:
@@ -172,7 +170,7 @@ spin:
 1:	incl	COUNT
 	jmp	1b
 
-# Arms what the arguments say, lets the host act at PORT_READY, then tells how many interrupts came; again and again.
+# Arms what the arguments say, lets the host act at PORT_READY, then tells whether an interrupt came; again and again.
 wait:
 	enable_apic
 	write_msr MSR_X2APIC_LVT_TIMER, ARG_LVT
@@ -189,17 +187,18 @@ wait:
 	wrmsr
 2:	movl	$0, COUNT
 	outl	%eax, $PORT_READY
-	movl	ARG_LIMIT, %ecx
+	rdtsc
+	movl	%eax, %ebx
 	sti
 3:	cmpl	$0, COUNT
 	jne	4f
-	decl	%ecx
-	jnz	3b
+	rdtsc
+	subl	%ebx, %eax
+	cmpl	ARG_LIMIT, %eax
+	jb	3b
 4:	cli
 	movl	COUNT, %eax
 	outl	%eax, $PORT_VALUE
-	movl	%ecx, %eax
-	outl	%eax, $PORT_LEFT
 	jmp	wait
 
 x2apic:

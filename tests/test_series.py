@@ -239,5 +239,5 @@ def test_explain_tells_the_story_of_a_commit(name: str, capsys: pytest.CaptureFi
 
 
 def test_explain_names_the_commits_of_an_item(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["explain", "init.msi.guest.vector-ff"]) == 0
+    assert cli.main(["explain", "idt.base"]) == 0
     assert "commit      4f117ce4aefc" in capsys.readouterr().out

@@ -8,26 +8,12 @@ taken for "was ignored".
 
 from __future__ import annotations
 
-from kvmtest.checks import (
-    interrupts,
-    memory,
-    paging,
-    restart,
-    stress,
-    timer,
-)
+from kvmtest.checks import stress
 from kvmtest.checks.check import DEFAULT_EFFORT, Check, Effort, Observation, Stopped, Subject, Untestable
 
 __all__ = ("CHECKS", "DEFAULT_EFFORT", "Check", "Effort", "Observation", "Stopped", "Subject", "Untestable")
 
 #: In the order of running.
-_TOPICS = (
-    restart,
-    interrupts,
-    timer,
-    memory,
-    paging,
-    stress,
-)
+_TOPICS = (stress,)
 #: By result id.
 CHECKS: dict[str, Check] = {check.id: check for topic in _TOPICS for check in topic.CHECKS}

@@ -131,8 +131,3 @@ class Stage:
         """Send a SIPI to the subject, which waits for one, and see it arrive. Raises Stopped."""
         msi.sipi(self.vcpu, SIPI_VECTOR)
         self.expect(behaviour.PORT_SIPI)
-
-    def restart(self) -> None:
-        """INIT to a BSP, and see it arrive at the reset vector. Raises Stopped."""
-        msi.init(self.vcpu)
-        self.expect(behaviour.PORT_RESET)

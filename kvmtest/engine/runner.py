@@ -157,7 +157,7 @@ class _Player:
     def _(self, op: p.Compare) -> None:
         value = self._value(op)
         self._tell(value)
-        if value not in op.values and op.otherwise.verdict:
+        if not meets(value, op) and op.otherwise.verdict:
             raise _End(op.otherwise, f": {value:#x}" if op.otherwise.verdict == "error" else "")
 
     def _value(self, test: p.Compare) -> int:
@@ -206,6 +206,14 @@ class _Player:
         self._memory(op.gpa, op.space).write(op.gpa, op.data)
 
     @_do.register
+    def _(self, op: p.Match) -> None:
+        there = self._memory(op.gpa, 0).read(op.gpa, len(op.data))
+        differ = [i for i, byte in enumerate(there) if byte != op.data[i]] if there != op.data else []
+        self._tell((len(differ), op.gpa + differ[0] if differ else 0))
+        if differ:
+            raise _End(op.otherwise)
+
+    @_do.register
     def _(self, op: p.Peek) -> None:
         data = self._memory(op.gpa, op.space).read(op.gpa, op.to.size)
         self._buffers[op.to.buffer][op.to.offset : op.to.offset + op.to.size] = data
@@ -252,7 +260,7 @@ class _Player:
             self._end(id, otherwise, exited, late)
 
     def _end(self, id: int, otherwise: p.Otherwise, exited: Exited, late: bool) -> NoReturn:
-        more = "" if otherwise.verdict == "fail" else f": {exited.text} ({where(self._vcpus[id])})"
+        more = "" if otherwise.verdict != "error" else f": {exited.text} ({where(self._vcpus[id])})"
         raise _End(otherwise, more, late)
 
     def _resumed(self, vcpu: Vcpu, seen: Exit, register: str) -> bool:
@@ -275,7 +283,7 @@ class _Player:
                 self._do(read)
             value = self._value(op.test)
             first = value if first is None else first
-            if value in op.test.values or op.changed and value != first:
+            if meets(value, op.test) or op.changed and value != first:
                 self._tell(value)
                 return
             if limit.left() <= 0:
@@ -341,6 +349,11 @@ def _exited(seen: Exit | None) -> Exited:
     if seen.reason == KVM_EXIT_MMIO:
         return Exited("mmio", seen.phys_addr, None, str(seen))
     return Exited("exit", seen.reason, None, str(seen))
+
+
+def meets(value: int, test: p.Compare) -> bool:
+    """Whether ``value`` is one that ``test`` asks for."""
+    return (value in test.values) != test.unlike
 
 
 def _passed(seen: Exit, came: p.Came) -> bool:

@@ -23,10 +23,9 @@ def page() -> bytes:
     return load(NAME)[:PAGE]
 
 
-def vector_table(*, ff: int | None = None) -> bytes:
-    """A real-mode vector table whose entry FFH is the handler at offset ``ff`` of CODE, by default AT_FF."""
+def vector_table(ff: str = "AT_FF", nmi: str = "AT_NMI") -> bytes:
+    """A real-mode vector table whose entries FFH and 2 are the handlers that the source calls ``ff`` and ``nmi``."""
     of = symbols(NAME)
-    at = [of["AT_FAULT"]] * FIRST_INTERRUPT + [of["AT_INTERRUPT"]] * (0xFF - FIRST_INTERRUPT)
-    at += [of["AT_FF"] if ff is None else ff]
-    at[_NMI] = of["AT_NMI"]
+    at = [of["AT_FAULT"]] * FIRST_INTERRUPT + [of["AT_INTERRUPT"]] * (0xFF - FIRST_INTERRUPT) + [of[ff]]
+    at[_NMI] = of[nmi]
     return b"".join((of["CODE"] >> 4 << 16 | offset).to_bytes(4, "little") for offset in at)

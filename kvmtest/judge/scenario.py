@@ -35,6 +35,8 @@ _Key = tuple[str, str, str]
 _TRACES = ("mp_state", "regs", "sregs", "debugregs")
 #: What `Same` expects.
 _NOTHING = "nothing changed"
+#: What `Filled` expects.
+_WRITTEN = "what was written"
 _APIC_EN, _APIC_EXTD = 1 << 11, 1 << 10
 
 
@@ -105,10 +107,10 @@ class _Judge:
 
     # One step
 
-    def expect(self, look: of.Look, condition: s.Condition, observed: Value, wanted: Value, reason: str = "") -> bool:
+    def expect(self, look: of.Look, step: s.Expect, observed: Value, wanted: Value, reason: str = "") -> bool:
         """The record of an expectation; whether it holds."""
         holds = observed == wanted
-        undefined = self.scenario.undefined
+        undefined = self.scenario.undefined or (step.undefined if step.vendor in ("", self.look.vendor) else "")
         verdict = Verdict.INFO if undefined else Verdict.PASS if holds else Verdict.FAIL
         expected = None if undefined else Expected((wanted,))
         reason = "; ".join(filter(None, (undefined, reason)))
@@ -133,8 +135,8 @@ class _Judge:
         """What could not be observed."""
         key = (look.event, look.trigger, look.view)
         if look.item != of.TABLE:
-            if look.item not in self.records.get(key, {}):
-                self.records.setdefault(key, {})[look.item] = Record(look.item, verdict, reason=why, cite=self.scenario.cite)
+            # Also where an earlier expectation of the item held: it did not come to the last one.
+            self.records.setdefault(key, {})[look.item] = Record(look.item, verdict, reason=why, cite=self.scenario.cite)
         elif key not in self.blocks:
             names = self.look.names(look.view, look.event)
             self.blocks[key] = [self.book.block(self.missing(name, look, verdict, why) for name in names)]
@@ -164,7 +166,9 @@ class _Judge:
         """The whole table in the guest's view, and both compared."""
         assert self.basis
         ctx, layout, baseline, plant = self.basis
-        ctx = ctx._replace(prefix=f"{look.event}.{look.trigger}.guest")
+        snapshot = before or after
+        mode = _apic_mode(snapshot, layout) if snapshot else ctx.apic_mode
+        ctx = ctx._replace(prefix=f"{look.event}.{look.trigger}.guest", apic_mode=mode)
         names = self.look.names("guest", look.event)
         report = self._told(report, look.event, names)
         told, both = self.book.sheet(ctx, layout).guest(ctx, names, baseline, plant, before, after, report)
@@ -190,17 +194,18 @@ class _Judge:
 
     # Conditions in words
 
-    def shown(self, exited: Exited, item: str, wanted: Exited, meaning: str) -> Value:
-        """What a vCPU did next, where ``wanted`` is waited for; ``meaning`` is what that means."""
+    def shown(self, exited: Exited, item: str, wanted: Exited, step: s.Expect) -> Value:
+        """What a vCPU did next, where ``wanted`` is waited for."""
         if exited.kind == "quiet":
             return s.Quiet().says
         if exited.kind == "out":
             for name, says in memory.words(self.guest):
                 if memory.number(self.guest, f"PORT_{name}") == exited.number:
-                    if meaning and exited[:3] == wanted[:3]:
+                    if (meaning := _says(step.condition)) and exited[:3] == wanted[:3]:
                         return meaning
-                    if item != "runs" and exited.value is not None and exited.number == wanted.number:
-                        return exited.value
+                    if exited.value is not None and exited.number == wanted.number:
+                        if (text := dict(step.says).get(exited.value)) or item != "runs":
+                            return text or exited.value
                     return memory.said(self.guest, name, says, exited.value)
         return exited.text
 
@@ -210,7 +215,7 @@ class _Judge:
         for word, exited in zip(words, told, strict=False):
             port = memory.number(self.guest, f"PORT_{word.name}")
             if (exited.kind, exited.number) != ("out", port):
-                return ", ".join((*said, str(self.shown(exited, "runs", exited, ""))))
+                return ", ".join((*said, str(self.shown(exited, "runs", exited, s.Expect(word)))))
             if word.value is not None and exited.value is not None:
                 said.append(_said(word, exited.value & word.mask))
         return ", ".join(said)
@@ -267,11 +272,12 @@ def _one(judge: _Judge, look: of.Look, step: s.Step, values: list[Any], before: 
     assert isinstance(step, s.Expect)
     if isinstance(step.condition, s.Words):
         value = values
-    return _expected(judge, look, step.condition, value, last.get(step.who, [])) or not step.ends
+    return _expected(judge, look, step, value, last.get(step.who, [])) or not step.ends
 
 
-def _expected(judge: _Judge, look: of.Look, condition: s.Condition, value: Any, last: list[Snapshot]) -> bool:
+def _expected(judge: _Judge, look: of.Look, step: s.Expect, value: Any, last: list[Snapshot]) -> bool:
     """Judge an expectation; False where it does not hold."""
+    condition = step.condition
     if isinstance(condition, s.Same):
         assert judge.basis
         layout, old = judge.basis.layout, last[-1]
@@ -280,30 +286,33 @@ def _expected(judge: _Judge, look: of.Look, condition: s.Condition, value: Any, 
             judge.untried(look, Verdict.ERROR, f"whether anything changed cannot be told: {why}")
             return True
         found = differences(layout, old, value, condition.but)
-        return judge.expect(look, condition, f"{', '.join(found)} changed" if found else _NOTHING, _NOTHING)
+        return judge.expect(look, step, f"{', '.join(found)} changed" if found else _NOTHING, _NOTHING)
     if isinstance(condition, s.Zero):
         assert judge.basis
         read = {item: value.get(judge.basis.layout, item) for item in condition.items}
         for item in (item for item, seen in read.items() if seen is None):
             why = value.why(judge.basis.layout, item) if item in judge.basis.layout.fields else ""
             judge.untried(look._replace(item=item), Verdict.ERROR if why else Verdict.SKIP, why or "not readable here")
-        shown = [judge.expect(look._replace(item=item), condition, seen, 0) for item, seen in read.items() if seen is not None]
+        shown = [judge.expect(look._replace(item=item), step, seen, 0) for item, seen in read.items() if seen is not None]
         return all(shown)
     if isinstance(condition, s.Words):
         asked = ", ".join(_said(word, word.value) for word in condition.words if word.value is not None)
-        return judge.expect(look, condition, judge.told(condition.words, value), asked)
+        return judge.expect(look, step, judge.told(condition.words, value), asked)
     if isinstance(condition, s.Quiet) and value.kind == "quiet":
-        return judge.expect(look, condition, condition.says, condition.says)
+        return judge.expect(look, step, condition.says, condition.says)
     if isinstance(value, Exited):
         wanted = _wanted(judge, condition, value)
-        observed, expected = (judge.shown(one, look.item, wanted, _says(condition)) for one in (value, wanted))
-        return judge.expect(look, condition, observed, expected)
+        observed, expected = (judge.shown(one, look.item, wanted, step) for one in (value, wanted))
+        return judge.expect(look, step, observed, expected)
     if isinstance(condition, s.Answer):
-        return judge.expect(look, condition, _answer(value), _answer(condition.value))
+        return judge.expect(look, step, _answer(value), _answer(condition.value))
+    if isinstance(condition, s.Filled):
+        differ, first = value
+        return judge.expect(look, step, f"{differ} other bytes, the first at {first:#x}" if differ else _WRITTEN, _WRITTEN)
     assert isinstance(condition, (s.Is, s.Holds))
-    return judge.expect(
-        look, condition, value, condition.value & condition.mask if isinstance(condition, s.Is) else condition.value
-    )
+    wanted_value = condition.value & condition.mask if isinstance(condition, s.Is) else condition.value
+    says = dict(step.says)
+    return judge.expect(look, step, says.get(value, value), says.get(wanted_value, wanted_value))
 
 
 def _said(word: s.Word, value: int) -> str:

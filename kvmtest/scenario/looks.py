@@ -37,6 +37,8 @@ def item_of(expect: s.Expect) -> str:
         return condition.item
     if isinstance(condition, s.Answer):
         return "refused"
+    if isinstance(condition, s.Filled):
+        return "memory"
     return "delivered" if isinstance(condition, s.Same) else "runs"
 
 

@@ -23,6 +23,7 @@ from kvmtest.scenario.program import (
     Irqfd,
     Join,
     Look,
+    Match,
     Op,
     Otherwise,
     Peek,
@@ -255,6 +256,8 @@ class _Lowering:
             return [Look(who)]
         if isinstance(condition, s.Answer):
             return [Compare(_RESULT, (condition.value,), otherwise)]
+        if isinstance(condition, s.Filled):
+            return [Match(condition.gpa, condition.data, otherwise)]
         read, test = self.read(condition, who, otherwise)
         return [*read, test]
 
@@ -264,6 +267,9 @@ class _Lowering:
             place, read, _ = self.place(condition.item, who)
             mask = condition.mask & (1 << 8 * place.size) - 1
             return read, Compare(place, (condition.value & mask,), otherwise, mask)
+        if isinstance(condition, s.Differs):
+            place, read, _ = self.place(condition.item, who)
+            return read, Compare(place, (condition.value,), otherwise, unlike=True)
         if isinstance(condition, s.Holds):
             return [self.peek(condition.word)], Compare(_WORD, (condition.value,), otherwise)
         raise TypeError(f"{condition} cannot be read")
@@ -347,6 +353,10 @@ class _Lowering:
         if isinstance(value, s.Image):
             value = memory.image(value.name, value.args)
         return [Write(gpa, value.to_bytes(4, "little") if isinstance(value, int) else value, space)]
+
+    @ops_of.register
+    def _(self, step: s.Fill) -> Iterable[Op]:
+        return [memory.region(step.slot, step.gpa, len(step.data)), Write(step.gpa, step.data)]
 
     @ops_of.register
     def _(self, step: s.Page) -> Iterable[Op]:

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from kvmtest import guests
 from kvmtest.guests import behaviour, l1, planter, smm, svm
@@ -116,9 +117,20 @@ def _vmcb(efer: int, cr0: int, cr4: int, *intercepts: int) -> bytes:
 def image(name: str, args: tuple[int, ...]) -> bytes:
     """Contents of memory that are no guest's code.
 
-    ``vmcb`` is that of SVM's nested guest; its ``args`` are EFER, CR0, CR4 and bits of the intercepts at 00CH.
+    ``vmcb`` is that of SVM's nested guest; its ``args`` are EFER, CR0, CR4 and bits of the intercepts at 00CH. ``vectors`` is the
+    vector table of the guest whose topics are behaviours; ``vectors-ff`` has another handler for vector FFH, ``vectors-nmi`` one
+    that counts NMIs.
     """
-    return {"vmcb": _vmcb}[name](*args)
+    return _IMAGES[name](*args)
+
+
+#: By the names that scenarios give them.
+_IMAGES: dict[str, Callable[..., bytes]] = {
+    "vmcb": _vmcb,
+    "vectors": behaviour.vector_table,
+    "vectors-ff": partial(behaviour.vector_table, ff="AT_FF_OTHER"),
+    "vectors-nmi": partial(behaviour.vector_table, nmi="AT_NMI_COUNTS"),
+}
 
 
 def address(guest: str, word: str) -> tuple[int, int]:

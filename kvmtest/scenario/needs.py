@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from kvmtest.uapi.kvm import KVM_CAP_NESTED_STATE, KVM_CAP_X86_SMM, KVM_CAP_X86_TRIPLE_FAULT_EVENT
+from kvmtest.uapi.kvm import KVM_CAP_NESTED_STATE, KVM_CAP_TSC_DEADLINE_TIMER, KVM_CAP_X86_SMM, KVM_CAP_X86_TRIPLE_FAULT_EVENT
 
 __all__ = ("NEEDS", "Facts", "Need", "unmet")
 
@@ -76,6 +76,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {
             clear=True,
         ),
     ),
+    "tsc-deadline": (Need("KVM_CAP_TSC_DEADLINE_TIMER is not there", KVM_CAP_TSC_DEADLINE_TIMER),),
     "rdtscp": (Need("the guest's CPUID has no RDTSCP", cpuid=(0x80000001, "edx", 27)),),
     "rdpid": (Need("the guest's CPUID has no RDPID", cpuid=(7, "ecx", 22)),),
     "no-debug-store": (

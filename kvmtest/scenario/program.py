@@ -20,6 +20,7 @@ __all__ = (
     "Irqfd",
     "Join",
     "Look",
+    "Match",
     "Op",
     "Otherwise",
     "Peek",
@@ -101,12 +102,16 @@ class Put(NamedTuple):
 
 
 class Compare(NamedTuple):
-    """End the program unless the bits of ``mask`` at ``place`` are one of ``values``; what is there is evidence."""
+    """End the program unless the bits of ``mask`` at ``place`` are one of ``values``; what is there is evidence.
+
+    ``unlike`` is whether they have to be none of them.
+    """
 
     place: Place
     values: tuple[int, ...]
     otherwise: Otherwise
     mask: int = -1
+    unlike: bool = False
 
 
 class Region(NamedTuple):
@@ -123,6 +128,14 @@ class Write(NamedTuple):
     gpa: int
     data: bytes
     space: int = 0
+
+
+class Match(NamedTuple):
+    """End the program unless guest memory at ``gpa`` is ``data``; how many bytes differ, and the first one, is evidence."""
+
+    gpa: int
+    data: bytes
+    otherwise: Otherwise
 
 
 class Peek(NamedTuple):
@@ -224,7 +237,23 @@ class Report(NamedTuple):
 
 
 Op = (
-    Ioctl | Put | Compare | Region | Write | Peek | Enter | Poll | Start | Join | Finish | Reply | Look | Irqfd | Install | Report
+    Ioctl
+    | Put
+    | Compare
+    | Region
+    | Write
+    | Match
+    | Peek
+    | Enter
+    | Poll
+    | Start
+    | Join
+    | Finish
+    | Reply
+    | Look
+    | Irqfd
+    | Install
+    | Report
 )
 
 

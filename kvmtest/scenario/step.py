@@ -17,11 +17,14 @@ __all__ = (
     "Call",
     "Complete",
     "Condition",
+    "Differs",
     "Do",
     "Event",
     "Exit",
     "Expect",
     "Fails",
+    "Fill",
+    "Filled",
     "Give",
     "Guest",
     "Holds",
@@ -120,11 +123,25 @@ class Is(NamedTuple):
     mask: int = -1
 
 
+class Differs(NamedTuple):
+    """``item`` reads as another value than ``value``; for Until and Require."""
+
+    item: str
+    value: int
+
+
 class Holds(NamedTuple):
     """The guest's 32-bit ``word`` in memory has this ``value``."""
 
     word: str
     value: int
+
+
+class Filled(NamedTuple):
+    """Guest memory at ``gpa`` is ``data``."""
+
+    gpa: int
+    data: bytes
 
 
 class Moves(NamedTuple):
@@ -151,7 +168,7 @@ class Answer(NamedTuple):
     value: int
 
 
-Condition = Word | Words | Exit | In | Mmio | Quiet | Fails | Is | Holds | Moves | Same | Zero | Answer
+Condition = Word | Words | Exit | In | Mmio | Quiet | Fails | Is | Differs | Holds | Filled | Moves | Same | Zero | Answer
 
 # Steps
 
@@ -238,6 +255,14 @@ class Page(NamedTuple):
     vector: int
 
 
+class Fill(NamedTuple):
+    """Write ``data`` to guest memory at ``gpa``, which is added in ``slot`` where the VM has none there."""
+
+    gpa: int
+    data: bytes
+    slot: int
+
+
 class Until(NamedTuple):
     """Let a vCPU run until ``condition`` holds: without it there is nothing to judge, and the scenario ends in an error.
 
@@ -262,13 +287,17 @@ class Require(NamedTuple):
 class Expect(NamedTuple):
     """``condition`` has to hold: the record of ``item``, or of the condition's own.
 
-    Without ``ends`` the scenario goes on where it does not.
+    Without ``ends`` the scenario goes on where it does not. ``says`` is what values mean, in words. ``undefined`` says why this
+    one is recorded and not judged, for a guest of ``vendor`` where one is given.
     """
 
     condition: Condition
     item: str = ""
     who: Who = "target"
     ends: bool = True
+    says: tuple[tuple[int, str], ...] = ()
+    undefined: str = ""
+    vendor: str = ""
 
 
 class Event(NamedTuple):
@@ -378,6 +407,7 @@ Step = (
     | Load
     | Poke
     | Page
+    | Fill
     | Resume
     | Until
     | Require

@@ -16,7 +16,6 @@ LOST = frozenset(
         *_ids("init.msi.host", "to-newest-vcpu id-above-255 same-apic-id same-apic-id-32-bit-ids by-run-of-new-vcpu halted"),
         *_ids("init.msi.host", "software-disabled-apic"),
         *_ids("init.latched.host", "disabled-apic over-init-received"),
-        *_ids("init.msi.guest", "first-instruction out-of-shutdown interrupt-below-tpr before-interrupt before-nmi beside-smi"),
         *_ids("init.msi.guest", "runs exits pending"),
         *_ids("init.msi.host", "pending"),
         *_ids("sipi.msi.host", "behind-pending-init"),

@@ -51,7 +51,7 @@ def test_what_cannot_be_observed_is_no_pass(
     def observe(subject: Subject) -> str:
         raise error
 
-    id = "init.msi.guest.first-instruction"
+    id = "sipi.stress.host.arrivals"
     monkeypatch.setitem(CHECKS, id, CHECKS[id]._replace(observe=observe))
     result = judged(id)
     assert (result.verdict, result.reason, result.observed) == (verdict, "no such mode", None)

@@ -23,7 +23,8 @@ from kvmtest.results.saved import Loader
 from kvmtest.spec.commits import ENTRIES
 from kvmtest.spec.deviations import DEVIATIONS
 
-_TOLD = frozenset(id for entry in ENTRIES for sign in entry.signs if sign.old is not None for id in sign.ids)
+#: Id and part of the case's name.
+_TOLD = [(id, sign.case) for entry in ENTRIES for sign in entry.signs if sign.old is not None for id in sign.ids]
 _CHECKS = frozenset(check.name for check in CHECKS.values())
 _LISTED = frozenset(d.item for d in DEVIATIONS if d.item.count(".") > 2)
 #: The values of deviations that are not "as planted".
@@ -44,8 +45,8 @@ def _kept(run: Run) -> Iterator[Observation]:
                 value = r.record.observed if (r.item, r.record.observed) in _VALUES else "as planted"
                 # A view counts only where it is neither the host's nor the guest's.
                 key = (r.event, r.item, value, r.deviation, "views" if r.view == "views" else "")
-            elif told and r.id in _TOLD:
-                key = (r.event, r.trigger if r.item in _CHECKS else "", r.item, r.verdict)
+            elif told and (places := [case for id, case in _TOLD if id == r.id and one.case and case in one.case.name]):
+                key = (r.event, r.trigger if r.item in _CHECKS else "", r.item, r.verdict, places[0])
             if key and key not in seen:
                 seen.add(key)
                 records.append(r.record._replace(cite=(), reason="said" if r.reason else ""))

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from kvmtest import guests
-from kvmtest.checks import paging, stage
+from kvmtest.checks import stage
 from kvmtest.guests import behaviour, smm
+from kvmtest.scenario.catalogue import paging, restart
 
 PACKAGE = Path(guests.__file__).parents[1]
 MODULES = {path.stem for path in (PACKAGE / "guests").glob("[a-z]*.py")}
@@ -54,6 +55,7 @@ def test_what_l1_has_is_in_both_guests_that_include_it() -> None:
 
 def test_numbers_that_a_listing_names_are_those_of_the_source() -> None:
     assert paging._REAL == behaviour.LINEAR
+    assert (restart._TABLE_0, restart._TABLE_OTHER) == (behaviour.TABLE_0, behaviour.TABLE_OTHER)
     assert stage.SIPI_VECTOR << 12 == behaviour.CODE == smm.CODE
 
 
@@ -89,9 +91,8 @@ print(len(kvmtest.guests.missing()))
 
 
 def test_the_vector_table_leads_to_the_handlers() -> None:
-    table = behaviour.vector_table(ff=behaviour.AT_FF_OTHER)
+    table = behaviour.vector_table(ff="AT_FF_OTHER")
     entries = [table[i : i + 4] for i in range(0, 1024, 4)]
     assert len(table) == 1024
     assert entries[2] == b"\x30\x00\x00\x01" and entries[13] == b"\x20\x00\x00\x01" and entries[0xFF] == b"\x40\x00\x00\x01"
-    image = behaviour.page()
-    assert image[behaviour.AT_SMI :][:5] == bytes((0x66, 0xE7, behaviour.PORT_SMI, 0x0F, 0xAA))
+    assert behaviour.vector_table(nmi="AT_NMI_COUNTS")[8] == behaviour.AT_NMI_COUNTS

@@ -28,7 +28,7 @@ TOLD = the("init.msi.guest/ap,intel,xapic,plant-a")
 BROADCAST = the("init.broadcast.host/ap,intel,8-vcpus,xapic,plant-a")
 RESET = the("reset.vmm-reset.host/ap,full-irqchip,intel,xapic,plant-a")
 RESET_TOLD = the("reset.vmm-reset.guest/bsp,full-irqchip,intel,xapic,plant-a")
-CHECK = CHECKS["init.msi.guest.first-instruction"]
+CHECK = CHECKS["sipi.stress.host.arrivals"]
 LAYOUT = Layout((0x10, 0x277, 0xC0000081), {}, {"ssp": "no CET here", "nested": "no nesting here"})
 SIZES = {s: max(LAYOUT.fields[i].offset + LAYOUT.fields[i].size for i in items) for s, items in LAYOUT.by_section.items()}
 

@@ -3,7 +3,21 @@
 
 from __future__ import annotations
 
-from kvmtest.scenario.catalogue import apic, creation, delivery, gif, mp_state, smm, svm, vmx
+from kvmtest.scenario.catalogue import (
+    apic,
+    creation,
+    delivery,
+    gif,
+    interrupts,
+    memory,
+    mp_state,
+    paging,
+    restart,
+    smm,
+    svm,
+    timer,
+    vmx,
+)
 from kvmtest.scenario.step import Scenario
 
 __all__ = ("SCENARIOS",)
@@ -11,6 +25,6 @@ __all__ = ("SCENARIOS",)
 #: By the case's name without target and vendor, in the order of running.
 SCENARIOS: dict[str, Scenario] = {
     f"{one.event}.{one.trigger}/{one.sequence}": one
-    for topic in (creation, delivery, mp_state, apic, smm, gif, svm, vmx)
+    for topic in (creation, delivery, mp_state, restart, apic, interrupts, timer, memory, paging, smm, gif, svm, vmx)
     for one in topic.SCENARIOS
 }

@@ -14,6 +14,7 @@ __all__ = (
     "DROPPED",
     "FINDS",
     "HELD",
+    "LISTENS",
     "PLANTED",
     "RESTARTS",
     "SILENT",
@@ -25,6 +26,7 @@ __all__ = (
     "ran",
     "restarted",
     "start",
+    "turn",
     "wait_for_sipi",
 )
 
@@ -56,6 +58,16 @@ def boot(target: str) -> tuple[s.Step, ...]:
 def pending(value: int = 1) -> s.Step:
     """Whether an INIT is pending."""
     return s.Expect(s.Is("events.smi_latched_init", value), "pending")
+
+
+#: The guest that tells whether an interrupt comes in so many cycles after READY, again and again; nothing is armed.
+LISTENS = s.Load("behaviour", (("TOPIC", "TOPIC_INTERRUPT"), ("ARG_LVT", 1 << 16), ("ARG_LIMIT", 1 << 22)))
+
+
+def turn(came: int) -> tuple[s.Step, ...]:
+    """From READY to the next one of the guest that LISTENS: an interrupt ``came``, or none did."""
+    note = f"an interrupt {'does not come even' if came else 'comes'} without INIT"
+    return (s.Until(s.Word("VALUE", came), note=note), s.Until(s.Word("READY")))
 
 
 def ran(*state: tuple[str, int], apic_mode: str = "xapic") -> tuple[s.Step, ...]:

@@ -110,7 +110,7 @@ LATER: tuple[Entry, ...] = (
     commit(
         "ed2351174e38", "v6.0", "x86: Extend KVM_{G,S}ET_VCPU_EVENTS to support pending triple fault", "common",
         "a VMM may read and write whether a triple fault is pending",
-        check("shutdown.vcpu-events.host.triple-fault"),
+        check("shutdown.vcpu-events.host.runs"),
         check("shutdown.vcpu-events.guest.exits", case="in-vmx-l2"),
         before="no such capability", after="KVM_EXIT_SHUTDOWN without guest code", unverified=_RELEASE,
     ),
@@ -178,7 +178,7 @@ LATER: tuple[Entry, ...] = (
     commit(
         "9cfec6d097c6", "v6.7", "x86: Fix lapic timer interrupt lost after loading a snapshot.", "VMX",
         "what posted interrupts hold is discarded before the local APIC's state is loaded, and not after it",
-        check("none.set-lapic.guest.timer-fires", known=False),
+        check("none.set-lapic.guest.delivered", known=False),
         before="the timer's interrupt is lost where the CPU posts interrupts", after="1 interrupt", unverified=_RELEASE,
     ),
     commit("f2f63f7ec6fe", "v6.8", "x86/pmu: Stop calling kvm_pmu_reset() at RESET (it's redundant)", "common", "a new PMU is reset already", hidden=_REFACTORING, unverified=_RELEASE),

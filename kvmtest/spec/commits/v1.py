@@ -69,9 +69,9 @@ V1: tuple[Entry, ...] = (
     _patch(
         6, "0aa1837533e5", "x86: Properly reset MMU context at vCPU RESET/INIT", "common MMU",
         "an INIT out of paging resets the MMU itself, instead of relying on what the vendors' code happens to do",
-        check("init.msi.guest.paging-to-32-bit"),
-        check("init.msi.guest.paging-to-pae"),
-        check("init.msi.guest.paging-to-4-level"),
+        check("init.msi.guest.memory", case="then-32-bit-paging"),
+        check("init.msi.guest.memory", case="then-pae-paging"),
+        check("init.msi.guest.memory", case="then-4-level-paging"),
         hidden="5.10, which does not have it, leaves no paging behind either: each vendor's own reset of the MMU saw to it; on VMX it warns in ept_save_pdptrs() when it emulates the first instruction behind an INIT out of PAE paging",
         release="v5.14", after="real mode reads its own pages",
     ),

@@ -27,7 +27,7 @@ V2: tuple[Entry, ...] = (
     _patch(
         "df37ed38e6c2", "x86: Flush the guest's TLB on INIT", "common",
         "INIT flushes the guest's TLB entries on either vendor, which only Intel's manual asks for",
-        check("init.msi.guest.tlb"),
+        check("init.msi.guest.memory", case="page-remapped"),
         hidden="kernels without it flush as well: VMX by INVVPID, SVM by a new ASID",
         before="flushed as well, by a new VPID or ASID", after="flushed",
     ),
@@ -35,7 +35,7 @@ V2: tuple[Entry, ...] = (
         "4f117ce4aefc", "SVM: Zero out GDTR.base and IDTR.base on INIT", "SVM",
         "INIT clears both bases, where it used to set the limits only",
         items("init", "gdt.base idt.base", KEPT, views=_BOTH),
-        check("init.msi.guest.vector-ff", "through the old table"),
+        check("init.msi.guest.delivered", "through the old table", case="idt-moved"),
         before="the bases from before", after="0x0",
     ),
     _patch(

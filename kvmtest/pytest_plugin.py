@@ -38,7 +38,7 @@ def kvm() -> Iterator[Kvm]:
 @pytest.fixture
 def vm(kvm: Kvm) -> Iterator[Vm]:
     """A VM (kvmtest.kvm.Vm) with KVM's irqchip, without memory and without vCPUs."""
-    from kvmtest.checks.own import IDENTITY_MAP, TSS
+    from kvmtest.scenario.memory import IDENTITY_MAP, TSS
 
     with kvm.create_vm() as machine:
         machine.set_identity_map_addr(IDENTITY_MAP)

@@ -89,10 +89,9 @@ def test_the_place_where_it_shows_counts() -> None:
 
 
 def test_what_is_recorded_only_goes_by_both_values() -> None:
-    id = "none.mp-state.host.init-received-over-smi"
-    assert _state("0fe3e8d804fd", _result(id, "EINVAL", "info", expected="EINVAL")).state == BUG
-    assert _state("0fe3e8d804fd", _result(id, "taken", "info", expected="EINVAL")).state == FIXED
-    assert _state("0fe3e8d804fd", _result(id, "EBUSY", "info", expected="EINVAL")).state == CANNOT_TELL
+    for answer, state in (("EINVAL", BUG), ("accepted", FIXED), ("EBUSY", CANNOT_TELL)):
+        seen = _result("none.mp-state.host.refused", answer, "info", expected="EINVAL", words="ap,intel,init-received-over-smi")
+        assert _state("0fe3e8d804fd", seen).state == state
 
 
 def test_what_nothing_shows_is_not_observable() -> None:

@@ -8,30 +8,12 @@ taken for "was ignored".
 
 from __future__ import annotations
 
-from kvmtest.checks import (
-    apic,
-    creation,
-    delivery,
-    destination,
-    lapic,
-    mp_state,
-    no_irqchip,
-    stress,
-)
+from kvmtest.checks import stress
 from kvmtest.checks.check import DEFAULT_EFFORT, Check, Effort, Observation, Stopped, Subject, Untestable
 
 __all__ = ("CHECKS", "DEFAULT_EFFORT", "Check", "Effort", "Observation", "Stopped", "Subject", "Untestable")
 
 #: In the order of running.
-_TOPICS = (
-    creation,
-    no_irqchip,
-    delivery,
-    destination,
-    mp_state,
-    apic,
-    lapic,
-    stress,
-)
+_TOPICS = (stress,)
 #: By result id.
 CHECKS: dict[str, Check] = {check.id: check for topic in _TOPICS for check in topic.CHECKS}

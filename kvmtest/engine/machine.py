@@ -8,9 +8,9 @@ import queue
 import threading
 import time
 
-from kvmtest.checks.own import IDENTITY_MAP, TSS
 from kvmtest.kvm import CpuidEntry, Kvm, KvmError, Vcpu, Vm
 from kvmtest.model.host import Host
+from kvmtest.scenario.memory import IDENTITY_MAP, TSS
 from kvmtest.scenario.setup import Setup
 from kvmtest.state.inside import GUEST_PLANTS, GuestPlant
 from kvmtest.state.layout import Layout

@@ -291,7 +291,8 @@ def _expected(judge: _Judge, look: of.Look, step: s.Expect, value: Any, last: li
         assert judge.basis
         read = {item: value.get(judge.basis.layout, item) for item in condition.items}
         for item in (item for item, seen in read.items() if seen is None):
-            judge.untried(look._replace(item=item), Verdict.SKIP, "not readable here")
+            why = value.why(judge.basis.layout, item) if item in judge.basis.layout.fields else ""
+            judge.untried(look._replace(item=item), Verdict.ERROR if why else Verdict.SKIP, why or "not readable here")
         shown = [judge.expect(look._replace(item=item), step, seen, 0) for item, seen in read.items() if seen is not None]
         return all(shown)
     if isinstance(condition, s.Words):

@@ -11,9 +11,11 @@ from kvmtest.guests import behaviour, l1, planter, smm, svm
 from kvmtest.scenario.program import Op, Region, Write
 
 __all__ = (
+    "IDENTITY_MAP",
     "SENDER",
     "SIZE_OF_OUT",
     "SMRAM",
+    "TSS",
     "address",
     "image",
     "load",
@@ -26,6 +28,8 @@ __all__ = (
     "words",
 )
 
+#: Above the guests' memory and below their ROM: what kvm_intel needs without unrestricted guest support.
+IDENTITY_MAP, TSS = 0xFFFBC000, 0xFFFBD000
 #: Up to where a PC's video memory begins.
 _RAM_SIZE = 0xA0000
 #: The guest that lies in SMRAM alone: an SMI handler. In SMM a vCPU of KVM sees another address space, number 1 (KVM API,

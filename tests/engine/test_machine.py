@@ -9,9 +9,11 @@ import threading
 import pytest
 
 from kvmtest.engine import machine, plan
-from kvmtest.engine.machine import Machine, Machines
+from kvmtest.engine.machine import Machine, Machines, SetupError
 from kvmtest.engine.plan import Setup
 from kvmtest.engine.run import run
+from kvmtest.kvm import KvmError, Vm
+from kvmtest.uapi.kvm import KVM_CAP_X2APIC_API
 
 _SETUP = Setup("full", "intel")
 
@@ -97,3 +99,20 @@ def test_what_goes_wrong_is_raised_at_the_end_and_the_others_are_closed(
     assert cpus == 1 or all(each.vm.closed for each in made)
     for each in made:
         real(each)
+
+
+def test_a_capability_that_is_refused_is_a_skip_unless_it_is_offered(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = _SETUP._replace(caps=((KVM_CAP_X2APIC_API, 1 << 30),))
+    with pytest.raises(SetupError, match="EINVAL"):
+        machines.fresh(setup)
+    monkeypatch.setattr(Vm, "check_extension", lambda self, cap: 1 << 30 if cap == KVM_CAP_X2APIC_API else 0)
+    with pytest.raises(KvmError):
+        machines.fresh(setup)
+
+
+def test_an_id_above_255_goes_into_a_plant(machines: Machines) -> None:
+    """In xAPIC mode bits 7:0 of it are the APIC's id."""
+    made = machines.fresh(_SETUP._replace(ids=(0, 256)))
+    (lapic,) = [contents for section, _, contents in made.targets[1].plant("a", "xapic").writes(256) if section == "lapic"]
+    made.close()
+    assert lapic[0x20:0x24] == bytes(4)

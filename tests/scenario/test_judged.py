@@ -10,24 +10,29 @@ import pytest
 from kvmtest.engine.runner import matches, play
 from kvmtest.guests import l1, svm
 from kvmtest.judge.book import Book
-from kvmtest.judge.evidence import Exited, Look, Played
+from kvmtest.judge.evidence import Basis, Exited, Look, Played
+from kvmtest.judge.item import Context
 from kvmtest.judge.scenario import played
-from kvmtest.kvm import KvmError
+from kvmtest.kvm import Exit, KvmError
 from kvmtest.model.case import Case
 from kvmtest.model.host import Host
 from kvmtest.scenario import memory
 from kvmtest.scenario import program as p
 from kvmtest.scenario import step as s
-from kvmtest.uapi.kvm import KVM_RUN
+from kvmtest.state.layout import Layout
+from kvmtest.state.sections import Snapshot
+from kvmtest.uapi.kvm import KVM_EXIT_IO, KVM_EXIT_IO_OUT, KVM_RUN
 
 HOST = Host("6.1.0", "svm", "AuthenticAMD", "test", {})
 EXIT, LEFT, VALUE, FAULT = 0xF9, 0xF6, 0xF5, 0xFE
 
 
-def _judged(*steps: s.Step, told: tuple[tuple[int, object], ...], undefined: str = "") -> dict[str, tuple[str, object]]:
+def _judged(
+    *steps: s.Step, told: tuple[tuple[int, object], ...], undefined: str = "", bases: tuple[Basis, ...] = ()
+) -> dict[str, tuple[str, object]]:
     scenario = s.Scenario("init", "msi", "made-up", steps, ("a manual",), undefined=undefined)
     look = Look(Case("init.msi/made-up"), "init", "msi", "host", "amd", "ap", "scenario", (), {}, scenario)
-    seen = played(Book(), look, HOST, (), Played(told))
+    seen = played(Book(), look, HOST, bases, Played(told))
     return {record.item: (str(record.verdict), record.observed) for one in seen for record in one.records}
 
 
@@ -113,7 +118,7 @@ def test_an_expectation_that_ends_nothing_is_judged_all_the_same() -> None:
 class _Vcpu:
     id, fd = 0, -1
 
-    def run(self, timeout_s: float) -> None:
+    def run(self, timeout_s: float) -> Exit:
         raise KvmError(EINVAL, KVM_RUN, "vcpu 0")
 
 
@@ -144,3 +149,55 @@ def test_the_vmcb_is_one_that_vmrun_takes() -> None:
     assert words == {0x00C: 1 << 3 | 1 << 31, 0x010: 1, 0x058: 1, 0x4D0: 0x1500, 0x548: 0x620, 0x558: 0x80010033}
     assert int.from_bytes(page[0x578:0x580], "little") == l1.CODE + svm.AT_NESTED
     assert page[0x410:0x420] == bytes.fromhex("08009b0affffffff") + bytes(8)
+
+
+LAYOUT = Layout((0x480, 0x481), {}, {})
+SIZES = {s: max(LAYOUT.fields[i].offset + LAYOUT.fields[i].size for i in items) for s, items in LAYOUT.by_section.items()}
+ZERO = s.Expect(s.Zero(("msr.vmx_basic", "msr.vmx_pinbased_ctls", "msr.vmx_misc")))
+
+
+def _state(**values: int) -> Snapshot:
+    """All 0, but for ``values`` of MSRs and registers."""
+    sections = {name: bytearray(size) for name, size in SIZES.items()}
+    for name, value in values.items():
+        field = LAYOUT.fields.get(name) or LAYOUT.fields[f"msr.{name}"]
+        field.put(sections[field.section], value)
+    return Snapshot({name: bytes(contents) for name, contents in sections.items()}, {})
+
+
+def _compared(*steps: s.Step, told: tuple[tuple[int, object], ...]) -> dict[str, tuple[str, object]]:
+    return _judged(*steps, told=told, bases=(Basis(Context("init.msi.host", "", HOST, "amd", False, 1), LAYOUT, None, None),))
+
+
+def test_each_item_that_has_to_be_0_has_a_record() -> None:
+    basic, pinbased, misc = (f"msr.vmx_{name}" for name in ("basic", "pinbased_ctls", "misc"))
+    assert _compared(ZERO, told=((0, _state()),)) == {misc: ("skip", None), basic: ("pass", 0), pinbased: ("pass", 0)}
+    then = s.Expect(s.Is("mp_state", 0))
+    seen = _compared(ZERO, then, told=((0, _state(vmx_pinbased_ctls=0x16)), (1, 0)))
+    assert seen == {misc: ("skip", None), basic: ("pass", 0), pinbased: ("fail", 0x16)}
+    lost = Snapshot({name: data for name, data in _state().sections.items() if name != "msrs"}, {})
+    assert {verdict for verdict, _ in _compared(ZERO, told=((0, lost),)).values()} == {"skip", "error"}
+
+
+def test_each_vcpu_is_compared_with_itself() -> None:
+    steps = (s.Observe("other"), s.Observe(), s.Expect(s.Same(), who="other"))
+    one, two = _state(rax=1), _state(rax=2)
+    assert _compared(*steps, told=((0, one), (1, two), (2, one))) == {"delivered": ("pass", "nothing changed")}
+    assert _compared(*steps, told=((0, one), (1, two), (2, two))) == {"delivered": ("fail", "rax changed")}
+
+
+def test_the_runner_passes_the_words_that_may_come_first() -> None:
+    class Talks(_Vcpu):
+        def __init__(self, *ports: int) -> None:
+            self.ports = list(ports)
+
+        def run(self, timeout_s: float) -> Exit:
+            exit_ = Exit(KVM_EXIT_IO)
+            exit_.direction, exit_.port, exit_.data = KVM_EXIT_IO_OUT, self.ports.pop(0), bytes(4)
+            return exit_
+
+    for ports, verdict in (((VALUE, VALUE, LEFT), None), ((VALUE, FAULT), "fail"), ((FAULT, LEFT), "fail")):
+        machine = type("Machine", (), {"targets": (type("Target", (), {"vcpu": Talks(*ports)})(),)})()
+        enter = p.Enter(0, p.Came("out", LEFT, past=(VALUE,)), p.Otherwise("fail", ""))
+        end = play(p.Program({}, ((0, enter),)), machine, 1.0).end
+        assert (end and end.verdict) == verdict

@@ -7,12 +7,13 @@ from collections.abc import Iterable
 
 import pytest
 
+from kvmtest.guests import behaviour
 from kvmtest.scenario import looks
 from kvmtest.scenario import step as s
 from kvmtest.scenario.catalogue import SCENARIOS
 from kvmtest.scenario.lower import lower
 from kvmtest.scenario.needs import NEEDS
-from kvmtest.scenario.program import VM, Compare, Enter, Ioctl, Join, Place, Program, Put, Start
+from kvmtest.scenario.program import VM, Compare, Enter, Ioctl, Join, Place, Program, Put, Region, Start, Write
 
 
 class _Plant:
@@ -100,3 +101,18 @@ def test_a_message_goes_to_the_vm_and_has_to_reach_one_vcpu() -> None:
     assert isinstance(ioctl, Ioctl)
     assert isinstance(test, Compare)
     assert (ioctl.on, test.values) == (VM, (1,))
+
+
+def test_the_page_of_a_vector_beyond_ram_brings_memory_with_it() -> None:
+    ops = [op for _, op in _lowered(s.Load("behaviour"), s.Page(0x20), s.Page(0xA0)).ops if isinstance(op, (Region, Write))][-3:]
+    assert [type(op) for op in ops] == [Write, Region, Write]
+    low, memory, high = ops
+    assert isinstance(memory, Region) and memory.gpa <= 0xA0000 < memory.gpa + memory.size
+    assert isinstance(low, Write) and isinstance(high, Write)
+    assert (low.gpa, high.gpa) == (0x20000, 0xA0000) and low.data == high.data
+
+
+def test_a_word_may_come_after_others() -> None:
+    program = _lowered(s.Load("behaviour"), s.Expect(s.Word("RESET", past=("VALUE",))))
+    (enter,) = [op for _, op in program.ops if isinstance(op, Enter)]
+    assert (enter.came.number, enter.came.past) == (behaviour.PORT_RESET, (behaviour.PORT_VALUE,))

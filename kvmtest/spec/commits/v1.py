@@ -57,8 +57,8 @@ V1: tuple[Entry, ...] = (
         4, "665f4d9238ad", "SVM: Fall back to KVM's hardcoded value for EDX at RESET/INIT", "SVM",
         "without CPUID.1, as always at RESET, EDX is 600H as on VMX and not 0",
         items("reset", "rdx", 0x0, "create", _BOTH, new=0x600),
-        check("init.msi.host.rdx-without-cpuid", "0x0", new="0x600"),
-        check("init.msi.host.rdx-without-leaf-1", "0x0", new="0x600"),
+        check("init.msi.host.rdx", "0x0", new="0x600", case="without-cpuid"),
+        check("init.msi.host.rdx", "0x0", new="0x600", case="without-leaf-1"),
         before="0x0", after="0x600",
     ),
     _patch(
@@ -104,9 +104,9 @@ V1: tuple[Entry, ...] = (
         14, "01913c57c225", "x86: Don't force set BSP bit when local APIC is managed by userspace", "common",
         "without an in-kernel local APIC IA32_APIC_BASE is what was written, and the BSP flag is no longer added to it",
         items("reset", "apic_base msr.apic_base", 0xFEE00900, "create", backends="vmx", target="ap", case="no-irqchip"),
-        check("reset.create.guest.bsp-without-irqchip", "0xfee00900", "vmx"),
-        check("none.set-sregs.host.bsp-without-irqchip", "0xfee00900"),
-        check("none.set-msrs.host.bsp-without-irqchip", "0xfee00900"),
+        check("reset.create.guest.apic_base", "0xfee00900", "vmx", case="bsp-flag"),
+        check("none.set-sregs.host.apic_base", "0xfee00900", case="bsp-flag"),
+        check("none.set-msrs.host.msr.apic_base", "0xfee00900", case="bsp-flag"),
         before="0xfee00900 after any write, on VMX after RESET too", after="0xfee00800 for what is no BSP",
     ),
     _patch(
@@ -181,8 +181,8 @@ V1: tuple[Entry, ...] = (
     _patch(
         33, "432979b50342", "VMX: Refresh list of user return MSRs after setting guest CPUID", "VMX",
         "TSC_AUX is the guest's from KVM_SET_CPUID2 on, and not first after the next write to EFER",
-        check("reset.create.guest.tsc-aux-by-rdtscp", "0x0"),
-        check("reset.create.guest.tsc-aux-by-rdpid"),
+        check("reset.create.guest.msr.tsc_aux", "0x0", case="by-rdtscp"),
+        check("reset.create.guest.msr.tsc_aux", case="by-rdpid"),
         before="the host's TSC_AUX: 0x0 on CPU 0 of node 0, another one elsewhere", after="what KVM_SET_MSRS wrote",
     ),
     _patch(

@@ -14,18 +14,20 @@ _VMX_CONTROLS = "KVM_GET_MSRS adds the bits that are always 1 to the four VMX co
 
 
 def _open(
-    item: str, event: str, observed: int | str, commit: str, why: str, backends: str = "", target: str = "", vendor: str = "", view: str = ""
+    item: str, event: str, observed: int | str, commit: str, why: str, backends: str = "", view: str = "", case: str = ""
 ) -> Deviation:
-    return Deviation(item, event, observed, commit, why, "open", backends, target, vendor, view)
+    return Deviation(item, event, observed, commit, why, "open", backends, view=view, case=case)
 
 
 OPEN = (
     _open("fcw", "reset", 0x37F, "fpstate_init_user()", _FNINIT),
     _open("ftw", "reset", 0x0, "fpstate_init_user()", _FNINIT),
-    _open(
-        "reset.create.host.feature-msrs-unquirked", "reset",
-        "vmx_pinbased_ctls 0x16, vmx_procbased_ctls 0x401e172, vmx_exit_ctls 0x36dff, vmx_entry_ctls 0x11ff",
-        "vmx_get_vmx_msr()", _VMX_CONTROLS, backends="vmx",
+    *(
+        _open(
+            f"reset.create.host.msr.vmx_{name}_ctls", "reset", value, "vmx_get_vmx_msr()", _VMX_CONTROLS, backends="vmx",
+            case="feature-msrs-unquirked",
+        )
+        for name, value in (("pinbased", "0x16"), ("procbased", "0x401e172"), ("exit", "0x36dff"), ("entry", "0x11ff"))
     ),
     _open("lapic.tpr", "sipi", 0xD0, "sync_cr8_to_lapic()", _TPR, backends="svm", view="guest"),
     _open("lapic.tpr", "views", 0xD0, "sync_cr8_to_lapic()", _TPR, backends="svm"),

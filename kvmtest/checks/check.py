@@ -55,17 +55,15 @@ class Observation(NamedTuple):
 class Check(NamedTuple):
     """One behaviour. ``observe`` drives a vCPU and returns what it saw, to be held against ``expected``.
 
-    ``expected`` is "" where the manuals let nothing be expected. ``rows`` are those of the project's event table.
-    ``undefined`` says why a check is recorded and not judged. ``target`` is ``bsp`` or ``ap``. ``view`` is ``guest`` where
-    guest code tells, ``host`` where ioctls do. A check that is ``alone`` gets a VM that nothing has happened to and may put
-    memory and vCPUs into it; another one an AP with every piece of state planted, in a VM without memory. ``observe`` raises
-    KvmError, TriggerError and Untestable.
+    ``expected`` is "" where the manuals let nothing be expected, ``undefined`` says why a check is recorded and not judged.
+    ``target`` is ``bsp`` or ``ap``. ``view`` is ``guest`` where guest code tells, ``host`` where ioctls do. A check that is
+    ``alone`` gets a VM that nothing has happened to and may put memory and vCPUs into it; another one an AP with every piece of
+    state planted, in a VM without memory. ``observe`` raises KvmError, TriggerError and Untestable.
     """
 
     event: str
     trigger: str
     name: str
-    rows: tuple[str, ...]
     expected: str
     observe: Callable[[Subject], str | Observation]
     cite: tuple[str, ...]

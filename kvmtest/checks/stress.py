@@ -244,7 +244,7 @@ def _arrivals(subject: Subject) -> Observation:
 
 CHECKS = (
     Check(
-        "sipi", "stress", "arrivals", ("E-1", "E-4", "E-5", "E-6", "E-12"), "each once", _arrivals, (S_MP, SDM_SIPI, A_INIT_IPI),
+        "sipi", "stress", "arrivals", "each once", _arrivals, (S_MP, SDM_SIPI, A_INIT_IPI),
         alone=True,
     ),
 )  # fmt: skip

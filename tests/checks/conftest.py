@@ -26,14 +26,3 @@ def judged(machines: Machines) -> Judge:
         return result
 
     return judge
-
-
-@pytest.fixture
-def untestable_here(judged: Judge) -> Callable[[str], None]:
-    """Skips the test where this host cannot show the check with an id."""
-
-    def skip(id: str) -> None:
-        if (result := judged(id)).verdict == "skip":
-            pytest.skip(result.reason)
-
-    return skip

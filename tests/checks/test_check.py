@@ -13,7 +13,7 @@ from kvmtest.engine.machine import Machines
 from kvmtest.model.record import Result
 from tests.cases import judged_check, ran
 
-CHECK = Check("init", "msi", "made-up", (), "this", lambda subject: "this", ("a manual",), view="guest")
+CHECK = Check("init", "msi", "made-up", "this", lambda subject: "this", ("a manual",), view="guest")
 
 
 @pytest.mark.parametrize("id", CHECKS)

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from kvmtest import guests
-from kvmtest.checks import stage
 from kvmtest.guests import behaviour, smm
 from kvmtest.scenario.catalogue import paging, restart
+from kvmtest.scenario.catalogue.common import SIPI_VECTOR
 
 PACKAGE = Path(guests.__file__).parents[1]
 MODULES = {path.stem for path in (PACKAGE / "guests").glob("[a-z]*.py")}
@@ -56,7 +56,7 @@ def test_what_l1_has_is_in_both_guests_that_include_it() -> None:
 def test_numbers_that_a_listing_names_are_those_of_the_source() -> None:
     assert paging._REAL == behaviour.LINEAR
     assert (restart._TABLE_0, restart._TABLE_OTHER) == (behaviour.TABLE_0, behaviour.TABLE_OTHER)
-    assert stage.SIPI_VECTOR << 12 == behaviour.CODE == smm.CODE
+    assert SIPI_VECTOR << 12 == behaviour.CODE == smm.CODE
 
 
 def test_a_name_that_no_source_has_is_told() -> None:

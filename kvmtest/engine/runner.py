@@ -18,7 +18,7 @@ from kvmtest.kvm.clock import Limit
 from kvmtest.kvm.ioctl import get_errno, raw_ioctl
 from kvmtest.kvm.where import where
 from kvmtest.scenario import program as p
-from kvmtest.state.snapshot import Unread
+from kvmtest.state.snapshot import Unread, point
 from kvmtest.uapi.kvm import (
     KVM_EXIT_INTERNAL_ERROR,
     KVM_EXIT_IO,
@@ -335,8 +335,7 @@ class _Player:
 def _buffer(buffer: p.Buffer) -> Any:
     made = ctypes.create_string_buffer(buffer.contents, len(buffer.contents))
     if buffer.kind == "ssp":
-        # struct kvm_one_reg, and the register's value after it.
-        ctypes.c_uint64.from_address(ctypes.addressof(made) + 8).value = ctypes.addressof(made) + 16
+        point(ctypes.addressof(made))
     return made
 
 

@@ -38,7 +38,7 @@ from kvmtest.uapi.kvm import (
     kvm_xcrs,
 )
 
-__all__ = ("Buffer", "Reader", "Unread", "missing_sections", "msr_buffers", "one_reg", "point", "refusal")
+__all__ = ("ROOM", "Buffer", "Reader", "Unread", "contents_of", "missing_sections", "msr_buffers", "one_reg", "point", "refusal")
 
 #: What an ioctl fails with for want of memory or time: this says nothing of what KVM knows or takes.
 _PASSING = (errno.EAGAIN, errno.EINTR, errno.EIO, errno.ENOMEM)
@@ -49,6 +49,8 @@ _REG_GUEST_SSP = 0x2030_0003_0000_0000
 _MAX_IO_MSRS = 255
 #: What comes before a section in its buffer: struct kvm_msrs's number of MSRs, and struct kvm_one_reg.
 _HEADS = {"msrs": 8, "ssp": ctypes.sizeof(kvm_one_reg)}
+#: The offset of struct kvm_nested_state's `size`: the room that there is, in 32 bits, of which KVM writes back what it used.
+ROOM = 4
 #: KVM_GET_XSAVE's fixed size in bytes.
 _XSAVE_SIZE = 4096
 #: struct kvm_nested_state with a vmcs12 and its shadow, the larger vendor's (KVM_STATE_NESTED_VMX_VMCS_SIZE twice).
@@ -81,16 +83,21 @@ def point(address: int) -> None:
     ctypes.c_uint64.from_address(address + kvm_one_reg.addr.offset).value = address + ctypes.sizeof(kvm_one_reg)
 
 
-class Buffer:
-    """Memory an ioctl reads or writes: the request, where it is, how long it is in bytes. The section begins after ``head``."""
+def contents_of(section: str, raw: bytes) -> bytes:
+    """The section's bytes of ``raw``, which is its buffer."""
+    end = int.from_bytes(raw[ROOM : ROOM + 4], "little") if section == "nested" else None
+    return raw[_HEADS.get(section, 0) : end]
 
-    __slots__ = ("address", "data", "head", "request", "section", "size")
+
+class Buffer:
+    """Memory an ioctl reads or writes: the request, where it is, how long it is in bytes."""
+
+    __slots__ = ("address", "data", "request", "section", "size")
 
     def __init__(self, section: str, request: int, contents: bytes) -> None:
         self.section = section
         self.request = request
         self.size = len(contents)
-        self.head = _HEADS.get(section, 0)
         self.data = ctypes.create_string_buffer(contents, self.size)
         self.address = ctypes.addressof(self.data)
         if section == "ssp":
@@ -178,8 +185,7 @@ class Reader:
         for buf in self.buffers:
             section = buf.section
             if section == "nested":
-                # The kernel takes the room there is from `size` and writes the used size back.
-                ctypes.c_uint32.from_address(buf.address + 4).value = _NESTED_SIZE
+                ctypes.c_uint32.from_address(buf.address + ROOM).value = _NESTED_SIZE
             try:
                 done = ioctl(fd, buf.request, buf.address)
             except KvmError as error:
@@ -189,7 +195,7 @@ class Reader:
             if section in lost:
                 continue
             short = short or section == "msrs" and done * 16 + 8 != buf.size
-            sections[section] = sections.get(section, b"") + buf.data.raw[buf.head :]
+            sections[section] = sections.get(section, b"") + contents_of(section, buf.data.raw)
         for section in lost:
             sections.pop(section, None)
         if short and "msrs" not in lost:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from kvmtest.engine.machine import Machine, Target
 from kvmtest.engine.plan import Case
-from kvmtest.engine.runner import play
+from kvmtest.engine.runner import Player
 from kvmtest.judge.evidence import Basis, Played
 from kvmtest.judge.item import Context
 from kvmtest.model.host import Host
@@ -75,6 +75,7 @@ class Scene:
         self._plants: dict[int, Plant] = {}
         self._fresh = case.scenario.fresh
         self.program = lower(case.scenario, self)
+        self._player: Player | None = None
         baseline = None if case.event == "reset" else mine.baseline
         modes = (step.apic_mode for step in case.scenario.steps if isinstance(step, (s.Plant, s.Reporter)))
         ctx = context(case, machine, host)._replace(apic_mode=next(modes, "xapic"))
@@ -104,5 +105,7 @@ class Scene:
         return who != self._machine.setup.boot_id
 
     def observe(self) -> Played:
-        """Run the program."""
-        return play(self.program, self._machine, self._timeout_s)
+        """Run the program; again and again, where what it does can be repeated."""
+        if self._player is None:
+            self._player = Player(self.program, self._machine, self._timeout_s)
+        return self._player.run()

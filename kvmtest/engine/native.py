@@ -69,10 +69,12 @@ class _Look:
 
     def __init__(self, reader: Reader, seen: Callable[[Snapshot], Snapshot]) -> None:
         self._seen = seen
-        self._snapshot: Snapshot | None = None
         self._sections: dict[str, bytes] = {}
-        self._parts: dict[str, list[tuple[int, int, int]]] = {}
+        self._snapshot: Snapshot | None = None
         self._buffers = [(buf, -(-buf.size // _LINE) * _LINE) for buf in reader.buffers]
+        self._names = [buf.section for buf in reader.buffers]
+        #: Where each section is, in all of its buffers, and their sizes.
+        self._parts: dict[str, list[tuple[int, int]]] = {}
         room = sum(size for _, size in self._buffers)
         self._now, self._last = ctypes.create_string_buffer(room), ctypes.create_string_buffer(room)
         self._changed = ctypes.create_string_buffer(len(self._buffers))
@@ -82,7 +84,7 @@ class _Look:
         now, last, changed = map(ctypes.addressof, (self._now, self._last, self._changed))
         compared, at = [], 0
         for number, (buf, size) in enumerate(self._buffers):
-            self._parts.setdefault(buf.section, []).append((number, last + at, buf.size))
+            self._parts.setdefault(buf.section, []).append((last + at, buf.size))
             ctypes.memmove(now + at, buf.address, buf.size)
             if buf.section == "ssp":
                 point(now + at)
@@ -97,15 +99,19 @@ class _Look:
 
     def read(self) -> Snapshot:
         """What was read."""
-        changed = self._changed.raw
-        new = {
-            name: b"".join(contents_of(name, ctypes.string_at(at, size)) for _, at, size in parts)
-            for name, parts in self._parts.items()
-            if name not in self._sections or any(changed[number] for number, _, _ in parts)
-        }
-        if new or self._snapshot is None:
-            self._sections = self._sections | new
-            self._snapshot = self._seen(Snapshot(self._sections, {}))
+        flags = self._changed.raw
+        if self._snapshot is None:
+            flags = b"\1" * len(flags)
+        at = flags.find(1)
+        if at < 0:
+            assert self._snapshot
+            return self._snapshot
+        self._sections = self._sections.copy()
+        while at >= 0:
+            name = self._names[at]
+            self._sections[name] = b"".join([contents_of(name, ctypes.string_at(*part)) for part in self._parts[name]])
+            at = flags.find(1, at + 1)
+        self._snapshot = self._seen(Snapshot(self._sections, {}))
         return self._snapshot
 
 

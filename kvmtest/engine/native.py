@@ -17,7 +17,10 @@ from kvmtest.state.sections import Snapshot
 from kvmtest.state.snapshot import ROOM, Reader, contents_of, point
 from kvmtest.uapi.kvm import KVM_RUN
 
-__all__ = ("Library", "Span", "library")
+__all__ = ("NAME", "Library", "Span", "library")
+
+#: The shared object.
+NAME = "runner.so"
 
 #: enum kind of the C code, in its order.
 _IOCTL, _PUT, _COMPARE, _COPY, _UPDATE = range(5)
@@ -51,7 +54,7 @@ Library = Callable[[int, int, int], int]
 def library() -> Library | None:
     """The C code; None where it is not built, or where this host does not let it be loaded."""
     try:
-        loaded = ctypes.CDLL(os.path.join(os.path.dirname(os.path.abspath(guests.__file__)), "runner.so"))
+        loaded = ctypes.CDLL(os.path.join(os.path.dirname(os.path.abspath(guests.__file__)), NAME))
         run = loaded.kvmtest_run
         size = ctypes.c_uint32.in_dll(loaded, "kvmtest_op_size").value
     except (AttributeError, OSError, ValueError):

@@ -92,10 +92,8 @@ class Player:
         self._program, self._machine, self._timeout_s = program, machine, timeout_s
         self._at = Operands(program, machine)
         self._buffers, self._vcpus, self._targets = self._at.buffers, self._at.vcpus, self._at.targets
-        self._library = native.library()
-        #: By the number of their first op; they know where the guest's memory is.
-        self._spans: dict[int, native.Span] = {}
-        self._known: list[GuestMemory] = []
+        library = native.library()
+        self._native = native.Stretches(library, program, self._at) if library else None
 
     def run(self) -> Played:
         """Execute all ops, up to the one that ends the program. Errors of ioctls end it as an error."""
@@ -121,29 +119,23 @@ class Player:
 
     def _all(self) -> None:
         ops, at = self._program.ops, 0
+        do = self._do  # looked up once, which costs more than a call
         while at < len(ops):
-            at = self._span(at)
+            at = self._quickly(at)
             if at < len(ops):
                 self._step, op = ops[at]
-                self._do(op)
+                do(op)
                 at += 1
 
-    def _span(self, at: int) -> int:
+    def _quickly(self, at: int) -> int:
         """Let the C code do what it can of the ops from ``at`` on; the number of the first that is left."""
-        if not self._library:
-            return at
-        if self._known != self._machine.vm.memory:
-            self._known = list(self._machine.vm.memory)
-            self._spans.clear()
-        span = self._spans.get(at)
-        if span is None:
-            span = self._spans[at] = native.Span(self._library, self._program.ops[at:], self._at)
-        count, answer = span.run(self._told)
-        if at + count < len(self._program.ops):
-            self._step, op = self._program.ops[at + count]
-            if answer < 0 and isinstance(op, p.Ioctl):
-                raise self._refused(op, -answer)
-        return at + count
+        if self._native:
+            at, answer = self._native.run(at, self._told)
+            if answer < 0 and at < len(self._program.ops):
+                self._step, op = self._program.ops[at]
+                if isinstance(op, p.Ioctl):
+                    raise self._refused(op, -answer)
+        return at
 
     def _tell(self, value: Any) -> None:
         self._told.append((self._step, value))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import shutil
 import subprocess
@@ -203,7 +204,9 @@ def test_what_has_not_changed_is_the_same_object(machine: Machine, monkeypatch: 
     assert again.sections["regs"] is one.sections["regs"]
     assert again.sections["sregs"] is one.sections["sregs"]
     still = program(p.Look(1))
-    monkeypatch.setattr(machine.targets[1].reader, "buffers", machine.targets[1].reader.buffers[:3])
+    reader = Reader(machine.targets[1].vcpu, layout)
+    reader.buffers = reader.buffers[:3]
+    monkeypatch.setattr(machine.targets[1], "reader", reader)
     player = players(still, machine, monkeypatch)[0]
     assert player.run().told[0][1] is player.run().told[0][1]
 
@@ -218,7 +221,7 @@ def test_a_signal_in_between_changes_nothing(machine: Machine, monkeypatch: pyte
         if calls > 1:
             return library(ops, at, end)
         assert library(ops, at, 1) == 1
-        (native._Op * end).from_address(ops)[1].done = -errno.EINTR
+        ctypes.c_int64.from_address(ops + native._OP.size + native._DONE).value = -errno.EINTR
         return 1
 
     monkeypatch.setattr(native, "library", lambda: interrupted)

@@ -15,7 +15,7 @@ class GuestsHook(BuildHookInterface):  # type: ignore[type-arg]
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        # The wheel holds code for the vCPU, not for the host: it stays a pure Python one.
+        # The wheel holds code for the vCPU, and of the host's only what it can do without: it stays a pure Python one.
         if version == "editable":
             return
         root = pathlib.Path(self.root)

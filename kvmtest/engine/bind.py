@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from kvmtest.engine.machine import Machine, Target
 from kvmtest.engine.plan import Case
-from kvmtest.engine.runner import play
+from kvmtest.engine.runner import Player
 from kvmtest.judge.evidence import Basis, Played
 from kvmtest.judge.item import Context
 from kvmtest.model.host import Host
@@ -64,7 +64,7 @@ class Scene:
 
     def __init__(self, case: Case, machine: Machine, host: Host, timeout_s: float = 1.0) -> None:
         assert case.scenario
-        self._machine, self._timeout_s = machine, timeout_s
+        self._machine = machine
         self._by_id = {target.vcpu.id: target for target in machine.targets}
         mine = machine.target(case.target)
         if why := unmet(case.scenario.needs, _Facts(machine, mine)):
@@ -75,6 +75,7 @@ class Scene:
         self._plants: dict[int, Plant] = {}
         self._fresh = case.scenario.fresh
         self.program = lower(case.scenario, self)
+        self._player = Player(self.program, machine, timeout_s)
         baseline = None if case.event == "reset" else mine.baseline
         modes = (step.apic_mode for step in case.scenario.steps if isinstance(step, (s.Plant, s.Reporter)))
         ctx = context(case, machine, host)._replace(apic_mode=next(modes, "xapic"))
@@ -104,5 +105,5 @@ class Scene:
         return who != self._machine.setup.boot_id
 
     def observe(self) -> Played:
-        """Run the program."""
-        return play(self.program, self._machine, self._timeout_s)
+        """Run the program; again and again, where what it does can be repeated."""
+        return self._player.run()

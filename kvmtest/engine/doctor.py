@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from kvmtest import guests, spec
-from kvmtest.engine import guest
+from kvmtest.engine import guest, native
 from kvmtest.engine import host as host_facts
 from kvmtest.engine.machine import Machines, SetupError, Target
 from kvmtest.guests import GuestMissing
@@ -262,6 +262,10 @@ def _tools() -> Iterator[Finding]:
         yield Finding("no", "guest images", f"skipped: what needs {', '.join(missing)}", "to enable: make guests")
     else:
         yield Finding("ok", f"guest images: {', '.join(guests.IMAGES)}")
+    if native.library():
+        yield Finding("ok", native.NAME)
+    else:
+        yield Finding("no", native.NAME, "Python does the same, more slowly", "to enable: make guests, with a C compiler")
     for program, what, packages in _PROGRAMS:
         if shutil.which(program):
             yield Finding("ok", program)

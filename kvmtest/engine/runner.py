@@ -3,19 +3,19 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
 import time
 from functools import singledispatchmethod
 from typing import Any, NoReturn
 
-from kvmtest.engine import guest
+from kvmtest.engine import guest, native
 from kvmtest.engine.machine import Machine
+from kvmtest.engine.operands import Operands
 from kvmtest.judge.evidence import Ended, Exited, Played
 from kvmtest.kvm import Exit, GuestMemory, KvmError, RunTimeout, Vcpu
 from kvmtest.kvm.clock import Limit
-from kvmtest.kvm.ioctl import get_errno, raw_ioctl
+from kvmtest.kvm.ioctl import ioctl
 from kvmtest.kvm.where import where
 from kvmtest.scenario import program as p
 from kvmtest.state.snapshot import Unread
@@ -27,7 +27,7 @@ from kvmtest.uapi.kvm import (
     KVM_INTERNAL_ERROR_EMULATION,
 )
 
-__all__ = ("play",)
+__all__ = ("Player", "play")
 
 #: Seconds that a vCPU runs until it is looked at again, and between two looks where none has to run.
 _SLICE_S, _LOOK_S = 0.02, 0.0005
@@ -38,7 +38,6 @@ _SILENT_S, _SILENT_EXITS = 0.02, 50
 _EXPECTED_S = 0.1
 #: More instructions than guest code has that a KVM may not be able to emulate.
 _MAX_RESUMED = 512
-_EINTR = -4
 
 
 class _End(Exception):
@@ -47,12 +46,8 @@ class _End(Exception):
 
 
 def play(program: p.Program, machine: Machine, timeout_s: float) -> Played:
-    """Execute ``program``; ``timeout_s`` bounds the wait for what must come, in seconds. Errors of ioctls end it as an error."""
-    player = _Player(program, machine, timeout_s)
-    try:
-        return player.play()
-    finally:
-        player.close()
+    """Execute ``program`` once; the rest is as of a Player."""
+    return Player(program, machine, timeout_s).run()
 
 
 class _Thread:
@@ -86,36 +81,61 @@ class _Thread:
         return None if kicked else self.exit
 
 
-class _Player:
+class Player:
+    """A program, prepared to be executed on ``machine`` again and again.
+
+    ``timeout_s`` bounds the wait for what must come, in seconds. Ops in a row that need no decision are run by C code where that
+    can be loaded; the rest, and what one of them did not bring to its end, in Python, with the same evidence.
+    """
+
     def __init__(self, program: p.Program, machine: Machine, timeout_s: float) -> None:
         self._program, self._machine, self._timeout_s = program, machine, timeout_s
-        self._vcpus = {target.vcpu.id: target.vcpu for target in machine.targets}
-        self._targets = {target.vcpu.id: target for target in machine.targets}
-        self._buffers = {name: _buffer(buffer) for name, buffer in program.buffers.items()}
+        self._at = Operands(program, machine)
+        self._buffers, self._vcpus, self._targets = self._at.buffers, self._at.vcpus, self._at.targets
+        library = native.library()
+        self._native = native.Stretches(library, program, self._at) if library else None
+
+    def run(self) -> Played:
+        """Execute all ops, up to the one that ends the program. Errors of ioctls end it as an error."""
         self._threads: dict[int, _Thread] = {}
         self._last: dict[int, Exit] = {}
         self._reporter: guest.Reporter | None = None
         self._slowest_s = 0.0
         self._told: list[tuple[int, Any]] = []
         self._step = 0
-
-    def play(self) -> Played:
-        """Execute all ops, up to the one that ends the program."""
+        self._at.renew()
         end = None
         try:
-            for number, op in self._program.ops:
-                self._step = number
-                self._do(op)
+            self._all()
         except _End as stop:
             end = Ended(self._step, stop.verdict, stop.why, stop.late)
         except (OSError, Unread) as error:
             end = Ended(self._step, "error", str(error), isinstance(error, TimeoutError))
+        finally:
+            # Take every vCPU out of KVM_RUN.
+            for thread in self._threads.values():
+                thread.join(0)
         return Played(tuple(self._told), end)
 
-    def close(self) -> None:
-        """Take every vCPU out of KVM_RUN."""
-        for thread in self._threads.values():
-            thread.join(0)
+    def _all(self) -> None:
+        ops, at = self._program.ops, 0
+        do = self._do  # looked up once, which costs more than a call
+        while at < len(ops):
+            at = self._quickly(at)
+            if at < len(ops):
+                self._step, op = ops[at]
+                do(op)
+                at += 1
+
+    def _quickly(self, at: int) -> int:
+        """Let the C code do what it can of the ops from ``at`` on; the number of the first that is left."""
+        if self._native:
+            at, answer = self._native.run(at, self._told)
+            if answer < 0 and at < len(self._program.ops):
+                self._step, op = self._program.ops[at]
+                if isinstance(op, p.Ioctl):
+                    raise self._refused(op, -answer)
+        return at
 
     def _tell(self, value: Any) -> None:
         self._told.append((self._step, value))
@@ -131,17 +151,18 @@ class _Player:
         self._ioctl(op)
 
     def _ioctl(self, op: p.Ioctl) -> None:
-        fd = self._machine.vm.fd if op.on == p.VM else self._vcpus[op.on].fd
-        arg = op.arg if isinstance(op.arg, int) else ctypes.addressof(self._buffers[op.arg])
-        done = _EINTR
-        while done == _EINTR:
-            done = raw_ioctl(fd, op.request, arg)
-            if done < 0:
-                done = -get_errno()
+        try:
+            done = ioctl(self._at.fd(op.on), op.request, op.arg if isinstance(op.arg, int) else self._at.address(op.arg))
+        except KvmError as error:
+            if not op.result:
+                raise self._refused(op, error.errno or 0) from error
+            done = -(error.errno or 0)
         if op.result:
             self._buffers[op.result][:8] = done.to_bytes(8, "little", signed=True)
-        elif done < 0:
-            raise KvmError(-done, op.request, "vm" if op.on == p.VM else f"vcpu {op.on}")
+
+    @staticmethod
+    def _refused(op: p.Ioctl, error: int) -> KvmError:
+        return KvmError(error, op.request, "vm" if op.on == p.VM else f"vcpu {op.on}")
 
     def _get(self, place: p.Place, signed: bool = False) -> int:
         data = self._buffers[place.buffer][place.offset : place.offset + place.size]
@@ -167,13 +188,7 @@ class _Player:
 
     @_do.register
     def _(self, op: p.Look) -> None:
-        target = self._targets[op.vcpu]
-        seen = target.reader.read()
-        if op.back and (rip := seen.get(target.layout, "rip")) is not None:
-            regs = bytearray(seen.sections["regs"])
-            target.layout.fields["rip"].put(regs, rip - op.back)
-            seen = seen._replace(sections=seen.sections | {"regs": bytes(regs)})
-        self._tell(seen)
+        self._tell(self._at.seen(op, self._at.reader(op.vcpu).read()))
 
     @_do.register
     def _(self, op: p.Irqfd) -> None:
@@ -187,18 +202,13 @@ class _Player:
     # Guest memory
 
     def _memory(self, gpa: int, space: int) -> GuestMemory:
-        if found := self._there(gpa, space):
+        if found := self._at.memory(gpa, space):
             return found
         raise ValueError(f"no guest memory at {gpa:#x}")
 
-    def _there(self, gpa: int, space: int) -> GuestMemory | None:
-        """The memory at ``gpa`` of the address space ``space``: 1 is that of SMM."""
-        there = (memory for memory in self._machine.vm.memory if memory.slot >> 16 == space)
-        return next((memory for memory in there if memory.gpa <= gpa < memory.gpa + memory.size), None)
-
     @_do.register
     def _(self, op: p.Region) -> None:
-        if not self._there(op.gpa, op.slot >> 16):
+        if not self._at.memory(op.gpa, op.slot >> 16):
             self._machine.vm.add_memory(op.slot, op.gpa, op.size)
 
     @_do.register
@@ -330,14 +340,6 @@ class _Player:
         assert self._reporter
         self._tell(self._reporter.report(self._timeout_s, self._last[op.vcpu] if op.running else None))
         self._vcpus[op.vcpu].complete_io()
-
-
-def _buffer(buffer: p.Buffer) -> Any:
-    made = ctypes.create_string_buffer(buffer.contents, len(buffer.contents))
-    if buffer.kind == "ssp":
-        # struct kvm_one_reg, and the register's value after it.
-        ctypes.c_uint64.from_address(ctypes.addressof(made) + 8).value = ctypes.addressof(made) + 16
-    return made
 
 
 def _exited(seen: Exit | None) -> Exited:

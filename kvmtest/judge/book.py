@@ -8,6 +8,7 @@ block. Of what is new only the items with other values are judged.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
+from functools import cached_property
 from typing import NamedTuple
 
 from kvmtest import spec
@@ -189,9 +190,14 @@ class Sheet:
             found.append(self._section(section, part, vcpu))
             found += [self._book.block((self._alone(item, ctx, self._seen(item, vcpu)),)) for item in part.own]
         if self._parts.rest:
-            _, asked = self._answers(self._parts.rest)
-            found.append(self._book.block(answers.of(self._missing(answers.question.item)) for answers in asked))
+            found.append(self._rest)
         return tuple(found)
+
+    @cached_property
+    def _rest(self) -> Block:
+        """The block of what no ioctl shows."""
+        _, asked = self._answers(self._parts.rest)
+        return self._book.block(answers.of(self._missing(answers.question.item)) for answers in asked)
 
     def _missing(self, item: str) -> Seen:
         return Seen(None, None, None, unreadable=self._layout.missing.get(item, "no ioctl shows it"))

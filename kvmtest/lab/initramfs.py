@@ -205,7 +205,7 @@ def _build() -> bytes:
     archive.add(f"{stdlib}/os.pyc", _compiled(files["os"], files["os"], 2))
     archive.add(f"{stdlib}/lib-dynload/.here", b"")
     for file in sorted(os.listdir(f"{_PACKAGE}/guests")):
-        if file.endswith((".bin", ".sym")):
+        if file.endswith((".bin", ".sym", ".so")):
             archive.add(f"{LAB}/kvmtest/guests/{file}", _read(f"{_PACKAGE}/guests/{file}"))
     return archive.pack()
 
@@ -216,7 +216,7 @@ def _key() -> str:
     for where, folders, names in os.walk(_PACKAGE):
         folders.sort()
         for name in sorted(names):
-            if name.endswith((".py", ".bin", ".sym")):
+            if name.endswith((".py", ".bin", ".sym", ".so")):
                 content = _read(os.path.join(where, name))
                 digest.update(f"{where.removeprefix(_PACKAGE)}/{name} {len(content)}\n".encode() + content)
     return digest.hexdigest()[:32]

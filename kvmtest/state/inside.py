@@ -107,7 +107,7 @@ class GuestPlant(Plant):
         self._new = new
         self._long = name == "guest-long"
         asked = self._asked(base.asked, layout.by_section.get("xsave", ()), apic_mode)
-        super().__init__(new.buffers, {k: v for k, v in asked.items() if k in layout.fields}, {}, new.ssp)
+        super().__init__(new.buffers, {k: v for k, v in asked.items() if k in layout.fields}, {})
         xsave = next((bytes(buf.data.raw) for buf in base.buffers if buf.section == "xsave"), bytes(576))
         self._image = self._memory(asked, xsave if len(xsave) <= _XSAVE_ROOM else bytes(576), layout, apic_mode)
 

@@ -66,14 +66,11 @@ class PlantRefused(RuntimeError):
 class Plant:
     """One plant for one vCPU, ready to be written: buffers in order, what they ask for, and what KVM refused to take."""
 
-    def __init__(
-        self, buffers: list[Buffer], asked: dict[str, int], refused: dict[str, str], ssp: ctypes.c_uint64, id_shift: int = 24
-    ) -> None:
+    def __init__(self, buffers: list[Buffer], asked: dict[str, int], refused: dict[str, str], id_shift: int = 24) -> None:
         self.buffers = buffers
         self.asked = asked
         self.refused = refused
         self._id_shift = id_shift
-        self.ssp = ssp
 
     def reason(self, item: str) -> str:
         """Why this plant has no value for ``item``."""
@@ -90,7 +87,7 @@ class Plant:
             if buf.section == "lapic":
                 contents[_ID : _ID + 4] = (id << self._id_shift & 0xFFFFFFFF).to_bytes(4, "little")
             elif buf.section == "ssp":
-                contents[8:] = bytes(8) + bytes(self.ssp)
+                contents[8:16] = bytes(8)
             yield buf.section, buf.request, bytes(contents)
 
     def before(self) -> tuple[tuple[int, int, int, bytes], ...]:
@@ -150,17 +147,16 @@ class Planter:
         asked["cr4"], asked["efer"] = (1 << 5, 0x500) if plant == "a" else (0, 0)
         for item, candidates in (("efer", EFER_CANDIDATES), ("cr4", CR4_CANDIDATES)):
             asked[item] = self._bits(asked, item, candidates[plant])
-        ssp = ctypes.c_uint64(asked.get("ssp", 0))
         id_shift = 0 if self.x2apic_ids and apic_mode == "x2apic" else 24
-        buffers = self._accepted(asked, refused, id_shift, ssp)
-        return Plant(buffers, {k: v for k, v in asked.items() if k in self.layout.fields}, refused, ssp, id_shift)
+        buffers = self._accepted(asked, refused, id_shift)
+        return Plant(buffers, {k: v for k, v in asked.items() if k in self.layout.fields}, refused, id_shift)
 
     def _found(self, prefix: str, items: Iterable[str]) -> dict[str, int]:
         """What those of ``items`` that begin with ``prefix`` held when the vCPU was created."""
         found = {item: self.baseline.get(self.layout, item) for item in items if item.startswith(prefix)}
         return {item: value for item, value in found.items() if value is not None and item != "msr.tsc"}
 
-    def _accepted(self, asked: dict[str, int], refused: dict[str, str], id_shift: int, ssp: ctypes.c_uint64) -> list[Buffer]:
+    def _accepted(self, asked: dict[str, int], refused: dict[str, str], id_shift: int) -> list[Buffer]:
         """The buffers that KVM takes, in the order of writing; why it refused the others goes into ``refused``."""
         buffers = []
         for section, request in _SET:
@@ -170,7 +166,7 @@ class Planter:
                 buffers += self._msrs(asked, refused)
                 continue
             if section == "ssp":
-                buf = one_reg(request, ssp)
+                buf = one_reg(request, asked.get("ssp", 0).to_bytes(8, "little"))
             else:
                 buf = Buffer(section, request, self._events(asked) if section == "events" else self._packed(section, asked))
             if section == "lapic":

@@ -23,6 +23,13 @@ class Snapshot(NamedTuple):
             return None
         return field.get(self.sections[field.section])
 
+    def put(self, layout: Layout, item: str, value: int) -> Snapshot:
+        """The same with ``value`` in the place of ``item``, which was read."""
+        field = layout.fields[item]
+        section = bytearray(self.sections[field.section])
+        field.put(section, value)
+        return self._replace(sections=self.sections | {field.section: bytes(section)})
+
     def why(self, layout: Layout, item: str) -> str:
         """Why ``item``, which has a place in ``layout``, has no value here."""
         section = layout.fields[item].section

@@ -38,7 +38,7 @@ from kvmtest.uapi.kvm import (
     kvm_xcrs,
 )
 
-__all__ = ("Buffer", "Reader", "Unread", "missing_sections", "msr_buffers", "one_reg", "refusal")
+__all__ = ("ROOM", "Buffer", "Reader", "Unread", "contents_of", "missing_sections", "msr_buffers", "one_reg", "point", "refusal")
 
 #: What an ioctl fails with for want of memory or time: this says nothing of what KVM knows or takes.
 _PASSING = (errno.EAGAIN, errno.EINTR, errno.EIO, errno.ENOMEM)
@@ -47,6 +47,10 @@ _PASSING = (errno.EAGAIN, errno.EINTR, errno.EIO, errno.ENOMEM)
 _REG_GUEST_SSP = 0x2030_0003_0000_0000
 #: One less than MAX_IO_MSRS in arch/x86/kvm/x86.c: KVM_GET_MSRS and KVM_SET_MSRS take no more at once (msr_io()).
 _MAX_IO_MSRS = 255
+#: What comes before a section in its buffer: struct kvm_msrs's number of MSRs, and struct kvm_one_reg.
+_HEADS = {"msrs": 8, "ssp": ctypes.sizeof(kvm_one_reg)}
+#: The offset of struct kvm_nested_state's `size`: the room that there is, in 32 bits, of which KVM writes back what it used.
+ROOM = 4
 #: KVM_GET_XSAVE's fixed size in bytes.
 _XSAVE_SIZE = 4096
 #: struct kvm_nested_state with a vmcs12 and its shadow, the larger vendor's (KVM_STATE_NESTED_VMX_VMCS_SIZE twice).
@@ -74,6 +78,17 @@ def refusal(error: KvmError) -> str:
     return str(error)
 
 
+def point(address: int) -> None:
+    """Make the struct kvm_one_reg at ``address`` point to what comes after it, where KVM reads or writes the register's value."""
+    ctypes.c_uint64.from_address(address + kvm_one_reg.addr.offset).value = address + ctypes.sizeof(kvm_one_reg)
+
+
+def contents_of(section: str, raw: bytes) -> bytes:
+    """The section's bytes of ``raw``, which is its buffer."""
+    end = int.from_bytes(raw[ROOM : ROOM + 4], "little") if section == "nested" else None
+    return raw[_HEADS.get(section, 0) : end]
+
+
 class Buffer:
     """Memory an ioctl reads or writes: the request, where it is, how long it is in bytes."""
 
@@ -85,6 +100,8 @@ class Buffer:
         self.size = len(contents)
         self.data = ctypes.create_string_buffer(contents, self.size)
         self.address = ctypes.addressof(self.data)
+        if section == "ssp":
+            point(self.address)
 
 
 def msr_buffers(request: int, entries: list[tuple[int, int]]) -> list[Buffer]:
@@ -100,9 +117,9 @@ def _entries(msrs: list[tuple[int, int]]) -> bytes:
     return pack(f"<{2 * len(msrs)}Q", *chain.from_iterable(msrs))
 
 
-def one_reg(request: int, value: ctypes.c_uint64) -> Buffer:
-    """struct kvm_one_reg for SSP; ``value``, which the caller keeps, is where KVM reads or writes it."""
-    return Buffer("ssp", request, bytes(kvm_one_reg(id=_REG_GUEST_SSP, addr=ctypes.addressof(value))))
+def one_reg(request: int, value: bytes = bytes(8)) -> Buffer:
+    """struct kvm_one_reg for SSP, and after it the ``value``."""
+    return Buffer("ssp", request, bytes(kvm_one_reg(id=_REG_GUEST_SSP)) + value)
 
 
 def _xsave(vcpu: Vcpu) -> Buffer:
@@ -115,9 +132,8 @@ def missing_sections(vcpu: Vcpu) -> dict[str, str]:
     missing: dict[str, str] = {}
     if not vcpu.vm.check_extension(KVM_CAP_NESTED_STATE):
         missing["nested"] = "KVM_CAP_NESTED_STATE is not there"
-    ssp = ctypes.c_uint64()
     fixed = (Buffer(name, request, bytes(size)) for name, request, size in _FIXED)
-    for buf in (*fixed, _xsave(vcpu), one_reg(KVM_GET_ONE_REG, ssp)):
+    for buf in (*fixed, _xsave(vcpu), one_reg(KVM_GET_ONE_REG)):
         # All vCPUs like this one are taken to lack it: so KVM is asked twice.
         if _refused(vcpu, buf) and (why := _refused(vcpu, buf)):
             missing[buf.section] = why
@@ -141,7 +157,6 @@ class Reader:
     def __init__(self, vcpu: Vcpu, layout: Layout, like: Reader | None = None) -> None:
         self.vcpu = vcpu
         self.layout = layout
-        self._ssp: ctypes.c_uint64 = like._ssp if like else ctypes.c_uint64()
         self.buffers: list[Buffer] = like.buffers if like else self._made()
 
     def _made(self) -> list[Buffer]:
@@ -158,7 +173,7 @@ class Reader:
         if "nested" in wanted:
             buffers.append(Buffer("nested", KVM_GET_NESTED_STATE, bytes(_NESTED_SIZE)))
         if "ssp" in wanted:
-            buffers.append(one_reg(KVM_GET_ONE_REG, self._ssp))
+            buffers.append(one_reg(KVM_GET_ONE_REG))
         return buffers
 
     def read(self) -> Snapshot:
@@ -170,8 +185,7 @@ class Reader:
         for buf in self.buffers:
             section = buf.section
             if section == "nested":
-                # The kernel takes the room there is from `size` and writes the used size back.
-                ctypes.c_uint32.from_address(buf.address + 4).value = _NESTED_SIZE
+                ctypes.c_uint32.from_address(buf.address + ROOM).value = _NESTED_SIZE
             try:
                 done = ioctl(fd, buf.request, buf.address)
             except KvmError as error:
@@ -180,13 +194,8 @@ class Reader:
                 continue
             if section in lost:
                 continue
-            if section == "msrs":
-                short = short or done * 16 + 8 != buf.size
-                sections[section] = sections.get(section, b"") + buf.data.raw[8:]
-            elif section == "ssp":
-                sections[section] = bytes(self._ssp)
-            else:
-                sections[section] = buf.data.raw
+            short = short or section == "msrs" and done * 16 + 8 != buf.size
+            sections[section] = sections.get(section, b"") + contents_of(section, buf.data.raw)
         for section in lost:
             sections.pop(section, None)
         if short and "msrs" not in lost:

@@ -6,7 +6,6 @@ The order of the ioctls is the VMM's, within CONSTRAINTS. Sources name the funct
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterable
 from functools import cache
 from typing import NamedTuple
@@ -126,11 +125,10 @@ class Reset:
 
     def __init__(self, vcpu: Vcpu, layout: Layout, new: Snapshot) -> None:
         self.vcpu = vcpu
-        self._ssp = ctypes.c_uint64(int.from_bytes(new.sections.get("ssp", b""), "little"))
         self._buffers = {
-            section: one_reg(request, self._ssp) if section == "ssp" else Buffer(section, request, new.sections[section])
+            section: one_reg(request, contents) if section == "ssp" else Buffer(section, request, contents)
             for section, request in _SET.items()
-            if section in new.sections
+            if (contents := new.sections.get(section)) is not None
         }
         self._msrs = [
             (index, value, item)

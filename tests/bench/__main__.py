@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``make bench``: full INIT cycles a second of the engine beside a C program that issues the same ioctls and compares nothing.
+"""``make bench``: full INIT cycles a second of the engine beside a C program that issues the same ioctls and keeps nothing.
 
-The C program's list is recorded from the engine's own ioctls, so the two cannot drift apart. Both run in turn, several times;
-the medians are compared. Then wall time and peak memory of one ``kvmtest run``.
+A cycle is planted, read, sent an INIT and read again. The engine runs it by its C code, the same and judged, and in Python alone.
+The C program's list is recorded from the engine's own ioctls, so they cannot drift apart. All run in turn, several times; the
+medians are compared. Then wall time and peak memory of one ``kvmtest run``.
 """
 
 from __future__ import annotations
@@ -19,17 +20,21 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from kvmtest.engine import host, machine, plan, runner
+from kvmtest.engine import host, machine, native, plan
 from kvmtest.engine.bind import Scene
 from kvmtest.judge.book import Book
 from kvmtest.judge.cases import judge
 from kvmtest.kvm import Kvm
 from kvmtest.kvm import ioctl as ioctl_module
 from kvmtest.uapi import kvm as uapi
-from tests.cases import the
 
 CYCLES, ROUNDS = 1500, 7
-CASES = ("init.msi.host/ap,intel,xapic,plant-a", "init.latched.host/bsp,amd,x2apic,plant-b")
+CASES = (
+    plan.Case("init", "msi", "host", plan.Setup("full", "intel", mce=True), "ap", "xapic", "a"),
+    plan.Case("init", "latched", "host", plan.Setup("full", "amd", mce=True), "bsp", "x2apic", "b"),
+)
+#: How the engine runs a cycle: by its C code or without, and whether what it showed is judged.
+WAYS = {"engine": (True, False), "engine, judged": (True, True), "engine in Python": (False, False)}
 #: Asked once while the VM is built, of no effect on it.
 _QUESTIONS = (uapi.KVM_CHECK_EXTENSION, uapi.KVM_GET_SUPPORTED_CPUID, uapi.KVM_GET_MSR_INDEX_LIST)
 
@@ -81,33 +86,45 @@ def _record(case: plan.Case, path: str) -> int:
     """Write the ioctls of one cycle of ``case``, and those that lead to it; how many a cycle has."""
     real = ioctl_module.raw_ioctl
     recorder = Recorder(real)
-    ioctl_module.raw_ioctl = runner.raw_ioctl = recorder  # type: ignore[assignment, attr-defined]
+    ioctl_module.raw_ioctl = recorder  # type: ignore[assignment]
     try:
         with Kvm() as kvm:
             built = machine.Machines(kvm, host.detect())
             recorder.lines.clear()
-            scene = Scene(case, built.kept(case.setup), built.host)
+            scene = _scene(case, built, by_c=False)
             scene.observe()
             recorder.when = "C"
-            scene.observe()
+            assert not scene.observe().end
             built.close()
     finally:
-        ioctl_module.raw_ioctl = runner.raw_ioctl = real  # type: ignore[attr-defined]
+        ioctl_module.raw_ioctl = real
     with open(path, "w", encoding="ascii") as file:
         file.write("\n".join(recorder.lines) + "\n")
     return sum(line.startswith("C") for line in recorder.lines)
 
 
-def _engine(case: plan.Case) -> float:
+def _scene(case: plan.Case, built: machine.Machines, by_c: bool) -> Scene:
+    """The case, with nothing done yet but the preparations."""
+    library = native.library
+    try:
+        if not by_c:
+            native.library = lambda: None  # type: ignore[assignment]
+        return Scene(case, built.kept(case.setup), built.host)
+    finally:
+        native.library = library
+
+
+def _engine(case: plan.Case, by_c: bool, judged: bool) -> float:
     with Kvm() as kvm:
         built = machine.Machines(kvm, host.detect())
-        scene = Scene(case, built.kept(case.setup), built.host)
+        scene = _scene(case, built, by_c)
         book, look = Book(), case.look()
-        for _ in range(CYCLES // 10):
-            judge(book, look, built.host, scene.bases, scene.observe())
-        begin = time.perf_counter()
-        for _ in range(CYCLES):
-            judge(book, look, built.host, scene.bases, scene.observe())
+        for count in (CYCLES // 10, CYCLES):
+            begin = time.perf_counter()
+            for _ in range(count):
+                seen = scene.observe()
+                if judged:
+                    judge(book, look, built.host, scene.bases, seen)
         rate = CYCLES / (time.perf_counter() - begin)
         built.close()
     return rate
@@ -122,14 +139,18 @@ def _rates(folder: str) -> None:
     program = os.path.join(folder, "replay")
     source = os.path.join(os.path.dirname(__file__), "replay.c")
     subprocess.run(["gcc", "-O2", "-o", program, source], check=True)
-    cases = {name: the(name) for name in CASES}
-    for name in CASES:
+    for case in CASES:
         path = os.path.join(folder, "list")
-        count = _record(cases[name], path)
-        pairs = [(_engine(cases[name]), _replay(program, path)) for _ in range(ROUNDS)]
-        engine, c = (statistics.median(side) for side in zip(*pairs, strict=True))
-        print(f"{name}: {count} ioctls a cycle")
-        print(f"  engine     {engine:8.0f} INIT cycles/s   C, same ioctls {c:8.0f}/s   ratio {engine / c:.2f}")
+        count = _record(case, path)
+        rates: dict[str, list[float]] = {name: [] for name in ("C, the same ioctls", *WAYS)}
+        for _ in range(ROUNDS):
+            rates["C, the same ioctls"].append(_replay(program, path))
+            for name, way in WAYS.items():
+                rates[name].append(_engine(case, *way))
+        print(f"{case.name}: {count} ioctls a cycle")
+        medians = {name: statistics.median(found) for name, found in rates.items()}
+        for name, median in medians.items():
+            print(f"  {name:20} {median:8.0f} INIT cycles/s   ratio {median / medians['C, the same ioctls']:.2f}")
 
 
 def _run() -> None:
@@ -148,6 +169,9 @@ def main() -> int:
         return 3
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         print("bench: /dev/kvm is missing or not accessible; kvmtest doctor says why")
+        return 3
+    if not native.library():
+        print("bench: guests/runner.c is not built: make guests")
         return 3
     # First, so that the peak is not that of another child.
     _run()

@@ -10,7 +10,7 @@ import pytest
 
 from kvmtest import guests
 from kvmtest.cli import main
-from kvmtest.engine import doctor, host, plan
+from kvmtest.engine import doctor, host, native, plan
 from kvmtest.engine.machine import Machines
 from kvmtest.kvm import CpuidEntry, Kvm
 from kvmtest.model.host import Host
@@ -83,6 +83,13 @@ def test_each_guest_that_is_missing_is_named(gone: str, kind: str, tmp_path: Pat
     assert (said.state, said.advice, said.enable) == ("no", f"skipped: what needs {gone}", "to enable: make guests")
     file.write_bytes(b"cut short")
     assert guests.missing() == [gone]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_it_says_whether_c_code_issues_ioctls(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "library", lambda: there or None)
+    said = next(f for f in doctor._tools() if f.what == "runner.so")
+    assert said.state == ("ok" if there else "no")
 
 
 def test_the_guests_are_those_that_have_a_source() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kvmtest.engine import plan
+from kvmtest.engine import native, plan
 from kvmtest.engine.machine import Machines
 from kvmtest.kvm import ioctl as calls
 from kvmtest.model.record import Result
@@ -74,6 +74,8 @@ class Failing:
             return result
 
         monkeypatch.setattr(calls, "raw_ioctl", call)
+        # The C code has calls of its own.
+        monkeypatch.setattr(native, "library", lambda: None)
 
     def start(self, name: str, error: int, when: Callable[[int], bool]) -> None:
         self.request, self.error, self.failed, self._calls, self._when = READS[name], error, 0, 0, when

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from kvmtest import guests
+from kvmtest.engine import native
 from kvmtest.lab import cache, initramfs
 from kvmtest.lab.modules import Module
 
@@ -42,6 +43,7 @@ def base(lab_cache: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[in
 def test_the_base_has_the_engine_compiled_and_no_more_than_is_imported(base: dict[str, tuple[int, bytes]]) -> None:
     assert {"lab/kvmtest/lab/inside.pyc", "lab/kvmtest/engine/run.pyc"} <= base.keys()
     assert {f"lab/kvmtest/guests/{name}.{kind}" for name in guests.IMAGES for kind in ("bin", "sym")} <= base.keys()
+    assert ("lab/kvmtest/guests/runner.so" in base) == (native.library() is not None)
     assert not [name for name in base if name.endswith(".py")]
     assert not [name for name in base if "/argparse" in name or "/cli." in name or "/report/" in name]
 

@@ -16,6 +16,7 @@ from kvmtest.kvm import Kvm
 from kvmtest.model.value import text
 from kvmtest.spec import ENTRIES
 from kvmtest.state.layout import Field, Layout, static_fields
+from kvmtest.state.snapshot import Reader, contents_of
 from kvmtest.state.values import PLANTS, SIPI, values
 from kvmtest.x86 import cpuid, xsave
 
@@ -116,9 +117,20 @@ def test_kvm_takes_the_plant_or_says_why(plant: str, target: Target) -> None:
 def test_a_snapshot_tells_what_it_could_not_read(target: Target) -> None:
     # A vCPU without CPUID.1 cannot be asked for an MSR that is not there; the section is read one by one then.
     layout = Layout((0x277, 0x4FFFFFFF), {}, {})
-    from kvmtest.state.snapshot import Reader
-
     snapshot = Reader(target.vcpu, layout).read()
     assert "msr.0x4fffffff" in snapshot.unreadable
     assert snapshot.get(layout, "msr.pat") is not None
     assert snapshot.get(layout, "msr.0x4fffffff") is None
+
+
+@pytest.mark.parametrize(
+    ("section", "raw", "contents"),
+    [
+        ("regs", b"12345678", b"12345678"),
+        ("msrs", bytes(8) + b"entries", b"entries"),
+        ("ssp", bytes(16) + b"12345678", b"12345678"),
+        ("nested", bytes(4) + (10).to_bytes(4, "little") + b"12" + b"left over", bytes(4) + (10).to_bytes(4, "little") + b"12"),
+    ],
+)
+def test_a_section_is_what_kvm_wrote_of_its_buffer(section: str, raw: bytes, contents: bytes) -> None:
+    assert contents_of(section, raw) == contents

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Operands of a program's ops, on one machine: file descriptors, buffers, guest memory, and what reads a vCPU."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+from kvmtest.engine.machine import Machine
+from kvmtest.kvm import GuestMemory
+from kvmtest.scenario import program as p
+from kvmtest.state.sections import Snapshot
+from kvmtest.state.snapshot import Reader, point
+
+__all__ = ("Operands",)
+
+#: Buffers begin at a multiple of this, in bytes.
+_ALIGNED = 16
+
+
+class Operands:
+    """Operands of ``program`` on ``machine``; ``buffers`` are its buffers by name."""
+
+    def __init__(self, program: p.Program, machine: Machine) -> None:
+        self.vm = machine.vm
+        self.vcpus = {target.vcpu.id: target.vcpu for target in machine.targets}
+        self.targets = {target.vcpu.id: target for target in machine.targets}
+        self.buffers: dict[str, Any] = {}
+        contents = bytearray()
+        for buffer in program.buffers.values():
+            contents += buffer.contents + bytes(-len(buffer.contents) % _ALIGNED)
+        self._arena, at = ctypes.create_string_buffer(bytes(contents), len(contents)), 0
+        for name, buffer in program.buffers.items():
+            made = self.buffers[name] = (ctypes.c_char * len(buffer.contents)).from_buffer(self._arena, at)
+            if buffer.kind == "ssp":
+                point(ctypes.addressof(made))
+            at += -(-len(buffer.contents) // _ALIGNED) * _ALIGNED
+        self._contents = self._arena.raw
+
+    def renew(self) -> None:
+        """Give all buffers the contents that they have at first."""
+        ctypes.memmove(self._arena, self._contents, len(self._contents))
+
+    def fd(self, on: int) -> int:
+        """The file descriptor of a vCPU, or of the VM."""
+        return self.vm.fd if on == p.VM else self.vcpus[on].fd
+
+    def address(self, buffer: str) -> int:
+        """Where a buffer is."""
+        return ctypes.addressof(self.buffers[buffer])
+
+    def memory(self, gpa: int, space: int) -> GuestMemory | None:
+        """The memory at ``gpa`` of the address space ``space``: 1 is that of SMM."""
+        there = (memory for memory in self.vm.memory if memory.slot >> 16 == space)
+        return next((memory for memory in there if memory.gpa <= gpa < memory.gpa + memory.size), None)
+
+    def reader(self, vcpu: int) -> Reader:
+        """What reads a vCPU."""
+        return self.targets[vcpu].reader
+
+    def seen(self, op: p.Look, read: Snapshot) -> Snapshot:
+        """The evidence of a Look that ``read`` this."""
+        layout = self.targets[op.vcpu].layout
+        rip = read.get(layout, "rip") if op.back else None
+        return read if rip is None else read.put(layout, "rip", rip - op.back)

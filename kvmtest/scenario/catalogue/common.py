@@ -26,6 +26,7 @@ __all__ = (
     "ran",
     "restarted",
     "start",
+    "told",
     "turn",
     "wait_for_sipi",
 )
@@ -62,6 +63,12 @@ def pending(value: int = 1) -> s.Step:
 
 #: The guest that tells whether an interrupt comes in so many cycles after READY, again and again; nothing is armed.
 LISTENS = s.Load("behaviour", (("TOPIC", "TOPIC_INTERRUPT"), ("ARG_LVT", 1 << 16), ("ARG_LIMIT", 1 << 22)))
+
+
+def told(came: int) -> tuple[s.Step, ...]:
+    """The guest that LISTENS tells whether an interrupt ``came``, which takes as long as it waits for one."""
+    says = ((0, "none"), (1, "an interrupt"))
+    return (s.Until(s.Word("VALUE")), s.Expect(s.Is("rax", came, 0xFFFFFFFF), "delivered", says=says))
 
 
 def turn(came: int) -> tuple[s.Step, ...]:

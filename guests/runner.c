@@ -11,7 +11,7 @@ typedef unsigned long u64 __attribute__((may_alias));
 enum kind {
 	IOCTL,   /* ioctl(fd, request, address). The answer goes to `other`; without that it has to be `value` at least. */
 	PUT,     /* Write the bits of `mask` of `value` to the `size` bytes at `address`. */
-	COMPARE, /* Are the bits of `mask` of the `size` bytes at `address` one of the `count` values at `other`? */
+	COMPARE, /* Are the bits of `mask` of the `size` bytes at `address` one of the `count` values at `other`, or none with `value`? */
 	COPY,    /* Copy `count` bytes to `address` from `other`. */
 	UPDATE,  /* Copy `count` bytes to `address` from `other`, and say in the byte at `value` whether they differed. */
 };
@@ -99,7 +99,7 @@ u64 kvmtest_run(struct op *ops, u64 at, u64 end)
 			break;
 		case COMPARE:
 			op->done = get(op->address, op->size) & op->mask;
-			if (!is_one_of(op->done, (const u64 *)op->other, op->count))
+			if (is_one_of(op->done, (const u64 *)op->other, op->count) == !!op->value)
 				return at;
 			break;
 		case COPY:

@@ -191,7 +191,17 @@ class _Stretch:
         mask = _ALL if signed else op.mask & (1 << 8 * place.size) - 1
         self._kept.append(array := (ctypes.c_uint64 * len(values))(*values))
         address, at = self._at.address(place.buffer) + place.offset, len(self._made)
-        self._made.append(_op(_COMPARE, place.size, address=address, other=ctypes.addressof(array), count=len(values), mask=mask))
+        self._made.append(
+            _op(
+                _COMPARE,
+                place.size,
+                address=address,
+                other=ctypes.addressof(array),
+                count=len(values),
+                mask=mask,
+                value=op.unlike,
+            )
+        )
         self._tell(lambda: self._done(at) if signed else self._done(at) & _ALL)
         return True
 

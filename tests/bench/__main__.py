@@ -27,12 +27,10 @@ from kvmtest.judge.cases import judge
 from kvmtest.kvm import Kvm
 from kvmtest.kvm import ioctl as ioctl_module
 from kvmtest.uapi import kvm as uapi
+from tests.cases import the
 
 CYCLES, ROUNDS = 1500, 7
-CASES = (
-    plan.Case("init", "msi", "host", plan.Setup("full", "intel", mce=True), "ap", "xapic", "a"),
-    plan.Case("init", "latched", "host", plan.Setup("full", "amd", mce=True), "bsp", "x2apic", "b"),
-)
+CASES = ("init.msi.host/ap,intel,xapic,plant-a", "init.latched.host/bsp,amd,x2apic,plant-b")
 #: How the engine runs a cycle: by its C code or without, and whether what it showed is judged.
 WAYS = {"engine": (True, False), "engine, judged": (True, True), "engine in Python": (False, False)}
 #: Asked once while the VM is built, of no effect on it.
@@ -139,7 +137,7 @@ def _rates(folder: str) -> None:
     program = os.path.join(folder, "replay")
     source = os.path.join(os.path.dirname(__file__), "replay.c")
     subprocess.run(["gcc", "-O2", "-o", program, source], check=True)
-    for case in CASES:
+    for case in map(the, CASES):
         path = os.path.join(folder, "list")
         count = _record(case, path)
         rates: dict[str, list[float]] = {name: [] for name in ("C, the same ioctls", *WAYS)}

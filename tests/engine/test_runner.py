@@ -134,6 +134,12 @@ def test_a_comparison_that_does_not_hold_ends_the_program(verdict: str, why: str
     assert seen == Played(((2, 0x55),), Ended(2, verdict, why, False))
 
 
+def test_a_comparison_asks_for_none_of_its_values_or_ends_nothing(both: Callable[..., Played]) -> None:
+    unlike, told = p.Compare(WORD, (1, 2), WRONG, unlike=True), p.Compare(WORD, (1, 2), p.Otherwise("", ""))
+    seen = both(program(unlike, told, unlike, p.Put(WORD, 2), unlike, told))
+    assert seen == Played(((0, 0), (1, 0), (2, 0), (4, 2)), Ended(4, "error", "wrong: 0x2", False))
+
+
 def test_fields_of_every_size(both: Callable[..., Played]) -> None:
     ops: list[p.Op] = []
     for size in range(1, 9):
@@ -233,7 +239,7 @@ def test_a_signal_in_between_changes_nothing(machine: Machine, monkeypatch: pyte
 def test_the_c_code_knows_every_field_of_what_it_runs() -> None:
     """A field that is added here has to be added there, or the op left to Python."""
     assert (p.Ioctl._fields, p.Put._fields) == (("on", "request", "arg", "result"), ("place", "value", "mask"))
-    assert (p.Compare._fields, p.Look._fields) == (("place", "values", "otherwise", "mask"), ("vcpu", "back"))
+    assert (p.Compare._fields, p.Look._fields) == (("place", "values", "otherwise", "mask", "unlike"), ("vcpu", "back"))
     assert (p.Write._fields, p.Peek._fields) == (("gpa", "data", "space"), ("to", "gpa", "space"))
 
 

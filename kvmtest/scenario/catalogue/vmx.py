@@ -214,7 +214,7 @@ SCENARIOS = (
     ),
     _scenario(
         "none.vm-exit", "cr3-load-in-repaged-vmx-l2", _CR3,
-        *_l2("L2_CR3", controls=_CR3_LOAD_EXITING), s.Complete(), s.Set(_UNPAGED, why=_REFUSED), s.Set(_PAGED),
+        *_l2("L2_CR3", controls=_CR3_LOAD_EXITING), s.Complete(), s.Set(_UNPAGED, why=_REFUSED, check=False), s.Set(_PAGED),
         _exits(_CR_EXIT, qualification=3), needs=("vmx", "vmx-restricted-guest"),
     ),
 )  # fmt: skip

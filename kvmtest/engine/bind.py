@@ -77,8 +77,7 @@ class Scene:
         self.program = lower(case.scenario, self)
         self._player = Player(self.program, machine, timeout_s)
         baseline = None if case.event == "reset" else mine.baseline
-        modes = (step.apic_mode for step in case.scenario.steps if isinstance(step, (s.Plant, s.Reporter)))
-        ctx = context(case, machine, host)._replace(apic_mode=next(modes, "xapic"))
+        ctx = context(case, machine, host)._replace(apic_mode=case.scenario.apic_mode or "xapic")
         of_each = any(isinstance(step, s.Observe) and step.who == "each" for step in case.scenario.steps)
         bsp = machine.target("bsp")
         self.bases = tuple(

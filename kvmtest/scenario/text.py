@@ -11,7 +11,7 @@ from functools import cache, singledispatchmethod
 from kvmtest.scenario import memory
 from kvmtest.scenario import step as s
 from kvmtest.scenario.triggers import DATA
-from kvmtest.state.layout import static_fields
+from kvmtest.state.layout import SEGMENTS, static_fields
 from kvmtest.uapi import kvm as uapi
 from kvmtest.uapi.names import EXITS, IOCTLS, MP_STATES
 
@@ -82,6 +82,8 @@ SENT = {
 }
 #: What is not the section's name in capitals in the names of the ioctls that read and write it.
 _SECTIONS = {"events": "VCPU_EVENTS", "nested": "NESTED_STATE", "ssp": "ONE_REG", "cpuid": "CPUID2"}
+#: More items than are all said.
+_MANY = 24
 #: Conditions that are what a vCPU does next.
 _NEXT = (s.Word, s.Words, s.Exit, s.In, s.Mmio, s.Quiet, s.Fails)
 
@@ -227,8 +229,14 @@ class Teller:
     def _(self, step: s.Set) -> str:
         items, sections = step.items, dict.fromkeys(_section(item) for item, _ in step.items)
         by = ", ".join(ioctl("SET", section) for section in sections if section)
+        words = _words(items)
+        if len(items) > _MANY:
+            # Descriptor caches by their names alone.
+            caches = dict.fromkeys(item.partition(".")[0] for item, _ in items if item.partition(".")[0] in SEGMENTS)
+            rest = tuple(pair for pair in items if pair[0].partition(".")[0] not in SEGMENTS)
+            words = ", ".join(filter(None, (", ".join(caches), _words(rest))))
         back = "" if step.check else ", which is not read back"
-        return f"Write {_words(items)}{self._on(step.who)} ({by}){back}{f'; skip if not kept: {step.why}' if step.why else ''}"
+        return f"Write {words}{self._on(step.who)} ({by}){back}{f'; skip if not kept: {step.why}' if step.why else ''}"
 
     @step.register
     def _(self, step: s.SetBits) -> str:

@@ -108,7 +108,7 @@ def completion(shell: str) -> str:
         for action in command._actions:
             if action.metavar == "SELECTOR":
                 action.choices = selectors()
-            elif action.metavar == "ITEM|COMMIT":
+            elif action.metavar == "ITEM|CASE|COMMIT":
                 action.choices = items()
             elif action.metavar in _PATHS:
                 action.complete = getattr(shtab, _PATHS[action.metavar])  # type: ignore[attr-defined]

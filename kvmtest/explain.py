@@ -1,49 +1,76 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``kvmtest explain``: the rules of an item, where KVM keeps it, and what departs from them; the story of a commit."""
+"""``kvmtest explain``: an item's rules and what departs from them, a case's steps, the story of a commit."""
 
 from __future__ import annotations
 
+import shlex
 import textwrap
-from collections import Counter
 from collections.abc import Iterator
 
 from kvmtest import spec
 from kvmtest.checks import CHECKS, Check
+from kvmtest.engine.plan import Case, plan, select
 from kvmtest.lab import ids
-from kvmtest.model.select import near
-from kvmtest.report.show import columns
+from kvmtest.model.select import SelectorError, near
+from kvmtest.report.show import columns, count
+from kvmtest.scenario import looks as of
+from kvmtest.scenario import setup_text, text
+from kvmtest.scenario.step import Scenario
 from kvmtest.spec import commits, deviations
 from kvmtest.spec.commits.entry import KEPT, Entry, Sign
 from kvmtest.spec.rule import EVENTS, Rule
 from kvmtest.state.layout import static_fields
-from kvmtest.state.values import PLANTS, values
+from kvmtest.state.plant import WHY, XCR0
+from kvmtest.state.values import APIC_MODES, CR4_CANDIDATES, EFER_CANDIDATES, PLANTS, values
 from kvmtest.x86 import msr
 
-__all__ = ("UnknownName", "explain")
+__all__ = ("UnknownName", "explain", "one_case")
 
 _RESET = "kvm_vcpu_reset() in arch/x86/kvm/x86.c"
-_VENDOR = f"{_RESET}, then vmx_vcpu_reset() or init_vmcb()"
-#: How the host reads a section, and which function of KVM gives it its value at RESET and INIT.
+_VENDOR = f"vmx_vcpu_reset() or init_vmcb(), called by {_RESET}"
+_ACCEPT = "kvm_apic_accept_events() in arch/x86/kvm/lapic.c"
+_LAPIC = "kvm_lapic_reset() in arch/x86/kvm/lapic.c"
+#: Which function of KVM gives an item its value at RESET or INIT, by the item, or by its section. What is not here is given it by
+#: code that differs from register to register, or from kernel to kernel.
 _KVM = {
-    "regs": ("KVM_GET_REGS", _RESET),
-    "sregs": ("KVM_GET_SREGS", _VENDOR),
-    "debugregs": ("KVM_GET_DEBUGREGS", _RESET),
-    "events": ("KVM_GET_VCPU_EVENTS", _RESET),
-    "xcrs": ("KVM_GET_XCRS", _RESET),
-    "xsave": ("KVM_GET_XSAVE", f"fpu_alloc_guest_fpstate() at creation; components that INIT clears: {_RESET}"),
-    "lapic": ("KVM_GET_LAPIC", "kvm_lapic_reset() in arch/x86/kvm/lapic.c"),
-    "msrs": ("KVM_GET_MSRS", f"kvm_arch_vcpu_create() and {_RESET}"),
-    "mp_state": ("KVM_GET_MP_STATE", "kvm_arch_vcpu_create() and kvm_apic_accept_events()"),
-    "nested": ("KVM_GET_NESTED_STATE", f"kvm_leave_nested(), called by {_RESET}"),
-    "ssp": ("KVM_GET_ONE_REG", _VENDOR),
-    "cpuid": ("KVM_GET_CPUID2", "kvm_update_cpuid_runtime() in arch/x86/kvm/cpuid.c, after CR4, XCR0, XSS or APIC_BASE"),
+    "regs": _RESET,
+    "sregs": _VENDOR,
+    **dict.fromkeys(("cr0", "cr2", "cr3", "cr4", "efer", "msr.efer", "xcr0", "msr.xss", "debugregs"), _RESET),
+    "cr8": "",
+    "events": "",
+    **{f"events.{name}": _RESET for name in ("interrupt_injected", "nmi_injected", "nmi_pending")},
+    **{f"events.exception_{name}": _RESET for name in ("injected", "pending")},
+    **dict.fromkeys(("events.smi_latched_init", "events.sipi_vector"), _ACCEPT),
+    "mp_state": f"kvm_arch_vcpu_create() at RESET; {_ACCEPT} from then on",
+    **dict.fromkeys(("msr.fs_base", "msr.gs_base"), _VENDOR),
+    **dict.fromkeys(("apic_base", "msr.apic_base", "lapic"), _LAPIC),
+    "nested": f"kvm_leave_nested(), called by {_RESET}",
+    "cpuid": "kvm_update_cpuid_runtime() in arch/x86/kvm/cpuid.c, after CR4, XCR0, XSS or APIC_BASE",
 }
-
-
-_WHEN = {
-    "views": "in the guest where the host shows another value",
-    "vmm-reset": "on a vCPU that was written back to RESET",
-    "none": "in what is no event",
+#: What each formula gives.
+_FORMULAS = {
+    "APIC_BASE": "0xfee00900 on the BSP, 0xfee00800 on an AP",
+    "APIC_ID": "the vCPU's APIC id in bits 31:24",
+    "APIC_VERSION": "0x10 in bits 7:4, CPUID's ExtApicSpace in bit 31",
+    "CPUID.1:EAX": "the vCPU's CPUID.1:EAX",
+    "GP_COUNTERS": "a 1 for each general-purpose counter",
+    "LDR": "0 in xAPIC mode; derived from the APIC id in x2APIC mode",
+    "SIPI.BASE": "the SIPI's vector << 12",
+    "SIPI.CS": "the SIPI's vector << 8",
+    "TSC-small": "0, then counts",
+    "TSC>=": "counts on from its value",
+}
+_STATES = {
+    "reset": "KVM_MP_STATE_RUNNABLE on the BSP, KVM_MP_STATE_UNINITIALIZED on an AP",
+    "init": "KVM_MP_STATE_RUNNABLE on the BSP, KVM_MP_STATE_INIT_RECEIVED on an AP",
+    "sipi": "KVM_MP_STATE_RUNNABLE",
+    "shutdown": "KVM_MP_STATE_RUNNABLE",
+}
+_WHEN = {"vmm-reset": "after userspace wrote RESET's values", "none": "after KVM_SET_MP_STATE, which is no event"}
+#: Cases that are not written in steps.
+_KINDS = {
+    "check": "a check: a function does it, without steps to show",
+    "reset": "a used vCPU that userspace writes back to RESET by ioctls; every item is judged",
 }
 
 
@@ -52,7 +79,7 @@ class UnknownName(ValueError):
 
 
 def explain(name: str) -> Iterator[str]:
-    """Lines about an item, a result id (its item is explained), a commit or a place in the series. Raises UnknownName."""
+    """Lines about an item, a result id, a case, a commit or a place in the series. Raises UnknownName."""
     if entries := commits.find(name):
         for entry in entries:
             yield from _commit(entry)
@@ -66,21 +93,93 @@ def explain(name: str) -> Iterator[str]:
         what, verdicts = ids.LAB[name.removeprefix(ids.ID)]
         yield from (f"{name}: {what}", f"  verdicts    {verdicts}", "  comes from  kvmtest lab run and kvmtest lab matrix alone")
         return
-    if checks := [check for check in CHECKS.values() if name in (check.id, check.name)]:
-        for check in checks:
-            yield from _check(check)
+    above, slash, _ = name.partition("/")
+    item = above.split(".", 3)[3] if above.count(".") > 2 and above.partition(".")[0] in (*EVENTS, "none") else above
+    known = item in spec.ENTRIES or item.startswith("msr.0x")
+    if slash:
+        case = one_case(name)
+        if known:
+            yield from (*_item(item), "")
+        yield from _case(case)
         return
-    above, _, words = name.partition("/")
-    parts = above.split(".", 3)
-    item = parts[3] if len(parts) == 4 and parts[0] in (*EVENTS, "none") else above
-    if item not in spec.ENTRIES and not item.startswith("msr.0x"):
-        if words and len(parts) == 2:
-            example = f"{above}.host.cr0/{words}"
-            raise UnknownName(f"{name!r} is a case, which kvmtest run runs; explain one of its items: {example}")
-        close = list(near(item, (*spec.ENTRIES, *CHECKS)))
+    if known:
+        yield from _item(item)
+        return
+    checks = [check for check in CHECKS.values() if name in (check.id, check.name)]
+    behaviours = _behaviours()
+    shown = {id: names for id, names in behaviours.items() if name in (id, id.split(".", 3)[3])}
+    for check in checks:
+        yield from _check(check)
+    for id, names in shown.items():
+        yield id
+        some = list(dict.fromkeys(names))
+        more = f", and {count(len(some) - 1, 'more case')}" if len(some) > 1 else ""
+        yield from _field("shown by", some[0] + more)
+        yield from _departures(id)
+    if not checks and not shown:
+        close = list(near(item, (*spec.ENTRIES, *CHECKS, *behaviours)))
         hint = f"; did you mean {', '.join(close)}?" if close else "; kvmtest list shows all result ids"
-        raise UnknownName(f"no item or listed commit {name!r}{hint}")
-    yield from _item(item)
+        raise UnknownName(f"no item, case or listed commit {name!r}{hint}")
+
+
+def one_case(name: str) -> Case:
+    """The case of this name, or the one that a selector takes. Raises UnknownName."""
+    try:
+        found = {case.name: case for case in select(plan(), (name,))}
+    except SelectorError as error:
+        raise UnknownName(str(error)) from None
+    if len(found) > 1:
+        first = ", ".join(list(found)[:3])
+        raise UnknownName(f"{name!r} is {len(found)} cases; name one of them: {first}{', ...' if len(found) > 3 else ''}")
+    return next(iter(found.values()))
+
+
+def _behaviours() -> dict[str, list[str]]:
+    """The ids of what steps show besides tables, and the names of the cases that show them."""
+    found: dict[str, list[str]] = {}
+    for case in plan():
+        for one in of.looks(case.scenario) if case.scenario else ():
+            if one.item:
+                found.setdefault(f"{one.event}.{one.trigger}.{one.view}.{one.item}", []).append(case.name)
+    return found
+
+
+def _case(case: Case) -> Iterator[str]:
+    yield case.name
+    scenario = case.scenario
+    if not scenario:
+        yield from _field("kind", _KINDS[case.kind])
+        if case.check:
+            yield from _check(CHECKS[f"{case.prefix}.{case.check}"])
+        yield from _field("set-up", setup_text.setup(case.setup))
+    else:
+        yield from _field("set-up", setup_text.setup(case.setup))
+        yield from _field("needs", "; ".join(map(setup_text.need, scenario.needs)) or "nothing that a KVM may lack")
+        yield "  steps"
+        for number, sentence in enumerate(text.lines(scenario), 1):
+            yield from textwrap.wrap(sentence, columns(), initial_indent=f"  {number:3}. ", subsequent_indent=" " * 7)
+        yield from _expected(case, scenario)
+    again = shlex.quote(case.name)
+    yield f"  run         kvmtest run {again}"
+
+
+def _expected(case: Case, scenario: Scenario) -> Iterator[str]:
+    """What a scenario's steps are judged as."""
+    steps: dict[str, list[str]] = {}
+    for one in of.looks(scenario):
+        id = f"{one.event}.{one.trigger}.{one.view}.{one.item or '*'}"
+        steps.setdefault(id, []).append(str(one.step + 1))
+    for id, numbers in steps.items():
+        verb = "recorded" if scenario.undefined and not id.endswith(".*") else "judged"
+        yield from _field(verb, f"{id}, in step{'s' if len(numbers) > 1 else ''} {' and '.join(numbers)}")
+    if scenario.undefined:
+        yield from _field("note", scenario.undefined)
+    for cite in scenario.cite:
+        yield from _field("cites", cite)
+    for deviation in deviations.DEVIATIONS:
+        view = deviation.item.split(".")[2] if deviation.item in steps else ""
+        if view and deviation.where(case.setup.vendor, case.target, view, case.name):
+            yield from _deviation(deviation)
 
 
 def _commit(entry: Entry) -> Iterator[str]:
@@ -106,8 +205,12 @@ def _commit(entry: Entry) -> Iterator[str]:
         yield from _sign(sign, "about" if entry.hidden else "shown by")
     if entry.signs:
         yield f"  run         kvmtest run --commit {entry.key}"
-    for text, count in Counter(_where(d) for d in deviations.DEVIATIONS if d.commit == entry.commit).items():
-        yield from _field("deviation", f"reads {text}" if count == 1 else f"{count} items read {text}")
+    alike: dict[deviations.Deviation, list[deviations.Deviation]] = {}
+    for d in deviations.DEVIATIONS:
+        if d.commit == entry.commit:
+            alike.setdefault(d._replace(item=""), []).append(d)
+    for found in alike.values():
+        yield from _field("deviation", _shown(found[0], len(found)))
 
 
 def _place(place: str) -> str:
@@ -158,14 +261,13 @@ def _item(item: str) -> Iterator[str]:
     yield item
     placed = static_fields()
     section = placed[item].section if item in placed else {"msr": "msrs", "cpuid": "cpuid"}.get(item.partition(".")[0], "xsave")
-    read, function = _KVM[section]
     index = f" {msr.index_of(item.removeprefix('msr.')):#x}" if section == "msrs" else ""
-    yield f"  read by     {read}{index}"
-    yield from _field("in KVM", function)
+    yield f"  read by     {text.ioctl('GET', section)}{index}"
+    if function := _KVM.get(item, _KVM.get(section, "")):
+        yield from _field("in KVM", function)
     if entry.hidden:
         yield "  hidden      no instruction reads it: the rule is that of the backend, not of the guest's CPUID vendor"
-    planted = [f"{plant}={asked[item]:#x}" for plant in PLANTS if item in (asked := values(plant))]
-    yield f"  planted     {' '.join(planted) or 'never: see the reason in the results'}"
+    yield from _field("planted", _planted(item))
     for event in EVENTS:
         intel, amd = entry.rule(event, "intel"), entry.rule(event, "amd")
         if intel == amd:
@@ -176,7 +278,25 @@ def _item(item: str) -> Iterator[str]:
     yield from _departures(item)
 
 
-def _said(rule: Rule) -> str:
+def _planted(item: str) -> str:
+    """What ioctls plant in ``item``, plant by plant."""
+    known = next((known for known in msr.MSRS if item == f"msr.{known.name}"), None)
+    if known and known.sregs:
+        return f"as {known.sregs}: {_planted(known.sregs)}"
+    if item in ("cr4", "efer"):
+        bits = CR4_CANDIDATES if item == "cr4" else EFER_CANDIDATES
+        tried = "; ".join(f"{plant}: {' '.join(map(str, bits[plant]))}" for plant in PLANTS)
+        return f"by ioctls, the bits that KVM accepts of {tried}"
+    if item == "apic_base":
+        return f"by ioctls, {' '.join(f'{mode}={base:#x}' for mode, base in APIC_MODES.items())}, bit 8 on the BSP"
+    if item == "xcr0":
+        return f"by ioctls, a=all that KVM supports b={XCR0['b']:#x} c={XCR0['c']:#x}"
+    if planted := [f"{plant}={text.held(item, asked[item])}" for plant in PLANTS if item in (asked := values(plant))]:
+        return f"by ioctls, {' '.join(planted)}{f' ({known.why})' if known and known.why else ''}"
+    return f"never: {WHY.get(item) or 'no plant has a value for it'}"
+
+
+def _said(event: str, rule: Rule) -> str:
     if rule.kind == "value":
         return f"{rule.value:#x}" if isinstance(rule.value, int) else str(rule.value)
     if rule.kind == "masked":
@@ -185,7 +305,9 @@ def _said(rule: Rule) -> str:
         return f"{rule.value:#x}{keep}{ignore}"
     if rule.kind == "one-of":
         return "one of " + ", ".join(f"{v:#x}" if isinstance(v, int) else v for v in rule.values)
-    return str(rule.value) if rule.kind == "formula" else rule.kind
+    if rule.kind == "formula":
+        return _STATES[event] if rule.value == "mp_state" else _FORMULAS[str(rule.value)]
+    return rule.kind
 
 
 def _wrapped(text: str) -> list[str]:
@@ -193,7 +315,7 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _rule(event: str, vendor: str, rule: Rule) -> Iterator[str]:
-    yield f"  {(event.upper() + vendor):11} {_said(rule)}"
+    yield f"  {(event.upper() + vendor):11} {_said(event, rule)}"
     for cite in rule.cite:
         yield from _wrapped(cite)
     if rule.note:
@@ -201,13 +323,20 @@ def _rule(event: str, vendor: str, rule: Rule) -> Iterator[str]:
 
 
 def _deviation(d: deviations.Deviation) -> Iterator[str]:
-    yield from _field("deviation", f"{d.item} reads {_where(d)} [{d.commit}]")
+    yield from _field("deviation", f"{_shown(d)} [{d.commit}]")
     yield from _wrapped(d.why if d.kind == "fixed" else f"{d.kind}: {d.why}")
 
 
-def _where(d: deviations.Deviation) -> str:
-    """What a deviation shows, after what and where."""
-    when = _WHEN.get(d.event, f"after {d.event.upper()}")
+def _shown(d: deviations.Deviation, count: int = 1) -> str:
+    """What a deviation, or ``count`` that differ in the item alone, shows after what and where."""
+    who, verb, what = (
+        (d.item, "reads", "holds its planted value") if count == 1 else (f"{count} items", "read", "hold their planted values")
+    )
+    says = f"{who} still {what}" if d.observed == KEPT else f"{who} {verb} {_value(d.observed)}"
+    if d.event == "views":
+        says += " in the guest where the host shows another value"
+    elif d.item in spec.ENTRIES or d.event != "none":
+        says = f"{_WHEN.get(d.event, f'after {text.EVENTS.get(d.event, d.event)}')}, {says}"
     limits: tuple[str, ...] = (
         d.target and f"{d.target} only",
         d.case and f"{d.case} only",
@@ -216,4 +345,4 @@ def _where(d: deviations.Deviation) -> str:
         f"since {d.since[0]}.{d.since[1]}" if d.since > (0, 0) else "",
         f"before {d.until[0]}.{d.until[1]}" if d.until < deviations.FOREVER else "",
     )
-    return ", ".join((f"{_value(d.observed)} {when}", f"on {d.backends or 'every backend'}", *filter(None, limits)))
+    return ", ".join((says, f"on {d.backends or 'every backend'}", *filter(None, limits)))

@@ -41,6 +41,7 @@ __all__ = (
     "open_output",
     "print_lines",
     "say",
+    "scenarios",
     "selected",
     "status",
 )
@@ -196,13 +197,32 @@ def forget_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def selected(selectors: Sequence[str]) -> list[Case]:
-    """The cases that have a result which ``selectors`` take. Raises Failed."""
+def scenarios(paths: Sequence[str]) -> tuple[Case, ...]:
+    """The cases of the scenario files ``paths``. Raises Failed."""
+    from kvmtest.engine import plan
+    from kvmtest.scenario import file
+    from kvmtest.scenario.check import ScenarioError
+
+    found: dict[str, Case] = {}
+    for path in paths:
+        try:
+            for case in plan.of_file(file.load(path)):
+                if found.setdefault(case.name, case) is not case:
+                    raise Failed(f"{path}: {case.name} is another file's case already; its sequence is its name", USAGE)
+        except ScenarioError as error:
+            raise Failed(str(error), USAGE) from None
+        except OSError as error:
+            raise Failed(f"cannot read {path}: {error.strerror}", USAGE) from None
+    return tuple(found.values())
+
+
+def selected(selectors: Sequence[str], cases: Sequence[Case] = ()) -> list[Case]:
+    """Those of ``cases``, by default the plan's, that have a result which ``selectors`` take. Raises Failed."""
     from kvmtest.engine import plan
     from kvmtest.model.select import SelectorError
 
     try:
-        return plan.select(plan.plan(), tuple(selectors))
+        return plan.select(list(cases) or plan.plan(), tuple(selectors))
     except SelectorError as error:
         raise Failed(str(error), USAGE) from None
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 
 from kvmtest.commands.common import OK, USAGE, Commands, Failed, print_lines
 
@@ -12,16 +13,26 @@ __all__ = ("add",)
 
 def add(commands: Commands) -> None:
     """Add ``explain``."""
-    parser = commands.add_parser("explain", help="the rule of an item, its citations, KVM's code, deviations")
-    parser.add_argument("name", metavar="ITEM|COMMIT", help="an item (cr0, lapic.svr, msr.pat), a result id, a commit or v1#14")
+    parser = commands.add_parser("explain", help="an item's rules and deviations, or a case in steps")
+    what = "an item (cr0, lapic.svr, msr.pat), a result id, a case, a commit or v1#14"
+    parser.add_argument("name", metavar="ITEM|CASE|COMMIT", help=what)
+    what = "json: the case as a scenario file, for kvmtest run --scenario"
+    parser.add_argument("--format", choices=("text", "json"), default="text", help=what)
     parser.set_defaults(function=_explain)
 
 
 def _explain(args: argparse.Namespace) -> int:
     from kvmtest import explain
+    from kvmtest.scenario import file
 
     try:
-        print_lines(explain.explain(args.name))
+        if args.format == "text":
+            print_lines(explain.explain(args.name))
+            return OK
+        case = explain.one_case(args.name)
     except explain.UnknownName as error:
         raise Failed(str(error), USAGE) from None
+    if not (scenario := case.alone):
+        raise Failed(f"{case.name} is not written in steps", USAGE)
+    print_lines(json.dumps(file.dump(scenario), indent=2).split("\n"))
     return OK

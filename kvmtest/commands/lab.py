@@ -102,7 +102,8 @@ def _specs(args: argparse.Namespace, backends: list[str], names: list[str]) -> l
     from kvmtest.lab.error import NotFound
 
     selectors = tuple(run.chosen(args))
-    common.selected(cell.inner(selectors))
+    cases = common.scenarios(args.scenario)
+    common.selected(cell.inner(selectors), cases)
     for folder in (args.modules, args.kvm_modules):
         if folder and not os.path.isdir(folder):
             raise NotFound(f"no such folder: {folder}")
@@ -112,10 +113,9 @@ def _specs(args: argparse.Namespace, backends: list[str], names: list[str]) -> l
     for module, value in args.module_param:
         parameters[module] = f"{parameters.get(module, '')} {value}".strip()
     found = {name: kernels.find(name, args.modules, say) for name in dict.fromkeys(names)}
+    effort = (args.rounds, args.seed)
     return [
-        steps.Spec(
-            backend, kernel, selectors, args.timeout, args.kvm_modules, parameters, (args.rounds, args.seed), args.fresh_boot
-        )
+        steps.Spec(backend, kernel, selectors, args.timeout, args.kvm_modules, parameters, effort, args.fresh_boot, cases)
         for backend in dict.fromkeys(backends)
         for kernel in found.values()
     ]

@@ -4,9 +4,14 @@
 from __future__ import annotations
 
 import argparse
+import json
+from typing import TYPE_CHECKING, Any
 
 from kvmtest.commands import common
-from kvmtest.commands.common import RAW, SELECTORS, Commands
+from kvmtest.commands.common import RAW, SELECTORS, Commands, Failed
+
+if TYPE_CHECKING:
+    from kvmtest.engine.plan import Case
 
 __all__ = ("add",)
 
@@ -17,6 +22,11 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser("list", help=what, epilog=SELECTORS, formatter_class=RAW)
     parser.add_argument("selectors", nargs="*", metavar="SELECTOR")
     parser.add_argument("--cases", action="store_true", help="the cases instead of result ids, each with its view: <id>/<words>")
+    what = "json: the cases with parameters, what they look at and what they need; without --cases also their ids"
+    parser.add_argument("--format", choices=("text", "json"), default="text", help=what)
+    what = "without what this host's KVM lacks something for; in JSON with it, and with the reason of the skip"
+    parser.add_argument("--here", action="store_true", help=what)
+    common.device(parser)
     parser.set_defaults(function=_list)
 
 
@@ -26,16 +36,54 @@ def _list(args: argparse.Namespace) -> int:
     from kvmtest.model.select import Selection
 
     asked = args.selectors
-    if ours := lab_ids.wanted(tuple(asked)):
+    ours = lab_ids.wanted(tuple(asked)) if args.format == "text" else []
+    if ours:
         common.print_lines(ours)
         common.say("the first are of kvmtest lab alone; kvmtest explain says how they come to be")
         asked = [s for s in asked if not lab_ids.wanted((s,)) or not s.startswith("none.lab")]
         if not asked:
             return common.OK
     cases = common.selected(asked)
+    skipped = _skipped(cases, args.device) if args.here else {}
+    selection = Selection(asked)
+    if args.format == "json":
+        listed: dict[str, Any] = {"cases": [_plain(case, skipped.get(case)) for case in cases]}
+        if not args.cases:
+            listed["ids"] = [name for name in plan.ids(cases) if selection.takes_id(name)]
+        common.print_lines(json.dumps(listed, indent=1).split("\n"))
+        return common.OK
+    cases = [case for case in cases if case not in skipped]
     if args.cases:
         common.print_lines(dict.fromkeys(f"{case.prefix}/{case.words}" for case in cases))
     else:
-        selection = Selection(asked)
         common.print_lines(name for name in plan.ids(cases) if selection.takes_id(name))
     return common.OK
+
+
+def _skipped(cases: list[Case], device: str) -> dict[Case, str]:
+    """What this host's KVM would skip, and why. Raises Failed."""
+    from kvmtest.engine import bind, doctor, host
+    from kvmtest.engine.machine import Machines, SetupError
+    from kvmtest.state.snapshot import Unread
+
+    try:
+        with doctor.open_kvm(device) as kvm:
+            machines = Machines(kvm, host.detect())
+            try:
+                return bind.skips(cases, machines)
+            finally:
+                machines.close()
+    except (doctor.Unusable, OSError, SetupError, Unread) as error:
+        raise Failed(str(error), common.UNTESTABLE) from None
+
+
+def _plain(case: Case, skip: str | None) -> dict[str, Any]:
+    """A case for programs: its looks are the event, trigger and view of what it shows, with the number of items."""
+    from kvmtest.engine import plan
+
+    looks = []
+    for prefix, items in plan.looks(case):
+        event, trigger, view = prefix.split(".")
+        looks.append({"event": event, "trigger": trigger, "view": view, "items": len(items)})
+    needs = [*case.setup.needs, *(case.scenario.needs if case.scenario else ())]
+    return {"name": case.name, "params": case.params, "looks": looks, "needs": needs} | ({"skip": skip} if skip else {})

@@ -29,6 +29,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("selectors", nargs="*", metavar="SELECTOR", help="which results; all when none is given")
     what = "what shows this commit of KVM, besides any SELECTOR; may be repeated; kvmtest series lists them"
     parser.add_argument("--commit", action="append", default=[], metavar="ID", help=what)
+    what = "the case in a scenario file, instead of the plan's; may be repeated; kvmtest explain CASE --format json writes one"
+    parser.add_argument("--scenario", action="append", default=[], metavar="FILE", help=what)
     report.options(parser)
     report.waivers(parser)
     parser.add_argument("--strict", action="store_true", help="a known deviation counts as unexpected too")
@@ -82,7 +84,7 @@ def _run(args: argparse.Namespace) -> int:
 
     asked = chosen(args)
     decides = outcome.of(args, asked)
-    cases = common.selected(asked)
+    cases = common.selected(asked, common.scenarios(args.scenario))
     try:
         kvm = doctor.open_kvm(args.device)
     except doctor.Unusable as error:

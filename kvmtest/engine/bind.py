@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from kvmtest.engine.machine import Machine, Target
+from collections.abc import Iterable
+
+from kvmtest.engine.machine import Machine, Machines, Target
 from kvmtest.engine.plan import Case
 from kvmtest.engine.runner import Player
 from kvmtest.judge.evidence import Basis, Played
@@ -12,10 +14,11 @@ from kvmtest.model.host import Host
 from kvmtest.scenario import step as s
 from kvmtest.scenario.lower import lower
 from kvmtest.scenario.needs import unmet
+from kvmtest.scenario.setup import Setup
 from kvmtest.state.plant import Plant
 from kvmtest.x86 import cpuid
 
-__all__ = ("Scene", "Unmet", "context")
+__all__ = ("Scene", "Unmet", "context", "skips")
 
 
 class Unmet(Exception):
@@ -59,6 +62,17 @@ def context(case: Case, machine: Machine, host: Host) -> Context:
     return made._replace(cycles=machine.cycles()) if case.trigger == "create" else made
 
 
+def skips(cases: Iterable[Case], machines: Machines) -> dict[Case, str]:
+    """Those of ``cases`` that lack what they need, and why, as far as needs say it. Raises SetupError, KvmError, Unread."""
+    found = {}
+    for case in cases:
+        machine = machines.kept(Setup("full", case.setup.vendor))
+        needs = (*case.setup.needs, *(case.scenario.needs if case.scenario else ()))
+        if why := unmet(needs, _Facts(machine, machine.target("bsp"))):
+            found[case] = why
+    return found
+
+
 class Scene:
     """A scenario's case on a machine, ready to run; ``bases`` is what judging needs. Raises Unmet, PlantRefused, KvmError."""
 
@@ -77,8 +91,7 @@ class Scene:
         self.program = lower(case.scenario, self)
         self._player = Player(self.program, machine, timeout_s)
         baseline = None if case.event == "reset" else mine.baseline
-        modes = (step.apic_mode for step in case.scenario.steps if isinstance(step, (s.Plant, s.Reporter)))
-        ctx = context(case, machine, host)._replace(apic_mode=next(modes, "xapic"))
+        ctx = context(case, machine, host)._replace(apic_mode=case.scenario.apic_mode or "xapic")
         of_each = any(isinstance(step, s.Observe) and step.who == "each" for step in case.scenario.steps)
         bsp = machine.target("bsp")
         self.bases = tuple(

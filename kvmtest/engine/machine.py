@@ -11,6 +11,7 @@ import time
 from kvmtest.kvm import CpuidEntry, Kvm, KvmError, Vcpu, Vm
 from kvmtest.model.host import Host
 from kvmtest.scenario.memory import IDENTITY_MAP, TSS
+from kvmtest.scenario.needs import NEEDS
 from kvmtest.scenario.setup import Setup
 from kvmtest.state.inside import GUEST_PLANTS, GuestPlant
 from kvmtest.state.layout import Layout
@@ -22,8 +23,6 @@ from kvmtest.triggers.vmm_reset import Reset
 from kvmtest.uapi.kvm import (
     KVM_CAP_EXCEPTION_PAYLOAD,
     KVM_CAP_MAX_VCPUS,
-    KVM_CAP_SET_BOOT_CPU_ID,
-    KVM_CAP_SPLIT_IRQCHIP,
     KVM_CAP_X2APIC_API,
     KVM_CAP_X86_TRIPLE_FAULT_EVENT,
     KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK,
@@ -110,6 +109,9 @@ class Machine:
 
     def _build(self, machines: Machines) -> None:
         vm, setup = self.vm, self.setup
+        for need in (need for name in setup.needs for need in NEEDS[name]):
+            if not vm.check_extension(need.cap):
+                raise SetupError(need.why)
         vm.set_identity_map_addr(IDENTITY_MAP)
         vm.set_tss_addr(TSS)
         for cap in _EVENT_CAPS:
@@ -118,13 +120,10 @@ class Machine:
         if setup.irqchip == "full":
             vm.create_irqchip()
         elif setup.irqchip == "split":
-            self._need(KVM_CAP_SPLIT_IRQCHIP, "KVM_CAP_SPLIT_IRQCHIP")
             vm.split_irqchip()
         if setup.boot_id:
-            self._need(KVM_CAP_SET_BOOT_CPU_ID, "KVM_CAP_SET_BOOT_CPU_ID")
             vm.set_boot_cpu_id(setup.boot_id)
         if setup.x2apic_ids:
-            self._need(KVM_CAP_X2APIC_API, "KVM_CAP_X2APIC_API")
             vm.enable_cap(KVM_CAP_X2APIC_API, _X2APIC_API)
         for cap, argument in setup.caps:
             self._enable(cap, argument)
@@ -147,10 +146,6 @@ class Machine:
     def _sparse(self) -> list[int]:
         last = min(self.vm.check_extension(KVM_CAP_MAX_VCPUS), _END_X2APIC if self.setup.x2apic_ids else _END_XAPIC) - 1
         return [*(i for i in _SPARSE if i < last), last]
-
-    def _need(self, cap: int, name: str) -> None:
-        if not self.vm.check_extension(cap):
-            raise SetupError(f"{name} is not there")
 
     def _enable(self, cap: int, argument: int) -> None:
         there = self.vm.check_extension(cap)

@@ -11,7 +11,9 @@ from kvmtest.judge.evidence import Look
 from kvmtest.model.case import Case as Named
 from kvmtest.model.select import Selector as _Selector
 from kvmtest.model.select import SelectorError, near, parse
+from kvmtest.scenario import file
 from kvmtest.scenario import looks as of
+from kvmtest.scenario import step as s
 from kvmtest.scenario.catalogue import SCENARIOS
 from kvmtest.scenario.covering import Tried, covering, inits, leaves
 from kvmtest.scenario.items import CONTINUE, Item
@@ -23,7 +25,7 @@ from kvmtest.scenario.step import Scenario
 from kvmtest.scenario.triggers import TRIGGERS
 from kvmtest.state.values import PLANTS, SIPI
 
-__all__ = ("CONTINUE", "SPARSE", "Case", "Setup", "ids", "items", "looks", "plan", "select")
+__all__ = ("CONTINUE", "SPARSE", "Case", "Setup", "ids", "items", "looks", "of_file", "plan", "select")
 
 #: SIPI vectors: both ends of the first megabyte's usable range and one in the middle.
 SIPI_VECTORS = (0x00, 0x01, 0x9F, 0xFF)
@@ -37,7 +39,8 @@ class Case(NamedTuple):
 
     ``view`` is ``host``, or ``guest``: then the guest reports its state, and the host's and the guest's view of it are
     held against each other as well. ``state`` is what the target is doing when the event comes, ``how`` a variant of the
-    trigger. ``check`` is the name of a behaviour to check; there is then no other item.
+    trigger. ``check`` is the name of a behaviour to check; there is then no other item. ``given`` are the steps of a case that no
+    table has: a user's scenario.
     """
 
     event: str
@@ -52,10 +55,13 @@ class Case(NamedTuple):
     state: str = ""
     how: str = ""
     sequence: str = ""
+    given: Scenario | None = None
 
     @property
     def scenario(self) -> Scenario | None:
         """The steps, where they say all about the case."""
+        if self.given:
+            return self.given
         if self.sequence:
             return SCENARIOS[f"{self.event}.{self.trigger}/{self.sequence}"]
         if self.check or self.trigger == "vmm-reset":
@@ -67,13 +73,23 @@ class Case(NamedTuple):
     @property
     def packed(self) -> tuple[object, ...]:
         """All of it as plain data."""
-        return tuple(tuple(field) if isinstance(field, Setup) else field for field in self)
+        given = file.dump(self.given) if self.given else None
+        return (*(tuple(field) if isinstance(field, Setup) else field for field in self[:-1]), given)
 
     @classmethod
     def unpacked(cls, fields: tuple[Any, ...]) -> Case:
         """The case that ``fields`` were made from."""
         made = cls._make(fields)
-        return made._replace(setup=Setup._make(made.setup))
+        return made._replace(setup=Setup._make(made.setup), given=made.given and file.loads(made.given))
+
+    @property
+    def alone(self) -> Scenario | None:
+        """The steps with all that they need, as a file has them: `of_file` makes the case of them again, named by its steps."""
+        if not (scenario := self.scenario):
+            return None
+        words = (f"plant-{self.plant}" if self.plant else "", self.state, self.how, self.sequence)
+        name = "-".join(filter(None, words)) or "as-created"
+        return scenario._replace(sequence=name, setup=self.setup._replace(vendor=""), vendors=(self.setup.vendor,))
 
     @property
     def road(self) -> str:
@@ -245,6 +261,15 @@ def _scenarios() -> list[Case]:
         for one in SCENARIOS.values()
         for vendor in one.vendors
     ]
+
+
+def of_file(scenario: Scenario) -> list[Case]:
+    """The cases of a scenario that is in no table: one for each vendor."""
+    sent = [step for step in scenario.steps if isinstance(step, s.Send) and step.judged and step.event == "sipi"]
+    vector = sent[-1].vector if sent else None
+    where = (scenario.event, scenario.trigger, scenario.view, scenario.setup, scenario.target)
+    made = Case(*where, scenario.apic_mode, vector=vector, sequence=scenario.sequence, given=scenario)
+    return [made._replace(setup=scenario.setup._replace(vendor=vendor)) for vendor in scenario.vendors]
 
 
 def plan(full: bool = False) -> list[Case]:

@@ -65,6 +65,11 @@ class _Runner(NamedTuple):
         except (GuestStopped, OSError, TriggerError, Unread) as error:  # KvmError, RunTimeout, and no descriptor or timer left
             self.machines.drop(case.setup)
             return (), untried(error)
+        except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
+            if not case.given:
+                raise
+            # Steps of a user's that cannot be done one after the other: nothing that ends the run.
+            return (), Untried("error", f"the scenario cannot be run: {error or type(error).__name__}")
         finally:
             if ours:
                 self.machines.release(ours)

@@ -13,12 +13,9 @@ if TYPE_CHECKING:
 
 def ioctl_name(request: int) -> str:
     """The header's name of an ioctl number, e.g. "KVM_GET_REGS"; "ioctl 0x..." for one that kvmtest.uapi lacks."""
-    from ..uapi import ioctls
+    from ..uapi.names import IOCTLS
 
-    for name, value in vars(ioctls).items():
-        if value == request and name.startswith("KVM_"):
-            return name
-    return f"ioctl {request:#x}"
+    return IOCTLS.get(request, f"ioctl {request:#x}")
 
 
 class KvmError(OSError):

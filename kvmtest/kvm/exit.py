@@ -7,20 +7,20 @@ import mmap
 from collections.abc import Callable
 
 from ..uapi import consts as _c
+from ..uapi.names import EXITS
 from ..uapi.run import kvm_run
 
 __all__ = ["Exit"]
 
 
-def _names(prefix: str, *without: str) -> dict[int, str]:
+def _names(prefix: str) -> dict[int, str]:
     return {
         value: name
         for name, value in vars(_c).items()
-        if name.startswith(prefix) and name not in without and not name.startswith("KVM_INTERNAL_ERROR_EMULATION_")
+        if name.startswith(prefix) and not name.startswith("KVM_INTERNAL_ERROR_EMULATION_")
     }
 
 
-EXIT_NAMES = _names("KVM_EXIT_", "KVM_EXIT_IO_IN", "KVM_EXIT_IO_OUT", "KVM_EXIT_HYPERCALL_LONG_MODE")
 INTERNAL_ERROR_NAMES = _names("KVM_INTERNAL_ERROR_")
 SYSTEM_EVENT_NAMES = _names("KVM_SYSTEM_EVENT_")
 
@@ -69,7 +69,7 @@ class Exit:
     @property
     def name(self) -> str:
         """E.g. "KVM_EXIT_IO"; "KVM_EXIT_<number>" for one that is not known."""
-        return EXIT_NAMES.get(self.reason, f"KVM_EXIT_{self.reason}")
+        return EXITS.get(self.reason, f"KVM_EXIT_{self.reason}")
 
     def __str__(self) -> str:
         parts = [self.name]

@@ -59,7 +59,7 @@ class Cell:
         self._selection = Selection(spec.selectors)
         self._cases = self._done = 0
         self._facts: list[str] = []
-        self._receiver = Receiver()
+        self._receiver = Receiver(spec.cases)
         self._release = ""
         self._ended = self._failed = ""
         self._start = self._since = self._told = time.monotonic()
@@ -85,7 +85,7 @@ class Cell:
     def _run(self, folder: str, needed: list[modules.Module]) -> Iterator[Step]:
         spec = self.spec
         config: dict[str, object] = {
-            "cases": _chosen(spec.selectors),
+            "cases": _chosen(spec),
             "timeout_s": spec.timeout_s,
             "effort": tuple(spec.effort),
         }
@@ -351,9 +351,9 @@ def inner(asked: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _chosen(selectors: tuple[str, ...]) -> list[tuple[object, ...]]:
+def _chosen(spec: Spec) -> list[tuple[object, ...]]:
     """The cases that are to run, as marshal takes them: to plan and to choose takes an emulated CPU seconds."""
-    return [case.packed for case in plan.select(plan.plan(), inner(selectors))]
+    return [case.packed for case in plan.select(list(spec.cases) or plan.plan(), inner(spec.selectors))]
 
 
 def _finds(selector: str) -> bool:

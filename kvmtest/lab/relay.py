@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
-from kvmtest.engine.plan import plan
+from kvmtest.engine.plan import Case, plan
 from kvmtest.judge.book import Book
 from kvmtest.judge.cases import judge
 from kvmtest.judge.evidence import (
@@ -141,15 +142,15 @@ class _Plant:
 
 
 class Receiver:
-    """Judges what a Sender sent."""
+    """Judges what a Sender sent of ``cases``, by default the plan's."""
 
-    def __init__(self) -> None:
+    def __init__(self, cases: Sequence[Case] = ()) -> None:
         self._pieces: list[bytes] = []
         self._kept: list[Any] = []
         self._made: dict[tuple[str, int], Any] = {}
         self._why: dict[str, str] = {}
         self._book = Book()
-        self._cases = {(case.name, case.view): case for case in plan()}
+        self._cases = {(case.name, case.view): case for case in cases or plan()}
 
     def take(self, letter: str, value: Any) -> None:
         """A piece (D) or a value (V)."""
@@ -159,7 +160,7 @@ class Receiver:
         (self._pieces if letter == "D" else self._kept).append(value)
 
     def look(self, name: str, view: str) -> Look:
-        """What is to be judged of a case that begins (C). Raises ValueError for one that is not in the plan."""
+        """What is to be judged of a case that begins (C). Raises ValueError for one that was not asked for."""
         if (name, view) not in self._cases:
             raise ValueError(f"no case {name!r} with the view {view!r}")
         return self._cases[name, view].look()

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from kvmtest.checks import DEFAULT_EFFORT
+from kvmtest.engine import plan
 from kvmtest.lab.kernels import Kernel
 from kvmtest.model.case import Case
 from kvmtest.model.host import Host
@@ -16,7 +17,8 @@ __all__ = ("Alive", "Begin", "Booting", "Remark", "Running", "Spec", "Step", "Ti
 
 class Spec(NamedTuple):
     """What to run in a cell. ``parameters`` are those of modules: ``{"kvm_amd": "npt=0 nested=1"}``; ``effort`` is rounds and
-    seed of the checks that have them. ``fresh_boot`` is to boot even where a saved boot is kept.
+    seed of the checks that have them. ``fresh_boot`` is to boot even where a saved boot is kept. ``cases`` are those to choose
+    from, where that is not the plan.
     """
 
     backend: str
@@ -27,6 +29,7 @@ class Spec(NamedTuple):
     parameters: dict[str, str] = {}
     effort: tuple[int, int] = DEFAULT_EFFORT
     fresh_boot: bool = False
+    cases: tuple[plan.Case, ...] = ()
 
     @property
     def name(self) -> str:

@@ -9,7 +9,7 @@ from functools import cache, singledispatchmethod
 from typing import Protocol
 
 from kvmtest import guests
-from kvmtest.scenario import memory, triggers
+from kvmtest.scenario import memory, text, triggers
 from kvmtest.scenario import step as s
 from kvmtest.scenario.program import (
     VM,
@@ -371,7 +371,7 @@ class _Lowering:
         if step.who == "each":
             return [op for id in self.bound.each for op in self.ops_of(step._replace(who=id))]
         who, condition = self.who(step.who), step.condition
-        otherwise = Otherwise("error", step.note or f"{triggers.words(condition)} does not come")
+        otherwise = Otherwise("error", step.note or f"not seen: {text.condition(condition, self.guest)}")
         if self.came(condition) or isinstance(condition, s.Words):
             return self.check(condition, who, otherwise)
         vcpu = None if who in self.started or not step.run else who
@@ -414,6 +414,8 @@ class _Lowering:
     @ops_of.register
     def _(self, step: s.Start) -> Iterable[Op]:
         who = self.who(step.who)
+        if who in self.started:
+            raise ValueError(f"vCPU {who} is in KVM_RUN already")
         self.started.add(who)
         return [Start(who)]
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from kvmtest.uapi.kvm import KVM_CAP_NESTED_STATE, KVM_CAP_TSC_DEADLINE_TIMER, KVM_CAP_X86_SMM, KVM_CAP_X86_TRIPLE_FAULT_EVENT
+from kvmtest.uapi.kvm import (
+    KVM_CAP_NESTED_STATE,
+    KVM_CAP_SET_BOOT_CPU_ID,
+    KVM_CAP_SPLIT_IRQCHIP,
+    KVM_CAP_TSC_DEADLINE_TIMER,
+    KVM_CAP_X2APIC_API,
+    KVM_CAP_X86_SMM,
+    KVM_CAP_X86_TRIPLE_FAULT_EVENT,
+)
 
 __all__ = ("NEEDS", "Facts", "Need", "unmet")
 
@@ -83,6 +91,9 @@ NEEDS: dict[str, tuple[Need, ...]] = {
         Need("the guest's CPUID offers the debug store, so that BTS or PEBS may be there", cpuid=(1, "edx", 21), clear=True),
     ),
     "cmci": (Need("IA32_MCG_CAP.MCG_CMCI_P is clear: KVM_X86_GET_MCE_CAP_SUPPORTED does not have it", msr=(0x179, 10)),),
+    "split-irqchip": (Need("KVM_CAP_SPLIT_IRQCHIP is not there", KVM_CAP_SPLIT_IRQCHIP),),
+    "boot-cpu-id": (Need("KVM_CAP_SET_BOOT_CPU_ID is not there", KVM_CAP_SET_BOOT_CPU_ID),),
+    "x2apic-api": (Need("KVM_CAP_X2APIC_API is not there", KVM_CAP_X2APIC_API),),
     "triple-fault-event": (Need("KVM_CAP_X86_TRIPLE_FAULT_EVENT is not there", KVM_CAP_X86_TRIPLE_FAULT_EVENT),),
 }
 

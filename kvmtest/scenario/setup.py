@@ -40,6 +40,12 @@ class Setup(NamedTuple):
     heard: bool = True
 
     @property
+    def needs(self) -> tuple[str, ...]:
+        """What it cannot be made without (`kvmtest.scenario.needs`)."""
+        given = {"split-irqchip": self.irqchip == "split", "boot-cpu-id": self.boot_id, "x2apic-api": self.x2apic_ids}
+        return tuple(name for name, needed in given.items() if needed)
+
+    @property
     def many(self) -> bool:
         """Whether the VM has so many vCPUs that one such VM at a time is enough."""
         return self.vcpus == SPARSE or self.vcpus > 8

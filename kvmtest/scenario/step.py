@@ -449,3 +449,10 @@ class Scenario(NamedTuple):
     fresh: bool = True
     #: Whether the event may leave no trace: there the pending event or the exit is the proof that it happened.
     silent: bool = False
+
+    @property
+    def apic_mode(self) -> str:
+        """The mode of the target's local APIC when the event comes: that of its last plant, else of the reporting guest."""
+        plants = [step.apic_mode for step in self.steps if isinstance(step, Plant) and step.who != "other"]
+        set_ = [step.apic_mode for step in self.steps if isinstance(step, Reporter)]
+        return next(iter((*plants[::-1], *set_)), "")

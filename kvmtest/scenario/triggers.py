@@ -25,7 +25,7 @@ from kvmtest.uapi.kvm import (
     KVM_SMI,
 )
 
-__all__ = ("DATA", "TRIGGERS", "Steps", "To", "Trigger", "arrival", "broadcast_icr", "message", "sender", "signal", "words")
+__all__ = ("DATA", "TRIGGERS", "Steps", "To", "Trigger", "arrival", "broadcast_icr", "events", "message", "sender", "signal")
 
 #: Message data: delivery modes (SDM vol. 3, Message Data Register Format).
 #: A level-triggered INIT without the assert level is a de-assertion.
@@ -242,7 +242,8 @@ class Trigger(NamedTuple):
     ``steps`` are those of one event to a vCPU. ``modes`` are the modes of the local APIC in which it hears the event,
     ``irqchip`` the interrupt controllers that it needs, ``needs`` what else (`kvmtest.scenario.needs`). ``states`` and ``plants``
     are the only ones in which it can be sent, where that is not any. ``runs`` is whether the target's own code sends it, ``many``
-    whether it reaches several vCPUs, ``outside`` whether it is an ioctl of the target, which has to be out of KVM_RUN.
+    whether it reaches several vCPUs, ``outside`` whether it is an ioctl of the target, which has to be out of KVM_RUN,
+    ``message`` whether it is a message that can have any of DATA.
     """
 
     events: tuple[str, ...]
@@ -255,17 +256,18 @@ class Trigger(NamedTuple):
     plants: tuple[str, ...] = ()
     many: bool = False
     outside: bool = False
+    message: bool = False
 
 
 TRIGGERS: dict[str, Trigger] = {
     "latched": Trigger(("init",), _latched, _EVERY, outside=True),
-    "msi": Trigger(("init", "sipi", "nmi", "interrupt", "smi"), _msi),
+    "msi": Trigger(("init", "sipi", "nmi", "interrupt", "smi"), _msi, message=True),
     "gsi-msi": Trigger(("init",), _gsi(_GSI, f"KVM_IRQ_LINE of GSI {_GSI}")),
     "irqfd": Trigger(("init",), _irqfd),
     "ioapic": Trigger(("init",), _ioapic),
     "split": Trigger(("init",), _gsi(_PIN, f"KVM_IRQ_LINE of GSI {_PIN}"), irqchip="split"),
-    "icr-xapic": Trigger(("init",), _icr("xapic"), ("xapic",)),
-    "icr-x2apic": Trigger(("init",), _icr("x2apic"), ("x2apic",)),
+    "icr-xapic": Trigger(("init",), _icr("xapic"), ("xapic",), message=True),
+    "icr-x2apic": Trigger(("init",), _icr("x2apic"), ("x2apic",), message=True),
     "icr-xapic/logical": Trigger(("init",), _logical("xapic"), ("xapic", "xapic-flat"), plants=("a",)),
     "icr-x2apic/logical": Trigger(("init",), _logical("x2apic"), ("x2apic",), plants=("a",)),
     "broadcast": Trigger(("init",), _broadcast, many=True),
@@ -277,6 +279,6 @@ TRIGGERS: dict[str, Trigger] = {
 }
 
 
-def words(condition: s.Condition) -> str:
-    """A condition in words."""
-    return str(condition)
+def events(trigger: str) -> tuple[str, ...]:
+    """All that ``trigger`` can send, which for a message is more than what item cases are made of."""
+    return tuple(DATA) if TRIGGERS[trigger].message else TRIGGERS[trigger].events

@@ -11,7 +11,7 @@ from kvmtest.kvm.ioctl import ioctl
 from kvmtest.state.layout import Layout
 from kvmtest.state.sections import Snapshot
 from kvmtest.state.snapshot import Buffer, msr_buffers, one_reg, refusal
-from kvmtest.state.values import APIC_MODES, CR4_CANDIDATES, EFER_CANDIDATES, NEW, values
+from kvmtest.state.values import APIC_MODES, CR4_CANDIDATES, EFER_CANDIDATES, NEW, SIPI, values
 from kvmtest.uapi.kvm import (
     KVM_SET_DEBUGREGS,
     KVM_SET_LAPIC,
@@ -32,7 +32,7 @@ from kvmtest.uapi.kvm import (
 )
 from kvmtest.x86 import cpuid, lapic, msr, xsave
 
-__all__ = ("Plant", "PlantRefused", "Planter")
+__all__ = ("WHY", "XCR0", "Plant", "PlantRefused", "Planter")
 
 _BSP = 0x100
 #: Sections in the order of writing: IA32_APIC_BASE (sregs) decides how the LAPIC page is read, the LVT timer's mode what
@@ -51,12 +51,13 @@ _SET = (
 )
 #: What no plant can be made without.
 _NEEDED = ("sregs", "regs", "events", "debugregs", "mp_state")
-_XCR0_LEGAL_SECOND = 0x3
 _ID = lapic.offset_of("id")
 #: MXCSR_MASK where a CPU reports 0 (SDM vol. 1, Guidelines for Writing to the MXCSR Register).
 _MXCSR_MASK = 0xFFBF
+#: XCR0 where a plant has not all that KVM supports: x87 state, which is always on, and SSE.
+XCR0 = {"b": 3, "c": 1, SIPI: 3, NEW: 1}
 #: Why the tables have no value for an item.
-_WHY = {f"msr.{known.name}": known.why for known in msr.MSRS} | {f"lapic.{reg.name}": reg.why for reg in lapic.LAPIC}
+WHY = {f"msr.{known.name}": known.why for known in msr.MSRS} | {f"lapic.{reg.name}": reg.why for reg in lapic.LAPIC}
 
 
 class PlantRefused(RuntimeError):
@@ -74,7 +75,7 @@ class Plant:
 
     def reason(self, item: str) -> str:
         """Why this plant has no value for ``item``."""
-        why = _WHY.get(item, "")
+        why = WHY.get(item, "")
         return f"cannot be planted: {why}" if why else "this plant has no value for it"
 
     def writes(self, id: int) -> Iterator[tuple[str, int, bytes]]:
@@ -140,7 +141,7 @@ class Planter:
         refused: dict[str, str] = {}
         base = self.baseline.get(self.layout, "apic_base") or 0
         asked["apic_base"] = APIC_MODES[apic_mode] | base & _BSP
-        asked["xcr0"] = {"a": self.xcr0, "c": 1, NEW: 1}.get(plant, _XCR0_LEGAL_SECOND)
+        asked["xcr0"] = XCR0.get(plant, self.xcr0)
         self._keep_reserved(asked, apic_mode)
         self._keep_enabled(asked)
         # What 64-bit mode with paging cannot do without: CR4.PAE, EFER.LME and LMA.

@@ -15,13 +15,15 @@ class Msr(NamedTuple):
 
     ``plants`` are two legal values, neither of them the RESET value, complementary in the writable bits as far as the
     architecture and KVM allow, or None with the reason in ``why``. Equal ones: there is no other legal non-RESET value.
-    ``why`` of a plant says on what KVM makes it depend. KVM may keep less than it takes: what reads back is the plant.
+    ``why`` of a plant says on what KVM makes it depend. KVM may keep less than it takes: what reads back is the plant. ``sregs``
+    is the item of struct kvm_sregs that it is planted as.
     """
 
     name: str
     index: int  # type: ignore[assignment]  # tuple has a method of this name
     plants: Plants | None
     why: str = ""
+    sregs: str = ""
 
 
 _ANY = (0x5555555555555555, 0xAAAAAAAAAAAAAAAA)
@@ -58,7 +60,7 @@ _LINES = (
     Msr("tsc", 0x10, (0x0000555555555555, 0x00002AAAAAAAAAAA), "counts on from the plant"),
     Msr("kvm_wall_clock", 0x11, None, _GUEST_MEMORY),
     Msr("kvm_system_time", 0x12, None, _GUEST_MEMORY),
-    Msr("apic_base", 0x1B, None, _SREGS),
+    Msr("apic_base", 0x1B, None, _SREGS, "apic_base"),
     Msr("smi_count", 0x34, _LOW32, "read-only to the guest"),
     Msr("feat_ctl", 0x3A, (0x4, 0x1), "needs VMX in the guest's CPUID; VMXON needs both bits"),
     Msr("tsc_adjust", 0x3B, _ANY, "needs TSC_ADJUST in the guest's CPUID, or KVM drops it"),
@@ -193,13 +195,13 @@ _LINES = (
     Msr("kvm_async_pf_int", 0x4B564D06, None, _PARAVIRT),
     Msr("kvm_async_pf_ack", 0x4B564D07, None, _PARAVIRT),
     Msr("kvm_migration_control", 0x4B564D08, None, _PARAVIRT),
-    Msr("efer", 0xC0000080, None, _SREGS),
+    Msr("efer", 0xC0000080, None, _SREGS, "efer"),
     Msr("star", 0xC0000081, _ANY),
     Msr("lstar", 0xC0000082, _CANONICAL),
     Msr("cstar", 0xC0000083, _CANONICAL),
     Msr("sfmask", 0xC0000084, _LOW32),
-    Msr("fs_base", 0xC0000100, None, _SREGS),
-    Msr("gs_base", 0xC0000101, None, _SREGS),
+    Msr("fs_base", 0xC0000100, None, _SREGS, "fs.base"),
+    Msr("gs_base", 0xC0000101, None, _SREGS, "gs.base"),
     Msr("kernel_gs_base", 0xC0000102, _CANONICAL),
     Msr("tsc_aux", 0xC0000103, _LOW32, "needs RDTSCP or RDPID on the host"),
     Msr("tsc_ratio", 0xC0000104, (0x5555555555, 0xAAAAAAAAAA), "needs TSC_RATE_MSR in the guest's CPUID; rules nested guests only"),

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Conditions of scenarios: what a vCPU does next, what its state or the guest's memory holds, what KVM answered."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = (
+    "Answer",
+    "Condition",
+    "Differs",
+    "Exit",
+    "Fails",
+    "Filled",
+    "Holds",
+    "In",
+    "Is",
+    "Mmio",
+    "Moves",
+    "Quiet",
+    "Same",
+    "Word",
+    "Words",
+    "Zero",
+)
+
+# The first seven are what a vCPU does next: it runs for them, or is joined where it runs on a thread.
+
+
+class Word(NamedTuple):
+    """The guest's next word: an OUT to its PORT_``name``, with ``value`` in the bits of ``mask`` where one is given.
+
+    ``says`` is what it means, where the guest's words have not one meaning (`kvmtest.scenario.memory`); of one of several Words
+    what its value means, with {} in its place. ``past`` are words that may come before it.
+    """
+
+    name: str
+    value: int | None = None
+    says: str = ""
+    past: tuple[str, ...] = ()
+    mask: int = (1 << 32) - 1
+
+
+class Words(NamedTuple):
+    """The guest's next ``words``, one after the other."""
+
+    words: tuple[Word, ...]
+
+
+class Exit(NamedTuple):
+    """An exit with this ``reason``, KVM_EXIT_*."""
+
+    reason: int
+    says: str = ""
+
+
+class In(NamedTuple):
+    """The guest reads a port, that of PORT_``name``."""
+
+    name: str
+
+
+class Mmio(NamedTuple):
+    """The guest reads memory of a device at the address that is its ``name``."""
+
+    name: str
+
+
+class Quiet(NamedTuple):
+    """The vCPU makes no exit."""
+
+    says: str = "executes nothing"
+
+
+class Fails(NamedTuple):
+    """KVM_RUN ends with ``error``, an errno."""
+
+    error: int
+
+
+class Is(NamedTuple):
+    """``item`` reads as ``value`` in the bits of ``mask``."""
+
+    item: str
+    value: int
+    mask: int = -1
+
+
+class Differs(NamedTuple):
+    """``item`` reads as another value than ``value``; for Until and Require."""
+
+    item: str
+    value: int
+
+
+class Holds(NamedTuple):
+    """The guest's 32-bit ``word`` in memory has this ``value``."""
+
+    word: str
+    value: int
+
+
+class Filled(NamedTuple):
+    """Guest memory at ``gpa`` is ``data``."""
+
+    gpa: int
+    data: bytes
+
+
+class Moves(NamedTuple):
+    """The guest's 32-bit ``word`` in memory changes."""
+
+    word: str
+
+
+class Same(NamedTuple):
+    """All that the host's ioctls show is as when it was observed last, but for counters and ``but``."""
+
+    but: tuple[str, ...] = ()
+
+
+class Zero(NamedTuple):
+    """Each of ``items`` that this host can read is 0; each has a record of its own."""
+
+    items: tuple[str, ...]
+
+
+class Answer(NamedTuple):
+    """KVM's answer to the last Call that keeps it: 0 or more, or an errno as a negative number."""
+
+    value: int
+
+
+Condition = Word | Words | Exit | In | Mmio | Quiet | Fails | Is | Differs | Holds | Filled | Moves | Same | Zero | Answer

@@ -14,14 +14,15 @@ from kvmtest.lab.kernels import Kernel
 
 _ROOT = Path(__file__).parents[2]
 #: Takes where to write from QEMU's arguments; what to say is Python in $FAKE: `say` and `console` say it, and `ran` what came of
-#: a check of the plan, which `case`, `show` and `done` say one by one.
+#: an expectation of the plan, which `case`, `show` and `done` say one by one.
 _FAKE = f"""#!{sys.executable}
 import os, sys, time
 sys.path.insert(0, {str(_ROOT)!r})
 from kvmtest.engine.plan import plan
-from kvmtest.judge.evidence import Again, Checked, Untried
+from kvmtest.judge.evidence import Again, Played, Untried
 from kvmtest.lab.relay import Sender
 from kvmtest.lab.stream import Encoder
+from kvmtest.scenario.looks import looks
 if "--version" in sys.argv:
     print("QEMU emulator version 9.9.9")
     sys.exit()
@@ -39,18 +40,24 @@ def begin(release="9.9.9-fake"):
     say("H", release, "svm", "AuthenticAMD", "A CPU", "npt=Y", "kvm.x=")
     say("N", "2")
 sender = Sender(out)
-checks = {{(case.prefix + "." + case.check, case.setup.vendor): case for case in plan() if case.check}}
-def case(check, vendor="intel"):
+cases = {{}}
+for one in plan():
+    first, *more = looks(one.scenario) if one.scenario else (None,)
+    if first and not more:
+        cases.setdefault((f"{{first.event}}.{{first.trigger}}.{{first.view}}.{{first.item}}", one.setup.vendor), one)
+    elif first and one.sequence == "bsp-flag":
+        cases[f"{{first.event}}.{{first.trigger}}.{{first.view}}.{{first.item}}", one.setup.vendor] = one
+def case(id, vendor="intel"):
     global look
-    look = checks[check, vendor].look()
+    look = cases[id, vendor].look()
     out.case(look.case.name, look.view)
 def seen(evidence):
     sender.judging(look, None, (), evidence)
+def told(value=None):
+    number = looks(look.scenario)[0].step
+    return Played(((number, look.scenario.steps[number].condition.value if value is None else value),))
 def show(verdict):
-    if verdict in ("skip", "error"):
-        seen(Untried(verdict, "because"))
-    else:
-        seen(Checked("this", "that" if verdict == "fail" else "this"))
+    seen(Untried(verdict, "because") if verdict in ("skip", "error") else told(1 if verdict == "fail" else None))
 def done(seconds="0.1"):
     out.line("c", seconds)
     out.flush()
@@ -63,7 +70,7 @@ exec(os.environ["FAKE"])
 #: A guest that does what it should.
 GOOD = """
 begin()
-for check, verdict in (("init.msi.host.ram", "pass"), ("init.msi.host.halted", "fail")):
+for check, verdict in (("init.msi.host.lapic.lvt_lint0", "pass"), ("init.msi.host.lapic.version", "fail")):
     case(check)
     show(verdict)
     done("0.5")

@@ -21,7 +21,8 @@ from kvmtest.cli import main
 from kvmtest.lab.kernels import Kernel
 from kvmtest.lab.limits import Limits
 
-_RAM, _HALTED = "init.msi.host.ram", "init.msi.host.halted"
+_WORDS = "bsp,split-irqchip,intel,eoi-broadcast"
+_RAM, _HALTED = "init.msi.host.lapic.lvt_lint0", "init.msi.host.lapic.version"
 #: Hangs in a case whose evidence was heard, which is when the FIFO is empty again.
 _HANG = f"""
 import fcntl, termios
@@ -44,8 +45,8 @@ def test_text_report(kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None
     assert main(_command(kernel)) == 1
     shown = capsys.readouterr()
     assert shown.out.startswith("kvm_amd of Linux 9.9.9-fake in QEMU 9.9.9 (TCG)\n") and ", model max,-erms" in shown.out
-    assert f"FAIL  {_HALTED}: that\n" in shown.out
-    assert "kvmtest lab run --backend svm --kernel" in shown.out and f"{_HALTED}/ap,intel,halted\n" in shown.out
+    assert "FAIL  lapic.version" in shown.out
+    assert "kvmtest lab run --backend svm --kernel" in shown.out and f"{_HALTED}/{_WORDS}\n" in shown.out
     assert "boot " in shown.err and "run " in shown.err and "shut-down " in shown.err
 
 
@@ -108,7 +109,7 @@ def test_a_kernels_log_keeps_its_lines(
     assert "FAIL  none.lab.kernel: kernel BUG at x86.c:1!\n" in out
     # The command of the report runs the case again, and looks for the same.
     (again,) = [line.split() for line in out.splitlines() if "kvmtest lab run" in line]
-    assert again[-1] == "none.lab.kernel.log/ap,intel,ram"
+    assert again[-1] == "none.lab.kernel.log/bsp,intel,lint0-unquirked"
     assert main(_command(kernel, again[-1], "--format", "json")) == 1
     assert {one["item"] for one in json.loads(capsys.readouterr().out)["records"]} == {"log"}
 
@@ -128,7 +129,7 @@ def test_what_fails_on_this_machine_in_the_middle_is_3_and_the_document_is_whole
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(limits: Limits, where: str, dying: str) -> None:
-        if where.endswith("halted"):
+        if where.endswith("eoi-broadcast"):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Limits, "check", broken)
@@ -137,7 +138,7 @@ def test_what_fails_on_this_machine_in_the_middle_is_3_and_the_document_is_whole
     shown = capsys.readouterr()
     assert "No space left on device" in shown.err
     ram, error = json.loads(shown.out)["records"]
-    assert (ram["item"], ram["verdict"], error["item"], error["verdict"]) == ("ram", "pass", "run", "error")
+    assert (ram["item"], ram["verdict"], error["item"], error["verdict"]) == ("lapic.lvt_lint0", "pass", "run", "error")
 
 
 def test_nothing_that_could_be_tested_is_3(
@@ -201,7 +202,7 @@ def test_a_signal_keeps_what_was_measured_and_leaves_nothing(
     document: Any = json.loads(output.read_text())
     (run,) = document["runs"]
     assert run["interrupted"] and len(run["results"]) == 1
-    assert [record["item"] for record in document["records"]] == ["ram"]
+    assert [record["item"] for record in document["records"]] == ["lapic.lvt_lint0"]
     assert not list((fake / "tmp").iterdir())
 
 

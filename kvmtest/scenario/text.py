@@ -142,6 +142,7 @@ def condition(of: s.Condition, guest: str = "") -> str:
     """A condition in words: of what a vCPU does next a verb, of what is read a statement."""
     if isinstance(of, s.Word):
         name, says = of.name.rpartition(".")[2], of.says or dict(memory.words(guest)).get(of.name, "")
+        says = says.partition(" {")[0]
         means = name if says in ("", name) else f"{name}: {says}"
         mask = "" if of.mask == (1 << 32) - 1 else f" in the bits {of.mask:#x}"
         value = "" if of.value is None else f"{number(of.value)}{mask} "

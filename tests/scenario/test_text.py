@@ -89,3 +89,8 @@ def test_every_case_of_the_plan_is_told_without_an_object_in_it() -> None:
         told = list(text.lines(scenario))
         assert len(told) == len(scenario.steps)
         assert not [line for line in told if re.search(r"\w+\(\w+=|None|<|0x[0-9a-f]{40}", line)]
+
+
+def test_what_a_word_means_is_said_without_the_place_of_its_value() -> None:
+    said = text.condition(s.Word("EXIT", 3, "reason {}"), "vmx")
+    assert "reason" in said and "{" not in said

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from kvmtest import __version__
 from kvmtest.model.host import Host
+from kvmtest.results import fields
 from kvmtest.results.lines import host_fields
-from kvmtest.results.saved import host_of, parsed
+from kvmtest.results.saved import parsed
 
 __all__ = ("SCHEMA", "Item", "State", "dump", "is_one", "parse")
 
@@ -85,7 +86,7 @@ def _state(name: str, text: str) -> State:
         raise ValueError(f"made has no {', '.join(_MADE)}")
     if not isinstance(items, dict) or not items:
         raise ValueError("items is no object, or an empty one")
-    host = host_of(document.get("host"))
+    host = fields.host(document.get("host"))
     parts = {part: made[part] for part in _MADE}
     return State(name, host, taken, parts, {item: _item(item, found) for item, found in items.items()})
 

@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from kvmtest import guests, spec
+from kvmtest.engine.disassemble import internal_error
 from kvmtest.guests import spine
 from kvmtest.kvm import Exit, KvmError, Vcpu
 from kvmtest.kvm.clock import Limit
@@ -166,7 +167,7 @@ class Reporter:
         sregs = self.vcpu.get_sregs()
         at = sregs.cs.base + regs.rip
         insn = exit_.insn or (self.ram.read(at, 15) if spine.CODE <= at < spine.DATA else b"")
-        self.failures[status] = _internal_error(exit_, insn, 16 if resume < spine.CODE else 64 if sregs.cs.l else 32)
+        self.failures[status] = internal_error(exit_, insn, 16 if resume < spine.CODE else 64 if sregs.cs.l else 32)
         if resume < spine.CODE and sregs.cs.base != spine.CODE:
             # From the first page, as an exception would.
             sregs.cs.base, sregs.cs.selector = spine.CODE, spine.CODE >> 4
@@ -368,36 +369,3 @@ class Reporter:
                 missing[item] = "the vCPU's CPUID does not have the component"
             elif xsaved:
                 missing[item] = f"XSETBV did not last: XCR0 was {used:#x} when XSAVE ran"
-
-
-def _internal_error(exit_: Exit, insn: bytes, bits: int) -> str:
-    """An exit for an internal error, with the instruction that KVM stumbled over where it can be told."""
-    text = f"KVM_EXIT_INTERNAL_ERROR {exit_.suberror_name}"
-    return f"{text}: {disassemble(insn, bits) or insn.hex(' ')}" if insn else text
-
-
-@cache
-def disassemble(insn: bytes, bits: int) -> str:
-    """The first instruction of ``insn`` by objdump, or "" where there is none or it does not know better."""
-    # Slow to import, and seldom needed.
-    import shutil
-    import subprocess
-    import tempfile
-
-    tool = shutil.which("objdump")
-    if not tool:
-        return ""
-    machine = {16: "i8086", 32: "i386", 64: "i386:x86-64"}[bits]
-    try:
-        with tempfile.NamedTemporaryFile() as file:
-            file.write(insn)
-            file.flush()
-            command = [tool, "-D", "-b", "binary", "-m", machine, "--no-addresses", "-w", file.name]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=2, check=True)
-    except (OSError, subprocess.SubprocessError):  # nor without a folder to write it to
-        return ""
-    for line in done.stdout.splitlines():
-        fields = line.split("\t")
-        if len(fields) >= 2 and not fields[0].strip(" ") == file.name:
-            return " ".join(fields[-1].split())
-    return ""

@@ -10,18 +10,19 @@ import json
 import re
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
 from kvmtest.model.case import Case
-from kvmtest.model.host import Host, Tool
+from kvmtest.model.host import Tool
 from kvmtest.model.record import EVENTS, VIEWS, Block, Observation, Record
 from kvmtest.model.run import Head, Run
-from kvmtest.model.value import Expected, Value, parse
+from kvmtest.model.value import Expected, parse
 from kvmtest.model.verdict import Verdict
+from kvmtest.results import fields as field
 from kvmtest.results.lines import SCHEMA
 
-__all__ = ("Loader", "SavedError", "host_of", "load", "parsed", "read")
+__all__ = ("Loader", "SavedError", "load", "parsed", "read")
 
 _ITEM = re.compile(r"[a-z0-9_.-]{1,200}")
 _WORD = re.compile(r"[a-z0-9-]{1,100}")
@@ -30,7 +31,6 @@ _HEX = re.compile(r"0x[0-9a-f]{1,40000}")
 _MOST_RECORDS, _MOST_RESULTS = 100_000, 100_000_000
 #: Bytes that a gzipped file may unpack to.
 _MOST_BYTES = 4 << 30
-_LAB = ("emulator", "cpu", "kernel_source")
 
 _Made = TypeVar("_Made")
 
@@ -39,17 +39,13 @@ class SavedError(ValueError):
     """The file is not what it should be; one line that names it and says why."""
 
 
-class Bad(ValueError):
-    """What a file says is not what it should be."""
-
-
 def load(path: str, note: Callable[[str], object] = lambda line: None) -> list[Run]:
     """The runs in the file ``path`` (- is standard input); ``note`` is told what was left out. Raises SavedError."""
     return Loader(note).load(path)
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise Bad(f"{name} is no number of JSON")
+    raise field.Bad(f"{name} is no number of JSON")
 
 
 #: One for all lines: json.loads() makes one for each.
@@ -91,7 +87,7 @@ def parsed(path: str, contents: bytes, made: Callable[[str, str], _Made]) -> _Ma
         return made(path, contents.decode())
     except SavedError:
         raise
-    except Bad as error:
+    except field.Bad as error:
         raise SavedError(f"{path}: {error}") from None
     except UnicodeDecodeError:
         raise SavedError(f"{path}: not UTF-8, so no JSON") from None
@@ -120,7 +116,7 @@ class _Tables:
             return known
         first, last = span if isinstance(span, list) and len(span) == 2 else (span, span)
         if type(first) is not int or type(last) is not int or not 0 <= first <= last < len(self.records):
-            raise Bad(f"records {str(span)[:60]} of {len(self.records)}")
+            raise field.Bad(f"records {str(span)[:60]} of {len(self.records)}")
         found = self.blocks.get((first, last))
         if found is None:
             records = tuple(self.records[first : last + 1])
@@ -158,7 +154,7 @@ class Loader:
 
     def _runs(self, path: str, contents: str) -> list[Run]:
         if not contents.strip():
-            raise Bad("empty: the run that was to write it was cut short before its first line")
+            raise field.Bad("empty: the run that was to write it was cut short before its first line")
         try:
             head = json.loads(contents[: contents.find("\n") + 1])
         except json.JSONDecodeError:
@@ -179,28 +175,28 @@ class Loader:
             except json.JSONDecodeError as error:
                 rest = contents.split("\n", number)[number:]
                 if any(more.strip(" \t\r\0") for more in rest):
-                    raise Bad(f"{error.msg} in line {number}: no JSON") from None
+                    raise field.Bad(f"{error.msg} in line {number}: no JSON") from None
                 self._note(f"{path}: the last line is cut short and left out")
                 break
             if not isinstance(fields, dict):
-                raise Bad(f"line {number} is no object")
+                raise field.Bad(f"line {number} is no object")
             if "run" in fields:
                 if run:
                     yield run.made()
                 run = _Reading(path, self, tables, self._head(fields))
             elif run is None:
-                raise Bad(f"line {number} comes before any run")
+                raise field.Bad(f"line {number} comes before any run")
             else:
                 run.line(fields)
         if run is None:
-            raise Bad("no run in it")
+            raise field.Bad("no run in it")
         if run.ended is None:
             self._note(f"{path}: cut short: it does not say how the run ended")
         yield run.made()
 
     def _head(self, fields: dict[str, Any]) -> Head:
         if fields.get("schema") != SCHEMA:
-            raise Bad(f"schema {str(fields.get('schema'))[:60]!r}, not {SCHEMA}")
+            raise field.Bad(f"schema {str(fields.get('schema'))[:60]!r}, not {SCHEMA}")
         return _head(fields)
 
     # A document
@@ -208,24 +204,24 @@ class Loader:
     def _document(self, path: str, document: Any) -> list[Run]:
         if not isinstance(document, dict) or document.get("schema") != SCHEMA:
             found = document.get("schema") if isinstance(document, dict) else document
-            raise Bad(f"schema {str(found)[:60]!r}, not {SCHEMA}")
+            raise field.Bad(f"schema {str(found)[:60]!r}, not {SCHEMA}")
         tables = _Tables(self._blocks)
-        tables.cites = [_string(said, "a citation") for said in _list(document, "cites")]
-        tables.cases = [self.case(_object(fields, "a case")) for fields in _list(document, "cases")]
-        tables.records = [self.record(_object(fields, "a record"), tables) for fields in _list(document, "records")]
+        tables.cites = [field.string(said, "a citation") for said in field.items(document, "cites")]
+        tables.cases = [self.case(field.members(fields, "a case")) for fields in field.items(document, "cases")]
+        tables.records = [self.record(field.members(fields, "a record"), tables) for fields in field.items(document, "records")]
         runs = []
-        for fields in _list(document, "runs"):
-            run = _Reading(path, self, tables, _head(_object(fields, "a run")))
+        for fields in field.items(document, "runs"):
+            run = _Reading(path, self, tables, _head(field.members(fields, "a run")))
             run.cases = dict.fromkeys(tables.cases)
-            for row in _list(fields, "results"):
+            for row in field.items(fields, "results"):
                 if not isinstance(row, list) or len(row) not in (5, 6):
-                    raise Bad(f"row {str(row)[:60]} of the results")
+                    raise field.Bad(f"row {str(row)[:60]} of the results")
                 run.observation(*row)
             if "interrupted" in fields:
                 run.end(fields)
-            runs.append(run.made(len(_list(document, "runs")) == 1))
+            runs.append(run.made(len(field.items(document, "runs")) == 1))
         if not runs:
-            raise Bad("no run in it")
+            raise field.Bad("no run in it")
         return runs
 
     # What is numbered
@@ -237,18 +233,18 @@ class Loader:
 
     def case(self, fields: dict[str, Any]) -> Case:
         """The case that ``fields`` describe."""
-        params = _object(fields.get("params", {}), "params")
+        params = field.members(fields.get("params", {}), "params")
         if not all(isinstance(value, str | int) and not isinstance(value, bool) for value in params.values()):
-            raise Bad("a case's params are neither numbers nor strings")
-        return self.kept(Case(_string(fields.get("name"), "a case's name"), tuple(params.items())))
+            raise field.Bad("a case's params are neither numbers nor strings")
+        return self.kept(Case(field.string(fields.get("name"), "a case's name"), tuple(params.items())))
 
     def record(self, fields: dict[str, Any], tables: _Tables) -> Record:
         """The record that ``fields`` describe."""
-        numbers = _list(fields, "cite", ())
+        numbers = field.items(fields, "cite", ())
         try:
-            cite = tuple([tables.cites[_index(number)] for number in numbers])
+            cite = tuple([tables.cites[field.index(number)] for number in numbers])
         except IndexError:
-            raise Bad(f"{str(fields.get('item'))[:80]}: a citation that is not there") from None
+            raise field.Bad(f"{str(fields.get('item'))[:80]}: a citation that is not there") from None
         # Most records of a file are in the one before, too.
         said = (repr({**fields, "cite": None}), cite)
         found = self._records.get(said)
@@ -259,36 +255,36 @@ class Loader:
     def _record(self, fields: dict[str, Any], cite: tuple[str, ...]) -> Record:
         item = fields.get("item")
         if not isinstance(item, str) or not _ITEM.fullmatch(item):
-            raise Bad(f"{str(item)[:80]!r} is no item")
+            raise field.Bad(f"{str(item)[:80]!r} is no item")
         try:
             verdict = Verdict(str(fields.get("verdict")))
         except ValueError:
-            raise Bad(f"{item}: verdict {str(fields.get('verdict'))[:40]!r} is none of {', '.join(Verdict)}") from None
+            raise field.Bad(f"{item}: verdict {str(fields.get('verdict'))[:40]!r} is none of {', '.join(Verdict)}") from None
         deviation = fields.get("deviation")
         return self.kept(
             Record(
                 item,
                 verdict,
-                _value(item, fields, "planted"),
+                field.value(item, fields, "planted"),
                 self._expected(item, fields),
-                _value(item, fields, "observed"),
-                _string(fields.get("reason", ""), f"{item}: reason"),
+                field.value(item, fields, "observed"),
+                field.string(fields.get("reason", ""), f"{item}: reason"),
                 cite,
-                None if deviation is None else _string(deviation, f"{item}: deviation"),
+                None if deviation is None else field.string(deviation, f"{item}: deviation"),
             )
         )
 
     def _expected(self, item: str, fields: dict[str, Any]) -> Expected | None:
         if "expected" not in fields:
             return None
-        said = _list(fields, "expected")
+        said = field.items(fields, "expected")
         if not said or not all(isinstance(value, str) for value in said):
-            raise Bad(f"{item}: expected is no list of strings")
+            raise field.Bad(f"{item}: expected is no list of strings")
         mask = fields.get("mask")
         if mask is not None and (not isinstance(mask, str) or not _HEX.fullmatch(mask)):
-            raise Bad(f"{item}: mask is no hex string")
+            raise field.Bad(f"{item}: mask is no hex string")
         values = tuple([value for value in (parse(item, one) for one in said) if value is not None])
-        formula = _string(fields.get("formula", ""), f"{item}: formula")
+        formula = field.string(fields.get("formula", ""), f"{item}: formula")
         return self.kept(Expected(values, None if mask is None else int(mask, 16), formula))
 
 
@@ -310,7 +306,7 @@ class _Reading:
         """One line that is no ``run``."""
         tables = self._tables
         if "cite" in fields and "record" not in fields:
-            tables.cites.append(_string(fields.get("text"), "a citation"))
+            tables.cites.append(field.string(fields.get("text"), "a citation"))
         elif "case" in fields:
             if "name" in fields:
                 tables.cases.append(self._loader.case(fields))
@@ -329,20 +325,20 @@ class _Reading:
     def observation(self, of: Any, event: Any, trigger: Any, view: Any, records: Any, seconds: Any = None) -> None:
         """One observation."""
         if event not in EVENTS:
-            raise Bad(f"event {str(event)[:40]!r} is none of {', '.join(EVENTS)}")
+            raise field.Bad(f"event {str(event)[:40]!r} is none of {', '.join(EVENTS)}")
         if view not in VIEWS:
-            raise Bad(f"view {str(view)[:40]!r} is none of {', '.join(VIEWS)}")
+            raise field.Bad(f"view {str(view)[:40]!r} is none of {', '.join(VIEWS)}")
         if not isinstance(trigger, str) or not _WORD.fullmatch(trigger):
-            raise Bad(f"{str(trigger)[:80]!r} is no trigger")
+            raise field.Bad(f"{str(trigger)[:80]!r} is no trigger")
         if not isinstance(records, list):
-            raise Bad("records is no list")
+            raise field.Bad("records is no list")
         case = None if of is None else self._case(of)
         blocks = tuple([self._tables.block(span) for span in records])
         count = sum(len(block.records) for block in blocks)
         self._results += count
         if count > _MOST_RECORDS or self._results > _MOST_RESULTS:
-            raise Bad(f"{self._results} results")
-        made = Observation(case, event, sys.intern(trigger), view, blocks, None if seconds is None else _seconds(seconds))
+            raise field.Bad(f"{self._results} results")
+        made = Observation(case, event, sys.intern(trigger), view, blocks, None if seconds is None else field.seconds(seconds))
         self._observations.append(made)
         if case is not None:
             self.cases.setdefault(case)
@@ -352,19 +348,19 @@ class _Reading:
         case, count = self._case(fields.get("of")), fields["same"]
         before = self._last.get(case, [])
         if type(count) is not int or not 0 < count <= len(before):
-            raise Bad(f"{str(count)[:40]} observations again, of {len(before)}")
-        seconds = None if "s" not in fields else _seconds(fields["s"])
+            raise field.Bad(f"{str(count)[:40]} observations again, of {len(before)}")
+        seconds = None if "s" not in fields else field.seconds(fields["s"])
         again = before[-count:]
         self._results += sum(len(block.records) for one in again for block in one.blocks)
         if self._results > _MOST_RESULTS:
-            raise Bad(f"{self._results} results")
+            raise field.Bad(f"{self._results} results")
         self._observations += [*again[:-1], again[-1]._replace(seconds=seconds)]
 
     def end(self, fields: dict[str, Any]) -> None:
         """How the run ended; what can be recomputed is."""
-        _seconds(fields.get("duration_s"))
+        field.seconds(fields.get("duration_s"))
         if not isinstance(fields.get("interrupted"), bool):
-            raise Bad("interrupted is neither true nor false")
+            raise field.Bad("interrupted is neither true nor false")
         self.ended = fields
 
     def made(self, only: bool = True) -> Run:
@@ -372,73 +368,20 @@ class _Reading:
         ran = {one.case for one in self._observations}
         cases = tuple(case for case in self.cases if only or case in ran)
         ended = self.ended
-        duration = _seconds(ended["duration_s"]) if ended else 0.0
+        duration = field.seconds(ended["duration_s"]) if ended else 0.0
         interrupted: bool | None = ended["interrupted"] if ended else None
         head = self._head if self._head.name else self._head._replace(name=self._path)
         return Run(head, cases, tuple(self._observations), duration, interrupted)
 
     def _case(self, number: Any) -> Case:
         try:
-            return self._tables.cases[_index(number)]
+            return self._tables.cases[field.index(number)]
         except IndexError:
-            raise Bad(f"case {number} is not there") from None
-
-
-def host_of(said: Any) -> Host:
-    """The ``host`` of a document. Raises ValueError."""
-    fields = _object(said, "host")
-    parameters, lab = fields.get("parameters"), fields.get("lab")
-    if not isinstance(parameters, dict) or not all(isinstance(value, str) for value in parameters.values()):
-        raise Bad("host.parameters is no object of strings")
-    if lab is not None and not (isinstance(lab, dict) and all(isinstance(lab.get(name), str) for name in _LAB)):
-        raise Bad(f"host.lab has no {', '.join(_LAB)}")
-    kernel, backend, vendor, model = (
-        _string(fields.get(name), f"host.{name}") for name in ("kernel", "backend", "cpu_vendor", "cpu_model")
-    )
-    name, accel = (_string(fields.get(name, ""), f"host.{name}") for name in ("name", "accel"))
-    return Host(kernel, backend, vendor, model, parameters, lab, name, accel)
+            raise field.Bad(f"case {number} is not there") from None
 
 
 def _head(fields: dict[str, Any]) -> Head:
-    tool = _object(fields.get("tool"), "tool")
-    version = _string(tool.get("version"), "tool.version")
-    name = _string(fields.get("name", ""), "name")
-    return Head(Tool(version), host_of(fields.get("host")), _string(fields.get("started"), "started"), name)
-
-
-def _index(number: Any) -> int:
-    if type(number) is not int or number < 0:
-        raise Bad(f"{str(number)[:40]} is no number of a line")
-    return number
-
-
-def _list(fields: dict[str, Any], name: str, default: Iterable[Any] | None = None) -> list[Any]:
-    found = fields.get(name, default)
-    if not isinstance(found, list | tuple):
-        raise Bad(f"{name} is no list")
-    return list(found)
-
-
-def _object(value: Any, what: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise Bad(f"{what} is no object")
-    return value
-
-
-def _string(value: Any, what: str) -> str:
-    if not isinstance(value, str):
-        raise Bad(f"{what} is no string")
-    return sys.intern(value)
-
-
-def _value(item: str, fields: dict[str, Any], name: str) -> Value | None:
-    said = fields.get(name)
-    if said is not None and not isinstance(said, str):
-        raise Bad(f"{item}: {name} is no string")
-    return parse(item, said)
-
-
-def _seconds(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e12:
-        raise Bad("a duration is no number of seconds")
-    return float(value)
+    tool = field.members(fields.get("tool"), "tool")
+    version = field.string(tool.get("version"), "tool.version")
+    name = field.string(fields.get("name", ""), "name")
+    return Head(Tool(version), field.host(fields.get("host")), field.string(fields.get("started"), "started"), name)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from kvmtest import guests
-from kvmtest.engine import guest, host
+from kvmtest.engine import disassemble, guest, host
 from kvmtest.engine.machine import Machine, Machines, Target
 from kvmtest.engine.plan import Setup
 from kvmtest.guests import spine
@@ -325,11 +325,11 @@ def test_what_xsave_stored_is_decoded_with_the_layouts_offsets() -> None:
 
 
 def test_an_instruction_is_named_where_a_disassembler_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert guest.disassemble(bytes.fromhex("0f01d0"), 64) in ("xgetbv", "")
-    guest.disassemble.cache_clear()
+    assert disassemble.disassemble(bytes.fromhex("0f01d0"), 64) in ("xgetbv", "")
+    disassemble.disassemble.cache_clear()
     monkeypatch.setenv("PATH", "/nowhere")
-    assert guest.disassemble(bytes.fromhex("0f01d0"), 64) == ""
-    guest.disassemble.cache_clear()
+    assert disassemble.disassemble(bytes.fromhex("0f01d0"), 64) == ""
+    disassemble.disassemble.cache_clear()
 
 
 def test_without_a_folder_to_write_to_no_instruction_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,6 +337,6 @@ def test_without_a_folder_to_write_to_no_instruction_is_named(monkeypatch: pytes
         raise FileNotFoundError(2, "No usable temporary directory found")
 
     monkeypatch.setattr("tempfile.NamedTemporaryFile", refuse)
-    guest.disassemble.cache_clear()
-    assert guest.disassemble(bytes.fromhex("0f01d0"), 64) == ""
-    guest.disassemble.cache_clear()
+    disassemble.disassemble.cache_clear()
+    assert disassemble.disassemble(bytes.fromhex("0f01d0"), 64) == ""
+    disassemble.disassemble.cache_clear()

@@ -126,7 +126,12 @@ class _Target:
     vcpu = _Vcpu()
 
 
+class _Vm:
+    memory = ()
+
+
 class _Machine:
+    vm = _Vm()
     targets = (_Target(),)
 
 
@@ -197,7 +202,7 @@ def test_the_runner_passes_the_words_that_may_come_first() -> None:
             return exit_
 
     for ports, verdict in (((VALUE, VALUE, LEFT), None), ((VALUE, FAULT), "fail"), ((FAULT, LEFT), "fail")):
-        machine = type("Machine", (), {"targets": (type("Target", (), {"vcpu": Talks(*ports)})(),)})()
+        machine = type("Machine", (), {"vm": _Vm(), "targets": (type("Target", (), {"vcpu": Talks(*ports)})(),)})()
         enter = p.Enter(0, p.Came("out", LEFT, past=(VALUE,)), p.Otherwise("fail", ""))
         end = play(p.Program({}, ((0, enter),)), machine, 1.0).end
         assert (end and end.verdict) == verdict

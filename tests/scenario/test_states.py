@@ -108,8 +108,11 @@ def test_a_plant_has_the_ends_that_its_mode_has(machines: Machines) -> None:
 
 
 def test_a_vcpu_that_has_never_run_has_a_vm_of_its_own(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(Machines, "kept")
+    made: list[Setup] = []
+    fresh = Machines.fresh
+    monkeypatch.setattr(Machines, "fresh", lambda self, setup: made.append(setup) or fresh(self, setup))
     assert _tried(ran(_case(NEVER_RUN), machines))["pass"] > 100
+    assert len(made) == 1
 
 
 def test_guest_debugging_ends_with_its_case(machines: Machines) -> None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from kvmtest.compare.snapshot import Item, State
 from kvmtest.engine.bind import Scene
+from kvmtest.engine.error import TriggerError
 from kvmtest.engine.machine import Machines
 from kvmtest.engine.plan import Case, plan
 from kvmtest.judge.book import Book
@@ -16,7 +17,6 @@ from kvmtest.model.value import text
 from kvmtest.state.guest_view import Report
 from kvmtest.state.sections import Snapshot
 from kvmtest.state.values import NEW, PLANTS
-from kvmtest.triggers.error import TriggerError
 
 __all__ = ("NONE", "NoCase", "Wish", "candidates", "choose", "named", "take")
 

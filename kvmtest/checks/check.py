@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from kvmtest.engine.error import TriggerError
 from kvmtest.judge.evidence import Checked
 from kvmtest.kvm import Vcpu
-from kvmtest.triggers.error import TriggerError
 
 __all__ = ("DEFAULT_EFFORT", "Check", "Effort", "Observation", "Stopped", "Subject", "Untestable")
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from kvmtest.checks import CHECKS, DEFAULT_EFFORT, Effort, Subject, Untestable
 from kvmtest.engine.bind import Scene, Unmet
+from kvmtest.engine.error import TriggerError
 from kvmtest.engine.machine import Machine, Machines, SetupError
 from kvmtest.engine.plan import Case
 from kvmtest.engine.vmm_reset import VmmReset
@@ -23,7 +24,6 @@ from kvmtest.model.host import Host
 from kvmtest.model.record import FIRST_TRY, Observation
 from kvmtest.state.inside import GuestStopped, PlantRefused
 from kvmtest.state.snapshot import Unread
-from kvmtest.triggers.error import TriggerError
 
 __all__ = ("Done", "run", "run_case")
 

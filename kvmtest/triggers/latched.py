@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import time
 
+from kvmtest.engine.error import TriggerError
 from kvmtest.kvm import Vcpu
 from kvmtest.kvm.clock import Limit
-from kvmtest.triggers.error import TriggerError
 from kvmtest.uapi.kvm import KVM_VCPUEVENT_VALID_SMM
 
 __all__ = ("init", "wait_for")

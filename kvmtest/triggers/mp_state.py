@@ -7,8 +7,8 @@ alone changes, and a VMM that restores a vCPU in wait-for-SIPI relies on that.
 
 from __future__ import annotations
 
+from kvmtest.engine.error import TriggerError
 from kvmtest.kvm import Vcpu
-from kvmtest.triggers.error import TriggerError
 from kvmtest.uapi.kvm import (
     KVM_MP_STATE_INIT_RECEIVED,
     KVM_MP_STATE_SIPI_RECEIVED,

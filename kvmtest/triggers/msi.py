@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+from kvmtest.engine.error import TriggerError
 from kvmtest.kvm import Vcpu
-from kvmtest.triggers.error import TriggerError
 
 __all__ = ("ASSERT", "INIT", "LEVEL_TRIGGERED", "address", "init", "send", "sipi")
 

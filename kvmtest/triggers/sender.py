@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from kvmtest import guests
+from kvmtest.engine.error import TriggerError
 from kvmtest.kvm import RunTimeout, Vcpu
-from kvmtest.triggers.error import TriggerError
 from kvmtest.uapi.kvm import (
     KVM_EXIT_IO,
     KVM_MP_STATE_RUNNABLE,

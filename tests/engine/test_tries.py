@@ -11,6 +11,7 @@ import pytest
 
 from kvmtest.checks import CHECKS, Stopped
 from kvmtest.engine import guest, host, run
+from kvmtest.engine.error import TriggerError
 from kvmtest.engine.machine import Machine, Machines
 from kvmtest.engine.plan import Case
 from kvmtest.guests import load
@@ -21,7 +22,6 @@ from kvmtest.lab import relay
 from kvmtest.lab.stream import Decoder, Encoder
 from kvmtest.model.record import Result
 from kvmtest.state.guest_view import Report
-from kvmtest.triggers.error import TriggerError
 from tests.cases import CASES, by_item, by_view, ran, the
 
 GUEST = the("sipi.msi.guest/ap,intel,xapic,plant-sipi,vector-01")

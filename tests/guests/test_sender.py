@@ -7,11 +7,11 @@ import pytest
 
 from kvmtest import guests
 from kvmtest.engine import host
+from kvmtest.engine.error import TriggerError
 from kvmtest.engine.machine import Machines
 from kvmtest.engine.plan import Setup
 from kvmtest.kvm import Kvm
 from kvmtest.triggers import sender
-from kvmtest.triggers.error import TriggerError
 
 
 def test_each_mode_has_its_entry() -> None:

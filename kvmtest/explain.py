@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator
 
 from kvmtest import spec
-from kvmtest.checks import CHECKS, Check
 from kvmtest.lab import ids
 from kvmtest.model.select import near
 from kvmtest.report.show import columns
@@ -66,10 +65,6 @@ def explain(name: str) -> Iterator[str]:
         what, verdicts = ids.LAB[name.removeprefix(ids.ID)]
         yield from (f"{name}: {what}", f"  verdicts    {verdicts}", "  comes from  kvmtest lab run and kvmtest lab matrix alone")
         return
-    if checks := [check for check in CHECKS.values() if name in (check.id, check.name)]:
-        for check in checks:
-            yield from _check(check)
-        return
     above, _, words = name.partition("/")
     parts = above.split(".", 3)
     item = parts[3] if len(parts) == 4 and parts[0] in (*EVENTS, "none") else above
@@ -77,7 +72,7 @@ def explain(name: str) -> Iterator[str]:
         if words and len(parts) == 2:
             example = f"{above}.host.cr0/{words}"
             raise UnknownName(f"{name!r} is a case, which kvmtest run runs; explain one of its items: {example}")
-        close = list(near(item, (*spec.ENTRIES, *CHECKS)))
+        close = list(near(item, tuple(spec.ENTRIES)))
         hint = f"; did you mean {', '.join(close)}?" if close else "; kvmtest list shows all result ids"
         raise UnknownName(f"no item or listed commit {name!r}{hint}")
     yield from _item(item)
@@ -133,18 +128,8 @@ def _field(name: str, text: str) -> list[str]:
     return textwrap.wrap(text, columns(), initial_indent=f"  {name:11} ", subsequent_indent=" " * 14)
 
 
-def _check(check: Check) -> Iterator[str]:
-    yield check.id
-    yield f"  expected    {check.expected}"
-    for cite in check.cite:
-        yield from _wrapped(cite)
-    if check.undefined:
-        yield from _wrapped(f"note: {check.undefined}")
-    yield from _departures(check.id)
-
-
 def _departures(name: str) -> Iterator[str]:
-    """The deviations of an item or a check, and the commits that it shows."""
+    """The deviations of an item, and the commits that it shows."""
     for deviation in deviations.DEVIATIONS:
         if deviation.item == name:
             yield from _deviation(deviation)

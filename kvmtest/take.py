@@ -76,7 +76,7 @@ def named(name: str) -> Case:
     if found:
         return min(found, key=lambda case: case.view != "host")
     if any(map(called, plan())):
-        raise NoCase(f"{name} leaves no one state of one vCPU: it is a check, or has many vCPUs or many orders")
+        raise NoCase(f"{name} leaves no one state of one vCPU: it is of the catalogue, or has many vCPUs or many orders")
     raise NoCase(f"no case is called {name!r}: kvmtest list --cases shows them all")
 
 

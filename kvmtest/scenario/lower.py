@@ -16,6 +16,8 @@ from kvmtest.scenario.program import (
     Buffer,
     Came,
     Compare,
+    Do,
+    Effort,
     Enter,
     Finish,
     Install,
@@ -89,6 +91,7 @@ class Target(Protocol):
     other: int
     #: All vCPUs but ``other``.
     each: tuple[int, ...]
+    effort: Effort
 
     def plant(self, who: int, name: str, apic_mode: str) -> Planted:
         """The plant of vCPU ``who``. Raises PlantRefused, KvmError."""
@@ -442,3 +445,7 @@ class _Lowering:
     @ops_of.register
     def _(self, step: s.Guest) -> Iterable[Op]:
         return [Report(self.bound.target, step.running)]
+
+    @ops_of.register
+    def _(self, step: s.Do) -> Iterable[Op]:
+        return [Do(step.name, self.bound.effort)]

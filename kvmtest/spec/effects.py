@@ -6,8 +6,9 @@ from __future__ import annotations
 __all__ = ("lost",)
 
 _EVENTS = ("init", "sipi")
-#: What the vCPU executes next, which VM exit L1 gets, that INIT is kept for later, and that nothing of a storm goes astray.
-_LOST = frozenset(("runs", "exits", "pending", "arrivals"))
+#: What the vCPU executes next, which VM exit L1 gets, that INIT is kept for later, and that of many events each comes
+#: once, and where it was sent to.
+_LOST = frozenset(("runs", "exits", "pending", "lost", "doubled", "astray"))
 
 
 def lost(event: str, item: str) -> bool:

@@ -13,19 +13,18 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TextIO
 
-from kvmtest.checks import CHECKS
 from kvmtest.model.record import Block, Observation
 from kvmtest.model.run import Run, counted
 from kvmtest.model.verdict import Verdict
 from kvmtest.results.document import Document
 from kvmtest.results.lines import end_fields
 from kvmtest.results.saved import Loader
+from kvmtest.spec import ENTRIES as ITEMS
 from kvmtest.spec.commits import ENTRIES
 from kvmtest.spec.deviations import DEVIATIONS
 
 #: Id and part of the case's name.
 _TOLD = [(id, sign.case) for entry in ENTRIES for sign in entry.signs if sign.old is not None for id in sign.ids]
-_CHECKS = frozenset(check.name for check in CHECKS.values())
 _LISTED = frozenset(d.item for d in DEVIATIONS if d.item.count(".") > 2)
 #: The values of deviations that are not "as planted".
 _VALUES = frozenset((d.item, d.observed) for d in DEVIATIONS if isinstance(d.observed, int))
@@ -46,7 +45,7 @@ def _kept(run: Run) -> Iterator[Observation]:
                 # A view counts only where it is neither the host's nor the guest's.
                 key = (r.event, r.item, value, r.deviation, "views" if r.view == "views" else "")
             elif told and (places := [case for id, case in _TOLD if id == r.id and one.case and case in one.case.name]):
-                key = (r.event, r.trigger if r.item in _CHECKS else "", r.item, r.verdict, places[0])
+                key = (r.event, "" if r.item in ITEMS else r.trigger, r.item, r.verdict, places[0])
             if key and key not in seen:
                 seen.add(key)
                 records.append(r.record._replace(cite=(), reason="said" if r.reason else ""))

@@ -6,13 +6,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from kvmtest.cli import main
 from kvmtest.lab.kernels import Kernel
+from tests.lab.conftest import KVMTEST
 
 _ID, _OTHER, _THIRD = "init.msi.host.ram", "init.msi.host.halted", "init.msi.host.vector-ignored"
 _LOG = "none.lab.kernel.log"
@@ -20,9 +20,9 @@ _START = "begin()\n"
 _END = "say('E')\n"
 _PASS, _FAIL, _SKIP, _ERROR = (f"ran('{_ID}', '{v}')\n" for v in ("pass", "fail", "skip", "error"))
 _AGAIN_PASS, _AGAIN_FAIL, _AGAIN_ERROR = (f"ran('{_ID}', '{v}', 'amd')\n" for v in ("pass", "fail", "error"))
-#: Of one that is listed for kernels before 5.15.
-_LISTED = "none.set-msrs.host.bsp-without-irqchip"
-_KNOWN, _FIXED = (f"begin('5.10.0')\ncase('{_LISTED}')\nseen(Checked('0xfee00800', '0xfee00{v}00'))\ndone()\n" for v in (9, 8))
+#: Of one that is listed for kernels before 6.0.
+_LISTED = "reset.create.host.msr.misc_enable"
+_KNOWN, _FIXED = (f"begin('5.10.0')\ncase('{_LISTED}')\nread({value})\ndone()\n" for value in (0, 0x1800))
 #: Within a case.
 _IN_CASE = f"case('{_OTHER}')\n"
 _PANIC = "console('Kernel panic - not syncing: Fatal exception')\nsys.exit(1)\n"
@@ -139,7 +139,7 @@ class _Repository:
         who = {f"GIT_{role}_{what}": "x@y" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
         self.environment = {**os.environ, **who, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull, "LC_ALL": "C"}
         self.environment["PYTHONPATH"] = str(Path(__file__).parents[2])
-        step = " ".join([sys.executable, "-m", "kvmtest", *_command(kernel)])
+        step = " ".join([*KVMTEST, *_command(kernel)])
         (folder / "step").write_text(f'FAKE="$(cat guest.py)" exec {step} "$@" >/dev/null\n')
         self.git("init", "-q")
 

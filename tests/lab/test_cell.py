@@ -60,7 +60,7 @@ def test_a_good_cell(fake: Path, kernel: Kernel) -> None:
     assert [step.case.name for step in steps if isinstance(step, Running)] == ["init.msi/ap,intel,ram", _SECOND_NAME]
     assert [[one.seconds for one in seen] for seen in _seen(steps)] == [[0.5], [0.5], [None]]
     (first,), (second,), _ = _seen(steps)
-    assert first.case and dict(first.case.params) == {"target": "ap", "vendor": "intel", "check": "ram"}
+    assert first.case and dict(first.case.params) == {"target": "ap", "vendor": "intel", "sequence": "ram"}
     (record,) = second.records
     assert (record.observed, record.expected and record.expected.values) == ("that", ("this",)) and record.cite
     assert _nothing_left(fake)

@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from importlib.resources import files
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 from kvmtest.cli import main
 from kvmtest.lab.kernels import Kernel
 from kvmtest.lab.limits import Limits
+from tests.lab.conftest import KVMTEST
 
 _RAM, _HALTED = "init.msi.host.ram", "init.msi.host.halted"
 #: Hangs in a case whose evidence was heard, which is when the FIFO is empty again.
@@ -59,7 +59,7 @@ def test_a_boot_is_one_plain_line(kernel: Kernel, capsys: pytest.CaptureFixture[
 def test_on_a_terminal_it_is_a_line_that_goes(kernel: Kernel, fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE", "say('B', '9')\ntime.sleep(0.5)\nbegin()\nsay('E')")
     ours, theirs = os.openpty()
-    command = [sys.executable, "-m", "kvmtest", *_command(kernel, "--format", "json")]
+    command = [*KVMTEST, *_command(kernel, "--format", "json")]
     subprocess.run(command, stdout=subprocess.DEVNULL, stderr=theirs, stdin=subprocess.DEVNULL, timeout=60, check=False)
     os.close(theirs)
     shown = os.read(ours, 1 << 16).decode()
@@ -187,7 +187,7 @@ def test_a_signal_keeps_what_was_measured_and_leaves_nothing(
     monkeypatch.setenv("FAKE", _HANG.replace("HEARD", str(fake / "heard")))
     output = fake / "out.json"
     command = _command(kernel, "--format", "json", "--output", str(output), verb=verb)
-    with subprocess.Popen([sys.executable, "-m", "kvmtest", *command], stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([*KVMTEST, *command], stderr=subprocess.PIPE, text=True) as process:
         end = time.monotonic() + 60
         while not (fake / "heard").exists() and time.monotonic() < end:
             time.sleep(0.05)
@@ -212,7 +212,7 @@ def test_a_signal_that_the_program_was_started_to_ignore_is_ignored(
     wait = f"while not os.path.exists({str(fake / 'sent')!r}):\n    out.beat(); time.sleep(0.05)\n"
     script = f"begin()\ncase('{_RAM}')\nopen({str(fake / 'up')!r}, 'w').close()\n{wait}"
     monkeypatch.setenv("FAKE", script + "show('pass')\ndone()\nsay('E')")
-    command = [sys.executable, "-m", "kvmtest", *_command(kernel)]
+    command = [*KVMTEST, *_command(kernel)]
     with subprocess.Popen(["sh", "-c", 'trap "" HUP; exec "$@"', "sh", *command], stdout=subprocess.DEVNULL) as process:
         end = time.monotonic() + 60
         while not (fake / "up").exists() and time.monotonic() < end:
@@ -224,7 +224,7 @@ def test_a_signal_that_the_program_was_started_to_ignore_is_ignored(
 
 def test_the_emulator_does_not_outlive_a_killed_kvmtest(fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE", f"open({str(fake / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)")
-    with subprocess.Popen([sys.executable, "-m", "kvmtest", *_command(kernel)], stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen([*KVMTEST, *_command(kernel)], stderr=subprocess.DEVNULL) as process:
         end = time.monotonic() + 30
         while not (fake / "pid").exists() and time.monotonic() < end:
             time.sleep(0.05)

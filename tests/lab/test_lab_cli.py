@@ -44,7 +44,7 @@ def test_text_report(kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None
     assert main(_command(kernel)) == 1
     shown = capsys.readouterr()
     assert shown.out.startswith("kvm_amd of Linux 9.9.9-fake in QEMU 9.9.9 (TCG)\n") and ", model max,-erms" in shown.out
-    assert f"FAIL  {_HALTED}: that\n" in shown.out
+    assert f"FAIL  {_HALTED}, halted: that\n" in shown.out
     assert "kvmtest lab run --backend svm --kernel" in shown.out and f"{_HALTED}/ap,intel,halted\n" in shown.out
     assert "boot " in shown.err and "run " in shown.err and "shut-down " in shown.err
 
@@ -251,7 +251,7 @@ def test_matrix_shows_what_differs(
     saved = str(fake / "saved.json")
     assert main([*_command(kernel, verb="matrix"), *two, "--report", f"json={saved}"]) == 1
     out = capsys.readouterr().out
-    assert f"    {_HALTED}: that\n" in out and _RAM not in out and "In each cell that could show it: 1 more finding" in out
+    assert f"    {_HALTED}, halted: that\n" in out and _RAM not in out and "In each cell that could show it: 1 more finding" in out
     document = json.loads(Path(saved).read_text())
     assert [run["name"] for run in document["runs"]] == ["bzImage/svm", "image/svm"]
     assert [run["totals"]["fail"] for run in document["runs"]] == [1, 2]

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -42,8 +41,6 @@ def schema() -> dict[str, Any]:
             return {"anyOf": [{"enum": known}, number]} if known else number
         if hint is bytes:
             return {"$ref": "#/$defs/bytes"}
-        if get_origin(hint) is Callable:
-            return {"type": "string"}
         plain = {str: "string", bool: "boolean", NoneType: "null"}
         if hint in plain:
             return {"type": plain[hint]}

@@ -8,7 +8,6 @@ import textwrap
 from collections.abc import Iterator
 
 from kvmtest import spec
-from kvmtest.checks import CHECKS, Check
 from kvmtest.engine.plan import Case, plan, select
 from kvmtest.lab import ids
 from kvmtest.model.select import SelectorError, near
@@ -67,11 +66,8 @@ _STATES = {
     "shutdown": "KVM_MP_STATE_RUNNABLE",
 }
 _WHEN = {"vmm-reset": "after userspace wrote RESET's values", "none": "after KVM_SET_MP_STATE, which is no event"}
-#: Cases that are not written in steps.
-_KINDS = {
-    "check": "a check: a function does it, without steps to show",
-    "reset": "a used vCPU that userspace writes back to RESET by ioctls; every item is judged",
-}
+#: Of the cases that are not written in steps.
+_RESET_BY_IOCTLS = "a used vCPU that userspace writes back to RESET by ioctls; every item is judged"
 
 
 class UnknownName(ValueError):
@@ -105,19 +101,16 @@ def explain(name: str) -> Iterator[str]:
     if known:
         yield from _item(item)
         return
-    checks = [check for check in CHECKS.values() if name in (check.id, check.name)]
     behaviours = _behaviours()
     shown = {id: names for id, names in behaviours.items() if name in (id, id.split(".", 3)[3])}
-    for check in checks:
-        yield from _check(check)
     for id, names in shown.items():
         yield id
         some = list(dict.fromkeys(names))
         more = f", and {count(len(some) - 1, 'more case')}" if len(some) > 1 else ""
         yield from _field("shown by", some[0] + more)
         yield from _departures(id)
-    if not checks and not shown:
-        close = list(near(item, (*spec.ENTRIES, *CHECKS, *behaviours)))
+    if not shown:
+        close = list(near(item, (*spec.ENTRIES, *behaviours)))
         hint = f"; did you mean {', '.join(close)}?" if close else "; kvmtest list shows all result ids"
         raise UnknownName(f"no item, case or listed commit {name!r}{hint}")
 
@@ -148,9 +141,7 @@ def _case(case: Case) -> Iterator[str]:
     yield case.name
     scenario = case.scenario
     if not scenario:
-        yield from _field("kind", _KINDS[case.kind])
-        if case.check:
-            yield from _check(CHECKS[f"{case.prefix}.{case.check}"])
+        yield from _field("kind", _RESET_BY_IOCTLS)
         yield from _field("set-up", setup_text.setup(case.setup))
     else:
         yield from _field("set-up", setup_text.setup(case.setup))
@@ -236,18 +227,8 @@ def _field(name: str, text: str) -> list[str]:
     return textwrap.wrap(text, columns(), initial_indent=f"  {name:11} ", subsequent_indent=" " * 14)
 
 
-def _check(check: Check) -> Iterator[str]:
-    yield check.id
-    yield f"  expected    {check.expected}"
-    for cite in check.cite:
-        yield from _wrapped(cite)
-    if check.undefined:
-        yield from _wrapped(f"note: {check.undefined}")
-    yield from _departures(check.id)
-
-
 def _departures(name: str) -> Iterator[str]:
-    """The deviations of an item or a check, and the commits that it shows."""
+    """The deviations of an item, and the commits that it shows."""
     for deviation in deviations.DEVIATIONS:
         if deviation.item == name:
             yield from _deviation(deviation)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from kvmtest.compare.snapshot import Item, State
 from kvmtest.engine.bind import Scene
+from kvmtest.engine.error import TriggerError
 from kvmtest.engine.machine import Machines
 from kvmtest.engine.plan import Case, plan
 from kvmtest.judge.book import Book
@@ -16,7 +17,6 @@ from kvmtest.model.value import text
 from kvmtest.state.guest_view import Report
 from kvmtest.state.sections import Snapshot
 from kvmtest.state.values import NEW, PLANTS
-from kvmtest.triggers.error import TriggerError
 
 __all__ = ("NONE", "NoCase", "Wish", "candidates", "choose", "named", "take")
 
@@ -76,7 +76,7 @@ def named(name: str) -> Case:
     if found:
         return min(found, key=lambda case: case.view != "host")
     if any(map(called, plan())):
-        raise NoCase(f"{name} leaves no one state of one vCPU: it is a check, or has many vCPUs or many orders")
+        raise NoCase(f"{name} leaves no one state of one vCPU: it is of the catalogue, or has many vCPUs or many orders")
     raise NoCase(f"no case is called {name!r}: kvmtest list --cases shows them all")
 
 

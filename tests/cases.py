@@ -1,28 +1,27 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Cases by name, and what is judged of one of them, of made-up evidence or of a check."""
+"""Cases by name, and what is judged of one of them, of made-up evidence or of a run."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from kvmtest.checks import CHECKS, DEFAULT_EFFORT, Check, Effort, Observation
 from kvmtest.engine import plan
 from kvmtest.engine.machine import Machines
 from kvmtest.engine.plan import SPARSE, Case, Setup
 from kvmtest.engine.run import run_case
 from kvmtest.judge.book import Book
 from kvmtest.judge.cases import judge
-from kvmtest.judge.evidence import Basis, Look, Played
-from kvmtest.model import case as named
+from kvmtest.judge.evidence import Basis, Played
 from kvmtest.model import record
 from kvmtest.model.host import Host
 from kvmtest.model.record import Result
 from kvmtest.scenario import step as s
+from kvmtest.scenario.program import DEFAULT_EFFORT, Effort
 from kvmtest.scenario.states import STATES
 from kvmtest.state.guest_view import Report
 from kvmtest.state.sections import Snapshot
 
-__all__ = ("CASES", "NOBODY", "by_item", "by_view", "judged", "judged_check", "ran", "shown", "the")
+__all__ = ("CASES", "NOBODY", "by_item", "by_view", "judged", "ran", "shown", "the")
 
 #: By ``<event>.<trigger>.<view>/<words>``.
 CASES: dict[str, plan.Case] = {f"{case.prefix}/{case.words}": case for case in plan.plan()}
@@ -40,9 +39,7 @@ def the(name: str) -> plan.Case:
     found: dict[str, Any] = {}
     for word in words:
         head, _, rest = word.partition("-")
-        if f"{event}.{trigger}.{view}.{word}" in CHECKS:
-            found["check"] = word
-        elif rest == "irqchip":
+        if rest == "irqchip":
             setup["irqchip"] = {"no": "none"}.get(head, head)
         elif word in ("intel", "amd", "no-cpuid"):
             setup["vendor"] = "" if word == "no-cpuid" else word
@@ -86,14 +83,6 @@ def by_item(case: plan.Case, machines: Machines, timeout_s: float = 1.0) -> dict
 def judged(case: plan.Case, host: Host, seen: Any, *bases: Basis) -> list[Result]:
     """What was ``seen`` of ``case``, judged by a book of its own."""
     return _flat(judge(Book(), case.look(), host, bases, seen))
-
-
-def judged_check(check: Check, seen: str | Observation, host: Host = NOBODY, vendor: str = "") -> Result:
-    """The one result of what a ``check`` has ``seen``."""
-    where = (check.event, check.trigger, check.view, vendor, check.target)
-    look = Look(named.Case("case"), *where, "check", (check.name,), {check.name: check.cite})
-    (result,) = _flat(judge(Book(), look, host, (), check.checked(seen)))
-    return result
 
 
 def shown(case: plan.Case, *targets: _Pair, report: Report | None = None, sender: _Pair | None = None) -> Played:

@@ -8,7 +8,7 @@ from kvmtest.engine.runner import play
 from kvmtest.judge.evidence import Played
 from kvmtest.scenario import step as s
 from kvmtest.scenario.lower import lower
-from kvmtest.scenario.program import Op, Program
+from kvmtest.scenario.program import DEFAULT_EFFORT, Op, Program
 from kvmtest.state.plant import Plant
 
 __all__ = ("Bound", "ops", "steps")
@@ -16,6 +16,8 @@ __all__ = ("Bound", "ops", "steps")
 
 class Bound:
     """What binding knows of ``machine``, the vCPU with id 1 and any other being the ``target`` or the other one."""
+
+    effort = DEFAULT_EFFORT
 
     def __init__(self, machine: Machine, target: str = "ap") -> None:
         self._machine = machine

@@ -35,8 +35,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     report.waivers(parser)
     parser.add_argument("--strict", action="store_true", help="a known deviation counts as unexpected too")
     parser.add_argument("--timeout", type=seconds, default=1.0, metavar="S", help="seconds for each KVM_RUN (default: 1)")
-    parser.add_argument("--rounds", type=_rounds, default=24, metavar="N", help="rounds of sipi.stress (default: 24)")
-    parser.add_argument("--seed", type=int, default=1, metavar="S", help="seed of the rounds of sipi.stress (default: 1)")
+    parser.add_argument("--rounds", type=_rounds, default=24, metavar="N", help="rounds of the stress case (default: 24)")
+    parser.add_argument("--seed", type=int, default=1, metavar="S", help="seed of the rounds of the stress case (default: 1)")
 
 
 def chosen(args: argparse.Namespace) -> list[str]:
@@ -78,9 +78,9 @@ def head(host: Host, name: str = "") -> Head:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from kvmtest.checks import Effort
     from kvmtest.engine import doctor, host, run
     from kvmtest.model.select import Selection
+    from kvmtest.scenario.program import Effort
 
     asked = chosen(args)
     decides = outcome.of(args, asked)

@@ -49,12 +49,12 @@ def _snapshot(args: argparse.Namespace) -> int:
     from kvmtest import take
     from kvmtest.compare import show, snapshot
     from kvmtest.engine import doctor, host
+    from kvmtest.engine.error import TriggerError
     from kvmtest.engine.machine import Machines, SetupError
     from kvmtest.guests import GuestMissing
     from kvmtest.kvm import KvmError, RunStopped
     from kvmtest.state.inside import GuestStopped, PlantRefused
     from kvmtest.state.snapshot import Unread
-    from kvmtest.triggers.error import TriggerError
 
     facts = host.detect()
     wish = take.Wish(args.event, args.trigger, args.view, args.target, args.mode, args.vendor, args.plant, args.state)

@@ -14,6 +14,7 @@ from kvmtest.model.host import Host
 from kvmtest.scenario import step as s
 from kvmtest.scenario.lower import lower
 from kvmtest.scenario.needs import unmet
+from kvmtest.scenario.program import DEFAULT_EFFORT, Effort
 from kvmtest.scenario.setup import Setup
 from kvmtest.state.plant import Plant
 from kvmtest.x86 import cpuid
@@ -76,9 +77,11 @@ def skips(cases: Iterable[Case], machines: Machines) -> dict[Case, str]:
 class Scene:
     """A scenario's case on a machine, ready to run; ``bases`` is what judging needs. Raises Unmet, PlantRefused, KvmError."""
 
-    def __init__(self, case: Case, machine: Machine, host: Host, timeout_s: float = 1.0) -> None:
+    def __init__(
+        self, case: Case, machine: Machine, host: Host, timeout_s: float = 1.0, effort: Effort = DEFAULT_EFFORT
+    ) -> None:
         assert case.scenario
-        self._machine = machine
+        self._machine, self.effort = machine, effort
         self._by_id = {target.vcpu.id: target for target in machine.targets}
         mine = machine.target(case.target)
         if why := unmet(case.scenario.needs, _Facts(machine, mine)):

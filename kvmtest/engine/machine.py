@@ -19,7 +19,7 @@ from kvmtest.state.plant import Plant, Planter
 from kvmtest.state.sections import Snapshot
 from kvmtest.state.snapshot import Reader, Unread, missing_sections
 from kvmtest.state.values import NEW
-from kvmtest.triggers.vmm_reset import Reset
+from kvmtest.state.vmm_reset import Reset
 from kvmtest.uapi.kvm import (
     KVM_CAP_EXCEPTION_PAYLOAD,
     KVM_CAP_MAX_VCPUS,

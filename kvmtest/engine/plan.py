@@ -6,7 +6,6 @@ from __future__ import annotations
 from itertools import product
 from typing import Any, NamedTuple
 
-from kvmtest.checks import CHECKS
 from kvmtest.judge.evidence import Look
 from kvmtest.model.case import Case as Named
 from kvmtest.model.select import Selector as _Selector
@@ -39,8 +38,8 @@ class Case(NamedTuple):
 
     ``view`` is ``host``, or ``guest``: then the guest reports its state, and the host's and the guest's view of it are
     held against each other as well. ``state`` is what the target is doing when the event comes, ``how`` a variant of the
-    trigger. ``check`` is the name of a behaviour to check; there is then no other item. ``given`` are the steps of a case that no
-    table has: a user's scenario.
+    trigger, ``sequence`` the name of a scenario of the catalogue. ``given`` are the steps of a case that no table has: a user's
+    scenario.
     """
 
     event: str
@@ -51,7 +50,6 @@ class Case(NamedTuple):
     apic_mode: str = ""
     plant: str = ""
     vector: int | None = None
-    check: str = ""
     state: str = ""
     how: str = ""
     sequence: str = ""
@@ -64,7 +62,7 @@ class Case(NamedTuple):
             return self.given
         if self.sequence:
             return SCENARIOS[f"{self.event}.{self.trigger}/{self.sequence}"]
-        if self.check or self.trigger == "vmm-reset":
+        if self.trigger == "vmm-reset":
             return None
         guest = self.view == "guest"
         item = Item(self.event, self.road, self.target, self.apic_mode, self.plant, self.state, self.vector, guest)
@@ -93,7 +91,7 @@ class Case(NamedTuple):
 
     @property
     def road(self) -> str:
-        """The trigger in its variant, as the tables of `kvmtest.triggers` name it."""
+        """The trigger in its variant, as the table of triggers names it."""
         return f"{self.trigger}/{self.how}" if self.how else self.trigger
 
     @property
@@ -115,7 +113,6 @@ class Case(NamedTuple):
             "plant": self.plant or None,
             "state": self.state or None,
             "how": self.how or None,
-            "check": self.check or None,
             "sequence": self.sequence or None,
             "vector": self.vector,
         }
@@ -142,22 +139,14 @@ class Case(NamedTuple):
         """``<event>.<trigger>/<words>``: the same in each view."""
         return f"{self.event}.{self.trigger}/{self.words}"
 
-    @property
-    def kind(self) -> str:
-        """How it is judged (`kvmtest.judge.evidence.Look`)."""
-        if self.check:
-            return "check"
-        return "reset" if self.trigger == "vmm-reset" else "scenario"
-
     def look(self) -> Look:
         """What is to be judged of it."""
         named = Named(self.name, tuple(self.params.items()))
-        cites = {self.check: CHECKS[f"{self.prefix}.{self.check}"].cite} if self.check else {}
-        where = (self.event, self.trigger, self.view)
-        names = () if self.kind == "scenario" else items(self)
+        where, scenario = (self.event, self.trigger, self.view), self.scenario
+        names = () if scenario else items(self)
         vector = CONTINUE if self.event == "init" and self.target == "ap" else self.vector
         mode = self.apic_mode or "xapic"
-        return Look(named, *where, self.setup.vendor, self.target, self.kind, names, cites, self.scenario, mode, vector)
+        return Look(named, *where, self.setup.vendor, self.target, names, scenario, mode, vector)
 
 
 def _resets() -> list[Case]:
@@ -247,14 +236,6 @@ def _nones() -> list[Case]:
     return written + [_of("none", one) for one in leaves()]
 
 
-def _checks() -> list[Case]:
-    return [
-        Case(c.event, c.trigger, c.view, Setup("full", vendor, mce=not c.alone), c.target, check=c.name)
-        for c in CHECKS.values()
-        for vendor in VENDORS
-    ]
-
-
 def _scenarios() -> list[Case]:
     return [
         Case(one.event, one.trigger, one.view, one.setup._replace(vendor=vendor), one.target, sequence=one.sequence)
@@ -275,7 +256,7 @@ def of_file(scenario: Scenario) -> list[Case]:
 def plan(full: bool = False) -> list[Case]:
     """The cases in the order of running: a covering array, or with ``full`` all that the tables of states and triggers allow."""
     inits_ = _inits(full) + _broadcasts()
-    return _resets() + _vmm_resets() + inits_ + _shutdowns() + _sipis() + _nones() + _checks() + _scenarios()
+    return _resets() + _vmm_resets() + inits_ + _shutdowns() + _sipis() + _nones() + _scenarios()
 
 
 def looks(case: Case) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -288,14 +269,12 @@ def looks(case: Case) -> tuple[tuple[str, tuple[str, ...]], ...]:
             found.setdefault(f"{one.event}.{one.trigger}.{one.view}", []).extend(names)
         return tuple((prefix, tuple(dict.fromkeys(names))) for prefix, names in found.items())
     # What the guest reports is compared with the host's view too.
-    prefixes = (case.prefix, case._replace(view="views").prefix) if case.view == "guest" and not case.check else (case.prefix,)
+    prefixes = (case.prefix, case._replace(view="views").prefix) if case.view == "guest" else (case.prefix,)
     return tuple((prefix, items(case)) for prefix in prefixes)
 
 
 def items(case: Case) -> tuple[str, ...]:
     """The items that a case judges in its view, as the project's tables name them."""
-    if case.check:
-        return (case.check,)
     if case.view != "host":
         vector = CONTINUE if case.event == "init" and case.target == "ap" else case.vector
         return of.table(case.view, case.event, case.apic_mode or "xapic", vector)

@@ -8,22 +8,22 @@ from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any, NamedTuple
 
-from kvmtest.checks import CHECKS, DEFAULT_EFFORT, Effort, Subject, Untestable
 from kvmtest.engine.bind import Scene, Unmet
+from kvmtest.engine.error import TriggerError
 from kvmtest.engine.machine import Machine, Machines, SetupError
 from kvmtest.engine.plan import Case
 from kvmtest.engine.vmm_reset import VmmReset
 from kvmtest.guests import GuestMissing
 from kvmtest.judge.book import Book
 from kvmtest.judge.cases import Judging, judge
-from kvmtest.judge.evidence import Again, Basis, Checked, Played, Untried
+from kvmtest.judge.evidence import Again, Basis, Played, Untried
 from kvmtest.judge.tries import out_of_time, untried
 from kvmtest.kvm import Kvm, RunStopped
 from kvmtest.model.host import Host
 from kvmtest.model.record import FIRST_TRY, Observation
+from kvmtest.scenario.program import DEFAULT_EFFORT, Effort
 from kvmtest.state.inside import GuestStopped, PlantRefused
 from kvmtest.state.snapshot import Unread
-from kvmtest.triggers.error import TriggerError
 
 __all__ = ("Done", "run", "run_case")
 
@@ -60,7 +60,7 @@ class _Runner(NamedTuple):
                 # Cut short: whatever would have ended a state was not done.
                 self.machines.drop(case.setup)
             return bases, seen
-        except (GuestMissing, PlantRefused, SetupError, Unmet, Untestable) as error:
+        except (GuestMissing, PlantRefused, SetupError, Unmet) as error:
             return (), Untried("skip", str(error))
         except (GuestStopped, OSError, TriggerError, Unread) as error:  # KvmError, RunTimeout, and no descriptor or timer left
             self.machines.drop(case.setup)
@@ -76,20 +76,12 @@ class _Runner(NamedTuple):
 
     def _observe(self, case: Case, machine: Machine) -> _Seen:
         host = self.machines.host
-        if case.kind == "check":
-            return (), self._check(case, machine)
-        made: VmmReset | Scene = (VmmReset if case.kind == "reset" else Scene)(case, machine, host, self.timeout_s)
+        made: VmmReset | Scene
+        if case.scenario:
+            made = Scene(case, machine, host, self.timeout_s, self.effort)
+        else:
+            made = VmmReset(case, machine, host, self.timeout_s)
         return made.bases, made.observe()
-
-    def _check(self, case: Case, machine: Machine) -> Checked:
-        """What the case's check saw. Raises what its observe() does."""
-        check = CHECKS[f"{case.prefix}.{case.check}"]
-        target = machine.target(case.target)
-        if not check.alone:
-            # Whatever an earlier case left: every piece of state is written, the local APIC back to xAPIC mode.
-            target.plant("a", "xapic").write(target.vcpu)
-        subject = Subject(target.vcpu, case.setup.vendor, self.timeout_s, self.effort, self.machines.host.backend)
-        return check.checked(check.observe(subject))
 
 
 def _needs_fresh(case: Case) -> bool:
@@ -97,7 +89,7 @@ def _needs_fresh(case: Case) -> bool:
     if scenario := case.scenario:
         return scenario.fresh
     # What the guest reports of a new vCPU is what is compared with what it reports later.
-    return CHECKS[f"{case.prefix}.{case.check}"].alone if case.check else case.view == "guest"
+    return case.view == "guest"
 
 
 def run_case(
@@ -132,8 +124,8 @@ def run(
 ) -> Generator[Done, None, None]:
     """Run ``cases``, and yield what each of them showed.
 
-    ``timeout_s`` bounds each KVM_RUN, in seconds. ``started`` is told of each case before it runs. ``effort`` is for the checks
-    that have rounds. ``judging`` judges what was seen, or passes it on. It ends in the middle of a case, of which nothing is
+    ``timeout_s`` bounds each KVM_RUN, in seconds. ``started`` is told of each case before it runs. ``effort`` is for what has
+    rounds. ``judging`` judges what was seen, or passes it on. It ends in the middle of a case, of which nothing is
     shown, when ``kvm.stop`` is set.
     """
     machines = Machines(kvm, host)

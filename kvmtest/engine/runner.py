@@ -9,7 +9,7 @@ import time
 from functools import singledispatchmethod
 from typing import Any, NoReturn
 
-from kvmtest.engine import guest, native
+from kvmtest.engine import guest, native, stress
 from kvmtest.engine.machine import Machine
 from kvmtest.engine.operands import Operands
 from kvmtest.judge.evidence import Ended, Exited, Played
@@ -38,6 +38,8 @@ _SILENT_S, _SILENT_EXITS = 0.02, 50
 _EXPECTED_S = 0.1
 #: More instructions than guest code has that a KVM may not be able to emulate.
 _MAX_RESUMED = 512
+#: What a Do measures, by its name.
+_MEASUREMENTS = {"arrivals": stress.arrivals}
 
 
 class _End(Exception):
@@ -340,6 +342,12 @@ class Player:
         assert self._reporter
         self._tell(self._reporter.report(self._timeout_s, self._last[op.vcpu] if op.running else None))
         self._vcpus[op.vcpu].complete_io()
+
+    # Measurements
+
+    @_do.register
+    def _(self, op: p.Do) -> None:
+        self._tell(_MEASUREMENTS[op.name](self._machine, self._timeout_s, *op.effort))
 
 
 def _exited(seen: Exit | None) -> Exited:

@@ -7,16 +7,14 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from kvmtest import spec
 from kvmtest.judge.book import Book, Sheet
-from kvmtest.judge.evidence import Again, Basis, Checked, Look, ResetSeen, Untried
-from kvmtest.judge.item import BOTH_VIEWS, Context, excused
+from kvmtest.judge.evidence import Again, Basis, Look, ResetSeen, Untried
+from kvmtest.judge.item import BOTH_VIEWS, Context
 from kvmtest.judge.many import merged
 from kvmtest.judge.scenario import differences, played
 from kvmtest.judge.tries import second
 from kvmtest.model.host import Host
 from kvmtest.model.record import Block, Observation, Record
-from kvmtest.model.value import Expected, parse
 from kvmtest.model.verdict import Verdict
 from kvmtest.spec.cite import KVM_API
 from kvmtest.spec.rule import Rule, cited, formula, undefined
@@ -44,9 +42,7 @@ def judge(book: Book, look: Look, host: Host, bases: tuple[Basis, ...], seen: An
         return played(book, look, host, bases, seen)
     found: dict[str, tuple[Block, ...]]
     if isinstance(seen, Untried):
-        found = _untried(book, look, host, seen)
-    elif isinstance(seen, Checked):
-        found = {look.view: (book.block((_behaviour(look, host, look.items[0], seen),)),)}
+        found = _untried(book, look, seen)
     else:
         found = _reset(book, look, bases[0], seen)
     return [Observation(look.case, look.event, look.trigger, view, blocks) for view, blocks in found.items()]
@@ -57,32 +53,14 @@ def _again(book: Book, seen: Observation, first: str) -> Observation:
     return seen._replace(blocks=tuple(book.block(second(record, first) for record in block.records) for block in seen.blocks))
 
 
-def _untried(book: Book, look: Look, host: Host, seen: Untried) -> dict[str, tuple[Block, ...]]:
+def _untried(book: Book, look: Look, seen: Untried) -> dict[str, tuple[Block, ...]]:
     """One record for each item in each view."""
     verdict, reason = Verdict(seen.verdict), seen.reason
-    made = [Record(item, verdict, reason=reason, cite=_cite(look, host, item)) for item in look.items]
+    made = [Record(item, verdict, reason=reason, cite=_AS_NEW) for item in look.items]
     found: dict[str, tuple[Block, ...]] = {look.view: (book.block(made),)}
-    if look.view == "guest" and look.kind != "check":
+    if look.view == "guest":
         found["views"] = (book.block(record._replace(cite=(BOTH_VIEWS,)) for record in made),)
     return found
-
-
-def _cite(look: Look, host: Host, item: str) -> tuple[str, ...]:
-    if item in look.cites:
-        return look.cites[item]
-    if look.kind == "reset":
-        return _AS_NEW
-    return spec.rule_for(item, look.event, look.vendor or "intel", host.backend).cite
-
-
-def _behaviour(look: Look, host: Host, name: str, seen: Checked) -> Record:
-    """The record of a behaviour; a deviation that is listed may explain it."""
-    verdict = Verdict.INFO if seen.undefined else Verdict.PASS if seen.observed == seen.expected else Verdict.FAIL
-    reason = "; ".join(filter(None, (seen.undefined, seen.reason)))
-    wanted = parse(name, seen.expected or None)
-    expected = None if wanted is None else Expected((wanted,))
-    record = Record(name, verdict, None, expected, parse(name, seen.observed), reason, look.cites[name])
-    return excused(record, f"{look.prefix}.{name}", host, look.event, look.vendor, look.target, look.view, look.case.name)
 
 
 # Resets by ioctls

@@ -16,11 +16,11 @@ from kvmtest.state.sections import Snapshot
 __all__ = (
     "Again",
     "Basis",
-    "Checked",
     "Ended",
     "Evidence",
     "Exited",
     "Look",
+    "Measured",
     "Planted",
     "Played",
     "ResetSeen",
@@ -43,8 +43,8 @@ class Planted(Protocol):
 class Look(NamedTuple):
     """What is to be judged of a case, in one of its views.
 
-    ``kind`` is ``reset``, ``check`` or ``scenario``, whose steps say the rest. ``items`` are those of the
-    project's tables that the view judges; of a check its name. ``cites`` are the citations of items that no table of rules has.
+    The steps of its ``scenario`` say the rest; it has none where a vCPU is written back to RESET. Then ``items`` are those of the
+    project's tables that the view judges.
     """
 
     case: Case
@@ -53,17 +53,10 @@ class Look(NamedTuple):
     view: str
     vendor: str
     target: str
-    kind: str
     items: tuple[str, ...]
-    cites: dict[str, tuple[str, ...]]
     scenario: Scenario | None = None
     apic_mode: str = "xapic"
     vector: int | None = None
-
-    @property
-    def prefix(self) -> str:
-        """The beginning of the ids."""
-        return f"{self.event}.{self.trigger}.{self.view}"
 
     def names(self, view: str, event: str) -> tuple[str, ...]:
         """The items that a scenario's ``view`` shows after ``event``; ``vector`` is that of the SIPI that starts its guest."""
@@ -135,19 +128,16 @@ class Ended(NamedTuple):
 
 
 class Played(NamedTuple):
-    """What a program ``told``, in order: the number of the step, and a value, an Exited, a Snapshot or a Report."""
+    """What a program ``told``, in order: the number of the step, and a value, an Exited, a Snapshot, a Report or a Measured."""
 
     told: tuple[tuple[int, Any], ...]
     end: Ended | None = None
 
 
-class Checked(NamedTuple):
-    """A behaviour ``observed``, and the one ``expected``; ``undefined`` says why it is recorded and not judged."""
+class Measured(NamedTuple):
+    """What was counted, by item: the number, and what goes with it in words."""
 
-    expected: str
-    observed: str
-    reason: str = ""
-    undefined: str = ""
+    counts: dict[str, tuple[int, str]]
 
 
 class Untried(NamedTuple):

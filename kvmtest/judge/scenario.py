@@ -269,6 +269,11 @@ def _one(judge: _Judge, look: of.Look, step: s.Step, values: list[Any], before: 
         old, new = (next(iter(seen.get("target") or seen.get("each") or ()), None) for seen in (before, last))
         judge.guest_table(look, old, new if new is not old else None, value)
         return True
+    if isinstance(step, s.Do):
+        for item, wanted in step.expected:
+            count, why = value.counts[item]
+            judge.expect(look._replace(item=item), s.Expect(s.Is(item, wanted)), count, wanted, why)
+        return True
     assert isinstance(step, s.Expect)
     if isinstance(step.condition, s.Words):
         value = values

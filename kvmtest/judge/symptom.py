@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from kvmtest.model.record import Record
 from kvmtest.model.verdict import Verdict
+from kvmtest.spec.effects import COUNTED
 from kvmtest.spec.untouched import COUNTERS
 
 __all__ = ("Symptom", "symptoms")
@@ -50,7 +51,7 @@ def symptoms(record: Record, view: str) -> Iterator[Symptom]:
         yield Symptom("behaves", text=f"{record.item}: {_NUMBER.sub('N', record.observed)}")
         return
     wrong = record.differing
-    if not wrong or record.item in COUNTERS:
+    if not wrong or record.item in COUNTERS or record.item in COUNTED:
         yield Symptom("value")
         return
     mask = -1 if record.expected is None or record.expected.mask is None else record.expected.mask

@@ -113,9 +113,9 @@ def _beat(out: Encoder) -> None:
 
 
 def _run(config: Config, out: Encoder, log: _Log) -> None:
-    from kvmtest.checks import Effort
     from kvmtest.engine import doctor, host, plan, run
     from kvmtest.lab import relay
+    from kvmtest.scenario.program import Effort
 
     cases = [plan.Case.unpacked(packed) for packed in config["cases"]]
     facts = host.detect()

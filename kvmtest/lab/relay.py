@@ -19,11 +19,11 @@ from kvmtest.judge.cases import judge
 from kvmtest.judge.evidence import (
     Again,
     Basis,
-    Checked,
     Ended,
     Evidence,
     Exited,
     Look,
+    Measured,
     Played,
     ResetSeen,
     ResetTry,
@@ -46,7 +46,7 @@ _LATELY = 6
 #: What evidence consists of; each goes as its name and its fields.
 _KINDS: dict[str, Any] = {
     kind.__name__: kind
-    for kind in (Again, Checked, Ended, Evidence, Exited, Played, Report, ResetSeen, ResetTry, Untried)
+    for kind in (Again, Ended, Evidence, Exited, Measured, Played, Report, ResetSeen, ResetTry, Untried)
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 _SNAPSHOT, _TUPLE = "snapshot", "tuple"

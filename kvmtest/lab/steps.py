@@ -5,20 +5,20 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from kvmtest.checks import DEFAULT_EFFORT
 from kvmtest.engine import plan
 from kvmtest.lab.kernels import Kernel
 from kvmtest.model.case import Case
 from kvmtest.model.host import Host
 from kvmtest.model.record import Observation
+from kvmtest.scenario.program import DEFAULT_EFFORT
 
 __all__ = ("Alive", "Begin", "Booting", "Remark", "Running", "Spec", "Step", "Times")
 
 
 class Spec(NamedTuple):
     """What to run in a cell. ``parameters`` are those of modules: ``{"kvm_amd": "npt=0 nested=1"}``; ``effort`` is rounds and
-    seed of the checks that have them. ``fresh_boot`` is to boot even where a saved boot is kept. ``cases`` are those to choose
-    from, where that is not the plan.
+    seed of what has them. ``fresh_boot`` is to boot even where a saved boot is kept. ``cases`` are those to choose from, where
+    that is not the plan.
     """
 
     backend: str

@@ -12,7 +12,7 @@ from kvmtest.scenario import memory
 from kvmtest.scenario import step as s
 from kvmtest.scenario.lower import lower
 from kvmtest.scenario.needs import NEEDS
-from kvmtest.scenario.program import VM, Ioctl, Program
+from kvmtest.scenario.program import DEFAULT_EFFORT, MEASUREMENTS, VM, Ioctl, Program
 from kvmtest.scenario.setup import VENDORS
 from kvmtest.scenario.text import MODES, PLANTS
 from kvmtest.scenario.triggers import TRIGGERS, events
@@ -61,6 +61,7 @@ class _Nobody:
         self.other = next((id for id in ids if id != self.target), self.target)
         self.each = tuple(id for id in ids if id != self.other)
         self.ids = ids
+        self.effort = DEFAULT_EFFORT
 
     def plant(self, who: int, name: str, apic_mode: str) -> _Nobody:
         return self
@@ -120,6 +121,8 @@ def _step(step: s.Step, text: str) -> None:
     if isinstance(step, s.Send):
         _known(step.by, TRIGGERS, text)
         _known(step.event, events(step.by), f"{text} by {step.by}")
+    elif isinstance(step, s.Do):
+        _known(step.name, MEASUREMENTS, text)
     elif isinstance(step, s.Event):
         _known(step.event, EVENTS, text)
         if not _NAME.fullmatch(step.trigger):

@@ -11,13 +11,12 @@ from __future__ import annotations
 import errno
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from kvmtest.scenario import step as s
-from kvmtest.scenario.catalogue import SCENARIOS
 from kvmtest.scenario.check import ScenarioError, check, kind_of
 from kvmtest.scenario.setup import Setup
 from kvmtest.uapi.names import CAPS, EXITS, IOCTLS, MP_STATES
@@ -30,13 +29,6 @@ _LONGEST, _MOST, _LONG, _BYTES = 1 << 20, 1000, 2000, 1 << 16
 _HEX = re.compile(r"-?0x[0-9a-f]{1,64}")
 #: Numbers that are read better in decimal.
 _DECIMAL = frozenset(("who", "to", "vcpus", "boot_id", "ids", "gsi", "slot"))
-
-
-@cache
-def _functions() -> dict[str, Callable[..., Any]]:
-    """What a Do may name: the functions of the catalogue's."""
-    found = (step.function for scenario in SCENARIOS.values() for step in scenario.steps if isinstance(step, s.Do))
-    return {f"{one.__module__}.{one.__qualname__}": one for one in found}
 
 
 @cache
@@ -219,10 +211,6 @@ def _plain_value(kinds: tuple[Any, ...], data: Any, where: _Where, item: str) ->
         known = {name: number for number, name in names(where.cls, where.field, item).items()}
         if int in kinds and data in known:
             return known[data]
-        if any(get_origin(kind) is Callable for kind in kinds):
-            if data in _functions():
-                return _functions()[data]
-            raise where.wrong("a function of the catalogue", data)
         if str in kinds:
             return data
     elif isinstance(data, dict):

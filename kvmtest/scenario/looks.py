@@ -55,7 +55,7 @@ def looks(scenario: s.Scenario) -> tuple[Look, ...]:
         elif isinstance(step, s.Expect):
             found.append(Look(number, event, trigger, scenario.view, item_of(step)))
         elif isinstance(step, s.Do):
-            found.append(Look(number, event, trigger, scenario.view, step.item))
+            found += [Look(number, event, trigger, scenario.view, item) for item, _ in step.expected]
         elif isinstance(step, s.Observe) and sent:
             found.append(Look(number, event, trigger, "host", TABLE))
         elif isinstance(step, s.Guest):

@@ -15,6 +15,8 @@ from kvmtest.scenario.program import (
     VM,
     Came,
     Compare,
+    Do,
+    Effort,
     Enter,
     Finish,
     Install,
@@ -62,6 +64,7 @@ class Target(Protocol):
     other: int
     #: All vCPUs but ``other``.
     each: tuple[int, ...]
+    effort: Effort
 
     def plant(self, who: int, name: str, apic_mode: str) -> Planted:
         """The plant of vCPU ``who``. Raises PlantRefused, KvmError."""
@@ -332,3 +335,7 @@ class _Lowering(Places):
     @ops_of.register
     def _(self, step: s.Guest) -> Iterable[Op]:
         return [Report(self.bound.target, step.running)]
+
+    @ops_of.register
+    def _(self, step: s.Do) -> Iterable[Op]:
+        return [Do(step.name, self.bound.effort)]

@@ -10,9 +10,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 __all__ = (
+    "DEFAULT_EFFORT",
     "VM",
     "Buffer",
     "Came",
+    "Do",
+    "Effort",
     "Enter",
     "Finish",
     "Install",
@@ -20,6 +23,7 @@ __all__ = (
     "Irqfd",
     "Join",
     "Look",
+    "MEASUREMENTS",
     "Match",
     "Op",
     "Otherwise",
@@ -38,6 +42,16 @@ __all__ = (
 
 #: In the place of a vCPU's id.
 VM = -1
+
+
+class Effort(NamedTuple):
+    """For what is done again and again in an order that dice choose: how many ``rounds``, and the dice's ``seed``."""
+
+    rounds: int = 24
+    seed: int = 1
+
+
+DEFAULT_EFFORT = Effort()
 
 
 class Buffer(NamedTuple):
@@ -236,6 +250,17 @@ class Report(NamedTuple):
     running: bool = False
 
 
+#: What Do may name: what the engine has a function for.
+MEASUREMENTS = ("stress",)
+
+
+class Do(NamedTuple):
+    """Make the measurement of that ``name``, with so much ``effort``; what it counted is evidence."""
+
+    name: str
+    effort: Effort
+
+
 Op = (
     Ioctl
     | Put
@@ -254,6 +279,7 @@ Op = (
     | Irqfd
     | Install
     | Report
+    | Do
 )
 
 

@@ -7,8 +7,7 @@ number is a vCPU's id. The first expectation that does not hold ends the scenari
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kvmtest.scenario.condition import (
     Answer,
@@ -300,11 +299,13 @@ class Guest(NamedTuple):
 
 
 class Do(NamedTuple):
-    """What measures while it goes on, and so is no list of steps: ``function`` gets the machine and tells what it saw."""
+    """What loops by what it measures, and so is no list of steps: the measurement of that ``name`` (`kvmtest.engine.runner`).
 
-    function: Callable[..., Any]
-    item: str
-    expected: str
+    ``expected`` are the items that it counts, each with the number that it has to come to.
+    """
+
+    name: str
+    expected: tuple[tuple[str, int], ...]
 
 
 Step = (

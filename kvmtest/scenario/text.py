@@ -361,7 +361,7 @@ class Teller:
 
     @step.register
     def _(self, step: s.Do) -> str:
-        return f"Measure {step.item} ({step.function.__name__.strip('_')}); expect {step.expected}"
+        return f"Measure {step.name}; expect {', '.join(f'{item} = {value}' for item, value in step.expected)}"
 
 
 def lines(scenario: s.Scenario) -> Iterator[str]:

@@ -25,7 +25,10 @@ from kvmtest.uapi.kvm import (
     KVM_SMI,
 )
 
-__all__ = ("DATA", "TRIGGERS", "Steps", "To", "Trigger", "arrival", "broadcast_icr", "events", "message", "sender", "signal")
+__all__ = (
+    *("DATA", "MSG_ADDR", "TRIGGERS", "Steps", "To", "Trigger"),
+    *("arrival", "broadcast_icr", "events", "message", "sender", "signal"),
+)
 
 #: Message data: delivery modes (SDM vol. 3, Message Data Register Format).
 #: A level-triggered INIT without the assert level is a de-assertion.
@@ -34,7 +37,7 @@ DATA = {"interrupt": 0x000, "smi": 0x200, "nmi": 0x400, "init": 0x500, "deassert
 #: Interrupt Command Register).
 _ASSERT, _LOGICAL = 1 << 14, 1 << 11
 _ALL_EXCLUDING_SELF = 3 << 18
-_MSG_ADDR = 0xFEE00000
+MSG_ADDR = 0xFEE00000
 #: GSIs above the IOAPIC's 24 pins, and a pin.
 _GSI, _GSI_IRQFD, _PIN = 32, 33, 10
 _MASKED = 1 << 16
@@ -68,7 +71,7 @@ def _arrives(send: s.Send, to: To, by: str) -> Steps:
 def signal(id: int, data: int) -> s.Step:
     """KVM_SIGNAL_MSI with ``data`` to APIC id ``id``, in physical destination mode, whomever it reaches."""
     # Bits 31:8 of the id count with KVM_X2APIC_API_USE_32BIT_IDS (KVM API, KVM_SET_GSI_ROUTING).
-    msi = kvm_msi(_MSG_ADDR | (id & 0xFF) << 12, id & ~0xFF, data)
+    msi = kvm_msi(MSG_ADDR | (id & 0xFF) << 12, id & ~0xFF, data)
     return s.Call(KVM_SIGNAL_MSI, bytes(msi), "vm", keep=True, kind="kvm_msi")
 
 
@@ -116,7 +119,7 @@ def _line(gsi: int, level: int) -> s.Step:
 def _to_msi(gsi: int, id: int) -> s.Step:
     """Route ``gsi`` to an MSI that is an INIT."""
     entry = kvm_irq_routing_entry(gsi, KVM_IRQ_ROUTING_MSI)
-    entry.u.msi.address_lo, entry.u.msi.data = _MSG_ADDR | (id & 0xFF) << 12, DATA["init"]
+    entry.u.msi.address_lo, entry.u.msi.data = MSG_ADDR | (id & 0xFF) << 12, DATA["init"]
     return _routing(entry)
 
 

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-__all__ = ("lost",)
+__all__ = ("COUNTED", "lost")
 
 _EVENTS = ("init", "sipi")
-#: What the vCPU executes next, which VM exit L1 gets, that INIT is kept for later, and that nothing of a storm goes astray.
-_LOST = frozenset(("runs", "exits", "pending", "arrivals"))
+#: How many of many events do not come, come again, or come elsewhere.
+COUNTED = frozenset(("lost", "doubled", "astray"))
+#: Besides, what the vCPU executes next, which VM exit L1 gets, and that INIT is kept for later.
+_LOST = COUNTED | {"runs", "exits", "pending"}
 
 
 def lost(event: str, item: str) -> bool:

@@ -12,10 +12,11 @@ from kvmtest.engine import disassemble, guest, host
 from kvmtest.engine.machine import Machine, Machines, Target
 from kvmtest.engine.plan import Setup
 from kvmtest.guests import spine
+from kvmtest.scenario import step as s
 from kvmtest.state import guest_view
 from kvmtest.state.layout import Layout
-from kvmtest.triggers import latched, msi
 from tests.cases import by_item, by_view, the
+from tests.playing import steps
 
 #: DIV AL. Not UD2: a KVM that emulates real mode gives an invalid opcode to userspace, not to the guest.
 FAULTS = bytes.fromhex("f6f0")
@@ -58,11 +59,9 @@ def test_everything_set_by_the_host_is_what_the_guest_says(machine: Machine) -> 
     """Nothing that it reports is a constant of its own: the plant for a vCPU that waits for a SIPI, then the SIPI."""
     target = machine.target("ap")
     target.plant("sipi", "xapic").write(target.vcpu)
-    msi.init(target.vcpu)
-    target.vcpu.get_mp_state()
+    steps(machine, s.Send("init"), s.Settle())
     target.plant("sipi", "xapic").write(target.vcpu)
-    msi.sipi(target.vcpu, 0x9F)
-    target.vcpu.get_mp_state()
+    steps(machine, s.Send("sipi", vector=0x9F), s.Settle())
     assert not _differences(machine, target, 0x9F)
 
 
@@ -91,14 +90,14 @@ def test_real_mode_segments_are_proven_by_what_is_read_through_them(machine: Mac
 def test_x2apic_registers_are_read_as_msrs(machine: Machine) -> None:
     target = machine.target("bsp")
     target.plant("a", "x2apic").write(target.vcpu)
-    latched.init(target.vcpu)
+    steps(machine, s.Send("init", "latched"), target="bsp")
     assert not _differences(machine, target, mode="x2apic")
 
 
 def test_a_disabled_local_apic_is_not_read(machine: Machine) -> None:
     target = machine.target("bsp")
     target.plant("a", "disabled").write(target.vcpu)
-    latched.init(target.vcpu)
+    steps(machine, s.Send("init", "latched"), target="bsp")
     report = _report(machine, target, mode="disabled")
     assert not report.problem and "lapic.svr" not in report.values
     assert not any(item.startswith("lapic.") for item in guest_view.items("disabled"))
@@ -273,9 +272,7 @@ def test_no_vector_may_point_into_the_guests_memory(machine: Machine) -> None:
 @pytest.mark.parametrize("vector", [0x00, 0x01, 0x10, 0x9F, 0xFF])
 def test_each_sipi_vector_begins_in_its_page(vector: int, machine: Machine) -> None:
     ap = machine.target("ap")
-    msi.init(ap.vcpu)
-    ap.vcpu.get_mp_state()
-    msi.sipi(ap.vcpu, vector)
+    steps(machine, s.Send("init"), s.Settle(), s.Send("sipi", vector=vector))
     report = _report(machine, ap, vector)
     assert not report.problem
     where = (report.values["rip"], report.values["cs.selector"], report.values["cs.base"], report.values["cs.limit"])

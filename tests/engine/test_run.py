@@ -38,7 +38,7 @@ def _sends(monkeypatch: pytest.MonkeyPatch, trigger: str, steps: Callable[..., S
     monkeypatch.setitem(TRIGGERS, trigger, TRIGGERS[trigger]._replace(steps=steps))
 
 
-KINDS = {case.prefix: case for case in CASES.values() if not case.check and not case.sequence}
+KINDS = {case.prefix: case for case in CASES.values() if not case.sequence}
 
 
 @pytest.mark.parametrize("case", KINDS.values(), ids=lambda case: str(case.prefix))
@@ -56,7 +56,7 @@ def test_each_kind_of_case_proves_something(case: plan.Case, machines: Machines)
 WAYS = {
     (case.event, case.road): case
     for case in CASES.values()
-    if case.road in TRIGGERS and case.event != "shutdown" and not case.check and not case.sequence
+    if case.road in TRIGGERS and case.event != "shutdown" and not case.sequence
 }
 
 
@@ -147,7 +147,7 @@ def _comparable(results: list[Result]) -> dict[tuple[str, str], tuple[str, str |
 
 def test_reusing_a_vm_changes_nothing(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cases of all kinds, one after the other on kept VMs, against each on a VM of its own."""
-    cases = [c for c in CASES.values() if c.event != "reset" and not c.check and not c.sequence and c.setup.vcpus == 2]
+    cases = [c for c in CASES.values() if c.event != "reset" and not c.sequence and c.setup.vcpus == 2]
     cases = random.Random(1).sample(cases, 60)
     kept = [r for case in cases for r in ran(case, machines)]
     made: list[Machine] = []

@@ -9,19 +9,19 @@ from typing import Any
 
 import pytest
 
-from kvmtest.checks import CHECKS, Stopped
-from kvmtest.engine import guest, host, run
+from kvmtest.engine import guest, host, run, runner
+from kvmtest.engine.error import TriggerError
 from kvmtest.engine.machine import Machine, Machines
 from kvmtest.engine.plan import Case
+from kvmtest.engine.stress import Stopped
 from kvmtest.guests import load
 from kvmtest.judge import tries
-from kvmtest.judge.evidence import Untried
+from kvmtest.judge.evidence import Measured, Untried
 from kvmtest.kvm import Kvm, RunTimeout, Vcpu
 from kvmtest.lab import relay
 from kvmtest.lab.stream import Decoder, Encoder
 from kvmtest.model.record import Result
 from kvmtest.state.guest_view import Report
-from kvmtest.triggers.error import TriggerError
 from tests.cases import CASES, by_item, by_view, ran, the
 
 GUEST = the("sipi.msi.guest/ap,intel,xapic,plant-sipi,vector-01")
@@ -94,36 +94,33 @@ def test_a_failure_at_the_second_try_is_one(
     assert verdicts["guest", "rbx"] == "fail" and verdicts["guest", "rcx"] == "info"
 
 
-def test_a_check_is_tried_again_too(kvm: Kvm, machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
-    id = "sipi.stress.host.arrivals"
-    check = CHECKS[id]
-    case = next(c for c in CASES.values() if c.check and f"{c.prefix}.{c.check}" == id)
-    seen = [Stopped("no word"), check.expected]
+STRESS = next(case for case in CASES.values() if case.sequence == "stress")
+EACH_ONCE = Measured({"lost": (0, ""), "doubled": (0, ""), "astray": (0, "")})
 
-    def observe(subject: object) -> str:
+
+def test_a_measurement_is_tried_again_too(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = [Stopped("no word"), EACH_ONCE]
+
+    def arrivals(*args: object) -> Measured:
         answer = seen.pop(0)
         if isinstance(answer, Exception):
             raise answer from TimeoutError()
         return answer
 
-    monkeypatch.setitem(CHECKS, id, check._replace(observe=observe))
-    (result,) = ran(case, machines)
-    assert (result.verdict, result.observed) == ("info", check.expected) and FIRST in result.reason
+    monkeypatch.setitem(runner._MEASUREMENTS, "arrivals", arrivals)
+    results = ran(STRESS, machines)
+    assert [(r.verdict, r.observed, r.reason) for r in results] == [("info", "0x0", FIRST)] * 3 and not seen
 
 
-def test_silence_that_is_observed_is_not_tried_again(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
-    id = "sipi.stress.host.arrivals"
-    check = CHECKS[id]
+def test_what_is_counted_is_not_tried_again(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def observe(subject: object) -> str:
-        calls.append(subject)
-        return "nothing came"
+    def arrivals(*args: object) -> Measured:
+        calls.append(args)
+        return Measured(EACH_ONCE.counts | {"lost": (1, "nothing came")})
 
-    monkeypatch.setitem(CHECKS, id, check._replace(observe=observe))
-    case = next(c for c in CASES.values() if c.check and f"{c.prefix}.{c.check}" == id)
-    (result,) = ran(case, machines)
-    assert result.verdict == "fail" and len(calls) == 1
+    monkeypatch.setitem(runner._MEASUREMENTS, "arrivals", arrivals)
+    assert [r.verdict for r in ran(STRESS, machines)] == ["fail", "pass", "pass"] and len(calls) == 1
 
 
 def test_another_error_is_not_tried_again(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from kvmtest.engine import guest, plan
 from kvmtest.engine.machine import Machines
 from kvmtest.model.record import Result
 from kvmtest.state.guest_view import Report
-from kvmtest.triggers.vmm_reset import Reset, orders
+from kvmtest.state.vmm_reset import Reset, orders
 from tests.cases import CASES, by_view, ran, the
 
 HOST = the("reset.vmm-reset.host/ap,full-irqchip,intel,xapic,plant-a")

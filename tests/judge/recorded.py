@@ -69,7 +69,7 @@ def _case(name: str, view: str) -> Case | None:
         found = the(f"{event}.{view}/{rest}")
     except ValueError:
         return None
-    return found if found.check or found.plant or found.trigger == "create" else None
+    return found if found.plant or found.trigger == "create" else None
 
 
 def _told(case: Case, bases: tuple[Basis, ...], seen: Any) -> tuple[tuple[Basis, ...], Any]:

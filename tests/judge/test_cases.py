@@ -5,19 +5,17 @@ from __future__ import annotations
 
 import pytest
 
-from kvmtest.checks import CHECKS, Observation
 from kvmtest.engine import plan
-from kvmtest.judge.book import Book
-from kvmtest.judge.cases import judge
-from kvmtest.judge.evidence import Again, Checked, Evidence, ResetSeen, ResetTry, Untried
+from kvmtest.judge.evidence import Again, Ended, Evidence, Measured, Played, ResetSeen, ResetTry, Untried
+from kvmtest.model.host import Host
 from kvmtest.model.record import Result
 from kvmtest.model.verdict import Verdict
-from kvmtest.spec import deviations
+from kvmtest.spec import deviations, effects
 from kvmtest.spec.cite import KVM_API
 from kvmtest.state.guest_view import Report
 from kvmtest.state.layout import Layout
 from kvmtest.state.sections import Snapshot
-from tests.cases import CASES, NOBODY, judged, judged_check, shown, the
+from tests.cases import CASES, NOBODY, judged, shown, the
 from tests.judge.made import HOST, LAYOUT, NEW, SIZES, USED, basis, filled, lost
 
 MSI = the("init.msi.host/ap,intel,xapic,plant-a")
@@ -25,7 +23,8 @@ TOLD = the("init.msi.guest/ap,intel,xapic,plant-a")
 BROADCAST = the("init.broadcast.host/ap,intel,8-vcpus,xapic,plant-a")
 RESET = the("reset.vmm-reset.host/ap,full-irqchip,intel,xapic,plant-a")
 RESET_TOLD = the("reset.vmm-reset.guest/bsp,full-irqchip,intel,xapic,plant-a")
-CHECK = CHECKS["sipi.stress.host.arrivals"]
+STRESS = next(case for case in CASES.values() if case.sequence == "stress")
+LOST = "sipi.icr-x2apic.host.lost"
 
 
 def _by_item(results: list[Result], view: str = "host") -> dict[str, Result]:
@@ -45,41 +44,48 @@ def test_what_could_not_be_tried_is_said_of_every_item_in_every_view(case: plan.
     assert all(result.cite for result in results)
 
 
-def test_a_check_that_could_not_be_tried_has_one_result_with_its_citations() -> None:
-    case = next(case for case in CASES.values() if f"{case.prefix}.{case.check}" == CHECK.id)
-    (result,) = judged(case, HOST, Untried("skip", "made up"))
-    assert (result.id, result.verdict, result.cite) == (CHECK.id, "skip", CHECK.cite)
+def test_a_measurement_that_could_not_be_made_has_each_result_with_its_citations() -> None:
+    assert STRESS.scenario
+    for seen in (Untried("error", "made up"), Played((), Ended(0, "error", "made up"))):
+        results = judged(STRESS, HOST, seen)
+        assert [r.item for r in results] == ["lost", "doubled", "astray"]
+        assert {(r.verdict, r.reason) for r in results} == {("error", "made up")}
+        assert {r.cite for r in results} == {STRESS.scenario.cite}
 
 
 # Behaviours
 
 
+def _counted(lost: int, host: Host = HOST) -> Result:
+    counts = {"lost": (lost, "round 3"), "doubled": (0, ""), "astray": (0, "")}
+    found, *others = judged(STRESS, host, Played(((0, Measured(counts)),)))
+    assert found.id == LOST and [(r.item, r.verdict) for r in others] == [("doubled", "pass"), ("astray", "pass")]
+    return found
+
+
+def test_what_was_counted_is_compared_with_what_is_expected() -> None:
+    assert (_counted(0).verdict, _counted(0).expected, _counted(0).reason) == ("pass", "0x0", "round 3")
+    assert (_counted(2).verdict, _counted(2).observed, _counted(2).reason) == ("fail", "0x2", "round 3")
+    assert effects.lost("sipi", "lost") and effects.lost("sipi", "astray") and not effects.lost("reset", "lost")
+
+
 @pytest.fixture
 def listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    deviation = deviations.Deviation(CHECK.id, "init", "runs elsewhere", "f()", "it is so", "open", backends="vmx")
-    monkeypatch.setitem(deviations._BY_ITEM, (CHECK.id, "init"), (deviation,))
+    deviation = deviations.Deviation(LOST, "sipi", "0x2", "f()", "it is so", "open", backends="vmx")
+    monkeypatch.setitem(deviations._BY_ITEM, (LOST, "sipi"), (deviation,))
 
 
 @pytest.mark.parametrize(
-    ("seen", "verdict", "reason"),
-    [
-        ("runs elsewhere", "known", "it is so"),
-        (Observation("runs elsewhere", "twice"), "known", "it is so; twice"),
-        ("runs nowhere", "fail", ""),
-        (CHECK.expected, "fixed", "it is so"),
-        (Observation(CHECK.expected, "", "nobody says"), "info", "nobody says"),
-        (Observation("runs elsewhere", "twice", "nobody says"), "info", "nobody says; twice"),
-    ],
+    ("lost", "verdict", "reason"), [(2, "known", "it is so; round 3"), (1, "fail", "round 3"), (0, "fixed", "it is so; round 3")]
 )
-def test_a_behaviour_may_be_as_a_deviation_says(listed: None, seen: str | Observation, verdict: str, reason: str) -> None:
-    result = judged_check(CHECK, seen, HOST, "intel")
+def test_a_behaviour_may_be_as_a_deviation_says(listed: None, lost: int, verdict: str, reason: str) -> None:
+    result = _counted(lost)
     assert (result.verdict, result.reason) == (verdict, reason)
     assert result.deviation == ("f()" if verdict in ("known", "fixed") else None)
 
 
 def test_a_deviation_of_another_backend_says_nothing_of_a_behaviour(listed: None) -> None:
-    assert judged_check(CHECK, "runs elsewhere", NOBODY, "intel").verdict == "fail"
-    assert judged_check(CHECK, CHECK.expected, NOBODY, "intel").verdict == "pass"
+    assert _counted(2, NOBODY).verdict == "fail" and _counted(0, NOBODY).verdict == "pass"
 
 
 # A second try
@@ -221,11 +227,3 @@ def test_without_what_a_new_vcpu_told_nothing_is_judged_whatever_comes_later(lat
     assert (silent.verdict, silent.observed, silent.reason) == ("error", None, "it stopped")
     cannot = _reset_told(Report({"rcx": 3}, {"rbx": "exception 6"}, ""), later)["rbx"]
     assert (cannot.verdict, cannot.observed, cannot.reason) == ("skip", None, "exception 6")
-
-
-@pytest.mark.parametrize(("observed", "verdict"), [("0xfee00900", "known"), ("0xfee00800", "fixed"), ("0xfee00901", "fail")])
-def test_a_behaviour_that_is_a_number_is_known_by_the_text_that_is_listed(observed: str, verdict: str) -> None:
-    case = the("none.set-msrs.host/ap,intel,bsp-without-irqchip")
-    (found,) = judge(Book(), case.look(), HOST._replace(kernel="5.10.0"), (), Checked("0xfee00800", observed))
-    (record,) = found.records
-    assert (record.verdict, record.observed) == (verdict, int(observed, 16))

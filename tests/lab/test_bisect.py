@@ -6,23 +6,23 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from kvmtest.cli import main
 from kvmtest.lab.kernels import Kernel
+from tests.lab.conftest import KVMTEST
 
-_ID, _OTHER, _THIRD = "init.msi.host.lapic.lvt_lint0", "init.msi.host.lapic.version", "reset.create.host.lapic.lvt_lint0"
+_ID, _OTHER, _THIRD = "init.msi.host.ram", "init.msi.host.halted", "init.msi.host.vector-ignored"
 _LOG = "none.lab.kernel.log"
 _START = "begin()\n"
 _END = "say('E')\n"
 _PASS, _FAIL, _SKIP, _ERROR = (f"ran('{_ID}', '{v}')\n" for v in ("pass", "fail", "skip", "error"))
 _AGAIN_PASS, _AGAIN_FAIL, _AGAIN_ERROR = (f"ran('{_ID}', '{v}', 'amd')\n" for v in ("pass", "fail", "error"))
-#: Of one that is listed for kernels before 5.15.
-_LISTED = "none.set-msrs.host.msr.apic_base"
-_KNOWN, _FIXED = (f"begin('5.10.0')\ncase('{_LISTED}')\nseen(told(0xfee00{v}00))\ndone()\n" for v in (9, 8))
+#: Of one that is listed for kernels before 6.0.
+_LISTED = "reset.create.host.msr.misc_enable"
+_KNOWN, _FIXED = (f"begin('5.10.0')\ncase('{_LISTED}')\nread({value})\ndone()\n" for value in (0, 0x1800))
 #: Within a case.
 _IN_CASE = f"case('{_OTHER}')\n"
 _PANIC = "console('Kernel panic - not syncing: Fatal exception')\nsys.exit(1)\n"
@@ -41,7 +41,7 @@ def _command(kernel: Kernel, *more: str) -> list[str]:
     [
         (_GOOD, [_ID], 0),
         (_BAD, [_ID], 1),
-        (_BAD, ["lapic.lvt_lint0"], 1),
+        (_BAD, ["ram"], 1),
         # Listed for a range of kernels, and yet what may be looked for.
         (_KNOWN + _END, [_LISTED], 1),
         (_FIXED + _END, [_LISTED], 0),
@@ -50,7 +50,7 @@ def _command(kernel: Kernel, *more: str) -> list[str]:
         (_START + _SKIP + _AGAIN_PASS + _END, [_ID], 0),
         (_START + _PASS + _AGAIN_ERROR + _END, [_ID], 125),
         (_START + _ERROR + _AGAIN_FAIL + _END, [_ID], 1),
-        (_START + _PASS + _AGAIN_FAIL + _END, [f"{_ID}/bsp,intel,lint0-unquirked"], 0),
+        (_START + _PASS + _AGAIN_FAIL + _END, [f"{_ID}/ap,intel,ram"], 0),
         # Each id has to be told.
         (_GOOD, [_ID, _OTHER], 125),
         (_BAD, [_ID, _OTHER], 1),
@@ -139,7 +139,7 @@ class _Repository:
         who = {f"GIT_{role}_{what}": "x@y" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
         self.environment = {**os.environ, **who, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull, "LC_ALL": "C"}
         self.environment["PYTHONPATH"] = str(Path(__file__).parents[2])
-        step = " ".join([sys.executable, "-m", "kvmtest", *_command(kernel)])
+        step = " ".join([*KVMTEST, *_command(kernel)])
         (folder / "step").write_text(f'FAKE="$(cat guest.py)" exec {step} "$@" >/dev/null\n')
         self.git("init", "-q")
 

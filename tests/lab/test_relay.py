@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from kvmtest.engine import host, plan, run
-from kvmtest.judge.evidence import Again, Checked, Look, Untried
+from kvmtest.judge.evidence import Again, Ended, Look, Measured, Played, Untried
 from kvmtest.kvm import Kvm
 from kvmtest.lab import relay
 from kvmtest.lab.stream import Decoder, Encoder
@@ -53,20 +53,24 @@ def test_judged_outside_as_inside(kvm: Kvm) -> None:
     assert [one.case for one in outside] == [one.case for one in direct]
 
 
+def _counted(lost: int) -> Played:
+    return Played(((0, Measured({"lost": (lost, "as it says"), "doubled": (0, ""), "astray": (0, "")})),))
+
+
 @pytest.mark.parametrize(
     ("seen", "verdict", "reason"),
     [
-        (Checked("this", "this"), "pass", ""),
-        (Checked("this", "that", "as it says"), "fail", "as it says"),
-        (Checked("this", "that", undefined="nobody knows"), "info", "nobody knows"),
+        (_counted(0), "pass", "as it says"),
+        (_counted(2), "fail", "as it says"),
+        (Played((), Ended(0, "error", "the guest stopped")), "error", "the guest stopped"),
         (Untried("skip", "no such thing"), "skip", "no such thing"),
         (Untried("error", "out of time", late=True), "error", "out of time"),
-        (Again(Checked("this", "this"), "no exit at the first try"), "info", "no exit at the first try"),
-        (Again(Checked("this", "that"), "no exit at the first try"), "fail", ""),
+        (Again(_counted(0), "no exit at the first try"), "info", "as it says; no exit at the first try"),
+        (Again(_counted(2), "no exit at the first try"), "fail", "as it says"),
     ],
 )
-def test_what_a_check_saw_is_judged_outside(seen: object, verdict: str, reason: str) -> None:
-    case = next(case for case in plan.plan() if case.check == "arrivals")
+def test_what_was_measured_is_judged_outside(seen: object, verdict: str, reason: str) -> None:
+    case = next(case for case in plan.plan() if case.sequence == "stress")
     facts = Host("9.9.9", "svm", "AuthenticAMD", "A CPU", {})
     sent = bytearray()
     out = Encoder(sent.extend)
@@ -74,6 +78,6 @@ def test_what_a_check_saw_is_judged_outside(seen: object, verdict: str, reason: 
     assert not relay.Sender(out).judging(case.look(), facts, (), seen)
     out.flush()
     (found,) = _judged(bytes(sent), facts)
-    (record,) = found.records
+    record = next(record for record in found.records if record.item == "lost")
     assert (found.case, found.prefix) == (case.look().case, case.prefix)
-    assert (record.item, record.verdict, record.reason) == ("arrivals", verdict, reason) and record.cite
+    assert (record.verdict, record.reason) == (verdict, reason) and record.cite

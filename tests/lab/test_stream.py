@@ -42,7 +42,7 @@ def test_the_same_again_takes_few_bytes() -> None:
     size = []
     encoder = Encoder(lambda data: size.append(len(data)))
     for _ in range(1000):
-        encoder.blob("O", ([], ("Checked", ["this", "that", "because " * 10, ""])))
+        encoder.blob("O", ([], ("Untried", ["error", "because " * 10, False])))
     encoder.flush()
     assert sum(size) < 3000
 

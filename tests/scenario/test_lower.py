@@ -13,7 +13,7 @@ from kvmtest.scenario import step as s
 from kvmtest.scenario.catalogue import SCENARIOS
 from kvmtest.scenario.lower import lower
 from kvmtest.scenario.needs import NEEDS
-from kvmtest.scenario.program import VM, Compare, Enter, Ioctl, Join, Place, Program, Put, Region, Start, Write
+from kvmtest.scenario.program import DEFAULT_EFFORT, VM, Compare, Enter, Ioctl, Join, Place, Program, Put, Region, Start, Write
 
 
 class _Plant:
@@ -28,7 +28,7 @@ class _Plant:
 
 
 class _Bound:
-    target, other = 1, 0
+    target, other, effort = 1, 0, DEFAULT_EFFORT
     each: tuple[int, ...] = (1,)
 
     def plant(self, who: int, name: str, apic_mode: str) -> _Plant:

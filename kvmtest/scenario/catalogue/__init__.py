@@ -14,6 +14,7 @@ from kvmtest.scenario.catalogue import (
     paging,
     restart,
     smm,
+    stress,
     svm,
     timer,
     vmx,
@@ -25,6 +26,6 @@ __all__ = ("SCENARIOS",)
 #: By the case's name without target and vendor, in the order of running.
 SCENARIOS: dict[str, Scenario] = {
     f"{one.event}.{one.trigger}/{one.sequence}": one
-    for topic in (creation, delivery, mp_state, restart, apic, interrupts, timer, memory, paging, smm, gif, svm, vmx)
+    for topic in (creation, delivery, mp_state, restart, apic, interrupts, timer, memory, paging, smm, gif, svm, vmx, stress)
     for one in topic.SCENARIOS
 }

@@ -14,7 +14,7 @@ from kvmtest.engine.machine import Machines, Target
 from kvmtest.engine.plan import Setup
 from kvmtest.kvm import Kvm
 from kvmtest.state.snapshot import Snapshot
-from kvmtest.triggers.vmm_reset import CONSTRAINTS, SECTIONS, Reset, orders
+from kvmtest.state.vmm_reset import CONSTRAINTS, SECTIONS, Reset, orders
 
 AT_RESET = {(c.first, c.second) for c in CONSTRAINTS if c.at_reset}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The stress check: a schedule that its seed gives back, arrivals that are counted, threads that end."""
+"""The stress case: a schedule that its seed gives back, arrivals that are counted, threads that end."""
 
 from __future__ import annotations
 
@@ -8,11 +8,28 @@ from collections.abc import Callable
 
 import pytest
 
-from kvmtest.checks import Effort, stress
+from kvmtest.engine import stress
+from kvmtest.engine.machine import Machines
 from kvmtest.model.record import Result
+from kvmtest.scenario.program import DEFAULT_EFFORT, Effort
+from tests.cases import CASES, ran
 
-Judge = Callable[..., Result]
-ID = "sipi.stress.host.arrivals"
+Judge = Callable[..., dict[str, Result]]
+STRESS = {case.setup.vendor: case for case in CASES.values() if case.sequence == "stress"}
+
+
+@pytest.fixture
+def judged(machines: Machines) -> Judge:
+    """The results of the case, by item."""
+
+    def judge(vendor: str = "intel", timeout_s: float = 1.0, effort: Effort = DEFAULT_EFFORT) -> dict[str, Result]:
+        return {result.item: result for result in ran(STRESS[vendor], machines, timeout_s, effort)}
+
+    return judge
+
+
+def _verdicts(results: dict[str, Result]) -> tuple[str, ...]:
+    return tuple(str(results[item].verdict) for item in ("lost", "doubled", "astray"))
 
 
 def test_a_seed_gives_its_schedule_back_and_another_one_another() -> None:
@@ -38,7 +55,7 @@ def test_a_schedule_has_all_that_there_is() -> None:
 
 @pytest.fixture
 def play(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., None]], None]:
-    """Puts a function behind each round, which then happened as it should."""
+    """Calls a function after each round, which then happened as it should."""
     real = stress._play
 
     def behind(then: Callable[..., None]) -> None:
@@ -58,8 +75,10 @@ def _ended() -> bool:
 @pytest.mark.parametrize("vcpus", [2, 3, 6])
 def test_more_vcpus_than_cpus(vcpus: int, judged: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stress.os, "sched_getaffinity", lambda pid: set(range(vcpus)))
-    result = judged(ID, effort=Effort(30, 3))
-    assert result.verdict == "pass" and f"seed 3, {vcpus} vCPUs, {30 * (vcpus // 2)} sent" in result.reason
+    for vendor in ("intel", "amd"):
+        results = judged(vendor, effort=Effort(30, 3))
+        assert _verdicts(results) == ("pass", "pass", "pass")
+        assert {r.reason for r in results.values()} == {f"seed 3, {vcpus} vCPUs, {30 * (vcpus // 2)} sent"}
     assert _ended()
 
 
@@ -68,14 +87,16 @@ def test_one_that_comes_twice_fails(judged: Judge, play: Callable[..., None]) ->
         arena.order(cycle.target, ARRIVED=arena.arrived(cycle.target) + 1)
 
     play(again)
-    result = judged(ID, effort=Effort(10, 9))
-    assert result.verdict == "fail" and "seed 9" in result.reason and "round 0: came 2 times: vcpu" in result.reason
-    assert f"{stress._ENOUGH} lost" in str(result.observed)
+    results = judged(effort=Effort(10, 9))
+    result = results["doubled"]
+    assert _verdicts(results) == ("pass", "fail", "pass") and result.observed == f"{stress._ENOUGH:#x}"
+    assert "seed 9" in result.reason and "round 0: came 2 times: vcpu" in result.reason
 
 
 def test_one_that_comes_by_another_vector_fails(judged: Judge, play: Callable[..., None]) -> None:
     play(lambda arena, cycle: arena.order(cycle.target, ARRIVED_CS=0x100))
-    assert "came by CS 0100" in judged(ID, effort=Effort(3, 1)).reason
+    results = judged(effort=Effort(3, 1))
+    assert _verdicts(results) == ("pass", "pass", "fail") and "came by CS 0100" in results["astray"].reason
 
 
 def test_one_that_comes_uncalled_fails(judged: Judge, play: Callable[..., None]) -> None:
@@ -83,7 +104,8 @@ def test_one_that_comes_uncalled_fails(judged: Judge, play: Callable[..., None])
         arena.order(cycle.sender, ARRIVED=arena.arrived(cycle.sender) + 1)
 
     play(uncalled)
-    assert "without being sent to" in judged(ID, effort=Effort(1, 1)).reason
+    results = judged(effort=Effort(1, 1))
+    assert results["astray"].verdict == "fail" and "without being sent to" in results["astray"].reason
 
 
 def test_one_that_is_lost_fails_in_bounded_time(judged: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,15 +117,15 @@ def test_one_that_is_lost_fails_in_bounded_time(judged: Judge, monkeypatch: pyte
         real(arena, id, **words)
 
     monkeypatch.setattr(stress._Arena, "order", order)
-    result = judged(ID, timeout_s=0.02, effort=Effort(1000, 1))
-    assert result.verdict == "fail" and result.reason.count("lost: vcpu") == stress._ENOUGH
+    results = judged(timeout_s=0.02, effort=Effort(1000, 1))
+    assert _verdicts(results) == ("fail", "pass", "pass") and results["lost"].reason.count("lost: vcpu") == stress._ENOUGH
     assert _ended()
 
 
 def test_a_sender_that_does_not_send_is_an_error(judged: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stress.stress, "DO_SEND", stress.stress.DO_SPIN)
-    result = judged(ID, timeout_s=0.02)
-    assert result.record.out_of_time and "round 0 of seed 1, " in result.reason and "cs:rip" in result.reason
+    for result in judged(timeout_s=0.02).values():
+        assert result.record.out_of_time and "round 0 of seed 1, " in result.reason and "cs:rip" in result.reason
     assert _ended()
 
 
@@ -113,5 +135,5 @@ def test_ctrl_c_leaves_no_thread(judged: Judge, play: Callable[..., None]) -> No
 
     play(interrupt)
     with pytest.raises(KeyboardInterrupt):
-        judged(ID)
+        judged()
     assert _ended()

@@ -18,16 +18,17 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from kvmtest import guests
-from kvmtest.checks.check import Check, Observation, Stopped, Subject
+from kvmtest.engine.error import TriggerError
+from kvmtest.engine.machine import Machine
 from kvmtest.guests import stress
+from kvmtest.judge.evidence import Measured
 from kvmtest.kvm import Exit, GuestMemory, KvmError, RunTimeout, Vcpu
 from kvmtest.kvm.where import where
-from kvmtest.spec.cite import A_INIT_IPI, S_MP, SDM_SIPI
-from kvmtest.triggers import msi
+from kvmtest.scenario.triggers import DATA, MSG_ADDR
 from kvmtest.uapi.kvm import KVM_EXIT_IO
 from kvmtest.x86 import cpuid
 
-__all__ = ("CHECKS", "Round", "schedule")
+__all__ = ("Round", "Stopped", "arrivals", "schedule")
 
 _MOST = 8
 _RAM_SLOT, _ROM_SLOT, _RAM_SIZE = 1, 0, 0x40000
@@ -43,7 +44,7 @@ _ENOUGH = 4
 
 
 class Cycle(NamedTuple):
-    """One INIT-SIPI-SIPI. ``delays`` are turns of a loop, behind the INIT and behind the first SIPI."""
+    """One INIT-SIPI-SIPI. ``delays`` are turns of a loop, after the INIT and after the first SIPI."""
 
     sender: int
     target: int
@@ -57,6 +58,12 @@ class Cycle(NamedTuple):
 
 
 Round = tuple[Cycle, ...]
+#: Of a cycle, or of a vCPU that none was for: the item that it counts for, and what happened.
+_Wrong = tuple[str, str]
+
+
+class Stopped(TriggerError):
+    """A guest did something else than its next word, so that there is nothing to count."""
 
 
 def schedule(seed: int, vcpus: int, rounds: int) -> Iterator[Round]:
@@ -111,34 +118,33 @@ class _Runner:
 
 
 class _Arena:
-    """The stress guest on ``vcpus``, each at rest behind the first arrival."""
+    """The stress guest on ``vcpus``, each at rest after the first arrival."""
 
-    def __init__(self, subject: Subject, vcpus: int) -> None:
-        vm = subject.vcpu.vm
+    def __init__(self, machine: Machine, vcpus: int, timeout_s: float) -> None:
+        vm = machine.vm
         image = guests.load(stress.NAME)
         self.ram: GuestMemory = vm.add_memory(_RAM_SLOT, 0, _RAM_SIZE)
         vm.add_memory(_ROM_SLOT, guests.ROM_GPA, len(image)).write(guests.ROM_GPA, image)
         for vector in _VECTORS:
             self.ram.write(vector << 12, stress.page())
-        leaves = subject.vcpu.get_cpuid2()
         for id in range(len(vm.vcpus), vcpus):
-            vm.create_vcpu(id).set_cpuid2(cpuid.for_guest(leaves, subject.vendor, id))
+            vm.create_vcpu(id).set_cpuid2(cpuid.for_guest(machine.leaves, machine.setup.vendor, id))
         self.vcpus = vm.vcpus[:vcpus]
         for vcpu in self.vcpus:
             sregs = vcpu.get_sregs()
             sregs.apic_base |= _X2APIC
             vcpu.set_sregs(sregs)
             # The BSP arrives by the reset vector.
-            self.revive(vcpu, subject.timeout_s)
+            self.revive(vcpu, timeout_s)
         self.counted = [self.arrived(id) for id in range(vcpus)]
         if self.counted != [1] * vcpus:
             raise Stopped(f"the guest counts {self.counted} arrivals of vCPUs that each arrived once")
 
     def revive(self, vcpu: Vcpu, timeout_s: float) -> None:
         """INIT and SIPI by the host, and see the vCPU arrive. Raises Stopped, KvmError."""
-        msi.init(vcpu)
+        _send(vcpu, DATA["init"])
         if vcpu.get_mp_state():
-            msi.sipi(vcpu, _VECTORS[0])
+            _send(vcpu, DATA["sipi"] | _VECTORS[0])
         try:
             seen = vcpu.run(timeout_s)
         except RunTimeout as error:
@@ -158,6 +164,11 @@ class _Arena:
     def came_by(self, id: int) -> int:
         """CS of the last arrival."""
         return self.ram.read_int(stress.ORDERS + id * stress.ORDER_SIZE + stress.ARRIVED_CS, 4)
+
+
+def _send(vcpu: Vcpu, data: int) -> None:
+    if vcpu.vm.signal_msi(MSG_ADDR | vcpu.id << 12, data) <= 0:
+        raise Stopped(f"KVM_SIGNAL_MSI with data {data:#x} reached no vCPU with APIC id {vcpu.id}")
 
 
 def _port(seen: Exit | None) -> int:
@@ -190,9 +201,9 @@ def _play(arena: _Arena, runners: list[_Runner], cycles: Round) -> None:
             raise Stopped(f"the target stopped: {arrival} ({where(arena.vcpus[cycle.target])}); {cycle}")
 
 
-def _wrong(arena: _Arena, cycles: Round) -> list[str]:
+def _wrong(arena: _Arena, cycles: Round) -> list[_Wrong]:
     """What of a round was lost, came twice, or came elsewhere. Counts go on from here."""
-    found = []
+    found: list[_Wrong] = []
     by_target = {cycle.target: cycle for cycle in cycles}
     for id, vcpu in enumerate(arena.vcpus):
         # KVM decides here about what is still pending.
@@ -201,25 +212,27 @@ def _wrong(arena: _Arena, cycles: Round) -> list[str]:
         cycle = by_target.get(id)
         if cycle is None:
             if came:
-                found.append(f"vcpu {id} came {came} times without being sent to")
+                found.append(("astray", f"vcpu {id} came {came} times without being sent to"))
             continue
         entry = 0xF000 if id == 0 else cycle.vector << 8
-        if came != 1:
-            found.append(f"{'lost' if came < 1 else f'came {came} times'}: {cycle}")
+        if came < 1:
+            found.append(("lost", f"lost: {cycle}"))
+        elif came > 1:
+            found.append(("doubled", f"came {came} times: {cycle}"))
         elif arena.came_by(id) != entry:
-            found.append(f"came by CS {arena.came_by(id):04x}: {cycle}")
+            found.append(("astray", f"came by CS {arena.came_by(id):04x}: {cycle}"))
     return found
 
 
-def _arrivals(subject: Subject) -> Observation:
+def arrivals(machine: Machine, timeout_s: float, rounds: int, seed: int) -> Measured:
+    """How many of INIT-SIPI-SIPI are ``lost``, ``doubled`` and ``astray`` in so many rounds. Raises Stopped, KvmError."""
     vcpus = max(2, min(_MOST, len(os.sched_getaffinity(0))))
-    rounds, seed = subject.effort
-    arena = _Arena(subject, vcpus)
-    bad: list[str] = []
+    arena = _Arena(machine, vcpus, timeout_s)
+    bad: list[_Wrong] = []
     sent = 0
     runners: list[_Runner] = []
     try:
-        runners += (_Runner(vcpu, subject.timeout_s) for vcpu in arena.vcpus)
+        runners += (_Runner(vcpu, timeout_s) for vcpu in arena.vcpus)
         for number, cycles in enumerate(schedule(seed, vcpus, rounds)):
             try:
                 _play(arena, runners, cycles)
@@ -227,24 +240,15 @@ def _arrivals(subject: Subject) -> Observation:
                 raise Stopped(f"round {number} of seed {seed}, {vcpus} vCPUs: {error}") from error
             sent += len(cycles)
             found = _wrong(arena, cycles)
-            bad += [f"round {number}: {what}" for what in found]
+            bad += [(item, f"round {number}: {what}") for item, what in found]
             if len(bad) >= _ENOUGH:
                 break
             for cycle in cycles if found else ():
-                arena.revive(arena.vcpus[cycle.target], subject.timeout_s)
+                arena.revive(arena.vcpus[cycle.target], timeout_s)
                 arena.counted[cycle.target] = arena.arrived(cycle.target)
     finally:
         for runner in runners:
             runner.close()
     told = f"seed {seed}, {vcpus} vCPUs, {sent} sent"
-    if bad:
-        return Observation(f"{len(bad)} lost, doubled or astray", "; ".join([told, *bad]))
-    return Observation("each once", told)
-
-
-CHECKS = (
-    Check(
-        "sipi", "stress", "arrivals", "each once", _arrivals, (S_MP, SDM_SIPI, A_INIT_IPI),
-        alone=True,
-    ),
-)  # fmt: skip
+    by_item = {name: [what for item, what in bad if item == name] for name in ("lost", "doubled", "astray")}
+    return Measured({item: (len(what), "; ".join((told, *what))) for item, what in by_item.items()})

@@ -37,6 +37,7 @@ __all__ = (
     "Interrupt",
     "device",
     "forget_output",
+    "full",
     "now",
     "open_output",
     "print_lines",
@@ -196,13 +197,19 @@ def forget_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def selected(selectors: Sequence[str]) -> list[Case]:
-    """The cases that have a result which ``selectors`` take. Raises Failed."""
+def full(parser: argparse.ArgumentParser) -> None:
+    """Add ``--full``."""
+    what = "all combinations of trigger, state, plant and the rest that can be, not only enough for each pair of them"
+    parser.add_argument("--full", action="store_true", help=what)
+
+
+def selected(selectors: Sequence[str], full: bool = False) -> list[Case]:
+    """The cases of the plan, or of the ``full`` one, that have a result which ``selectors`` take. Raises Failed."""
     from kvmtest.engine import plan
     from kvmtest.model.select import SelectorError
 
     try:
-        return plan.select(plan.plan(), tuple(selectors))
+        return plan.chosen(tuple(selectors), full)
     except SelectorError as error:
         raise Failed(str(error), USAGE) from None
 

@@ -102,7 +102,7 @@ def _specs(args: argparse.Namespace, backends: list[str], names: list[str]) -> l
     from kvmtest.lab.error import NotFound
 
     selectors = tuple(run.chosen(args))
-    common.selected(cell.inner(selectors))
+    common.selected(cell.inner(selectors), args.full)
     for folder in (args.modules, args.kvm_modules):
         if folder and not os.path.isdir(folder):
             raise NotFound(f"no such folder: {folder}")
@@ -114,7 +114,15 @@ def _specs(args: argparse.Namespace, backends: list[str], names: list[str]) -> l
     found = {name: kernels.find(name, args.modules, say) for name in dict.fromkeys(names)}
     return [
         steps.Spec(
-            backend, kernel, selectors, args.timeout, args.kvm_modules, parameters, (args.rounds, args.seed), args.fresh_boot
+            backend,
+            kernel,
+            selectors,
+            args.timeout,
+            args.kvm_modules,
+            parameters,
+            (args.rounds, args.seed),
+            args.fresh_boot,
+            args.full,
         )
         for backend in dict.fromkeys(backends)
         for kernel in found.values()

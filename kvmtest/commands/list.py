@@ -17,6 +17,7 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser("list", help=what, epilog=SELECTORS, formatter_class=RAW)
     parser.add_argument("selectors", nargs="*", metavar="SELECTOR")
     parser.add_argument("--cases", action="store_true", help="the cases instead of result ids, each with its view: <id>/<words>")
+    common.full(parser)
     parser.set_defaults(function=_list)
 
 
@@ -32,7 +33,7 @@ def _list(args: argparse.Namespace) -> int:
         asked = [s for s in asked if not lab_ids.wanted((s,)) or not s.startswith("none.lab")]
         if not asked:
             return common.OK
-    cases = common.selected(asked)
+    cases = common.selected(asked, args.full)
     if args.cases:
         common.print_lines(dict.fromkeys(f"{case.prefix}/{case.words}" for case in cases))
     else:

@@ -29,6 +29,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("selectors", nargs="*", metavar="SELECTOR", help="which results; all when none is given")
     what = "what shows this commit of KVM, besides any SELECTOR; may be repeated; kvmtest series lists them"
     parser.add_argument("--commit", action="append", default=[], metavar="ID", help=what)
+    common.full(parser)
     report.options(parser)
     report.waivers(parser)
     parser.add_argument("--strict", action="store_true", help="a known deviation counts as unexpected too")
@@ -82,7 +83,7 @@ def _run(args: argparse.Namespace) -> int:
 
     asked = chosen(args)
     decides = outcome.of(args, asked)
-    cases = common.selected(asked)
+    cases = common.selected(asked, args.full)
     try:
         kvm = doctor.open_kvm(args.device)
     except doctor.Unusable as error:

@@ -85,7 +85,7 @@ class Cell:
     def _run(self, folder: str, needed: list[modules.Module]) -> Iterator[Step]:
         spec = self.spec
         config: dict[str, object] = {
-            "cases": _chosen(spec.selectors),
+            "cases": _chosen(spec.selectors, spec.full),
             "timeout_s": spec.timeout_s,
             "effort": tuple(spec.effort),
         }
@@ -351,14 +351,14 @@ def inner(asked: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _chosen(selectors: tuple[str, ...]) -> list[tuple[object, ...]]:
+def _chosen(selectors: tuple[str, ...], full: bool) -> list[tuple[object, ...]]:
     """The cases that are to run, as marshal takes them: to plan and to choose takes an emulated CPU seconds."""
-    return [case.packed for case in plan.select(plan.plan(), inner(selectors))]
+    return [case.packed for case in plan.chosen(inner(selectors), full)]
 
 
 def _finds(selector: str) -> bool:
     """Whether a selector of the lab's own results finds others as well, as ``none`` does."""
     try:
-        return bool(plan.select(plan.plan(), (selector,)))
+        return bool(plan.chosen((selector,)))
     except SelectorError:
         return False

@@ -149,7 +149,7 @@ class Receiver:
         self._made: dict[tuple[str, int], Any] = {}
         self._why: dict[str, str] = {}
         self._book = Book()
-        self._cases = {(case.name, case.view): case for case in plan()}
+        self._cases = {(case.name, case.view): case for case in (*plan(full=True), *plan())}
 
     def take(self, letter: str, value: Any) -> None:
         """A piece (D) or a value (V)."""

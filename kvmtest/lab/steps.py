@@ -16,7 +16,8 @@ __all__ = ("Alive", "Begin", "Booting", "Remark", "Running", "Spec", "Step", "Ti
 
 class Spec(NamedTuple):
     """What to run in a cell. ``parameters`` are those of modules: ``{"kvm_amd": "npt=0 nested=1"}``; ``effort`` is rounds and
-    seed of the checks that have them. ``fresh_boot`` is to boot even where a saved boot is kept.
+    seed of the checks that have them. ``fresh_boot`` is to boot even where a saved boot is kept, ``full`` to
+    run the full plan.
     """
 
     backend: str
@@ -27,6 +28,7 @@ class Spec(NamedTuple):
     parameters: dict[str, str] = {}
     effort: tuple[int, int] = DEFAULT_EFFORT
     fresh_boot: bool = False
+    full: bool = False
 
     @property
     def name(self) -> str:

@@ -141,6 +141,14 @@ def test_list_and_cases(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(line.startswith("reset.create.") for line in capsys.readouterr().out.split())
 
 
+def test_list_has_more_cases_with_full(capsys: pytest.CaptureFixture[str]) -> None:
+    counts = []
+    for more in ([], ["--full"]):
+        assert main(["list", "--cases", "init.msi", *more]) == 0
+        counts.append(len(capsys.readouterr().out.split()))
+    assert counts[0] < counts[1]
+
+
 def test_explain_shows_rule_citation_and_kernel_function(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "init.msi.host.cr0"]) == 0
     out = capsys.readouterr().out

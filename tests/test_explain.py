@@ -69,7 +69,7 @@ def test_every_rule_has_words_and_no_name_of_a_formula() -> None:
 
 
 #: The last case of each kind and event.
-_EACH = {(case.kind, case.event): case.name for case in plan.plan()}
+_EACH = {(bool(case.scenario), case.event): case.name for case in plan.plan()}
 
 
 @pytest.mark.parametrize("name", _EACH.values())

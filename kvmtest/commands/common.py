@@ -37,6 +37,7 @@ __all__ = (
     "Interrupt",
     "device",
     "forget_output",
+    "full",
     "now",
     "open_output",
     "print_lines",
@@ -216,13 +217,19 @@ def scenarios(paths: Sequence[str]) -> tuple[Case, ...]:
     return tuple(found.values())
 
 
-def selected(selectors: Sequence[str], cases: Sequence[Case] = ()) -> list[Case]:
-    """Those of ``cases``, by default the plan's, that have a result which ``selectors`` take. Raises Failed."""
+def full(parser: argparse.ArgumentParser) -> None:
+    """Add ``--full``."""
+    what = "all combinations of trigger, state, plant and the rest that can be, not only enough for each pair of them"
+    parser.add_argument("--full", action="store_true", help=what)
+
+
+def selected(selectors: Sequence[str], full: bool = False, cases: Sequence[Case] = ()) -> list[Case]:
+    """The cases of the plan, of the ``full`` one, or of ``cases``, that have a result which ``selectors`` take. Raises Failed."""
     from kvmtest.engine import plan
     from kvmtest.model.select import SelectorError
 
     try:
-        return plan.select(list(cases) or plan.plan(), tuple(selectors))
+        return plan.chosen(tuple(selectors), full, cases)
     except SelectorError as error:
         raise Failed(str(error), USAGE) from None
 

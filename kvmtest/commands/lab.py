@@ -103,7 +103,7 @@ def _specs(args: argparse.Namespace, backends: list[str], names: list[str]) -> l
 
     selectors = tuple(run.chosen(args))
     cases = common.scenarios(args.scenario)
-    common.selected(cell.inner(selectors), cases)
+    common.selected(cell.inner(selectors), args.full, cases)
     for folder in (args.modules, args.kvm_modules):
         if folder and not os.path.isdir(folder):
             raise NotFound(f"no such folder: {folder}")
@@ -115,7 +115,9 @@ def _specs(args: argparse.Namespace, backends: list[str], names: list[str]) -> l
     found = {name: kernels.find(name, args.modules, say) for name in dict.fromkeys(names)}
     effort = (args.rounds, args.seed)
     return [
-        steps.Spec(backend, kernel, selectors, args.timeout, args.kvm_modules, parameters, effort, args.fresh_boot, cases)
+        steps.Spec(
+            backend, kernel, selectors, args.timeout, args.kvm_modules, parameters, effort, args.fresh_boot, cases, args.full
+        )
         for backend in dict.fromkeys(backends)
         for kernel in found.values()
     ]

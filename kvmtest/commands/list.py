@@ -27,6 +27,7 @@ def add(commands: Commands) -> None:
     what = "without what this host's KVM lacks something for; in JSON with it, and with the reason of the skip"
     parser.add_argument("--here", action="store_true", help=what)
     common.device(parser)
+    common.full(parser)
     parser.set_defaults(function=_list)
 
 
@@ -43,7 +44,7 @@ def _list(args: argparse.Namespace) -> int:
         asked = [s for s in asked if not lab_ids.wanted((s,)) or not s.startswith("none.lab")]
         if not asked:
             return common.OK
-    cases = common.selected(asked)
+    cases = common.selected(asked, args.full)
     skipped = _skipped(cases, args.device) if args.here else {}
     selection = Selection(asked)
     if args.format == "json":

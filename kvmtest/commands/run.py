@@ -31,6 +31,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--commit", action="append", default=[], metavar="ID", help=what)
     what = "the case in a scenario file, instead of the plan's; may be repeated; kvmtest explain CASE --format json writes one"
     parser.add_argument("--scenario", action="append", default=[], metavar="FILE", help=what)
+    common.full(parser)
     report.options(parser)
     report.waivers(parser)
     parser.add_argument("--strict", action="store_true", help="a known deviation counts as unexpected too")
@@ -84,7 +85,7 @@ def _run(args: argparse.Namespace) -> int:
 
     asked = chosen(args)
     decides = outcome.of(args, asked)
-    cases = common.selected(asked, common.scenarios(args.scenario))
+    cases = common.selected(asked, args.full, common.scenarios(args.scenario))
     try:
         kvm = doctor.open_kvm(args.device)
     except doctor.Unusable as error:

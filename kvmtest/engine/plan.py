@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -24,7 +26,7 @@ from kvmtest.scenario.step import Scenario
 from kvmtest.scenario.triggers import TRIGGERS
 from kvmtest.state.values import PLANTS, SIPI
 
-__all__ = ("CONTINUE", "SPARSE", "Case", "Setup", "ids", "items", "looks", "of_file", "plan", "select")
+__all__ = ("CONTINUE", "SPARSE", "Case", "Setup", "chosen", "ids", "items", "looks", "of_file", "plan", "select")
 
 #: SIPI vectors: both ends of the first megabyte's usable range and one in the middle.
 SIPI_VECTORS = (0x00, 0x01, 0x9F, 0xFF)
@@ -259,6 +261,7 @@ def plan(full: bool = False) -> list[Case]:
     return _resets() + _vmm_resets() + inits_ + _shutdowns() + _sipis() + _nones() + _scenarios()
 
 
+@cache
 def looks(case: Case) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """What a case judges: the beginning of ids, ``<event>.<trigger>.<view>``, and the items below it."""
     if scenario := case.scenario:
@@ -295,20 +298,44 @@ def _matches(selector: _Selector, prefix: str, names: tuple[str, ...]) -> bool:
     return unnamed or any(selector.id_matches(f"{prefix}.{name}") for name in names)
 
 
-def select(cases: list[Case], selectors: tuple[str, ...]) -> list[Case]:
-    """The cases with a result that a selector takes. Raises SelectorError for the first one that takes nothing."""
+def chosen(selectors: tuple[str, ...], full: bool = False, given: Sequence[Case] = ()) -> list[Case]:
+    """The cases with a result that a selector takes: of the plan, of the ``full`` one, or of those ``given``.
+
+    A selector that takes nothing of the plan takes cases of the full one, so that what a report of those names can be run alone.
+    Raises SelectorError.
+    """
+    cases = list(given) or plan(full)
+    try:
+        return select(cases, selectors)
+    except SelectorError:
+        if full or given:
+            raise
+        return select(cases, selectors, plan(full=True))
+
+
+def select(cases: list[Case], selectors: tuple[str, ...], others: Sequence[Case] = ()) -> list[Case]:
+    """The cases with a result that a selector takes; of ``others`` where none of ``cases`` has one.
+
+    Raises SelectorError for the first selector that takes nothing.
+    """
     if not selectors:
         return cases
-    keys = {case: looks(case) for case in cases}
     taken: set[Case] = set()
     for selector in selectors:
-        found: set[Case] = set()
-        for one in parse(selector):
-            matching = {key for key in dict.fromkeys(key for of_case in keys.values() for key in of_case) if _matches(one, *key)}
-            found |= {case for case in cases if one.case_matches(case.name) and not matching.isdisjoint(keys[case])}
+        found = _taken(cases, selector) or _taken(others, selector)
         if not found:
             close = " or ".join(near(selector, (*ids(cases), *(case.name for case in cases))))
             meant = f"did you mean {close}?" if close else "kvmtest list shows what there is"
             raise SelectorError(f"nothing matches {selector!r}; {meant}")
-        taken |= found
-    return [case for case in cases if case in taken]
+        taken |= set(found)
+    return [case for case in dict.fromkeys((*cases, *others)) if case in taken]
+
+
+def _taken(cases: Sequence[Case], selector: str) -> list[Case]:
+    found: set[Case] = set()
+    for one in parse(selector):
+        named = [case for case in cases if one.case_matches(case.name)]
+        keys = {case: looks(case) for case in named}
+        matching = {key for key in dict.fromkeys(key for of_case in keys.values() for key in of_case) if _matches(one, *key)}
+        found |= {case for case in named if not matching.isdisjoint(keys[case])}
+    return [case for case in cases if case in found]

@@ -353,12 +353,12 @@ def inner(asked: tuple[str, ...]) -> tuple[str, ...]:
 
 def _chosen(spec: Spec) -> list[tuple[object, ...]]:
     """The cases that are to run, as marshal takes them: to plan and to choose takes an emulated CPU seconds."""
-    return [case.packed for case in plan.select(list(spec.cases) or plan.plan(), inner(spec.selectors))]
+    return [case.packed for case in plan.chosen(inner(spec.selectors), spec.full, spec.cases)]
 
 
 def _finds(selector: str) -> bool:
     """Whether a selector of the lab's own results finds others as well, as ``none`` does."""
     try:
-        return bool(plan.select(plan.plan(), (selector,)))
+        return bool(plan.chosen((selector,)))
     except SelectorError:
         return False

@@ -162,6 +162,9 @@ class Receiver:
     def look(self, name: str, view: str) -> Look:
         """What is to be judged of a case that begins (C). Raises ValueError for one that was not asked for."""
         if (name, view) not in self._cases:
+            # A case of the full plan, which takes longer to make.
+            self._cases = {(case.name, case.view): case for case in plan(full=True)} | self._cases
+        if (name, view) not in self._cases:
             raise ValueError(f"no case {name!r} with the view {view!r}")
         return self._cases[name, view].look()
 

@@ -18,7 +18,7 @@ __all__ = ("Alive", "Begin", "Booting", "Remark", "Running", "Spec", "Step", "Ti
 class Spec(NamedTuple):
     """What to run in a cell. ``parameters`` are those of modules: ``{"kvm_amd": "npt=0 nested=1"}``; ``effort`` is rounds and
     seed of what has them. ``fresh_boot`` is to boot even where a saved boot is kept. ``cases`` are those to choose from, where
-    that is not the plan.
+    that is not the plan; ``full`` is to choose from the full one.
     """
 
     backend: str
@@ -30,6 +30,7 @@ class Spec(NamedTuple):
     effort: tuple[int, int] = DEFAULT_EFFORT
     fresh_boot: bool = False
     cases: tuple[plan.Case, ...] = ()
+    full: bool = False
 
     @property
     def name(self) -> str:

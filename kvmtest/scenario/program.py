@@ -251,7 +251,7 @@ class Report(NamedTuple):
 
 
 #: What Do may name: what the engine has a function for.
-MEASUREMENTS = ("stress",)
+MEASUREMENTS = ("arrivals",)
 
 
 class Do(NamedTuple):

@@ -64,6 +64,17 @@ def test_a_selector_takes_the_cases_of_every_id_that_it_matches(selector: str) -
     assert plan.select(cases, (selector,)) == expected
 
 
+def test_a_case_of_the_full_plan_can_be_selected_by_what_reports_call_it() -> None:
+    names = {case.name for case in plan.plan()}
+    full = plan.plan(full=True)
+    assert names < {case.name for case in full} and plan.chosen((), full=True) == full
+    alone = next(case for case in full if case.name not in names)
+    assert plan.chosen((f"{alone.prefix}.cr3/{alone.words}",)) == [alone]
+    assert plan.chosen(("sipi.stress", alone.name)) == [*plan.chosen(("sipi.stress",)), alone]
+    # A selector that takes something of the plan takes nothing else.
+    assert names.issuperset(case.name for case in plan.chosen(("init.gsi-msi",)))
+
+
 def test_a_selector_that_matches_nothing_is_named() -> None:
     with pytest.raises(SelectorError, match="'init.msi.host.cr9'"):
         plan.select(plan.plan(), ("init.msi.host.cr3", "init.msi.host.cr9"))

@@ -127,7 +127,7 @@ _WRONG: list[tuple[Any, str]] = [
     (_step(step="until", condition={"kind": "luck"}), "condition: no kind \"luck\""),
     (_step(step="start", who="me"), "step 1 (start): no 'me'"),
     (_step(step="give", data={"hex": "0"}), "pairs of hexadecimal digits"),
-    (_step(step="do", name="os.system", expected=[]), "step 1 (do): no 'os.system'"),
+    (_step(step="do", name="os.system", expected={}), "step 1 (do): no 'os.system'"),
     (_step(step="resume", end="loop"), "step 1 (resume) cannot be done"),
     (_step(step="expect", condition={"kind": "same"}), "step 1 (expect): nothing was observed before"),
     (_step(step="guest"), "step 1 (guest): no step loads the guest that reports"),

@@ -24,6 +24,7 @@ from kvmtest.guests import stress
 from kvmtest.judge.evidence import Measured
 from kvmtest.kvm import Exit, GuestMemory, KvmError, RunTimeout, Vcpu
 from kvmtest.kvm.where import where
+from kvmtest.scenario.program import MEASUREMENTS
 from kvmtest.scenario.triggers import DATA, MSG_ADDR
 from kvmtest.uapi.kvm import KVM_EXIT_IO
 from kvmtest.x86 import cpuid
@@ -250,5 +251,5 @@ def arrivals(machine: Machine, timeout_s: float, rounds: int, seed: int) -> Meas
         for runner in runners:
             runner.close()
     told = f"seed {seed}, {vcpus} vCPUs, {sent} sent"
-    by_item = {name: [what for item, what in bad if item == name] for name in ("lost", "doubled", "astray")}
+    by_item = {name: [what for item, what in bad if item == name] for name in MEASUREMENTS["arrivals"]}
     return Measured({item: (len(what), "; ".join((told, *what))) for item, what in by_item.items()})

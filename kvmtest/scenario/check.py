@@ -123,6 +123,8 @@ def _step(step: s.Step, text: str) -> None:
         _known(step.event, events(step.by), f"{text} by {step.by}")
     elif isinstance(step, s.Do):
         _known(step.name, MEASUREMENTS, text)
+        for item, _ in step.expected:
+            _known(item, MEASUREMENTS[step.name], text)
     elif isinstance(step, s.Event):
         _known(step.event, EVENTS, text)
         if not _NAME.fullmatch(step.trigger):

@@ -96,8 +96,6 @@ def _plain(value: Any, where: _Where, *, item: str, hint: Any) -> Any:
         return [_plain(one, where, item=item, hint=get_args(hint)[0]) for one in value]
     if isinstance(value, bytes):
         return {"hex": value.hex()}
-    if callable(value):
-        return f"{value.__module__}.{value.__qualname__}"
     if isinstance(value, int) and not isinstance(value, bool):
         known = {} if pairs(hint) or where.field == "caps" else names(where.cls, where.field, item)
         return known.get(value) or (value if -10 < value < 10 or where.field in _DECIMAL else hex(value))

@@ -250,8 +250,8 @@ class Report(NamedTuple):
     running: bool = False
 
 
-#: What Do may name: what the engine has a function for.
-MEASUREMENTS = ("arrivals",)
+#: What Do may name, for which the engine has a function each, and the items that it counts.
+MEASUREMENTS = {"arrivals": ("lost", "doubled", "astray")}
 
 
 class Do(NamedTuple):

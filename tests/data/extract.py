@@ -19,13 +19,15 @@ from kvmtest.model.verdict import Verdict
 from kvmtest.results.document import Document
 from kvmtest.results.lines import end_fields
 from kvmtest.results.saved import Loader
-from kvmtest.spec import ENTRIES as ITEMS
 from kvmtest.spec.commits import ENTRIES
 from kvmtest.spec.deviations import DEVIATIONS
 
-#: Id and part of the case's name.
-_TOLD = [(id, sign.case) for entry in ENTRIES for sign in entry.signs if sign.old is not None for id in sign.ids]
-_LISTED = frozenset(d.item for d in DEVIATIONS if d.item.count(".") > 2)
+_SIGNS = [sign for entry in ENTRIES for sign in entry.signs if sign.old is not None]
+_TOLD = frozenset(id for sign in _SIGNS for id in sign.ids if not sign.check)
+#: Behaviours that something is told by: id, and the part of the case's name; and those parts by the id.
+_BEHAVIOURS = {(id, sign.case) for sign in _SIGNS if sign.check for id in sign.ids}
+_BEHAVIOURS |= {(d.item, d.case) for d in DEVIATIONS if d.item.count(".") > 2}
+_PARTS = {id: [case for other, case in sorted(_BEHAVIOURS) if other == id] for id, _ in _BEHAVIOURS}
 #: The values of deviations that are not "as planted".
 _VALUES = frozenset((d.item, d.observed) for d in DEVIATIONS if isinstance(d.observed, int))
 
@@ -38,14 +40,15 @@ def _kept(run: Run) -> Iterator[Observation]:
         for r in one.results:
             told = r.verdict.judged or r.verdict is Verdict.INFO
             key: tuple[object, ...] = ()
-            if r.id in _LISTED and r.verdict is not Verdict.SKIP:
-                key = (r.id,)
+            parts = tuple(part for part in _PARTS.get(r.id, ()) if part in (r.case or ""))
+            if parts and r.verdict is not Verdict.SKIP:
+                key = (r.id, parts, r.verdict)
             elif r.verdict is Verdict.KNOWN:
                 value = r.record.observed if (r.item, r.record.observed) in _VALUES else "as planted"
                 # A view counts only where it is neither the host's nor the guest's.
                 key = (r.event, r.item, value, r.deviation, "views" if r.view == "views" else "")
-            elif told and (places := [case for id, case in _TOLD if id == r.id and one.case and case in one.case.name]):
-                key = (r.event, "" if r.item in ITEMS else r.trigger, r.item, r.verdict, places[0])
+            elif told and r.id in _TOLD:
+                key = (r.event, "", r.item, r.verdict)
             if key and key not in seen:
                 seen.add(key)
                 records.append(r.record._replace(cite=(), reason="said" if r.reason else ""))

@@ -42,9 +42,10 @@ def _helps(made: argparse.ArgumentParser) -> Iterator[str]:
 
 TEXTS = {str(path.relative_to(ROOT)): path.read_text() for path in FILES} | {"--help": "\n".join(_helps(parser()))}
 SELECTORS = sorted({found for text in TEXTS.values() for found in (*_ID.findall(text), *_GLOB.findall(text))})
-_EXAMPLE = re.compile(r"^ {0,2}(?:\.venv/bin/)?(kvmtest (?:run|list|explain|snapshot|series|report|diff|spec|lab) .*)$", re.MULTILINE)
+_EXAMPLE = re.compile(r"^ {0,2}(kvmtest (?:run|list|explain|snapshot|series|report|diff|spec|lab) .*)$", re.MULTILINE)
 #: In the pages' blocks, and indented in the helps; what stands for an argument cannot be tried.
-_SHOWN = [found for name, text in TEXTS.items() if name.endswith(".md") for found in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)]
+_BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
+_SHOWN = [found for name, text in TEXTS.items() if name.endswith(".md") for found in _BLOCK.findall(text)]
 _SHOWN += re.findall(r"^  kvmtest.*$", TEXTS["--help"], re.MULTILINE)
 COMMANDS = sorted({found for text in _SHOWN for found in _EXAMPLE.findall(text) if "<(" not in found and "..." not in found})
 

@@ -135,6 +135,11 @@ def _tells(record: Record, sign: Sign) -> bool:
     return sign.old is None or not _is(record, sign.old)
 
 
+def _is_of_another(record: Record, entry: Entry, sign: Sign) -> bool:
+    """``record`` shows the planted value by chance: a listed deviation that is not the commit's explains it."""
+    return sign.old == KEPT and record.verdict is Verdict.KNOWN and record.deviation not in (entry.commit, *entry.also)
+
+
 def _state(entry: Entry, host: Host, index: _Index) -> Seen:
     if entry.hidden:
         return Seen(HIDDEN, entry.hidden)
@@ -149,7 +154,9 @@ def _state(entry: Entry, host: Host, index: _Index) -> Seen:
             elsewhere += backends.split()
             continue
         for record, numbers in index.of(sign):
-            if _has(record, sign.old, sign.new is not None):
+            if _is_of_another(record, entry, sign):
+                mute.append((record, numbers))
+            elif _has(record, sign.old, sign.new is not None):
                 bad.append((record, numbers))
             elif _tells(record, sign):
                 good.append((record, numbers))

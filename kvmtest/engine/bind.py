@@ -19,26 +19,31 @@ from kvmtest.scenario.setup import Setup
 from kvmtest.state.plant import Plant
 from kvmtest.x86 import cpuid
 
-__all__ = ("Scene", "Unmet", "context", "skips")
+__all__ = ("Facts", "Scene", "Unmet", "context", "skips")
 
 
 class Unmet(Exception):
     """This host lacks what a scenario needs; the text says what."""
 
 
-class _Facts:
+class Facts:
+    """What needs are looked up in, of a vCPU of a machine."""
+
     def __init__(self, machine: Machine, target: Target) -> None:
         self.vendor = machine.setup.vendor
         self._vm, self._leaves, self._vcpu = machine.vm, machine.leaves, target.vcpu
 
     def extension(self, cap: int) -> int:
+        """KVM_CHECK_EXTENSION."""
         return self._vm.check_extension(cap)
 
     def leaf(self, function: int, register: str) -> int:
+        """A register of the vCPU's CPUID leaf, 0 where it has none."""
         found = (leaf for leaf in self._leaves if leaf.function == function and not leaf.index)
         return next((int(getattr(leaf, register)) for leaf in found), 0)
 
     def msr(self, index: int) -> int:
+        """An MSR of the vCPU, 0 where KVM refuses it."""
         return self._vcpu.get_msrs([index]).get(index, 0)
 
 
@@ -69,7 +74,7 @@ def skips(cases: Iterable[Case], machines: Machines) -> dict[Case, str]:
     for case in cases:
         machine = machines.kept(Setup("full", case.setup.vendor))
         needs = (*case.setup.needs, *(case.scenario.needs if case.scenario else ()))
-        if why := unmet(needs, _Facts(machine, machine.target("bsp"))):
+        if why := unmet(needs, Facts(machine, machine.target("bsp"))):
             found[case] = why
     return found
 
@@ -84,7 +89,7 @@ class Scene:
         self._machine, self.effort = machine, effort
         self._by_id = {target.vcpu.id: target for target in machine.targets}
         mine = machine.target(case.target)
-        if why := unmet(case.scenario.needs, _Facts(machine, mine)):
+        if why := unmet(case.scenario.needs, Facts(machine, mine)):
             raise Unmet(why)
         self.target = mine.vcpu.id
         self.other = machine.target("bsp" if case.target == "ap" else "ap").vcpu.id if len(self._by_id) > 1 else self.target

@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from kvmtest import guests, spec
-from kvmtest.engine import guest, native
+from kvmtest.engine import guest, native, plan
 from kvmtest.engine import host as host_facts
+from kvmtest.engine.bind import Facts
 from kvmtest.engine.machine import Machines, SetupError, Target
 from kvmtest.guests import GuestMissing
 from kvmtest.kvm import CpuidEntry, Kvm, KvmError
 from kvmtest.model.host import Host, module_of
-from kvmtest.scenario.setup import Setup
+from kvmtest.scenario.needs import NEEDS, unmet
+from kvmtest.scenario.setup import VENDORS, Setup
 from kvmtest.state.guest_view import ITEMS, Report
 from kvmtest.state.inside import GUEST_PLANTS, GuestStopped, PlantRefused
 from kvmtest.state.snapshot import Unread
@@ -211,6 +214,7 @@ def _guests(kvm: Kvm, host: Host) -> Iterator[Finding]:
     total = [item for item in spec.ENTRIES if item not in spec.SYNTHETIC]
     read = told = 0
     try:
+        yield from _needs(machines)
         machine = machines.fresh(Setup("full", "amd" if host.cpu_vendor == "AuthenticAMD" else "intel", memory=True))
         with machine.vm:
             target = machine.target("bsp")
@@ -227,6 +231,18 @@ def _guests(kvm: Kvm, host: Host) -> Iterator[Finding]:
         machines.close()
     usable = f"usable: {read} of {len(total)} items by ioctls, {told} of {len(ITEMS)} by guest code"
     yield Finding("ok", f"{usable}; next: kvmtest run")
+
+
+def _needs(machines: Machines) -> Iterator[Finding]:
+    """Each need of the plan's cases that no vCPU here meets, and how many cases that costs."""
+    setups = [Setup("full", vendor, mce=True) for vendor in VENDORS]
+    there = [Facts(machine, machine.target("ap")) for machine in map(machines.kept, setups)]
+    wanted = Counter(name for case in plan.plan() if case.scenario for name in dict.fromkeys(case.scenario.needs))
+    for name in NEEDS:
+        why = [unmet((name,), facts) for facts in there]
+        if all(why):
+            enable = "to enable: another kernel, CPU or parameter of KVM that changes this"
+            yield Finding("no", f"{name}: {why[0]}", f"skipped: {wanted[name]} cases", enable)
 
 
 def _emulated(host: Host) -> str:

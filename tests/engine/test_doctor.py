@@ -14,6 +14,7 @@ from kvmtest.engine import doctor, host, native, plan
 from kvmtest.engine.machine import Machines
 from kvmtest.kvm import CpuidEntry, Kvm
 from kvmtest.model.host import Host
+from kvmtest.scenario.needs import NEEDS, Need
 from kvmtest.state import inside
 from kvmtest.uapi import kvm as uapi
 from kvmtest.x86 import xsave
@@ -24,7 +25,7 @@ def test_a_plant_that_kvm_refuses_is_explained(kvm: Kvm) -> None:
     found = {f.what: f for f in doctor.examine("/dev/kvm")}
     machines = Machines(kvm, host.detect())
     for name in inside.GUEST_PLANTS:
-        case = next(c for c in plan.plan() if (c.trigger, c.plant, c.state) == ("msi", name, ""))
+        case = next(c for c in plan.plan(full=True) if (c.trigger, c.plant, c.state) == ("msi", name, ""))
         skipped = {r.verdict for r in ran(case, machines)} == {"skip"}
         said = found[f"planting by guest code, {name.removeprefix('guest-')} mode"]
         assert (said.state == "no") == skipped
@@ -109,6 +110,17 @@ def test_nesting_is_told_by_cpuid_and_names_the_parameter(monkeypatch: pytest.Mo
     assert doctor._nesting(none, without, pvm).enable == "nothing to enable: kvm_pvm has no parameter nested"
     monkeypatch.setattr(host, "flags", lambda: frozenset())
     assert doctor._nesting(both, without, _AMD).enable.endswith("nested=1, on a CPU that has it")
+
+
+def test_each_need_that_is_not_met_is_named(kvm: Kvm, monkeypatch: pytest.MonkeyPatch) -> None:
+    machines = Machines(kvm, host.detect())
+    met = {found.what.partition(":")[0] for found in doctor._needs(machines)}
+    monkeypatch.setattr(Need, "met", lambda need, facts: False)
+    unmet = {found.what.partition(":")[0]: found for found in doctor._needs(machines)}
+    machines.close()
+    assert unmet.keys() == NEEDS.keys() > met
+    assert all(NEEDS[name][0].why in found.what and found.state == "no" for name, found in unmet.items())
+    assert not [found.what for found in unmet.values() if found.advice == "skipped: 0 cases"]
 
 
 def test_smm_needs_a_kernel_that_has_it() -> None:

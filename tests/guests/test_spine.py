@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from kvmtest import guests
+from kvmtest import guests, spec
 from kvmtest.guests import spine
 
 SOURCE = pathlib.Path(__file__).parents[2] / "guests" / "spine.S"
@@ -73,6 +73,7 @@ def test_the_tables_have_every_port_slot_and_step_of_the_source() -> None:
     numbers = {name: value for name, value in guests.symbols("spine").items() if name.startswith("STEP_")}
     assert sorted(numbers, key=numbers.__getitem__) == [f"STEP_{step}" for step in spine.STEP_ITEMS]
     assert set(spine.WIDE) <= set(items)
+    assert {*items, *spine.PORT_ITEMS} - {"msw"} <= spec.ENTRIES.keys(), "an item without a rule"
 
 
 def test_no_two_places_are_one() -> None:

@@ -14,6 +14,7 @@ __all__ = (
     "KEEP_INTEL_LISTED",
     "KEEP_LISTED",
     "KEEP_OTHER",
+    "NAMED",
     "UNLISTED",
     "catch_all",
     "synthetic",
@@ -39,6 +40,21 @@ KEEP_INTEL = vendors(intel=cited(unchanged(), S_OVERVIEW_KEPT, S_T22), amd=AMD_N
 KEEP_INTEL_LISTED = vendors(intel=cited(unchanged(), S_T1), amd=AMD_NONE)
 #: AMD's own MSRs begin here; Intel has only the few of the 64-bit architecture there, each with a line of its own.
 _AMD_FIRST = 0xC0000000
+
+
+#: The MSRs of the table that have no line of their own in a topic, on purpose.
+NAMED = frozenset(
+    (
+        *("smi_count", "platform_info", "mtrrcap", "arch_capabilities", "power_ctl", "ds_area", "de_cfg"),
+        *("mcg_cap", "mcg_ext_ctl", *(f"mc{bank}_ctl2" for bank in range(32))),
+        *("perf_capabilities", "perf_global_ovf_ctrl", "pebs_enable", "pebs_data_cfg"),
+        *("amd_perf_global_status_clr", "amd_perf_global_status_set"),
+        *("vmx_basic", "vmx_misc", "vmx_cr0_fixed0", "vmx_cr0_fixed1", "vmx_cr4_fixed0", "vmx_cr4_fixed1", "vmx_vmcs_enum"),
+        *("vmx_pinbased_ctls", "vmx_procbased_ctls", "vmx_procbased_ctls2", "vmx_procbased_ctls3", "vmx_exit_ctls"),
+        *("vmx_entry_ctls", "vmx_true_pinbased_ctls", "vmx_true_procbased_ctls", "vmx_true_exit_ctls", "vmx_true_entry_ctls"),
+        *("vmx_ept_vpid_cap", "vmx_vmfunc"),
+    )
+)
 
 
 def catch_all(item: str, index: int) -> Entry:

@@ -70,7 +70,7 @@ def test_a_case_of_the_full_plan_can_be_selected_by_what_reports_call_it() -> No
     assert names < {case.name for case in full} and plan.chosen((), full=True) == full
     alone = next(case for case in full if case.name not in names)
     assert plan.chosen((f"{alone.prefix}.cr3/{alone.words}",)) == [alone]
-    assert plan.chosen(("sipi.icr-x2apic", alone.name)) == [*plan.chosen(("sipi.stress",)), alone]
+    assert plan.chosen(("sipi.*/*stress", alone.name)) == [*plan.chosen(("sipi.*/*stress",)), alone]
     # A selector that takes something of the plan takes nothing else.
     assert names.issuperset(case.name for case in plan.chosen(("init.gsi-msi",)))
 

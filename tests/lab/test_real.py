@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from kvmtest.lab.error import LabError
 from kvmtest.lab.kernels import Kernel
 from kvmtest.lab.steps import Begin, Remark, Spec, Step, Times
 from kvmtest.model.record import Result
+from tests.lab.builds import build, change
 
 pytestmark = pytest.mark.lab
 
@@ -153,9 +153,10 @@ def test_a_hypervisor_in_the_guest_shows_init_in_vmx_operation(which: str, fails
 def test_an_own_build_with_one_line_broken_is_caught_by_name(run: Run, tmp_path: Path) -> None:
     """kvm.ko as bookworm's, but that kvm_vcpu_reset() warns of an INIT instead of clearing CR2."""
     kernel = _kernel("bookworm")
-    build = _build(kernel.release, tmp_path, "\tvcpu->arch.cr2 = 0;\n", "\tWARN_ON_ONCE(init_event);\n")
+    line, instead = "\tvcpu->arch.cr2 = 0;\n", "\tWARN_ON_ONCE(init_event);\n"
+    own = build(kernel.release, tmp_path, lambda kvm: change(kvm / "x86.c", line, instead))
     selectors = ("init.latched.host.cr2", "init.latched.host.cr3")
-    found = run("svm", "bookworm", selectors, own_modules=str(build), warns="kvm_vcpu_reset")
+    found = run("svm", "bookworm", selectors, own_modules=str(own), warns="kvm_vcpu_reset")
     assert "fail" in found["init.latched.host.cr2"]
     assert found["init.latched.host.cr3"] == {"pass"}
 
@@ -191,32 +192,3 @@ def test_a_kvm_ko_that_oopses_as_it_is_loaded_ends_the_cell(backend: str, tmp_pa
     assert log.reason.startswith("loading kvm.ko: ") and "kernel BUG at " in log.reason and "kvm_init" in log.reason
     assert (error.id, error.verdict) == ("none.lab.kernel.boot", "error")
     assert "its kernel oopsed: kernel BUG at " in error.reason
-
-
-def _build(release: str, folder: Path, line: str, instead: str) -> Path:
-    """The folder with KVM's modules for ``release``, built with ``line`` of x86.c replaced."""
-    headers = Path(f"/usr/src/linux-headers-{release}")
-    version = ".".join(release.split(".")[:2])
-    source = Path(f"/usr/src/linux-source-{version}.tar.xz")
-    missing = [f"linux-headers-{release}"] * (not headers.exists()) + [f"linux-source-{version}"] * (not source.exists())
-    missing += [name for name in ("gcc", "make") if not shutil.which(name)]
-    if missing:
-        pytest.skip(f"an own build needs: apt-get install {' '.join(missing)}")
-    tree = folder / "tree"
-    tree.mkdir()
-    parts = [f"linux-source-{version}/{part}" for part in ("arch/x86/kvm", "virt")]
-    subprocess.run(["tar", "-C", tree, "--strip-components=1", "-xf", source, *parts], check=True, timeout=300)
-    kvm = tree / "arch/x86/kvm"
-    code = (kvm / "x86.c").read_text()
-    assert code.count(line) == 1
-    (kvm / "x86.c").write_text(code.replace(line, instead))
-    # Below include/trace trace.h is looked for at ../../arch/x86/kvm; the kernel's own headers have none there.
-    (tree / "include/trace").mkdir(parents=True)
-    makefile = (kvm / "Makefile").read_text()
-    makefile = re.sub(r"include \$\(srctree\)/virt", f"include {tree}/virt", makefile)
-    (kvm / "Makefile").write_text(f"ccflags-y += -I {kvm} -I {tree}/include/trace\n{makefile}")
-    jobs = f"-j{min(2, len(os.sched_getaffinity(0)))}"
-    command = ["make", "-C", headers, f"M={kvm}", jobs, "modules"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return kvm

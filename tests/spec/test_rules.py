@@ -7,7 +7,9 @@ import pytest
 
 from kvmtest import spec
 from kvmtest.spec import Rule, rule_for
+from kvmtest.spec.catchall import NAMED
 from kvmtest.spec.rule import EVENTS
+from kvmtest.x86.msr import MSRS, Msr
 
 
 def _say(rule: Rule) -> object:
@@ -159,6 +161,15 @@ def test_no_manual_defines_synthetic_msrs(item: str) -> None:
 def test_unknown_items_are_refused(item: str) -> None:
     with pytest.raises(KeyError):
         spec.lookup(item)
+
+
+def test_an_msr_without_a_line_of_its_own_is_one_on_purpose(monkeypatch: pytest.MonkeyPatch) -> None:
+    made_up = Msr("made_up", 0x1FD, (1, 2))
+    monkeypatch.setattr(spec, "MSRS", (*MSRS, made_up))
+    with pytest.raises(AssertionError, match="msr.made_up has no rule"):
+        spec._collect()
+    lines = {entry.item for topic in spec._TOPICS for entry in topic.RULES}
+    assert {f"msr.{name}" for name in NAMED} == {f"msr.{msr.name}" for msr in MSRS} - lines - spec.SYNTHETIC
 
 
 def test_intels_general_statement_comes_before_its_old_catch_all_row() -> None:

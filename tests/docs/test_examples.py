@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the documentation, the recipes and --help show is there: commands parse, ids, cases and selectors take something."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kvmtest import explain, take
+from kvmtest.cli import parser
+from kvmtest.engine import plan
+from kvmtest.lab import cell
+
+ROOT = Path(__file__).parents[2]
+RECIPES = (path for path in ROOT.glob("contrib/**/*") if path.is_file() and path.suffix != ".pyc")
+FILES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/*.md"), *RECIPES]
+_ID = re.compile(
+    r"(?<![\w./-])(?:reset|init|sipi|shutdown|none)\.[a-z*][a-z0-9*{},_-]*"
+    r"(?:\.[a-z0-9*{},_.-]*[a-z0-9*}])?(?:/[a-z0-9*{},_-]+)?"
+)
+#: In backticks, what begins as no id does.
+_GLOB = re.compile(r"`(\*[a-z0-9*{},_./-]+)`")
+#: What assert_state() says of a state that was handed to it.
+_EXTERNAL = "reset.external."
+
+
+PLAN, FULL = plan.plan(), plan.plan(full=True)
+
+
+def _helps(made: argparse.ArgumentParser) -> Iterator[str]:
+    yield made.format_help()
+    for action in made._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield from _helps(command)
+
+
+TEXTS = {str(path.relative_to(ROOT)): path.read_text() for path in FILES} | {"--help": "\n".join(_helps(parser()))}
+SELECTORS = sorted({found for text in TEXTS.values() for found in (*_ID.findall(text), *_GLOB.findall(text))})
+_EXAMPLE = re.compile(r"^ {0,2}(kvmtest (?:run|list|explain|snapshot|series|report|diff|spec|lab) .*)$", re.MULTILINE)
+#: In the pages' blocks, and indented in the helps; what stands for an argument cannot be tried.
+_BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
+_SHOWN = [found for name, text in TEXTS.items() if name.endswith(".md") for found in _BLOCK.findall(text)]
+_SHOWN += re.findall(r"^  kvmtest.*$", TEXTS["--help"], re.MULTILINE)
+COMMANDS = sorted({found for text in _SHOWN for found in _EXAMPLE.findall(text) if "<(" not in found and "..." not in found})
+
+
+def _selectable(selector: str) -> None:
+    plan.select(PLAN, cell.inner((selector,)), FULL)
+
+
+@pytest.mark.parametrize("selector", [found for found in SELECTORS if not found.startswith(_EXTERNAL)])
+def test_a_selector_takes_something(selector: str) -> None:
+    _selectable(selector)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_can_be_typed(command: str) -> None:
+    words = shlex.split(re.split(r" #| \||;| {2,}", command)[0])[1:]
+    args = parser().parse_args(words)
+    for selector in getattr(args, "selectors", ()):
+        _selectable(selector)
+    if words[0] == "explain":
+        assert list(explain.explain(args.name))
+    if getattr(args, "case", None):
+        assert take.named(args.case)
+
+
+def test_what_is_not_there_is_found() -> None:
+    assert _ID.findall("`init.smm.host.cr0`, init.msi/ap,in-nowhere.") == ["init.smm.host.cr0", "init.msi/ap,in-nowhere"]
+    with pytest.raises(plan.SelectorError):
+        _selectable("init.smm.host.cr0")
+
+
+def test_the_page_on_results_names_every_trigger() -> None:
+    table = TEXTS["docs/results.md"].partition("\n## Triggers")[2].partition("\n## ")[0]
+    named = {name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`([a-z0-9-]+)`", row)}
+    assert named == {case.trigger for case in PLAN}

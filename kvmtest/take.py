@@ -59,7 +59,7 @@ def candidates() -> list[Case]:
 
 def _leaves_one_state(case: Case) -> bool:
     # A broadcast in the host's view has many vCPUs, vmm-reset a state for each order of the ioctls.
-    many = case.trigger == "broadcast" and case.view == "host"
+    many = case.many and case.view == "host"
     return case.scenario is not None and not case.sequence and case.event in _TRIGGERS and not many
 
 

@@ -21,7 +21,6 @@ __all__ = ("Change", "Comparison", "PairError", "against", "compare")
 
 #: Addresses, lines and process numbers in what a kernel logs.
 _NUMBER = re.compile(r"0x[0-9a-f]+|\d+")
-_NOT_DETERMINED = frozenset((Verdict.ERROR, Verdict.SKIP))
 
 
 class PairError(ValueError):

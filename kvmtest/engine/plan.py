@@ -68,7 +68,13 @@ class Case(NamedTuple):
             return None
         guest = self.view == "guest"
         item = Item(self.event, self.road, self.target, self.apic_mode, self.plant, self.state, self.vector, guest)
-        return of_broadcast(item) if TRIGGERS.get(self.road, TRIGGERS["msi"]).many else of_item(item)
+        return of_broadcast(item) if self.many else of_item(item)
+
+    @property
+    def many(self) -> bool:
+        """Whether the event reaches several vCPUs."""
+        trigger = TRIGGERS.get(self.road)
+        return trigger is not None and trigger.many
 
     @property
     def packed(self) -> tuple[object, ...]:

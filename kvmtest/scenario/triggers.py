@@ -42,7 +42,6 @@ MSG_ADDR = 0xFEE00000
 _GSI, _GSI_IRQFD, _PIN = 32, 33, 10
 _MASKED = 1 << 16
 _ANY, _EVERY = ("xapic", "x2apic"), ("xapic", "x2apic", "relocated", "disabled")
-_DEVICES = ("full",)
 
 Steps = tuple[s.Step, ...]
 

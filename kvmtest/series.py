@@ -137,7 +137,7 @@ def _tells(record: Record, sign: Sign) -> bool:
 
 def _is_of_another(record: Record, entry: Entry, sign: Sign) -> bool:
     """``record`` shows the planted value by chance: a listed deviation that is not the commit's explains it."""
-    return sign.old == KEPT and record.verdict is Verdict.KNOWN and record.deviation not in (entry.commit, *entry.also)
+    return sign.old == KEPT and record.verdict is Verdict.KNOWN and record.deviation not in (None, entry.commit, *entry.also)
 
 
 def _state(entry: Entry, host: Host, index: _Index) -> Seen:

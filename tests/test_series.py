@@ -30,13 +30,14 @@ def _result(
     expected: str = "0x0",
     reason: str = "",
     words: str = "ap,intel,xapic,plant-a",
+    deviation: str | None = None,
 ) -> Observation:
     event, trigger, view, item = id.split(".", 3)
     wanted = parse(item, expected)
     assert wanted is not None
     target, vendor, *_ = [word for word in words.split(",") if not word.endswith("irqchip")]
     case = Case(f"{event}.{trigger}/{words}", (("target", target), ("vendor", vendor)))
-    record = Record(item, Verdict(verdict), parse(item, planted), Expected((wanted,)), parse(item, observed), reason, ("c",))
+    record = Record(item, Verdict(verdict), parse(item, planted), Expected((wanted,)), parse(item, observed), reason, ("c",), deviation)
     return Observation(case, event, trigger, view, (Block((record,)),))
 
 
@@ -70,6 +71,15 @@ def test_what_is_neither_value_or_proves_nothing_cannot_tell() -> None:
     # Both bits were set before: forced or kept, it looks the same.
     same = _result("init.msi.host.cr0", "0x60000010", "pass", planted="0x60000011", expected="0x60000010")
     assert _state("4c72ab5aa6e0", same).state == CANNOT_TELL
+
+
+def test_a_planted_value_that_another_deviation_explains_tells_nothing() -> None:
+    def shown(deviation: str) -> series.Seen:
+        kept = "shutdown.triple-fault.host.lapic.lvt_lint0", "0x700", "known", "0x700", "0x10000"
+        return _state("265e43530cb2", _result(*kept, deviation=deviation))
+
+    assert shown("kvm_lapic_reset()").state == CANNOT_TELL
+    assert shown("265e43530cb2").state == BUG
 
 
 def test_a_commit_of_the_other_backend_cannot_be_told() -> None:

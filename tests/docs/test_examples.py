@@ -61,7 +61,7 @@ def test_a_selector_takes_something(selector: str) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_can_be_typed(command: str) -> None:
-    words = shlex.split(re.split(r" #| \||;| {2,}", command)[0])[1:]
+    words = shlex.split(re.split(r" [#>|]|;| {2,}", command)[0])[1:]
     args = parser().parse_args(words)
     for selector in getattr(args, "selectors", ()):
         _selectable(selector)

@@ -34,7 +34,7 @@ def _said(value: int, name: str = "PORT_VALUE") -> Exited:
 #: A condition, what it wants, and what it does not, and how the record shows that.
 CONDITIONS: dict[str, tuple[s.Condition, Any, Any, Any]] = {
     "word": (s.Word("VALUE"), _said(7), SHUTDOWN, "KVM_EXIT_SHUTDOWN"),
-    "another word": (s.Word("VALUE"), _said(7), _said(7, "PORT_READY"), 7),
+    "another word": (s.Word("VALUE"), _said(7), _said(7, "PORT_READY"), "READY"),
     "a word's value": (s.Word("VALUE", 7), _said(7), _said(8), 8),
     "exit": (s.Exit(KVM_EXIT_SHUTDOWN, "shuts down"), SHUTDOWN, QUIET, s.Quiet().says),
     "quiet": (s.Quiet(), QUIET, SHUTDOWN, "KVM_EXIT_SHUTDOWN"),
@@ -52,7 +52,7 @@ FIRST, AFTER = s.Is("events.nmi_masked", 1), s.Is("events.nmi_pending", 0)
 def _judged(steps: tuple[s.Step, ...], told: list[tuple[int, Any]], end: Ended | None = None, **more: Any) -> dict[str, Result]:
     """The results in the host's view, by item."""
     scenario = s.Scenario("init", "msi", "made-up", steps, ("a manual",), **more)
-    look = Look(Case("case"), "init", "msi", "host", "intel", "ap", "scenario", (), {}, scenario)
+    look = Look(Case("case"), "init", "msi", "host", "intel", "ap", (), scenario)
     seen = played(Book(), look, HOST, (basis(ITEM),), Played(tuple(told), end))
     return {result.item: result for one in seen for result in one.results if result.view == "host"}
 

@@ -50,7 +50,7 @@ def test_memory_and_another_value_are_compared(op: p.Op, told: object, ended: bo
 
 def _record(expect: s.Expect, value: object, vendor: str = "intel") -> Record:
     scenario = s.Scenario(*_NAMES, (s.Load("behaviour"), expect), ("a manual",))
-    look = Look(_CASE, "init", "msi", "host", vendor, "ap", "scenario", (), {}, scenario)
+    look = Look(_CASE, "init", "msi", "host", vendor, "ap", (), scenario)
     seen = Played(((1, value),))
     (observation,) = played(Book(), look, _HOST, (), seen)
     (record,) = observation.records
@@ -88,7 +88,7 @@ def test_an_expectation_is_judged_and_said_in_words(expect: s.Expect, value: obj
 def test_an_item_is_no_pass_where_its_last_expectation_was_not_tried() -> None:
     """Where the first one held, and what the second one needs is not there."""
     steps = (s.Load("behaviour"), _SAYS, s.Require(s.Word("READY"), "no READY", skip=True), _SAYS)
-    look = Look(_CASE, "init", "msi", "host", "intel", "ap", "scenario", (), {}, s.Scenario(*_NAMES, steps, ("a manual",)))
+    look = Look(_CASE, "init", "msi", "host", "intel", "ap", (), s.Scenario(*_NAMES, steps, ("a manual",)))
     (observation,) = played(Book(), look, _HOST, (), Played(((1, _out(1)),), Ended(2, "skip", "no READY")))
     (record,) = observation.records
     assert (record.verdict.value, record.reason) == ("skip", "no READY")

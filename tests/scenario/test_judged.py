@@ -31,7 +31,7 @@ def _judged(
     *steps: s.Step, told: tuple[tuple[int, object], ...], undefined: str = "", bases: tuple[Basis, ...] = ()
 ) -> dict[str, tuple[str, object]]:
     scenario = s.Scenario("init", "msi", "made-up", steps, ("a manual",), undefined=undefined)
-    look = Look(Case("init.msi/made-up"), "init", "msi", "host", "amd", "ap", "scenario", (), {}, scenario)
+    look = Look(Case("init.msi/made-up"), "init", "msi", "host", "amd", "ap", (), scenario)
     seen = played(Book(), look, HOST, bases, Played(told))
     return {record.item: (str(record.verdict), record.observed) for one in seen for record in one.records}
 

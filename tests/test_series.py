@@ -37,7 +37,8 @@ def _result(
     assert wanted is not None
     target, vendor, *_ = [word for word in words.split(",") if not word.endswith("irqchip")]
     case = Case(f"{event}.{trigger}/{words}", (("target", target), ("vendor", vendor)))
-    record = Record(item, Verdict(verdict), parse(item, planted), Expected((wanted,)), parse(item, observed), reason, ("c",), deviation)
+    values = parse(item, planted), Expected((wanted,)), parse(item, observed)
+    record = Record(item, Verdict(verdict), *values, reason, ("c",), deviation)
     return Observation(case, event, trigger, view, (Block((record,)),))
 
 

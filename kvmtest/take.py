@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 from kvmtest.compare.snapshot import Item, State
@@ -44,7 +45,8 @@ class Wish(NamedTuple):
     state: str | None = None
 
 
-def candidates() -> list[Case]:
+@cache
+def candidates() -> tuple[Case, ...]:
     """The cases that leave one vCPU with one state: the plan's, and those that differ from them in what is planted."""
     # What the guest tells of, the host's ioctls show as well.
     both = dict.fromkeys(one for case in plan() for one in (case._replace(view="host"), case))
@@ -54,7 +56,7 @@ def candidates() -> list[Case]:
     by_name: dict[tuple[str, str], Case] = {}
     for case in found + more:
         by_name.setdefault((case.prefix, case.words), case)
-    return list(by_name.values())
+    return tuple(by_name.values())
 
 
 def _leaves_one_state(case: Case) -> bool:
@@ -82,7 +84,7 @@ def named(name: str) -> Case:
 
 def choose(wish: Wish, vendor: str) -> Case:
     """The case that is as ``wish``, and usual in what that leaves open; ``vendor`` is the usual one. Raises NoCase."""
-    found = candidates()
+    found = list(candidates())
     for option, value in wish._asdict().items():
         if value is None:
             continue

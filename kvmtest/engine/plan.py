@@ -26,7 +26,7 @@ from kvmtest.scenario.step import Scenario
 from kvmtest.scenario.triggers import TRIGGERS
 from kvmtest.state.values import PLANTS, SIPI
 
-__all__ = ("CONTINUE", "SPARSE", "Case", "Setup", "chosen", "ids", "items", "looks", "of_file", "plan", "select")
+__all__ = ("CONTINUE", "SPARSE", "Case", "Setup", "chosen", "finds", "ids", "items", "looks", "of_file", "plan", "select")
 
 #: SIPI vectors: both ends of the first megabyte's usable range and one in the middle.
 SIPI_VECTORS = (0x00, 0x01, 0x9F, 0xFF)
@@ -263,8 +263,13 @@ def of_file(scenario: Scenario) -> list[Case]:
 
 def plan(full: bool = False) -> list[Case]:
     """The cases in the order of running: a covering array, or with ``full`` all that the tables of states and triggers allow."""
+    return list(_plan(full))
+
+
+@cache
+def _plan(full: bool) -> tuple[Case, ...]:
     inits_ = _inits(full) + _broadcasts()
-    return _resets() + _vmm_resets() + inits_ + _shutdowns() + _sipis() + _nones() + _scenarios()
+    return (*_resets(), *_vmm_resets(), *inits_, *_shutdowns(), *_sipis(), *_nones(), *_scenarios())
 
 
 @cache
@@ -335,6 +340,11 @@ def select(cases: list[Case], selectors: tuple[str, ...], others: Sequence[Case]
             raise SelectorError(f"nothing matches {selector!r}; {meant}")
         taken |= set(found)
     return [case for case in dict.fromkeys((*cases, *others)) if case in taken]
+
+
+def finds(selector: str) -> bool:
+    """A case has a result that ``selector`` takes, if only in the full plan."""
+    return bool(_taken(plan(), selector) or _taken(plan(full=True), selector))
 
 
 def _taken(cases: Sequence[Case], selector: str) -> list[Case]:

@@ -22,7 +22,7 @@ from kvmtest.lab.stream import WAITS, Decoder
 from kvmtest.lab.watch import Watch
 from kvmtest.model.host import Host
 from kvmtest.model.record import Observation
-from kvmtest.model.select import Selection, SelectorError, takes
+from kvmtest.model.select import Selection, takes
 from kvmtest.model.verdict import Verdict
 
 __all__ = ("Cell", "inner")
@@ -344,7 +344,7 @@ def inner(asked: tuple[str, ...]) -> tuple[str, ...]:
     found = []
     for selector in asked:
         _, slash, words = selector.partition("/")
-        if not ids.wanted((selector,)) or _finds(selector):
+        if not ids.wanted((selector,)) or plan.finds(selector):  # as `none` does
             found.append(selector)
         elif slash:
             found.append(f"*/{words}")
@@ -354,11 +354,3 @@ def inner(asked: tuple[str, ...]) -> tuple[str, ...]:
 def _chosen(spec: Spec) -> list[tuple[object, ...]]:
     """The cases that are to run, as marshal takes them: to plan and to choose takes an emulated CPU seconds."""
     return [case.packed for case in plan.chosen(inner(spec.selectors), spec.full, spec.cases)]
-
-
-def _finds(selector: str) -> bool:
-    """Whether a selector of the lab's own results finds others as well, as ``none`` does."""
-    try:
-        return bool(plan.chosen((selector,)))
-    except SelectorError:
-        return False

@@ -1,39 +1,50 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Recorded evidence: what KVM showed in whole runs, as it leaves the lab, and what was judged of it.
+"""Recorded evidence: what KVM showed in whole runs of the plan, as it leaves the lab, and what was judged of it.
 
-``tests/data/evidence/NAME.stream`` is what `kvmtest.lab.relay.Sender` sends of a run, ``NAME.jsonl.gz`` its results, without
-reasons and citations. ``python -m tests.judge.recorded`` writes the results anew: look at what changes.
+``tests/data/evidence/NAME.stream.xz`` is what `kvmtest.lab.relay.Sender` sends of a run, ``NAME.jsonl.gz`` its results, without
+reasons and citations. ``python -m tests.judge.recorded record NAME`` runs the plan anew, here or in a cell of the lab, and
+``python -m tests.judge.recorded judge`` writes the results anew: look at what changes. Where the steps of a scenario change, what
+was recorded of it says nothing any more: record again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
-from collections.abc import Iterator
+import lzma
+import sys
+import zlib
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
-from kvmtest.engine.plan import Case
+from kvmtest.engine import doctor, host, run
+from kvmtest.engine.plan import Case, plan
 from kvmtest.judge.book import Book
 from kvmtest.judge.cases import judge
-from kvmtest.judge.evidence import Again, Basis, Evidence, Look
-from kvmtest.lab import relay
-from kvmtest.lab.stream import Decoder
+from kvmtest.judge.evidence import Basis, Look
+from kvmtest.lab import kernels, relay
+from kvmtest.lab.cell import Cell
+from kvmtest.lab.steps import Spec
+from kvmtest.lab.stream import Decoder, Encoder
 from kvmtest.model.host import Host, Tool
 from kvmtest.model.record import Block, Observation
 from kvmtest.model.run import Head, counted
+from kvmtest.model.verdict import Verdict
 from kvmtest.results import saved
 from kvmtest.results.lines import Lines, end_fields
-from tests.cases import shown, the
+from tests.cases import the
 
-__all__ = ("NAMES", "Recorded", "bare", "expected", "judged", "read")
+__all__ = ("NAMES", "Recorded", "bare", "chosen", "expected", "judged", "read")
 
 _FOLDER = Path(__file__).parents[1] / "data" / "evidence"
 #: A run on silicon's KVM; two kernels 7.2 in the lab, which knows what emulates their CPU.
 _EMULATORS = {"native": "", "7.2-svm": "QEMU 7.2 (TCG)", "7.2-vmx": "Bochs 2.7"}
 NAMES = tuple(_EMULATORS)
-_PIECE = 1 << 12
+_PIECE = 1 << 16
 
 
 class Recorded(NamedTuple):
@@ -45,90 +56,69 @@ class Recorded(NamedTuple):
 
 def _lines(name: str) -> Iterator[tuple[str, list[Any]]]:
     decoder = Decoder()
-    with open(_FOLDER / f"{name}.stream", "rb") as file:
+    with lzma.open(_FOLDER / f"{name}.stream.xz") as file:
         while piece := file.read(_PIECE):
             yield from decoder.feed(piece)
 
 
-class _Broadcast(NamedTuple):
-    """What a broadcast showed: the ``sender`` before and after it wrote ``icr``, and each target."""
-
-    icr: int
-    sender: Evidence
-    targets: tuple[Evidence, ...]
-
-
-# It was recorded when item cases were no scenarios: a case had one observation before the event, and one after it.
-relay._KINDS["BroadcastSeen"] = _Broadcast
-
-
-def _case(name: str, view: str) -> Case | None:
-    """The case of that name, in the plan or not; None for a behaviour that is a scenario now, or no more."""
+def _case(planned: dict[tuple[str, str], Case], name: str, view: str) -> Case | None:
+    """The case of that name, in the plan of today or not; None for a sequence that there is no more."""
     event, rest = name.split("/", 1)
-    try:
-        found = the(f"{event}.{view}/{rest}")
-    except ValueError:
-        return None
-    return found if found.plant or found.trigger == "create" else None
-
-
-def _told(case: Case, bases: tuple[Basis, ...], seen: Any) -> tuple[tuple[Basis, ...], Any]:
-    """What the program of ``case`` tells where the vCPUs show what was ``seen``."""
-    if isinstance(seen, Again):
-        bases, told = _told(case, bases, seen.seen)
-        return bases, seen._replace(seen=told)
-    if isinstance(seen, _Broadcast):
-        pairs = [(target.before, target.after) for target in seen.targets]
-        return bases[1:], shown(case, *pairs, sender=(seen.sender.before, seen.sender.after))
-    if isinstance(seen, Evidence):
-        return bases, shown(case, (seen.before, seen.after), report=seen.report)
-    return bases, seen
+    with contextlib.suppress(ValueError):
+        return planned.get((name, view)) or the(f"{event}.{view}/{rest}")
+    return None
 
 
 @cache
 def read(name: str) -> Recorded:
     """The run ``name``."""
-    receiver, cases = relay.Receiver(), []
-    emulator = _EMULATORS[name]
+    planned = {(case.name, case.view): case for case in plan()}
+    receiver, cases, emulator = relay.Receiver(), [], _EMULATORS[name]
     for letter, fields in _lines(name):
         if letter == "H":
             parameters = dict(field.split("=", 1) for field in fields[4:])
             lab: dict[str, str | float] | None = {"emulator": emulator, "cpu": "", "kernel_source": ""} if emulator else None
-            host = Host(*fields[:4], parameters, lab)
+            of = Host(*fields[:4], parameters, lab)
         elif letter == "C":
-            case = _case(*fields)
+            case = _case(planned, *fields)
         elif letter == "O":
             if case:
-                cases.append((case.look(), *_told(case, *receiver.unpack(fields[0], host))))
+                cases.append((case.look(), *receiver.unpack(fields[0], of)))
         else:
             receiver.take(letter, fields[0])
-    return Recorded(host, cases)
+    return Recorded(of, cases)
 
 
-def judged(name: str) -> list[Observation]:
-    """What is judged of the run ``name``. What the host saw of a case that the guest tells of is another case's."""
-    book, (host, cases) = Book(), read(name)
-    found = ((look, seen) for look, bases, shown in cases for seen in judge(book, look, host, bases, shown))
-    return [seen for look, seen in found if look.view == "host" or seen.view != "host"]
+def chosen(name: str, every: int = 1) -> list[tuple[Look, tuple[Basis, ...], Any]]:
+    """All cases of the run ``name``, or those of one in so many names."""
+    cases = read(name).cases
+    names = set(list(dict.fromkeys(look.case.name for look, _, _ in cases))[::every])
+    return [one for one in cases if one[0].case.name in names]
 
 
-def expected(name: str) -> list[Observation]:
+def judged(name: str, every: int = 1) -> list[Observation]:
+    """What is judged of the run ``name``."""
+    book, of = Book(), read(name).host
+    return [seen for look, bases, shown in chosen(name, every) for seen in judge(book, look, of, bases, shown)]
+
+
+def expected(name: str, every: int = 1) -> list[Observation]:
     """What was judged of it when it was recorded, of the cases that there still are."""
     (run,) = saved.load(str(_FOLDER / f"{name}.jsonl.gz"))
-    views = {"views": "guest"}
-    return [one for one in run.observations if one.case and _case(one.case.name, views.get(one.view, one.view))]
+    there = {look.case.name for look, _, _ in chosen(name, every)}
+    return [one for one in run.observations if one.case and one.case.name in there]
 
 
 def bare(observations: list[Observation]) -> list[Observation]:
     """``observations`` without reasons and citations, which may be worded anew."""
-    made: dict[tuple[Block, ...], tuple[Block, ...]] = {}
+    made: dict[int, Block] = {}
 
-    def without(blocks: tuple[Block, ...]) -> tuple[Block, ...]:
-        if blocks not in made:
-            made[blocks] = tuple(Block(tuple(r._replace(reason="", cite=()) for r in block.records)) for block in blocks)
-        return made[blocks]
+    def without(block: Block) -> Block:
+        if id(block) not in made:  # the observations keep it
+            made[id(block)] = Block(tuple(record._replace(reason="", cite=()) for record in block.records))
+        return made[id(block)]
 
-    return [seen._replace(blocks=without(seen.blocks)) for seen in observations]
+    return [seen._replace(blocks=tuple(map(without, seen.blocks))) for seen in observations]
 
 
 def _write(name: str) -> None:
@@ -143,6 +133,58 @@ def _write(name: str) -> None:
     (_FOLDER / f"{name}.jsonl.gz").write_bytes(gzip.compress(out.getvalue().encode(), mtime=0))
 
 
+# Recording
+
+
+class _Copied(Decoder):
+    """A decoder that passes on what is evidence: neither the kernel's log nor signs of life."""
+
+    def __init__(self, out: Encoder) -> None:
+        super().__init__()
+        self._out = out
+
+    def feed(self, data: bytes) -> Iterable[tuple[str, list[Any]]]:
+        """The lines that ``data`` completes."""
+        for letter, fields in super().feed(data):
+            if letter in "DVO":
+                self._out.blob(letter, fields[0])
+            elif letter in "HC":
+                self._out.line(letter, *fields)
+            yield letter, fields
+
+
+def _here(cases: list[Case], out: Encoder) -> None:
+    facts = host.detect()
+    out.line("H", *facts[:4], *(f"{name}={value}" for name, value in facts.parameters.items()))
+    with doctor.open_kvm("/dev/kvm") as kvm:
+        judging = relay.Sender(out).judging
+        done = list(run.run(kvm, facts, cases, 1.0, lambda case: out.case(case.name, case.view), judging=judging))
+    assert len(done) == len(cases)
+
+
+def _in_cell(name: str, cases: list[Case], out: Encoder) -> None:
+    kernel, backend = name.split("-")
+    with mock.patch("kvmtest.lab.cell.Decoder", lambda: _Copied(out)):
+        for step in Cell(Spec(backend, kernels.find(kernel), cases=tuple(cases))).steps():
+            of_kernel = [seen for seen in step if seen.trigger == "lab"] if isinstance(step, list) else []
+            assert all(record.verdict is not Verdict.ERROR for seen in of_kernel for record in seen.records), of_kernel
+
+
+def _record(name: str) -> None:
+    # The stress check counts for as long as it is told to: what it tells of one run is no evidence of another.
+    cases = [case for case in plan() if "stress" not in case.name]
+    with lzma.open(_FOLDER / f"{name}.stream.xz", "wb", preset=9) as file:
+        out = Encoder(file.write)
+        out._zip = zlib.compressobj(0)  # xz finds what a zlib stream's 32 KiB do not reach
+        if _EMULATORS[name]:
+            _in_cell(name, cases, out)
+        else:
+            _here(cases, out)
+        out.flush()
+
+
 if __name__ == "__main__":
-    for each in NAMES:
+    if sys.argv[1] == "record":
+        _record(sys.argv[2])
+    for each in sys.argv[2:] or NAMES:
         _write(each)

@@ -19,6 +19,7 @@ from kvmtest.state.layout import Layout
 from kvmtest.state.sections import Snapshot
 from kvmtest.uapi.kvm import kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs
 from kvmtest.x86.cpuid import FOLLOWS
+from tests.sample import at_most
 
 HOST = Host("6.1.0-1-amd64", "svm", "AuthenticAMD", "test", {})
 CONTEXT = Context("init.msi.host", "init.msi/ap,intel,xapic,plant-a", HOST, "intel", False, 1, signature=0x506E3)
@@ -111,7 +112,7 @@ def _by_host(item: str, created: Snapshot, before: Snapshot, after: Snapshot) ->
 BOOK = Book()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=at_most(40))
 @given(snapshots(), snapshots(), snapshots())
 def test_a_section_that_comes_again_has_the_records_of_its_items(created: Snapshot, before: Snapshot, after: Snapshot) -> None:
     found = BOOK.sheet(CONTEXT, LAYOUT).host(CONTEXT, created, Plant(), before, after)
@@ -125,7 +126,7 @@ def test_a_section_that_comes_again_has_the_records_of_its_items(created: Snapsh
 ITEMS = items("xapic", None, "init")
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=at_most(25))
 @given(
     snapshots(),
     snapshots(),

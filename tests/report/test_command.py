@@ -21,6 +21,7 @@ from kvmtest.report import FORMATS
 from kvmtest.results.lines import SCHEMA
 from tests.report import ktap_strict
 from tests.report.samples import LAB, made, observation, of_each, record, saved, saved_runs, written
+from tests.sample import at_most
 
 pytestmark = pytest.mark.program
 
@@ -238,7 +239,7 @@ def test_the_standard_library_is_enough_but_for_html() -> None:
     assert FORMATS[-1] == "html" and done.stdout == "[]\n"
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=at_most(40))
 @given(saved_runs(), st.sampled_from(FORMATS), st.floats(0, 1))
 def test_a_file_in_pieces_or_whole_is_a_report_or_one_line(tmp_path: Path, runs: list[Run], name: str, cut: float) -> None:
     text = written("json", runs[0])

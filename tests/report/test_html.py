@@ -15,6 +15,7 @@ from kvmtest.model.run import Run
 from kvmtest.model.value import Expected
 from kvmtest.model.verdict import VERDICTS, Verdict, overall
 from tests.report.samples import HOSTILE, LAB, made, observation, of_each, record, saved, saved_runs, written
+from tests.sample import at_most
 
 
 class _Page(HTMLParser):
@@ -231,7 +232,7 @@ def test_no_text_becomes_an_element(text: str) -> None:
     assert len(_rows(hostile.data)) == len(VERDICTS)
 
 
-@settings(max_examples=50)
+@settings(max_examples=at_most(50))
 @given(saved_runs())
 def test_any_run_is_a_page(runs: list[Run]) -> None:
     text = written("html", *runs)

@@ -13,6 +13,7 @@ from lxml import etree
 from kvmtest.model.run import Run
 from kvmtest.model.verdict import VERDICTS
 from tests.report.samples import HOSTILE, LAB, made, of_each, saved, saved_runs, written
+from tests.sample import at_most
 
 _XSD = Path(__file__).parents[1] / "data/junit-10.xsd"
 
@@ -81,7 +82,7 @@ def test_no_reason_breaks_out(reason: str, xsd: etree.XMLSchema) -> None:
     assert sorted(case.name for case in suite) == sorted(VERDICTS)
 
 
-@settings(max_examples=50)
+@settings(max_examples=at_most(50))
 @given(saved_runs())
 def test_any_run_is_valid(xsd: etree.XMLSchema, runs: list[Run]) -> None:
     text = written("junit", *runs)

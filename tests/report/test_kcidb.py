@@ -15,6 +15,7 @@ from kvmtest.model.run import Run
 from kvmtest.report.kcidb import VERSION, Kcidb
 from kvmtest.report.play import Gatherer, play
 from tests.report.samples import LAB, made, of_each, saved, saved_runs, written
+from tests.sample import at_most
 
 _STATUS = {"pass": "PASS", "fail": "FAIL", "error": "ERROR", "known": "FAIL", "fixed": "PASS", "skip": "SKIP", "info": "DONE"}
 
@@ -84,7 +85,7 @@ def test_a_build_that_was_submitted() -> None:
     assert all(test["id"].startswith("mine:") for test in report["tests"])
 
 
-@settings(max_examples=50)
+@settings(max_examples=at_most(50))
 @given(saved_runs())
 def test_any_run_is_valid(runs: list[Run]) -> None:
     report = _read(written("kcidb", *runs))

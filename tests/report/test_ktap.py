@@ -20,6 +20,7 @@ from kvmtest.model.run import Run
 from kvmtest.model.verdict import VERDICTS
 from tests.report.ktap_strict import KtapError, Node, parse
 from tests.report.samples import HOSTILE, made, of_each, saved, saved_runs, written
+from tests.sample import at_most
 
 #: ok, directive.
 _SAYS = {
@@ -103,7 +104,7 @@ def test_no_reason_becomes_a_result(verdict: str, reason: str) -> None:
     assert [(leaf.ok, leaf.directive) for leaf in leaves.values()] == [_SAYS[verdict]]
 
 
-@settings(max_examples=50)
+@settings(max_examples=at_most(50))
 @given(saved_runs())
 def test_any_run_is_strict_ktap(runs: list[Run]) -> None:
     text = written("ktap", *runs)

@@ -30,6 +30,7 @@ from kvmtest.report.play import Gatherer, play
 from kvmtest.report.show import columns, difference, named, printable, repeat, short, wrapped
 from kvmtest.report.text import Text
 from tests.report.samples import HOST, HOSTILE, LAB, made, observation, record, saved, saved_runs, written
+from tests.sample import at_most
 
 _HEAD, _END = Head(Tool("0.1.0"), HOST, ""), End(1.0, False, Counter(), ())
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -40,7 +41,7 @@ class _Terminal(io.StringIO):
         return True
 
 
-@settings(max_examples=50)
+@settings(max_examples=at_most(50))
 @given(saved_runs())
 def test_any_run_prints(runs: list[Run]) -> None:
     text = written("text", *runs)

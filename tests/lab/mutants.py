@@ -88,7 +88,11 @@ MUTANTS = (
         "the NMI handler", f"if (MUTANT && kvm_test_request(KVM_REQ_NMI, vcpu) && {_STATE}INIT_RECEIVED) "
         "vcpu->arch.mp_state = KVM_MP_STATE_RUNNABLE;",
     ),
-    Mutant("init-does-not-wake", _LAPIC, "\t\t\tkvm_vcpu_kick(vcpu);", "init.irqfd.host.rax/bsp,amd,*,in-hlt", "*no exit*"),
+    # By no irqfd: KVM_SET_GSI_ROUTING wakes every vCPU.
+    Mutant(
+        "init-does-not-wake", _LAPIC, "\t\t\tkvm_vcpu_kick(vcpu);", "init.msi.host.rax/bsp,amd,*,in-hlt",
+        "*did not restart: no exit*",
+    ),
     _dropped("software-disabled-apic", "!kvm_apic_sw_enabled(apic)", "init.msi.host.rax/ap,amd,software-disabled-apic"),
     _dropped("in-wait-for-sipi", f"{_STATE}INIT_RECEIVED", "init.msi.host.rax/ap,amd,in-wait-for-sipi"),
     _dropped("halted", f"{_STATE}HALTED", "init.msi.host.rax/*,amd,*halted"),
@@ -158,29 +162,29 @@ MUTANTS = (
         "if (MUTANT) svm_set_gif(svm, false);",
     ),
     Mutant(
-        "shutdown-does-not-exit", _SVM, _SHUTDOWN, "shutdown.triple-fault.*.rax/*,amd,*triple-fault", "*",
-        "if (MUTANT) return 1;",
+        "shutdown-does-not-exit", _SVM, _SHUTDOWN, "shutdown.triple-fault.host.rax/*,amd,*triple-fault",
+        "the guest was to shut down: KVM_EXIT_IO*", "if (MUTANT) return 1;",
     ),
     Mutant(
-        "pending-shutdown-ignored", _X86, "\t\tif (events->triple_fault.pending)", "shutdown.vcpu-events/bsp,amd,pending", "*",
-        "if (MUTANT) events->triple_fault.pending = 0;",
+        "pending-shutdown-ignored", _X86, "\t\tif (events->triple_fault.pending)", "shutdown.vcpu-events/bsp,amd,pending",
+        "KVM kept another value*", "if (MUTANT) events->triple_fault.pending = 0;",
     ),
     # Multiprocessing state.
     Mutant(
-        "halted-not-kept", _X86, "\t\tvcpu->arch.mp_state = mp_state->mp_state;", "none.mp-state/ap,amd,reads-back", "*",
-        "if (!(MUTANT && mp_state->mp_state == KVM_MP_STATE_HALTED))",
+        "halted-not-kept", _X86, "\t\tvcpu->arch.mp_state = mp_state->mp_state;", "none.mp-state/ap,amd,reads-back",
+        "INIT_RECEIVED", "if (!(MUTANT && mp_state->mp_state == KVM_MP_STATE_HALTED))",
     ),
     Mutant(
         "sipi-received-lost", _X86, "\t\tset_bit(KVM_APIC_SIPI, &vcpu->arch.apic->pending_events);",
-        "sipi.mp-state.host.*/ap,amd,running", "*",
+        "sipi.mp-state.host.mp_state/ap,amd,running", "INIT_RECEIVED",
     ),
     Mutant(
         "sipi-vector-not-set", _X86, "\t\tvcpu->arch.apic->sipi_vector = events->sipi_vector;",
-        "sipi.mp-state.host.cs.base/ap,amd,running", "0x*",
+        "sipi.mp-state.host.cs.base/ap,amd,running", "0x0",
     ),
     Mutant(
         "get-mp-state-accepts-no-init", _X86, "\tr = kvm_apic_accept_events(vcpu);",
-        "init.msi.host.rax/bsp,amd,xapic,plant-a", "*", "r = 0; if (!MUTANT)",
+        "init.msi.host.rax/bsp,amd,xapic,plant-a", "*is pending and*", "r = 0; if (!MUTANT)",
     ),
     Mutant(
         "sipi-loses-a-bit", _X86, "\tcs.base = vector << 12;", "sipi.msi.host.cs.base/ap,amd,*,vector-{9f,ff}", "0x[17]f000",

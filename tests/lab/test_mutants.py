@@ -69,7 +69,7 @@ def _catching(mutant: Mutant, results: Iterable[Result]) -> list[Result]:
     return [result for result in of_it if fnmatchcase(result.observed or result.reason, mutant.shown)]
 
 
-@pytest.mark.parametrize(("number", "mutant"), enumerate(MUTANTS, 1), ids=[mutant.name for mutant in MUTANTS])
+@pytest.mark.parametrize(("number", "mutant"), list(enumerate(MUTANTS, 1)), ids=[mutant.name for mutant in MUTANTS])
 def test_a_broken_line_is_caught_by_name(
     number: int, mutant: Mutant, modules: Path, whole: list[Result], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -40,7 +40,7 @@ _SILENT_S, _SILENT_EXITS = 0.02, 50
 #: How long one that should make an exit is given where the manuals, not this host, say that it comes.
 _EXPECTED_S = 0.1
 #: More CPU time than a thread needs on its way into KVM_RUN, and how /proc shows that it sleeps there: ioctl and its request.
-_STARTED_NS, _IN_KVM_RUN = 10_000_000, ["16", f"{KVM_RUN:#x}"]
+_STARTED_NS, _IN_KVM_RUN = 20_000_000, ["16", f"{KVM_RUN:#x}"]
 #: More instructions than guest code has that a KVM may not be able to emulate.
 _MAX_RESUMED = 512
 #: What a Do measures, by its name.
@@ -57,6 +57,10 @@ def play(program: p.Program, machine: Machine, timeout_s: float) -> Played:
     return Player(program, machine, timeout_s).run()
 
 
+def _used_ns(task: Path) -> int:
+    return int((task / "schedstat").read_text().split()[0])
+
+
 class _Thread:
     """A vCPU in KVM_RUN on a thread of its own."""
 
@@ -64,7 +68,7 @@ class _Thread:
         self.vcpu, self._timeout_s = vcpu, timeout_s
         self.exit: Exit | None = None
         self.error: BaseException | None = None
-        self._known = False
+        self._entering = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"vcpu {vcpu.id}")
         self._thread.start()
         self._until_halted()
@@ -73,18 +77,19 @@ class _Thread:
         try:
             # A thread's first KVM_RUN waits for RCU (kvm_vcpu_ioctl()), asleep before the guest runs.
             self.vcpu.complete_io()
-            self._known = True
+            self._entering.set()
             self.exit = self.vcpu.run(self._timeout_s, undisturbed=True)
         except BaseException as error:  # for who joins
             self.error = error
+            self._entering.set()
 
     def _until_halted(self) -> None:
         """Wait until the thread sleeps in KVM_RUN, or runs the guest: a vCPU that is told before would need no waking."""
-        task = f"/proc/self/task/{self._thread.native_id}"
+        task = Path(f"/proc/self/task/{self._thread.native_id}")
+        self._entering.wait()
         try:
-            while int(Path(task, "schedstat").read_text().split()[0]) < _STARTED_NS:
-                if self._known and Path(task, "syscall").read_text().split()[::2][:2] == _IN_KVM_RUN:
-                    return
+            end = _used_ns(task) + _STARTED_NS
+            while (task / "syscall").read_text().split()[::2][:2] != _IN_KVM_RUN and _used_ns(task) < end:
                 time.sleep(_LOOK_S)
         except OSError:  # it has ended, or this kernel does not tell
             pass

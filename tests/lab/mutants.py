@@ -88,11 +88,6 @@ MUTANTS = (
         "the NMI handler", f"if (MUTANT && kvm_test_request(KVM_REQ_NMI, vcpu) && {_STATE}INIT_RECEIVED) "
         "vcpu->arch.mp_state = KVM_MP_STATE_RUNNABLE;",
     ),
-    # By no irqfd: KVM_SET_GSI_ROUTING wakes every vCPU.
-    Mutant(
-        "init-does-not-wake", _LAPIC, "\t\t\tkvm_vcpu_kick(vcpu);", "init.msi.host.rax/bsp,amd,*,in-hlt",
-        "*did not restart: no exit*",
-    ),
     _dropped("software-disabled-apic", "!kvm_apic_sw_enabled(apic)", "init.msi.host.rax/ap,amd,software-disabled-apic"),
     _dropped("in-wait-for-sipi", f"{_STATE}INIT_RECEIVED", "init.msi.host.rax/ap,amd,in-wait-for-sipi"),
     _dropped("halted", f"{_STATE}HALTED", "init.msi.host.rax/*,amd,*halted"),

@@ -4,18 +4,16 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from functools import singledispatchmethod
-from pathlib import Path
 from typing import Any, NoReturn
 
 from kvmtest.engine import guest, native, stress
 from kvmtest.engine.machine import Machine
 from kvmtest.engine.operands import Operands
+from kvmtest.engine.running import Running
 from kvmtest.judge.evidence import Ended, Exited, Played
-from kvmtest.kvm import Exit, GuestMemory, KvmError, RunStopped, RunTimeout, Vcpu
-from kvmtest.kvm.alarm import TICK_S
+from kvmtest.kvm import Exit, GuestMemory, KvmError, RunTimeout, Vcpu
 from kvmtest.kvm.clock import Limit
 from kvmtest.kvm.ioctl import ioctl
 from kvmtest.kvm.where import where
@@ -27,7 +25,6 @@ from kvmtest.uapi.kvm import (
     KVM_EXIT_IO_OUT,
     KVM_EXIT_MMIO,
     KVM_INTERNAL_ERROR_EMULATION,
-    KVM_RUN,
 )
 
 __all__ = ("Player", "play")
@@ -39,8 +36,6 @@ _SLICE_S, _LOOK_S = 0.02, 0.0005
 _SILENT_S, _SILENT_EXITS = 0.02, 50
 #: How long one that should make an exit is given where the manuals, not this host, say that it comes.
 _EXPECTED_S = 0.1
-#: More CPU time than a thread needs on its way into KVM_RUN, and how /proc shows that it sleeps there: ioctl and its request.
-_STARTED_NS, _IN_KVM_RUN = 20_000_000, ["16", f"{KVM_RUN:#x}"]
 #: More instructions than guest code has that a KVM may not be able to emulate.
 _MAX_RESUMED = 512
 #: What a Do measures, by its name.
@@ -55,65 +50,6 @@ class _End(Exception):
 def play(program: p.Program, machine: Machine, timeout_s: float) -> Played:
     """Execute ``program`` once; the rest is as of a Player."""
     return Player(program, machine, timeout_s).run()
-
-
-def _used_ns(task: Path) -> int:
-    return int((task / "schedstat").read_text().split()[0])
-
-
-class _Thread:
-    """A vCPU in KVM_RUN on a thread of its own."""
-
-    def __init__(self, vcpu: Vcpu, timeout_s: float) -> None:
-        self.vcpu, self._timeout_s = vcpu, timeout_s
-        self.exit: Exit | None = None
-        self.error: BaseException | None = None
-        self._entering = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"vcpu {vcpu.id}")
-        self._thread.start()
-        self._until_halted()
-
-    def _run(self) -> None:
-        try:
-            # A thread's first KVM_RUN waits for RCU (kvm_vcpu_ioctl()), asleep before the guest runs.
-            self.vcpu.complete_io()
-            self._entering.set()
-            self.exit = self.vcpu.run(self._timeout_s, undisturbed=True)
-        except BaseException as error:  # for who joins
-            self.error = error
-            self._entering.set()
-
-    def _until_halted(self) -> None:
-        """Wait until the thread sleeps in KVM_RUN, or runs the guest: a vCPU that is told before would need no waking."""
-        task = Path(f"/proc/self/task/{self._thread.native_id}")
-        self._entering.wait()
-        try:
-            end = _used_ns(task) + _STARTED_NS
-            while (task / "syscall").read_text().split()[::2][:2] != _IN_KVM_RUN and _used_ns(task) < end:
-                time.sleep(_LOOK_S)
-        except OSError:  # it has ended, or this kernel does not tell
-            pass
-
-    def join(self, timeout_s: float | None) -> Exit | None:
-        """The exit; None where none came in ``timeout_s`` seconds, after which the vCPU is out of KVM_RUN all the same."""
-        stop = self.vcpu.vm.kvm.stop
-        if timeout_s is None:
-            while self._thread.is_alive() and not stop.seen:
-                self._thread.join(TICK_S)
-        else:
-            self._thread.join(timeout_s)
-        kicked = self._thread.is_alive()
-        if kicked:
-            self.vcpu.kick()
-        self._thread.join()
-        self.vcpu.unkick()
-        if stop.seen and timeout_s is None:
-            raise RunStopped
-        if isinstance(self.error, RunTimeout):
-            return None
-        if self.error:
-            raise self.error
-        return None if kicked else self.exit
 
 
 class Player:
@@ -132,7 +68,7 @@ class Player:
 
     def run(self) -> Played:
         """Execute all ops, up to the one that ends the program. Errors of ioctls end it as an error."""
-        self._threads: dict[int, _Thread] = {}
+        self._threads: dict[int, Running] = {}
         self._last: dict[int, Exit] = {}
         self._reporter: guest.Reporter | None = None
         self._slowest_s = 0.0
@@ -343,7 +279,7 @@ class Player:
 
     @_do.register
     def _(self, op: p.Start) -> None:
-        self._threads[op.vcpu] = _Thread(self._vcpus[op.vcpu], self._timeout_s)
+        self._threads[op.vcpu] = Running(self._vcpus[op.vcpu], self._timeout_s)
 
     @_do.register
     def _(self, op: p.Join) -> None:

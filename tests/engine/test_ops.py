@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kvmtest.engine import runner
 from kvmtest.engine.machine import Machine, Machines
 from kvmtest.engine.runner import matches
+from kvmtest.engine.running import Running
 from kvmtest.judge.evidence import Ended, Exited
 from kvmtest.kvm import Exit, RunStopped
 from kvmtest.scenario import program as p
@@ -153,13 +153,13 @@ def test_a_started_vcpu_sleeps_in_kvm_run_when_the_next_op_comes(
     """So that KVM has to wake it: one that had not come there yet would find the INIT by itself."""
     asleep = []
 
-    def join(self: runner._Thread, timeout_s: float | None) -> Exit | None:
+    def join(self: Running, timeout_s: float | None) -> Exit | None:
         path = f"/proc/self/task/{self._thread.native_id}/syscall"
         asleep.append(Path(path).read_text().split()[2:3] == [f"{uapi.KVM_RUN:#x}"])
         return joined(self, timeout_s)
 
-    joined = runner._Thread.join
-    monkeypatch.setattr(runner._Thread, "join", join)
+    joined = Running.join
+    monkeypatch.setattr(Running, "join", join)
     halted = p.Join(0, p.Came("quiet"), ELSE)
     assert ops(machine, program, *_at(HLT), p.Start(0), halted).end is None
     assert asleep == [True]

@@ -54,7 +54,7 @@ nightly: docs contrib test test-html test-lab
 
 ##  test-lab      the lab's tests with real kernels and emulators, some minutes; ARGS="-k ..." adds to pytest
 test-lab: $(VENV)/.dev guests | qemu bochs compiler
-	@$(BIN)/python -m pytest -m lab tests/lab $(ARGS)
+	@$(BIN)/python -m pytest -m "lab and not nightly" tests/lab $(ARGS)
 
 ##  test-html     the HTML report in Chromium; ARGS="-k ..." adds to pytest
 test-html: $(VENV)/.dev | chromium

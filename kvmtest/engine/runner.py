@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from functools import singledispatchmethod
 from typing import Any, NoReturn
@@ -12,6 +11,7 @@ from typing import Any, NoReturn
 from kvmtest.engine import guest, native, stress
 from kvmtest.engine.machine import Machine
 from kvmtest.engine.operands import Operands
+from kvmtest.engine.running import Running
 from kvmtest.judge.evidence import Ended, Exited, Played
 from kvmtest.kvm import Exit, GuestMemory, KvmError, RunTimeout, Vcpu
 from kvmtest.kvm.clock import Limit
@@ -52,37 +52,6 @@ def play(program: p.Program, machine: Machine, timeout_s: float) -> Played:
     return Player(program, machine, timeout_s).run()
 
 
-class _Thread:
-    """A vCPU in KVM_RUN on a thread of its own."""
-
-    def __init__(self, vcpu: Vcpu, timeout_s: float) -> None:
-        self.vcpu, self._timeout_s = vcpu, timeout_s
-        self.exit: Exit | None = None
-        self.error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name=f"vcpu {vcpu.id}")
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self.exit = self.vcpu.run(self._timeout_s)
-        except BaseException as error:  # for who joins
-            self.error = error
-
-    def join(self, timeout_s: float | None) -> Exit | None:
-        """The exit; None where none came in ``timeout_s`` seconds, after which the vCPU is out of KVM_RUN all the same."""
-        self._thread.join(timeout_s)
-        kicked = self._thread.is_alive()
-        if kicked:
-            self.vcpu.kick()
-        self._thread.join()
-        self.vcpu.unkick()
-        if isinstance(self.error, RunTimeout):
-            return None
-        if self.error:
-            raise self.error
-        return None if kicked else self.exit
-
-
 class Player:
     """A program, prepared to be executed on ``machine`` again and again.
 
@@ -99,7 +68,7 @@ class Player:
 
     def run(self) -> Played:
         """Execute all ops, up to the one that ends the program. Errors of ioctls end it as an error."""
-        self._threads: dict[int, _Thread] = {}
+        self._threads: dict[int, Running] = {}
         self._last: dict[int, Exit] = {}
         self._reporter: guest.Reporter | None = None
         self._slowest_s = 0.0
@@ -310,7 +279,7 @@ class Player:
 
     @_do.register
     def _(self, op: p.Start) -> None:
-        self._threads[op.vcpu] = _Thread(self._vcpus[op.vcpu], self._timeout_s)
+        self._threads[op.vcpu] = Running(self._vcpus[op.vcpu], self._timeout_s)
 
     @_do.register
     def _(self, op: p.Join) -> None:

@@ -2,7 +2,7 @@
 """The alarm that gets a thread out of KVM_RUN.
 
 KVM_RUN ends only at an exit or a signal. Each thread that runs a vCPU has a POSIX timer that sends SIGNAL to it, first
-when the time is up (or after TICK_S) and then again and again until the timer is stopped. Because it is sent again, a
+when the time is up (mostly after TICK_S) and then again and again until the timer is stopped. Because it is sent again, a
 signal that comes just before the thread enters KVM_RUN is not missed; for the same reason a Ctrl-C that comes just
 then waits for TICK_S at most.
 
@@ -95,13 +95,14 @@ class Alarm:
         self._off_ref = byref(self._off)
         self._on_ref = byref(self._on)
 
-    def start(self, timeout_s: float) -> None:
-        """Send SIGNAL to the thread after `timeout_s` seconds, or TICK_S if that is less, and then over and over."""
-        if timeout_s != self._set_for:
-            first = max(1, int(min(timeout_s, TICK_S) * 1e9))
-            self._on.value_ns = first
-            self._on.interval_ns = max(first, 1_000_000)
-            self._set_for = timeout_s
+    def start(self, first_s: float) -> None:
+        """Send SIGNAL to the thread after `first_s` seconds, and then over and over."""
+        if first_s != self._set_for:
+            first = max(1, int(first_s * 1e9))
+            for spec, ns in (("value", first), ("interval", max(first, 1_000_000))):
+                setattr(self._on, f"{spec}_s", ns // 10**9)
+                setattr(self._on, f"{spec}_ns", ns % 10**9)
+            self._set_for = first_s
         if _timer_settime(self._id, 0, self._on_ref, None):
             error = get_errno()
             raise OSError(error, f"timer_settime: {os.strerror(error)}")

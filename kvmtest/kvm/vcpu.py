@@ -95,13 +95,16 @@ class Vcpu(VcpuState):
             raise ValueError(f"{self._what} is closed")
         return self._run
 
-    def run(self, timeout_s: float = 1.0) -> Exit:
+    def run(self, timeout_s: float = 1.0, undisturbed: bool = False) -> Exit:
         """KVM_RUN (4.10) until the next exit to userspace, for `timeout_s` seconds at most; waiting for a CPU does not count.
 
         KVM_RUN is called again when a signal ends it (Python's handlers run in between, so Ctrl-C comes out as
         KeyboardInterrupt) and on EAGAIN, with which KVM tells that a vCPU waiting for INIT or SIPI has woken up.
         After kick(), or if `immediate_exit` is set, the Exit has the reason KVM_EXIT_INTR. From any thread, but one at
         a time. See alarm.py and clock.py for how the time is kept.
+
+        `undisturbed`, no signal comes before the time is up: KVM_RUN looks at what is pending when it is called again, so that a
+        vCPU that KVM fails to wake would wake all the same. Only kick() stops such a run.
 
         Raises RunTimeout if the guest makes no exit in time, RunStopped within TICK_S if the Kvm's `stop` is set, KvmError if
         KVM_RUN fails, ValueError if `timeout_s` is not positive.
@@ -112,10 +115,13 @@ class Vcpu(VcpuState):
         stop = self.vm.kvm.stop
         alarm = thread_alarm()
         start = monotonic()
-        limit = Limit(timeout_s) if timeout_s <= TICK_S else None
+        first_s = timeout_s if undisturbed else min(timeout_s, TICK_S)
+        limit = Limit(timeout_s) if first_s == timeout_s else None
+        # The signal that ends an undisturbed run is not to wake the vCPU, even if its thread waited for a CPU for a moment.
+        least = timeout_s / 2 if undisturbed else 0
         self._tid = alarm.tid
         try:
-            alarm.start(timeout_s)
+            alarm.start(first_s)
             while not stop.seen:
                 if raw_ioctl(self.fd, KVM_RUN, 0) >= 0:
                     return Exit(shared.exit_reason, shared, self._page)
@@ -133,7 +139,7 @@ class Vcpu(VcpuState):
                     # Most runs are over before the first tick, and cost no look at the clock. What a tick was late was a wait.
                     limit = Limit(timeout_s - min(TICK_S, monotonic() - start))
                 left = limit.left()
-                if left <= 0:
+                if left <= least:
                     raise RunTimeout(self, timeout_s, where(self))
                 if left < TICK_S:
                     alarm.start(left)

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import pytest
 
 from kvmtest.engine.machine import Machine, Machines
 from kvmtest.engine.runner import matches
+from kvmtest.engine.running import Running
 from kvmtest.judge.evidence import Ended, Exited
+from kvmtest.kvm import Exit, RunStopped
 from kvmtest.scenario import program as p
 from kvmtest.scenario.setup import Setup
 from kvmtest.uapi import kvm as uapi
@@ -142,6 +145,32 @@ def test_a_vcpu_that_was_kicked_runs_again(machine: Machine, program: p.Program)
     quiet, again = p.Join(0, p.Came("quiet"), ELSE), p.Enter(0, p.Came("out", 0x10), ELSE)
     seen = ops(machine, program, *_at(SPIN), p.Start(0), quiet, *_at(OUT), again)
     assert seen.end is None and [one.kind for _, one in seen.told] == ["quiet", "out"]
+
+
+def test_a_started_vcpu_sleeps_in_kvm_run_when_the_next_op_comes(
+    machine: Machine, program: p.Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that KVM has to wake it: one that had not come there yet would find the INIT by itself."""
+    asleep = []
+
+    def join(self: Running, timeout_s: float | None) -> Exit | None:
+        path = f"/proc/self/task/{self._thread.native_id}/syscall"
+        asleep.append(Path(path).read_text().split()[2:3] == [f"{uapi.KVM_RUN:#x}"])
+        return joined(self, timeout_s)
+
+    joined = Running.join
+    monkeypatch.setattr(Running, "join", join)
+    halted = p.Join(0, p.Came("quiet"), ELSE)
+    assert ops(machine, program, *_at(HLT), p.Start(0), halted).end is None
+    assert asleep == [True]
+
+
+def test_an_interrupted_run_ends_a_started_vcpu(machine: Machine, program: p.Program) -> None:
+    stop = machine.vm.kvm.stop
+    threading.Timer(0, setattr, (stop, "seen", True)).start()
+    with pytest.raises(RunStopped):
+        ops(machine, program, *_at(HLT), p.Start(0), p.Join(0, p.Came("out", 0x10), ELSE))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("vcpu")]
 
 
 def test_no_vcpu_is_left_running(machine: Machine, program: p.Program) -> None:

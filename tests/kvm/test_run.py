@@ -15,7 +15,8 @@ from collections.abc import Callable
 import pytest
 
 from kvmtest.kvm import Exit, Kvm, RunTimeout, Vcpu, Vm
-from kvmtest.kvm.alarm import SIGNAL
+from kvmtest.kvm.alarm import SIGNAL, TICK_S
+from kvmtest.kvm.ioctl import raw_ioctl
 from kvmtest.uapi import kvm as k
 
 CODE = 0x1000
@@ -127,6 +128,17 @@ def test_time_out_of_a_guest_halted_in_kvm(vm_irqchip: Vm, where: str) -> None:
     else:
         assert isinstance(in_thread(lambda: vcpu.run(0.05))[0], RunTimeout)
     assert vcpu.get_mp_state() == k.KVM_MP_STATE_HALTED
+
+
+@pytest.mark.parametrize(("undisturbed", "calls"), [(False, 2), (True, 1)])
+def test_an_undisturbed_run_calls_kvm_run_once(
+    vm_irqchip: Vm, undisturbed: bool, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vcpu, called = boot(vm_irqchip, HLT), []
+    monkeypatch.setattr("kvmtest.kvm.vcpu.raw_ioctl", lambda *given: called.append(given) or raw_ioctl(*given))
+    with pytest.raises(RunTimeout):
+        vcpu.run(1.5 * TICK_S, undisturbed)
+    assert len(called) == calls
 
 
 def test_time_out_of_a_vcpu_that_waits_for_init(vm_irqchip: Vm) -> None:

@@ -158,7 +158,7 @@ def test_an_own_build_with_one_line_broken_is_caught_by_name(run: Run, tmp_path:
     selectors = ("init.latched.host.cr2", "init.latched.host.cr3")
     found = run("svm", "bookworm", selectors, own_modules=str(own), warns="kvm_vcpu_reset")
     assert "fail" in found["init.latched.host.cr2"]
-    assert found["init.latched.host.cr3"] == {"pass"}
+    assert found["init.latched.host.cr3"] <= {"pass", "skip"} and "pass" in found["init.latched.host.cr3"]
 
 
 _OOPS = """\

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Each state, event and road can fail: with one line of KVM broken, kvmtest says so by name. Minutes: make nightly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+
+from kvmtest.lab import kernels
+from kvmtest.lab.cell import Cell
+from kvmtest.lab.error import LabError
+from kvmtest.lab.steps import Spec
+from kvmtest.model.record import Result
+from kvmtest.model.select import takes
+from kvmtest.model.verdict import Verdict
+from tests.lab.builds import build, change
+from tests.lab.mutants import MUTANTS, Mutant
+
+pytestmark = [pytest.mark.lab, pytest.mark.nightly]
+
+_KERNEL = "bookworm"
+_DECLARED, _CHOSEN = "int kvmtest_mutant;", "module_param_named(mutant, kvmtest_mutant, int, 0444);"
+_FIRST = "static bool __read_mostly ignore_msrs = 0;\n"
+
+
+def _edit(kvm: Path) -> None:
+    """Put all mutants in, of which kvm.mutant chooses one, by its place in the table from 1 on."""
+    change(kvm / "x86.c", _FIRST, f"{_DECLARED}\nEXPORT_SYMBOL_GPL(kvmtest_mutant);\n{_CHOSEN}\n{_FIRST}")
+    change(kvm / "lapic.h", "struct kvm_lapic {\n", f"extern {_DECLARED}\nstruct kvm_lapic {{\n")
+    for number, mutant in enumerate(MUTANTS, 1):
+        statement = mutant.statement.replace("MUTANT", f"(kvmtest_mutant == {number})")
+        change(kvm / mutant.file, f"{mutant.line}\n", f"\t{statement}\n{mutant.line}\n")
+
+
+@pytest.fixture(scope="module")
+def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """KVM's modules with all mutants in them."""
+    try:
+        release = kernels.find(_KERNEL).release
+    except LabError as error:
+        pytest.skip(str(error))
+    return build(release, tmp_path_factory.mktemp("mutants"), _edit)
+
+
+def _unexpected(modules: Path, number: int, selectors: Iterable[str]) -> list[Result]:
+    """What fails in a cell with this mutant."""
+    spec = Spec("svm", kernels.find(_KERNEL), tuple(selectors), own_modules=str(modules), parameters={"kvm": f"mutant={number}"})
+    cell = Cell(spec)
+    try:
+        cell.emulator.check()
+    except LabError as error:
+        pytest.skip(str(error))
+    seen = [result for step in cell.steps() if isinstance(step, list) for one in step for result in one.results]
+    assert len(seen) > 0
+    return [result for result in seen if result.verdict in (Verdict.FAIL, Verdict.ERROR)]
+
+
+@pytest.fixture(scope="module")
+def whole(modules: Path) -> list[Result]:
+    """What fails with none of the mutants, in all of their cases."""
+    return _unexpected(modules, 0, sorted({mutant.selector for mutant in MUTANTS}))
+
+
+def _catching(mutant: Mutant, results: Iterable[Result]) -> list[Result]:
+    of_it = [result for result in results if takes([mutant.selector], result.id, result.case)]
+    return [result for result in of_it if fnmatchcase(result.observed or result.reason, mutant.shown)]
+
+
+@pytest.mark.parametrize(("number", "mutant"), list(enumerate(MUTANTS, 1)), ids=[mutant.name for mutant in MUTANTS])
+def test_a_broken_line_is_caught_by_name(
+    number: int, mutant: Mutant, modules: Path, whole: list[Result], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not _catching(mutant, whole), "a KVM that is whole shows it, too"
+    results = _unexpected(modules, number, [mutant.selector])
+    catching = _catching(mutant, results)
+    with capsys.disabled():
+        first = catching[0] if catching else None
+        shown = f"{first.selector}: {first.observed or first.reason}" if first else "not caught"
+        print(f"\n{mutant.name:<30} {len(catching):5}/{len(results):<5} {shown:.150}")
+    assert catching, sorted({(result.id, result.case, result.observed or result.reason) for result in results})[:20]

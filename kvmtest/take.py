@@ -47,9 +47,9 @@ class Wish(NamedTuple):
 
 @cache
 def candidates() -> tuple[Case, ...]:
-    """The cases that leave one vCPU with one state: the plan's, and those that differ from them in what is planted."""
+    """The cases that leave one vCPU with one state: the full plan's, and those that differ from them in what is planted."""
     # What the guest tells of, the host's ioctls show as well.
-    both = dict.fromkeys(one for case in plan() for one in (case._replace(view="host"), case))
+    both = dict.fromkeys(one for case in plan(full=True) for one in (case._replace(view="host"), case))
     found = [case for case in both if _leaves_one_state(case)]
     by_host = [case for case in found if case.view == "host" and case.plant in PLANTS]
     more = [case._replace(plant=plant) for case in by_host for plant in (*PLANTS, NEW)]
@@ -77,9 +77,9 @@ def named(name: str) -> Case:
     found = [case for case in candidates() if called(case)]
     if found:
         return min(found, key=lambda case: case.view != "host")
-    if any(map(called, plan())):
+    if any(map(called, plan(full=True))):
         raise NoCase(f"{name} leaves no one state of one vCPU: it is of the catalogue, or has many vCPUs or many orders")
-    raise NoCase(f"no case is called {name!r}: kvmtest list --cases shows them all")
+    raise NoCase(f"no case is called {name!r}: kvmtest list --full --cases shows them all")
 
 
 def choose(wish: Wish, vendor: str) -> Case:
@@ -100,8 +100,8 @@ def choose(wish: Wish, vendor: str) -> Case:
         "target": _TARGETS.get(event, "bsp"),
         "mode": "xapic",
         "vendor": vendor,
-        "plant": "a",
         "state": "",
+        "plant": "a",
     }
 
     def unusual(case: Case) -> tuple[bool, ...]:

@@ -86,5 +86,5 @@ def _plain(case: Case, skip: str | None) -> dict[str, Any]:
     for prefix, items in plan.looks(case):
         event, trigger, view = prefix.split(".")
         looks.append({"event": event, "trigger": trigger, "view": view, "items": len(items)})
-    needs = [*case.setup.needs, *(case.scenario.needs if case.scenario else ())]
+    needs = list(case.needs)
     return {"name": case.name, "params": case.params, "looks": looks, "needs": needs} | ({"skip": skip} if skip else {})

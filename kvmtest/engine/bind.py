@@ -73,8 +73,7 @@ def skips(cases: Iterable[Case], machines: Machines) -> dict[Case, str]:
     found = {}
     for case in cases:
         machine = machines.kept(Setup("full", case.setup.vendor))
-        needs = (*case.setup.needs, *(case.scenario.needs if case.scenario else ()))
-        if why := unmet(needs, Facts(machine, machine.target("bsp"))):
+        if why := unmet(case.needs, Facts(machine, machine.target("bsp"))):
             found[case] = why
     return found
 

@@ -237,7 +237,7 @@ def _needs(machines: Machines) -> Iterator[Finding]:
     """Each need of the plan's cases that no vCPU here meets, and how many cases that costs."""
     setups = [Setup("full", vendor, mce=True) for vendor in VENDORS]
     there = [Facts(machine, machine.target("ap")) for machine in map(machines.kept, setups)]
-    wanted = Counter(name for case in plan.plan() if case.scenario for name in dict.fromkeys(case.scenario.needs))
+    wanted = Counter(name for case in plan.plan() for name in dict.fromkeys(case.needs))
     for name in NEEDS:
         why = [unmet((name,), facts) for facts in there]
         if all(why):

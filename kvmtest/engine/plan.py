@@ -39,7 +39,7 @@ class Case(NamedTuple):
     """One plant x trigger x view. ``target`` is ``bsp`` or ``ap``; ``plant`` and ``apic_mode`` are "" for a new vCPU.
 
     ``view`` is ``host``, or ``guest``: then the guest reports its state, and the host's and the guest's view of it are
-    held against each other as well. ``state`` is what the target is doing when the event comes, ``how`` a variant of the
+    compared as well. ``state`` is what the target is doing when the event comes, ``how`` a variant of the
     trigger, ``sequence`` the name of a scenario of the catalogue. ``given`` are the steps of a case that no table has: a user's
     scenario.
     """
@@ -71,8 +71,13 @@ class Case(NamedTuple):
         return of_broadcast(item) if self.many else of_item(item)
 
     @property
+    def needs(self) -> tuple[str, ...]:
+        """What its VM and its steps need, as NEEDS names it."""
+        return (*self.setup.needs, *(self.scenario.needs if self.scenario else ()))
+
+    @property
     def many(self) -> bool:
-        """Whether the event reaches several vCPUs."""
+        """True where the event reaches several vCPUs."""
         trigger = TRIGGERS.get(self.road)
         return trigger is not None and trigger.many
 

@@ -141,10 +141,10 @@ def _verdicts(run: Run) -> list[tuple[str, str]]:
     return [(result.item, result.verdict) for result in run.results]
 
 
-#: Of a cell that comes to its end.
 #: A guest that hangs in its second case.
-_HANGS = "begin()\nran('init.msi.host.lapic.lvt_lint0', 'pass')\ncase('init.msi.host.lapic.version')\ntime.sleep(60)"
-_WHOLE = [("lapic.lvt_lint0", "pass"), ("lapic.version", "fail"), ("log", "pass")]
+_HANGS = "begin()\nran('init.msi.host.ram', 'pass')\ncase('init.msi.host.halted')\ntime.sleep(60)"
+#: Of a cell that comes to its end.
+_WHOLE = [("ram", "pass"), ("halted", "fail"), ("log", "pass")]
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_what_goes_wrong_in_the_middle_keeps_what_was_measured(
     fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(limits: Limits, where: str, dying: str) -> None:
-        if where.endswith("eoi-broadcast"):
+        if where.endswith("halted"):
             raise RecursionError("too deep")
 
     monkeypatch.setattr(Limits, "check", broken)
@@ -185,7 +185,7 @@ def test_what_goes_wrong_in_the_middle_keeps_what_was_measured(
     status, runs = _two_cells(kernel, fake)
     # Nothing came to its end.
     assert status == 3 and "RecursionError: too deep" in capsys.readouterr().err
-    assert [_verdicts(run) for run in runs] == [[("lapic.lvt_lint0", "pass"), ("run", "error")]] * 2
+    assert [_verdicts(run) for run in runs] == [[("ram", "pass"), ("run", "error")]] * 2
 
 
 def test_a_report_that_cannot_be_written_stops_no_other(fake: Path, kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
@@ -236,4 +236,4 @@ def test_a_cell_that_is_given_up_keeps_what_it_showed(fake: Path, kernel: Kernel
     monkeypatch.setattr(Recorder, "take", take_and_tell)
     monkeypatch.setattr(matrix, "wait", interrupt)
     matrix.run([outcome], 1, lambda line: None, Stop())
-    assert outcome.run and outcome.run.interrupted and _verdicts(outcome.run) == [("lapic.lvt_lint0", "pass")]
+    assert outcome.run and outcome.run.interrupted and _verdicts(outcome.run) == [("ram", "pass")]

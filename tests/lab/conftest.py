@@ -6,11 +6,13 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from kvmtest.cli import main
+from kvmtest.engine import plan
 from kvmtest.lab.kernels import Kernel
 from kvmtest.scenario import step as s
 from kvmtest.scenario.catalogue import SCENARIOS
@@ -99,8 +101,14 @@ def lab_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+def _forget() -> None:
+    """Have the plan made again, of the scenarios that there are now."""
+    plan._plan.cache_clear()
+    plan.looks.cache_clear()
+
+
 @pytest.fixture
-def fake(tmp_path: Path, lab_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def fake(tmp_path: Path, lab_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with a QEMU that runs $FAKE, first on PATH; an empty folder for temporary files."""
     programs = tmp_path / "bin"
     programs.mkdir()
@@ -115,7 +123,10 @@ def fake(tmp_path: Path, lab_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     monkeypatch.setenv("FAKE", GOOD)
     for name, scenario in MADE_UP.items():
         monkeypatch.setitem(SCENARIOS, name, scenario)
-    return tmp_path
+    _forget()
+    yield tmp_path
+    monkeypatch.undo()
+    _forget()
 
 
 @pytest.fixture

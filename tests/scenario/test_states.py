@@ -54,15 +54,20 @@ def test_a_state_says_what_there_is(name: str) -> None:
     assert state.leave or not state.holds
 
 
+def _running() -> set[threading.Thread]:
+    """The threads that there are, but for the one that closes VMs."""
+    return {thread for thread in threading.enumerate() if thread.name != "closer"}
+
+
 @pytest.mark.parametrize("target", ["bsp", "ap"])
 @pytest.mark.parametrize(("state", "plant"), WITH_PLANTS)
 def test_a_state_is_entered_and_its_event_comes(state: str, plant: str, target: str, machines: Machines) -> None:
-    case = _case(state, plant, target)
+    case, before = _case(state, plant, target), _running()
     verdicts = _tried(ran(case, machines))
     if case.event == "shutdown" and machines.host.backend not in ("vmx", "svm"):
         pytest.skip("nothing is known of what a shutdown leaves")
     assert verdicts["pass"] > 100 and not verdicts["error"], verdicts
-    assert threading.active_count() == 1 + sum(thread.name == "closer" for thread in threading.enumerate())
+    assert _running() == before
 
 
 @pytest.mark.parametrize("state", [name for name in STATES if not any(name in one.states for one in TRIGGERS.values() if name)])
@@ -88,7 +93,7 @@ def _runs(state: str) -> bool:
 @pytest.mark.parametrize("state", [state for state in STATES if _runs(state)])
 def test_a_guest_that_does_something_else_is_told(state: str, machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
     """It reads another device than it should, or one at all."""
-    end = "mmio" if state == "in-port-read" else "in"
+    end, before = "mmio" if state == "in-port-read" else "in", _running()
     one = STATES[state]
     prepare, enter = (
         (*(step for step in part if not isinstance(step, (s.Resume, s.Set))),) for part in (one.prepare, one.enter)
@@ -98,7 +103,7 @@ def test_a_guest_that_does_something_else_is_told(state: str, machines: Machines
     verdicts = _tried(results)
     assert verdicts.keys() == {"error"} and "the guest " in results[0].reason
     assert "was to" in results[0].reason or "did not come to its loop" in results[0].reason
-    assert threading.active_count() == 1 + sum(thread.name == "closer" for thread in threading.enumerate())
+    assert _running() == before
 
 
 def test_a_plant_has_the_ends_that_its_mode_has(machines: Machines) -> None:

@@ -72,7 +72,7 @@ class Target:
 
 
 class Machine:
-    """A VM with vCPUs as ``setup`` says, created by ``program``. Raises SetupError, KvmError, Unread; close() frees everything."""
+    """A VM with vCPUs as ``setup`` says, made by ``program``. Raises SetupError, KvmError, Unread; close() frees everything."""
 
     def __init__(self, machines: Machines, setup: Setup) -> None:
         self.setup = setup

@@ -35,8 +35,10 @@ class Host(Protocol):
 
     #: What KVM_GET_SUPPORTED_CPUID gives.
     supported: list[cpuid.CpuidEntry]
-    #: What KVM_X86_GET_MCE_CAP_SUPPORTED gives.
-    mce_cap: int
+
+    @property
+    def mce_cap(self) -> int:
+        """What KVM_X86_GET_MCE_CAP_SUPPORTED gives."""
 
     def check_extension(self, cap: int) -> int:
         """KVM_CHECK_EXTENSION on the VM."""

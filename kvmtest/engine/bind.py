@@ -14,8 +14,10 @@ from kvmtest.model.host import Host
 from kvmtest.scenario import step as s
 from kvmtest.scenario.lower import lower
 from kvmtest.scenario.needs import unmet
-from kvmtest.scenario.program import DEFAULT_EFFORT, Effort
+from kvmtest.scenario.orders import Order
+from kvmtest.scenario.program import DEFAULT_EFFORT, VM, Effort, Look
 from kvmtest.scenario.setup import Setup
+from kvmtest.state import saved
 from kvmtest.state.plant import Plant
 from kvmtest.x86 import cpuid
 
@@ -100,6 +102,9 @@ class Scene:
         baseline = None if case.event == "reset" else mine.baseline
         ctx = context(case, machine, host)._replace(apic_mode=case.scenario.apic_mode or "xapic")
         of_each = any(isinstance(step, s.Observe) and step.who == "each" for step in case.scenario.steps)
+        moves = [number for number, step in enumerate(case.scenario.steps) if isinstance(step, s.Migrate)]
+        migrated = [op.vcpu for number, op in self.program.ops if number in moves and isinstance(op, Look)]
+        ids = (*(self.each if of_each else (self.target,)), *migrated)
         bsp = machine.target("bsp")
         self.bases = tuple(
             Basis(
@@ -108,7 +113,7 @@ class Scene:
                 baseline and self._by_id[id].baseline,
                 self._plants.get(id),
             )
-            for id in (self.each if of_each else (self.target,))
+            for id in dict.fromkeys(ids)
         )
 
     def plant(self, who: int, name: str, apic_mode: str) -> Plant:
@@ -120,6 +125,16 @@ class Scene:
         target = self._machine.twin(like) if self._fresh else self._by_id[like]
         made = self._plants[who] = target.plant(name, apic_mode)
         return made
+
+    def saved(self, who: int, order: Order) -> dict[str, tuple[saved.Part, ...]]:
+        """What can be saved of vCPU ``who`` or the VM, by section."""
+        machine = self._machine
+        if who == VM:
+            return saved.of_vm(machine.setup.irqchip)
+        target = self._by_id[who]
+        # Found by trying, on one that is not this case's.
+        read_only = machine.twin(who).reset.read_only
+        return saved.of_vcpu(target.vcpu, target.reader, read_only, order.apart)
 
     def _is_ap(self, who: int) -> bool:
         return who != self._machine.setup.boot_id

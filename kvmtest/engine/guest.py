@@ -117,6 +117,13 @@ class Reporter:
         self.lapic = self._lapic() if there and not self.x2apic else ()
         self._load(machine)
 
+    def move(self, machine: Machine) -> None:
+        """Go on in ``machine``, which has a copy of the vCPU and its memory."""
+        self.vcpu = next(target.vcpu for target in machine.targets if target.vcpu.id == self.vcpu.id)
+        ram = machine.vm.memory_at(0)
+        assert ram
+        self.ram = ram
+
     def _msrs(self) -> tuple[tuple[str, int], ...]:
         listed = zip(self.layout.by_section.get("msrs", ()), self.layout.msrs, strict=True)
         named = [(item, index) for item, index in listed if item not in spec.SYNTHETIC]

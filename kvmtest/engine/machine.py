@@ -34,17 +34,24 @@ _CLOSING = 8
 class Target:
     """One vCPU of a machine, with what is needed to plant and to read it.
 
-    ``baseline`` is its state right after creation and KVM_SET_CPUID2; plants are made once and kept. ``like`` is another one of
-    the same VM. Raises Unread where that state cannot be read whole.
+    ``baseline`` is its state right after creation and KVM_SET_CPUID2, which is read unless it is known as that of a ``new`` one;
+    plants are made once and kept. ``like`` is another one of the same VM. Raises Unread where that state cannot be read whole.
     """
 
     def __init__(
-        self, vcpu: Vcpu, layout: Layout, xcr0: int, like: Target | None = None, *, x2apic_ids: bool = False
+        self,
+        vcpu: Vcpu,
+        layout: Layout,
+        xcr0: int,
+        like: Target | None = None,
+        *,
+        x2apic_ids: bool = False,
+        new: Snapshot | None = None,
     ) -> None:
         self.vcpu = vcpu
         self.layout = layout
         self.reader: Reader = Reader(vcpu, layout, like.reader if like else None)
-        self.baseline: Snapshot = self.reader.read()
+        self.baseline: Snapshot = new or self.reader.read()
         for section in layout.by_section:
             if why := self.baseline.lost(layout, section):
                 raise Unread(f"a new vCPU: {why}")
@@ -72,9 +79,12 @@ class Target:
 
 
 class Machine:
-    """A VM with vCPUs as ``setup`` says, made by ``program``. Raises SetupError, KvmError, Unread; close() frees everything."""
+    """A VM with vCPUs as ``setup`` says, made by ``program``: that of ``like``, of which it is a copy, if there is one.
 
-    def __init__(self, machines: Machines, setup: Setup) -> None:
+    Raises SetupError, KvmError, Unread; close() frees everything.
+    """
+
+    def __init__(self, machines: Machines, setup: Setup, like: Machine | None = None) -> None:
         self.setup = setup
         self._machines = machines
         self.program: Program
@@ -82,23 +92,24 @@ class Machine:
         self._born = time.monotonic()
         self.vm: Vm = machines.kvm.create_vm()
         try:
-            self._build(machines)
+            self._build(machines, like)
         except BaseException:
             self.vm.close()
             raise
 
-    def _build(self, machines: Machines) -> None:
+    def _build(self, machines: Machines, first: Machine | None) -> None:
         vm, setup = self.vm, self.setup
         for need in (need for name in setup.needs for need in NEEDS[name]):
             if not vm.check_extension(need.cap):
                 raise SetupError(need.why)
-        self.program = lower(setup, making.Host(vm, machines.supported))
+        self.program = first.program if first else lower(setup, making.Host(vm, machines.supported))
         vcpus, self.leaves = making.make(vm, self.program, machines.supported)
         layout = machines.layout(setup, vcpus[0])
         self.targets: list[Target] = []
-        for vcpu in vcpus:
+        for number, vcpu in enumerate(vcpus):
             like = self.targets[0] if self.targets else None
-            self.targets.append(Target(vcpu, layout, machines.xcr0, like, x2apic_ids=setup.x2apic_ids))
+            new = first.targets[number].baseline if first else None
+            self.targets.append(Target(vcpu, layout, machines.xcr0, like, x2apic_ids=setup.x2apic_ids, new=new))
 
     def cycles(self) -> int:
         """How far the TSC of a vCPU that counts from 0 can be by now, and in the second or two to come."""
@@ -116,6 +127,14 @@ class Machine:
     def twin(self, id: int) -> Target:
         """The vCPU of ``id`` in the machine that is kept for this setup."""
         return next(target for target in self._machines.kept(self.setup).targets if target.vcpu.id == id)
+
+    def another(self) -> Machine:
+        """A new one, made as this one was. Raises SetupError, KvmError, Unread."""
+        return Machine(self._machines, self.setup, self)
+
+    def release(self) -> None:
+        """Close it, at the latest when the run ends."""
+        self._machines.release(self)
 
     def close(self) -> None:
         """Free the VM; may be called again."""
@@ -224,5 +243,5 @@ class Machines:
             readable = vcpu.get_msrs(sorted(wanted))
             components = cpuid.xsave_components(self.supported)
             leaves = tuple((leaf.function, leaf.index) for leaf in vcpu.get_cpuid2()) if self.has_cpuid(setup) else ()
-            self._layouts[key] = Layout(tuple(readable), components, missing_sections(vcpu), leaves)
+            self._layouts[key] = Layout(tuple(readable), components, missing_sections(vcpu), leaves, frozenset(listed))
         return self._layouts[key]

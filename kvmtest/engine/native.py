@@ -245,16 +245,16 @@ class Stretches:
 
     def __init__(self, run: Library, program: p.Program, operands: Operands) -> None:
         self._run, self._program, self._at = run, program, operands
-        #: By the number of their first op; they know where the guest's memory is.
+        #: By the number of their first op; they know the VM, and where its memory is.
         self._stretches: dict[int, _Stretch] = {}
-        self._memory: list[GuestMemory] = []
+        self._vm, self._memory = operands.vm, list[GuestMemory]()
         #: How many looks there are at each vCPU.
         self._looked: dict[int, int] = {}
 
     def run(self, at: int, told: list[tuple[int, Any]]) -> tuple[int, int]:
         """Run the stretch from ``at`` on and append the evidence to ``told``; what is not done then, and the answer to it."""
-        if self._memory != self._at.vm.memory:
-            self._memory = list(self._at.vm.memory)
+        if (self._vm, self._memory) != (self._at.vm, self._at.vm.memory):
+            self._vm, self._memory = self._at.vm, list(self._at.vm.memory)
             self._stretches.clear()
             self._looked.clear()
         stretch = self._stretches.get(at)

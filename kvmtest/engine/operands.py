@@ -22,9 +22,7 @@ class Operands:
     """Operands of ``program`` on ``machine``; ``buffers`` are its buffers by name."""
 
     def __init__(self, program: p.Program, machine: Machine) -> None:
-        self.vm = machine.vm
-        self.vcpus = {target.vcpu.id: target.vcpu for target in machine.targets}
-        self.targets = {target.vcpu.id: target for target in machine.targets}
+        self.move(machine)
         self.buffers: dict[str, Any] = {}
         contents = bytearray()
         for buffer in program.buffers.values():
@@ -36,6 +34,12 @@ class Operands:
                 point(ctypes.addressof(made))
             at += -(-len(buffer.contents) // _ALIGNED) * _ALIGNED
         self._contents = self._arena.raw
+
+    def move(self, machine: Machine) -> None:
+        """Take the VM, the vCPUs and the memory of ``machine``."""
+        self.vm = machine.vm
+        self.targets = {target.vcpu.id: target for target in machine.targets}
+        self.vcpus = {id: target.vcpu for id, target in self.targets.items()}
 
     def renew(self) -> None:
         """Give all buffers the contents that they have at first."""

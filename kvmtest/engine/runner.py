@@ -62,9 +62,15 @@ class Player:
     def __init__(self, program: p.Program, machine: Machine, timeout_s: float) -> None:
         self._program, self._machine, self._timeout_s = program, machine, timeout_s
         self._at = Operands(program, machine)
-        self._buffers, self._vcpus, self._targets = self._at.buffers, self._at.vcpus, self._at.targets
+        self._buffers, self._first = self._at.buffers, machine
+        self._move(machine)
         library = native.library()
         self._native = native.Stretches(library, program, self._at) if library else None
+
+    def _move(self, machine: Machine) -> None:
+        self._machine = machine
+        self._at.move(machine)
+        self._vcpus, self._targets = self._at.vcpus, self._at.targets
 
     def run(self) -> Played:
         """Execute all ops, up to the one that ends the program. Errors of ioctls end it as an error."""
@@ -86,6 +92,9 @@ class Player:
             # Take every vCPU out of KVM_RUN.
             for thread in self._threads.values():
                 thread.join(0)
+            if self._machine is not self._first:
+                self._machine.release()
+                self._move(self._first)
         return Played(tuple(self._told), end)
 
     def _all(self) -> None:
@@ -169,6 +178,22 @@ class Player:
             os.eventfd_write(fd, 1)
         finally:
             vm.irqfd_deassign(op.gsi, fd)
+
+    @_do.register
+    def _(self, op: p.Rebuild) -> None:
+        machine = self._machine.another()
+        try:
+            for old in self._machine.vm.memory:
+                new = machine.vm.add_memory(old.slot, old.gpa, old.size, old.flags)
+                new.write(old.gpa, old.read(old.gpa, old.size))
+        except BaseException:
+            machine.close()
+            raise
+        if self._machine is not self._first:
+            self._machine.release()
+        self._move(machine)
+        if self._reporter:
+            self._reporter.move(machine)
 
     # Guest memory
 

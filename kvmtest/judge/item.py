@@ -108,7 +108,7 @@ _TSC_LEAP = 1 << 40
 #: A day at 10 GHz is more than any run takes, and far below the distance between the plants.
 _TSC_RUN = 1 << 50
 _COUNTED = "the counter only counted on when another value was written: KVM did not take it"
-_COUNTING = frozenset(("TSC>=", "TSC-new", "TSC-small"))
+_COUNTING = frozenset(("TSC>=", "TSC-new", "TSC-small", "TSC-on", "timer-on"))
 #: What comparing the two views rests on.
 BOTH_VIEWS = "one vCPU has one state, whoever reads it"
 
@@ -170,7 +170,7 @@ def _listed(item: str, event: str, ctx: Context) -> tuple[Deviation, ...]:
 
 
 def ask(item: str, ctx: Context, own: Rule | None = None) -> Question:
-    """The question of ``item`` in a case, by the manuals' rule or the case's ``own``, that of a vCPU reset by ioctls."""
+    """The question of ``item`` in a case, by the manuals' rule or the case's ``own``: of a vCPU reset by ioctls, or migrated."""
     rule = own or _rule(item, ctx)
     formula = str(rule.value) if rule.kind == "formula" else ""
     skip = _absent(item, ctx)
@@ -180,7 +180,7 @@ def ask(item: str, ctx: Context, own: Rule | None = None) -> Question:
             skip = value
         else:
             rule = rule._replace(kind="value", value=value)
-    here = _listed(item, "vmm-reset" if own else ctx.event, ctx)
+    here = _listed(item, "vmm-reset" if own and ctx.event == "reset" else ctx.event, ctx)
     # A stable release may have the fix: there the manuals' value is no news.
     news = tuple(d for d in here if ctx.host.version not in d.backports)
     return Question(
@@ -198,6 +198,12 @@ def _counts(name: str, seen: Seen, observed: int, cycles: int) -> _Judged:
     """Rules of what counts on by itself: at least the planted value, or small after RESET."""
     if name == "TSC-small":
         return _counted(name, 0, observed < cycles, "must count from 0 at RESET")
+    if name in ("TSC-on", "timer-on"):
+        if seen.planted is None:
+            return _Judged(Verdict.SKIP, None, "it was not saved")
+        if name == "timer-on":
+            return _counted(name, seen.planted, observed <= seen.planted, "must have counted down from here")
+        return _counted(name, seen.planted, seen.planted <= observed < seen.planted + _TSC_LEAP, "must have counted on from here")
     if name == "TSC>=":
         if seen.planted is None or seen.planted - (seen.baseline or 0) < _TSC_LEAP:
             return _Judged(Verdict.SKIP, None, _COUNTED)
@@ -257,7 +263,7 @@ def _apply(question: Question, seen: Seen) -> _Judged:
         return _Judged(Verdict.SKIP, None, question.skip)
     if rule.kind == "undefined":
         return _Judged(Verdict.INFO, None, rule.note or "undefined in the manuals")
-    unknown = rule.kind == "unchanged" or rule.value == "TSC>="
+    unknown = rule.kind == "unchanged" or rule.value in ("TSC>=", "TSC-on", "timer-on")
     if seen.planted is None and not question.created and (question.before or unknown):
         return _Judged(Verdict.SKIP, None, seen.refused or "what was planted could not be read back")
     observed = seen.observed

@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from kvmtest.judge.book import Book
 from kvmtest.model.record import Block, Record
-from kvmtest.model.verdict import worst
+from kvmtest.model.verdict import Verdict, worst
 
 __all__ = ("Label", "merged", "ranges")
 
 Label = int | str
+_Of = Callable[[Iterable[Verdict]], Verdict]
 
 
 def ranges(labels: Sequence[Label]) -> str:
@@ -28,8 +29,11 @@ def ranges(labels: Sequence[Label]) -> str:
     return ", ".join(parts)
 
 
-def merged(what: str, labels: Sequence[Label], seen: Sequence[tuple[Block, ...]], book: Book) -> tuple[Block, ...]:
+def merged(
+    what: str, labels: Sequence[Label], seen: Sequence[tuple[Block, ...]], book: Book, of: _Of = worst
+) -> tuple[Block, ...]:
     """The worst record of each item, of the blocks that were seen under each of ``labels``; ``what`` are labels, in the plural.
+    ``of`` says which of some verdicts counts.
 
     All of ``seen`` have the same items in the same order. The reason of a record names where it was seen, unless everywhere.
     """
@@ -40,12 +44,12 @@ def merged(what: str, labels: Sequence[Label], seen: Sequence[tuple[Block, ...]]
             continue
         distinct = dict.fromkeys(blocks)
         rows = zip(*(block.records for block in distinct), strict=True)
-        found.append(book.block(_worst(what, labels, blocks, dict(zip(distinct, row, strict=True))) for row in rows))
+        found.append(book.block(_worst(what, labels, blocks, dict(zip(distinct, row, strict=True)), of) for row in rows))
     return tuple(found)
 
 
-def _worst(what: str, labels: Sequence[Label], blocks: Sequence[Block], records: dict[Block, Record]) -> Record:
-    verdict = worst(record.verdict for record in records.values())
+def _worst(what: str, labels: Sequence[Label], blocks: Sequence[Block], records: dict[Block, Record], of: _Of) -> Record:
+    verdict = of([record.verdict for record in records.values()])
     first = next(record for record in records.values() if record.verdict is verdict)
     if all(record.verdict is verdict for record in records.values()):
         return first

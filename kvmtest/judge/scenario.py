@@ -12,10 +12,12 @@ from itertools import repeat
 from typing import Any
 
 from kvmtest import spec
+from kvmtest.judge import migration
 from kvmtest.judge.book import Book
-from kvmtest.judge.evidence import Basis, Exited, Look, Played, Untried
+from kvmtest.judge.evidence import Basis, Ended, Exited, Look, Played, Untried
 from kvmtest.judge.item import BOTH_VIEWS, excused
 from kvmtest.judge.many import merged
+from kvmtest.judge.migration import apic_mode
 from kvmtest.model.host import Host
 from kvmtest.model.record import OUT_OF_TIME, Block, Observation, Record
 from kvmtest.model.value import Expected, Value
@@ -23,6 +25,7 @@ from kvmtest.model.verdict import Verdict
 from kvmtest.scenario import looks as of
 from kvmtest.scenario import memory
 from kvmtest.scenario import step as s
+from kvmtest.spec.cite import KVM_API
 from kvmtest.spec.untouched import COUNTERS
 from kvmtest.state.guest_view import ITEMS, Report
 from kvmtest.state.layout import Layout
@@ -37,7 +40,6 @@ _TRACES = ("mp_state", "regs", "sregs", "debugregs")
 _NOTHING = "nothing changed"
 #: What `Filled` expects.
 _WRITTEN = "what was written"
-_APIC_EN, _APIC_EXTD = 1 << 11, 1 << 10
 
 
 def differences(layout: Layout, before: Snapshot, after: Snapshot, but: Iterable[str] = ()) -> list[str]:
@@ -76,14 +78,6 @@ def unproven(layout: Layout, event: str, before: Snapshot, after: Snapshot, *, s
     return "the event left no trace: registers and activity state are as planted"
 
 
-def _apic_mode(snapshot: Snapshot, layout: Layout) -> str:
-    """The mode of the local APIC, as rules depend on it."""
-    base = snapshot.get(layout, "apic_base")
-    if base is None or base & _APIC_EN:
-        return "x2apic" if base and base & _APIC_EXTD else "xapic"
-    return "disabled"
-
-
 class _Judge:
     def __init__(self, book: Book, look: Look, host: Host, bases: tuple[Basis, ...]) -> None:
         assert look.scenario
@@ -93,6 +87,7 @@ class _Judge:
         self.blocks: dict[_Key, list[Block]] = {}
         self.records: dict[_Key, dict[str, Record]] = {}
         self.guest = ""
+        self.end: Ended | None = None
         #: That of the last event.
         self.vector: int | None = None
 
@@ -155,19 +150,32 @@ class _Judge:
             if before is not None and (why := unproven(layout, look.event, before, after, silent=self.scenario.silent)):
                 return f"vcpu {ctx.apic_id}: {why}" if len(afters) > 1 else why
             known = before is not None or look.event == "reset"
-            ctx = ctx._replace(prefix=prefix, before=known, vector=self.vector, apic_mode=_apic_mode(before or after, layout))
+            ctx = ctx._replace(prefix=prefix, before=known, vector=self.vector, apic_mode=apic_mode(before or after, layout))
             blocks.append(self.book.sheet(ctx, layout).host(ctx, baseline, plant, before, after))
-        ids = [basis.ctx.apic_id for basis in self.bases]
+        ids = [basis.ctx.apic_id for basis in self.bases[: len(blocks)]]
         shown = merged("vcpus", ids, blocks, self.book) if len(blocks) > 1 else blocks[0]
         self.blocks[look.event, look.trigger, "host"] = list(shown)
         return ""
+
+    def migrated(self, step: int, order: str, values: list[Any]) -> bool:
+        """The whole table of each vCPU before and after a migration; False where KVM refused to take something back."""
+        end = self.end if self.end and self.end.step == step else None
+        if end and end.verdict != "fail":
+            return True
+        record = Record("refused", Verdict.PASS, None, Expected((_answer(0),)), _answer(0), "", (KVM_API,))
+        if end:
+            record = record._replace(verdict=Verdict.FAIL, observed=migration.refused(end, values))
+        self.keep(of.Look(step, *of.MIGRATION, "refused"), record)
+        if blocks := migration.tables(self.book, self.bases, order, values):
+            self.blocks[of.MIGRATION] = list(blocks)
+        return not end
 
     def guest_table(self, look: of.Look, before: Snapshot | None, after: Snapshot | None, report: Report) -> None:
         """The whole table in the guest's view, and both compared."""
         assert self.basis
         ctx, layout, baseline, plant = self.basis
         snapshot = before or after
-        mode = _apic_mode(snapshot, layout) if snapshot else ctx.apic_mode
+        mode = apic_mode(snapshot, layout) if snapshot else ctx.apic_mode
         ctx = ctx._replace(prefix=f"{look.event}.{look.trigger}.guest", apic_mode=mode)
         names = self.look.names("guest", look.event)
         report = self._told(report, look.event, names)
@@ -228,6 +236,7 @@ def played(book: Book, look: Look, host: Host, bases: tuple[Basis, ...], seen: P
     if isinstance(seen, Untried):
         judge.rest(0, Verdict(seen.verdict), seen.reason)
         return judge.observations()
+    judge.end = seen.end
     told: dict[int, list[Any]] = {}
     for number, value in seen.told:
         told.setdefault(number, []).append(value)
@@ -246,6 +255,8 @@ def played(book: Book, look: Look, host: Host, bases: tuple[Basis, ...], seen: P
             return judge.observations()
         if values and isinstance(values[-1], Snapshot) and isinstance(step, (s.Observe, s.Expect)):
             last[step.who] = values
+        elif isinstance(step, s.Migrate) and values:
+            last, before = (migration.since(judge.bases, seen, values) for seen in (last, before))
     if seen.end:
         verdict = Verdict(seen.end.verdict)
         why = f"{OUT_OF_TIME}: {seen.end.why}" if seen.end.late and verdict is Verdict.ERROR else seen.end.why
@@ -264,6 +275,8 @@ def _one(judge: _Judge, look: of.Look, step: s.Step, values: list[Any], before: 
         if why:
             judge.rest(look.step, Verdict.ERROR, why)
         return not why
+    if isinstance(step, s.Migrate):
+        return judge.migrated(look.step, step.order, values)
     if isinstance(step, s.Guest):
         # Of several vCPUs the first is the target.
         old, new = (next(iter(seen.get("target") or seen.get("each") or ()), None) for seen in (before, last))

@@ -8,10 +8,11 @@ from typing import Any
 
 from kvmtest import guests
 from kvmtest.model.record import EVENTS, VIEWS
-from kvmtest.scenario import memory
+from kvmtest.scenario import memory, migrate
 from kvmtest.scenario import step as s
 from kvmtest.scenario.lower import lower
 from kvmtest.scenario.needs import NEEDS
+from kvmtest.scenario.orders import ORDERS, Order
 from kvmtest.scenario.program import DEFAULT_EFFORT, MEASUREMENTS, VM, Ioctl, Program
 from kvmtest.scenario.setup import VENDORS
 from kvmtest.scenario.text import MODES, PLANTS
@@ -75,6 +76,9 @@ class _Nobody:
     def entry(self) -> None:
         return None
 
+    def saved(self, who: int, order: Order) -> dict[str, tuple[migrate.Part, ...]]:
+        return {}
+
 
 def _known(value: object, there: Any, text: str) -> None:
     if value not in there:
@@ -111,7 +115,7 @@ def check(scenario: s.Scenario) -> None:
             raise ScenarioError(f"{text}: nothing was observed before")
         if isinstance(step, s.Guest) and not any(isinstance(one, s.Reporter) for one in before):
             raise ScenarioError(f"{text}: no step loads the guest that reports")
-    if not any(isinstance(step, (s.Expect, s.Observe, s.Guest, s.Do)) for step in scenario.steps):
+    if not any(isinstance(step, (s.Expect, s.Observe, s.Guest, s.Migrate, s.Do)) for step in scenario.steps):
         raise ScenarioError("the scenario: no step observes or expects anything")
     _lowered(scenario)
 
@@ -125,6 +129,8 @@ def _step(step: s.Step, text: str) -> None:
         _known(step.name, MEASUREMENTS, text)
         for item, _ in step.expected:
             _known(item, MEASUREMENTS[step.name], text)
+    elif isinstance(step, s.Migrate):
+        _known(step.order, ORDERS, text)
     elif isinstance(step, s.Event):
         _known(step.event, EVENTS, text)
         if not _NAME.fullmatch(step.trigger):

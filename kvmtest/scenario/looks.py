@@ -9,13 +9,15 @@ from kvmtest.scenario import step as s
 from kvmtest.spec import ENTRIES, SYNTHETIC
 from kvmtest.state import guest_view
 
-__all__ = ("HOST", "TABLE", "Look", "item_of", "looks", "table")
+__all__ = ("HOST", "MIGRATION", "TABLE", "Look", "item_of", "looks", "table")
 
 #: The items of the host's view.
 HOST = tuple(item for item in ENTRIES if item not in SYNTHETIC)
 
 #: In the place of an item: the whole table.
 TABLE = ""
+#: Event, trigger and view of what a migration shows.
+MIGRATION = ("none", "migrate", "host")
 
 
 class Look(NamedTuple):
@@ -54,6 +56,8 @@ def looks(scenario: s.Scenario) -> tuple[Look, ...]:
             found += [Look(number, event, trigger, scenario.view, item) for item in step.condition.items]
         elif isinstance(step, s.Expect):
             found.append(Look(number, event, trigger, scenario.view, item_of(step)))
+        elif isinstance(step, s.Migrate):
+            found += [Look(number, *MIGRATION, item) for item in ("refused", TABLE)]
         elif isinstance(step, s.Do):
             found += [Look(number, event, trigger, scenario.view, item) for item, _ in step.expected]
         elif isinstance(step, s.Observe) and sent:

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import singledispatchmethod
 from typing import Protocol
 
 from kvmtest import guests
-from kvmtest.scenario import memory, text, triggers
+from kvmtest.scenario import memory, migrate, text, triggers
 from kvmtest.scenario import step as s
+from kvmtest.scenario.orders import ORDERS, Order
 from kvmtest.scenario.places import RESULT, Places, fields
 from kvmtest.scenario.program import (
     VM,
@@ -69,6 +70,9 @@ class Target(Protocol):
     def plant(self, who: int, name: str, apic_mode: str) -> Planted:
         """The plant of vCPU ``who``. Raises PlantRefused, KvmError."""
 
+    def saved(self, who: int, order: Order) -> Mapping[str, Sequence[migrate.Part]]:
+        """What can be saved of vCPU ``who`` or the VM, by section. Raises KvmError."""
+
 
 def lower(scenario: s.Scenario, bound: Target) -> Program:
     """The program of ``scenario`` on this host. Raises KeyError for an item that has no place, GuestMissing."""
@@ -85,6 +89,12 @@ class _Lowering(Places):
         self.planted: dict[int, s.Plant] = {}
         #: vCPUs that stand after the OUT at the reset vector.
         self.restarted: set[int] = set()
+        #: Those whose last exit's I/O is not complete, maybe.
+        self.exited: set[int] = set()
+        #: What no ioctl reads, as it was written last.
+        self.kept: dict[tuple[int, int], Ioctl] = {}
+        #: Those that something was done to.
+        self.touched = {bound.target}
         self._step = 0
 
     def program(self) -> Program:
@@ -97,6 +107,15 @@ class _Lowering(Places):
     def emit(self, *ops: Op) -> None:
         """Append ``ops`` to the current step's."""
         self.ops += [(self._step, op) for op in ops]
+        for op in ops:
+            if isinstance(op, (Enter, Join)) or isinstance(op, Poll) and op.vcpu is not None:
+                self.exited.add(op.vcpu)  # type: ignore[arg-type]
+            elif isinstance(op, Finish):
+                self.exited.discard(op.vcpu)
+            elif isinstance(op, Ioctl):
+                self.touched.add(op.on)
+                if op.request in migrate.KEPT:
+                    self.kept[op.on, op.request] = op
 
     def who(self, who: s.Who) -> int:
         """A vCPU's id; VM for ``vm``."""
@@ -335,6 +354,17 @@ class _Lowering(Places):
     @ops_of.register
     def _(self, step: s.Guest) -> Iterable[Op]:
         return [Report(self.bound.target, step.running)]
+
+    @ops_of.register
+    def _(self, step: s.Migrate) -> Iterable[Op]:
+        order, ids = ORDERS[step.order], tuple(dict.fromkeys((*self.bound.each, self.bound.other)))
+        running = [id for id in ids if id in self.started]
+        stopped = Otherwise("error", "the vCPU that was to be migrated made an exit")
+        finished = [Finish(id) for id in ids if id in self.exited or id in self.started]
+        vcpus = {id: self.bound.saved(id, order) for id in ids}
+        looked = [id for id in ids if id in self.touched]
+        moved = migrate.ops(order, vcpus, self.bound.saved(VM, order), self.kept.values(), looked, self.buffer)
+        return [*(Join(id, Came("quiet"), stopped) for id in running), *finished, *moved, *map(Start, running)]
 
     @ops_of.register
     def _(self, step: s.Do) -> Iterable[Op]:

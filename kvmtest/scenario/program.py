@@ -34,6 +34,7 @@ __all__ = (
     "Poll",
     "Program",
     "Put",
+    "Rebuild",
     "Region",
     "Reply",
     "Report",
@@ -154,6 +155,14 @@ class Region(NamedTuple):
     slot: int
     gpa: int
     size: int
+
+
+class Rebuild(NamedTuple):
+    """Put a new VM in the place of the one there is.
+
+    It is made as the first one was, from KVM_CREATE_VM on, and gets the same memory slots, with a copy of what is in them. Its
+    vCPUs have the same ids. What comes after this op is about the new VM.
+    """
 
 
 class Write(NamedTuple):
@@ -288,6 +297,7 @@ Op = (
     | Put
     | Compare
     | Region
+    | Rebuild
     | Write
     | Match
     | Peek

@@ -50,6 +50,7 @@ __all__ = (
     "Irqfd",
     "Is",
     "Load",
+    "Migrate",
     "Mmio",
     "Moves",
     "Observe",
@@ -298,6 +299,15 @@ class Guest(NamedTuple):
     running: bool = False
 
 
+class Migrate(NamedTuple):
+    """Save all state of the VM and its vCPUs, make a new VM, and restore it there, in that ``order`` (`kvmtest.scenario.orders`).
+
+    vCPUs that run are taken out of KVM_RUN for it. What was there before is compared with what is there after it.
+    """
+
+    order: str = "kvm"
+
+
 class Do(NamedTuple):
     """What loops by what it measures, and so is no list of steps: the measurement of that ``name`` (`kvmtest.engine.runner`).
 
@@ -332,6 +342,7 @@ Step = (
     | Observe
     | Reporter
     | Guest
+    | Migrate
     | Do
 )
 

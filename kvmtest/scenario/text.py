@@ -360,6 +360,10 @@ class Teller:
         return f"Let that guest read the whole table by instructions{judged}"
 
     @step.register
+    def _(self, step: s.Migrate) -> str:
+        return f"Save the VM with its vCPUs and restore it as a new one, in the order of {step.order}; it is to be as before"
+
+    @step.register
     def _(self, step: s.Do) -> str:
         return f"Measure {step.name}; expect {', '.join(f'{item} = {value}' for item, value in step.expected)}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from kvmtest.spec import control, cpuid, debug, fpu, gpr, lapic, msr_amd, msr_memory, msr_system, msr_time, pending, segment
 from kvmtest.spec.catchall import NAMED, catch_all, synthetic
+from kvmtest.spec.migrated import rule as migrated
 from kvmtest.spec.rule import EVENTS, VENDORS, Entry, Rule, of_svm_shutdown
 from kvmtest.spec.untouched import rule as untouched
 from kvmtest.x86.msr import MSRS, index_of
@@ -95,8 +96,10 @@ def rule_for(item: str, event: str, vendor: str, backend: str) -> Rule:
     """The rule of ``item`` after ``event`` for a guest whose CPUID says ``vendor`` ("intel" or "amd").
 
     Hidden state follows the ``backend``, in whose hardware's format it is kept: "vmx" takes Intel's rule, "svm" AMD's,
-    and any other either one. After the event "none" everything is as it was.
+    and any other either one. After the event "none" everything is as it was, and after "migrate" as it was saved.
     """
+    if event == "migrate":
+        return migrated(item)
     if event == "none":
         return untouched(item)
     found = lookup(item)

@@ -8,6 +8,7 @@ it lets the host read and where its XSAVE components lie.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from kvmtest.uapi.kvm import (
@@ -146,8 +147,11 @@ class Layout:
     ``msrs`` are the MSR indexes of the ``msrs`` section in order; ``components`` maps an XSAVE component's bit to its offset in
     the standard format, in bytes; ``leaves`` are (function, index) of KVM_GET_CPUID2's leaves in order. ``sections`` are those
     that this vCPU has, ``missing_sections`` those that it has not, with the reason. ``missing`` says why an item of the
-    project's tables is not there.
+    project's tables is not there. ``unlisted`` are the items of MSRs that can be read, and that KVM_GET_MSR_INDEX_LIST, of which
+    the indexes are ``listed``, does not name.
     """
+
+    unlisted: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -155,8 +159,10 @@ class Layout:
         components: dict[int, int],
         missing_sections: dict[str, str],
         leaves: tuple[tuple[int, int], ...] = (),
+        listed: Collection[int] | None = None,
     ) -> None:
         self.msrs = msrs
+        self.unlisted = tuple(f"msr.{msr.name_of(index)}" for index in msrs if listed is not None and index not in listed)
         self.missing_sections = missing_sections
         self.leaves = leaves
         self.fields: dict[str, Field] = {}

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a migration told: the state of each vCPU before and after it, and what KVM refused to take back."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+from kvmtest.judge.book import Book
+from kvmtest.judge.evidence import Basis, Ended
+from kvmtest.judge.many import merged
+from kvmtest.model.record import Block
+from kvmtest.model.verdict import overall
+from kvmtest.scenario.orders import ORDERS
+from kvmtest.spec.migrated import COUNTED, About, rule
+from kvmtest.state.layout import Layout
+from kvmtest.state.sections import Snapshot
+
+__all__ = ("apic_mode", "refused", "since", "tables")
+
+_Who = TypeVar("_Who", bound=Hashable)
+_APIC_EN, _APIC_EXTD = 1 << 11, 1 << 10
+
+
+#: The LVT timer's mode; it begins again from its initial count.
+_PERIODIC = 1 << 17
+
+
+class _Migrated(NamedTuple):
+    """One vCPU's state ``before`` the migration and ``after`` it; what counts stands before as it was saved."""
+
+    layout: Layout
+    before: Snapshot
+    after: Snapshot
+
+
+def apic_mode(snapshot: Snapshot, layout: Layout) -> str:
+    """The mode of the local APIC, as rules depend on it."""
+    base = snapshot.get(layout, "apic_base")
+    if base is None or base & _APIC_EN:
+        return "x2apic" if base and base & _APIC_EXTD else "xapic"
+    return "disabled"
+
+
+def _taken(bases: Sequence[Basis], values: list[Any]) -> list[_Migrated]:
+    """Each vCPU's, in the order of ``bases``, of what the step told; none where it came to no end.
+
+    The last numbers before the first snapshot are what was saved of the items that count.
+    """
+    layouts = [basis.layout for basis in bases]
+    snapshots = [value for value in values if isinstance(value, Snapshot)]
+    count = len(layouts)
+    if len(snapshots) != 2 * count:
+        return []
+    first = next(number for number, value in enumerate(values) if isinstance(value, Snapshot))
+    items = [[item for item in COUNTED if item in layout.fields] for layout in layouts]
+    saved = iter(values[first - sum(map(len, items)) : first])
+    found = []
+    for number, (layout, names) in enumerate(zip(layouts, items, strict=True)):
+        before = snapshots[number]
+        for item in names:
+            value = next(saved)
+            if item == "lapic.timer_current" and (before.get(layout, "lapic.lvt_timer") or 0) & _PERIODIC:
+                value = before.get(layout, "lapic.timer_initial") or 0
+            before = before if before.get(layout, item) is None else before.put(layout, item, value)
+        found.append(_Migrated(layout, before, snapshots[count + number]))
+    return found
+
+
+def tables(book: Book, bases: Sequence[Basis], order: str, values: list[Any]) -> tuple[Block, ...]:
+    """The whole table of each vCPU, before and after the migration, as one; none where it came to no end.
+
+    Where an item tells nothing on one vCPU, what it tells on another counts.
+    """
+    blocks, lost = [], ORDERS[order].lost
+    for basis, (layout, before, after) in zip(bases, _taken(bases, values), strict=False):
+        ctx = basis.ctx._replace(prefix="migrate.migrate.host", before=True, apic_mode=apic_mode(before, layout))
+        about = About(lost, layout.unlisted, bool(before.get(layout, "events.exception_pending")))
+        sheet = book.sheet(ctx, layout, partial(rule, about=about), ("migrate", about))
+        blocks.append(sheet.host(ctx, basis.baseline or before, None, before, after))
+    return merged("vcpus", [basis.ctx.apic_id for basis in bases], blocks, book, overall) if blocks else ()
+
+
+def since(bases: Sequence[Basis], seen: Mapping[_Who, list[Snapshot]], values: list[Any]) -> dict[_Who, list[Snapshot]]:
+    """What was ``seen`` of vCPUs that were migrated since, with what the migration has changed: that is judged by itself."""
+    moved = _taken(bases, values)
+    # The target comes first, and the other one last.
+    of_who = {"target": moved[:1], "each": moved, "other": moved[-1:]}
+    return {
+        who: [_changed(*pair) for pair in zip(old, of_who[str(who)], strict=False)] if str(who) in of_who and moved else old
+        for who, old in seen.items()
+    }
+
+
+def _changed(seen: Snapshot, moved: _Migrated) -> Snapshot:
+    """What was ``seen`` of a vCPU earlier, with the items that the migration has changed as they were after it."""
+    layout, before, after = moved
+    for section, items in layout.by_section.items():
+        if section in seen.sections and (section == "regs" or before.sections.get(section) != after.sections.get(section)):
+            for item in items:
+                value = after.get(layout, item)
+                if item not in COUNTED and value is not None and seen.get(layout, item) is not None:
+                    # The last exit's I/O, completed before anything is saved, moves RIP.
+                    same = before.get(layout, item) == value and item != "rip"
+                    seen = seen if same else seen.put(layout, item, value)
+    return seen
+
+
+def refused(end: Ended, values: list[Any]) -> str:
+    """What KVM refused where a migration ended before its end: the ioctl, with its error or the MSR."""
+    name, *msrs = end.why.split()
+    answer = values[-1]
+    if answer < 0:
+        return f"{name}: {errno.errorcode.get(-answer, -answer)}"
+    return f"{name}: {msrs[answer]}"

@@ -55,6 +55,8 @@ def the(name: str) -> plan.Case:
             found["vector"] = int(rest, 16)
         elif word in STATES:
             found["state"] = word
+        elif head == "migrated":
+            found["migrated"] = rest
         elif word == "logical":
             found["how"] = word
         else:

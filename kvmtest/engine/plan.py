@@ -16,10 +16,11 @@ from kvmtest.scenario import file
 from kvmtest.scenario import looks as of
 from kvmtest.scenario import step as s
 from kvmtest.scenario.catalogue import SCENARIOS
-from kvmtest.scenario.covering import Tried, covering, inits, leaves
+from kvmtest.scenario.covering import Tried, covering, inits, leaves, paired
 from kvmtest.scenario.items import CONTINUE, Item
 from kvmtest.scenario.items import broadcast as of_broadcast
 from kvmtest.scenario.items import scenario as of_item
+from kvmtest.scenario.migrated import MIGRATIONS, migrated
 from kvmtest.scenario.setup import SPARSE, VENDORS, Setup
 from kvmtest.scenario.states import GUEST_PLANTS, STATES
 from kvmtest.scenario.step import Scenario
@@ -39,9 +40,9 @@ class Case(NamedTuple):
     """One plant x trigger x view. ``target`` is ``bsp`` or ``ap``; ``plant`` and ``apic_mode`` are "" for a new vCPU.
 
     ``view`` is ``host``, or ``guest``: then the guest reports its state, and the host's and the guest's view of it are
-    compared as well. ``state`` is what the target is doing when the event comes, ``how`` a variant of the
-    trigger, ``sequence`` the name of a scenario of the catalogue. ``given`` are the steps of a case that no table has: a user's
-    scenario.
+    compared as well. ``state`` is what the target is doing when the event comes, ``how`` a variant of the trigger, ``sequence``
+    the name of a scenario of the catalogue, ``migrated`` when its VM is migrated, and in which order. ``given`` are the steps of
+    a case that no table has: a user's scenario.
     """
 
     event: str
@@ -55,11 +56,17 @@ class Case(NamedTuple):
     state: str = ""
     how: str = ""
     sequence: str = ""
+    migrated: str = ""
     given: Scenario | None = None
 
     @property
     def scenario(self) -> Scenario | None:
         """The steps, where they say all about the case."""
+        return migrated(self._steps, self.migrated) if self._steps and self.migrated else self._steps
+
+    @property
+    def _steps(self) -> Scenario | None:
+        """The steps without a migration."""
         if self.given:
             return self.given
         if self.sequence:
@@ -98,7 +105,8 @@ class Case(NamedTuple):
         """The steps with all that they need, as a file has them: `of_file` makes the case of them again, named by its steps."""
         if not (scenario := self.scenario):
             return None
-        words = (f"plant-{self.plant}" if self.plant else "", self.state, self.how, self.sequence)
+        migrated = f"migrated-{self.migrated}" if self.migrated else ""
+        words = (f"plant-{self.plant}" if self.plant else "", self.state, self.how, self.sequence, migrated)
         name = "-".join(filter(None, words)) or "as-created"
         return scenario._replace(sequence=name, setup=self.setup._replace(vendor=""), vendors=(self.setup.vendor,))
 
@@ -128,6 +136,7 @@ class Case(NamedTuple):
             "how": self.how or None,
             "sequence": self.sequence or None,
             "vector": self.vector,
+            "migrated": self.migrated or None,
         }
         return {name: value for name, value in given.items() if value is not None}
 
@@ -141,6 +150,7 @@ class Case(NamedTuple):
             "vcpus": f"{self.setup.vcpus}-vcpus" if self.setup.vcpus else "sparse-ids",
             "plant": f"plant-{self.plant}",
             "vector": "" if self.vector is None else f"vector-{self.vector:02x}",
+            "migrated": f"migrated-{self.migrated}",
         }
         parts = [said.get(name, str(value)) for name, value in self.params.items()]
         if not self.setup.vendor:
@@ -257,6 +267,26 @@ def _scenarios() -> list[Case]:
     ]
 
 
+def _migrated(cases: Sequence[Case], full: bool) -> list[Case]:
+    """``cases`` whose VM is migrated, before the event or after it: of the catalogue's each once, of the others each parameter's
+    value with each moment, and of some with each order; all with ``full``.
+    """
+    tried = ((case, case.scenario) for case in cases if not case.setup.many)
+    every = [case._replace(migrated=how) for case, steps in tried if steps for how in MIGRATIONS if migrated(steps, how)]
+    if full:
+        return every
+    once: dict[tuple[str, ...], list[Case]] = {}
+    for case in every:
+        if case.sequence:
+            once.setdefault((case.event, case.trigger, case.sequence), []).append(case)
+    some = [ways[number % len(ways)] for number, ways in enumerate(once.values())]
+    others = [case for case in every if not case.sequence]
+    fields = [(c.event, c.road, c.target, c.setup.vendor, c.apic_mode, c.plant, c.state, c.view) for c in others]
+    moments = [(*row, c.migrated.partition("-")[0]) for row, c in zip(fields, others, strict=True)]
+    orders = [(*row[2:6], *c.migrated.split("-", 1)) for row, c in zip(fields, others, strict=True)]
+    return [others[number] for number in sorted({*paired(moments), *paired(orders)})] + some
+
+
 def of_file(scenario: Scenario) -> list[Case]:
     """The cases of a scenario that is in no table: one for each vendor."""
     sent = [step for step in scenario.steps if isinstance(step, s.Send) and step.judged and step.event == "sipi"]
@@ -274,7 +304,10 @@ def plan(full: bool = False) -> list[Case]:
 @cache
 def _plan(full: bool) -> tuple[Case, ...]:
     inits_ = _inits(full) + _broadcasts()
-    return (*_resets(), *_vmm_resets(), *inits_, *_shutdowns(), *_sipis(), *_nones(), *_scenarios())
+    cases = (*_resets(), *_vmm_resets(), *inits_, *_shutdowns(), *_sipis(), *_nones(), *_scenarios())
+    # Of the product of all other parameters there are many thousands.
+    usual = [case for case in _plan(False) if not case.migrated] if full else cases
+    return (*cases, *_migrated(usual, full))
 
 
 @cache

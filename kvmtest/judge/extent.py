@@ -26,6 +26,7 @@ _PARAMS = (
     ("vcpus", "vCPUs", "vCPUs"),
     ("boot_id", "boot id", "boot ids"),
     ("vector", "vector", "vectors"),
+    ("migrated", "migrated", "migrated"),
 )
 #: Values that are named; more are counted.
 _MOST = 4

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import combinations, product
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from kvmtest.scenario.states import GUEST_PLANTS, STATES
 from kvmtest.scenario.triggers import TRIGGERS
 from kvmtest.state.values import APIC_MODES, PLANTS
 
-__all__ = ("Tried", "covering", "inits", "leaves")
+__all__ = ("Tried", "covering", "inits", "leaves", "paired")
 
 _TARGETS = ("bsp", "ap")
 #: The guest starts in both of these; of a plant with a pending triple fault, which KVM does not take back, no guest runs.
@@ -113,9 +113,13 @@ def covering(every: Iterable[Tried]) -> list[Tried]:
         for fields in _COMBINATIONS:
             bits |= 1 << numbers.setdefault((fields, *(one[at] for at in fields)), len(numbers))
         shows.append(bits)
-    spread = list(range(len(tried)))
+    return [tried[number] for number in _enough(shows, (1 << len(numbers)) - 1, len(_COMBINATIONS))]
+
+
+def _enough(shows: list[int], missing: int, least: int) -> list[int]:
+    """Numbers, in order, of some of ``shows`` that have all bits of ``missing``; each of them has at most ``least``."""
+    spread = list(range(len(shows)))
     random.Random(_SEED).shuffle(spread)
-    missing, least = (1 << len(numbers)) - 1, len(_COMBINATIONS)
     chosen = set()
     while missing:
         least //= 2
@@ -124,4 +128,16 @@ def covering(every: Iterable[Tried]) -> list[Tried]:
             if new and new.bit_count() >= least:
                 chosen.add(number)
                 missing ^= new
-    return [tried[number] for number in sorted(chosen)]
+    return sorted(chosen)
+
+
+def paired(every: Sequence[tuple[Hashable, ...]]) -> list[int]:
+    """Numbers, in order, of some of ``every``: in these each value, in its place, comes with each last one that it comes with."""
+    numbers: dict[Hashable, int] = {}
+    shows = []
+    for *values, one in every:
+        bits = 0
+        for place, value in enumerate(values):
+            bits |= 1 << numbers.setdefault((place, value, one), len(numbers))
+        shows.append(bits)
+    return _enough(shows, (1 << len(numbers)) - 1, max(map(len, every), default=0))

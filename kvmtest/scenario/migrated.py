@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Any scenario with a migration before its event, or after it."""
+
+from __future__ import annotations
+
+from kvmtest.scenario import step as s
+from kvmtest.scenario.orders import ORDERS
+from kvmtest.uapi.kvm import KVM_EXIT_SHUTDOWN
+
+__all__ = ("MIGRATIONS", "migrated")
+
+#: When, and in which order: ``before-kvm``.
+MIGRATIONS = tuple(f"{when}-{order}" for order in ORDERS for when in ("before", "after"))
+#: What leaves nothing in a VM that the next plant does not write.
+_PLANTING = {s.Plant, s.Observe, s.Reporter, s.Load, s.Send, s.Settle, s.Event, s.Complete}
+_NEXT = (s.Word, s.Words, s.In, s.Mmio, s.Exit, s.Quiet, s.Fails)
+
+
+class _Position:
+    """What a VM is in between two steps."""
+
+    def __init__(self) -> None:
+        self.running: set[s.Who] = set()
+        self.asked: set[s.Who] = set()
+        self.down: set[s.Who] = set()
+
+    def past(self, step: s.Step) -> None:
+        """Go past ``step``."""
+        condition, who = getattr(step, "condition", None), getattr(step, "who", "target")
+        if isinstance(step, s.Start):
+            self.running.add(who)
+        elif isinstance(condition, _NEXT):
+            self.running.discard(who)
+            self.asked.discard(who)
+        if isinstance(condition, (s.In, s.Mmio)):
+            # The answer has to come before the state is whole (KVM API, struct kvm_run).
+            self.asked.add(who)
+        elif isinstance(condition, s.Exit) and condition.reason == KVM_EXIT_SHUTDOWN:
+            self.down.add(who)
+        elif isinstance(step, s.Complete):
+            self.asked.discard(who)
+        elif isinstance(step, s.Send):
+            self.down.discard(step.to)
+
+    def stands(self, following: s.Step | None) -> bool:
+        """Whether all state can be saved here: no answer is owed, and none is to be looked at."""
+        owed = isinstance(getattr(following, "condition", None), s.Answer)
+        # KVM_GET_MP_STATE, with which saving begins, takes the INIT.
+        pending = isinstance(following, (s.Until, s.Require)) and following.condition == s.Is("events.smi_latched_init", 1)
+        return not self.asked and not self.down and not owed and not pending
+
+
+def _event(scenario: s.Scenario) -> int | None:
+    """The first judged event."""
+    for number, step in enumerate(scenario.steps):
+        if isinstance(step, s.Event) or isinstance(step, s.Send) and step.judged:
+            return number
+    return None
+
+
+def migrated(scenario: s.Scenario, how: str) -> s.Scenario | None:
+    """``scenario`` with a migration as ``how`` says; None where its VM can nowhere be saved."""
+    when, _, order = how.partition("-")
+    steps, event = scenario.steps, _event(scenario)
+    if event is None or any(isinstance(step, s.Do) for step in steps):
+        return None
+    if not set(ORDERS[order].lacks).isdisjoint(scenario.needs):
+        return None
+    position = _Position()
+    for number, step in enumerate((*steps, None)):
+        here = number == event if when == "before" else number > event and not position.running
+        if here and position.stands(step):
+            made = (*steps[:number], s.Migrate(order), *steps[number:])
+            # What has been entered is left in the new VM alone.
+            entered = {type(one) for one in steps[:number]} - _PLANTING
+            return scenario._replace(steps=made, fresh=scenario.fresh or bool(entered))
+        if step is None or when == "before" and number == event:
+            return None
+        position.past(step)
+    return None

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a migration shows, of made-up evidence: what it changes is a failure of its own, and of nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kvmtest.engine import plan
+from kvmtest.judge.evidence import Ended, Played
+from kvmtest.model.record import Result
+from kvmtest.scenario import step as s
+from kvmtest.state.layout import Layout
+from kvmtest.state.sections import Snapshot
+from tests.cases import NOBODY, judged, the
+from tests.judge.made import LAYOUT, NEW, basis, filled
+
+CASE = the("init.msi.host/ap,intel,xapic,plant-a,migrated-before-kvm")
+USED = filled(0x5A, events_smi_latched_init=0, lapic_lvt_timer=0x10000)
+#: What was saved of the items that count: it is less than what is read after that.
+TSC, TIMER = 0x5A5A_0000, 0x100
+AFTER = USED.put(LAYOUT, "msr.tsc", TSC + 5000).put(LAYOUT, "lapic.timer_current", TIMER - 5)
+
+
+def _step(case: plan.Case, kind: type) -> int:
+    assert case.scenario
+    return next(number for number, step in enumerate(case.scenario.steps) if isinstance(step, kind))
+
+
+def _results(
+    before: Snapshot = USED, after: Snapshot = AFTER, *, saved: tuple[int, ...] = (TSC, TIMER), case: plan.Case = CASE
+) -> dict[str, Result]:
+    """By item, what a vCPU that was migrated and nothing else showed."""
+    at = _step(case, s.Migrate)
+    told: tuple[Any, ...] = tuple((at, value) for value in (80, *saved, before, 0, 0, 80, after))
+    results = judged(case, NOBODY, Played(told), basis(case))
+    return {result.item: result for result in results if result.trigger == "migrate"}
+
+
+def test_a_vcpu_that_is_as_before_passes() -> None:
+    results = _results()
+    assert "fail" not in {str(result.verdict) for result in results.values()}
+    assert results["rax"].verdict == results["refused"].verdict == "pass"
+    assert results["rax"].id == "none.migrate.host.rax"
+
+
+@pytest.mark.parametrize("item", ["rax", "cr3", "dr7", "events.nmi_masked", "mp_state", "lapic.svr", "msr.pat", "apic_base"])
+def test_an_item_that_is_otherwise_fails_alone(item: str) -> None:
+    wrong = AFTER.put(LAYOUT, item, (AFTER.get(LAYOUT, item) or 0) ^ 1)
+    results = _results(after=wrong)
+    assert [name for name, result in results.items() if result.verdict == "fail"] == [item]
+
+
+def test_what_a_new_vcpu_has_too_tells_nothing_unless_it_is_lost() -> None:
+    bare = filled(0)
+    assert _results(bare, bare)["rax"].verdict == "skip"
+    assert _results(bare, bare.put(LAYOUT, "rax", 7))["rax"].verdict == "fail"
+
+
+@pytest.mark.parametrize(
+    ("tsc", "verdict"), [(TSC, "pass"), (TSC + 5000, "pass"), (TSC - 1, "fail"), (5000, "fail"), (TSC + (1 << 41), "fail")]
+)
+def test_the_tsc_goes_on_from_what_was_saved(tsc: int, verdict: str) -> None:
+    assert _results(after=AFTER.put(LAYOUT, "msr.tsc", tsc))["msr.tsc"].verdict == verdict
+
+
+@pytest.mark.parametrize(("left", "verdict"), [(TIMER, "pass"), (0, "pass"), (TIMER + 1, "fail"), (1 << 30, "fail")])
+def test_a_timer_counts_on_from_what_was_saved(left: int, verdict: str) -> None:
+    assert _results(after=AFTER.put(LAYOUT, "lapic.timer_current", left))["lapic.timer_current"].verdict == verdict
+
+
+def test_a_periodic_timer_may_have_begun_again() -> None:
+    periodic = USED.put(LAYOUT, "lapic.lvt_timer", 0x20055).put(LAYOUT, "lapic.timer_initial", 0x1000)
+    for left, verdict in ((0x800, "pass"), (0x1001, "fail")):
+        after = periodic.put(LAYOUT, "msr.tsc", TSC).put(LAYOUT, "lapic.timer_current", left)
+        assert _results(periodic, after)["lapic.timer_current"].verdict == verdict
+
+
+def test_what_an_order_cannot_keep_is_not_asked_of_it() -> None:
+    tpr = AFTER.get(LAYOUT, "lapic.tpr") or 0
+    wrong = AFTER.put(LAYOUT, "lapic.tpr", tpr & ~0xF)
+    for order, verdict in (("kvm", "fail"), ("qemu", "pass")):
+        case = CASE._replace(migrated=f"before-{order}")
+        assert _results(after=wrong, case=case)["lapic.tpr"].verdict == verdict
+        assert _results(after=AFTER.put(LAYOUT, "lapic.tpr", tpr ^ 0x10), case=case)["lapic.tpr"].verdict == "fail"
+
+
+def test_a_payload_belongs_to_a_pending_exception() -> None:
+    for pending, verdict in ((1, "fail"), (0, "info")):
+        before = USED.put(LAYOUT, "events.exception_has_payload", 1).put(LAYOUT, "events.exception_pending", pending)
+        after = before.put(LAYOUT, "events.exception_has_payload", 0).put(LAYOUT, "msr.tsc", TSC)
+        assert _results(before, after)["events.exception_has_payload"].verdict == verdict
+
+
+def test_an_msr_that_kvm_does_not_list_is_judged_where_the_cpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for listed, verdict in (((0x10, 0x277, 0xDA0), "fail"), ((0x10, 0x277), "info")):
+        layout = Layout((0x10, 0x277, 0xDA0), {}, LAYOUT.missing_sections, (), listed)
+        before, after = (Snapshot(one.sections, {}) for one in (USED, AFTER))
+        at = _step(CASE, s.Migrate)
+        told = tuple((at, value) for value in (TSC, TIMER, before, after.put(layout, "msr.xss", 0)))
+        results = judged(CASE, NOBODY, Played(told), basis(CASE)._replace(layout=layout))
+        assert {result.item: str(result.verdict) for result in results}["msr.xss"] == verdict
+
+
+def test_what_kvm_refuses_ends_the_case() -> None:
+    at = _step(CASE, s.Migrate)
+    for why, answer, shown in (
+        ("KVM_SET_SREGS2", -22, "KVM_SET_SREGS2: EINVAL"),
+        ("KVM_SET_MSRS tsc star pat", 1, "KVM_SET_MSRS: star"),
+    ):
+        seen = Played(((at, TSC), (at, TIMER), (at, USED), (at, answer)), Ended(at, "fail", why))
+        (result,) = judged(CASE, NOBODY, seen, basis(CASE))
+        assert (result.item, str(result.verdict), result.observed) == ("refused", "fail", shown)
+
+
+def test_what_the_migration_lost_the_event_is_not_blamed_for() -> None:
+    """INIT leaves MSRs alone: what a migration loses of one is no failure of INIT."""
+    assert CASE.scenario
+    looks = [number for number, step in enumerate(CASE.scenario.steps) if isinstance(step, s.Observe)]
+    at = _step(CASE, s.Migrate)
+    lost = AFTER.put(LAYOUT, "msr.pat", 0)
+    reset = NEW.put(LAYOUT, "mp_state", 2).put(LAYOUT, "msr.tsc", TSC + 9000)
+    told = ((looks[0], USED), (at, TSC), (at, TIMER), (at, USED), (at, lost), (looks[1], reset))
+    by_id = {result.id: str(result.verdict) for result in judged(CASE, NOBODY, Played(told), basis(CASE))}
+    assert by_id["none.migrate.host.msr.pat"] == "fail"
+    assert by_id["init.msi.host.msr.pat"] != "fail"
+    # What it has not lost INIT has to leave.
+    assert by_id["init.msi.host.msr.star"] == "fail"

@@ -131,10 +131,8 @@ class Scene:
         machine = self._machine
         if who == VM:
             return saved.of_vm(machine.setup.irqchip)
-        target = self._by_id[who]
-        # Found by trying, on one that is not this case's.
-        read_only = machine.twin(who).reset.read_only
-        return saved.of_vcpu(target.vcpu, target.reader, read_only, order.apart)
+        # Which MSRs can be written is found by trying, on a vCPU that is not this case's.
+        return machine.twin(who).saved(order.apart)
 
     def _is_ap(self, who: int) -> bool:
         return who != self._machine.setup.boot_id

@@ -16,6 +16,7 @@ from kvmtest.scenario.needs import NEEDS
 from kvmtest.scenario.program import Program
 from kvmtest.scenario.setup import Setup
 from kvmtest.scenario.vm import lower
+from kvmtest.state import saved
 from kvmtest.state.inside import GUEST_PLANTS, GuestPlant
 from kvmtest.state.layout import Layout
 from kvmtest.state.plant import Plant, Planter
@@ -58,6 +59,7 @@ class Target:
         self._planter = Planter(vcpu, layout, self.baseline, xcr0, x2apic_ids=x2apic_ids)
         self._plants: dict[tuple[str, str], Plant] = {}
         self._reset: Reset | None = None
+        self._saved: dict[tuple[str, ...], dict[str, tuple[saved.Part, ...]]] = {}
 
     @property
     def reset(self) -> Reset:
@@ -65,6 +67,12 @@ class Target:
         if self._reset is None:
             self._reset = Reset(self.vcpu, self.layout, self.baseline)
         return self._reset
+
+    def saved(self, apart: tuple[str, ...]) -> dict[str, tuple[saved.Part, ...]]:
+        """The sections that can be saved of it, with these MSRs ``apart``: those of any vCPU like it."""
+        if apart not in self._saved:
+            self._saved[apart] = saved.of_vcpu(self.vcpu, self.reader, self.reset.read_only, apart)
+        return self._saved[apart]
 
     def plant(self, name: str, apic_mode: str) -> Plant:
         """The plant ``name`` with the local APIC in ``apic_mode``."""

@@ -268,8 +268,10 @@ def _scenarios() -> list[Case]:
 
 
 def _migrated(cases: Sequence[Case], full: bool) -> list[Case]:
-    """``cases`` whose VM is migrated, before the event or after it: of the catalogue's each once, of the others each parameter's
-    value with each moment, and of some with each order; all with ``full``.
+    """``cases`` whose VM is migrated, before the event or after it.
+
+    Of the catalogue's those in which a guest shows what comes next, each once; of the others each trigger and state with each
+    moment, and what the vCPU holds with each order. All of them with ``full``.
     """
     tried = ((case, case.scenario) for case in cases if not case.setup.many)
     every = [case._replace(migrated=how) for case, steps in tried if steps for how in MIGRATIONS if migrated(steps, how)]
@@ -277,13 +279,12 @@ def _migrated(cases: Sequence[Case], full: bool) -> list[Case]:
         return every
     once: dict[tuple[str, ...], list[Case]] = {}
     for case in every:
-        if case.sequence:
+        if case.sequence and case.view == "guest":
             once.setdefault((case.event, case.trigger, case.sequence), []).append(case)
     some = [ways[number % len(ways)] for number, ways in enumerate(once.values())]
     others = [case for case in every if not case.sequence]
-    fields = [(c.event, c.road, c.target, c.setup.vendor, c.apic_mode, c.plant, c.state, c.view) for c in others]
-    moments = [(*row, c.migrated.partition("-")[0]) for row, c in zip(fields, others, strict=True)]
-    orders = [(*row[2:6], *c.migrated.split("-", 1)) for row, c in zip(fields, others, strict=True)]
+    moments = [(c.event, c.road, c.state, c.view, c.migrated.partition("-")[0]) for c in others]
+    orders = [(c.target, c.setup.vendor, c.apic_mode, c.plant, *c.migrated.split("-", 1)) for c in others]
     return [others[number] for number in sorted({*paired(moments), *paired(orders)})] + some
 
 

@@ -14,16 +14,18 @@ from kvmtest.judge.many import merged
 from kvmtest.model.record import Block
 from kvmtest.model.verdict import overall
 from kvmtest.scenario.orders import ORDERS
-from kvmtest.spec.migrated import COUNTED, About, rule
+from kvmtest.spec.migrated import COUNTED, About, added, rule
 from kvmtest.state.layout import Layout
 from kvmtest.state.sections import Snapshot
 
-__all__ = ("apic_mode", "refused", "since", "tables")
+__all__ = ("apic_mode", "aside", "refused", "since", "tables")
 
 _Who = TypeVar("_Who", bound=Hashable)
 _APIC_EN, _APIC_EXTD = 1 << 11, 1 << 10
 
 
+#: The longest, in bytes.
+_INSTRUCTION = 15
 #: The LVT timer's mode; it begins again from its initial count.
 _PERIODIC = 1 << 17
 
@@ -42,6 +44,13 @@ def apic_mode(snapshot: Snapshot, layout: Layout) -> str:
     if base is None or base & _APIC_EN:
         return "x2apic" if base and base & _APIC_EXTD else "xapic"
     return "disabled"
+
+
+def aside(layout: Layout) -> tuple[str, ...]:
+    """What may change in a scenario with a migration, which alone is judged by it: what KVM computes anew when the vCPU runs, and
+    MSRs that no VMM saves.
+    """
+    return ("lapic.ppr", *(item for item in layout.unlisted if not added(item)))
 
 
 def _taken(bases: Sequence[Basis], values: list[Any]) -> list[_Migrated]:
@@ -97,14 +106,16 @@ def since(bases: Sequence[Basis], seen: Mapping[_Who, list[Snapshot]], values: l
 def _changed(seen: Snapshot, moved: _Migrated) -> Snapshot:
     """What was ``seen`` of a vCPU earlier, with the items that the migration has changed as they were after it."""
     layout, before, after = moved
+    # The last exit's I/O, which is completed before anything is saved, moves RIP past an instruction.
+    rip, old = (one.get(layout, "rip") or 0 for one in (before, seen))
+    if 0 < rip - old <= _INSTRUCTION:
+        seen = seen.put(layout, "rip", rip)
     for section, items in layout.by_section.items():
-        if section in seen.sections and (section == "regs" or before.sections.get(section) != after.sections.get(section)):
+        if section in seen.sections and before.sections.get(section) != after.sections.get(section):
             for item in items:
                 value = after.get(layout, item)
                 if item not in COUNTED and value is not None and seen.get(layout, item) is not None:
-                    # The last exit's I/O, completed before anything is saved, moves RIP.
-                    same = before.get(layout, item) == value and item != "rip"
-                    seen = seen if same else seen.put(layout, item, value)
+                    seen = seen if before.get(layout, item) == value else seen.put(layout, item, value)
     return seen
 
 

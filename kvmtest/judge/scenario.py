@@ -303,7 +303,8 @@ def _expected(judge: _Judge, look: of.Look, step: s.Expect, value: Any, last: li
         if why := next(filter(None, lost), ""):
             judge.untried(look, Verdict.ERROR, f"whether anything changed cannot be told: {why}")
             return True
-        found = differences(layout, old, value, condition.but)
+        moved = any(isinstance(one, s.Migrate) for one in judge.scenario.steps)
+        found = differences(layout, old, value, (*condition.but, *(migration.aside(layout) if moved else ())))
         return judge.expect(look, step, f"{', '.join(found)} changed" if found else _NOTHING, _NOTHING)
     if isinstance(condition, s.Zero):
         assert judge.basis

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Protocol
 
 from kvmtest.scenario.orders import Order
@@ -88,9 +89,7 @@ class _Saved:
         """What KVM would refuse; of MSRs all, in order."""
         if not self.count:
             return IOCTLS[self.part.put]
-        at = range(8, 8 + _MSR_ENTRY * self.count, _MSR_ENTRY)
-        indexes = (int.from_bytes(self.part.contents[i : i + 4], "little") for i in at)
-        return " ".join((IOCTLS[self.part.put], *map(msr.name_of, indexes)))
+        return _named(IOCTLS[self.part.put], self.part.contents)
 
     def counter(self, item: str) -> Iterable[Op]:
         """The value of ``item`` that was saved, where it is here: evidence that ends nothing."""
@@ -106,6 +105,13 @@ class _Saved:
             if self.part.contents[8 + _MSR_ENTRY * number :][:8] == index:
                 return Place(self.buffer, _MSR_DATA + _MSR_ENTRY * number, 8, item)
         return None
+
+
+@cache
+def _named(request: str, msrs: bytes) -> str:
+    """An ioctl with the MSRs of its struct kvm_msrs."""
+    indexes = (int.from_bytes(msrs[at : at + 4], "little") for at in range(8, len(msrs), _MSR_ENTRY))
+    return " ".join((request, *map(msr.name_of, indexes)))
 
 
 def ops(

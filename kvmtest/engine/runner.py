@@ -220,6 +220,12 @@ class Player:
             raise _End(op.otherwise)
 
     @_do.register
+    def _(self, op: p.Alike) -> None:
+        pairs = enumerate(zip(self._buffers[op.buffer].raw, self._buffers[op.other].raw, strict=True))
+        differ = [at for at, (one, other) in pairs if one != other]
+        self._tell((len(differ), differ[0] if differ else 0))
+
+    @_do.register
     def _(self, op: p.Peek) -> None:
         data = self._memory(op.gpa, op.space).read(op.gpa, op.to.size)
         self._buffers[op.to.buffer][op.to.offset : op.to.offset + op.to.size] = data

@@ -11,19 +11,25 @@ from typing import Any, NamedTuple, TypeVar
 from kvmtest.judge.book import Book
 from kvmtest.judge.evidence import Basis, Ended
 from kvmtest.judge.many import merged
-from kvmtest.model.record import Block
-from kvmtest.model.verdict import overall
+from kvmtest.model.record import Block, Record
+from kvmtest.model.value import Expected
+from kvmtest.model.verdict import Verdict, overall
 from kvmtest.scenario.orders import ORDERS
-from kvmtest.spec.migrated import COUNTED, About, added, rule
+from kvmtest.spec.migrated import AS_SAVED, COUNTED, About, added, rule
 from kvmtest.state.layout import Layout
 from kvmtest.state.sections import Snapshot
 
-__all__ = ("apic_mode", "aside", "refused", "since", "tables")
+__all__ = ("apic_mode", "aside", "behaviours", "since", "tables")
 
 _Who = TypeVar("_Who", bound=Hashable)
 _APIC_EN, _APIC_EXTD = 1 << 11, 1 << 10
 
 
+_ACCEPTED, _SAME, _ON = "accepted", "as it was saved", "goes on from what was saved"
+#: The PIC's two, and the IOAPIC, by KVM_IRQCHIP_*.
+_CHIPS = ("KVM_IRQCHIP_PIC_MASTER", "KVM_IRQCHIP_PIC_SLAVE", "KVM_IRQCHIP_IOAPIC")
+#: More than any migration takes.
+_LATER_NS = 600 * 10**9
 #: The longest, in bytes.
 _INSTRUCTION = 15
 #: The LVT timer's mode; it begins again from its initial count.
@@ -119,10 +125,34 @@ def _changed(seen: Snapshot, moved: _Migrated) -> Snapshot:
     return seen
 
 
-def refused(end: Ended, values: list[Any]) -> str:
-    """What KVM refused where a migration ended before its end: the ioctl, with its error or the MSR."""
+def behaviours(end: Ended | None, values: list[Any], vcpus: int) -> list[Record]:
+    """What a migration shows besides the tables of ``vcpus`` many: what KVM refused, which ends it, the irqchip and the clock."""
+    made = [Record("refused", Verdict.PASS, None, Expected((_ACCEPTED,)), _refused(end, values) or _ACCEPTED, "", AS_SAVED)]
+    if not end:
+        differ = [value for value in values if type(value) is tuple]
+        made += [_irqchip(differ), _clock(*values[-vcpus - 2 : -vcpus])]
+    wrong = [one for one in made if one.expected and one.observed not in one.expected.values]
+    return [one._replace(verdict=Verdict.FAIL) if one in wrong else one for one in made]
+
+
+def _refused(end: Ended | None, values: list[Any]) -> str:
+    """The ioctl, with its error or the MSR."""
+    if not end:
+        return ""
     name, *msrs = end.why.split()
     answer = values[-1]
-    if answer < 0:
-        return f"{name}: {errno.errorcode.get(-answer, -answer)}"
-    return f"{name}: {msrs[answer]}"
+    return f"{name}: {errno.errorcode.get(-answer, -answer)}" if answer < 0 else f"{name}: {msrs[answer]}"
+
+
+def _irqchip(differ: list[tuple[int, int]]) -> Record:
+    """PIC and IOAPIC; the number of bytes in which each chip differs, and the first one's offset."""
+    if not differ:
+        return Record("irqchip", Verdict.SKIP, reason="this VM has neither KVM's PIC nor its IOAPIC", cite=AS_SAVED)
+    wrong = [f"{count} bytes of {chip}, from {at:#x} on" for chip, (count, at) in zip(_CHIPS, differ, strict=True) if count]
+    return Record("irqchip", Verdict.PASS, None, Expected((_SAME,)), ", ".join(wrong) or _SAME, "", AS_SAVED)
+
+
+def _clock(saved: int, now: int) -> Record:
+    """KVM_GET_CLOCK, in ns."""
+    shown = _ON if saved <= now < saved + _LATER_NS else f"{now - saved:+d} ns from what was saved"
+    return Record("clock", Verdict.PASS, None, Expected((_ON,)), shown, "", AS_SAVED)

@@ -25,7 +25,6 @@ from kvmtest.model.verdict import Verdict
 from kvmtest.scenario import looks as of
 from kvmtest.scenario import memory
 from kvmtest.scenario import step as s
-from kvmtest.spec.cite import KVM_API
 from kvmtest.spec.untouched import COUNTERS
 from kvmtest.state.guest_view import ITEMS, Report
 from kvmtest.state.layout import Layout
@@ -162,10 +161,8 @@ class _Judge:
         end = self.end if self.end and self.end.step == step else None
         if end and end.verdict != "fail":
             return True
-        record = Record("refused", Verdict.PASS, None, Expected((_answer(0),)), _answer(0), "", (KVM_API,))
-        if end:
-            record = record._replace(verdict=Verdict.FAIL, observed=migration.refused(end, values))
-        self.keep(of.Look(step, *of.MIGRATION, "refused"), record)
+        for record in migration.behaviours(end, values, len(self.bases)):
+            self.keep(of.Look(step, *of.MIGRATION, record.item), record)
         if blocks := migration.tables(self.book, self.bases, order, values):
             self.blocks[of.MIGRATION] = list(blocks)
         return not end

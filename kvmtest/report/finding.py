@@ -17,12 +17,15 @@ __all__ = ("details", "explain", "fields", "summary", "title")
 #: Items that a title names; more are counted.
 _ITEMS = 4
 _AFTER = {"none": "by what is no event"}
+_MIGRATED = "by a migration"
 
 
 def title(finding: Finding) -> str:
     """One line: which items do what after which event."""
     first = finding.example
     after = _AFTER.get(finding.event, f"after {finding.event.upper()}")
+    if finding.triggers == ("migrate",):
+        after = _MIGRATED
     if finding.symptom == "reason":
         return printable(f"{first.prefix}: {first.reason.split(chr(10), 1)[0]}")
     if finding.symptom == "behaves":

@@ -9,7 +9,7 @@ from kvmtest.scenario import step as s
 from kvmtest.spec import ENTRIES, SYNTHETIC
 from kvmtest.state import guest_view
 
-__all__ = ("HOST", "MIGRATION", "TABLE", "Look", "item_of", "looks", "table")
+__all__ = ("BEHAVIOURS", "HOST", "MIGRATION", "TABLE", "Look", "item_of", "looks", "table")
 
 #: The items of the host's view.
 HOST = tuple(item for item in ENTRIES if item not in SYNTHETIC)
@@ -18,6 +18,8 @@ HOST = tuple(item for item in ENTRIES if item not in SYNTHETIC)
 TABLE = ""
 #: Event, trigger and view of what a migration shows.
 MIGRATION = ("none", "migrate", "host")
+#: What it shows besides.
+BEHAVIOURS = ("refused", "irqchip", "clock")
 
 
 class Look(NamedTuple):
@@ -57,7 +59,7 @@ def looks(scenario: s.Scenario) -> tuple[Look, ...]:
         elif isinstance(step, s.Expect):
             found.append(Look(number, event, trigger, scenario.view, item_of(step)))
         elif isinstance(step, s.Migrate):
-            found += [Look(number, *MIGRATION, item) for item in ("refused", TABLE)]
+            found += [Look(number, *MIGRATION, item) for item in (*BEHAVIOURS, TABLE)]
         elif isinstance(step, s.Do):
             found += [Look(number, event, trigger, scenario.view, item) for item, _ in step.expected]
         elif isinstance(step, s.Observe) and sent:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from kvmtest.scenario.orders import Order
 from kvmtest.scenario.places import RESULT, fields
-from kvmtest.scenario.program import VM, Compare, Ioctl, Look, Op, Otherwise, Place, Put, Rebuild
+from kvmtest.scenario.program import VM, Alike, Compare, Ioctl, Look, Op, Otherwise, Place, Put, Rebuild
 from kvmtest.spec.migrated import COUNTED
 from kvmtest.uapi import kvm as uapi
 from kvmtest.uapi.names import IOCTLS
@@ -75,6 +75,16 @@ class _Saved:
             return
         yield Ioctl(self.on, self.part.get, self.buffer, "result")
         yield Compare(RESULT, (self.count,), Otherwise("error", "KVM_GET_MSRS refuses an MSR that it has read before"))
+
+    def again(self, buffer: Callable[[str, str, bytes], str]) -> Iterable[Op]:
+        """Read it once more, and tell how it is by now: of the clock both values."""
+        name = buffer(f"{self.buffer}_now", self.part.kind, self.part.contents)
+        yield Ioctl(self.on, self.part.get, name)
+        if self.part.kind == "kvm_clock_data":
+            at = uapi.kvm_clock_data.clock.offset
+            yield from (Compare(Place(each, at, 8, "clock"), (), Otherwise("", ""), unlike=True) for each in (self.buffer, name))
+        else:
+            yield Alike(self.buffer, name)
 
     def write(self) -> Iterable[Op]:
         """Write it; what KVM refuses is a departure: it gave this itself."""
@@ -146,4 +156,6 @@ def ops(
     for id, sections in vcpus.items():
         found += [op for one in parts(id, sections, (*order.restore, *added)) for op in one.write()]
     found += [op for one in after for op in one.write()]
-    return [*found, *kept, *map(Look, looked)]
+    # The clock comes last.
+    devices = sorted((*before, *after), key=lambda one: one.section == "clock")
+    return [*found, *kept, *(op for one in devices for op in one.again(buffer)), *map(Look, looked)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 __all__ = (
+    "Alike",
     "DEFAULT_EFFORT",
     "VM",
     "Buffer",
@@ -181,6 +182,13 @@ class Match(NamedTuple):
     otherwise: Otherwise
 
 
+class Alike(NamedTuple):
+    """Hold the bytes of ``buffer`` against those of ``other``; how many differ, and the first one's offset, is evidence."""
+
+    buffer: str
+    other: str
+
+
 class Peek(NamedTuple):
     """Copy guest memory at ``gpa`` to ``to``."""
 
@@ -291,7 +299,8 @@ class Do(NamedTuple):
 
 
 Op = (
-    Create
+    Alike
+    | Create
     | Cpuid
     | Ioctl
     | Put

@@ -9,15 +9,15 @@ from typing import NamedTuple
 from kvmtest.spec.cite import KVM_API
 from kvmtest.spec.rule import Rule, cited, formula, masked, unchanged, undefined
 
-__all__ = ("COUNTED", "About", "added", "rule")
+__all__ = ("AS_SAVED", "COUNTED", "About", "added", "rule")
 
-_AS_SAVED = ("a vCPU that was saved and restored goes on as it was", KVM_API)
-_ALONE = cited(unchanged(), *_AS_SAVED)
+AS_SAVED = ("a vCPU that was saved and restored goes on as it was", KVM_API)
+_ALONE = cited(unchanged(), *AS_SAVED)
 _ALL = (1 << 64) - 1
 #: What counts from the value that was saved.
 COUNTED: dict[str, Rule] = {
-    "msr.tsc": cited(formula("TSC-on", "counts on from what was saved"), *_AS_SAVED),
-    "lapic.timer_current": cited(formula("timer-on", "counts down from what was saved"), *_AS_SAVED),
+    "msr.tsc": cited(formula("TSC-on", "counts on from what was saved"), *AS_SAVED),
+    "lapic.timer_current": cited(formula("timer-on", "counts down from what was saved"), *AS_SAVED),
 }
 #: MSRs that KVM_GET_MSR_INDEX_LIST never names and VMMs save all the same: the machine-check banks, of which the API says so, the
 #: memory types, which QEMU (kvm_get_msrs()) and Cloud Hypervisor (get_msr_list()) add, and what QEMU adds of SGX and of SynIC.
@@ -28,12 +28,12 @@ _PROBED = re.compile(
     r"|pmc|perfevtsel|fixed_ctr|perf_|amd_perf|k7_|pebs_|ds_area)"
 )
 _OTHERS = {
-    **dict.fromkeys(("msr.hv_vp_runtime", "msr.hv_time_ref_count"), cited(undefined("it counts by itself"), *_AS_SAVED)),
-    "lapic.ppr": cited(undefined("KVM computes it anew, from TPR and ISR"), *_AS_SAVED),
+    **dict.fromkeys(("msr.hv_vp_runtime", "msr.hv_time_ref_count"), cited(undefined("it counts by itself"), *AS_SAVED)),
+    "lapic.ppr": cited(undefined("KVM computes it anew, from TPR and ISR"), *AS_SAVED),
 }
 _PAYLOAD = "events.exception_has_payload"
-_NO_PAYLOAD = cited(undefined("no exception is pending that it could belong to (KVM API, KVM_SET_VCPU_EVENTS)"), *_AS_SAVED)
-_NOT_HERE = cited(undefined("KVM_GET_MSR_INDEX_LIST names it only where the host's CPU has it"), *_AS_SAVED)
+_NO_PAYLOAD = cited(undefined("no exception is pending that it could belong to (KVM API, KVM_SET_VCPU_EVENTS)"), *AS_SAVED)
+_NOT_HERE = cited(undefined("KVM_GET_MSR_INDEX_LIST names it only where the host's CPU has it"), *AS_SAVED)
 
 
 def added(item: str) -> bool:
@@ -58,7 +58,7 @@ def rule(item: str, about: About | None = None) -> Rule:
     about = about or About()
     for name, bits, why in about.lost:
         if name == item:
-            return cited(masked(0, unchanged=_ALL & ~bits, ignore=bits, note=why), *_AS_SAVED)
+            return cited(masked(0, unchanged=_ALL & ~bits, ignore=bits, note=why), *AS_SAVED)
     if item == _PAYLOAD and not about.pending:
         return _NO_PAYLOAD
     if item in about.unlisted and _PROBED.match(item):

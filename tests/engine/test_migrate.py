@@ -14,6 +14,7 @@ from kvmtest.scenario import step as s
 from kvmtest.scenario.orders import ORDERS
 from kvmtest.scenario.setup import Setup
 from kvmtest.state import saved
+from kvmtest.uapi.kvm import KVM_CHECK_EXTENSION, KVM_SET_CLOCK, kvm_clock_data
 from tests.cases import ran, the
 
 PLANTED = the("init.latched.host/ap,intel,xapic,plant-a")
@@ -81,6 +82,25 @@ def test_a_wrong_order_shows(
     order.insert(order.index(second), first)
     _restored(monkeypatch, *order)
     assert shows in _failing(_migrated(PLANTED._replace(apic_mode=mode), machines))
+
+
+@pytest.mark.parametrize("section", ["irqchip", "clock"])
+def test_a_device_that_is_left_out_shows(machines: Machines, monkeypatch: pytest.MonkeyPatch, section: str) -> None:
+    """A redirection entry of the IOAPIC, and a clock that has run for days."""
+    routed = s.Set((("ioapic.redirtbl5", 0x10055),), "vm", check=False)
+    clock = s.Call(KVM_SET_CLOCK, bytes(kvm_clock_data(clock=10**15)), "vm", kind="kvm_clock_data")
+    of = s.Scenario("none", "devices", "set", (routed, clock, s.Migrate("kvm")), ("a manual",))
+    (case,) = plan.of_file(of._replace(vendors=("intel",)))
+    assert {"irqchip", "clock"}.isdisjoint(_failing(ran(case, machines)))
+    of_vm = saved.of_vm
+
+    def unwritten(irqchip: str) -> dict[str, tuple[saved.Part, ...]]:
+        # Another ioctl, which answers 0, in the place of KVM_SET_*: nothing is written, and it is still looked at.
+        found = of_vm(irqchip)
+        return found | {section: tuple(part._replace(put=KVM_CHECK_EXTENSION) for part in found[section])}
+
+    monkeypatch.setattr(saved, "of_vm", unwritten)
+    assert section in _failing(ran(case, machines))
 
 
 def test_one_msr_that_is_forgotten_shows_alone(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,17 +23,26 @@ TSC, TIMER = 0x5A5A_0000, 0x100
 AFTER = USED.put(LAYOUT, "msr.tsc", TSC + 5000).put(LAYOUT, "lapic.timer_current", TIMER - 5)
 
 
+#: How the three chips differ, and the clock before and after.
+DEVICES = ((0, 0), (0, 0), (0, 0), 1000, 1200)
+
+
 def _step(case: plan.Case, kind: type) -> int:
     assert case.scenario
     return next(number for number, step in enumerate(case.scenario.steps) if isinstance(step, kind))
 
 
 def _results(
-    before: Snapshot = USED, after: Snapshot = AFTER, *, saved: tuple[int, ...] = (TSC, TIMER), case: plan.Case = CASE
+    before: Snapshot = USED,
+    after: Snapshot = AFTER,
+    *,
+    saved: tuple[int, ...] = (TSC, TIMER),
+    devices: tuple[Any, ...] = DEVICES,
+    case: plan.Case = CASE,
 ) -> dict[str, Result]:
     """By item, what a vCPU that was migrated and nothing else showed."""
     at = _step(case, s.Migrate)
-    told: tuple[Any, ...] = tuple((at, value) for value in (80, *saved, before, 0, 0, 80, after))
+    told: tuple[Any, ...] = tuple((at, value) for value in (80, *saved, before, 0, 0, 80, *devices, after))
     results = judged(case, NOBODY, Played(told), basis(case))
     return {result.item: result for result in results if result.trigger == "migrate"}
 
@@ -41,7 +50,7 @@ def _results(
 def test_a_vcpu_that_is_as_before_passes() -> None:
     results = _results()
     assert "fail" not in {str(result.verdict) for result in results.values()}
-    assert results["rax"].verdict == results["refused"].verdict == "pass"
+    assert {results[item].verdict for item in ("rax", "refused", "irqchip", "clock")} == {"pass"}
     assert results["rax"].id == "none.migrate.host.rax"
 
 
@@ -98,9 +107,28 @@ def test_an_msr_that_kvm_does_not_list_is_judged_where_the_cpu_has_it(monkeypatc
         layout = Layout((0x10, 0x277, 0xDA0), {}, LAYOUT.missing_sections, (), listed)
         before, after = (Snapshot(one.sections, {}) for one in (USED, AFTER))
         at = _step(CASE, s.Migrate)
-        told = tuple((at, value) for value in (TSC, TIMER, before, after.put(layout, "msr.xss", 0)))
+        told = tuple((at, value) for value in (TSC, TIMER, before, *DEVICES, after.put(layout, "msr.xss", 0)))
         results = judged(CASE, NOBODY, Played(told), basis(CASE)._replace(layout=layout))
         assert {result.item: str(result.verdict) for result in results}["msr.xss"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("devices", "item", "shown"),
+    [
+        (((0, 0), (3, 9), (0, 0), 0, 0), "irqchip", "3 bytes of KVM_IRQCHIP_PIC_SLAVE, from 0x9 on"),
+        (((0, 0), (0, 0), (1, 0x20), 0, 0), "irqchip", "1 bytes of KVM_IRQCHIP_IOAPIC, from 0x20 on"),
+        ((*DEVICES[:3], 1000, 999), "clock", "-1 ns from what was saved"),
+        ((*DEVICES[:3], 1000, 10**15), "clock", "+999999999999000 ns from what was saved"),
+    ],
+)
+def test_devices_are_as_they_were_saved(devices: tuple[Any, ...], item: str, shown: str) -> None:
+    results = _results(devices=devices)
+    assert [name for name, result in results.items() if result.verdict == "fail"] == [item]
+    assert results[item].observed == shown
+
+
+def test_a_vm_without_an_irqchip_has_none_to_show() -> None:
+    assert _results(devices=(7, 8))["irqchip"].verdict == "skip"
 
 
 def test_what_kvm_refuses_ends_the_case() -> None:
@@ -121,7 +149,7 @@ def test_what_the_migration_lost_the_event_is_not_blamed_for() -> None:
     at = _step(CASE, s.Migrate)
     lost = AFTER.put(LAYOUT, "msr.pat", 0)
     reset = NEW.put(LAYOUT, "mp_state", 2).put(LAYOUT, "msr.tsc", TSC + 9000)
-    told = ((looks[0], USED), (at, TSC), (at, TIMER), (at, USED), (at, lost), (looks[1], reset))
+    told = ((looks[0], USED), *((at, value) for value in (TSC, TIMER, USED, *DEVICES, lost)), (looks[1], reset))
     by_id = {result.id: str(result.verdict) for result in judged(CASE, NOBODY, Played(told), basis(CASE))}
     assert by_id["none.migrate.host.msr.pat"] == "fail"
     assert by_id["init.msi.host.msr.pat"] != "fail"

@@ -206,3 +206,10 @@ def test_the_runner_passes_the_words_that_may_come_first() -> None:
         enter = p.Enter(0, p.Came("out", LEFT, past=(VALUE,)), p.Otherwise("fail", ""))
         end = play(p.Program({}, ((0, enter),)), machine, 1.0).end
         assert (end and end.verdict) == verdict
+
+
+def test_another_word_than_the_one_that_has_a_meaning_is_said_as_it_is() -> None:
+    words = s.Words((s.Word("EXIT", 3, says="reason {}"), s.Word("VALUE", 1, says="value {}")))
+    told = ((1, _out(EXIT, 3)), (1, _out(LEFT, 7)))
+    judged = _judged(s.Load("svm"), s.Expect(words, "exits"), told=told)
+    assert judged == {"exits": ("fail", "reason 3, L1 after STGI, turns 0x7")}

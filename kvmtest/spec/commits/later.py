@@ -181,6 +181,12 @@ LATER: tuple[Entry, ...] = (
         check("none.set-lapic.guest.delivered", known=False),
         before="the timer's interrupt is lost where the CPU posts interrupts", after="1 interrupt", unverified=_RELEASE,
     ),
+    commit(
+        "bf328e22e472", "v6.7", "x86: Don't sync user-written TSC against startup values", "common",
+        "the first TSC that a VMM writes to a new vCPU is taken, also where it is less than a second from what that counts",
+        check("none.migrate.host.msr.tsc", known=False),
+        before="the new vCPU's own count", after="counts on from what was saved", unverified=_RELEASE,
+    ),
     commit("f2f63f7ec6fe", "v6.8", "x86/pmu: Stop calling kvm_pmu_reset() at RESET (it's redundant)", "common", "a new PMU is reset already", hidden=_REFACTORING, unverified=_RELEASE),
     commit(
         "de120e1d692d", "v6.9", 'x86/pmu: Set enable bits for GP counters in PERF_GLOBAL_CTRL at "RESET"', "common PMU",

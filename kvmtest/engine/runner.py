@@ -62,7 +62,7 @@ class Player:
     def __init__(self, program: p.Program, machine: Machine, timeout_s: float) -> None:
         self._program, self._machine, self._timeout_s = program, machine, timeout_s
         self._at = Operands(program, machine)
-        self._buffers, self._vcpus, self._targets = self._at.buffers, self._at.vcpus, self._at.targets
+        self.buffers, self._vcpus, self._targets = self._at.buffers, self._at.vcpus, self._at.targets
         library = native.library()
         self._native = native.Stretches(library, program, self._at) if library else None
 
@@ -129,21 +129,21 @@ class Player:
                 raise self._refused(op, error.errno or 0) from error
             done = -(error.errno or 0)
         if op.result:
-            self._buffers[op.result][:8] = done.to_bytes(8, "little", signed=True)
+            self.buffers[op.result][:8] = done.to_bytes(8, "little", signed=True)
 
     @staticmethod
     def _refused(op: p.Ioctl, error: int) -> KvmError:
         return KvmError(error, op.request, "vm" if op.on == p.VM else f"vcpu {op.on}")
 
     def _get(self, place: p.Place, signed: bool = False) -> int:
-        data = self._buffers[place.buffer][place.offset : place.offset + place.size]
+        data = self.buffers[place.buffer][place.offset : place.offset + place.size]
         return int.from_bytes(data, "little", signed=signed)
 
     @_do.register
     def _(self, op: p.Put) -> None:
         place, mask = op.place, op.mask & (1 << 8 * op.place.size) - 1
         value = self._get(place) & ~mask | op.value & mask
-        self._buffers[place.buffer][place.offset : place.offset + place.size] = value.to_bytes(place.size, "little")
+        self.buffers[place.buffer][place.offset : place.offset + place.size] = value.to_bytes(place.size, "little")
 
     @_do.register
     def _(self, op: p.Compare) -> None:
@@ -197,7 +197,7 @@ class Player:
     @_do.register
     def _(self, op: p.Peek) -> None:
         data = self._memory(op.gpa, op.space).read(op.gpa, op.to.size)
-        self._buffers[op.to.buffer][op.to.offset : op.to.offset + op.to.size] = data
+        self.buffers[op.to.buffer][op.to.offset : op.to.offset + op.to.size] = data
 
     # Running
 

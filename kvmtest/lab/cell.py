@@ -17,7 +17,7 @@ from kvmtest.lab.error import Cancelled, LabError
 from kvmtest.lab.limits import Died, Limits
 from kvmtest.lab.relay import Receiver
 from kvmtest.lab.saved_boot import SavedBoot, Unusable
-from kvmtest.lab.steps import Alive, Begin, Booting, Remark, Running, Spec, Step, Times
+from kvmtest.lab.steps import Alive, Answer, Begin, Booting, Remark, Running, Spec, Step, Times
 from kvmtest.lab.stream import WAITS, Decoder
 from kvmtest.lab.watch import Watch
 from kvmtest.model.host import Host
@@ -88,6 +88,7 @@ class Cell:
             "cases": _chosen(spec),
             "timeout_s": spec.timeout_s,
             "effort": tuple(spec.effort),
+            "job": spec.job,
         }
         built_in = spec.parameters.keys() - {module.name for module in needed}
         append = " ".join(f"{name}.{value}" for name in sorted(built_in) for value in spec.parameters[name].split())
@@ -197,6 +198,9 @@ class Cell:
                         raise ValueError("evidence of no case")
                     found = self._receiver.observations(self._look, fields[0], self._host)
                     self._seen += self._selection.all_of(found)
+                elif letter == "R":
+                    self._enter("a job")
+                    yield Answer(fields[0])
                 elif letter in "DV":
                     self._receiver.take(letter, fields[0])
                 else:
@@ -353,4 +357,6 @@ def inner(asked: tuple[str, ...]) -> tuple[str, ...]:
 
 def _chosen(spec: Spec) -> list[tuple[object, ...]]:
     """The cases that are to run, as marshal takes them: to plan and to choose takes an emulated CPU seconds."""
+    if spec.job and spec.job["programs"]:
+        return []
     return [case.packed for case in plan.chosen(inner(spec.selectors), spec.full, spec.cases)]

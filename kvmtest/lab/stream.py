@@ -15,6 +15,7 @@ All of it is one zlib stream, flushed with each case. `Encoder` runs inside and 
 | V | what a layout, a plant or a snapshot holds; numbered from 0 as they come (marshal) |
 | O | what the running case showed, to be judged outside (marshal) |
 | c | seconds that the case took |
+| R | what a job that is no run has come to (marshal) |
 | h | a sign of life, from a thread beside the one that all others are from |
 | L | line of the kernel's log |
 | X | why nothing more will come |
@@ -115,7 +116,7 @@ class Decoder:
 
 
 def _fields(line: bytes) -> tuple[str, list[Any]]:
-    if line[:1] in (b"D", b"V", b"O"):
+    if line[:1] in (b"D", b"V", b"O", b"R"):
         data = line[2:].replace(_ESC + b"N", b"\n").replace(_ESC + b"E", _ESC)
         return line[:1].decode(), [data if line[:1] == b"D" else marshal.loads(data)]
     letter, *fields = line.decode("utf-8", "replace").split("\t")

@@ -40,6 +40,7 @@ __all__ = (
     "Start",
     "Compare",
     "Write",
+    "buffers_of",
 )
 
 #: In the place of a vCPU's id.
@@ -310,3 +311,16 @@ class Program(NamedTuple):
 
     buffers: dict[str, Buffer]
     ops: tuple[tuple[int, Op], ...]
+
+
+def buffers_of(op: Op) -> tuple[str, ...]:
+    """The buffers that ``op`` names."""
+    if isinstance(op, Ioctl):
+        return tuple(name for name in (op.arg, op.result) if isinstance(name, str) and name)
+    if isinstance(op, (Put, Compare)):
+        return (op.place.buffer,)
+    if isinstance(op, Peek):
+        return (op.to.buffer,)
+    if isinstance(op, Poll):
+        return tuple(name for one in (*op.read, op.test) for name in buffers_of(one))
+    return ()

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Find a departure of a case on this host's KVM, and make a reproducer of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from kvmtest import spec
+from kvmtest.emit.head import About, Shown, value
+from kvmtest.emit.reduce import reduced, used
+from kvmtest.emit.repro import NoRepro, Repro, Wanted, Witness, body
+from kvmtest.engine import trial
+from kvmtest.engine.bind import Scene, Unmet
+from kvmtest.engine.machine import Machine, Machines, SetupError, Target
+from kvmtest.engine.plan import Case
+from kvmtest.guests import GuestMissing
+from kvmtest.judge.book import Book
+from kvmtest.judge.cases import judge
+from kvmtest.kvm import Kvm
+from kvmtest.model.host import Host
+from kvmtest.model.record import Record, Result
+from kvmtest.model.select import Selection
+from kvmtest.model.verdict import Verdict
+from kvmtest.scenario import looks as of
+from kvmtest.scenario import step as s
+from kvmtest.spec.rule import Rule
+from kvmtest.state.inside import GuestStopped, PlantRefused
+from kvmtest.state.snapshot import Unread
+from kvmtest.uapi.kvm import KVM_MP_STATE_INIT_RECEIVED
+
+__all__ = ("first", "reproduce")
+
+#: The verdicts of departures, the one that is wanted most first.
+_DEPARTURES = (Verdict.FAIL, Verdict.KNOWN, Verdict.ERROR)
+
+
+class _Source:
+    """What a reproducer is made from, of one vCPU."""
+
+    def __init__(self, target: Target) -> None:
+        self.layout, self.baseline, self.reads = target.layout, target.baseline, target.reader.made()
+
+
+def reproduce(
+    case: Case,
+    machines: Machines,
+    selection: Selection,
+    timeout_s: float = 1.0,
+    *,
+    minimise: bool = True,
+    told: Callable[[str], None] = lambda what: None,
+) -> Shown:
+    """The reproducer of the first result of ``case`` that ``selection`` takes and that departs; of all that pass where none does.
+
+    ``told`` hears how far it is. Raises NoRepro where there is none, KvmError, Unmet, SetupError.
+    """
+    if not case.scenario:
+        raise NoRepro("a vCPU that is written back to RESET by ioctls is no list of steps yet")
+    machine = machines.fresh(case.setup)
+    try:
+        scene = Scene(case, machine, machines.host, timeout_s)
+        seen = judge(Book(), case.look(), machines.host, scene.bases, scene.observe())
+        results = [one for of in seen for one in of.results if selection.takes_id(one.id)]
+        chosen = _chosen(results)
+        made = _made(case, machine, scene, chosen)
+    finally:
+        machines.release(machine)
+    about = _about(case, chosen)
+    trials = trial.Trials(machines.kvm, timeout_s)
+    first = trials.run(made)
+    if first.verdict != ("fail" if about.departs else "pass"):
+        why = f": {first.why}" if first.why else ""
+        raise NoRepro(f"{about.name} departs, but alone, on a VM of its own, it ends as {first.verdict}{why}")
+    ops = len(made.vm.ops) + len(made.body.ops)
+    if not about.departs or not minimise:
+        return Shown(used(made), about, ops)
+
+    def shows(repro: Repro, before: int, now: int) -> bool:
+        found = trials.run(repro)
+        if found.verdict != "fail":
+            return False
+        if found.observed == first.observed:
+            return before == now or first.observed != (before,)
+        return bool(first.observed == (before,) and found.observed == (now,))
+
+    told(f"{about.name} departs alone, too; leaving out what it does not need")
+    return Shown(used(reduced(made, shows)), about, ops, trials.count)
+
+
+def _chosen(results: list[Result]) -> tuple[Result, ...]:
+    """The result that departs, or those that pass in the host's view. Raises NoRepro."""
+    for verdict in _DEPARTURES:
+        for one in results:
+            if one.verdict is verdict:
+                return (one,)
+    if passing := tuple(one for one in results if one.verdict is Verdict.PASS and one.view == "host"):
+        last = passing[-1].of
+        return tuple(one for one in passing if one.of is last)
+    verdicts = ", ".join(sorted({str(one.verdict) for one in results})) or "nothing"
+    raise NoRepro(f"none of its results departs, and none passes in the host's view: {verdicts}")
+
+
+def _about(case: Case, results: tuple[Result, ...]) -> About:
+    first, record = results[0], results[0].record
+    expected = " or ".join(value(first.item, one) for one in record.expected.values) if record.expected else "nothing"
+    if record.expected and record.expected.mask is not None:
+        expected += f" in the bits {record.expected.mask:#x}"
+    return About(
+        first.id,
+        case.name,
+        first.item,
+        first.event,
+        first.of.trigger,
+        expected,
+        value(first.item, record.observed),
+        record.cite,
+        first.verdict in _DEPARTURES,
+        record.reason,
+        record.deviation or "",
+        len(results) - 1,
+    )
+
+
+def _made(case: Case, machine: Machine, scene: Scene, chosen: tuple[Result, ...]) -> Repro:
+    """The reproducer, as large as the case is."""
+    assert case.scenario
+    sources = {target.vcpu.id: _Source(target) for target in machine.targets}
+    step = _step(case.scenario, chosen[-1])
+    backend = scene.bases[0].ctx.host.backend
+    rules = {one.item: _rules(one, case, backend) for one in chosen}
+    witness = _witness(chosen[0]) if chosen[0].event in _EVENTS else None
+    made = body(scene.program, dict(sources), _wanted(case.scenario, step, chosen, rules, witness), scene.target)
+    # Where nothing else proves the event, what sends it does.
+    sent = set() if witness else {at for at, (number, _) in enumerate(made.body.ops) if number in _sent(case.scenario)}
+    return made._replace(vm=machine.program, pinned=made.pinned | sent, cpuid=_functions(chosen, rules))
+
+
+#: Events that leave a trace in the vCPU.
+_EVENTS = ("init", "sipi", "shutdown")
+#: What an event may show in, what says the most first.
+_WITNESSES = ("mp_state", "rip", "cs.selector", "rflags", "rax", "cr0", "efer")
+
+
+def _witness(result: Result) -> Witness | None:
+    """An item that the event changed as it has to."""
+    there = {record.item: record for record in result.of.records}
+    for item in _WITNESSES:
+        one = there.get(item)
+        if one and item != result.item and one.verdict is Verdict.PASS and isinstance(one.planted, int):
+            if not isinstance(one.observed, int) or one.observed == one.planted:
+                continue
+            # What is halted may wake up for other reasons.
+            if item != "mp_state" or KVM_MP_STATE_INIT_RECEIVED in (one.planted, one.observed):
+                return Witness(item, one.observed)
+    return None
+
+
+def _sent(scenario: s.Scenario) -> set[int]:
+    """The steps that send the event which is judged."""
+    return {number for number, step in enumerate(scenario.steps) if isinstance(step, s.Send) and step.judged}
+
+
+def _step(scenario: s.Scenario, result: Result) -> int:
+    """The step that observes ``result``."""
+    for one in of.looks(scenario):
+        if (one.event, one.trigger, one.view) == (result.event, result.of.trigger, result.view):
+            if one.item in (of.TABLE, result.item):
+                return one.step
+    raise NoRepro(f"no step observes {result.id}")
+
+
+#: The rule of an item of the table for the guest's vendor, and for the other one; None for a scenario's own expectation.
+_Rules = dict[str, tuple[Rule, Rule] | None]
+
+
+def _rules(result: Result, case: Case, backend: str) -> tuple[Rule, Rule] | None:
+    if result.item not in spec.ENTRIES and not result.item.startswith("msr.0x"):
+        return None
+    vendors = ("amd", "intel") if case.setup.vendor == "amd" else ("intel", "amd")
+    mine, other = (spec.rule_for(result.item, result.event, vendor, backend) for vendor in vendors)
+    return mine, other
+
+
+def _wanted(scenario: s.Scenario, step: int, results: Iterable[Result], rules: _Rules, witness: Witness | None) -> Wanted:
+    items, planted = [], []
+    if not isinstance(scenario.steps[step], s.Observe):
+        return Wanted(step)
+    for one in results:
+        record: Record = one.record
+        if record.expected is None or any(isinstance(value, str) for value in record.expected.values):
+            continue
+        items.append((one.item, tuple(int(value) for value in record.expected.values), record.expected.mask))
+        rule = rules[one.item]
+        if rule and (rule[0].kind == "unchanged" or rule[0].unchanged) and isinstance(record.planted, int):
+            planted.append((one.item, record.planted))
+    return Wanted(step, tuple(items), tuple(planted), witness)
+
+
+#: The leaf that a formula's value rests on.
+_OF_FORMULA = {"CPUID.1:EAX": (1, "eax"), "GP_COUNTERS": (0xA, "eax"), "APIC_VERSION": (0x80000001, "ecx")}
+_VENDOR = frozenset((0, register) for register in ("ebx", "ecx", "edx"))
+
+
+def _functions(results: Iterable[Result], rules: _Rules) -> frozenset[tuple[int, str]]:
+    """The registers of CPUID on which rests what is expected: the vendor's where the rules differ, and those of formulas."""
+    found: set[tuple[int, str]] = set()
+    for one in results:
+        expected, rule = one.record.expected, rules[one.item]
+        if expected and expected.formula in _OF_FORMULA:
+            found.add(_OF_FORMULA[expected.formula])
+        if rule and rule[0]._replace(cite=(), note="") != rule[1]._replace(cite=(), note=""):
+            found |= _VENDOR
+    return frozenset(found)
+
+
+def first(
+    kvm: Kvm,
+    host: Host,
+    cases: Iterable[Case],
+    selection: Selection,
+    timeout_s: float = 1.0,
+    *,
+    minimise: bool = True,
+    told: Callable[[str], None] = lambda what: None,
+) -> Shown:
+    """The reproducer of the first of ``cases`` that departs and has one; of the first that passes where none departs.
+
+    Raises NoRepro, with the last reason, where no case has one.
+    """
+    machines = Machines(kvm, host)
+    passing: Case | None = None
+    why: list[str] = []
+    try:
+        for case in cases:
+            try:
+                shown = reproduce(case, machines, selection, timeout_s, minimise=minimise, told=told)
+            except (GuestMissing, GuestStopped, NoRepro, OSError, PlantRefused, SetupError, Unmet, Unread) as error:
+                why.append(str(error))
+                told(f"{case.name}: {error}")
+                continue
+            if shown.about.departs:
+                return shown
+            passing = passing or case
+        if passing:
+            return reproduce(passing, machines, selection, timeout_s, minimise=minimise, told=told)
+    finally:
+        machines.close()
+    raise NoRepro(why[-1] if why else "no case has such a result")

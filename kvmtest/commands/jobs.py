@@ -39,8 +39,8 @@ def answers(
         cells.check(args)
         kernel = kernels.find(args.kernel, args.modules, say)
         timeout = getattr(args, "timeout", 1.0)
-        spec = steps.Spec(args.backend, kernel, selectors, timeout, args.kvm_modules, cells.parameters(args), fresh_boot=args.fresh_boot)
-        running = cell.Cell(spec._replace(cases=cases, job=job), stop).steps()
+        spec = steps.Spec(args.backend, kernel, selectors, timeout, args.kvm_modules, cells.parameters(args))
+        running = cell.Cell(spec._replace(fresh_boot=args.fresh_boot, cases=cases, job=job), stop).steps()
         try:
             for step in stop.each(running):
                 if isinstance(step, steps.Booting):

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 from typing import TYPE_CHECKING
@@ -58,7 +57,7 @@ def add(commands: Commands) -> None:
     run.options(matrix)
     cells.options(matrix)
 
-    execute = verbs.add_parser("exec", help="static programs, such as those of kvmtest repro", epilog=_EPILOG, formatter_class=RAW)
+    execute = verbs.add_parser("exec", help="static programs, as those of kvmtest repro", epilog=_EPILOG, formatter_class=RAW)
     execute.add_argument("programs", nargs="+", metavar="PROGRAM", help="a static binary: gcc -static")
     jobs.options(execute, required=True)
 

@@ -15,8 +15,8 @@ from kvmtest.commands.common import OK, RAW, UNEXPECTED, UNTESTABLE, USAGE, Comm
 from kvmtest.commands.run import seconds
 
 if TYPE_CHECKING:
-    from kvmtest.engine.plan import Case
     from kvmtest.emit.head import Shown
+    from kvmtest.engine.plan import Case
     from kvmtest.model.host import Host
 
 __all__ = ("add",)

@@ -193,6 +193,9 @@ class _Writer:
 
     @op.register
     def _(self, op: p.Create, last: bool) -> None:
+        if not any(_on(one, op.vcpu) for one in self.ops if one is not op):
+            self.say(f"kvm_ioctl(vm, KVM_CREATE_VCPU, {op.vcpu});")
+            return
         self.declared.setdefault(f"vcpu{op.vcpu}", f"int vcpu{op.vcpu}")
         self.say(f"vcpu{op.vcpu} = kvm_ioctl(vm, KVM_CREATE_VCPU, {op.vcpu});")
         if op.vcpu in self.runs:
@@ -558,6 +561,15 @@ def _called(name: str, text: str) -> bool:
 
 #: Structures that end with what has no type: the name of the structure in the union with the room for all of it.
 _UNIONS = {"kvm_nested_state": "state", "kvm_xsave": "area"}
+
+
+def _on(op: p.Op, vcpu: int) -> bool:
+    """Whether an op is one of that vCPU."""
+    if isinstance(op, p.Ioctl):
+        return op.on == vcpu
+    if isinstance(op, p.Poll):
+        return op.vcpu == vcpu or any(_on(one, vcpu) for one in op.read)
+    return getattr(op, "vcpu", None) == vcpu
 
 
 def _groups(repro: Repro) -> Iterator[tuple[int, list[p.Op]]]:

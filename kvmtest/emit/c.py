@@ -315,7 +315,7 @@ class _Writer:
 
     def skip(self, holds: str, why: str) -> None:
         """End main() unless a condition ``holds``: there is nothing to show."""
-        self.say(f"if ({_not(holds)})", f'\t{self.use("skip")}("{_quoted(why)}");')
+        self.say(f'{self.use("require")}({holds}, "{_quoted(why)}");')
 
     def _last_compare(self, name: str, op: p.Compare) -> None:
         size = op.place.size
@@ -361,14 +361,12 @@ class _Writer:
             where = where if "+" not in where else f"({where})"
             self.say(f"*({_TYPES[len(op.data)]} *){where} = {number(int.from_bytes(op.data, 'little'))};")
             return
-        for at, data, text in code.arrays(op.gpa, op.data):
-            if text is None:
-                self.say(f"memset({self.at(at, op.space)}, {data[0]:#x}, {len(data):#x});")
-                continue
-            name = f"code_{len(self.arrays)}"
-            self.arrays.append(text.format(name=name))
-            self.say(f"memcpy({self.at(at, op.space)}, {name}, sizeof({name}));")
-        self.used.add("said")
+        if len(set(op.data)) == 1:
+            self.say(f"memset({where}, {op.data[0]:#x}, {len(op.data):#x});")
+            return
+        name = f"code_{len(self.arrays)}"
+        self.arrays.append(code.array(name, op.data))
+        self.say(f"memcpy({where}, {name}, sizeof({name}));")
 
     @op.register
     def _(self, op: p.Peek, last: bool) -> None:
@@ -376,15 +374,13 @@ class _Writer:
 
     @op.register
     def _(self, op: p.Match, last: bool) -> None:
-        (_, data, text), *more = code.arrays(op.gpa, op.data)
-        if text is None or more:
-            self.declared.setdefault("differ", "int differ = 0")
-            self.say(f"for (i = 0; i < {len(op.data):#x}; i++)", f"\tdiffer += ({self.at(op.gpa)})[i] != {data[0]:#x};")
-            self.declared.setdefault("i", "__u32 i")
+        if len(set(op.data)) == 1:
+            self.declared |= {"differ": "int differ = 0", "i": "__u32 i"}
+            self.say(f"for (i = 0; i < {len(op.data):#x}; i++)", f"\tdiffer += ({self.at(op.gpa)})[i] != {op.data[0]:#x};")
             self.end("memory", "differ", "0", "%d")
             return
         name = f"data_{len(self.arrays)}"
-        self.arrays.append(text.format(name=name))
+        self.arrays.append(code.array(name, op.data))
         self.end("memory", f"!!memcmp({self.at(op.gpa)}, {name}, sizeof({name}))", "0", "%d")
 
     # Running
@@ -526,10 +522,11 @@ class _Writer:
         vm, body = ([op for _, op in program.ops] for program in (self.repro.vm, self.repro.body))
         for op in vm:
             self.op(op, False)
-        self.say("")
+        first = True
         for group, ops in _groups(self.repro):
-            if self.lines[-1:] != [""]:
+            if first:
                 self.say("")
+            first = False
             for op in ops:
                 self.op(op, not self.repro.checks and op is body[-1])
         if self.repro.checks:

@@ -3,20 +3,95 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from functools import cache
 
-__all__ = ("arrays",)
+from kvmtest import guests
+
+__all__ = ("array", "pieces")
 
 _ROW = 12
+#: The byte that fills an image between its code and the reset vector: HLT.
+_FILLER = 0xF4
+#: So many zeros or fillers in a row are no part of what is written.
+_GAP = 16
+_MACHINES = {"code16": "i8086", "code32": "i386", "code64": "i386:x86-64"}
 
 
-def arrays(gpa: int, data: bytes) -> Iterator[tuple[int, bytes, str | None]]:
-    """Address, bytes and text of the arrays that make up ``data`` at ``gpa``, in whose text ``name`` is to be filled in.
+def pieces(gpa: int, data: bytes) -> Iterator[tuple[int, bytes]]:
+    """``data`` at ``gpa`` in pieces that can be left out one by one: of a guest's image from label to label, without what fills.
 
-    Without a text all bytes are the same. Zeros are left out: guest memory begins as that.
+    Zeros are left out: guest memory begins as that.
     """
-    if len(set(data)) == 1:
-        yield gpa, data, None
+    marks = {0, len(data)}
+    for name in guests.IMAGES:
+        if len(data) >= guests.PAGE and data[: guests.PAGE] == guests.load(name)[: guests.PAGE]:
+            marks |= {at for at in guests.labels(name).values() if at < len(data)}
+    cuts = sorted(marks)
+    for start, end in zip(cuts, cuts[1:], strict=False):
+        for found in re.finditer(_CONTENT, data[start:end]):
+            yield gpa + start + found.start(), found[0]
+
+
+#: Bytes up to a gap.
+_CONTENT = re.compile(rb"(?:(?!\x00{%d}|\xf4{%d})[\x00-\xff])+" % (_GAP, _GAP), re.DOTALL)
+
+
+def array(name: str, data: bytes) -> str:
+    """The C array ``name`` that holds ``data``."""
+    rows = list(_code(data)) or [", ".join(f"{byte:#04x}" for byte in data[at : at + _ROW]) + "," for at in range(0, len(data), _ROW)]
+    return f"static const __u8 {name}[] = {{\n" + "\n".join(f"\t{row}" for row in rows) + "\n};\n"
+
+
+def _code(data: bytes) -> Iterator[str]:
+    """An instruction a line, where ``data`` is code of a guest and there is a disassembler."""
+    found = _place(data)
+    if not found:
         return
-    rows = [", ".join(f"{byte:#04x}" for byte in data[at : at + _ROW]) + "," for at in range(0, len(data), _ROW)]
-    yield gpa, data, "static const __u8 {name}[] = {{\n" + "\n".join(f"\t{row}" for row in rows) + "\n}};\n"
+    name, start = found
+    labels = guests.labels(name)
+    modes = {at: label.partition("_")[0] for label, at in labels.items() if re.fullmatch(r"code(16|32|64)_\d+", label)}
+    named = {at: label for label, at in labels.items() if at not in modes or not re.fullmatch(r"code\d\d_\d+", label)}
+    cuts = sorted({start, start + len(data), *(at for at in modes if start < at < start + len(data))})
+    for low, high in zip(cuts, cuts[1:], strict=False):
+        mode = modes[max(at for at in modes if at <= low)]
+        for at, size, text in _disassembled(data[low - start : high - start], _MACHINES[mode]):
+            if low + at in named:
+                yield f"/* {named[low + at]}: */"
+            raw = data[low - start + at : low - start + at + size]
+            yield f"{', '.join(f'{byte:#04x}' for byte in raw)},\t/* {text} */"
+
+
+def _place(data: bytes) -> tuple[str, int] | None:
+    """The guest whose code ``data`` is, and where in its image it begins: at a label."""
+    for name in guests.IMAGES:
+        image, at = guests.load(name), -1
+        while (at := image.find(data, at + 1)) >= 0:
+            if at in guests.labels(name).values():
+                return name, at
+    return None
+
+
+@cache
+def _disassembled(code: bytes, machine: str) -> tuple[tuple[int, int, str], ...]:
+    """Offset, size and text of each instruction, by objdump; none where that is not there."""
+    import shutil
+    import subprocess
+    import tempfile
+
+    tool = shutil.which("objdump")
+    if not tool:
+        return ()
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(code)
+        file.flush()
+        command = [tool, "-D", "-b", "binary", "-m", machine, "-w", "--insn-width=16", file.name]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    found = []
+    for line in done.stdout.splitlines():
+        fields = line.split("\t")
+        if len(fields) > 2 and re.fullmatch(r"\s*[0-9a-f]+:", fields[0]):
+            text = " ".join(fields[2].split()).replace("*/", "* /")
+            found.append((int(fields[0].strip(" :"), 16), len(fields[1].split()), text))
+    return tuple(found)

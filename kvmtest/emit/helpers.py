@@ -22,16 +22,16 @@ INCLUDES: dict[str, tuple[str, ...]] = {
 }
 NEEDS: dict[str, tuple[str, ...]] = {
     "kvm_ioctl": ("need",),
-    "skip": ("need",),
+    "require": ("need",),
     "get_msr": ("kvm_ioctl",),
     "set_msr": ("kvm_ioctl",),
     "msr_ioctl": ("try_ioctl",),
-    "map_run": ("kvm_ioctl", "skip"),
-    "add_memory": ("kvm_ioctl", "skip"),
-    "irqfd": ("kvm_ioctl", "skip"),
+    "map_run": ("kvm_ioctl", "require"),
+    "add_memory": ("kvm_ioctl", "require"),
+    "irqfd": ("kvm_ioctl", "require"),
     "is_out": ("said",),
     "is_in": (),
-    "start": ("enter", "skip"),
+    "start": ("enter", "require"),
     "join": ("start",),
     "resume": ("kvm_ioctl",),
 }
@@ -50,8 +50,8 @@ static int need(int ret, const char *what)
     "kvm_ioctl": """\
 #define kvm_ioctl(fd, request, arg) need(ioctl(fd, request, arg), #request)
 """,
-    "skip": """\
-#define skip(why) need(-1, why)
+    "require": """\
+#define require(condition, why) need((condition) ? 0 : -1, why)
 """,
     "try_ioctl": """\
 static int try_ioctl(int fd, unsigned long request, void *arg)
@@ -145,8 +145,7 @@ static struct kvm_run *map_run(int kvm, int vcpu)
 	void *run = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu,
 			 0);
 
-	if (run == MAP_FAILED)
-		skip("mmap() of a vCPU");
+	require(run != MAP_FAILED, "mmap() of a vCPU");
 	return run;
 }
 """,
@@ -219,8 +218,7 @@ static void *add_memory(int vm, int slot, __u64 gpa, __u64 size)
 	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-	if (memory == MAP_FAILED)
-		skip("mmap() of guest memory");
+	require(memory != MAP_FAILED, "mmap() of guest memory");
 	region.userspace_addr = (unsigned long)memory;
 	kvm_ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region);
 	return memory;
@@ -248,8 +246,8 @@ static void start(struct thread *thread, int vcpu, struct kvm_run *run)
 {
 	thread->vcpu = vcpu;
 	thread->run = run;
-	if (pthread_create(&thread->id, NULL, run_thread, thread))
-		skip("pthread_create()");
+	require(!pthread_create(&thread->id, NULL, run_thread, thread),
+		"pthread_create()");
 	usleep(20000);
 }
 """,
@@ -300,8 +298,8 @@ static void irqfd(int vm, int gsi)
 	__u64 one = 1;
 
 	kvm_ioctl(vm, KVM_IRQFD, &irqfd);
-	if (write(irqfd.fd, &one, sizeof(one)) != sizeof(one))
-		skip("write() to an eventfd");
+	require(write(irqfd.fd, &one, sizeof(one)) == sizeof(one),
+		"write() to an eventfd");
 	irqfd.flags = KVM_IRQFD_FLAG_DEASSIGN;
 	kvm_ioctl(vm, KVM_IRQFD, &irqfd);
 	close(irqfd.fd);

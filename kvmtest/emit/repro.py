@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+from kvmtest.emit import code
 from kvmtest.emit.fields import members
 from kvmtest.scenario import program as p
 from kvmtest.scenario.places import SECTIONS
@@ -30,6 +31,7 @@ _STRUCTS = {get: struct.__name__ for get, _, struct in SECTIONS.values()} | {
     uapi.KVM_GET_CPUID2: "kvm_cpuid2",
 }
 _MSR_HEAD, _MSR = 8, 16
+_WORD = 8
 #: Sections whose reading changes nothing.
 _WITHOUT_EFFECT = ("msrs", "cpuid", "ssp", "xsave")
 
@@ -137,6 +139,8 @@ class _Body:
             raise NoRepro(f"what it needs is no list of ioctls: {type(op).__name__.lower()}")
         elif isinstance(op, p.Ioctl) and isinstance(op.arg, str):
             self.ioctl(op, op.arg)
+        elif isinstance(op, p.Write) and len(op.data) > _WORD:
+            self.emit(*(p.Write(gpa, data, op.space) for gpa, data in code.pieces(op.gpa, op.data)))
         else:
             self.keep(op)
 

@@ -25,6 +25,8 @@ _OFFSETS = {LAPIC_REGS[reg.name]: reg.offset for reg in lapic.LAPIC}
 #: Milliseconds that an exit is waited for, and that a vCPU is given to show that none comes.
 _LIMIT, _SILENT, _SLICE = 1000, 100, 20
 _CPUID_ROOM = 256
+#: More ports than are named one by one.
+_MANY = 3
 _WIDTH = 80
 
 
@@ -364,6 +366,12 @@ class _Writer:
         if len(set(op.data)) == 1:
             self.say(f"memset({where}, {op.data[0]:#x}, {len(op.data):#x});")
             return
+        if steps := code.progression(op.data):
+            first, step, count = steps
+            self.declared |= {"i": "__u32 i"}
+            where = where if "+" not in where else f"({where})"
+            self.say(f"for (i = 0; i < {count}; i++)", f"\t((__u64 *){where})[i] = {first:#x} + i * {step:#x}ULL;")
+            return
         name = f"code_{len(self.arrays)}"
         self.arrays.append(code.array(name, op.data))
         self.say(f"memcpy({where}, {name}, sizeof({name}));")
@@ -414,13 +422,28 @@ class _Writer:
         limit = _SILENT if op.came.kind == "quiet" else _LIMIT
         call = f"reason = {self.use('enter')}({fd}, {run}, {limit});"
         again = [f"{self.use('is_out')}({run}, reason, {port:#x})" for port in op.came.past]
+        if len(again) > _MANY:
+            again = [f"(reason == KVM_EXIT_IO && {run}->io.port != {op.came.number:#x})"]
+        if op.blind:
+            again.append("reason == KVM_EXIT_MMIO")
         if op.resume:
-            again.append(f"{self.use('resume')}({fd}, reason, {run}, offsetof(struct kvm_regs, {op.resume}))")
-        if again:
+            self.declared |= {"regs": "struct kvm_regs regs"}
+            where = f"regs.{op.resume}" if isinstance(op.resume, str) else f"*(__u32 *)({self.at(op.resume)})"
+            again.append(f"{self.use('emulation')}({run}, reason)")
+            self.say(
+                "do {", f"\t{call}", f"\tif ({again[-1]}) {{", f"\t\tkvm_ioctl({fd}, KVM_GET_REGS, &regs);",
+                f"\t\tregs.rip = {where};", f"\t\tkvm_ioctl({fd}, KVM_SET_REGS, &regs);", "\t}",
+                f"}} while ({' || '.join(again)});",
+            )
+        elif again:
             self.say("do {", f"\t{call}", f"}} while ({' || '.join(again)});")
         else:
             self.say(call)
         self.met(op.vcpu, op.came, op.otherwise, last)
+
+    @op.register
+    def _(self, op: p.Said, last: bool) -> None:
+        self.say(f"{self.value(op.to)} = {self.use('said')}({self.run(op.vcpu)});")
 
     @op.register
     def _(self, op: p.Start, last: bool) -> None:

@@ -9,7 +9,7 @@ from functools import cache
 
 from kvmtest import guests
 
-__all__ = ("array", "pieces")
+__all__ = ("array", "pieces", "progression")
 
 _ROW = 12
 #: The byte that fills an image between its code and the reset vector: HLT.
@@ -28,10 +28,43 @@ def pieces(gpa: int, data: bytes) -> Iterator[tuple[int, bytes]]:
     for name in guests.IMAGES:
         if len(data) >= guests.PAGE and data[: guests.PAGE] == guests.load(name)[: guests.PAGE]:
             marks |= {at for at in guests.labels(name).values() if at < len(data)}
+    marks |= set(range(-gpa % guests.PAGE, len(data), guests.PAGE))
     cuts = sorted(marks)
     for start, end in zip(cuts, cuts[1:], strict=False):
-        for found in re.finditer(_CONTENT, data[start:end]):
-            yield gpa + start + found.start(), found[0]
+        for low, high, table in _tables(data[start:end]):
+            if table:
+                yield gpa + start + low, data[start + low : start + high]
+                continue
+            for found in re.finditer(_CONTENT, data[start + low : start + high]):
+                yield gpa + start + low + found.start(), found[0]
+
+
+def _tables(data: bytes) -> Iterator[tuple[int, int, bool]]:
+    """Where in ``data`` there are tables whose entries are as far apart, and where there is something else."""
+    words = [int.from_bytes(data[at : at + 8], "little") for at in range(0, len(data) & ~7, 8)]
+    at = done = 0
+    while at + 1 < len(words):
+        step, end = words[at + 1] - words[at], at + 1
+        while end < len(words) and words[end] - words[end - 1] == step:
+            end += 1
+        if step > 0 and end - at >= _GAP:
+            if done < 8 * at:
+                yield done, 8 * at, False
+            yield 8 * at, 8 * end, True
+            done = 8 * end
+        at = max(at + 1, end - 1)
+    if done < len(data):
+        yield done, len(data), False
+
+
+def progression(data: bytes) -> tuple[int, int, int] | None:
+    """The first 64-bit word of ``data``, the distance to the next and how many there are, where all are as far apart: page tables."""
+    if len(data) < 8 * _GAP or len(data) % 8:
+        return None
+    words = [int.from_bytes(data[at : at + 8], "little") for at in range(0, len(data), 8)]
+    step = words[1] - words[0]
+    apart = step > 0 and all(b - a == step for a, b in zip(words, words[1:], strict=False))
+    return (words[0], step, len(words)) if apart else None
 
 
 #: Bytes up to a gap.

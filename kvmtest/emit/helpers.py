@@ -33,7 +33,6 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "is_in": (),
     "start": ("enter", "require"),
     "join": ("start",),
-    "resume": ("kvm_ioctl",),
 }
 
 HELPERS: dict[str, str] = {
@@ -275,19 +274,12 @@ static int join(struct thread *thread, int ms)
 	return thread->exit;
 }
 """,
-    "resume": """\
-/* Whether the exit is an instruction that KVM cannot emulate: go on after it. */
-static int resume(int vcpu, int exit, struct kvm_run *run, size_t where)
+    "emulation": """\
+/* Whether the exit is an instruction that KVM cannot emulate. */
+static int emulation(struct kvm_run *run, int exit)
 {
-	struct kvm_regs regs;
-
-	if (exit != KVM_EXIT_INTERNAL_ERROR ||
-	    run->internal.suberror != KVM_INTERNAL_ERROR_EMULATION)
-		return 0;
-	kvm_ioctl(vcpu, KVM_GET_REGS, &regs);
-	regs.rip = *(__u64 *)((char *)&regs + where);
-	kvm_ioctl(vcpu, KVM_SET_REGS, &regs);
-	return 1;
+	return exit == KVM_EXIT_INTERNAL_ERROR &&
+	       run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION;
 }
 """,
     "irqfd": """\

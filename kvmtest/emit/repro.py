@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from kvmtest.emit import code
+from kvmtest.emit import code, reporter
 from kvmtest.emit.fields import members
 from kvmtest.scenario import program as p
 from kvmtest.scenario.places import SECTIONS
+from kvmtest.state import guest_view
 from kvmtest.state.layout import Field, Layout
 from kvmtest.state.sections import Snapshot
 from kvmtest.state.snapshot import ROOM
@@ -93,12 +94,14 @@ class Wanted(NamedTuple):
 
     ``items`` are none for an expectation that is a step itself; of each its values and the mask, None for all bits. ``planted`` are
     items with what the event found, where that is part of what is expected; ``witness`` is that of the event, if there is one.
+    ``guest`` is whether the reporting guest tells the one item.
     """
 
     step: int
     items: tuple[tuple[str, tuple[int, ...], int | None], ...] = ()
     planted: tuple[tuple[str, int], ...] = ()
     witness: Witness | None = None
+    guest: bool = False
 
 
 class Source(Protocol):
@@ -111,8 +114,10 @@ class Source(Protocol):
 
 
 class _Body:
-    def __init__(self, program: p.Program, sources: dict[int, Source]) -> None:
+    def __init__(self, program: p.Program, sources: dict[int, Source], xcr0: int, item: str) -> None:
         self.program, self.sources = program, sources
+        #: What the reporting guest reads, in which mode of the local APIC.
+        self.xcr0, self.item, self.apic_mode = xcr0, item, "xapic"
         self.buffers: dict[str, p.Buffer] = {}
         self.ops: list[tuple[int, p.Op]] = []
         self.pinned: set[int] = set()
@@ -135,8 +140,14 @@ class _Body:
         """Append one op of the program, in ops that hide nothing."""
         if isinstance(op, p.Look):
             self.look(op)
-        elif isinstance(op, (p.Install, p.Report, p.Do)):
-            raise NoRepro(f"what it needs is no list of ioctls: {type(op).__name__.lower()}")
+        elif isinstance(op, p.Install):
+            self.apic_mode = op.apic_mode
+            for one in reporter.install(op.vector, self.item, op.apic_mode, self.xcr0):
+                self.op(one)
+        elif isinstance(op, p.Report):
+            self.emit(*reporter.report(op.vcpu, "", self.sources[op.vcpu].layout, self.apic_mode, _NOWHERE))
+        elif isinstance(op, p.Do):
+            raise NoRepro("what it does is no list of ops: threads against each other, as dice have it")
         elif isinstance(op, p.Ioctl) and isinstance(op.arg, str):
             self.ioctl(op, op.arg)
         elif isinstance(op, p.Write) and len(op.data) > _WORD:
@@ -231,6 +242,14 @@ class _Body:
         place = p.Place(name, field.offset + head, field.size)
         return Check(item, place, values, judged, field.component, field.init, ahead)
 
+    def told(self, op: p.Report, item: str, values: tuple[int, ...], mask: int | None) -> Check:
+        """Let the guest tell ``item``."""
+        name = self.buffer("told", "u64", bytes(8))
+        ops = list(reporter.report(op.vcpu, item, self.sources[op.vcpu].layout, self.apic_mode, p.Place(name, 0, _WORD)))
+        self.emit(*(ops[1:] if op.running and item == "rax" else ops))
+        judged = guest_view.mask(item) & (1 << 8 * _WORD) - 1
+        return Check(item, p.Place(name, 0, _WORD, item), values, judged if mask is None else judged & mask)
+
     def checks(self, op: p.Look, wanted: Wanted) -> tuple[Check, ...]:
         """Read the vCPU up to the last section that has one of the items."""
         layout, found = self.sources[op.vcpu].layout, dict[str, list[Check]]()
@@ -261,16 +280,23 @@ def _one(entry: bytes) -> bytes:
     return (1).to_bytes(_MSR_HEAD, "little") + entry
 
 
-def body(program: p.Program, sources: dict[int, Source], wanted: Wanted, target: int) -> Repro:
-    """The reproducer of what ``wanted`` says of ``program``; its ``vm`` is still empty. Raises NoRepro."""
-    made = _Body(program, sources)
+def body(program: p.Program, sources: dict[int, Source], wanted: Wanted, target: int, xcr0: int) -> Repro:
+    """The reproducer of what ``wanted`` says of ``program``; its ``vm`` is still empty.
+
+    ``xcr0`` is what the reporting guest sets. Raises NoRepro, Untold, GuestMissing.
+    """
+    made = _Body(program, sources, xcr0, wanted.items[0][0] if wanted.guest else "")
     ops = [(number, op) for number, op in program.ops if number <= wanted.step]
     seen = [at for at, (_, op) in enumerate(ops) if isinstance(op, p.Look) and op.vcpu == target]
     last, before = (seen[-1:] or [-1])[0], (seen[-2:-1] or [-1])[0]
     checks: tuple[Check, ...] = ()
     for at, (number, op) in enumerate(ops):
         made.step = number
-        if wanted.items and at == last:
+        if wanted.guest and number == wanted.step:
+            assert isinstance(op, p.Report)
+            checks = (made.told(op, *wanted.items[0]),)
+            break
+        if wanted.items and not wanted.guest and at == last:
             assert isinstance(op, p.Look)
             if wanted.witness:
                 _happened(made, target, wanted.witness, op)

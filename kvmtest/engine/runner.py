@@ -215,7 +215,7 @@ class Player:
                     raise
                 self._meet(op.vcpu, Exited("errno", error.errno or 0, None, f"KVM_RUN: {error.name}"), op.came, op.otherwise)
                 return
-            if not seen or not (_passed(seen, op.came) or op.resume and self._resumed(vcpu, seen, op.resume)):
+            if not seen or not (_passed(seen, op.came) or op.blind and _answered(vcpu, seen) or self._resumed(vcpu, seen, op.resume)):
                 break
         self._judge(op.vcpu, seen, op.came, op.otherwise)
 
@@ -244,12 +244,12 @@ class Player:
         more = "" if otherwise.verdict != "error" else f": {exited.text} ({where(self._vcpus[id])})"
         raise _End(otherwise, more, late)
 
-    def _resumed(self, vcpu: Vcpu, seen: Exit, register: str) -> bool:
-        """Go on after an instruction that KVM cannot emulate, where the vCPU's ``register`` says; False for any other exit."""
-        if seen.reason != KVM_EXIT_INTERNAL_ERROR or seen.suberror != KVM_INTERNAL_ERROR_EMULATION:
+    def _resumed(self, vcpu: Vcpu, seen: Exit, where: str | int) -> bool:
+        """Go on after an instruction that KVM cannot emulate, at what a register or a word holds; False for any other exit."""
+        if not where or seen.reason != KVM_EXIT_INTERNAL_ERROR or seen.suberror != KVM_INTERNAL_ERROR_EMULATION:
             return False
         regs = vcpu.get_regs()
-        at = getattr(regs, register)
+        at = self._memory(where, 0).read_int(where, 4) if isinstance(where, int) else getattr(regs, where)
         if regs.rip == at or self._machine.vm.memory_at(at) is None:
             return False
         regs.rip = at
@@ -293,6 +293,10 @@ class Player:
     @_do.register
     def _(self, op: p.Reply) -> None:
         self._vcpus[op.vcpu].reply(op.data)
+
+    @_do.register
+    def _(self, op: p.Said) -> None:
+        self.buffers[op.to.buffer][op.to.offset : op.to.offset + op.to.size] = self._last[op.vcpu].data[: op.to.size]
 
     # The reporting guest
 
@@ -338,6 +342,14 @@ def meets(value: int, test: p.Compare) -> bool:
 def _passed(seen: Exit, came: p.Came) -> bool:
     """Whether an exit is one that may come before the one that is waited for."""
     return seen.reason == KVM_EXIT_IO and seen.direction == KVM_EXIT_IO_OUT and seen.port in came.past
+
+
+def _answered(vcpu: Vcpu, seen: Exit) -> bool:
+    """Answer a read of memory that is not there; False for any other exit."""
+    if seen.reason != KVM_EXIT_MMIO or seen.is_write:
+        return False
+    vcpu.reply(bytes(seen.len))
+    return True
 
 
 def matches(exited: Exited, came: p.Came) -> bool:

@@ -12,7 +12,7 @@ from kvmtest.emit import code
 from kvmtest.emit.fields import LAPIC_REGS, member, members
 from kvmtest.emit.helpers import HELPERS, INCLUDES, NEEDS
 from kvmtest.emit.msr_names import macro
-from kvmtest.emit.repro import Check, Leaf, Repro
+from kvmtest.emit.repro import MAY_FAIL, Check, Leaf, Repro
 from kvmtest.scenario import program as p
 from kvmtest.uapi import kvm as uapi
 from kvmtest.uapi.names import CAPS, EXITS, IOCTLS, MP_STATES
@@ -63,6 +63,7 @@ class _Writer:
             short = msr.name_of(int.from_bytes(buffer.contents[8:12], "little")) if buffer.kind == "kvm_msrs" else ""
             short = re.sub(r"[^a-z0-9_]", "_", short or re.sub(r"\d+$", "", name) or name)
             short = f"msr_{short}" if short[0].isdigit() else short
+            short = f"new_{short}" if name.startswith("new_") and not short.startswith("new_") else short
             taken.setdefault(short, set()).add(name)
             self.names[name] = short
         for short, names in taken.items():
@@ -253,6 +254,8 @@ class _Writer:
             var = self.declare(op.arg)
             self.declare(op.result)
             self.say(f"{self.names[op.result]} = {self.use('msr_ioctl')}({fd}, {name}, {macro(index)}, &{var});")
+        elif op.result == MAY_FAIL:
+            self.say(f"{self.use('msr_ioctl')}({fd}, {name}, {macro(index)}, &{self.declare(op.arg)});")
         elif op.request == uapi.KVM_GET_MSRS:
             self.say(f"{self.declare(op.arg)} = {self.use('get_msr')}({fd}, {macro(index)});")
         else:
@@ -668,6 +671,14 @@ def _quoted(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
 
 
+def _broken(text: str) -> tuple[str, str]:
+    """``text`` up to its last comma or logical operator outside of strings, and the rest; all of it where there is none."""
+    found = None
+    for one in re.finditer(r'"(?:[^"\\]|\\.)*"|(,|&&|\|\||\?|:)(?= |$)', text):
+        found = one.end() if one[1] else found
+    return (text[:found], text[found:]) if found and found > len(text) // 3 else (text, "")
+
+
 def _wrapped(line: str) -> str:
     """A statement of more than one line where it is too long: broken after commas and operators."""
     if len(line.expandtabs(8)) <= _WIDTH or '"' in line and line.strip().startswith(('skip("',)):
@@ -681,8 +692,10 @@ def _wrapped(line: str) -> str:
     for word in re.findall(r"\s*(?:\"(?:[^\"\\]|\\.)*\"|\S)+", line.strip()):
         start = indent if not lines else pad
         if current and len((start + current + word).expandtabs(8)) > _WIDTH:
-            lines.append(start + current)
-            current = word.strip()
+            # After a comma or an operator rather than within what these join.
+            done, rest = _broken(current)
+            lines.append(start + done)
+            current = (rest + word).strip()
         else:
             current += word
     lines.append((indent if not lines else pad) + current)

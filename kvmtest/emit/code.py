@@ -12,6 +12,8 @@ from kvmtest import guests
 __all__ = ("array", "pieces", "progression")
 
 _ROW = 12
+#: Characters of an instruction and its text that a line has room for.
+_LINE = 80
 #: The byte that fills an image between its code and the reset vector: HLT.
 _FILLER = 0xF4
 #: So many zeros or fillers in a row are no part of what is written.
@@ -73,8 +75,13 @@ _CONTENT = re.compile(rb"(?:(?!\x00{%d}|\xf4{%d})[\x00-\xff])+" % (_GAP, _GAP), 
 
 def array(name: str, data: bytes) -> str:
     """The C array ``name`` that holds ``data``."""
-    rows = list(_code(data)) or [", ".join(f"{byte:#04x}" for byte in data[at : at + _ROW]) + "," for at in range(0, len(data), _ROW)]
+    rows = list(_code(data)) or list(_rows(data))
     return f"static const __u8 {name}[] = {{\n" + "\n".join(f"\t{row}" for row in rows) + "\n};\n"
+
+
+def _rows(data: bytes) -> Iterator[str]:
+    for at in range(0, len(data), _ROW):
+        yield ", ".join(f"{byte:#04x}" for byte in data[at : at + _ROW]) + ","
 
 
 def _code(data: bytes) -> Iterator[str]:
@@ -89,11 +96,20 @@ def _code(data: bytes) -> Iterator[str]:
     cuts = sorted({start, start + len(data), *(at for at in modes if start < at < start + len(data))})
     for low, high in zip(cuts, cuts[1:], strict=False):
         mode = modes[max(at for at in modes if at <= low)]
-        for at, size, text in _disassembled(data[low - start : high - start], _MACHINES[mode]):
+        code = data[low - start : high - start]
+        # What is no code, or where there is no disassembler: one byte after the other.
+        for at, size, text in _disassembled(code, _MACHINES[mode]) or ((0, len(code), "data"),):
             if low + at in named:
                 yield f"/* {named[low + at]}: */"
             raw = data[low - start + at : low - start + at + size]
-            yield f"{', '.join(f'{byte:#04x}' for byte in raw)},\t/* {text} */"
+            row, comment = ", ".join(f"{byte:#04x}" for byte in raw) + ",", f"/* {text} */"
+            if size > _ROW + 3:
+                yield from _rows(raw)
+            elif len(row) + len(comment) > _LINE:
+                yield comment
+                yield row
+            else:
+                yield f"{row}\t{comment}"
 
 
 def _place(data: bytes) -> tuple[str, int] | None:
@@ -119,7 +135,7 @@ def _disassembled(code: bytes, machine: str) -> tuple[tuple[int, int, str], ...]
     with tempfile.NamedTemporaryFile() as file:
         file.write(code)
         file.flush()
-        command = [tool, "-D", "-b", "binary", "-m", machine, "-w", "--insn-width=16", file.name]
+        command = [tool, "-D", "-z", "-b", "binary", "-m", machine, "-w", "--insn-width=16", file.name]
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     found = []
     for line in done.stdout.splitlines():
@@ -127,4 +143,4 @@ def _disassembled(code: bytes, machine: str) -> tuple[tuple[int, int, str], ...]
         if len(fields) > 2 and re.fullmatch(r"\s*[0-9a-f]+:", fields[0]):
             text = " ".join(fields[2].split()).replace("*/", "* /")
             found.append((int(fields[0].strip(" :"), 16), len(fields[1].split()), text))
-    return tuple(found)
+    return tuple(found) if sum(size for _, size, _ in found) == len(code) else ()

@@ -169,7 +169,9 @@ static int enter(int vcpu, struct kvm_run *run, int ms)
 	running = run;
 	sigaction(SIGALRM, &action, NULL);
 	setitimer(ITIMER_REAL, &timer, NULL);
-	ret = ioctl(vcpu, KVM_RUN, 0) < 0 ? -errno : (int)run->exit_reason;
+	do {
+		ret = ioctl(vcpu, KVM_RUN, 0) < 0 ? -errno : (int)run->exit_reason;
+	} while (ret == -EAGAIN);
 	timer.it_value = (struct timeval){};
 	setitimer(ITIMER_REAL, &timer, NULL);
 	run->immediate_exit = 0;
@@ -235,8 +237,10 @@ static void *run_thread(void *arg)
 {
 	struct thread *thread = arg;
 
-	thread->exit = ioctl(thread->vcpu, KVM_RUN, 0) < 0 ?
-		       -errno : (int)thread->run->exit_reason;
+	do {
+		thread->exit = ioctl(thread->vcpu, KVM_RUN, 0) < 0 ?
+			       -errno : (int)thread->run->exit_reason;
+	} while (thread->exit == -EAGAIN);
 	return NULL;
 }
 

@@ -20,7 +20,7 @@ from kvmtest.state.snapshot import ROOM
 from kvmtest.state.snapshot import Buffer as Read
 from kvmtest.uapi import kvm as uapi
 
-__all__ = ("Check", "Leaf", "NoRepro", "Repro", "Source", "Wanted", "Witness", "body")
+__all__ = ("MAY_FAIL", "Check", "Leaf", "NoRepro", "Repro", "Source", "Wanted", "Witness", "body")
 
 #: KVM_SET_*: what reads the same section, and the structure's name.
 _READ = {put: (get, struct.__name__) for get, put, struct in SECTIONS.values()} | {
@@ -32,6 +32,8 @@ _STRUCTS = {get: struct.__name__ for get, _, struct in SECTIONS.values()} | {
     uapi.KVM_GET_CPUID2: "kvm_cpuid2",
 }
 _MSR_HEAD, _MSR = 8, 16
+#: The buffer for the answer of an ioctl that KVM may refuse, which nobody looks at.
+MAY_FAIL = "refused"
 _WORD = 8
 #: Sections whose reading changes nothing.
 _WITHOUT_EFFECT = ("msrs", "cpuid", "ssp", "xsave")

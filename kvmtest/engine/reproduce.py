@@ -10,10 +10,12 @@ from kvmtest.emit.head import About, Shown, value
 from kvmtest.emit.reduce import reduced, used
 from kvmtest.emit.reporter import Untold
 from kvmtest.emit.repro import NoRepro, Repro, Wanted, Witness, body
+from kvmtest.emit.reset import of_reset
 from kvmtest.engine import trial
 from kvmtest.engine.bind import Scene, Unmet
 from kvmtest.engine.machine import Machine, Machines, SetupError, Target
 from kvmtest.engine.plan import Case
+from kvmtest.engine.vmm_reset import VmmReset
 from kvmtest.guests import GuestMissing
 from kvmtest.judge.book import Book
 from kvmtest.judge.cases import judge
@@ -25,8 +27,11 @@ from kvmtest.model.verdict import Verdict
 from kvmtest.scenario import looks as of
 from kvmtest.scenario import program as p
 from kvmtest.scenario import step as s
+from kvmtest.scenario.lower import of_plant
+from kvmtest.scenario.program import DEFAULT_EFFORT
 from kvmtest.spec.rule import Rule
 from kvmtest.state.inside import GuestStopped, PlantRefused
+from kvmtest.state.plant import Plant
 from kvmtest.state.snapshot import Unread
 from kvmtest.uapi.kvm import KVM_MP_STATE_INIT_RECEIVED
 from kvmtest.x86 import cpuid
@@ -35,6 +40,21 @@ __all__ = ("first", "reproduce")
 
 #: The verdicts of departures, the one that is wanted most first.
 _DEPARTURES = (Verdict.FAIL, Verdict.KNOWN, Verdict.ERROR)
+
+
+class _Planting:
+    """A vCPU that lowering a plant needs no more of."""
+
+    effort = DEFAULT_EFFORT
+
+    def __init__(self, id: int, plant: Plant) -> None:
+        self.target = self.other = id
+        self.each: tuple[int, ...] = (id,)
+        self._plant = plant
+
+    def plant(self, who: int, name: str, apic_mode: str) -> Plant:
+        """The one plant."""
+        return self._plant
 
 
 class _Source:
@@ -57,15 +77,12 @@ def reproduce(
 
     ``told`` hears how far it is. Raises NoRepro where there is none, KvmError, Unmet, SetupError.
     """
-    if not case.scenario:
-        raise NoRepro("a vCPU that is written back to RESET by ioctls is no list of steps yet")
     machine = machines.fresh(case.setup)
     try:
-        scene = Scene(case, machine, machines.host, timeout_s)
-        seen = judge(Book(), case.look(), machines.host, scene.bases, scene.observe())
-        results = [one for of in seen for one in of.results if selection.takes_id(one.id)]
-        chosen = _chosen(results)
-        candidates = [_made(case, machine, scene, chosen, step) for step in _steps(case.scenario, chosen[-1])]
+        ran = Scene(case, machine, machines.host, timeout_s) if case.scenario else VmmReset(case, machine, machines.host, timeout_s)
+        seen = judge(Book(), case.look(), machines.host, ran.bases, ran.observe())
+        chosen = _chosen([one for of in seen for one in of.results if selection.takes_id(one.id)])
+        candidates = list(_candidates(case, machine, ran, chosen))
     finally:
         machines.release(machine)
     about = _about(case, chosen)
@@ -92,6 +109,7 @@ def reproduce(
         now = found.observed
         return True
 
+    trials.hasten()
     told(f"{about.name} departs alone, too; leaving out what it does not need")
     smallest = used(reduced(made, shows))
     if smallest.checks and isinstance(now[0], int):
@@ -131,6 +149,27 @@ def _about(case: Case, results: tuple[Result, ...]) -> About:
         record.deviation or "",
         len(results) - 1,
     )
+
+
+def _candidates(case: Case, machine: Machine, ran: Scene | VmmReset, chosen: tuple[Result, ...]) -> Iterator[Repro]:
+    """What may show the result: by each step that observes it, or with the ioctls in each order."""
+    if isinstance(ran, Scene):
+        assert case.scenario
+        yield from (_made(case, machine, ran, chosen, step) for step in _steps(case.scenario, chosen[-1]))
+        return
+    target = machine.target(case.target)
+    plant = of_plant(s.Plant(case.plant, case.apic_mode), _Planting(target.vcpu.id, ran.plant))
+    items, planted = _items(chosen, {one.item: None for one in chosen})
+    if not items:
+        raise NoRepro(f"{chosen[0].id}: {chosen[0].record.reason or 'there is no value that is expected'}")
+    wanted = Wanted(0, items, planted or _plants(chosen), guest=chosen[0].view != "host")
+    for order in ran.orders:
+        made = of_reset(plant, _Source(target), order, wanted, target.vcpu.id, cpuid.xcr0_mask(machine.leaves))
+        yield made._replace(vm=machine.program)
+
+
+def _plants(results: Iterable[Result]) -> tuple[tuple[str, int], ...]:
+    return tuple((one.item, one.record.planted) for one in results if isinstance(one.record.planted, int))
 
 
 def _made(case: Case, machine: Machine, scene: Scene, chosen: tuple[Result, ...], step: int) -> Repro:
@@ -208,10 +247,22 @@ def _rules(result: Result, case: Case, backend: str) -> tuple[Rule, Rule] | None
 
 
 def _wanted(scenario: s.Scenario, step: int, results: Iterable[Result], rules: _Rules, witness: Witness | None) -> Wanted:
-    items, planted = [], []
     guest = isinstance(scenario.steps[step], s.Guest)
     if not guest and not isinstance(scenario.steps[step], s.Observe):
         return Wanted(step)
+    items, planted = _items(results, rules)
+    if not items:
+        one = next(iter(results))
+        raise NoRepro(f"{one.id}: {one.record.reason or 'there is no value that is expected'}")
+    return Wanted(step, items, () if guest else planted, witness, guest)
+
+
+_Items = tuple[tuple[str, tuple[int, ...], int | None], ...]
+
+
+def _items(results: Iterable[Result], rules: _Rules) -> tuple[_Items, tuple[tuple[str, int], ...]]:
+    """What items have to hold, and what those were planted with that are to stay as they were."""
+    items, planted = [], []
     for one in results:
         record: Record = one.record
         if record.expected is None or any(isinstance(value, str) for value in record.expected.values):
@@ -220,7 +271,7 @@ def _wanted(scenario: s.Scenario, step: int, results: Iterable[Result], rules: _
         rule = rules[one.item]
         if rule and (rule[0].kind == "unchanged" or rule[0].unchanged) and isinstance(record.planted, int):
             planted.append((one.item, record.planted))
-    return Wanted(step, tuple(items), () if guest else tuple(planted), witness, guest)
+    return tuple(items), tuple(planted)
 
 
 #: The leaf that a formula's value rests on.

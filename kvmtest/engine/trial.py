@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, NamedTuple
 
 from kvmtest.emit.repro import Check, Leaf, Repro
@@ -15,6 +16,8 @@ from kvmtest.x86.cpuid import CpuidEntry
 
 __all__ = ("Outcome", "Trials")
 
+#: Seconds that a guest is given at least, and how many times what it took.
+_LEAST_S, _TIMES = 0.05, 5
 _LEAF, _REGISTERS = 40, {"eax": 12, "ebx": 16, "ecx": 20, "edx": 24}
 
 
@@ -46,12 +49,21 @@ class _Machine:
 
 
 class Trials:
-    """Runs reproducers on ``kvm``; ``timeout_s`` bounds each wait, in seconds. ``count`` says how many were run."""
+    """Runs reproducers on ``kvm``; ``timeout_s`` bounds each wait, in seconds. ``count`` says how many were run.
+
+    ``hasten`` has those that follow wait as long as what was run needs, several times over: most of what is left out of a guest
+    makes it run astray.
+    """
 
     def __init__(self, kvm: Kvm, timeout_s: float = 1.0) -> None:
         self._kvm, self._timeout_s = kvm, timeout_s
         self._supported: list[CpuidEntry] = kvm.supported_cpuid()
         self.count = 0
+        self._took_s = timeout_s
+
+    def hasten(self) -> None:
+        """From here on wait no longer than the last reproducer explains."""
+        self._timeout_s = min(self._timeout_s, max(_LEAST_S, _TIMES * self._took_s))
 
     def run(self, repro: Repro) -> Outcome:
         """Execute it once, on a new VM."""
@@ -61,7 +73,9 @@ class Trials:
             vcpus = making.make(vm, repro.vm, self._supported).vcpus
             machine: Any = _Machine(vm, vcpus)
             player = Player(repro.body, machine, self._timeout_s)
+            begin = time.monotonic()
             played = player.run()
+            self._took_s = time.monotonic() - begin
         except (KvmError, LookupError, TypeError, ValueError, making.SetupError) as error:
             return Outcome("error", str(error) or type(error).__name__)
         finally:

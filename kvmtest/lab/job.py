@@ -72,5 +72,8 @@ def reproduce(job: Job, kvm: Kvm, host: Host, cases: list[Case], timeout_s: floa
             answer = dump(first(kvm, host, chosen, Selection((selector,)), timeout_s, minimise=job["minimise"], told=told))
         except NoRepro as error:
             answer = str(error)
+        except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
+            # Of one that cannot be made; the others still can.
+            answer = f"it cannot be made: {type(error).__name__}: {error}"
         out.blob("R", ("shown", selector, answer))
         out.flush()

@@ -60,7 +60,7 @@ def _tables(data: bytes) -> Iterator[tuple[int, int, bool]]:
 
 
 def progression(data: bytes) -> tuple[int, int, int] | None:
-    """The first 64-bit word of ``data``, the distance to the next and how many there are, where all are as far apart: page tables."""
+    """First word, distance to the next and number of the 64-bit words of ``data``, where all are as far apart: page tables."""
     if len(data) < 8 * _GAP or len(data) % 8:
         return None
     words = [int.from_bytes(data[at : at + 8], "little") for at in range(0, len(data), 8)]

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from kvmtest.uapi import kvm as uapi
-from kvmtest.x86 import lapic, xsave
+from kvmtest.x86 import lapic
 
 __all__ = ("LAPIC_REGS", "Member", "member", "members")
 
@@ -28,11 +28,13 @@ class Member(NamedTuple):
 #: Macros of <asm/apicdef.h>, a header that userspace has not, by the register's name here.
 LAPIC_REGS = {
     **{"id": "APIC_ID", "version": "APIC_LVR", "tpr": "APIC_TASKPRI", "apr": "APIC_ARBPRI", "ppr": "APIC_PROCPRI"},
-    **{"rrd": "APIC_RRR", "ldr": "APIC_LDR", "dfr": "APIC_DFR", "svr": "APIC_SPIV", "esr": "APIC_ESR", "lvt_cmci": "APIC_LVTCMCI"},
-    **{"icr": "APIC_ICR", "icr2": "APIC_ICR2", "lvt_timer": "APIC_LVTT", "lvt_thermal": "APIC_LVTTHMR", "lvt_pmc": "APIC_LVTPC"},
-    **{"lvt_lint0": "APIC_LVT0", "lvt_lint1": "APIC_LVT1", "lvt_error": "APIC_LVTERR", "timer_initial": "APIC_TMICT"},
-    **{"timer_current": "APIC_TMCCT", "timer_divide": "APIC_TDCR", "efeat": "APIC_EFEAT", "ecntl": "APIC_ECTRL"},
-    **{f"{name}{i}": f"APIC_{name.upper()} + {16 * i:#x}" if i else f"APIC_{name.upper()}" for name in ("isr", "tmr", "irr") for i in range(8)},
+    **{"rrd": "APIC_RRR", "ldr": "APIC_LDR", "dfr": "APIC_DFR", "svr": "APIC_SPIV", "esr": "APIC_ESR"},
+    **{"lvt_cmci": "APIC_LVTCMCI", "icr": "APIC_ICR", "icr2": "APIC_ICR2", "lvt_timer": "APIC_LVTT"},
+    **{"lvt_thermal": "APIC_LVTTHMR", "lvt_pmc": "APIC_LVTPC", "lvt_lint0": "APIC_LVT0", "lvt_lint1": "APIC_LVT1"},
+    **{"lvt_error": "APIC_LVTERR", "timer_initial": "APIC_TMICT", "timer_current": "APIC_TMCCT"},
+    **{"timer_divide": "APIC_TDCR", "efeat": "APIC_EFEAT", "ecntl": "APIC_ECTRL"},
+    **{f"{name}{i}": f"APIC_{name.upper()} + {16 * i:#x}" for name in ("isr", "tmr", "irr") for i in range(1, 8)},
+    **{"isr0": "APIC_ISR", "tmr0": "APIC_TMR", "irr0": "APIC_IRR"},
 }
 #: Structures that end with entries whose number they hold: the type of an entry.
 _ENTRIES = {

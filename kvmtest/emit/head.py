@@ -20,6 +20,8 @@ from kvmtest.uapi.names import IOCTLS
 __all__ = ("About", "Shown", "lines", "value")
 
 _WIDTH = 76
+#: More fields than are named.
+_MANY = 6
 #: What KVM's modules are called, by backend.
 _MODULES = {"svm": "kvm_amd", "vmx": "kvm_intel"}
 
@@ -103,7 +105,8 @@ def _written(repro: Repro, ops: Iterable[p.Op]) -> list[tuple[str, list[str]]]:
             changed.setdefault(op.place.buffer, []).append(one.path if one else op.place.name or buffer.kind)
         elif isinstance(op, p.Ioctl) and isinstance(op.arg, str) and not op.request >> 31 and op.arg in changed:
             fields = changed.pop(op.arg)
-            found.append((IOCTLS.get(op.request, ""), fields if len(fields) < 7 else [*fields[:5], f"{len(fields) - 5} more fields"]))
+            shown = fields if len(fields) <= _MANY else [*fields[: _MANY - 1], f"{len(fields) - _MANY + 1} more fields"]
+            found.append((IOCTLS.get(op.request, ""), shown))
     return found
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from kvmtest.emit.repro import Leaf, Repro
@@ -70,7 +71,8 @@ def reduced(repro: Repro, shows: Shows, told: Callable[[str], None] = lambda wha
         if at in fixed:
             fixed |= needs[at]
     fixed_vm = {at for at, (_, op) in enumerate(vm) if repro.cpuid and isinstance(op, p.Cpuid) and op.vcpu == repro.target}
-    free = [(True, at) for at in range(len(vm)) if at not in fixed_vm] + [(False, at) for at in range(len(body)) if at not in fixed]
+    free = [(True, at) for at in range(len(vm)) if at not in fixed_vm]
+    free += [(False, at) for at in range(len(body)) if at not in fixed]
 
     def made(chosen: Sequence[tuple[bool, int]]) -> Repro:
         left = fixed | {at for in_vm, at in chosen if not in_vm}
@@ -89,15 +91,22 @@ def _leaves(repro: Repro, shows: Shows) -> Repro:
     """Fewer changes to CPUID."""
     for at, (step, op) in enumerate(repro.vm.ops):
         if isinstance(op, p.Cpuid):
-            kept = tuple(change for change in op.changes if op.vcpu == repro.target and change[:2] in repro.cpuid)
-            free = [change for change in op.changes if change not in kept]
-
-            def made(chosen: Sequence[cpuid.Change], at: int = at, step: int = step, op: p.Cpuid = op, kept: tuple[cpuid.Change, ...] = kept) -> Repro:
-                ops = repro.vm.ops
-                return _with(repro, (*ops[:at], (step, op._replace(changes=(*kept, *chosen))), *ops[at + 1 :]), repro.body.ops)
-
-            repro = made(subset(free, lambda chosen, made=made: shows(made(chosen), 0, 0)))  # type: ignore[misc]
+            kept = tuple(one for one in op.changes if op.vcpu == repro.target and one[:2] in repro.cpuid)
+            made = partial(_changing, repro, at, step, op, kept)
+            left = subset([one for one in op.changes if one not in kept], partial(_still, shows, made))
+            repro = made(left)
     return repro
+
+
+def _still(shows: Shows, made: Callable[[Sequence[_T]], Repro], chosen: Sequence[_T]) -> bool:
+    return shows(made(chosen), 0, 0)
+
+
+def _changing(
+    repro: Repro, at: int, step: int, op: p.Cpuid, kept: tuple[cpuid.Change, ...], chosen: Sequence[cpuid.Change]
+) -> Repro:
+    ops = repro.vm.ops
+    return _with(repro, (*ops[:at], (step, op._replace(changes=(*kept, *chosen))), *ops[at + 1 :]), repro.body.ops)
 
 
 def _with(repro: Repro, vm: _Ops, body: _Ops) -> Repro:
@@ -107,21 +116,20 @@ def _with(repro: Repro, vm: _Ops, body: _Ops) -> Repro:
 def _values(repro: Repro, shows: Shows) -> Repro:
     """Fewer bits in what is written."""
     for at, (step, op) in enumerate(repro.body.ops):
-        if not isinstance(op, p.Put) or not op.value:
-            continue
-        bits = [bit for bit in range(op.value.bit_length()) if op.value >> bit & 1]
-
-        def made(bits: list[int], at: int = at, step: int = step, op: p.Put = op) -> tuple[Repro, int]:
-            value = sum(1 << bit for bit in bits)
-            ops = repro.body.ops
-            return _with(repro, repro.vm.ops, (*ops[:at], (step, op._replace(value=value)), *ops[at + 1 :])), value
-
-        def still(bits: list[int], op: p.Put = op, made: Callable[[list[int]], tuple[Repro, int]] = made) -> bool:
-            tried, value = made(bits)
-            return shows(tried, op.value, value)
-
-        repro = made(subset(bits, still))[0]
+        if isinstance(op, p.Put) and op.value:
+            bits = [bit for bit in range(op.value.bit_length()) if op.value >> bit & 1]
+            left = subset(bits, partial(_kept, repro, shows, at, step, op))
+            repro = _writing(repro, at, step, op, left)
     return repro
+
+
+def _kept(repro: Repro, shows: Shows, at: int, step: int, op: p.Put, bits: Sequence[int]) -> bool:
+    return shows(_writing(repro, at, step, op, bits), op.value, sum(1 << bit for bit in bits))
+
+
+def _writing(repro: Repro, at: int, step: int, op: p.Put, bits: Sequence[int]) -> Repro:
+    ops, value = repro.body.ops, sum(1 << bit for bit in bits)
+    return _with(repro, repro.vm.ops, (*ops[:at], (step, op._replace(value=value)), *ops[at + 1 :]))
 
 
 def used(repro: Repro) -> Repro:

@@ -71,9 +71,9 @@ class Check(NamedTuple):
 class Repro(NamedTuple):
     """The ops that make the ``vm``, those of the ``body``, and what is to hold after them.
 
-    Without ``checks`` the last op says what has to happen. ``pinned`` are the numbers of ops of the body that stay whatever is left out, since they
-    prove what the departure rests on: the event, and what it found. ``target`` is the vCPU that it is about; of the changes to its
-    CPUID those of the functions and registers ``cpuid`` stay.
+    Without ``checks`` the last op says what has to happen. ``pinned`` are the numbers of ops of the
+    body that stay whatever is left out, since they prove what the departure rests on: the event, and what it found. ``target`` is
+    the vCPU that it is about; of the changes to its CPUID those of the functions and registers ``cpuid`` stay.
     """
 
     vm: p.Program
@@ -94,9 +94,9 @@ class Witness(NamedTuple):
 class Wanted(NamedTuple):
     """What to show of a case: up to which ``step``, and what items of the host's table hold there.
 
-    ``items`` are none for an expectation that is a step itself; of each its values and the mask, None for all bits. ``planted`` are
-    items with what the event found, where that is part of what is expected; ``witness`` is that of the event, if there is one.
-    ``guest`` is whether the reporting guest tells the one item.
+    ``items`` are none for an expectation that is a step itself; of each its values and the mask, None for all bits. ``planted``
+    are items with what the event found, where that is part of what is expected; ``witness`` is that of the event, if there is
+    one. ``guest`` is whether the reporting guest tells the one item.
     """
 
     step: int
@@ -164,7 +164,7 @@ class _Body:
         self.emit(op)
 
     def ioctl(self, op: p.Ioctl, arg: str) -> None:
-        """An ioctl with a structure: one that writes a whole section becomes the fields that differ from the vCPU's first ones."""
+        """An ioctl with a structure: one that writes a section whole becomes the fields that differ from those of a new vCPU."""
         kept = self.program.buffers[arg]
         source = self.sources.get(op.on)
         if op.request == uapi.KVM_SET_MSRS and source and arg not in self.filled:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from kvmtest import guests, spec
+from kvmtest import spec
 from kvmtest.engine.disassemble import internal_error
 from kvmtest.guests import spine
 from kvmtest.kvm import Exit, KvmError, Vcpu

@@ -79,7 +79,7 @@ def reproduce(
     """
     machine = machines.fresh(case.setup)
     try:
-        ran = Scene(case, machine, machines.host, timeout_s) if case.scenario else VmmReset(case, machine, machines.host, timeout_s)
+        ran = (Scene if case.scenario else VmmReset)(case, machine, machines.host, timeout_s)
         seen = judge(Book(), case.look(), machines.host, ran.bases, ran.observe())
         chosen = _chosen([one for of in seen for one in of.results if selection.takes_id(one.id)])
         candidates = list(_candidates(case, machine, ran, chosen))
@@ -179,7 +179,8 @@ def _made(case: Case, machine: Machine, scene: Scene, chosen: tuple[Result, ...]
     backend = scene.bases[0].ctx.host.backend
     rules = {one.item: _rules(one, case, backend) for one in chosen}
     witness = _witness(chosen[0]) if chosen[0].event in _EVENTS and chosen[0].view == "host" else None
-    made = body(scene.program, dict(sources), _wanted(case.scenario, step, chosen, rules, witness), scene.target, cpuid.xcr0_mask(machine.leaves))
+    wanted = _wanted(case.scenario, step, chosen, rules, witness)
+    made = body(scene.program, dict(sources), wanted, scene.target, cpuid.xcr0_mask(machine.leaves))
     # Where nothing else proves the event, the way to it does, and what sends it.
     way = set() if witness else set(_way(case.scenario, made))
     return made._replace(vm=machine.program, pinned=made.pinned | way, cpuid=_functions(chosen, rules))
@@ -222,13 +223,9 @@ def _sent(scenario: s.Scenario) -> set[int]:
 
 def _steps(scenario: s.Scenario, result: Result) -> list[int]:
     """The steps that observe ``result``: of an expectation that is made again and again each, the last one first."""
-    found = [
-        one.step
-        for one in of.looks(scenario)
-        if (one.event, one.trigger, one.view) == (result.event, result.of.trigger, result.view) and one.item in (of.TABLE, result.item)
-    ]
-    if result.view == "views":
-        found = [one.step for one in of.looks(scenario) if one.view == "views" and one.event == result.event]
+    where = (result.event, result.of.trigger, result.view)
+    here = [one for one in of.looks(scenario) if (one.event, one.trigger, one.view) == where]
+    found = [one.step for one in here if one.item in (of.TABLE, result.item)]
     if not found:
         raise NoRepro(f"no step observes {result.id}")
     return found[::-1]

@@ -215,7 +215,7 @@ class Player:
                     raise
                 self._meet(op.vcpu, Exited("errno", error.errno or 0, None, f"KVM_RUN: {error.name}"), op.came, op.otherwise)
                 return
-            if not seen or not (_passed(seen, op.came) or op.blind and _answered(vcpu, seen) or self._resumed(vcpu, seen, op.resume)):
+            if not seen or not (_passed(seen, op.came) or self._goes_on(vcpu, seen, op)):
                 break
         self._judge(op.vcpu, seen, op.came, op.otherwise)
 
@@ -243,6 +243,10 @@ class Player:
     def _end(self, id: int, otherwise: p.Otherwise, exited: Exited, late: bool) -> NoReturn:
         more = "" if otherwise.verdict != "error" else f": {exited.text} ({where(self._vcpus[id])})"
         raise _End(otherwise, more, late)
+
+    def _goes_on(self, vcpu: Vcpu, seen: Exit, op: p.Enter) -> bool:
+        """Let the vCPU go on where ``op`` says that it may."""
+        return op.blind and _answered(vcpu, seen) or self._resumed(vcpu, seen, op.resume)
 
     def _resumed(self, vcpu: Vcpu, seen: Exit, where: str | int) -> bool:
         """Go on after an instruction that KVM cannot emulate, at what a register or a word holds; False for any other exit."""

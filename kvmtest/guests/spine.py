@@ -133,9 +133,9 @@ def memory(vector: int | None, msrs: Iterable[int], lapic: Iterable[int], xcr0: 
     rom, image = guests.load(NAME), _ram()
     data, code = guests.symbol(NAME, "DATA"), guests.symbol(NAME, "CODE")
     lists = [(guests.symbol(NAME, name), tuple(numbers)) for name, numbers in (("MSRS", msrs), ("LAPIC", lapic))]
-    counts = [(guests.symbol(NAME, f"{name}_COUNT"), len(numbers)) for name, (_, numbers) in zip(("MSR", "LAPIC"), lists, strict=True)]
+    counts = [guests.symbol(NAME, f"{name}_COUNT") for name in ("MSR", "LAPIC")]
     writes = [(0, vector_table()), (code, image)]
-    writes += [(data + at, count.to_bytes(4, "little")) for at, count in counts]
+    writes += [(data + at, len(numbers).to_bytes(4, "little")) for at, (_, numbers) in zip(counts, lists, strict=True)]
     writes.append((data + guests.symbol(NAME, "XCR0_WANTED"), xcr0.to_bytes(8, "little")))
     writes += [(data + at, b"".join(number.to_bytes(LIST_ENTRY, "little") for number in numbers)) for at, numbers in lists]
     yield Memory(_RAM_SLOT, 0, RAM_SIZE, tuple(writes))

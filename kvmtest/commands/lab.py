@@ -4,13 +4,11 @@
 from __future__ import annotations
 
 import argparse
-import os
-import re
 import shutil
 import sys
 from typing import TYPE_CHECKING
 
-from kvmtest.commands import common, outcome, report, run
+from kvmtest.commands import cells, common, outcome, report, run
 from kvmtest.commands.common import INTERRUPTED, OK, RAW, USAGE, Commands, Failed, say
 from kvmtest.lab.emulator import BACKENDS
 from kvmtest.report.play import play
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
     from kvmtest.kvm import Stop
     from kvmtest.lab.cell import Cell
     from kvmtest.lab.recorder import Recorder
-    from kvmtest.lab.steps import Booting, Spec
+    from kvmtest.lab.steps import Booting
 
 __all__ = ("add",)
 
@@ -33,7 +31,6 @@ for, and kept; a .deb; a kernel image, with --modules; or host, the kernel that 
 
 svm is kvm_amd in QEMU (TCG emulates SVM), vmx is kvm_intel in Bochs. Exit status as of kvmtest run.
 """
-_PARAMETER = re.compile(r"(\w+)\.(\w+=\S*)")
 
 
 def add(commands: Commands) -> None:
@@ -48,79 +45,19 @@ def add(commands: Commands) -> None:
     one.add_argument("--kernel", metavar="WHICH", required=True, help="which kernel (below)")
     run.options(one)
     outcome.options(one)
-    _cell_options(one)
+    cells.options(one)
 
     matrix = verbs.add_parser("matrix", help="several kernels on several backends", epilog=_EPILOG, formatter_class=RAW)
-    matrix.add_argument("--backend", type=_backends, action="extend", metavar="B[,B]", help="default: svm,vmx")
+    matrix.add_argument("--backend", type=cells.backends, action="extend", metavar="B[,B]", help="default: svm,vmx")
     which = "which kernels (below)"
-    matrix.add_argument("--kernel", type=_list, action="extend", metavar="WHICH[,WHICH]", required=True, help=which)
-    matrix.add_argument("--jobs", type=_jobs, metavar="N", help="cells at once; default: what cores and memory allow")
+    matrix.add_argument("--kernel", type=cells.names, action="extend", metavar="WHICH[,WHICH]", required=True, help=which)
+    matrix.add_argument("--jobs", type=cells.number, metavar="N", help="cells at once; default: what cores and memory allow")
     run.options(matrix)
-    _cell_options(matrix)
+    cells.options(matrix)
 
     kernels = verbs.add_parser("kernels", help="what is kept, and what can be had")
-    kernels.add_argument("--fetch", type=_list, action="extend", default=[], metavar="WHICH", help="get it, or its newest")
+    kernels.add_argument("--fetch", type=cells.names, action="extend", default=[], metavar="WHICH", help="get it, or its newest")
     kernels.add_argument("--remove", action="store_true", help="remove everything that is kept")
-
-
-def _cell_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--modules", default="", metavar="DIR", help="modules folder of a kernel image given by its path")
-    parser.add_argument("--kvm-modules", default="", metavar="DIR", help="take kvm.ko and the vendor modules there from DIR")
-    parser.add_argument(
-        "--module-param", type=_parameter, action="append", default=[], metavar="M.P=V", help="for example kvm_amd.npt=0"
-    )
-    parser.add_argument("--fresh-boot", action="store_true", help="boot the kernel, also where its saved boot is kept (QEMU)")
-
-
-def _list(text: str) -> list[str]:
-    return [part for part in text.split(",") if part]
-
-
-def _backends(text: str) -> list[str]:
-    found = _list(text)
-    if wrong := [name for name in found if name not in BACKENDS]:
-        raise argparse.ArgumentTypeError(f"{wrong[0]!r} is none of {', '.join(BACKENDS)}")
-    return found
-
-
-def _jobs(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return int(text)
-
-
-def _parameter(text: str) -> tuple[str, str]:
-    found = _PARAMETER.fullmatch(text)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form MODULE.PARAMETER=VALUE")
-    return found[1].replace("-", "_"), found[2]
-
-
-def _specs(args: argparse.Namespace, backends: list[str], names: list[str]) -> list[Spec]:
-    """The cells asked for. Raises LabError, Failed."""
-    from kvmtest.lab import cell, emulator, kernels, steps
-    from kvmtest.lab.error import NotFound
-
-    selectors = tuple(run.chosen(args))
-    cases = common.scenarios(args.scenario)
-    common.selected(cell.inner(selectors), args.full, cases)
-    for folder in (args.modules, args.kvm_modules):
-        if folder and not os.path.isdir(folder):
-            raise NotFound(f"no such folder: {folder}")
-    for backend in backends:
-        emulator.for_backend(backend).check()
-    parameters: dict[str, str] = {}
-    for module, value in args.module_param:
-        parameters[module] = f"{parameters.get(module, '')} {value}".strip()
-    found = {name: kernels.find(name, args.modules, say) for name in dict.fromkeys(names)}
-    effort = (args.rounds, args.seed)
-    return [
-        steps.Spec(
-            backend, kernel, selectors, args.timeout, args.kvm_modules, parameters, effort, args.fresh_boot, cases, args.full
-        )
-        for backend in dict.fromkeys(backends)
-        for kernel in found.values()
-    ]
 
 
 class _Boot:
@@ -174,7 +111,7 @@ def _run(args: argparse.Namespace, stop: common.Interrupt) -> int:
     from kvmtest.lab.recorder import Recorder
 
     decides = outcome.of(args, run.chosen(args))
-    (spec,) = _specs(args, [args.backend], [args.kernel])
+    (spec,) = cells.specs(args, [args.backend], [args.kernel])
     try:
         with report.writing(args) as to:
             stop.running = True
@@ -206,7 +143,7 @@ def _matrix(args: argparse.Namespace, stop: Stop) -> int:
     from kvmtest.lab.error import LabError
     from kvmtest.lab.table import Table
 
-    specs = _specs(args, args.backend or list(BACKENDS), args.kernel)
+    specs = cells.specs(args, args.backend or list(BACKENDS), args.kernel)
     outcomes = matrix.outcomes(specs, common.now())
     with report.writing(args, len(specs), live=False, text=lambda out: Table(out, outcomes)) as to:
         matrix.run(outcomes, args.jobs, say, stop)

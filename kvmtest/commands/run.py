@@ -12,7 +12,7 @@ from kvmtest.commands.common import RAW, SELECTORS, Commands, Failed, Interrupt,
 from kvmtest.model.host import Host, Tool
 from kvmtest.model.run import Head
 
-__all__ = ("add", "chosen", "head", "options", "seconds")
+__all__ = ("add", "cases", "chosen", "head", "options", "seconds")
 
 
 def add(commands: Commands) -> None:
@@ -25,16 +25,21 @@ def add(commands: Commands) -> None:
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """What every command that runs cases takes."""
+    """What every command that runs cases into results takes."""
+    cases(parser)
+    report.options(parser)
+    report.waivers(parser)
+    parser.add_argument("--strict", action="store_true", help="a known deviation counts as unexpected too")
+
+
+def cases(parser: argparse.ArgumentParser) -> None:
+    """What every command that runs cases takes: which, and how long and often."""
     parser.add_argument("selectors", nargs="*", metavar="SELECTOR", help="which results; all when none is given")
     what = "what shows this commit of KVM, besides any SELECTOR; may be repeated; kvmtest series lists them"
     parser.add_argument("--commit", action="append", default=[], metavar="ID", help=what)
     what = "the case in a scenario file, instead of the plan's; may be repeated; kvmtest explain CASE --format json writes one"
     parser.add_argument("--scenario", action="append", default=[], metavar="FILE", help=what)
     common.full(parser)
-    report.options(parser)
-    report.waivers(parser)
-    parser.add_argument("--strict", action="store_true", help="a known deviation counts as unexpected too")
     parser.add_argument("--timeout", type=seconds, default=1.0, metavar="S", help="seconds for each KVM_RUN (default: 1)")
     parser.add_argument("--rounds", type=_rounds, default=24, metavar="N", help="rounds of the stress case (default: 24)")
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="seed of the rounds of the stress case (default: 1)")
@@ -85,7 +90,7 @@ def _run(args: argparse.Namespace) -> int:
 
     asked = chosen(args)
     decides = outcome.of(args, asked)
-    cases = common.selected(asked, args.full, common.scenarios(args.scenario))
+    wanted = common.selected(asked, args.full, common.scenarios(args.scenario))
     try:
         kvm = doctor.open_kvm(args.device)
     except doctor.Unusable as error:
@@ -98,9 +103,9 @@ def _run(args: argparse.Namespace) -> int:
         begin = time.monotonic()
         selection = Selection(asked)
         effort = Effort(args.rounds, args.seed)
-        steps = run.run(kvm, facts, cases, args.timeout, lambda case: to.case(case.look().case), effort)
+        steps = run.run(kvm, facts, wanted, args.timeout, lambda case: to.case(case.look().case), effort)
         try:
-            to.begin(head(facts), len(cases))
+            to.begin(head(facts), len(wanted))
             for done in interrupt.each(steps):
                 to.observed(selection.all_of(done.seen, done.seconds))
         except KeyboardInterrupt:

@@ -18,7 +18,7 @@ from kvmtest.lab import cache, kbuild, program
 from kvmtest.lab.error import LabError, NotFound
 from kvmtest.lab.kernels import Kernel
 
-__all__ = ("KVM", "Unbuildable", "build", "change")
+__all__ = ("KVM", "Unbuildable", "build", "change", "common", "objects")
 
 #: KVM's folder in a kernel's tree. In what `build` gives, that folder's is below ``tree/``.
 KVM = "arch/x86/kvm"
@@ -59,12 +59,14 @@ def build(
     *,
     edit: Callable[[Path], None] | None = None,
     flags: Sequence[str] = (),
+    also: Sequence[str] = (),
     say: Callable[[str], None] = lambda line: None,
 ) -> str:
     """The folder with kvm.ko, kvm-amd.ko and kvm-intel.ko for ``kernel``, not stripped, and their source below ``tree/``.
 
     They are built from the kernel tree ``tree``, or from Debian's source of that kernel, after ``edit`` of a copy of
-    arch/x86/kvm, with the compiler's ``flags``. Raises Unbuildable, NotFound, LabError.
+    arch/x86/kvm, with the compiler's ``flags``. ``also`` are modules that ``edit`` added, by their paths in arch/x86/kvm. Raises
+    Unbuildable, NotFound, LabError.
     """
     if missing := [package for name, package in _PROGRAMS.items() if not shutil.which(name)]:
         raise LabError(f"building KVM's modules needs: apt-get install {' '.join(missing)}")
@@ -93,7 +95,7 @@ def build(
             _make(place, headers, compiler, flags, kernel.release)
             fresh = os.path.join(work, "whole")
             shutil.move(staged, os.path.join(fresh, "tree"))
-            for name in _MODULES:
+            for name in (*_MODULES, *also):
                 shutil.copy(place / KVM / f"{name}.ko", fresh)
         cache.keep(_KIND, key, fresh, _KEPT)
     return kept
@@ -125,10 +127,10 @@ def _stage(where: str, staged: Path, headers: str) -> None:
     """Copy KVM's part of the tree ``where``, with those of KVM's headers that are not as the kernel's."""
     for folder in (KVM, "virt/kvm"):
         shutil.copytree(os.path.join(where, folder), staged / folder, ignore=shutil.ignore_patterns(*_MADE))
-    common = _common(headers)
+    shared = common(headers)
     for path in _files(Path(where), "include", "arch/x86/include"):
         name = str(path.relative_to(where))
-        theirs = common / name
+        theirs = shared / name
         if kbuild.HEADERS.fullmatch(name) and not (theirs.exists() and theirs.read_bytes() == path.read_bytes()):
             (staged / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, staged / name)
@@ -136,7 +138,12 @@ def _stage(where: str, staged: Path, headers: str) -> None:
     (staged / "include/trace").mkdir(parents=True, exist_ok=True)
 
 
-def _common(headers: str) -> Path:
+def objects() -> list[str]:
+    """The folders that modules are built in."""
+    return [str(path) for path in Path(cache.home(), _OBJECTS).glob("*/tree")]
+
+
+def common(headers: str) -> Path:
     """The folder with the kernel's headers that all flavours share; of another distribution, or of a tree, the same one."""
     try:
         makefile = Path(headers, "Makefile").read_text(encoding="utf-8")

@@ -21,10 +21,11 @@ __all__ = ("backends", "names", "number", "options", "parameter", "specs", "toge
 _PARAMETER = re.compile(r"(\w+)\.(\w+=\S*)")
 
 
-def options(parser: argparse.ArgumentParser) -> None:
-    """What every command that runs cells takes."""
+def options(parser: argparse.ArgumentParser, own: bool = True) -> None:
+    """What every command that runs cells takes; ``own`` is whether KVM's modules may be the user's."""
     parser.add_argument("--modules", default="", metavar="DIR", help="modules folder of a kernel image given by its path")
-    parser.add_argument("--kvm-modules", default="", metavar="DIR", help="take kvm.ko and the vendor modules there from DIR")
+    if own:
+        parser.add_argument("--kvm-modules", default="", metavar="DIR", help="take kvm.ko and the vendor modules there from DIR")
     parser.add_argument(
         "--module-param", type=parameter, action="append", default=[], metavar="M.P=V", help="for example kvm_amd.npt=0"
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``kvmtest lab run``, ``matrix`` and ``kernels``."""
+"""``kvmtest lab run``, ``matrix``, ``coverage`` and ``kernels``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
-from kvmtest.commands import cells, common, outcome, report, run
+from kvmtest.commands import cells, common, coverage, outcome, report, run
 from kvmtest.commands.common import INTERRUPTED, OK, RAW, USAGE, Commands, Failed, say
 from kvmtest.lab.emulator import BACKENDS
 from kvmtest.report.play import play
@@ -54,6 +54,8 @@ def add(commands: Commands) -> None:
     matrix.add_argument("--jobs", type=cells.number, metavar="N", help="cells at once; default: what cores and memory allow")
     run.options(matrix)
     cells.options(matrix)
+
+    coverage.add(verbs)
 
     kernels = verbs.add_parser("kernels", help="what is kept, and what can be had")
     kernels.add_argument("--fetch", type=cells.names, action="extend", default=[], metavar="WHICH", help="get it, or its newest")
@@ -185,6 +187,8 @@ def _lab(args: argparse.Namespace) -> int:
         with common.Interrupt() as stop:
             if args.verb == "kernels":
                 return _kernels(args)
+            if args.verb == "coverage":
+                return coverage.show(args, stop)
             return _matrix(args, stop) if args.verb == "matrix" else _run(args, stop)
     except NotFound as error:
         raise Failed(str(error), USAGE) from None

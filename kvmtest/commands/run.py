@@ -7,7 +7,7 @@ import argparse
 import time
 
 from kvmtest import __version__
-from kvmtest.commands import common, outcome, report
+from kvmtest.commands import common, kcov, outcome, report
 from kvmtest.commands.common import RAW, SELECTORS, Commands, Failed, Interrupt, say
 from kvmtest.model.host import Host, Tool
 from kvmtest.model.run import Head
@@ -20,6 +20,7 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser("run", help="run on /dev/kvm", epilog=SELECTORS, formatter_class=RAW)
     options(parser)
     outcome.options(parser)
+    kcov.options(parser)
     common.device(parser)
     parser.set_defaults(function=_run)
 
@@ -95,9 +96,9 @@ def _run(args: argparse.Namespace) -> int:
         kvm = doctor.open_kvm(args.device)
     except doctor.Unusable as error:
         raise Failed(str(error), common.BISECT_SKIP if args.bisect else common.UNTESTABLE) from None
-    with kvm, Interrupt(running=True) as interrupt, report.writing(args) as to:
+    facts = host.detect()
+    with kvm, Interrupt(running=True) as interrupt, kcov.recording(args, kvm, facts) as note, report.writing(args) as to:
         kvm.stop = interrupt
-        facts = host.detect()
         if facts.backend == "unknown":
             say("no vendor module found in /sys/module: hidden attributes are judged by either vendor's values")
         begin = time.monotonic()
@@ -107,6 +108,7 @@ def _run(args: argparse.Namespace) -> int:
         try:
             to.begin(head(facts), len(wanted))
             for done in interrupt.each(steps):
+                note(done.case.name)
                 to.observed(selection.all_of(done.seen, done.seconds))
         except KeyboardInterrupt:
             if not interrupt.seen:

@@ -225,6 +225,7 @@ def _measured(args: argparse.Namespace, stop: Stop) -> list[_Shown]:
     from kvmtest.coverage.source import Sources
     from kvmtest.lab import coverage, instrument, matrix
     from kvmtest.lab.error import LabError
+    from kvmtest.report.show import count
 
     backends = args.backend or list(BACKENDS)
     args.kvm_modules = ""
@@ -244,7 +245,12 @@ def _measured(args: argparse.Namespace, stop: Stop) -> list[_Shown]:
     outcomes = [matrix.Outcome(one.spec, one.cell.name, common.now(), one.take) for one in measured]
     matrix.run(outcomes, args.jobs, say, stop)
     found = coverage.keep(measured)
+    for one in measured:
+        if one.left:
+            say(f"{one.cell.name}: {count(one.left, 'case')} did not come to say what was run")
     if not found:
+        if stop.seen:
+            raise KeyboardInterrupt
         raise LabError(next((one.failed for one in outcomes if one.failed), "no case ran to its end"))
     trees = {builds[release].tree: tables[release].build for release in builds}
     return [_Shown(table, Sources([tree for tree, build in trees.items() if build == table.build])) for table in found]

@@ -30,6 +30,11 @@ class Measured:
         self._recording = Recording(table.blocks, Cell(name, spec.backend, spec.parameters, started))
         self._left = -1
 
+    @property
+    def left(self) -> int:
+        """How many cases have not said what they executed."""
+        return max(0, self._left)
+
     def take(self, step: Step) -> None:
         """Note what a case executed."""
         if isinstance(step, Begin):

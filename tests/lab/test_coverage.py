@@ -88,7 +88,7 @@ def test_what_makes_no_sense_ends_the_cell(
     assert main(_command(kernel)) == 0
     shown = capsys.readouterr()
     # What the case before had shown is kept.
-    assert "bzImage/svm: 1 case," in shown.out
+    assert "bzImage/svm: 1 case," in shown.out and "bzImage/svm: 1 case did not come to say what was run" in shown.err
 
 
 def test_modules_that_do_not_tell_are_nothing_measured(

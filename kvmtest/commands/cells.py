@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What commands that start cells of the lab have in common: options, and how a boot is shown."""
+"""What the lab's commands are told of cells: backends, kernels, modules and their parameters."""
 
 from __future__ import annotations
 
@@ -8,39 +8,64 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from kvmtest.commands import common, run
 from kvmtest.commands.common import say
+from kvmtest.lab.emulator import BACKENDS
 
 if TYPE_CHECKING:
-    from kvmtest.lab.steps import Booting
+    from kvmtest.lab.steps import Booting, Spec
 
-__all__ = ("Boot", "check", "options", "parameters")
+__all__ = ("Boot", "backends", "check", "names", "number", "options", "parameter", "specs", "together")
 
 _PARAMETER = re.compile(r"(\w+)\.(\w+=\S*)")
 
 
-def options(parser: argparse.ArgumentParser) -> None:
-    """What every command that starts cells takes besides backend and kernel."""
+def options(parser: argparse.ArgumentParser, own: bool = True) -> None:
+    """What every command that runs cells takes; ``own`` is whether KVM's modules may be the user's."""
     parser.add_argument("--modules", default="", metavar="DIR", help="modules folder of a kernel image given by its path")
-    parser.add_argument("--kvm-modules", default="", metavar="DIR", help="take kvm.ko and the vendor modules there from DIR")
+    if own:
+        parser.add_argument("--kvm-modules", default="", metavar="DIR", help="take kvm.ko and the vendor modules there from DIR")
     parser.add_argument(
-        "--module-param", type=_parameter, action="append", default=[], metavar="M.P=V", help="for example kvm_amd.npt=0"
+        "--module-param", type=parameter, action="append", default=[], metavar="M.P=V", help="for example kvm_amd.npt=0"
     )
     parser.add_argument("--fresh-boot", action="store_true", help="boot the kernel, also where its saved boot is kept (QEMU)")
 
 
-def _parameter(text: str) -> tuple[str, str]:
+def names(text: str) -> list[str]:
+    """An argument of several names."""
+    return [part for part in text.split(",") if part]
+
+
+def backends(text: str) -> list[str]:
+    """An argument of several backends."""
+    found = names(text)
+    if wrong := [name for name in found if name not in BACKENDS]:
+        raise argparse.ArgumentTypeError(f"{wrong[0]!r} is none of {', '.join(BACKENDS)}")
+    return found
+
+
+def number(text: str) -> int:
+    """An argument that is a number above 0."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return int(text)
+
+
+def parameter(text: str) -> tuple[str, str]:
+    """An argument that is a module's parameter: the module, and the parameter with its value."""
     found = _PARAMETER.fullmatch(text)
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form MODULE.PARAMETER=VALUE")
     return found[1].replace("-", "_"), found[2]
 
 
-def parameters(args: argparse.Namespace) -> dict[str, str]:
-    """The modules' parameters that ``args`` ask for, by module."""
+def together(given: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The parameters by their module, as of `Spec`."""
     found: dict[str, str] = {}
-    for module, value in args.module_param:
+    for module, value in given:
         found[module] = f"{found.get(module, '')} {value}".strip()
     return found
 
@@ -52,6 +77,28 @@ def check(args: argparse.Namespace) -> None:
     for folder in (args.modules, args.kvm_modules):
         if folder and not os.path.isdir(folder):
             raise NotFound(f"no such folder: {folder}")
+
+
+def specs(args: argparse.Namespace, backends: list[str], names: list[str]) -> list[Spec]:
+    """The cells asked for. Raises LabError, Failed."""
+    from kvmtest.lab import cell, emulator, kernels, steps
+
+    selectors = tuple(run.chosen(args))
+    cases = common.scenarios(args.scenario)
+    common.selected(cell.inner(selectors), args.full, cases)
+    check(args)
+    for backend in backends:
+        emulator.for_backend(backend).check()
+    parameters = together(args.module_param)
+    found = {name: kernels.find(name, args.modules, say) for name in dict.fromkeys(names)}
+    effort = (args.rounds, args.seed)
+    return [
+        steps.Spec(
+            backend, kernel, selectors, args.timeout, args.kvm_modules, parameters, effort, args.fresh_boot, cases, args.full
+        )
+        for backend in dict.fromkeys(backends)
+        for kernel in found.values()
+    ]
 
 
 class Boot:

@@ -39,7 +39,7 @@ def answers(
         cells.check(args)
         kernel = kernels.find(args.kernel, args.modules, say)
         timeout = getattr(args, "timeout", 1.0)
-        spec = steps.Spec(args.backend, kernel, selectors, timeout, args.kvm_modules, cells.parameters(args))
+        spec = steps.Spec(args.backend, kernel, selectors, timeout, args.kvm_modules, cells.together(args.module_param))
         running = cell.Cell(spec._replace(fresh_boot=args.fresh_boot, cases=cases, job=job), stop).steps()
         try:
             for step in stop.each(running):

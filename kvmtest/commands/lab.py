@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``kvmtest lab run``, ``matrix`` and ``kernels``."""
+"""``kvmtest lab run``, ``matrix``, ``coverage`` and ``kernels``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
-from kvmtest.commands import cells, common, jobs, outcome, report, run
+from kvmtest.commands import cells, common, coverage, jobs, outcome, report, run
 from kvmtest.commands.common import INTERRUPTED, OK, RAW, USAGE, Commands, Failed, say
 from kvmtest.lab.emulator import BACKENDS
 from kvmtest.report.play import play
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from kvmtest.kvm import Stop
     from kvmtest.lab.cell import Cell
     from kvmtest.lab.recorder import Recorder
-    from kvmtest.lab.steps import Spec
 
 __all__ = ("add",)
 
@@ -50,59 +49,21 @@ def add(commands: Commands) -> None:
     cells.options(one)
 
     matrix = verbs.add_parser("matrix", help="several kernels on several backends", epilog=_EPILOG, formatter_class=RAW)
-    matrix.add_argument("--backend", type=_backends, action="extend", metavar="B[,B]", help="default: svm,vmx")
+    matrix.add_argument("--backend", type=cells.backends, action="extend", metavar="B[,B]", help="default: svm,vmx")
     which = "which kernels (below)"
-    matrix.add_argument("--kernel", type=_list, action="extend", metavar="WHICH[,WHICH]", required=True, help=which)
-    matrix.add_argument("--jobs", type=_jobs, metavar="N", help="cells at once; default: what cores and memory allow")
+    matrix.add_argument("--kernel", type=cells.names, action="extend", metavar="WHICH[,WHICH]", required=True, help=which)
+    matrix.add_argument("--jobs", type=cells.number, metavar="N", help="cells at once; default: what cores and memory allow")
     run.options(matrix)
     cells.options(matrix)
 
     execute = verbs.add_parser("exec", help="static programs, as those of kvmtest repro", epilog=_EPILOG, formatter_class=RAW)
     execute.add_argument("programs", nargs="+", metavar="PROGRAM", help="a static binary: gcc -static")
     jobs.options(execute, required=True)
+    coverage.add(verbs)
 
     kernels = verbs.add_parser("kernels", help="what is kept, and what can be had")
-    kernels.add_argument("--fetch", type=_list, action="extend", default=[], metavar="WHICH", help="get it, or its newest")
+    kernels.add_argument("--fetch", type=cells.names, action="extend", default=[], metavar="WHICH", help="get it, or its newest")
     kernels.add_argument("--remove", action="store_true", help="remove everything that is kept")
-
-
-def _list(text: str) -> list[str]:
-    return [part for part in text.split(",") if part]
-
-
-def _backends(text: str) -> list[str]:
-    found = _list(text)
-    if wrong := [name for name in found if name not in BACKENDS]:
-        raise argparse.ArgumentTypeError(f"{wrong[0]!r} is none of {', '.join(BACKENDS)}")
-    return found
-
-
-def _jobs(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return int(text)
-
-
-def _specs(args: argparse.Namespace, backends: list[str], names: list[str]) -> list[Spec]:
-    """The cells asked for. Raises LabError, Failed."""
-    from kvmtest.lab import cell, emulator, kernels, steps
-
-    selectors = tuple(run.chosen(args))
-    cases = common.scenarios(args.scenario)
-    common.selected(cell.inner(selectors), args.full, cases)
-    cells.check(args)
-    for backend in backends:
-        emulator.for_backend(backend).check()
-    parameters = cells.parameters(args)
-    found = {name: kernels.find(name, args.modules, say) for name in dict.fromkeys(names)}
-    effort = (args.rounds, args.seed)
-    return [
-        steps.Spec(
-            backend, kernel, selectors, args.timeout, args.kvm_modules, parameters, effort, args.fresh_boot, cases, args.full
-        )
-        for backend in dict.fromkeys(backends)
-        for kernel in found.values()
-    ]
 
 
 def _play(cell: Cell, recorder: Recorder, stop: common.Interrupt) -> None:
@@ -130,7 +91,7 @@ def _run(args: argparse.Namespace, stop: common.Interrupt) -> int:
     from kvmtest.lab.recorder import Recorder
 
     decides = outcome.of(args, run.chosen(args))
-    (spec,) = _specs(args, [args.backend], [args.kernel])
+    (spec,) = cells.specs(args, [args.backend], [args.kernel])
     try:
         with report.writing(args) as to:
             stop.running = True
@@ -162,7 +123,7 @@ def _matrix(args: argparse.Namespace, stop: Stop) -> int:
     from kvmtest.lab.error import LabError
     from kvmtest.lab.table import Table
 
-    specs = _specs(args, args.backend or list(BACKENDS), args.kernel)
+    specs = cells.specs(args, args.backend or list(BACKENDS), args.kernel)
     outcomes = matrix.outcomes(specs, common.now())
     with report.writing(args, len(specs), live=False, text=lambda out: Table(out, outcomes)) as to:
         matrix.run(outcomes, args.jobs, say, stop)
@@ -224,6 +185,8 @@ def _lab(args: argparse.Namespace) -> int:
                 return _kernels(args)
             if args.verb == "exec":
                 return _execute(args, stop)
+            if args.verb == "coverage":
+                return coverage.show(args, stop)
             return _matrix(args, stop) if args.verb == "matrix" else _run(args, stop)
     except NotFound as error:
         raise Failed(str(error), USAGE) from None

@@ -14,6 +14,7 @@ from kvmtest.judge.evidence import Look
 from kvmtest.kvm import Stop
 from kvmtest.lab import cache, emulator, ids, initramfs, klog, modules
 from kvmtest.lab.error import Cancelled, LabError
+from kvmtest.lab.hits import Hits
 from kvmtest.lab.limits import Died, Limits
 from kvmtest.lab.relay import Receiver
 from kvmtest.lab.saved_boot import SavedBoot, Unusable
@@ -60,6 +61,7 @@ class Cell:
         self._cases = self._done = 0
         self._facts: list[str] = []
         self._receiver = Receiver(spec.cases)
+        self._hits = Hits()
         self._release = ""
         self._ended = self._failed = ""
         self._start = self._since = self._told = time.monotonic()
@@ -89,6 +91,7 @@ class Cell:
             "timeout_s": spec.timeout_s,
             "effort": tuple(spec.effort),
             "job": spec.job,
+            "coverage": spec.coverage,
         }
         built_in = spec.parameters.keys() - {module.name for module in needed}
         append = " ".join(f"{name}.{value}" for name in sorted(built_in) for value in spec.parameters[name].split())
@@ -201,6 +204,8 @@ class Cell:
                 elif letter == "R":
                     self._enter("a job")
                     yield Answer(fields[0])
+                elif letter == "K":
+                    yield self._hits.executed(self._look.case if self._look else None, fields[0])
                 elif letter in "DV":
                     self._receiver.take(letter, fields[0])
                 else:
@@ -246,6 +251,8 @@ class Cell:
             self._host = self.host()
             yield Begin(self._host, self._cases)
             yield from self._over()
+        elif letter == "S":
+            self._hits.section(*fields)
         elif letter == "h":
             now = time.monotonic()
             if self._look and now - self._told > _TELL_S:

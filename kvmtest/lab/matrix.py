@@ -13,7 +13,7 @@ from kvmtest.lab import emulator, initramfs
 from kvmtest.lab.cell import Cell
 from kvmtest.lab.error import Cancelled, LabError
 from kvmtest.lab.recorder import Recorder
-from kvmtest.lab.steps import Alive, Booting, Remark, Spec, Times
+from kvmtest.lab.steps import Alive, Booting, Remark, Spec, Step, Times
 from kvmtest.model.case import Case
 from kvmtest.model.record import Observation
 from kvmtest.model.run import Head, Run
@@ -43,10 +43,11 @@ class _Unwritten:
 
 
 class Outcome:
-    """What became of a cell: the ``run``, its ``times``, and why it ``failed``."""
+    """What became of a cell: the ``run``, its ``times``, and why it ``failed``. ``told`` is of each step of it."""
 
-    def __init__(self, spec: Spec, name: str, started: str) -> None:
+    def __init__(self, spec: Spec, name: str, started: str, told: Callable[[Step], None] = lambda step: None) -> None:
         self.spec = spec
+        self._told = told
         self.name = name
         self.times: Times | None = None
         self.failed = ""
@@ -58,6 +59,7 @@ class Outcome:
         steps = Cell(self.spec, stop).steps()
         try:
             for step in steps:
+                self._told(step)
                 if self._recorder.take(step):
                     continue
                 if isinstance(step, Times):

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from kvmtest.emit.helpers import HELPERS, INCLUDES
-from kvmtest.emit.repro import Check, Repro
+from kvmtest.emit.repro import Check, Leaf, Repro
 from kvmtest.emit.statements import Statements
 from kvmtest.emit.variables import number
 from kvmtest.scenario import program as p
@@ -15,6 +16,7 @@ from kvmtest.x86 import xsave
 __all__ = ("source",)
 
 _WIDTH = 80
+_WORD = 8
 
 
 def source(repro: Repro, head: list[str]) -> str:
@@ -27,14 +29,15 @@ class _File(Statements):
 
     def checks(self) -> None:
         """Compare what was read last with what is expected."""
-        if len(self.repro.checks) == 1:
-            (check,) = self.repro.checks
+        if len(_words(self.repro.checks)) == 1:
+            (check,) = _words(self.repro.checks)
             size = check.place.size if isinstance(check.place, p.Place) else 4
             self.end(check.item, self.observed(check), self.expected(check), "%#llx" if size == 8 else "%#x")
             return
         self.declared.setdefault("failed", "int failed = 0")
         self.say("")
-        for i, check in enumerate(self.repro.checks, 1):
+        self.join_all()
+        for i, check in enumerate(_words(self.repro.checks), 1):
             self.say(f'failed |= {self.use("report")}({i}, "{check.item}", {self.observed(check)}, {self.expected(check)});')
         self.say("return failed;")
 
@@ -60,7 +63,7 @@ class _File(Statements):
 
     def file(self, head: list[str]) -> str:
         """The whole file."""
-        count = max(1, len(self.repro.checks))
+        count = max(1, len(_words(self.repro.checks)))
         self.say(
             f'printf("KTAP version 1\\n1..{count}\\n");',
             'kvm = need(open("/dev/kvm", O_RDWR), "/dev/kvm");',
@@ -92,6 +95,29 @@ class _File(Statements):
         parts += [HELPERS[name] for name in HELPERS if name in self.used and _called(name, text)]
         parts += ["int main(void)", "{", *(_wrapped(f"\t{line}" if line else "") for line in main), "}", ""]
         return "\n".join(parts)
+
+
+def _words(checks: Iterable[Check]) -> list[Check]:
+    """``checks`` with those of more than 64 bits word by word."""
+    found = []
+    for check in checks:
+        place = check.place
+        if isinstance(place, Leaf) or place.size <= _WORD:
+            found.append(check)
+            continue
+        for at in range(0, place.size, _WORD):
+            size = min(_WORD, place.size - at)
+            all_ = (1 << 8 * size) - 1
+            found.append(
+                check._replace(
+                    item=f"{check.item}[{8 * (at + size) - 1}:{8 * at}]",
+                    place=place._replace(offset=place.offset + at, size=size),
+                    values=tuple(value >> 8 * at & all_ for value in check.values),
+                    mask=check.mask >> 8 * at & all_,
+                    init=check.init >> 8 * at & all_,
+                )
+            )
+    return found
 
 
 def _called(name: str, text: str) -> bool:

@@ -104,8 +104,9 @@ class Statements(Variables):
             self.say(f"{self.use('set_msr')}({fd}, {macro(index)}, {value});")
 
     def _filled(self, op: p.Ioctl) -> bool:
-        """Whether something writes the buffer of ``op`` at all."""
-        return any(one is not op and op.arg in p.buffers_of(one) for one in self.ops if isinstance(one, (p.Put, p.Ioctl)))
+        """Whether something else than its first contents comes into the buffer of ``op``."""
+        writes = (one for one in self.ops if isinstance(one, p.Put) or isinstance(one, p.Ioctl) and one.request >> 31)
+        return any(op.arg in p.buffers_of(one) for one in writes)
 
     def _answered(self, op: p.Ioctl) -> bool:
         """Whether what KVM answered is looked at: that of MSRs only where it has to be something else than 1."""
@@ -173,8 +174,15 @@ class Statements(Variables):
         else:
             self.end(op.place.name or name, self.holds(name, op), "1", "%d")
 
+    def join_all(self) -> None:
+        """Let no thread outlive main(), whose variables it uses."""
+        for vcpu in sorted(self.started):
+            self.say(f"{self.use('join')}(&thread{vcpu}, {_SILENT});")
+        self.started.clear()
+
     def end(self, item: str, observed: str, expected: str, form: str) -> None:
         """End main() with the status of a comparison; ``form`` is printf()'s of both."""
+        self.join_all()
         shown = observed
         if not re.fullmatch(r"[\w.\[\]>-]+", observed):
             kind = "__u64" if "ll" in form else "__u32" if "x" in form else "int"
@@ -217,6 +225,11 @@ class Statements(Variables):
             self.say(f"for (i = 0; i < {count}; i++)", f"\t((__u64 *){where})[i] = {first:#x} + i * {step:#x}ULL;")
             return
         name = f"code_{len(self.arrays)}"
+        if size := code.repeated(op.data):
+            self.arrays.append(code.array(name, op.data[:size]))
+            self.declared |= {"i": "__u32 i"}
+            self.say(f"for (i = 0; i < {len(op.data) // size}; i++)", f"\tmemcpy({where} + i * {size}, {name}, {size});")
+            return
         self.arrays.append(code.array(name, op.data))
         self.say(f"memcpy({where}, {name}, sizeof({name}));")
 
@@ -273,7 +286,8 @@ class Statements(Variables):
         if op.resume:
             self.declared |= {"regs": "struct kvm_regs regs"}
             where = f"regs.{op.resume}" if isinstance(op.resume, str) else f"*(__u32 *)({self.at(op.resume)})"
-            again.append(f"{self.use('emulation')}({run}, reason)")
+            named = isinstance(op.resume, str)
+            again.append(f"{self.use('emulation')}({run}, reason)" if named else "reason == KVM_EXIT_INTERNAL_ERROR")
             self.say(
                 "do {", f"\t{call}", f"\tif ({again[-1]}) {{", f"\t\tkvm_ioctl({fd}, KVM_GET_REGS, &regs);",
                 f"\t\tregs.rip = {where};", f"\t\tkvm_ioctl({fd}, KVM_SET_REGS, &regs);", "\t}",
@@ -292,12 +306,14 @@ class Statements(Variables):
     @op.register
     def _(self, op: p.Start, last: bool) -> None:
         self.declared.setdefault(f"thread{op.vcpu}", f"struct thread thread{op.vcpu}")
+        self.started.add(op.vcpu)
         self.say(f"{self.use('start')}(&thread{op.vcpu}, {self.fd(op.vcpu)}, {self.run(op.vcpu)});")
 
     @op.register
     def _(self, op: p.Join, last: bool) -> None:
         self.declared.setdefault("reason", "int reason")
         limit = _SILENT if op.came.kind == "quiet" else _LIMIT
+        self.started.discard(op.vcpu)
         self.say(f"reason = {self.use('join')}(&thread{op.vcpu}, {limit});")
         self.met(op.vcpu, op.came, op.otherwise, last)
 

@@ -44,6 +44,8 @@ class Variables:
         self.runs = {op.vcpu for op in self.ops if isinstance(op, (p.Enter, p.Start, p.Join, p.Finish, p.Reply))}
         self.runs |= {op.vcpu for op in self.ops if isinstance(op, p.Poll) and op.vcpu is not None}
         self.names: dict[str, str] = {}
+        #: vCPUs that run on threads.
+        self.started: set[int] = set()
         self._name()
 
     def _name(self) -> None:

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from kvmtest.emit.helpers import HELPERS, INCLUDES
 from kvmtest.emit.repro import Check, Repro
 from kvmtest.emit.statements import Statements
-from kvmtest.emit.variables import number
+from kvmtest.emit.variables import number, words
 from kvmtest.scenario import program as p
 from kvmtest.x86 import xsave
 
@@ -27,14 +28,15 @@ class _File(Statements):
 
     def checks(self) -> None:
         """Compare what was read last with what is expected."""
-        if len(self.repro.checks) == 1:
-            (check,) = self.repro.checks
+        checks = _narrow(self.repro.checks)
+        if len(checks) == 1:
+            (check,) = checks
             size = check.place.size if isinstance(check.place, p.Place) else 4
             self.end(check.item, self.observed(check), self.expected(check), "%#llx" if size == 8 else "%#x")
             return
         self.declared.setdefault("failed", "int failed = 0")
         self.say("")
-        for i, check in enumerate(self.repro.checks, 1):
+        for i, check in enumerate(checks, 1):
             self.say(f'failed |= {self.use("report")}({i}, "{check.item}", {self.observed(check)}, {self.expected(check)});')
         self.say("return failed;")
 
@@ -60,7 +62,7 @@ class _File(Statements):
 
     def file(self, head: list[str]) -> str:
         """The whole file."""
-        count = max(1, len(self.repro.checks))
+        count = max(1, len(_narrow(self.repro.checks)))
         self.say(
             f'printf("KTAP version 1\\n1..{count}\\n");',
             'kvm = need(open("/dev/kvm", O_RDWR), "/dev/kvm");',
@@ -92,6 +94,22 @@ class _File(Statements):
         parts += [HELPERS[name] for name in HELPERS if name in self.used and _called(name, text)]
         parts += ["int main(void)", "{", *(_wrapped(f"\t{line}" if line else "") for line in main), "}", ""]
         return "\n".join(parts)
+
+
+def _narrow(checks: Iterable[Check]) -> list[Check]:
+    """Of checks of more than C has a type for one for each part, which is called by its bits."""
+    found: list[Check] = []
+    for check in checks:
+        if not isinstance(check.place, p.Place) or check.place.size <= 8:
+            found.append(check)
+            continue
+        for at, place in words(check.place):
+            bits = (1 << 8 * place.size) - 1
+            values = dict.fromkeys(value >> at & bits for value in check.values)
+            item = f"{check.item}[{at + 8 * place.size - 1}:{at}]"
+            mask, init = check.mask >> at & bits, check.init >> at & bits
+            found.append(check._replace(item=item, place=place, values=(*values,), mask=mask, init=init))
+    return found
 
 
 def _called(name: str, text: str) -> bool:

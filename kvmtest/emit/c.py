@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable
 
 from kvmtest.emit.helpers import HELPERS, INCLUDES
-from kvmtest.emit.repro import Check, Leaf, Repro
+from kvmtest.emit.repro import Check, Repro
 from kvmtest.emit.statements import Statements
-from kvmtest.emit.variables import number
+from kvmtest.emit.variables import number, words
 from kvmtest.scenario import program as p
 from kvmtest.x86 import xsave
 
@@ -29,15 +29,16 @@ class _File(Statements):
 
     def checks(self) -> None:
         """Compare what was read last with what is expected."""
-        if len(_words(self.repro.checks)) == 1:
-            (check,) = _words(self.repro.checks)
+        checks = _narrow(self.repro.checks)
+        if len(checks) == 1:
+            (check,) = checks
             size = check.place.size if isinstance(check.place, p.Place) else 4
             self.end(check.item, self.observed(check), self.expected(check), "%#llx" if size == 8 else "%#x")
             return
         self.declared.setdefault("failed", "int failed = 0")
         self.say("")
         self.join_all()
-        for i, check in enumerate(_words(self.repro.checks), 1):
+        for i, check in enumerate(checks, 1):
             self.say(f'failed |= {self.use("report")}({i}, "{check.item}", {self.observed(check)}, {self.expected(check)});')
         self.say("return failed;")
 
@@ -63,7 +64,7 @@ class _File(Statements):
 
     def file(self, head: list[str]) -> str:
         """The whole file."""
-        count = max(1, len(_words(self.repro.checks)))
+        count = max(1, len(_narrow(self.repro.checks)))
         self.say(
             f'printf("KTAP version 1\\n1..{count}\\n");',
             'kvm = need(open("/dev/kvm", O_RDWR), "/dev/kvm");',
@@ -97,26 +98,19 @@ class _File(Statements):
         return "\n".join(parts)
 
 
-def _words(checks: Iterable[Check]) -> list[Check]:
-    """``checks`` with those of more than 64 bits word by word."""
-    found = []
+def _narrow(checks: Iterable[Check]) -> list[Check]:
+    """Of checks of more than C has a type for one for each part, which is called by its bits."""
+    found: list[Check] = []
     for check in checks:
-        place = check.place
-        if isinstance(place, Leaf) or place.size <= _WORD:
+        if not isinstance(check.place, p.Place) or check.place.size <= 8:
             found.append(check)
             continue
-        for at in range(0, place.size, _WORD):
-            size = min(_WORD, place.size - at)
-            all_ = (1 << 8 * size) - 1
-            found.append(
-                check._replace(
-                    item=f"{check.item}[{8 * (at + size) - 1}:{8 * at}]",
-                    place=place._replace(offset=place.offset + at, size=size),
-                    values=tuple(value >> 8 * at & all_ for value in check.values),
-                    mask=check.mask >> 8 * at & all_,
-                    init=check.init >> 8 * at & all_,
-                )
-            )
+        for at, place in words(check.place):
+            bits = (1 << 8 * place.size) - 1
+            values = dict.fromkeys(value >> at & bits for value in check.values)
+            item = f"{check.item}[{at + 8 * place.size - 1}:{at}]"
+            mask, init = check.mask >> at & bits, check.init >> at & bits
+            found.append(check._replace(item=item, place=place, values=(*values,), mask=mask, init=init))
     return found
 
 

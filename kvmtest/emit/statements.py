@@ -10,7 +10,7 @@ from functools import singledispatchmethod
 from kvmtest.emit import code
 from kvmtest.emit.msr_names import macro
 from kvmtest.emit.repro import MAY_FAIL
-from kvmtest.emit.variables import Variables, number
+from kvmtest.emit.variables import Variables, number, words
 from kvmtest.scenario import program as p
 from kvmtest.uapi import kvm as uapi
 from kvmtest.uapi.names import EXITS, IOCTLS
@@ -20,6 +20,7 @@ __all__ = ("Statements",)
 _TYPES = {1: "__u8", 2: "__u16", 4: "__u32", 8: "__u64"}
 #: Milliseconds that an exit is waited for, and that a vCPU is given to show that none comes.
 _LIMIT, _SILENT, _SLICE = 1000, 100, 20
+_WORD = 8
 #: More ports than are named one by one.
 _MANY = 3
 
@@ -91,8 +92,13 @@ class Statements(Variables):
         index = int.from_bytes(contents[8:12], "little")
         self.defines[macro(index)] = f"{index:#x}"
         plain = op.request == uapi.KVM_SET_MSRS and not self._filled(op)
+        var = self.names[op.arg]
+        if plain and (judged or op.result == MAY_FAIL):
+            # Other ioctls have the same variable.
+            self.declared.setdefault(var, f"__u64 {var}")
+            self.say(f"{var} = {number(int.from_bytes(contents[16:24], 'little'))};")
         if judged:
-            var = self.declare(op.arg)
+            self.declare(op.arg)
             self.declare(op.result)
             self.say(f"{self.names[op.result]} = {self.use('msr_ioctl')}({fd}, {name}, {macro(index)}, &{var});")
         elif op.result == MAY_FAIL:
@@ -104,9 +110,9 @@ class Statements(Variables):
             self.say(f"{self.use('set_msr')}({fd}, {macro(index)}, {value});")
 
     def _filled(self, op: p.Ioctl) -> bool:
-        """Whether something else than its first contents comes into the buffer of ``op``."""
-        writes = (one for one in self.ops if isinstance(one, p.Put) or isinstance(one, p.Ioctl) and one.request >> 31)
-        return any(op.arg in p.buffers_of(one) for one in writes)
+        """Whether something writes the buffer of ``op`` at all."""
+        writers = (one for one in self.ops if isinstance(one, p.Put) or isinstance(one, p.Ioctl) and one.request >> 31)
+        return any(op.arg in p.buffers_of(one) for one in writers)
 
     def _answered(self, op: p.Ioctl) -> bool:
         """Whether what KVM answered is looked at: that of MSRs only where it has to be something else than 1."""
@@ -140,15 +146,27 @@ class Statements(Variables):
         """The condition under which a comparison holds."""
         size = op.place.size
         mask = op.mask & (1 << 8 * size) - 1
+        if size > _WORD:
+            tests = [self._wide(op, value) for value in op.values]
+            return " && ".join(tests) if op.unlike or len(tests) == 1 else " || ".join(f"({test})" for test in tests)
         seen = name if mask == (1 << 8 * size) - 1 else f"({name} & {number(mask)})"
         tests = [f"{seen} {'!=' if op.unlike else '=='} {self.literal(op.place, value)}" for value in op.values]
         return (" && " if op.unlike else " || ").join(tests)
+
+    def _wide(self, op: p.Compare, value: int) -> str:
+        """The condition that a place of more than a word holds ``value``, or not."""
+        tests = []
+        for at, place in words(op.place):
+            part = value >> at & (1 << 8 * place.size) - 1
+            one = op._replace(place=place, values=(part,), mask=op.mask >> at, unlike=False)
+            tests.append(self.holds(self.value(place), one))
+        return f"!({' && '.join(tests)})" if op.unlike else " && ".join(tests)
 
     @op.register
     def _(self, op: p.Compare, last: bool) -> None:
         if op.place.buffer == "result" and not self._kept(op):
             return
-        name = self.value(op.place)
+        name = self.value(op.place) if op.place.size <= _WORD else op.place.name
         if last:
             self._last_compare(name, op)
         elif op.otherwise.verdict:
@@ -168,7 +186,7 @@ class Statements(Variables):
         size = op.place.size
         mask = op.mask & (1 << 8 * size) - 1
         seen = name if mask == (1 << 8 * size) - 1 else f"{name} & {number(mask)}"
-        if len(op.values) == 1 and not op.unlike:
+        if len(op.values) == 1 and not op.unlike and size <= _WORD:
             form = "%d" if op.place.buffer == "result" else "%#llx" if size == 8 else "%#x"
             self.end(op.place.name or name, seen, self.literal(op.place, op.values[0]), form)
         else:
@@ -196,7 +214,7 @@ class Statements(Variables):
 
     @op.register
     def _(self, op: p.Region, last: bool) -> None:
-        if not any(one.gpa == op.gpa and one.slot == op.slot for one in self.regions):
+        if not any(one.slot >> 16 == op.slot >> 16 and one.gpa <= op.gpa < one.gpa + one.size for one in self.regions):
             self.regions.append(op)
             var = _memory(op)
             self.declared.setdefault(var, f"char *{var}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Iterator
 
 from kvmtest.emit.fields import LAPIC_REGS, member, members
 from kvmtest.emit.helpers import NEEDS
@@ -14,7 +15,7 @@ from kvmtest.uapi import kvm as uapi
 from kvmtest.uapi.names import CAPS, MP_STATES
 from kvmtest.x86 import lapic, msr
 
-__all__ = ("Variables", "number")
+__all__ = ("Variables", "number", "words")
 
 _TYPES = {1: "__u8", 2: "__u16", 4: "__u32", 8: "__u64"}
 _OFFSETS = {LAPIC_REGS[reg.name]: reg.offset for reg in lapic.LAPIC}
@@ -26,6 +27,12 @@ _UNIONS = {"kvm_nested_state": "state", "kvm_xsave": "area"}
 def number(value: int) -> str:
     """A number: small ones in decimal."""
     return str(value) if -10 < value < 10 else f"{value:#x}"
+
+
+def words(place: p.Place) -> Iterator[tuple[int, p.Place]]:
+    """The parts of ``place`` that C has a type for, each with the bit at which it begins."""
+    for at in range(0, place.size, 8):
+        yield 8 * at, place._replace(offset=place.offset + at, size=min(8, place.size - at))
 
 
 class Variables:

@@ -93,7 +93,8 @@ def reproduce(
             break
     else:
         why = f": {first.why}" if first.why else ""
-        raise NoRepro(f"{about.name} departs, but alone, on a VM of its own, it ends as {first.verdict}{why}")
+        does = "departs" if about.departs else "passes"
+        raise NoRepro(f"{about.name} {does}, but alone, on a VM of its own, it ends as {first.verdict}{why}")
     ops = len(made.vm.ops) + len(made.body.ops)
     if not about.departs or not minimise:
         return Shown(used(made), about, ops)

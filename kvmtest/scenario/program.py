@@ -187,7 +187,8 @@ class Enter(NamedTuple):
 
     ``resume`` is where the vCPU goes on after an instruction that KVM cannot emulate: the name of a register that holds the
     address; or, after any internal error, the guest-physical address of a word that does. ``blind`` is whether reads of memory
-    that is not there are answered, with 0, on the way. A ``quiet`` vCPU is one that makes no exit for as long as its slowest one took, many times over.
+    that is not there are answered, with 0, on the way. A ``quiet`` vCPU is one that makes no exit for as long as its slowest one
+    took, many times over.
     """
 
     vcpu: int

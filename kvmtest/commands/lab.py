@@ -8,7 +8,7 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
-from kvmtest.commands import cells, common, coverage, outcome, report, run
+from kvmtest.commands import cells, common, coverage, outcome, report, run, trial
 from kvmtest.commands.common import INTERRUPTED, OK, RAW, USAGE, Commands, Failed, say
 from kvmtest.lab.emulator import BACKENDS
 from kvmtest.report.play import play
@@ -56,6 +56,7 @@ def add(commands: Commands) -> None:
     cells.options(matrix)
 
     coverage.add(verbs)
+    trial.add(verbs)
 
     kernels = verbs.add_parser("kernels", help="what is kept, and what can be had")
     kernels.add_argument("--fetch", type=cells.names, action="extend", default=[], metavar="WHICH", help="get it, or its newest")
@@ -189,6 +190,8 @@ def _lab(args: argparse.Namespace) -> int:
                 return _kernels(args)
             if args.verb == "coverage":
                 return coverage.show(args, stop)
+            if args.verb == "try":
+                return trial.show(args, stop)
             return _matrix(args, stop) if args.verb == "matrix" else _run(args, stop)
     except NotFound as error:
         raise Failed(str(error), USAGE) from None

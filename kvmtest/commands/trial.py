@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 from kvmtest.commands import cells, common, outcome, progress, report, run
 from kvmtest.commands.common import INTERRUPTED, RAW, UNEXPECTED, UNTESTABLE, USAGE, Failed
 from kvmtest.lab.emulator import BACKENDS
-from kvmtest.lab.error import LabError
+from kvmtest.lab.error import LabError, NotFound
 from kvmtest.report.play import Unwritten, play
 from kvmtest.report.show import count
 
@@ -72,12 +73,27 @@ def _backends(text: str) -> list[str]:
 
 def _change(args: argparse.Namespace, work: str) -> Change:
     """What is asked for, unpacked into ``work``. Raises LabError, Failed."""
+    from kvmtest.engine import plan
+    from kvmtest.model.select import SelectorError
+    from kvmtest.spec import commits
+
+    if wrong := [one for one in args.commit if not commits.find(one)]:
+        raise Failed(f"--commit is of the catalogue, which has no {wrong[0]}; what to try stands alone: {wrong[0]}", USAGE)
+    try:
+        return _asked(args, args.change or "", work)
+    except NotFound as error:
+        with contextlib.suppress(SelectorError):
+            if args.change and plan.finds(args.change):
+                raise Failed(f"{error}; a SELECTOR comes after a COMMIT: HEAD {args.change}", USAGE) from None
+        raise
+
+
+def _asked(args: argparse.Namespace, name: str, work: str) -> Change:
     from kvmtest.lab import tree
 
-    name = args.change or ""
     if args.uncommitted:
         if name:
-            raise Failed(f"--uncommitted is against HEAD, and of no commit {name}; SELECTORs come after a COMMIT", USAGE)
+            raise Failed(f"--uncommitted is against HEAD, and of no commit {name}", USAGE)
         return tree.uncommitted(args.tree, work)
     if not args.diff:
         return tree.committed(args.tree, name or "HEAD", work)

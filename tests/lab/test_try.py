@@ -147,7 +147,10 @@ def test_a_tree_that_does_not_build_gets_advice(tree: Path, kernel: Kernel, caps
     [
         (["nowhere"], "has no commit 'nowhere'"),
         (["--uncommitted"], "nothing that KVM's modules are built from differs"),
-        (["--uncommitted", "HEAD"], "--uncommitted is against HEAD, and of no commit HEAD; SELECTORs come after a COMMIT"),
+        (["--uncommitted", "HEAD"], "--uncommitted is against HEAD, and of no commit HEAD"),
+        (["a{b"], "has no commit 'a{b'"),
+        (["init.msi"], "has no commit 'init.msi'; a SELECTOR comes after a COMMIT: HEAD init.msi"),
+        (["--commit", "HEAD"], "--commit is of the catalogue, which has no HEAD; what to try stands alone: HEAD"),
         (["--diff", "none.patch"], "cannot read none.patch: No such file or directory"),
         (["HEAD", "no.such.id"], "no.such.id"),
         (["--kernel", "none.img"], "none.img"),

@@ -56,11 +56,13 @@ class Player:
     """A program, prepared to be executed on ``machine`` again and again.
 
     ``timeout_s`` bounds the wait for what must come, in seconds. Ops in a row that need no decision are run by C code where that
-    can be loaded; the rest, and what one of them did not bring to its end, in Python, with the same evidence.
+    can be loaded; the rest, and what one of them did not bring to its end, in Python, with the same evidence. ``slowest_s`` are the
+    seconds that the slowest exit to userspace took.
     """
 
     def __init__(self, program: p.Program, machine: Machine, timeout_s: float) -> None:
         self._program, self._machine, self._timeout_s = program, machine, timeout_s
+        self.slowest_s = 0.0
         self._at = Operands(program, machine)
         self.buffers, self._vcpus, self._targets = self._at.buffers, self._at.vcpus, self._at.targets
         library = native.library()
@@ -71,7 +73,7 @@ class Player:
         self._threads: dict[int, Running] = {}
         self._last: dict[int, Exit] = {}
         self._reporter: guest.Reporter | None = None
-        self._slowest_s = 0.0
+        self.slowest_s = 0.0
         self._told: list[tuple[int, Any]] = []
         self._step = 0
         self._at.renew()
@@ -206,7 +208,7 @@ class Player:
         vcpu = self._vcpus[op.vcpu]
         quiet, expected = op.came.kind == "quiet", op.otherwise.verdict in ("fail", "")
         least = _SILENT_S if quiet else _EXPECTED_S if expected else self._timeout_s
-        limit = min(self._timeout_s, max(least, _SILENT_EXITS * self._slowest_s if self._slowest_s else self._timeout_s))
+        limit = min(self._timeout_s, max(least, _SILENT_EXITS * self.slowest_s if self.slowest_s else self._timeout_s))
         for _ in range(_MAX_RESUMED):
             try:
                 seen = self._run(vcpu, limit)
@@ -225,7 +227,7 @@ class Player:
             seen = vcpu.run(limit_s)
         except RunTimeout:
             return None
-        self._slowest_s = max(self._slowest_s, time.monotonic() - begin)
+        self.slowest_s = max(self.slowest_s, time.monotonic() - begin)
         return seen
 
     def _judge(self, id: int, seen: Exit | None, came: p.Came, otherwise: p.Otherwise) -> None:

@@ -56,8 +56,8 @@ class Player:
     """A program, prepared to be executed on ``machine`` again and again.
 
     ``timeout_s`` bounds the wait for what must come, in seconds. Ops in a row that need no decision are run by C code where that
-    can be loaded; the rest, and what one of them did not bring to its end, in Python, with the same evidence. ``slowest_s`` are the
-    seconds that the slowest exit to userspace took.
+    can be loaded; the rest, and what one of them did not bring to its end, in Python, with the same evidence. ``slowest_s`` are
+    the seconds that the slowest exit to userspace took.
     """
 
     def __init__(self, program: p.Program, machine: Machine, timeout_s: float) -> None:

@@ -304,7 +304,7 @@ def body(program: p.Program, sources: dict[int, Source], wanted: Wanted, target:
                 _happened(made, target, wanted.witness, op)
             checks = made.checks(op, wanted)
             break
-        made.op(_decides(op) if at == len(ops) - 1 else op)
+        made.op(_decides(op) if at == len(ops) - 1 else _on_the_way(op))
         if at == before:
             _found(made, target, wanted)
     if wanted.items and not checks:
@@ -321,6 +321,13 @@ def _decides(op: p.Op) -> p.Op:
     """The last op, which ends the program where it does not find what it was to find."""
     if isinstance(op, (p.Compare, p.Match, p.Enter, p.Join)):
         return op._replace(otherwise=p.Otherwise("fail", ""))
+    return op
+
+
+def _on_the_way(op: p.Op) -> p.Op:
+    """An op before the last one: that another expectation does not hold is no departure to show."""
+    if isinstance(op, (p.Compare, p.Match, p.Enter, p.Join)) and op.otherwise.verdict == "fail":
+        return op._replace(otherwise=p.Otherwise("error", "something else departs before it"))
     return op
 
 

@@ -104,7 +104,8 @@ class Statements(Variables):
         elif op.result == MAY_FAIL:
             self.say(f"{self.use('msr_ioctl')}({fd}, {name}, {macro(index)}, &{self.declare(op.arg)});")
         elif op.request == uapi.KVM_GET_MSRS:
-            self.say(f"{self.declare(op.arg)} = {self.use('get_msr')}({fd}, {macro(index)});")
+            call = f"{self.use('get_msr')}({fd}, {macro(index)});"
+            self.say(f"{self.declare(op.arg)} = {call}" if self._looked_at(op.arg) else call)
         else:
             value = number(int.from_bytes(contents[16:24], "little")) if plain else self.declare(op.arg)
             self.say(f"{self.use('set_msr')}({fd}, {macro(index)}, {value});")
@@ -113,6 +114,13 @@ class Statements(Variables):
         """Whether something writes the buffer of ``op`` at all."""
         writers = (one for one in self.ops if isinstance(one, p.Put) or isinstance(one, p.Ioctl) and one.request >> 31)
         return any(op.arg in p.buffers_of(one) for one in writers)
+
+    def _looked_at(self, buffer: str) -> bool:
+        """Whether something that is read into ``buffer`` is compared or written."""
+        if any(check.place.buffer == buffer for check in self.repro.checks):
+            return True
+        reads = (one for one in self.ops if not isinstance(one, p.Ioctl) or one.request == uapi.KVM_SET_MSRS)
+        return any(buffer in p.buffers_of(one) for one in reads)
 
     def _answered(self, op: p.Ioctl) -> bool:
         """Whether what KVM answered is looked at: that of MSRs only where it has to be something else than 1."""

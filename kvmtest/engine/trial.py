@@ -78,7 +78,7 @@ class Trials:
             return Outcome("error", str(error) or type(error).__name__)
         finally:
             vm.close()
-        if played.end and played.end.verdict != "fail":
+        if played.end and (repro.checks or played.end.verdict != "fail"):
             return Outcome(played.end.verdict, played.end.why)
         if not repro.checks:
             return Outcome("fail" if played.end else "pass", "", (_plain(played.told[-1][1]),) if played.told else ())

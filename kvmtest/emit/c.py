@@ -33,7 +33,7 @@ class _File(Statements):
         if len(checks) == 1:
             (check,) = checks
             size = check.place.size if isinstance(check.place, p.Place) else 4
-            self.end(check.item, self.observed(check), self.expected(check), "%#llx" if size == 8 else "%#x")
+            self.end(check.item, self.observed(check), self.literals(check), "%#llx" if size == 8 else "%#x")
             return
         self.declared.setdefault("failed", "int failed = 0")
         self.say("")
@@ -56,11 +56,21 @@ class _File(Statements):
             return name
         return f"({name}) & {number(check.mask)}" if " " in name else f"{name} & {number(check.mask)}"
 
-    def expected(self, check: Check) -> str:
-        """What a check asks for."""
+    def literals(self, check: Check) -> list[str]:
+        """What a check asks for: one of these."""
         place, values = check.place, [value & check.mask for value in check.values]
-        texts = [self.literal(place, value) if isinstance(place, p.Place) else number(value) for value in values]
-        return texts[0] if len(texts) == 1 else f"({self.observed(check)}) == {texts[0]} ? {texts[0]} : {texts[1]}"
+        return [self.literal(place, value) if isinstance(place, p.Place) else number(value) for value in values]
+
+    def expected(self, check: Check) -> str:
+        """What a check asks for, where there is room for one value: what is observed, if it is one of several."""
+        first, *rest = self.literals(check)
+        for other in rest:
+            first = f"{self._grouped(check)} == {other} ? {other} : {first}"
+        return first
+
+    def _grouped(self, check: Check) -> str:
+        observed = self.observed(check)
+        return f"({observed})" if " " in observed else observed
 
     def file(self, head: list[str]) -> str:
         """The whole file."""

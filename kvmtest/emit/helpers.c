@@ -130,7 +130,7 @@ static struct kvm_run *map_run(int kvm, int vcpu)
 	return run;
 }
 
-/// enter: errno.h signal.h sys/ioctl.h sys/time.h
+/// stoppable: signal.h
 
 static struct kvm_run *running;
 
@@ -140,17 +140,26 @@ static void stop(int signal)
 	running->immediate_exit = 1;
 }
 
+/* Have SIGALRM end this vCPU's KVM_RUN. */
+static void stoppable(struct kvm_run *run)
+{
+	struct sigaction action = { .sa_handler = stop };
+
+	running = run;
+	sigaction(SIGALRM, &action, NULL);
+}
+
+/// enter: errno.h sys/ioctl.h sys/time.h
+
 /* KVM_RUN: the reason of the exit to userspace, or -EINTR for none in time. */
 static int enter(int vcpu, struct kvm_run *run, int ms)
 {
 	struct itimerval timer = {
 		.it_value = { ms / 1000, ms % 1000 * 1000 },
 	};
-	struct sigaction action = { .sa_handler = stop };
 	int ret;
 
-	running = run;
-	sigaction(SIGALRM, &action, NULL);
+	stoppable(run);
 	setitimer(ITIMER_REAL, &timer, NULL);
 	do {
 		ret = ioctl(vcpu, KVM_RUN, 0) < 0 ? -errno : (int)run->exit_reason;
@@ -248,11 +257,9 @@ static void start(struct thread *thread, int vcpu, struct kvm_run *run)
 /* The exit of a vCPU that runs on a thread; -EINTR where none comes in time. */
 static int join(struct thread *thread, int ms)
 {
-	struct sigaction action = { .sa_handler = stop };
 	struct timespec until;
 
-	running = thread->run;
-	sigaction(SIGALRM, &action, NULL);
+	stoppable(thread->run);
 	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += ms / 1000;
 	until.tv_nsec += ms % 1000 * 1000000L;

@@ -48,8 +48,10 @@ def _needs(ops: Sequence[p.Op]) -> list[set[int]]:
     for at, op in enumerate(ops):
         needs.append(set())
         names = p.buffers_of(op)
-        if isinstance(op, p.Compare) or isinstance(op, p.Ioctl) and not _reads(op):
+        if isinstance(op, p.Compare):
             needs[-1] = {filled[name] for name in names if name in filled}
+        elif isinstance(op, p.Ioctl) and not _reads(op) and op.arg in filled:
+            needs[-1] = {filled[op.arg]}
         if isinstance(op, p.Ioctl):
             filled.update((name, at) for name in names if _reads(op) or name == op.result)
         elif isinstance(op, p.Peek):
@@ -117,14 +119,28 @@ def _values(repro: Repro, shows: Shows) -> Repro:
     """Fewer bits in what is written."""
     for at, (step, op) in enumerate(repro.body.ops):
         if isinstance(op, p.Put) and op.value:
+            values = _Values(repro, shows, at)
             bits = [bit for bit in range(op.value.bit_length()) if op.value >> bit & 1]
-            left = subset(bits, partial(_kept, repro, shows, at, step, op))
-            repro = _writing(repro, at, step, op, left)
+            repro = _writing(repro, at, step, op, subset(bits, values.show))
     return repro
 
 
-def _kept(repro: Repro, shows: Shows, at: int, step: int, op: p.Put, bits: Sequence[int]) -> bool:
-    return shows(_writing(repro, at, step, op, bits), op.value, sum(1 << bit for bit in bits))
+class _Values:
+    """What may take the place of the value that op ``at`` of the body writes, or of the last one that was shown in its place."""
+
+    def __init__(self, repro: Repro, shows: Shows, at: int) -> None:
+        self._repro, self._shows, self._at = repro, shows, at
+        self._step, op = repro.body.ops[at]
+        assert isinstance(op, p.Put)
+        self._op, self._before = op, op.value
+
+    def show(self, bits: Sequence[int]) -> bool:
+        """Whether it is shown by these bits."""
+        after = sum(1 << bit for bit in bits)
+        if not self._shows(_writing(self._repro, self._at, self._step, self._op, bits), self._before, after):
+            return False
+        self._before = after
+        return True
 
 
 def _writing(repro: Repro, at: int, step: int, op: p.Put, bits: Sequence[int]) -> Repro:

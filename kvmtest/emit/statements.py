@@ -10,7 +10,7 @@ from functools import singledispatchmethod
 from kvmtest.emit import code
 from kvmtest.emit.msr_names import macro
 from kvmtest.emit.repro import MAY_FAIL
-from kvmtest.emit.variables import Variables, number, words
+from kvmtest.emit.variables import Variables, memory, number, words
 from kvmtest.scenario import program as p
 from kvmtest.uapi import kvm as uapi
 from kvmtest.uapi.names import EXITS, IOCTLS
@@ -196,9 +196,9 @@ class Statements(Variables):
         seen = name if mask == (1 << 8 * size) - 1 else f"{name} & {number(mask)}"
         if len(op.values) == 1 and not op.unlike and size <= _WORD:
             form = "%d" if op.place.buffer == "result" else "%#llx" if size == 8 else "%#x"
-            self.end(op.place.name or name, seen, self.literal(op.place, op.values[0]), form)
+            self.end(op.place.name or name, seen, [self.literal(op.place, op.values[0])], form)
         else:
-            self.end(op.place.name or name, self.holds(name, op), "1", "%d")
+            self.end(op.place.name or name, self.holds(name, op), ["1"], "%d")
 
     def join_all(self) -> None:
         """Let no thread outlive main(), whose variables it uses."""
@@ -206,33 +206,40 @@ class Statements(Variables):
             self.say(f"{self.use('join')}(&thread{vcpu}, {_SILENT});")
         self.started.clear()
 
-    def end(self, item: str, observed: str, expected: str, form: str) -> None:
-        """End main() with the status of a comparison; ``form`` is printf()'s of both."""
+    def end(self, item: str, observed: str, expected: list[str], form: str) -> None:
+        """End main() with the status of a comparison with one of ``expected``; ``form`` is printf()'s of what is observed."""
         self.join_all()
         shown = observed
-        if not re.fullmatch(r"[\w.\[\]>-]+", observed):
+        if len(expected) > 1 or not re.fullmatch(r"[\w.\[\]>-]+", observed):
             kind = "__u64" if "ll" in form else "__u32" if "x" in form else "int"
             self.declared.setdefault("observed", f"{kind} observed")
             self.say(f"observed = {observed};")
             shown = "observed"
-        differs = f"{shown} != {expected}"
+        differs = " && ".join(f"{shown} != {one}" for one in expected)
         cast = f"(__u64){shown}" if "ll" in form and shown == observed else shown
+        self.ended(item, differs, " or ".join(expected), form, cast)
+
+    def ended(self, item: str, differs: str, expected: str, form: str, shown: str) -> None:
+        """Print whether the condition ``differs`` holds, and end main() with it."""
+        test = f"({differs})" if "&&" in differs else differs
         said = f'"%sok 1 {item}: expected {expected}, observed {form}\\n"'
-        self.say("", f'printf({said}, {differs} ? "not " : "", {cast});', f"return {differs};")
+        self.say("", f'printf({said}, {test} ? "not " : "", {shown});', f"return {differs};")
 
     @op.register
     def _(self, op: p.Region, last: bool) -> None:
         if not any(one.slot >> 16 == op.slot >> 16 and one.gpa <= op.gpa < one.gpa + one.size for one in self.regions):
             self.regions.append(op)
-            var = _memory(op)
-            self.declared.setdefault(var, f"char *{var}")
-            slot = f"1 << 16 | {op.slot & 0xFFFF}" if op.slot >> 16 else str(op.slot)
-            self.say(f"{var} = {self.use('add_memory')}(vm, {slot}, {op.gpa:#x}, {op.size:#x});")
+            var, given = memory(op), self.give(op)
+            if self.touched(op):
+                self.declared.setdefault(var, f"__u8 *{var}")
+                self.say(f"{var} = {given};")
+            else:
+                self.say(f"{given};")
 
-    def at(self, gpa: int, space: int = 0) -> str:
-        """The address of guest memory."""
-        one = next(one for one in self.regions if one.slot >> 16 == space and one.gpa <= gpa < one.gpa + one.size)
-        return f"{_memory(one)} + {gpa - one.gpa:#x}" if gpa != one.gpa else _memory(one)
+    def give(self, region: p.Region) -> str:
+        """The call that gives the VM memory."""
+        slot = f"1 << 16 | {region.slot & 0xFFFF}" if region.slot >> 16 else str(region.slot)
+        return f"{self.use('add_memory')}(vm, {slot}, {region.gpa:#x}, {region.size:#x})"
 
     @op.register
     def _(self, op: p.Write, last: bool) -> None:
@@ -268,11 +275,11 @@ class Statements(Variables):
         if len(set(op.data)) == 1:
             self.declared |= {"differ": "int differ = 0", "i": "__u32 i"}
             self.say(f"for (i = 0; i < {len(op.data):#x}; i++)", f"\tdiffer += ({self.at(op.gpa)})[i] != {op.data[0]:#x};")
-            self.end("memory", "differ", "0", "%d")
+            self.end("memory", "differ", ["0"], "%d")
             return
         name = f"data_{len(self.arrays)}"
         self.arrays.append(code.array(name, op.data))
-        self.end("memory", f"!!memcmp({self.at(op.gpa)}, {name}, sizeof({name}))", "0", "%d")
+        self.end("memory", f"!!memcmp({self.at(op.gpa)}, {name}, sizeof({name}))", ["0"], "%d")
 
     # Running
 
@@ -294,7 +301,7 @@ class Statements(Variables):
         """What follows an exit that has to be ``came``."""
         holds = self.came(vcpu, came)
         if last:
-            self.end("KVM_RUN as expected", holds, "1", "%d")
+            self.end("KVM_RUN as expected", holds, ["1"], "%d")
         elif otherwise.verdict:
             self.skip(holds, otherwise.why or "the vCPU did something else")
 
@@ -399,20 +406,6 @@ def _changed(register: str, mask: int, value: int) -> str:
         return f"entry->{register} |= {number(value)};"
     kept = f"(entry->{register} & {~mask & 0xFFFFFFFF:#x})"
     return f"entry->{register} = {kept} | {number(value)};" if value else f"entry->{register} &= {~mask & 0xFFFFFFFF:#x};"
-
-
-def _memory(region: p.Region) -> str:
-    return f"smram{region.slot & 0xFFFF}" if region.slot >> 16 else f"mem{region.slot}"
-
-
-def _not(condition: str) -> str:
-    """The opposite of a condition."""
-    if "&&" in condition or "||" in condition:
-        return f"!({condition})"
-    for a, b in (("==", "!="), ("!=", "==")):
-        if f" {a} " in condition:
-            return condition.replace(f" {a} ", f" {b} ")
-    return f"!{condition}"
 
 
 def _quoted(text: str) -> str:

@@ -15,7 +15,7 @@ from kvmtest.uapi import kvm as uapi
 from kvmtest.uapi.names import CAPS, MP_STATES
 from kvmtest.x86 import lapic, msr
 
-__all__ = ("Variables", "number", "words")
+__all__ = ("Variables", "memory", "number", "words")
 
 _TYPES = {1: "__u8", 2: "__u16", 4: "__u32", 8: "__u64"}
 _OFFSETS = {LAPIC_REGS[reg.name]: reg.offset for reg in lapic.LAPIC}
@@ -33,6 +33,11 @@ def words(place: p.Place) -> Iterator[tuple[int, p.Place]]:
     """The parts of ``place`` that C has a type for, each with the bit at which it begins."""
     for at in range(0, place.size, 8):
         yield 8 * at, place._replace(offset=place.offset + at, size=min(8, place.size - at))
+
+
+def memory(region: p.Region) -> str:
+    """The variable with the address of a region."""
+    return f"smram{region.slot & 0xFFFF}" if region.slot >> 16 else f"mem{region.slot}"
 
 
 class Variables:
@@ -115,6 +120,19 @@ class Variables:
     def large(self, kind: str, size: int) -> bool:
         """Whether a structure has more room than its type."""
         return kind in _UNIONS and (kind != "kvm_xsave" or size > 4096)
+
+    def at(self, gpa: int, space: int = 0) -> str:
+        """The address of guest memory."""
+        one = next(one for one in self.regions if one.slot >> 16 == space and one.gpa <= gpa < one.gpa + one.size)
+        return f"{memory(one)} + {gpa - one.gpa:#x}" if gpa != one.gpa else memory(one)
+
+    def touched(self, region: p.Region) -> bool:
+        """Whether this program itself reads or writes the memory of ``region``."""
+        ops = [one for op in self.ops for one in ((op, *op.read) if isinstance(op, p.Poll) else (op,))]
+        places = [(op.gpa, op.space) for op in ops if isinstance(op, (p.Write, p.Peek))]
+        places += [(op.gpa, 0) for op in ops if isinstance(op, p.Match)]
+        places += [(op.resume, 0) for op in ops if isinstance(op, p.Enter) and isinstance(op.resume, int) and op.resume]
+        return any(region.gpa <= gpa < region.gpa + region.size and space == region.slot >> 16 for gpa, space in places)
 
     def literal(self, place: p.Place, value: int) -> str:
         """A value of ``place``, by its name where it has one."""

@@ -39,7 +39,7 @@ def item_of(expect: s.Expect) -> str:
         return "refused"
     if isinstance(condition, s.Filled):
         return "memory"
-    return "delivered" if isinstance(condition, s.Same) else "runs"
+    return "delivered" if isinstance(condition, (s.Same, s.Reached)) else "runs"
 
 
 def looks(scenario: s.Scenario) -> tuple[Look, ...]:

@@ -143,6 +143,10 @@ class _Lowering(Places):
             return [Enter(who, came, otherwise)]
         if isinstance(condition, (s.Same, s.Zero)):
             return [Look(who)]
+        if isinstance(condition, s.Reached):
+            # Each is told; the judge sees which they are.
+            alone = s.Is(condition.item, condition.value, condition.mask)
+            return [op for id in condition.of for op in self.check(alone, id, Otherwise("", ""))]
         if isinstance(condition, s.Answer):
             return [Compare(RESULT, (condition.value,), otherwise)]
         if isinstance(condition, s.Filled):

@@ -7,6 +7,7 @@ from kvmtest.scenario.catalogue import (
     apic,
     creation,
     delivery,
+    destinations,
     gif,
     interrupts,
     memory,
@@ -23,9 +24,12 @@ from kvmtest.scenario.step import Scenario
 
 __all__ = ("SCENARIOS",)
 
-#: By the case's name without target and vendor, in the order of running.
+#: In the order of running.
+_TOPICS = (
+    *(creation, delivery, destinations, mp_state, restart, apic, interrupts, timer, memory, paging, smm, gif, svm, vmx, stress),
+)
+
+#: By the case's name without target and vendor.
 SCENARIOS: dict[str, Scenario] = {
-    f"{one.event}.{one.trigger}/{one.sequence}": one
-    for topic in (creation, delivery, mp_state, restart, apic, interrupts, timer, memory, paging, smm, gif, svm, vmx, stress)
-    for one in topic.SCENARIOS
+    f"{one.event}.{one.trigger}/{one.sequence}": one for topic in _TOPICS for one in topic.SCENARIOS
 }

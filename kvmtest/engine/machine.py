@@ -44,6 +44,8 @@ _EVENT_CAPS = (KVM_CAP_EXCEPTION_PAYLOAD, KVM_CAP_X86_TRIPLE_FAULT_EVENT)
 _BANKS, MCE_BANKS = 0xFF, 4
 #: CPUID.1:ECX, the local APIC's timer has the TSC-deadline mode.
 _TSC_DEADLINE = 1 << 24
+#: Features that a setup may leave out: function, register, bit.
+_WITHOUT = {"no-long-mode": (0x80000001, "edx", 29), "no-x2apic": (1, "ecx", 21)}
 #: How many machines wait to be closed at most: each has some file descriptors.
 _CLOSING = 8
 
@@ -183,6 +185,10 @@ def _leaves(leaves: list[CpuidEntry], which: str) -> list[CpuidEntry]:
     """Those of CPUID's ``leaves`` that a setup gives its vCPUs."""
     if which == "0":
         return [leaf._replace(eax=0) for leaf in leaves if leaf.function == 0]
+    if which in _WITHOUT:
+        function, register, bit = _WITHOUT[which]
+        cleared = {leaf: leaf._replace(**{register: getattr(leaf, register) & ~(1 << bit)}) for leaf in leaves}
+        return [cleared[leaf] if leaf.function == function else leaf for leaf in leaves]
     if which == "deadline":
         # KVM has the mode when this bit is set, which KVM_GET_SUPPORTED_CPUID does not do on all kernels.
         return [leaf._replace(ecx=leaf.ecx | _TSC_DEADLINE) if leaf.function == 1 else leaf for leaf in leaves]

@@ -8,12 +8,15 @@ from kvmtest.scenario.catalogue import (
     creation,
     delivery,
     destinations,
+    events,
     gif,
     interrupts,
     memory,
     mp_state,
     paging,
+    registers,
     restart,
+    rsm,
     smm,
     stress,
     svm,
@@ -26,7 +29,8 @@ __all__ = ("SCENARIOS",)
 
 #: In the order of running.
 _TOPICS = (
-    *(creation, delivery, destinations, mp_state, restart, apic, interrupts, timer, memory, paging, smm, gif, svm, vmx, stress),
+    *(creation, delivery, destinations, mp_state, restart, apic, registers, events, interrupts, timer, memory, paging),
+    *(smm, rsm, gif, svm, vmx, stress),
 )
 
 #: By the case's name without target and vendor.

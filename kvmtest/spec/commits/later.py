@@ -159,6 +159,13 @@ LATER: tuple[Entry, ...] = (
     ),
     # v6.2 to v6.16
     commit(
+        "1d0da94cdafe", "v6.2", "x86: do not go through ctxt->ops when emulating rsm", "common",
+        "RSM brings back the limit of a segment that is not all of 4 GiB",
+        check("none.rsm.host.delivered", "ds.limit, es.limit, fs.limit, gs.limit, ss.limit changed", case="guest-long"),
+        check("none.rsm.host.delivered", "es.limit, fs.limit changed", case="guest-protected"),
+        before="the lowest 20 bits of it, as pages", after="the limit", unverified=_RELEASE,
+    ),
+    commit(
         "2bf934aadcac", "v6.3", "x86: Disable APIC logical map if logical ID covers multiple MDAs", "common",
         "a logical id of several bits is found by each of them",
         check("init.ioapic.host.delivered", "vCPU 1", case="to-logical-several-flat-one-two-logical-ids"),

@@ -12,6 +12,7 @@ _TPR = "on an exit KVM takes TPR from the VMCB's V_TPR, which has its priority c
 _PPR = "KVM_SET_LAPIC computes PPR before it looks at the ISR that it was given; a guest's read computes it anew"
 _VMX_CONTROLS = "KVM_GET_MSRS adds the bits that are always 1 to the four VMX controls without TRUE, whatever they hold; the API says 0"
 _NO_LOGICAL = "KVM's map of logical ids leaves out a local APIC that software has disabled, which INIT, SIPI and NMI reach all the same"
+_HALF_DONE = "KVM looks at this flag after all others, and has taken what else is there when it refuses it"
 _HASHED = (
     "with vector_hashing KVM chooses one bit of a logical destination for a lowest-priority message, and drops it if that is nobody's"
 )
@@ -40,6 +41,10 @@ OPEN = (
     _open(
         "none.ioapic.host.delivered", "none", "no vCPU", "kvm_apic_map_get_dest_lapic()", _HASHED,
         case="lowest-to-logical-and-nobody-x2apic",
+    ),
+    _open(
+        "none.vcpu-events.host.delivered", "none", "events.nmi_injected, events.nmi_masked changed",
+        "kvm_vcpu_ioctl_x86_set_vcpu_events()", _HALF_DONE, case="triple-fault-without-capability",
     ),
     _open("lapic.tpr", "sipi", 0xD0, "sync_cr8_to_lapic()", _TPR, backends="svm", view="guest"),
     _open("lapic.tpr", "views", 0xD0, "sync_cr8_to_lapic()", _TPR, backends="svm"),

@@ -218,7 +218,7 @@ class _Judge:
         for word, exited in zip(words, told, strict=False):
             port = memory.number(self.guest, f"PORT_{word.name}")
             if (exited.kind, exited.number) != ("out", port):
-                return ", ".join((*said, str(self.shown(exited, "runs", exited, s.Expect(word)))))
+                return ", ".join((*said, str(self.shown(exited, "runs", exited, s.Expect(word._replace(says=""))))))
             if word.value is not None and exited.value is not None:
                 said.append(_said(word, exited.value & word.mask))
         return ", ".join(said)

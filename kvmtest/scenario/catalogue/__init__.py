@@ -20,8 +20,10 @@ from kvmtest.scenario.catalogue import (
     smm,
     stress,
     svm,
+    svm_events,
     timer,
     vmx,
+    vmx_events,
 )
 from kvmtest.scenario.step import Scenario
 
@@ -30,7 +32,7 @@ __all__ = ("SCENARIOS",)
 #: In the order of running.
 _TOPICS = (
     *(creation, delivery, destinations, mp_state, restart, apic, registers, events, interrupts, timer, memory, paging),
-    *(smm, rsm, gif, svm, vmx, stress),
+    *(smm, rsm, gif, svm, svm_events, vmx, vmx_events, stress),
 )
 
 #: By the case's name without target and vendor.

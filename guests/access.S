@@ -24,6 +24,8 @@
 	.set OPEN, 7			# lets interrupts in
 	.set WAIT, 8			# in HLT, for an interrupt
 	.set INT3, 9
+	.set UD, 10
+	.set TASK, 11			# a task gate for a vector, whose task tells TR and returns to the next access
 
 	.set PORT_RESET, 0xf2		# the first instruction at the reset vector
 	.set PORT_SIPI, 0xf3		# the value is CS, after SIPI
@@ -36,6 +38,13 @@
 
 	.set CODE32, 0x8
 	.set DATA32, 0x10
+	.set TSS, 0x18			# of what makes the accesses
+	.set TASK_TSS, 0x20
+	.set TSS_AT, 0x600		# where the two are
+	.set TASK_TSS_AT, 0x680
+	.set TSS_LIMIT, 0x67
+	.set TASK_STACK, 0xe00
+	.set AVAILABLE, 0x89
 	.set NMI, 2
 	.set EXCEPTIONS, 32
 	.set VECTORS, 0x70		# entries of the IDT
@@ -75,7 +84,7 @@ next:
 	.balign	4, 0xf4
 kinds:
 	.long	CODE + say, CODE + write, CODE + read, CODE + store, CODE + load, CODE + to_cr0, CODE + to_cr4, CODE + open
-	.long	CODE + halt, CODE + breakpoint
+	.long	CODE + halt, CODE + breakpoint, CODE + undefined, CODE + gate
 
 say:
 	outl	%eax, $PORT_READY
@@ -115,6 +124,34 @@ halt:
 breakpoint:
 	int3
 	jmp	next
+
+undefined:
+	ud2
+	jmp	next
+gate:
+	movb	$AVAILABLE, CODE + tss + 5
+	movb	$AVAILABLE, CODE + task_tss + 5
+	movw	$TSS, %ax
+	ltr	%ax
+	movl	$CODE + task, TASK_TSS_AT + 0x20
+	movl	$2, TASK_TSS_AT + 0x24
+	movl	$TASK_STACK, TASK_TSS_AT + 0x38
+	movl	$CODE32, TASK_TSS_AT + 0x4c
+	movl	$DATA32, %eax
+	movl	%eax, TASK_TSS_AT + 0x48
+	movl	%eax, TASK_TSS_AT + 0x50
+	movl	%eax, TASK_TSS_AT + 0x54
+	movl	$TASK_TSS << 16, CODE + idt(, %ecx, 8)
+	movl	$0x8500, CODE + idt + 4(, %ecx, 8)
+	jmp	next
+
+task:
+	xorl	%eax, %eax
+	str	%ax
+	outl	%eax, $PORT_VALUE
+	movl	$CODE + next, TSS_AT + 0x20
+	iretl
+	jmp	task
 
 came:
 	popl	%eax
@@ -160,6 +197,10 @@ idtr:
 	.balign	8, 0xf4
 gdt:
 	.quad	0, 0x00cf9b000000ffff, 0x00cf93000000ffff
+tss:
+	.quad	TSS_AT << 16 | 0x0000890000000000 | TSS_LIMIT
+task_tss:
+	.quad	TASK_TSS_AT << 16 | 0x0000890000000000 | TSS_LIMIT
 gdtr:
 	.word	gdtr - gdt - 1
 	.long	CODE + gdt

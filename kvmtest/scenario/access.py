@@ -7,20 +7,23 @@ from kvmtest.scenario import step as s
 from kvmtest.x86.lapic import offset_of
 
 __all__ = (
-    *("APIC_PAGE", "GP", "INT3", "KINDS", "OPEN", "READY", "SAY", "WAIT", "Access"),
-    *("apic", "cr0", "cr4", "load", "makes", "rdmsr", "says", "store", "wrmsr"),
+    *("APIC_PAGE", "GP", "INT3", "KINDS", "OPEN", "READY", "SAY", "TASK_TSS", "UD", "WAIT", "Access"),
+    *("apic", "cr0", "cr4", "load", "makes", "rdmsr", "says", "store", "task", "wrmsr"),
 )
 
 #: Kind, where, and a value of 64 bits.
 Access = tuple[int, int, int]
 
 #: As the source numbers them.
-KINDS = ("SAY", "WRMSR", "RDMSR", "STORE", "LOAD", "CR0", "CR4", "OPEN", "WAIT", "INT3")
+KINDS = ("SAY", "WRMSR", "RDMSR", "STORE", "LOAD", "CR0", "CR4", "OPEN", "WAIT", "INT3", "UD", "TASK")
 SAY: Access = (0, 0, 0)
 OPEN: Access = (7, 0, 0)
 WAIT: Access = (8, 0, 0)
 INT3: Access = (9, 0, 0)
+UD: Access = (10, 0, 0)
 APIC_PAGE = 0xFEE00000
+#: Selector of the task's TSS.
+TASK_TSS = 0x20
 _MSR_X2APIC = 0x800
 #: What the guest says of #GP(0), and at the end of its list.
 GP, READY = s.Word("FAULT", 13 << 24), s.Word("READY")
@@ -54,6 +57,11 @@ def cr0(value: int) -> Access:
 def cr4(value: int) -> Access:
     """MOV to CR4."""
     return (6, 0, value)
+
+
+def task(vector: int) -> Access:
+    """A task gate for ``vector``, whose task tells its TR and returns to the next access."""
+    return (11, vector, 0)
 
 
 def apic(mode: str, register: str | int, value: int | None = None) -> Access:

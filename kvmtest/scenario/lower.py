@@ -35,6 +35,7 @@ from kvmtest.scenario.program import (
     Reply,
     Report,
     Start,
+    Window,
     Write,
 )
 from kvmtest.uapi import kvm as uapi
@@ -317,6 +318,10 @@ class _Lowering(Places):
     @ops_of.register
     def _(self, step: s.Complete) -> Iterable[Op]:
         return [Finish(self.who(step.who))]
+
+    @ops_of.register
+    def _(self, step: s.Window) -> Iterable[Op]:
+        return [Window(self.who(step.who), step.asked)]
 
     @ops_of.register
     def _(self, step: s.Give) -> Iterable[Op]:

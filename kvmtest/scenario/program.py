@@ -37,6 +37,7 @@ __all__ = (
     "Report",
     "Start",
     "Compare",
+    "Window",
     "Write",
 )
 
@@ -205,6 +206,13 @@ class Finish(NamedTuple):
     vcpu: int
 
 
+class Window(NamedTuple):
+    """Write request_interrupt_window of ``vcpu``'s struct kvm_run."""
+
+    vcpu: int
+    asked: bool
+
+
 class Reply(NamedTuple):
     """Answer ``vcpu``'s IN or MMIO read with ``data``."""
 
@@ -274,6 +282,7 @@ Op = (
     | Start
     | Join
     | Finish
+    | Window
     | Reply
     | Look
     | Irqfd

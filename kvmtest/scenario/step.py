@@ -73,6 +73,7 @@ __all__ = (
     "Step",
     "Until",
     "Who",
+    "Window",
     "Word",
     "Words",
     "Zero",
@@ -256,6 +257,13 @@ class Complete(NamedTuple):
     who: Who = "target"
 
 
+class Window(NamedTuple):
+    """Ask KVM_RUN to come back when an external interrupt can be injected, or no more (struct kvm_run)."""
+
+    asked: bool = True
+    who: Who = "target"
+
+
 class Give(NamedTuple):
     """Answer the vCPU's IN or MMIO read."""
 
@@ -330,6 +338,7 @@ Step = (
     | Settle
     | Start
     | Complete
+    | Window
     | Give
     | Observe
     | Reporter

@@ -352,6 +352,11 @@ class Teller:
         return f"Complete the I/O of {self.who(step.who)}: KVM_RUN with immediate_exit"
 
     @step.register
+    def _(self, step: s.Window) -> str:
+        asked = "Ask" if step.asked else "No more ask"
+        return f"{asked} KVM_RUN of {self.who(step.who)} to come back when an interrupt can be injected"
+
+    @step.register
     def _(self, step: s.Give) -> str:
         return f"Answer the read of {self.who(step.who)} with {step.data.hex(' ')}"
 

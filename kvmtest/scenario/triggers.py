@@ -27,7 +27,7 @@ from kvmtest.uapi.kvm import (
 
 __all__ = (
     *("DATA", "MSG_ADDR", "TRIGGERS", "Steps", "To", "Trigger"),
-    *("arrival", "broadcast_icr", "events", "message", "raised", "sender", "signal"),
+    *("arrival", "broadcast_icr", "events", "message", "raised", "sender", "signal", "split"),
 )
 
 #: Message data: delivery modes (SDM vol. 3, Message Data Register Format).
@@ -113,15 +113,20 @@ def _routing(*entries: kvm_irq_routing_entry) -> s.Step:
     return s.Call(KVM_SET_GSI_ROUTING, table, "vm", kind="kvm_irq_routing")
 
 
-def _line(gsi: int, level: int) -> s.Step:
-    return s.Call(KVM_IRQ_LINE, bytes(kvm_irq_level(irq=gsi, level=level)), "vm", kind="kvm_irq_level")
+def _line(gsi: int, level: int, request: int = KVM_IRQ_LINE) -> s.Step:
+    return s.Call(request, bytes(kvm_irq_level(irq=gsi, level=level)), "vm", kind="kvm_irq_level")
 
 
-def _to_msi(gsi: int, id: int) -> s.Step:
-    """Route ``gsi`` to an MSI that is an INIT."""
+def _to_msi(gsi: int, id: int, data: int = DATA["init"]) -> s.Step:
+    """Route ``gsi`` to an MSI, by default one that is an INIT."""
     entry = kvm_irq_routing_entry(gsi, KVM_IRQ_ROUTING_MSI)
-    entry.u.msi.address_lo, entry.u.msi.data = MSG_ADDR | (id & 0xFF) << 12, DATA["init"]
+    entry.u.msi.address_lo, entry.u.msi.data = MSG_ADDR | (id & 0xFF) << 12, data
     return _routing(entry)
+
+
+def split(id: int, data: int) -> Steps:
+    """An edge at a pin of the VMM's IOAPIC on a split irqchip, that is routed to an MSI with ``data``."""
+    return (_to_msi(_PIN, id, data), _line(_PIN, 1))
 
 
 def _gsi(gsi: int, by: str) -> Callable[[s.Send, To], Steps]:
@@ -132,15 +137,15 @@ def _irqfd(send: s.Send, to: To) -> Steps:
     return (_to_msi(_GSI_IRQFD, to.id), s.Irqfd(_GSI_IRQFD), *_arrives(send, to, "KVM_IRQFD"))
 
 
-def _redirect(value: int) -> s.Step:
-    return s.Set(((f"ioapic.redirtbl{_PIN}", value),), "vm", check=False)
+def _redirect(value: int, pin: int = _PIN) -> s.Step:
+    return s.Set(((f"ioapic.redirtbl{pin}", value),), "vm", check=False)
 
 
-def raised(redirection: int) -> Steps:
-    """An edge at the IOAPIC's pin that has this ``redirection`` entry, of which no other interrupt controller hears."""
-    entry = kvm_irq_routing_entry(_PIN, KVM_IRQ_ROUTING_IRQCHIP)
-    entry.u.irqchip.irqchip, entry.u.irqchip.pin = KVM_IRQCHIP_IOAPIC, _PIN
-    return (_routing(entry), _redirect(redirection), _line(_PIN, 1), _line(_PIN, 0))
+def raised(redirection: int, pin: int = _PIN, request: int = KVM_IRQ_LINE) -> Steps:
+    """An edge at the IOAPIC's ``pin`` that has this ``redirection`` entry, of which no other interrupt controller hears."""
+    entry = kvm_irq_routing_entry(pin, KVM_IRQ_ROUTING_IRQCHIP)
+    entry.u.irqchip.irqchip, entry.u.irqchip.pin = KVM_IRQCHIP_IOAPIC, pin
+    return (_routing(entry), _redirect(redirection, pin), _line(pin, 1, request), _line(pin, 0, request))
 
 
 def _ioapic(send: s.Send, to: To) -> Steps:

@@ -21,7 +21,9 @@ from kvmtest.scenario.catalogue import (
     stress,
     svm,
     svm_events,
+    tasks,
     timer,
+    userspace,
     vmx,
     vmx_events,
 )
@@ -31,8 +33,8 @@ __all__ = ("SCENARIOS",)
 
 #: In the order of running.
 _TOPICS = (
-    *(creation, delivery, destinations, mp_state, restart, apic, registers, events, interrupts, timer, memory, paging),
-    *(smm, rsm, gif, svm, svm_events, vmx, vmx_events, stress),
+    *(creation, delivery, destinations, mp_state, restart, apic, registers, events, userspace, interrupts, timer, tasks),
+    *(memory, paging, smm, rsm, gif, svm, svm_events, vmx, vmx_events, stress),
 )
 
 #: By the case's name without target and vendor.

@@ -21,12 +21,13 @@ from kvmtest.spec.cite import (
     S_VMX_SMM,
     S_VMX_TIMER,
 )
+from kvmtest.uapi.kvm import KVM_MP_STATE_HALTED, KVM_STATE_NESTED_GUEST_MODE
 
 __all__ = ("SCENARIOS",)
 
 _EXCEPTION, _INTERRUPT, _INIT, _MTF, _TIMER = 0, 1, 3, 37, 52
 _TIMER_ACTIVE, _MONITOR_TRAP = 1 << 6, 1 << 27
-_UD, _DB, _BS = 6, 1, 1 << 14
+_UD, _DB, _GP, _BS = 6, 1, 13, 1 << 14
 _VECTOR = 0x61
 #: VM-exit interruption information: valid, and the type: NMI, hardware exception.
 _OF_NMI, _OF_EXCEPTION = 1 << 31 | 2 << 8 | 2, 1 << 31 | 3 << 8
@@ -37,22 +38,24 @@ _NMI = s.Send("nmi", "ioctl-nmi", judged=False)
 _REQUESTED = (s.Set((("lapic.svr", 0x1FF),)), s.Send("interrupt", vector=_VECTOR, judged=False))
 #: #UD as one of L2's instructions would raise it.
 _RAISED = s.Set((("events.exception_nr", _UD), ("events.exception_pending", 1)), check=False)
+#: In HLT: Bochs lets an NMI that comes to code that runs in protected mode wait.
+_HALTED = s.Until(s.Is("mp_state", KVM_MP_STATE_HALTED))
 _SENT = s.Send("init")
 #: Its exception handler has the low bits of RIP, which is in the loop.
-_UD_IN_L2 = s.Expect(s.Words((s.Word("FAULT", _UD << 24, "exception {:#x}", mask=0xFF000000),)), "delivered")
+_UD_IN_L2, _GP_IN_L2 = (
+    s.Expect(s.Words((s.Word("FAULT", vector << 24, "exception {:#x}", mask=0xFF000000),)), "delivered") for vector in (_UD, _GP)
+)
 _NMI_IN_L2 = s.Expect(s.Word("NMI"), "delivered")
 
 
 def _beside(
-    name: str, what: tuple[s.Step, ...], event: str, exit: s.Step, there: s.Step | None = None, **words: int
+    name: str, what: tuple[s.Step, ...], event: str, exit: s.Step, there: s.Step, l2: str = "L2_SPIN", **words: int
 ) -> tuple[Scenario, ...]:
     """``what`` alone makes this ``exit``, or is ``there`` in L2 where L1 lets it; an INIT beside it comes first."""
-    intercepted = (*nested("L2_SPIN", **words), *what)
+    intercepted = (*nested(l2, **words), *what)
     alone = scenario(f"{event}.vm-exit", f"{name}-in-vmx-l2-intercepted", _BESIDE, *intercepted, exit)
     first = scenario("init.msi", f"in-vmx-l2-beside-intercepted-{name}", _BESIDE, *intercepted, _SENT, exits(_INIT), pending(0))
-    if not there:
-        return (alone, first)
-    let_through = (*nested("L2_SPIN"), *what)
+    let_through = (*nested(l2), *what)
     return (
         alone, first,
         scenario(f"{event}.vm-exit", f"{name}-in-vmx-l2", _BESIDE, *let_through, there),
@@ -67,11 +70,13 @@ _TRAPPED = (*entering("L2_OUT", controls=_MONITOR_TRAP), s.Until(s.Word("NESTED"
 _TIMED = entering("L2_SPIN", pins=_TIMER_ACTIVE, timer=1)
 _SMI = (handler(), *nested("L2_SPIN"), s.Send("smi", "ioctl-smi", judged=False), s.Until(s.Word("smram.SMI")))
 #: KVM_GET_NESTED_STATE, and the same by KVM_SET_NESTED_STATE.
-_RESTORED = (*nested("L2_SPIN"), s.Complete(), s.Set((("nested.flags", 1),)), s.Expect(in_l2(), "nested.flags"))
+_RESTORE = (s.Set((("nested.flags", KVM_STATE_NESTED_GUEST_MODE),)), s.Expect(in_l2(), "nested.flags"))
+_RESTORED = (*nested("L2_SPIN"), s.Complete(), *_RESTORE)
 
 SCENARIOS = (
-    *_beside("nmi", (_NMI,), "nmi", exits(_EXCEPTION, interruption=_OF_NMI), _NMI_IN_L2, pins=NMI_EXITING),
-    *_beside("interrupt", _REQUESTED, "none", exits(_INTERRUPT), pins=INTERRUPT_EXITING),
+    *_beside("nmi", (_HALTED, _NMI), "nmi", exits(_EXCEPTION, interruption=_OF_NMI), _NMI_IN_L2, "L2_HLT", pins=NMI_EXITING),
+    # L1's IDT, which L2 has, ends before this vector.
+    *_beside("interrupt", _REQUESTED, "none", exits(_INTERRUPT), _GP_IN_L2, pins=INTERRUPT_EXITING),
     *_beside(
         "exception", (_RAISED,), "none", exits(_EXCEPTION, interruption=_OF_EXCEPTION | _UD), _UD_IN_L2, exceptions=1 << _UD,
     ),
@@ -95,7 +100,10 @@ SCENARIOS = (
         *nested("L2_SPIN"), s.Set((("events.nmi_injected", 1),)), _SENT, exits(_INIT),
     ),
     scenario("init.msi", "in-restored-vmx-l2", (KVM_API, S_VMX_EXITS), *_RESTORED, _SENT, exits(_INIT), pending(0)),
-    scenario("nmi.vm-exit", "in-restored-vmx-l2", (KVM_API, S_VMX_EXITS), *_RESTORED, _NMI, _NMI_IN_L2),
+    scenario(
+        "nmi.vm-exit", "in-restored-vmx-l2", (KVM_API, S_VMX_EXITS),
+        *nested("L2_HLT"), _HALTED, *_RESTORE, _NMI, _NMI_IN_L2,
+    ),
     scenario(
         "none.nested-state", "root-in-vmx-l2", (KVM_API,), *nested("L2_SPIN"), s.Complete(), vmxon(True),
         s.Expect(in_l2(0), "nested.flags"), s.Expect(s.Is("nested.vmxon_pa", 0x10000)), view="host",

@@ -12,6 +12,7 @@ _TPR = "on an exit KVM takes TPR from the VMCB's V_TPR, which has its priority c
 _PPR = "KVM_SET_LAPIC computes PPR before it looks at the ISR that it was given; a guest's read computes it anew"
 _VMX_CONTROLS = "KVM_GET_MSRS adds the bits that are always 1 to the four VMX controls without TRUE, whatever they hold; the API says 0"
 _NO_LOGICAL = "KVM's map of logical ids leaves out a local APIC that software has disabled, which INIT, SIPI and NMI reach all the same"
+_SVR_TAKEN = "KVM looks at the id after it has taken the spurious-interrupt vector register, which stays when it refuses the rest"
 _HALF_DONE = "KVM looks at this flag after all others, and has taken what else is there when it refuses it"
 _HASHED = (
     "with vector_hashing KVM chooses one bit of a logical destination for a lowest-priority message, and drops it if that is nobody's"
@@ -45,6 +46,10 @@ OPEN = (
     _open(
         "none.vcpu-events.host.delivered", "none", "events.nmi_injected, events.nmi_masked changed",
         "kvm_vcpu_ioctl_x86_set_vcpu_events()", _HALF_DONE, case="triple-fault-without-capability",
+    ),
+    _open(
+        "none.set-lapic.host.delivered", "none", "lapic.svr changed", "kvm_apic_set_state()", _SVR_TAKEN,
+        case="other-id-with-32-bit-ids",
     ),
     _open("lapic.tpr", "sipi", 0xD0, "sync_cr8_to_lapic()", _TPR, backends="svm", view="guest"),
     _open("lapic.tpr", "views", 0xD0, "sync_cr8_to_lapic()", _TPR, backends="svm"),

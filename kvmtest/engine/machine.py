@@ -8,11 +8,14 @@ import queue
 import threading
 import time
 
+from kvmtest.engine import making
+from kvmtest.engine.making import SetupError
 from kvmtest.kvm import CpuidEntry, Kvm, KvmError, Vcpu, Vm
 from kvmtest.model.host import Host
-from kvmtest.scenario.memory import IDENTITY_MAP, TSS
 from kvmtest.scenario.needs import NEEDS
+from kvmtest.scenario.program import Program
 from kvmtest.scenario.setup import Setup
+from kvmtest.scenario.vm import lower
 from kvmtest.state.inside import GUEST_PLANTS, GuestPlant
 from kvmtest.state.layout import Layout
 from kvmtest.state.plant import Plant, Planter
@@ -20,38 +23,12 @@ from kvmtest.state.sections import Snapshot
 from kvmtest.state.snapshot import Reader, Unread, missing_sections
 from kvmtest.state.values import NEW
 from kvmtest.state.vmm_reset import Reset
-from kvmtest.uapi.kvm import (
-    KVM_CAP_EXCEPTION_PAYLOAD,
-    KVM_CAP_MAX_VCPUS,
-    KVM_CAP_X2APIC_API,
-    KVM_CAP_X86_TRIPLE_FAULT_EVENT,
-    KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK,
-    KVM_X2APIC_API_USE_32BIT_IDS,
-)
 from kvmtest.x86 import cpuid, msr
 
 __all__ = ("Machine", "Machines", "SetupError", "Target")
 
-#: How far ids go: of an xAPIC below FFH, which is the broadcast, with 32-bit ids to what any KVM has taken since v4.9.
-_END_XAPIC, _END_X2APIC = 255, 288
-#: Those below the last one that say something: on both sides of each power of two and of FFH, and at the ends of the clusters of
-#: 16 that logical x2APIC ids have.
-_SPARSE = (0, 1, 2, 3, 4, 7, 8, 15, 16, 17, 31, 32, 63, 64, 127, 128, 253, 254, 255, 256, 257, 271, 272)
-_X2APIC_API = KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK
-#: What makes KVM_GET_VCPU_EVENTS tell a pending exception from an injected one, and show a pending triple fault.
-_EVENT_CAPS = (KVM_CAP_EXCEPTION_PAYLOAD, KVM_CAP_X86_TRIPLE_FAULT_EVENT)
-#: IA32_MCG_CAP.Count: as many banks as show what there is to show.
-_BANKS, MCE_BANKS = 0xFF, 4
-#: CPUID.1:ECX, the local APIC's timer has the TSC-deadline mode.
-_TSC_DEADLINE = 1 << 24
-#: Features that a setup may leave out: function, register, bit.
-_WITHOUT = {"no-long-mode": (0x80000001, "edx", 29), "no-x2apic": (1, "ecx", 21)}
 #: How many machines wait to be closed at most: each has some file descriptors.
 _CLOSING = 8
-
-
-class SetupError(RuntimeError):
-    """This host's KVM lacks a capability that the VM of a case needs."""
 
 
 class Target:
@@ -95,12 +72,13 @@ class Target:
 
 
 class Machine:
-    """A VM with vCPUs as ``setup`` says. Raises SetupError, KvmError, Unread; close() frees everything."""
+    """A VM with vCPUs as ``setup`` says, made by ``program``. Raises SetupError, KvmError, Unread; close() frees everything."""
 
     def __init__(self, machines: Machines, setup: Setup) -> None:
         self.setup = setup
         self._machines = machines
-        self.leaves: list[CpuidEntry] = []
+        self.program: Program
+        self.leaves: list[CpuidEntry]
         self._born = time.monotonic()
         self.vm: Vm = machines.kvm.create_vm()
         try:
@@ -114,50 +92,13 @@ class Machine:
         for need in (need for name in setup.needs for need in NEEDS[name]):
             if not vm.check_extension(need.cap):
                 raise SetupError(need.why)
-        vm.set_identity_map_addr(IDENTITY_MAP)
-        vm.set_tss_addr(TSS)
-        for cap in _EVENT_CAPS:
-            if vm.check_extension(cap):
-                vm.enable_cap(cap, 1)
-        if setup.irqchip == "full":
-            vm.create_irqchip()
-        elif setup.irqchip == "split":
-            vm.split_irqchip()
-        if setup.boot_id:
-            vm.set_boot_cpu_id(setup.boot_id)
-        if setup.x2apic_ids:
-            vm.enable_cap(KVM_CAP_X2APIC_API, _X2APIC_API)
-        for cap, argument in setup.caps:
-            self._enable(cap, argument)
-        vcpus = [vm.create_vcpu(i) for i in setup.ids or (range(setup.vcpus) if setup.vcpus else self._sparse())]
-        for vcpu in vcpus:
-            if setup.vendor and setup.leaves != "none":
-                self.leaves = _leaves(cpuid.for_guest(machines.supported, setup.vendor, vcpu.id), setup.leaves)
-                vcpu.set_cpuid2(self.leaves)
-            if setup.mce:
-                vcpu.x86_setup_mce(machines.kvm.mce_cap_supported() & ~_BANKS | MCE_BANKS)
-        if setup.irqchip != "none" and setup.heard:
-            # The vCPU created last is missing from KVM's map of APIC ids until something recalculates it.
-            vcpus[-1].set_lapic(vcpus[-1].get_lapic())
+        self.program = lower(setup, making.Host(vm, machines.supported))
+        vcpus, self.leaves = making.make(vm, self.program, machines.supported)
         layout = machines.layout(setup, vcpus[0])
         self.targets: list[Target] = []
         for vcpu in vcpus:
             like = self.targets[0] if self.targets else None
             self.targets.append(Target(vcpu, layout, machines.xcr0, like, x2apic_ids=setup.x2apic_ids))
-
-    def _sparse(self) -> list[int]:
-        last = min(self.vm.check_extension(KVM_CAP_MAX_VCPUS), _END_X2APIC if self.setup.x2apic_ids else _END_XAPIC) - 1
-        return [*(i for i in _SPARSE if i < last), last]
-
-    def _enable(self, cap: int, argument: int) -> None:
-        there = self.vm.check_extension(cap)
-        try:
-            self.vm.enable_cap(cap, argument)
-        except KvmError as error:
-            # Of most that have flags KVM_CHECK_EXTENSION tells those that there are.
-            if there & argument == argument:
-                raise
-            raise SetupError(f"KVM_ENABLE_CAP of {cap} with {argument:#x} fails with {error.name}: not there") from None
 
     def cycles(self) -> int:
         """How far the TSC of a vCPU that counts from 0 can be by now, and in the second or two to come."""
@@ -179,20 +120,6 @@ class Machine:
     def close(self) -> None:
         """Free the VM; may be called again."""
         self.vm.close()
-
-
-def _leaves(leaves: list[CpuidEntry], which: str) -> list[CpuidEntry]:
-    """Those of CPUID's ``leaves`` that a setup gives its vCPUs."""
-    if which == "0":
-        return [leaf._replace(eax=0) for leaf in leaves if leaf.function == 0]
-    if which in _WITHOUT:
-        function, register, bit = _WITHOUT[which]
-        cleared = {leaf: leaf._replace(**{register: getattr(leaf, register) & ~(1 << bit)}) for leaf in leaves}
-        return [cleared[leaf] if leaf.function == function else leaf for leaf in leaves]
-    if which == "deadline":
-        # KVM has the mode when this bit is set, which KVM_GET_SUPPORTED_CPUID does not do on all kernels.
-        return [leaf._replace(ecx=leaf.ecx | _TSC_DEADLINE) if leaf.function == 1 else leaf for leaf in leaves]
-    return leaves
 
 
 class _Closer:

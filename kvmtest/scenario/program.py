@@ -14,6 +14,8 @@ __all__ = (
     "VM",
     "Buffer",
     "Came",
+    "Cpuid",
+    "Create",
     "Do",
     "Effort",
     "Enter",
@@ -106,6 +108,24 @@ class Ioctl(NamedTuple):
     request: int
     arg: str | int = 0
     result: str = ""
+
+
+class Create(NamedTuple):
+    """KVM_CREATE_VCPU of the id ``vcpu``."""
+
+    vcpu: int
+
+
+class Cpuid(NamedTuple):
+    """KVM_SET_CPUID2 of ``vcpu`` with what KVM_GET_SUPPORTED_CPUID gives.
+
+    ``changes`` are registers that get another value, in every index of the leaf: function, register, mask, value. ``only`` are
+    the functions of the leaves that it gets, all of them where it is empty.
+    """
+
+    vcpu: int
+    changes: tuple[tuple[int, str, int, int], ...]
+    only: tuple[int, ...] = ()
 
 
 class Put(NamedTuple):
@@ -270,7 +290,9 @@ class Do(NamedTuple):
 
 
 Op = (
-    Ioctl
+    Create
+    | Cpuid
+    | Ioctl
     | Put
     | Compare
     | Region

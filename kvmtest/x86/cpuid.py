@@ -6,11 +6,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 __all__ = (
+    "ALL",
     "FOLLOWS",
     "MIRRORS",
     "VENDORS",
+    "Change",
     "CpuidEntry",
     "Mirror",
+    "changed",
+    "changes",
     "extended_apic",
     "for_guest",
     "gp_counters",
@@ -18,6 +22,8 @@ __all__ = (
     "xsave_components",
 )
 
+#: All bits of a register.
+ALL = 0xFFFFFFFF
 #: EBX, EDX, ECX of leaf 0 spell the vendor.
 VENDORS = {"intel": b"GenuineIntel", "amd": b"AuthenticAMD"}
 #: CPUID.1:EAX given to guests: neither KVM's fallback of 600H nor, as far as can be, the host's own.
@@ -59,22 +65,38 @@ MIRRORS = (
 FOLLOWS = {mirror.item: mirror.section for mirror in MIRRORS}
 
 
-def for_guest(supported: list[CpuidEntry], vendor: str, apic_id: int) -> list[CpuidEntry]:
-    """``supported`` (KVM_GET_SUPPORTED_CPUID) made a guest of ``vendor`` with a signature that is not the host's."""
+#: Of a leaf: its function, the register, the bits that change, and their value.
+Change = tuple[int, str, int, int]
+
+
+def changes(supported: list[CpuidEntry], vendor: str, apic_id: int) -> tuple[Change, ...]:
+    """What makes ``supported`` (KVM_GET_SUPPORTED_CPUID) a guest of ``vendor`` with a signature that is not the host's."""
     name = VENDORS[vendor]
-    ebx, edx, ecx = (int.from_bytes(name[i : i + 4], "little") for i in (0, 4, 8))
     host = next((leaf.eax for leaf in supported if leaf.function == 1), 0)
     signature = next(s for s in _SIGNATURES[vendor] if s != host)
-    leaves = []
-    for leaf in supported:
-        if leaf.function in (0, 0x80000000):
-            leaf = leaf._replace(ebx=ebx, ecx=ecx, edx=edx)
-        elif leaf.function == 1:
-            leaf = leaf._replace(eax=signature, ebx=leaf.ebx & 0x00FFFFFF | (apic_id & 0xFF) << 24)
-        elif leaf.function in (0xB, 0x1F):
-            leaf = leaf._replace(edx=apic_id)
-        leaves.append(leaf)
-    return leaves
+    spelled = [(register, int.from_bytes(name[i : i + 4], "little")) for register, i in (("ebx", 0), ("edx", 4), ("ecx", 8))]
+    return (
+        *((function, register, ALL, part) for function in (0, 0x80000000) for register, part in spelled),
+        (1, "eax", ALL, signature),
+        (1, "ebx", 0xFF000000, (apic_id & 0xFF) << 24),
+        *((function, "edx", ALL, apic_id) for function in (0xB, 0x1F)),
+    )
+
+
+def changed(leaves: list[CpuidEntry], changes: tuple[Change, ...]) -> list[CpuidEntry]:
+    """``leaves`` with ``changes``, in every index of their function."""
+    found = []
+    for leaf in leaves:
+        for function, register, mask, value in changes:
+            if leaf.function == function:
+                leaf = leaf._replace(**{register: getattr(leaf, register) & ~mask | value})
+        found.append(leaf)
+    return found
+
+
+def for_guest(supported: list[CpuidEntry], vendor: str, apic_id: int) -> list[CpuidEntry]:
+    """``supported`` (KVM_GET_SUPPORTED_CPUID) made a guest of ``vendor`` with a signature that is not the host's."""
+    return changed(supported, changes(supported, vendor, apic_id))
 
 
 def gp_counters(leaves: list[CpuidEntry]) -> int:

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Execute the program that creates a VM and its vCPUs."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import NamedTuple
+
+from kvmtest.kvm import CpuidEntry, KvmError, Vcpu, Vm
+from kvmtest.kvm.ioctl import ioctl
+from kvmtest.scenario import program as p
+from kvmtest.uapi.kvm import KVM_ENABLE_CAP, kvm_enable_cap
+from kvmtest.x86 import cpuid
+
+__all__ = ("Host", "Made", "SetupError", "make")
+
+
+class SetupError(RuntimeError):
+    """This host's KVM lacks a capability that the VM of a case needs."""
+
+
+class Host:
+    """What the program of ``vm`` depends on; ``supported`` is what KVM_GET_SUPPORTED_CPUID gives. Raises KvmError."""
+
+    def __init__(self, vm: Vm, supported: list[CpuidEntry]) -> None:
+        self._vm, self.supported = vm, supported
+
+    @property
+    def mce_cap(self) -> int:
+        """KVM_X86_GET_MCE_CAP_SUPPORTED."""
+        return self._vm.kvm.mce_cap_supported()
+
+    def check_extension(self, cap: int) -> int:
+        """KVM_CHECK_EXTENSION on the VM."""
+        return self._vm.check_extension(cap)
+
+
+class Made(NamedTuple):
+    """The vCPUs in the order of their creation, and the leaves of CPUID that the last one got."""
+
+    vcpus: list[Vcpu]
+    leaves: list[CpuidEntry]
+
+
+def make(vm: Vm, program: p.Program, supported: list[CpuidEntry]) -> Made:
+    """Execute ``program``, that of a VM, on ``vm``. Raises SetupError, KvmError."""
+    buffers = {name: ctypes.create_string_buffer(kept.contents, len(kept.contents)) for name, kept in program.buffers.items()}
+    vcpus: dict[int, Vcpu] = {}
+    leaves: list[CpuidEntry] = []
+    for _, op in program.ops:
+        if isinstance(op, p.Create):
+            vcpus[op.vcpu] = vm.create_vcpu(op.vcpu)
+        elif isinstance(op, p.Cpuid):
+            given = [leaf for leaf in supported if not op.only or leaf.function in op.only]
+            leaves = cpuid.changed(given, op.changes)
+            vcpus[op.vcpu].set_cpuid2(leaves)
+        elif isinstance(op, p.Ioctl):
+            fd, what = (vm.fd, "vm") if op.on == p.VM else (vcpus[op.on].fd, f"vcpu {op.on}")
+            try:
+                ioctl(fd, op.request, op.arg if isinstance(op.arg, int) else ctypes.addressof(buffers[op.arg]), what)
+            except KvmError as error:
+                if op.request != KVM_ENABLE_CAP or not isinstance(op.arg, str):
+                    raise
+                raise _lacking(vm, buffers[op.arg].raw, error) from None
+        else:
+            raise TypeError(f"no op of a VM's: {op}")
+    return Made(list(vcpus.values()), leaves)
+
+
+def _lacking(vm: Vm, contents: bytes, error: KvmError) -> Exception:
+    """What it means that KVM does not enable a capability."""
+    asked = kvm_enable_cap.from_buffer_copy(contents)
+    cap, argument = asked.cap, asked.args[0]
+    # Of most that have flags KVM_CHECK_EXTENSION tells those that there are.
+    if vm.check_extension(cap) & argument == argument:
+        return error
+    return SetupError(f"KVM_ENABLE_CAP of {cap} with {argument:#x} fails with {error.name}: not there")

@@ -6,7 +6,7 @@ from __future__ import annotations
 from kvmtest.scenario import step as s
 from kvmtest.scenario.access import GP, OPEN, READY, WAIT, Access, apic, makes, rdmsr, says, wrmsr
 from kvmtest.scenario.catalogue.common import RESTARTS, restarted
-from kvmtest.scenario.setup import VENDORS
+from kvmtest.scenario.setup import VENDORS, Setup
 from kvmtest.scenario.step import Scenario
 from kvmtest.scenario.triggers import signal
 from kvmtest.spec.cite import (
@@ -123,6 +123,11 @@ SCENARIOS = (
         (wrmsr(_BASE, _BSP), _IN_X2APIC, rdmsr(_BASE), wrmsr(_BASE, _BSP | _EN), _IN_X2APIC, rdmsr(_BASE)),
         says(GP, ("apic_base", _BSP), ("apic_base", _BSP | _EN | _EXTD), READY), (S_X2APIC, A_X2APIC),
     ),
+    # A CPU without x2APIC mode does not go there.
+    _case(
+        "xapic-alone", (_IN_X2APIC, rdmsr(_BASE), *_enter("xapic"), apic("xapic", "icr", _SELF), OPEN),
+        says(GP, ("apic_base", _BSP | _EN), _TAKEN, READY), (S_X2APIC, A_X2APIC),
+    )._replace(setup=Setup(leaves="no-x2apic")),
     Scenario(
         "init", "msi", "xapic-id-by-guest",
         (

@@ -9,6 +9,7 @@ from kvmtest.scenario import step as s
 from kvmtest.scenario.access import OPEN, READY, SAY, apic, cr4, makes, says, store
 from kvmtest.scenario.catalogue.common import RESTARTS, SIPI_VECTOR, ran, wait_for_sipi
 from kvmtest.scenario.setup import Setup
+from kvmtest.scenario.states import debug
 from kvmtest.scenario.step import Scenario
 from kvmtest.scenario.triggers import raised, split
 from kvmtest.spec.cite import A_APIC, A_T1, KVM_API, S_APIC_INIT, S_INTERRUPT_ACCEPTANCE, S_T1, S_X2APIC
@@ -18,6 +19,8 @@ from kvmtest.uapi.kvm import (
     KVM_CAP_X2APIC_API,
     KVM_EXIT_IOAPIC_EOI,
     KVM_EXIT_IRQ_WINDOW_OPEN,
+    KVM_GUESTDBG_ENABLE,
+    KVM_GUESTDBG_SINGLESTEP,
     KVM_INTERRUPT,
     KVM_IRQ_LINE_STATUS,
     KVM_MP_STATE_RUNNABLE,
@@ -38,7 +41,7 @@ _NONE, _SPLIT, _FULL = Setup("none"), Setup("split"), Setup()
 _INIT = (s.Observe(), s.Send("init"), RESTARTS, s.Observe())
 _ON, _EOI_WRITTEN = apic("xapic", "svr", 0x1FF), apic("xapic", 0xB0, 0)
 _ARRIVES = split(0, _LEVEL | _VECTOR)
-_TICKS = raised(_VECTOR, _RTC, KVM_IRQ_LINE_STATUS)
+_IN_IRR = 1 << (_VECTOR & 31)
 #: Words of the page that KVM keeps the TPR in.
 _PAGE, _TPR, _CR4_PGE = 0x3000, 0x50, 1 << 7
 _VAPIC = s.Call(KVM_SET_VAPIC_ADDR, bytes(kvm_vapic_addr(_PAGE)), kind="kvm_vapic_addr")
@@ -91,9 +94,13 @@ SCENARIOS = (
         s.Expect(READY, "runs"), setup=_SPLIT, vendor="amd",
     ),
     # The interrupt of the RTC, of which KVM counts who gets it and who has acknowledged it.
-    _case(
-        "none.irq-line", "rtc", (KVM_API, S_INTERRUPT_ACCEPTANCE),
-        *makes(_ON, SAY, OPEN, _EOI_WRITTEN), s.Until(READY), *_TICKS, s.Event("none", "irq-line"), *says(_TAKEN, READY),
+    Scenario(
+        "none", "irq-line", "rtc",
+        (
+            *ran(_RUNNING, ("lapic.svr", 0x1FF), ("lapic.irr3", 0), ("lapic.isr3", 0)),
+            *raised(1 << 56 | _VECTOR, _RTC, KVM_IRQ_LINE_STATUS), s.Expect(s.Is("lapic.irr3", _IN_IRR, _IN_IRR)),
+        ),
+        (KVM_API, S_INTERRUPT_ACCEPTANCE), vendors=("intel",),
     ),
     # The guest has its TPR in the page, which KVM reads after it ran the vCPU.
     _case(
@@ -110,6 +117,12 @@ SCENARIOS = (
         "init.msi", "global-pages", (S_T1, A_T1),
         *makes(cr4(_CR4_PGE), SAY, cr4(0), cr4(_CR4_PGE)), s.Until(READY),
         s.Require(s.Is("cr4", _CR4_PGE, _CR4_PGE), "no CR4.PGE"), s.Until(READY), *_INIT, vendor="amd",
+    ),
+    # The flag by which KVM steps is none of the guest's.
+    Scenario(
+        "init", "msi", "single-stepped",
+        (*ran(_RUNNING), debug(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP), s.Send("init"), s.Observe(), debug(0)),
+        (S_T1, A_T1, KVM_API), setup=Setup(mce=True), vendors=("amd",),
     ),
     Scenario(
         "none", "set-lapic", "other-id-with-32-bit-ids",

@@ -34,12 +34,12 @@ _OF_NMI, _OF_EXCEPTION = 1 << 31 | 2 << 8 | 2, 1 << 31 | 3 << 8
 _BESIDE = (S_PRIORITY, S_VMX_EXITS, S_VMX_BASIC)
 _NO_MANUAL = "no manual speaks of it: userspace asks for what a CPU cannot be in"
 
-_NMI = s.Send("nmi", "ioctl-nmi", judged=False)
+#: By KVM_SET_VCPU_EVENTS and in HLT: under Bochs one that KVM_NMI brings comes some instructions later.
+_NMI = s.Set((("events.nmi_pending", 1),))
+_HALTED = s.Until(s.Is("mp_state", KVM_MP_STATE_HALTED))
 _REQUESTED = (s.Set((("lapic.svr", 0x1FF),)), s.Send("interrupt", vector=_VECTOR, judged=False))
 #: #UD as one of L2's instructions would raise it.
 _RAISED = s.Set((("events.exception_nr", _UD), ("events.exception_pending", 1)), check=False)
-#: In HLT: Bochs lets an NMI that comes to code that runs in protected mode wait.
-_HALTED = s.Until(s.Is("mp_state", KVM_MP_STATE_HALTED))
 _SENT = s.Send("init")
 #: Its exception handler has the low bits of RIP, which is in the loop.
 _UD_IN_L2, _GP_IN_L2 = (

@@ -14,6 +14,8 @@
 	.set LIST, 0x2000
 	.set NEXT, 0x540
 
+	.set OPEN_TURNS, 4096		# of a loop that lets interrupts in: not every KVM does so at once
+
 	.set SAY, 0			# PORT_READY
 	.set WRMSR, 1
 	.set RDMSR, 2			# tells the low half
@@ -110,9 +112,10 @@ to_cr4:
 	movl	%eax, %cr4
 	jmp	next
 open:
+	movl	$OPEN_TURNS, %ecx
 	sti
-	nop
-	nop
+1:	decl	%ecx
+	jnz	1b
 	cli
 	jmp	next
 halt:
@@ -166,6 +169,7 @@ came:
 	outl	%eax, $PORT_FAULT
 	jmp	next
 1:	outl	%eax, $PORT_TAKEN
+	movl	$1, %ecx		# the last turn, where it came to a loop
 	iretl
 nmi:
 	outl	%eax, $PORT_NMI

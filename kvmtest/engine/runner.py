@@ -88,6 +88,8 @@ class Player:
             # Take every vCPU out of KVM_RUN.
             for thread in self._threads.values():
                 thread.join(0)
+            for vcpu in self._vcpus.values():
+                vcpu.run_struct.request_interrupt_window = False
         return Played(tuple(self._told), end)
 
     def _all(self) -> None:
@@ -297,6 +299,10 @@ class Player:
     @_do.register
     def _(self, op: p.Finish) -> None:
         self._vcpus[op.vcpu].complete_io()
+
+    @_do.register
+    def _(self, op: p.Window) -> None:
+        self._vcpus[op.vcpu].run_struct.request_interrupt_window = op.asked
 
     @_do.register
     def _(self, op: p.Reply) -> None:

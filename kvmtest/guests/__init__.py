@@ -15,7 +15,7 @@ from collections.abc import Mapping
 __all__ = ("IMAGES", "PAGE", "ROM_GPA", "ROM_SIZE", "GuestMissing", "items", "labels", "load", "missing", "symbol", "symbols")
 
 #: All guests: the sources in ``guests/``.
-IMAGES = ("behaviour", "planter", "sender", "smm", "spine", "stress", "svm", "vmx")
+IMAGES = ("access", "behaviour", "planter", "sender", "smm", "spine", "stress", "svm", "vmx")
 #: Where the ROM goes: its last 16 bytes are then at the reset vector, FFFFFFF0.
 ROM_GPA = 0xFFFF0000
 ROM_SIZE = 0x10000

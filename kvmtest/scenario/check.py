@@ -13,7 +13,7 @@ from kvmtest.scenario import step as s
 from kvmtest.scenario.lower import lower
 from kvmtest.scenario.needs import NEEDS
 from kvmtest.scenario.program import DEFAULT_EFFORT, MEASUREMENTS, VM, Ioctl, Program
-from kvmtest.scenario.setup import VENDORS
+from kvmtest.scenario.setup import LEAVES, VENDORS
 from kvmtest.scenario.text import MODES, PLANTS
 from kvmtest.scenario.triggers import TRIGGERS, events
 from kvmtest.uapi import kvm as uapi
@@ -97,7 +97,7 @@ def check(scenario: s.Scenario) -> None:
     for need in scenario.needs:
         _known(need, NEEDS, "the scenario, needs")
     _known(setup.irqchip, ("none", "split", "full"), "the set-up, irqchip")
-    _known(setup.leaves, ("", "none", "0", "deadline"), "the set-up, leaves")
+    _known(setup.leaves, LEAVES, "the set-up, leaves")
     ids = setup.ids or range(setup.vcpus or 2)
     if not 0 <= setup.vcpus <= _VCPUS or len(set(ids)) != len(ids) <= _VCPUS or not all(0 <= id < _IDS for id in ids):
         raise ScenarioError(f"the set-up: at most {_VCPUS} vCPUs, with different ids below {_IDS}, are expected")

@@ -35,6 +35,7 @@ from kvmtest.scenario.program import (
     Reply,
     Report,
     Start,
+    Window,
     Write,
 )
 from kvmtest.uapi import kvm as uapi
@@ -148,6 +149,10 @@ class _Lowering(Places):
             return [Enter(who, came, otherwise)]
         if isinstance(condition, (s.Same, s.Zero)):
             return [Look(who)]
+        if isinstance(condition, s.Reached):
+            # Each is told; the judge sees which they are.
+            alone = s.Is(condition.item, condition.value, condition.mask)
+            return [op for id in condition.of for op in self.check(alone, id, Otherwise("", ""))]
         if isinstance(condition, s.Answer):
             return [Compare(RESULT, (condition.value,), otherwise)]
         if isinstance(condition, s.Filled):
@@ -318,6 +323,10 @@ class _Lowering(Places):
     @ops_of.register
     def _(self, step: s.Complete) -> Iterable[Op]:
         return [Finish(self.who(step.who))]
+
+    @ops_of.register
+    def _(self, step: s.Window) -> Iterable[Op]:
+        return [Window(self.who(step.who), step.asked)]
 
     @ops_of.register
     def _(self, step: s.Give) -> Iterable[Op]:

@@ -40,6 +40,7 @@ __all__ = (
     "Said",
     "Start",
     "Compare",
+    "Window",
     "Write",
     "buffers_of",
 )
@@ -230,6 +231,13 @@ class Finish(NamedTuple):
     vcpu: int
 
 
+class Window(NamedTuple):
+    """Write request_interrupt_window of ``vcpu``'s struct kvm_run."""
+
+    vcpu: int
+    asked: bool
+
+
 class Reply(NamedTuple):
     """Answer ``vcpu``'s IN or MMIO read with ``data``."""
 
@@ -308,6 +316,7 @@ Op = (
     | Start
     | Join
     | Finish
+    | Window
     | Reply
     | Said
     | Look

@@ -22,6 +22,7 @@ from kvmtest.scenario.condition import (
     Mmio,
     Moves,
     Quiet,
+    Reached,
     Same,
     Word,
     Words,
@@ -57,6 +58,7 @@ __all__ = (
     "Plant",
     "Poke",
     "Quiet",
+    "Reached",
     "Reporter",
     "Require",
     "Resume",
@@ -71,6 +73,7 @@ __all__ = (
     "Step",
     "Until",
     "Who",
+    "Window",
     "Word",
     "Words",
     "Zero",
@@ -254,6 +257,13 @@ class Complete(NamedTuple):
     who: Who = "target"
 
 
+class Window(NamedTuple):
+    """Ask KVM_RUN to come back when an external interrupt can be injected, or no more (struct kvm_run)."""
+
+    asked: bool = True
+    who: Who = "target"
+
+
 class Give(NamedTuple):
     """Answer the vCPU's IN or MMIO read."""
 
@@ -328,6 +338,7 @@ Step = (
     | Settle
     | Start
     | Complete
+    | Window
     | Give
     | Observe
     | Reporter

@@ -56,6 +56,11 @@ def _others(trial: Trial, step: s.Expect, values: list[Any]) -> Iterator[tuple[s
     elif isinstance(condition, s.Zero):
         zero, wrong = _other_item(trial, value, condition.items)
         yield zero, [*values[:-1], wrong]
+    elif isinstance(condition, s.Reached):
+        # One more or one less; of those of which only one gets it, another one as well.
+        wanted, bit = condition.value & condition.mask, condition.mask & -condition.mask
+        for number, seen in enumerate(values):
+            yield item, [*values[:number], seen ^ bit if seen == wanted else wanted, *values[number + 1 :]]
     elif isinstance(condition, s.Words):
         for number, (word, exited) in enumerate(zip(condition.words, values, strict=True)):
             yield item, [*values[:number], _QUIET, *values[number + 1 :]]

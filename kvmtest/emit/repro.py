@@ -290,6 +290,10 @@ def body(program: p.Program, sources: dict[int, Source], wanted: Wanted, target:
     made = _Body(program, sources, xcr0, wanted.items[0][0] if wanted.guest else "")
     ops = [(number, op) for number, op in program.ops if number <= wanted.step]
     seen = [at for at, (_, op) in enumerate(ops) if isinstance(op, p.Look) and op.vcpu == target]
+    if not wanted.items and not isinstance(ops[-1][1], (p.Compare, p.Match, p.Enter, p.Join, p.Poll)):
+        raise NoRepro("what it expects is not one comparison")
+    if not wanted.items and any(number == wanted.step and _undecided(op) for number, op in ops[:-1]):
+        raise NoRepro("what it expects is of several vCPUs together")
     last, before = (seen[-1:] or [-1])[0], (seen[-2:-1] or [-1])[0]
     checks: tuple[Check, ...] = ()
     for at, (number, op) in enumerate(ops):
@@ -322,6 +326,11 @@ def _decides(op: p.Op) -> p.Op:
     if isinstance(op, (p.Compare, p.Match, p.Enter, p.Join)):
         return op._replace(otherwise=p.Otherwise("fail", ""))
     return op
+
+
+def _undecided(op: p.Op) -> bool:
+    """A comparison that is told and ends nothing."""
+    return isinstance(op, p.Compare) and not op.otherwise.verdict
 
 
 def _on_the_way(op: p.Op) -> p.Op:

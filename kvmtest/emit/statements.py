@@ -10,6 +10,7 @@ from functools import singledispatchmethod
 from kvmtest.emit import code
 from kvmtest.emit.msr_names import macro
 from kvmtest.emit.repro import MAY_FAIL
+from kvmtest.emit.text import changed, concerns, quoted
 from kvmtest.emit.variables import Variables, memory, number, words
 from kvmtest.scenario import program as p
 from kvmtest.uapi import kvm as uapi
@@ -37,7 +38,7 @@ class Statements(Variables):
 
     @op.register
     def _(self, op: p.Create, last: bool) -> None:
-        if not any(_on(one, op.vcpu) for one in self.ops if one is not op):
+        if not any(concerns(one, op.vcpu) for one in self.ops if one is not op):
             self.say(f"kvm_ioctl(vm, KVM_CREATE_VCPU, {op.vcpu});")
             return
         self.declared.setdefault(f"vcpu{op.vcpu}", f"int vcpu{op.vcpu}")
@@ -56,7 +57,7 @@ class Statements(Variables):
             functions = dict.fromkeys(change[0] for change in op.changes)
             for function in functions:
                 changes = [change for change in op.changes if change[0] == function]
-                sets = [f"\t\t{_changed(*change[1:])}" for change in changes]
+                sets = [f"\t\t{changed(*change[1:])}" for change in changes]
                 brace = len(sets) > 1
                 body.append(f"\tif (entry->function == {number(function)}){' {' if brace else ''}")
                 body += sets
@@ -188,7 +189,7 @@ class Statements(Variables):
 
     def skip(self, holds: str, why: str) -> None:
         """End main() unless a condition ``holds``: there is nothing to show."""
-        self.say(f'{self.use("require")}({holds}, "{_quoted(why)}");')
+        self.say(f'{self.use("require")}({holds}, "{quoted(why)}");')
 
     def _last_compare(self, name: str, op: p.Compare) -> None:
         size = op.place.size
@@ -381,6 +382,10 @@ class Statements(Variables):
         self.say(f"{self.use('finish')}({self.fd(op.vcpu)}, {self.run(op.vcpu)});")
 
     @op.register
+    def _(self, op: p.Window, last: bool) -> None:
+        self.say(f"{self.run(op.vcpu)}->request_interrupt_window = {int(op.asked)};")
+
+    @op.register
     def _(self, op: p.Reply, last: bool) -> None:
         run, value = self.run(op.vcpu), number(int.from_bytes(op.data, "little"))
         self.say(f"*(__u32 *)((char *){run} + {run}->io.data_offset) = {value};")
@@ -388,25 +393,3 @@ class Statements(Variables):
     @op.register
     def _(self, op: p.Irqfd, last: bool) -> None:
         self.say(f"{self.use('irqfd')}(vm, {op.gsi});")
-
-
-def _on(op: p.Op, vcpu: int) -> bool:
-    """Whether an op is one of that vCPU."""
-    if isinstance(op, p.Ioctl):
-        return op.on == vcpu
-    if isinstance(op, p.Poll):
-        return op.vcpu == vcpu or any(_on(one, vcpu) for one in op.read)
-    return getattr(op, "vcpu", None) == vcpu
-
-
-def _changed(register: str, mask: int, value: int) -> str:
-    if mask == 0xFFFFFFFF:
-        return f"entry->{register} = {number(value)};"
-    if value == mask:
-        return f"entry->{register} |= {number(value)};"
-    kept = f"(entry->{register} & {~mask & 0xFFFFFFFF:#x})"
-    return f"entry->{register} = {kept} | {number(value)};" if value else f"entry->{register} &= {~mask & 0xFFFFFFFF:#x};"
-
-
-def _quoted(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")

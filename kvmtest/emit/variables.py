@@ -53,7 +53,7 @@ class Variables:
         self.arrays: list[str] = []
         self.lines: list[str] = []
         self.regions: list[p.Region] = []
-        self.runs = {op.vcpu for op in self.ops if isinstance(op, (p.Enter, p.Start, p.Join, p.Finish, p.Reply))}
+        self.runs = {op.vcpu for op in self.ops if isinstance(op, (p.Enter, p.Start, p.Join, p.Finish, p.Window, p.Reply))}
         self.runs |= {op.vcpu for op in self.ops if isinstance(op, p.Poll) and op.vcpu is not None}
         self.names: dict[str, str] = {}
         #: vCPUs that run on threads.

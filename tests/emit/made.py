@@ -94,6 +94,7 @@ OPS: tuple[p.Op, ...] = (
     p.Said(1, _WORD._replace(size=4)),
     p.Reply(1, b"\x07\0\0\0"),
     p.Finish(1),
+    p.Window(1, True),
     p.Start(1),
     p.Join(1, p.Came("quiet"), _SKIP),
     p.Poll((p.Peek(_WORD, 0x108),), p.Compare(_WORD, (1,), _SKIP)),

@@ -7,6 +7,8 @@
 # protected mode at once, no paging, the stack grows down from 1000. Everything is said by one 32-bit OUT a value. An exception
 # is told, and the next access follows. General registers are free for all.
 
+	.include "code.inc"
+
 	.set CODE, 0x1000		# where the host puts the copy of this page
 	.set STACK, 0x1000
 
@@ -51,7 +53,7 @@
 	.set EXCEPTIONS, 32
 	.set VECTORS, 0x70		# entries of the IDT
 
-	.code16
+	CODE 16
 	.section .text, "ax"
 	.globl	sipi_vector
 sipi_vector:
@@ -66,7 +68,7 @@ real:
 	movl	%eax, %cr0
 	ljmpl	$CODE32, $CODE + flat
 
-	.code32
+	CODE 32
 flat:
 	movw	$DATA32, %ax
 	movw	%ax, %ds
@@ -210,7 +212,7 @@ gdtr:
 	.long	CODE + gdt
 
 # Must fit in 16 bytes.
-	.code16
+	CODE 16
 	.section .reset, "ax"
 	.globl	reset_vector
 reset_vector:

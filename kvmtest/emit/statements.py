@@ -10,7 +10,7 @@ from functools import singledispatchmethod
 from kvmtest.emit import code
 from kvmtest.emit.msr_names import macro
 from kvmtest.emit.repro import MAY_FAIL
-from kvmtest.emit.variables import Variables, memory, number, words
+from kvmtest.emit.variables import Variables, changed, memory, number, quoted, words
 from kvmtest.scenario import program as p
 from kvmtest.uapi import kvm as uapi
 from kvmtest.uapi.names import EXITS, IOCTLS
@@ -37,26 +37,42 @@ class Statements(Variables):
 
     @op.register
     def _(self, op: p.Create, last: bool) -> None:
-        if not any(_on(one, op.vcpu) for one in self.ops if one is not op):
-            self.say(f"kvm_ioctl(vm, KVM_CREATE_VCPU, {op.vcpu});")
+        self.create(op.vcpu, any(_on(one, op.vcpu) for one in self.ops if one is not op))
+
+    def create(self, vcpu: int, named: bool) -> None:
+        """Create a vCPU, in a variable where it is ``named`` later."""
+        if not named:
+            self.say(f"kvm_ioctl(vm, KVM_CREATE_VCPU, {vcpu});")
             return
-        self.declared.setdefault(f"vcpu{op.vcpu}", f"int vcpu{op.vcpu}")
-        self.say(f"vcpu{op.vcpu} = kvm_ioctl(vm, KVM_CREATE_VCPU, {op.vcpu});")
-        if op.vcpu in self.runs:
-            self.declared.setdefault(self.run(op.vcpu), f"struct kvm_run *{self.run(op.vcpu)}")
-            self.say(f"{self.run(op.vcpu)} = {self.use('map_run')}(kvm, vcpu{op.vcpu});")
+        self.declared.setdefault(f"vcpu{vcpu}", f"int vcpu{vcpu}")
+        self.say(f"vcpu{vcpu} = kvm_ioctl(vm, KVM_CREATE_VCPU, {vcpu});")
+        if vcpu in self.runs:
+            self.declared.setdefault(self.run(vcpu), f"struct kvm_run *{self.run(vcpu)}")
+            self.say(f"{self.run(vcpu)} = {self.use('map_run')}(kvm, vcpu{vcpu});")
+
+    def issue(self, on: int | None, request: str, arg: str) -> None:
+        """An ioctl that has to succeed, on a vCPU, the VM, or None for /dev/kvm."""
+        self.say(f"kvm_ioctl({'kvm' if on is None else self.fd(on)}, {request}, {arg});")
+
+    def get_msr(self, on: int, name: str, to: str) -> None:
+        """Read an MSR that has to be there."""
+        self.say(f"{to} = {self.use('get_msr')}({self.fd(on)}, {name});")
+
+    def set_msr(self, on: int, name: str, value: str) -> None:
+        """Write an MSR, which has to succeed."""
+        self.say(f"{self.use('set_msr')}({self.fd(on)}, {name}, {value});")
 
     @op.register
     def _(self, op: p.Cpuid, last: bool) -> None:
         self._cpuid("cpuid")
-        self.say("kvm_ioctl(kvm, KVM_GET_SUPPORTED_CPUID, &cpuid);")
+        self.issue(None, "KVM_GET_SUPPORTED_CPUID", self.address("cpuid", "kvm_cpuid2", 0))
         if op.changes or op.only:
             self.declared.setdefault("i", "__u32 i")
             body = []
             functions = dict.fromkeys(change[0] for change in op.changes)
             for function in functions:
                 changes = [change for change in op.changes if change[0] == function]
-                sets = [f"\t\t{_changed(*change[1:])}" for change in changes]
+                sets = [f"\t\t{changed(*change[1:])}" for change in changes]
                 brace = len(sets) > 1
                 body.append(f"\tif (entry->function == {number(function)}){' {' if brace else ''}")
                 body += sets
@@ -65,7 +81,7 @@ class Statements(Variables):
             self.say("for (i = 0; i < cpuid.head.nent; i++) {", entry, "", *body, "}")
         if op.only:
             self.say("/* The leaf that comes first is the only one. */", f"cpuid.head.nent = {len(op.only)};")
-        self.say(f"kvm_ioctl(vcpu{op.vcpu}, KVM_SET_CPUID2, &cpuid);")
+        self.issue(op.vcpu, "KVM_SET_CPUID2", self.address("cpuid", "kvm_cpuid2", 0))
 
     @op.register
     def _(self, op: p.Ioctl, last: bool) -> None:
@@ -74,17 +90,16 @@ class Statements(Variables):
         if isinstance(op.arg, int):
             arg, typed = number(op.arg), f"(void *){op.arg:#x}" if op.arg else "NULL"
         else:
-            kind = self.buffers[op.arg].kind
-            if kind == "kvm_msrs":
+            buffer = self.buffers[op.arg]
+            if buffer.kind == "kvm_msrs":
                 self._msr(op, fd, name, judged)
                 return
-            var = self.declare(op.arg)
-            arg = typed = f"&{var}_reg" if kind == "ssp" else f"&{var}"
+            arg = typed = self.address(self.declare(op.arg), buffer.kind, len(buffer.contents))
         if judged:
             self.declare(op.result)
             self.say(f"{self.names[op.result]} = {self.use('try_ioctl')}({fd}, {name}, {typed});")
         else:
-            self.say(f"kvm_ioctl({fd}, {name}, {arg});")
+            self.issue(op.on, name, arg)
 
     def _msr(self, op: p.Ioctl, fd: str, name: str, judged: object) -> None:
         assert isinstance(op.arg, str)
@@ -104,10 +119,10 @@ class Statements(Variables):
         elif op.result == MAY_FAIL:
             self.say(f"{self.use('msr_ioctl')}({fd}, {name}, {macro(index)}, &{self.declare(op.arg)});")
         elif op.request == uapi.KVM_GET_MSRS:
-            self.say(f"{self.declare(op.arg)} = {self.use('get_msr')}({fd}, {macro(index)});")
+            self.get_msr(op.on, macro(index), self.declare(op.arg))
         else:
             value = number(int.from_bytes(contents[16:24], "little")) if plain else self.declare(op.arg)
-            self.say(f"{self.use('set_msr')}({fd}, {macro(index)}, {value});")
+            self.set_msr(op.on, macro(index), value)
 
     def _filled(self, op: p.Ioctl) -> bool:
         """Whether something writes the buffer of ``op`` at all."""
@@ -180,7 +195,7 @@ class Statements(Variables):
 
     def skip(self, holds: str, why: str) -> None:
         """End main() unless a condition ``holds``: there is nothing to show."""
-        self.say(f'{self.use("require")}({holds}, "{_quoted(why)}");')
+        self.say(f'{self.use("require")}({holds}, "{quoted(why)}");')
 
     def _last_compare(self, name: str, op: p.Compare) -> None:
         size = op.place.size
@@ -374,16 +389,3 @@ def _on(op: p.Op, vcpu: int) -> bool:
     if isinstance(op, p.Poll):
         return op.vcpu == vcpu or any(_on(one, vcpu) for one in op.read)
     return getattr(op, "vcpu", None) == vcpu
-
-
-def _changed(register: str, mask: int, value: int) -> str:
-    if mask == 0xFFFFFFFF:
-        return f"entry->{register} = {number(value)};"
-    if value == mask:
-        return f"entry->{register} |= {number(value)};"
-    kept = f"(entry->{register} & {~mask & 0xFFFFFFFF:#x})"
-    return f"entry->{register} = {kept} | {number(value)};" if value else f"entry->{register} &= {~mask & 0xFFFFFFFF:#x};"
-
-
-def _quoted(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")

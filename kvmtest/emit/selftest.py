@@ -71,7 +71,8 @@ class _Selftest(File):
 
     def set_msr(self, on: int, name: str, value: str) -> None:
         """Write an MSR, which has to succeed."""
-        self.say(f"vcpu_set_msr(vcpu{on}, {name}, {value});")
+        # vcpu_set_msr() wants KVM to keep the value, too.
+        self.say(f'TEST_ASSERT(_vcpu_set_msr(vcpu{on}, {name}, {value}) == 1, "KVM_SET_MSRS of {name}");')
 
     def skip(self, holds: str, why: str) -> None:
         """End main() unless a condition ``holds``: there is nothing to show."""

@@ -8,7 +8,7 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
-from kvmtest.commands import cells, common, coverage, jobs, outcome, report, run
+from kvmtest.commands import cells, common, coverage, jobs, outcome, report, run, trial
 from kvmtest.commands.common import INTERRUPTED, OK, RAW, USAGE, Commands, Failed, say
 from kvmtest.lab.emulator import BACKENDS
 from kvmtest.report.play import play
@@ -60,6 +60,7 @@ def add(commands: Commands) -> None:
     execute.add_argument("programs", nargs="+", metavar="PROGRAM", help="a static binary: gcc -static")
     jobs.options(execute, required=True)
     coverage.add(verbs)
+    trial.add(verbs)
 
     kernels = verbs.add_parser("kernels", help="what is kept, and what can be had")
     kernels.add_argument("--fetch", type=cells.names, action="extend", default=[], metavar="WHICH", help="get it, or its newest")
@@ -187,6 +188,8 @@ def _lab(args: argparse.Namespace) -> int:
                 return _execute(args, stop)
             if args.verb == "coverage":
                 return coverage.show(args, stop)
+            if args.verb == "try":
+                return trial.show(args, stop)
             return _matrix(args, stop) if args.verb == "matrix" else _run(args, stop)
     except NotFound as error:
         raise Failed(str(error), USAGE) from None

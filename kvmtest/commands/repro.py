@@ -4,9 +4,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
+import shutil
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -24,8 +28,9 @@ __all__ = ("add",)
 _EPILOG = """\
 SELECTOR names a result, as a report prints it: of the first case that shows a departure the first one. The C file needs
 <linux/kvm.h> and libc only, prints KTAP, and ends with 0 (as expected), 1 (it departs) or 4 (it cannot be tried), as kselftest
-has it. It is the smallest that was found by leaving out, again and again, what the departure does not need. Of a case in which
-nothing departs it checks all that the host reads. Several SELECTORs, each of them a file, need a folder to write to.
+has it. It is the smallest that was found by leaving out, again and again, what the departure does not need; where there is a C
+compiler it was built and run here before it is written. Of a case in which nothing departs it checks all that the host reads.
+Several SELECTORs, each of them a file, need a folder to write to.
 
   kvmtest repro init.msi.host.cr3/ap,intel,xapic,plant-a -o cr3.c && gcc -o cr3 cr3.c && ./cr3
   kvmtest repro --backend svm --kernel 6.1 events.interrupt_shadow        found and made smaller in one cell of the lab
@@ -33,6 +38,8 @@ nothing departs it checks all that the host reads. Several SELECTORs, each of th
 
 Exit status: 0 written; 1 it departs, but not alone; 2 wrong usage; 3 it cannot be tested here; 130 interrupted.
 """
+#: Seconds that the program gets: it waits for no exit longer than one.
+_LONGEST_S = 60
 #: A result that has a reproducer, and the host that showed it; or why it has none.
 _Found = tuple["Shown", "Host"] | str
 
@@ -79,16 +86,37 @@ def _repro(args: argparse.Namespace) -> int:
     return status
 
 
+def _ends(text: str) -> int | None:
+    """The exit status of the program ``text`` on this host's KVM; None where there is no C compiler."""
+    compiler = shutil.which("cc")
+    if not compiler:
+        return None
+    with tempfile.TemporaryDirectory(prefix="kvmtest-") as folder:
+        source, program = os.path.join(folder, "repro.c"), os.path.join(folder, "repro")
+        with open(source, "w", encoding="utf-8") as file:
+            file.write(text)
+        built = subprocess.run([compiler, "-o", program, source, "-pthread"], capture_output=True, text=True, check=False)
+        if built.returncode:
+            raise Failed(f"{compiler} does not take the program: {built.stderr.strip().splitlines()[0]}", UNEXPECTED)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return subprocess.run([program], capture_output=True, timeout=_LONGEST_S, check=False).returncode
+    return -1
+
+
 def _write(args: argparse.Namespace, into: str, shown: Shown, host: Host) -> str:
-    """Write one file; a text says why not."""
+    """Write the C file, of what was found here only where it ends as it should; a text says why not. Raises Failed."""
     from kvmtest.emit import c, head, selftest
     from kvmtest.emit.repro import NoRepro
 
     style = selftest if args.style == "selftest" else c
+    said = head.lines(shown.about, shown.repro, host)
     try:
-        text = style.source(shown.repro, head.lines(shown.about, shown.repro, host))
+        text = style.source(shown.repro, said)
     except NoRepro as error:
         return f"{shown.about.name}: {error}"
+    # One for the selftests is built in the kernel's tree alone.
+    if not args.backend and (ended := _ends(c.source(shown.repro, said))) not in (None, int(shown.about.departs)):
+        raise Failed(f"{shown.about.name}: as a C program it ends with {ended}, not {int(shown.about.departs)}", UNEXPECTED)
     path = os.path.join(into, re.sub(r"[^\w.,-]", "-", shown.about.name) + ".c") if into else args.output
     if path:
         with common.open_output(path) as out:

@@ -16,6 +16,7 @@ from kvmtest.x86 import xsave
 __all__ = ("File", "narrow", "source")
 
 _WIDTH = 80
+_WORD = 8
 
 
 def source(repro: Repro, head: list[str]) -> str:
@@ -36,6 +37,7 @@ class File(Statements):
             return
         self.declared.setdefault("failed", "int failed = 0")
         self.say("")
+        self.join_all()
         for i, check in enumerate(checks, 1):
             self.say(f'failed |= {self.use("report")}({i}, "{check.item}", {self.observed(check)}, {self.expected(check)});')
         self.say("return failed;")

@@ -9,7 +9,7 @@ from functools import cache
 
 from kvmtest import guests
 
-__all__ = ("array", "pieces", "progression")
+__all__ = ("array", "pieces", "progression", "repeated")
 
 _ROW = 12
 #: Characters of an instruction and its text that a line has room for.
@@ -67,6 +67,12 @@ def progression(data: bytes) -> tuple[int, int, int] | None:
     step = words[1] - words[0]
     apart = step > 0 and all(b - a == step for a, b in zip(words, words[1:], strict=False))
     return (words[0], step, len(words)) if apart else None
+
+
+def repeated(data: bytes) -> int:
+    """How many bytes ``data`` repeats, many times over; 0 where it does not: gates of an IDT."""
+    sizes = (size for size in (8, 16) if len(data) >= _GAP * size and len(data) % size == 0)
+    return next((size for size in sizes if data == data[:size] * (len(data) // size)), 0)
 
 
 #: Bytes up to a gap.

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from kvmtest.emit.repro import MAY_FAIL, NoRepro, Repro, Source, Wanted, body
 from kvmtest.scenario import program as p
 from kvmtest.scenario.places import SECTIONS
+from kvmtest.state.snapshot import ROOM
 from kvmtest.state.vmm_reset import COMMANDS, SETTERS
 from kvmtest.uapi import kvm as uapi
 
@@ -38,7 +39,11 @@ def of_reset(plant: p.Program, source: Source, order: Iterable[str], wanted: Wan
         read = next(one for one in source.reads if one.section == section)
         name = f"new_{section}"
         kind = SECTIONS[section][2].__name__ if section in SECTIONS else {"xsave": "kvm_xsave"}.get(section, section)
-        buffers[name] = p.Buffer(kind, read.data.raw)
+        contents = bytearray(read.data.raw)
+        if section == "nested":
+            # KVM takes the room there is from `size`.
+            contents[ROOM : ROOM + 4] = len(contents).to_bytes(4, "little")
+        buffers[name] = p.Buffer(kind, bytes(contents))
         new.append(p.Ioctl(target, read.request, name))
         back.append(p.Ioctl(target, SETTERS[section], name))
     if wanted.guest:

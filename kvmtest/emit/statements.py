@@ -10,7 +10,7 @@ from functools import singledispatchmethod
 from kvmtest.emit import code
 from kvmtest.emit.msr_names import macro
 from kvmtest.emit.repro import MAY_FAIL
-from kvmtest.emit.variables import Variables, changed, memory, number, quoted, words
+from kvmtest.emit.variables import Variables, changed, memory, number, on, quoted, words
 from kvmtest.scenario import program as p
 from kvmtest.uapi import kvm as uapi
 from kvmtest.uapi.names import EXITS, IOCTLS
@@ -37,7 +37,7 @@ class Statements(Variables):
 
     @op.register
     def _(self, op: p.Create, last: bool) -> None:
-        self.create(op.vcpu, any(_on(one, op.vcpu) for one in self.ops if one is not op))
+        self.create(op.vcpu, any(on(one, op.vcpu) for one in self.ops if one is not op))
 
     def create(self, vcpu: int, named: bool) -> None:
         """Create a vCPU, in a variable where it is ``named`` later."""
@@ -207,8 +207,15 @@ class Statements(Variables):
         else:
             self.end(op.place.name or name, self.holds(name, op), ["1"], "%d")
 
+    def join_all(self) -> None:
+        """Let no thread outlive main(), whose variables it uses."""
+        for vcpu in sorted(self.started):
+            self.say(f"{self.use('join')}(&thread{vcpu}, {_SILENT});")
+        self.started.clear()
+
     def end(self, item: str, observed: str, expected: list[str], form: str) -> None:
         """End main() with the status of a comparison with one of ``expected``; ``form`` is printf()'s of what is observed."""
+        self.join_all()
         shown = observed
         if len(expected) > 1 or not re.fullmatch(r"[\w.\[\]>-]+", observed):
             kind = "__u64" if "ll" in form else "__u32" if "x" in form else "int"
@@ -258,6 +265,11 @@ class Statements(Variables):
             self.say(f"for (i = 0; i < {count}; i++)", f"\t((__u64 *){where})[i] = {first:#x} + i * {step:#x}ULL;")
             return
         name = f"code_{len(self.arrays)}"
+        if size := code.repeated(op.data):
+            self.arrays.append(code.array(name, op.data[:size]))
+            self.declared |= {"i": "__u32 i"}
+            self.say(f"for (i = 0; i < {len(op.data) // size}; i++)", f"\tmemcpy({where} + i * {size}, {name}, {size});")
+            return
         self.arrays.append(code.array(name, op.data))
         self.say(f"memcpy({where}, {name}, sizeof({name}));")
 
@@ -314,7 +326,8 @@ class Statements(Variables):
         if op.resume:
             self.declared |= {"regs": "struct kvm_regs regs"}
             where = f"regs.{op.resume}" if isinstance(op.resume, str) else f"*(__u32 *)({self.at(op.resume)})"
-            again.append(f"{self.use('emulation')}({run}, reason)")
+            named = isinstance(op.resume, str)
+            again.append(f"{self.use('emulation')}({run}, reason)" if named else "reason == KVM_EXIT_INTERNAL_ERROR")
             self.say(
                 "do {", f"\t{call}", f"\tif ({again[-1]}) {{", f"\t\tkvm_ioctl({fd}, KVM_GET_REGS, &regs);",
                 f"\t\tregs.rip = {where};", f"\t\tkvm_ioctl({fd}, KVM_SET_REGS, &regs);", "\t}",
@@ -333,12 +346,14 @@ class Statements(Variables):
     @op.register
     def _(self, op: p.Start, last: bool) -> None:
         self.declared.setdefault(f"thread{op.vcpu}", f"struct thread thread{op.vcpu}")
+        self.started.add(op.vcpu)
         self.say(f"{self.use('start')}(&thread{op.vcpu}, {self.fd(op.vcpu)}, {self.run(op.vcpu)});")
 
     @op.register
     def _(self, op: p.Join, last: bool) -> None:
         self.declared.setdefault("reason", "int reason")
         limit = _SILENT if op.came.kind == "quiet" else _LIMIT
+        self.started.discard(op.vcpu)
         self.say(f"reason = {self.use('join')}(&thread{op.vcpu}, {limit});")
         self.met(op.vcpu, op.came, op.otherwise, last)
 
@@ -380,12 +395,3 @@ class Statements(Variables):
     @op.register
     def _(self, op: p.Irqfd, last: bool) -> None:
         self.say(f"{self.use('irqfd')}(vm, {op.gsi});")
-
-
-def _on(op: p.Op, vcpu: int) -> bool:
-    """Whether an op is one of that vCPU."""
-    if isinstance(op, p.Ioctl):
-        return op.on == vcpu
-    if isinstance(op, p.Poll):
-        return op.vcpu == vcpu or any(_on(one, vcpu) for one in op.read)
-    return getattr(op, "vcpu", None) == vcpu

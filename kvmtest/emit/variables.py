@@ -15,7 +15,7 @@ from kvmtest.uapi import kvm as uapi
 from kvmtest.uapi.names import CAPS, MP_STATES
 from kvmtest.x86 import lapic, msr
 
-__all__ = ("Variables", "changed", "memory", "number", "quoted", "words")
+__all__ = ("Variables", "changed", "memory", "number", "on", "quoted", "words")
 
 _TYPES = {1: "__u8", 2: "__u16", 4: "__u32", 8: "__u64"}
 _OFFSETS = {LAPIC_REGS[reg.name]: reg.offset for reg in lapic.LAPIC}
@@ -55,6 +55,15 @@ def quoted(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
 
 
+def on(op: p.Op, vcpu: int) -> bool:
+    """Whether an op is one of that vCPU."""
+    if isinstance(op, p.Ioctl):
+        return op.on == vcpu
+    if isinstance(op, p.Poll):
+        return op.vcpu == vcpu or any(on(one, vcpu) for one in op.read)
+    return getattr(op, "vcpu", None) == vcpu
+
+
 class Variables:
     """The names in a program's main(), and what is declared there; a line is appended by `say`."""
 
@@ -71,6 +80,8 @@ class Variables:
         self.runs = {op.vcpu for op in self.ops if isinstance(op, (p.Enter, p.Start, p.Join, p.Finish, p.Reply))}
         self.runs |= {op.vcpu for op in self.ops if isinstance(op, p.Poll) and op.vcpu is not None}
         self.names: dict[str, str] = {}
+        #: vCPUs that run on threads.
+        self.started: set[int] = set()
         self._name()
 
     def _name(self) -> None:

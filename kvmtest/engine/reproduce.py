@@ -156,7 +156,8 @@ def _candidates(case: Case, machine: Machine, ran: Scene | VmmReset, chosen: tup
     """What may show the result: by each step that observes it, or with the ioctls in each order."""
     if isinstance(ran, Scene):
         assert case.scenario
-        yield from (_made(case, machine, ran, chosen, step) for step in _steps(case.scenario, chosen[-1]))
+        for step in _steps(case.scenario, chosen[-1]):
+            yield _made(case, machine, ran, chosen, step)
         return
     target = machine.target(case.target)
     plant = of_plant(s.Plant(case.plant, case.apic_mode), _Planting(target.vcpu.id, ran.plant))
@@ -228,7 +229,8 @@ def _steps(scenario: s.Scenario, result: Result) -> list[int]:
     """The steps that observe ``result``: of an expectation that is made again and again each, the last one first."""
     where = (result.event, result.of.trigger, result.view)
     here = [one for one in of.looks(scenario) if (one.event, one.trigger, one.view) == where]
-    found = [one.step for one in here if one.item in (of.TABLE, result.item)]
+    found = [one.step for one in here if one.item == result.item]
+    found = found or [one.step for one in here if one.item == of.TABLE]
     if not found:
         raise NoRepro(f"no step observes {result.id}")
     return found[::-1]

@@ -250,7 +250,9 @@ class Player:
 
     def _resumed(self, vcpu: Vcpu, seen: Exit, where: str | int) -> bool:
         """Go on after an instruction that KVM cannot emulate, at what a register or a word holds; False for any other exit."""
-        if not where or seen.reason != KVM_EXIT_INTERNAL_ERROR or seen.suberror != KVM_INTERNAL_ERROR_EMULATION:
+        if not where or seen.reason != KVM_EXIT_INTERNAL_ERROR:
+            return False
+        if isinstance(where, str) and seen.suberror != KVM_INTERNAL_ERROR_EMULATION:
             return False
         regs = vcpu.get_regs()
         at = self._memory(where, 0).read_int(where, 4) if isinstance(where, int) else getattr(regs, where)

@@ -6,10 +6,12 @@ Modules are kept by a hash of what they were built from. Objects are kept too, s
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,14 +24,15 @@ __all__ = ("KVM", "Unbuildable", "build", "change", "common", "objects")
 
 #: KVM's folder in a kernel's tree. In what `build` gives, that folder's is below ``tree/``.
 KVM = "arch/x86/kvm"
+#: Headers that a build makes.
+_GENERATED = {Path(KVM, "kvm-asm-offsets.h")}
 _MODULES = ("kvm", "kvm-amd", "kvm-intel")
 _KIND, _OBJECTS = "builds", "objects"
 _KEPT = 12
 #: Some 250 MB each.
 _KEPT_OBJECTS = 6
 #: Changes with how modules are built, so that none is taken that was built otherwise.
-_RECIPE = "1"
-_LONGEST_S = 3600
+_RECIPE = "2"
 #: An option of the kernel's configuration -> the compiler's flag that it is about: a compiler without it builds modules without.
 _FLAGS = {
     "CONFIG_CC_HAS_MIN_FUNCTION_ALIGNMENT": "-fmin-function-alignment=16",
@@ -42,6 +45,7 @@ _MADE = ("*.o", "*.ko", "*.mod", "*.mod.c", ".*", "*.order", "Module.symvers", "
 _INCLUDES = ("arch/x86/include", "arch/x86/include/uapi", "include", "include/uapi")
 _PROGRAMS = {"gcc": "gcc", "make": "make", "ld": "binutils"}
 _ERROR = re.compile(r"\berror:|\bfatal error:|^ERROR: modpost|undefined!$|^make(?:\[\d+\])?: \*\*\* No rule")
+_COMPILED = re.compile(r"  CC(?: \[M\])?\s+(?:\S*/)?(\S+)\.o\b")
 _SHOWN_ERRORS = 4
 
 
@@ -50,7 +54,7 @@ class Unbuildable(LabError):
 
     def __init__(self, release: str, errors: Sequence[str]) -> None:
         super().__init__(f"KVM's modules do not build against the headers of {release}: {errors[0]}")
-        self.errors = tuple(errors)
+        self.release, self.errors = release, tuple(errors)
 
 
 def build(
@@ -61,12 +65,13 @@ def build(
     flags: Sequence[str] = (),
     also: Sequence[str] = (),
     say: Callable[[str], None] = lambda line: None,
+    tick: Callable[[str], None] = lambda line: None,
 ) -> str:
     """The folder with kvm.ko, kvm-amd.ko and kvm-intel.ko for ``kernel``, not stripped, and their source below ``tree/``.
 
     They are built from the kernel tree ``tree``, or from Debian's source of that kernel, after ``edit`` of a copy of
-    arch/x86/kvm, with the compiler's ``flags``. ``also`` are modules that ``edit`` added, by their paths in arch/x86/kvm. Raises
-    Unbuildable, NotFound, LabError.
+    arch/x86/kvm, with the compiler's ``flags``. ``also`` are modules that ``edit`` added, by their paths in arch/x86/kvm.
+    ``say`` is told what begins, ``tick`` each file that is compiled. Raises Unbuildable, NotFound, LabError.
     """
     if missing := [package for name, package in _PROGRAMS.items() if not shutil.which(name)]:
         raise LabError(f"building KVM's modules needs: apt-get install {' '.join(missing)}")
@@ -92,7 +97,7 @@ def build(
             os.utime(place.parent)
             cache.trim(_OBJECTS, _KEPT_OBJECTS)
             say(f"building KVM's modules for {kernel.release}")
-            _make(place, headers, compiler, flags, kernel.release)
+            _make(place, headers, compiler, flags, kernel.release, tick)
             fresh = os.path.join(work, "whole")
             shutil.move(staged, os.path.join(fresh, "tree"))
             for name in (*_MODULES, *also):
@@ -172,8 +177,13 @@ def _sync(staged: Path, place: Path) -> None:
     """Make the source in ``place`` that in ``staged``, and touch nothing that is so already; objects stay."""
     place.mkdir(parents=True, exist_ok=True)
     ours = {path.relative_to(staged) for path in staged.rglob("*") if path.is_file()}
-    for path in [path for path in place.rglob("*.[chS]") if path.is_file() and path.relative_to(place) not in ours]:
-        path.unlink()
+    theirs = {path.relative_to(place) for path in place.rglob("*.[chS]") if path.is_file()} - _GENERATED
+    if {name for name in ours ^ theirs if name.suffix == ".h"}:
+        # One that comes or goes is taken instead of another one, which is all that objects know of.
+        for path in [*place.rglob("*.o"), *place.rglob(".*.cmd")]:
+            path.unlink()
+    for name in theirs - ours:
+        (place / name).unlink()
     for name in ours:
         fresh, old = (staged / name).read_bytes(), place / name
         if name == Path(KVM, "Makefile"):
@@ -188,29 +198,45 @@ def _makefile(text: str, place: Path) -> str:
     """KVM's makefile for modules outside of their tree, which is at ``place``."""
     text = re.sub(r"include \$\(srctree\)/virt", f"include {place}/virt", text)
     includes = " ".join(f"-I{place}/{folder}" for folder in _INCLUDES)
-    flags = f"-I{place}/{KVM} -I{place}/include/trace $(KVMTEST_FLAGS)"
+    # A WARN names its file as in the tree.
+    flags = f"-I{place}/{KVM} -I{place}/include/trace -fmacro-prefix-map={place}/= $(KVMTEST_FLAGS)"
     return f"LINUXINCLUDE := {includes} $(LINUXINCLUDE)\nccflags-y += {flags}\n{text}"
 
 
-def _make(place: Path, headers: str, compiler: str, flags: Sequence[str], release: str) -> None:
+def _make(place: Path, headers: str, compiler: str, flags: Sequence[str], release: str, tick: Callable[[str], None]) -> None:
     without = [*_WITHOUT, *(option for option, flag in _FLAGS.items() if not _takes(compiler, flag))]
     options = [f"{option}=" for option in without] + ["CONFIG_KVM_AMD=m", "CONFIG_KVM_INTEL=m"]
     jobs = f"-j{len(os.sched_getaffinity(0))}"
     command = ["make", "-C", headers, f"M={place / KVM}", jobs, "modules", f"CC={compiler}", *options]
     command.append(f"KVMTEST_FLAGS={' '.join(flags)}")
-    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL,
-            timeout=_LONGEST_S, env=environment | {"LC_ALL": "C"},
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise LabError(f"make did not end within {_LONGEST_S} s") from None
-    if done.returncode:
-        said = (done.stdout + done.stderr).replace(f"{place}/", "").replace(f"{KVM}/../../../", "")
-        lines = said.splitlines()
+    status, lines = _said(command, lambda name, number: tick(f"{number} files, {name}"))
+    if status:
+        lines = [line.replace(f"{place}/", "").replace(f"{KVM}/../../../", "") for line in lines]
         errors = [line for line in lines if _ERROR.search(line)] or lines[-3:]
         raise Unbuildable(release, errors[:_SHOWN_ERRORS])
+
+
+def _said(command: Sequence[str], compiled: Callable[[str, int], None]) -> tuple[int, list[str]]:
+    """Status and lines of make; ``compiled`` is told each file and how many there were. Whatever it started ends with it."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    lines: list[str] = []
+    number = 0
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+        env=environment | {"LC_ALL": "C"}, start_new_session=True,
+    ) as make:  # fmt: skip
+        assert make.stdout
+        try:
+            for line in make.stdout:
+                lines.append(line.rstrip("\n"))
+                if found := _COMPILED.match(line):
+                    number += 1
+                    compiled(found[1], number)
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(make.pid, signal.SIGKILL)
+            raise
+    return make.returncode, lines
 
 
 def _takes(compiler: str, flag: str) -> bool:

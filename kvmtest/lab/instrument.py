@@ -23,7 +23,7 @@ from kvmtest.lab.error import LabError
 from kvmtest.lab.inside import RECORDER
 from kvmtest.lab.kernels import Kernel
 
-__all__ = ("Instrumented", "instrumented", "kept")
+__all__ = ("Instrumented", "instrumented", "kept", "modules")
 
 _KIND = "coverage"
 _KEPT = 8
@@ -70,9 +70,7 @@ def instrumented(kernel: Kernel, tree: str = "", say: Callable[[str], None] = la
     """The modules of ``kernel``, of Debian's source or of the kernel tree ``tree``; built where they are not kept. Raises
     LabError.
     """
-    with resources.as_file(resources.files("kvmtest.lab") / RECORDER) as recorder:
-        also = (f"{RECORDER}/{RECORDER}",)
-        built = build.build(kernel, tree, edit=lambda kvm: _add(kvm, recorder), flags=(_FLAG,), also=also, say=say)
+    built = modules(kernel, tree, say)
 
     def fill(folder: str) -> None:
         say("reading where the blocks of the modules are")
@@ -96,6 +94,18 @@ def instrumented(kernel: Kernel, tree: str = "", say: Callable[[str], None] = la
     os.utime(place)
     cache.trim(_KIND, _KEPT)
     return Instrumented(place)
+
+
+def modules(
+    kernel: Kernel,
+    tree: str = "",
+    say: Callable[[str], None] = lambda line: None,
+    tick: Callable[[str], None] = lambda line: None,
+) -> str:
+    """The folder with the modules alone, with debug information, as `kvmtest.lab.build.build` gives it. Raises LabError."""
+    with resources.as_file(resources.files("kvmtest.lab") / RECORDER) as recorder:
+        also = (f"{RECORDER}/{RECORDER}",)
+        return build.build(kernel, tree, edit=lambda kvm: _add(kvm, recorder), flags=(_FLAG,), also=also, say=say, tick=tick)
 
 
 def kept(release: str = "") -> list[Instrumented]:

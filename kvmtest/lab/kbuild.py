@@ -55,12 +55,12 @@ def _place(name: str) -> str:
 
 def headers(kernel: Kernel, say: Callable[[str], None] = lambda line: None) -> str:
     """The folder to build modules of ``kernel`` in: installed, or from Debian's packages. Raises LabError."""
-    beside = [os.path.join(kernel.modules, "build")] if kernel.modules.startswith("/lib/modules/") else []
-    for folder in (*beside, f"/usr/src/linux-headers-{kernel.release}", f"/lib/modules/{kernel.release}/build"):
+    likely = (os.path.join(kernel.modules, "build"), f"/lib/modules/{kernel.release}/build")
+    for folder in (*likely, f"/usr/src/linux-headers-{kernel.release}"):
         if os.path.exists(os.path.join(folder, "include/config/auto.conf")):
             return os.path.realpath(folder)
     if not (package := _package(kernel)):
-        raise LabError(f"no headers of {kernel.release} are here (looked for /lib/modules/{kernel.release}/build)")
+        raise LabError(f"no headers of {kernel.release} are here (there is no {' and no '.join(likely)})")
     place = _place(f"{package.suite}_headers-{kernel.release}_{package.version}")
 
     def fill(folder: str) -> None:

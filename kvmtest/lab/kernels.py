@@ -16,7 +16,7 @@ from typing import NamedTuple
 from kvmtest.lab import apt, cache, deb, modules
 from kvmtest.lab.error import LabError, NotFound
 
-__all__ = ("Kernel", "cached", "find")
+__all__ = ("Kernel", "cached", "find", "nearest")
 
 _KIND = "kernels"
 #: The suite that a version is looked for in first. Others are searched as well.
@@ -167,6 +167,18 @@ def _by_version(name: str, say: Callable[[str], None], fresh: bool) -> Kernel:
         raise next(iter(errors.values()))
     rest = "".join(f"; {suite} could not be asked: {error}" for suite, error in errors.items())
     raise NotFound(f"no suite of Debian on this machine's mirror has a kernel {name}; there are {', '.join(there)}{rest}")
+
+
+def nearest(version: str) -> list[str]:
+    """The versions of the lab's kernels, the nearest to ``version`` first."""
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+
+    def number(text: str) -> int:
+        # A release with .19 has been the last of its number.
+        major, minor = text.split(".")[:2]
+        return int(major) * 20 + int(minor)
+
+    return sorted(_VERSIONS, key=lambda one: abs(number(one) - number(numbers[0]))) if numbers else list(_VERSIONS)
 
 
 def _own(path: str, folder: str) -> Kernel:

@@ -186,8 +186,9 @@ class Enter(NamedTuple):
     """KVM_RUN until the vCPU's next exit, which has to be ``came``; what came is evidence.
 
     ``resume`` is where the vCPU goes on after an instruction that KVM cannot emulate: the name of a register that holds the
-    address, or the guest-physical address of a word that does. ``blind`` is whether reads of memory that is not there are
-    answered, with 0, on the way. A ``quiet`` vCPU is one that makes no exit for as long as its slowest one took, many times over.
+    address; or, after any internal error, the guest-physical address of a word that does. ``blind`` is whether reads of memory
+    that is not there are answered, with 0, on the way. A ``quiet`` vCPU is one that makes no exit for as long as its slowest one
+    took, many times over.
     """
 
     vcpu: int

@@ -53,6 +53,8 @@ def add(commands: Commands) -> None:
     what = "write it there, or into this folder, instead of to standard output"
     parser.add_argument("-o", "--output", metavar="FILE.c|DIR", help=what)
     parser.add_argument("--no-minimise", action="store_true", help="all that the case does")
+    what = "c: a program of its own (default); selftest: for tools/testing/selftests/kvm/x86, of what needs no guest code"
+    parser.add_argument("--style", choices=("c", "selftest"), default="c", help=what)
     what = "the case in a scenario file, instead of the plan's"
     parser.add_argument("--scenario", action="append", default=[], metavar="FILE", help=what)
     parser.add_argument("--timeout", type=seconds, default=1.0, metavar="S", help="seconds for each KVM_RUN (default: 1)")
@@ -77,11 +79,10 @@ def _repro(args: argparse.Namespace) -> int:
     status = OK
     with Interrupt() as stop:
         for found in (_there if args.backend else _here)(args, selectors, given, stop):
-            if isinstance(found, str):
-                say(found)
+            why = found if isinstance(found, str) else _write(args, into, *found)
+            if why:
+                say(why)
                 status = UNEXPECTED
-            else:
-                _write(args.output, into, *found, here=not args.backend)
     return status
 
 
@@ -102,14 +103,21 @@ def _ends(text: str) -> int | None:
     return -1
 
 
-def _write(output: str | None, into: str, shown: Shown, host: Host, *, here: bool) -> None:
-    """Write the C file, of what was found ``here`` only where it ends as it should. Raises Failed."""
-    from kvmtest.emit import c, head
+def _write(args: argparse.Namespace, into: str, shown: Shown, host: Host) -> str:
+    """Write the C file, of what was found here only where it ends as it should; a text says why not. Raises Failed."""
+    from kvmtest.emit import c, head, selftest
+    from kvmtest.emit.repro import NoRepro
 
-    text = c.source(shown.repro, head.lines(shown.about, shown.repro, host))
-    if here and (ended := _ends(text)) not in (None, int(shown.about.departs)):
+    style = selftest if args.style == "selftest" else c
+    said = head.lines(shown.about, shown.repro, host)
+    try:
+        text = style.source(shown.repro, said)
+    except NoRepro as error:
+        return f"{shown.about.name}: {error}"
+    # One for the selftests is built in the kernel's tree alone.
+    if not args.backend and (ended := _ends(c.source(shown.repro, said))) not in (None, int(shown.about.departs)):
         raise Failed(f"{shown.about.name}: as a C program it ends with {ended}, not {int(shown.about.departs)}", UNEXPECTED)
-    path = os.path.join(into, re.sub(r"[^\w.,-]", "-", shown.about.name) + ".c") if into else output
+    path = os.path.join(into, re.sub(r"[^\w.,-]", "-", shown.about.name) + ".c") if into else args.output
     if path:
         with common.open_output(path) as out:
             out.write(text)
@@ -118,6 +126,7 @@ def _write(output: str | None, into: str, shown: Shown, host: Host, *, here: boo
     left = len(shown.repro.vm.ops) + len(shown.repro.body.ops)
     tried = f"; {left} of {shown.ops} steps, found by {shown.tries} tries" if shown.tries else ""
     say(f"{shown.about.name}: {len(text.splitlines())} lines{f', {path}' if path else ''}{tried}")
+    return ""
 
 
 def _here(args: argparse.Namespace, selectors: tuple[str, ...], given: tuple[Case, ...], stop: Interrupt) -> Iterator[_Found]:

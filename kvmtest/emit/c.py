@@ -13,7 +13,7 @@ from kvmtest.emit.variables import number, words
 from kvmtest.scenario import program as p
 from kvmtest.x86 import xsave
 
-__all__ = ("source",)
+__all__ = ("File", "narrow", "source")
 
 _WIDTH = 80
 _WORD = 8
@@ -21,15 +21,15 @@ _WORD = 8
 
 def source(repro: Repro, head: list[str]) -> str:
     """The C file of ``repro``; ``head`` are the lines of its first comment."""
-    return _File(repro).file(head)
+    return File(repro).file(head)
 
 
-class _File(Statements):
+class File(Statements):
     """The whole of it."""
 
     def checks(self) -> None:
         """Compare what was read last with what is expected."""
-        checks = _narrow(self.repro.checks)
+        checks = narrow(self.repro.checks)
         if len(checks) == 1:
             (check,) = checks
             size = check.place.size if isinstance(check.place, p.Place) else 4
@@ -72,15 +72,40 @@ class _File(Statements):
         observed = self.observed(check)
         return f"({observed})" if " " in observed else observed
 
-    def file(self, head: list[str]) -> str:
-        """The whole file."""
-        count = max(1, len(_narrow(self.repro.checks)))
+    def begin(self) -> None:
+        """What main() begins with, before its first ioctl on the VM."""
+        count = max(1, len(narrow(self.repro.checks)))
         self.say(
             f'printf("KTAP version 1\\n1..{count}\\n");',
             'kvm = need(open("/dev/kvm", O_RDWR), "/dev/kvm");',
             "vm = kvm_ioctl(kvm, KVM_CREATE_VM, 0);",
         )
         self.declared |= {"kvm": "int kvm", "vm": "int vm"}
+
+    def over(self) -> None:
+        """What main() ends with."""
+
+    def define(self, name: str, value: str) -> str:
+        """A macro."""
+        return f"#define {name}\t{value}"
+
+    def includes(self, text: str) -> list[str]:
+        """The headers of libc that ``text``, that of main(), and the helpers need."""
+        found = {one for name in self.used for one in INCLUDES.get(name, ())} - {"linux/kvm.h"}
+        found |= {"string.h"} if re.search(r"\bmem(cpy|set|cmp)\b", text) else set()
+        found |= {"unistd.h"} if "usleep(" in text else set()
+        found |= {"errno.h"} if re.search(r"-E[A-Z]+\b", text) else set()
+        return sorted(found)
+
+    def preamble(self, text: str) -> list[str]:
+        """The lines between the head and the macros."""
+        headers = sorted({"fcntl.h", *self.includes(text)})
+        wide = ["#define _GNU_SOURCE"] if "join" in self.used else []
+        return [*wide, *(f"#include <{name}>" for name in headers), "#include <linux/kvm.h>", ""]
+
+    def file(self, head: list[str]) -> str:
+        """The whole file."""
+        self.begin()
         begin, self.lines = self.lines, []
         vm, body = ([op for _, op in program.ops] for program in (self.repro.vm, self.repro.body))
         for op in vm:
@@ -90,25 +115,19 @@ class _File(Statements):
             self.op(op, not self.repro.checks and op is body[-1])
         if self.repro.checks:
             self.checks()
+        self.over()
         main = [*_declarations(self.declared), "", *begin, *self.lines]
-        includes = {"fcntl.h", "linux/kvm.h", *(one for name in self.used for one in INCLUDES.get(name, ()))}
         text = "\n".join(main)
-        includes |= {"string.h"} if re.search(r"\bmem(cpy|set|cmp)\b", text) else set()
-        includes |= {"unistd.h"} if "usleep(" in text else set()
-        includes |= {"stddef.h"} if "offsetof(" in text else set()
-        includes |= {"errno.h"} if re.search(r"-E[A-Z]+\b", text) else set()
-        libc = sorted(includes - {"linux/kvm.h"})
         parts = ["// SPDX-License-Identifier: GPL-2.0-only", "/*", *(f" * {line}".rstrip() for line in head), " */"]
-        parts += ["#define _GNU_SOURCE"] if "join" in self.used else []
-        parts += [f"#include <{name}>" for name in libc] + ["#include <linux/kvm.h>", ""]
-        parts += [f"#define {name}\t{value}" for name, value in self.defines.items()] + ([""] if self.defines else [])
+        parts += self.preamble(text)
+        parts += [self.define(name, value) for name, value in self.defines.items()] + ([""] if self.defines else [])
         parts += [f"{text}" for text in self.arrays]
         parts += [HELPERS[name] for name in HELPERS if name in self.used and _called(name, text)]
         parts += ["int main(void)", "{", *(_wrapped(f"\t{line}" if line else "") for line in main), "}", ""]
         return "\n".join(parts)
 
 
-def _narrow(checks: Iterable[Check]) -> list[Check]:
+def narrow(checks: Iterable[Check]) -> list[Check]:
     """Of checks of more than C has a type for one for each part, which is called by its bits."""
     found: list[Check] = []
     for check in checks:

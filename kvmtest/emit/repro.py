@@ -313,6 +313,8 @@ def body(program: p.Program, sources: dict[int, Source], wanted: Wanted, target:
             _found(made, target, wanted)
     if wanted.items and not checks:
         raise NoRepro("no ioctl reads the vCPU there")
+    if not checks and not (made.ops and isinstance(made.ops[-1][1], _DECIDING)):
+        raise NoRepro("no op of it alone says whether it is as expected")
     return Repro(p.Program({}, ()), p.Program(made.buffers, tuple(made.ops)), checks, frozenset(made.pinned), target)
 
 
@@ -321,9 +323,15 @@ _NOWHERE = p.Place("", 0, 0)
 _UNLIKE = p.Otherwise("skip", "it has this value before the event already")
 
 
+#: Ops that a program can end with.
+_DECIDING = (p.Compare, p.Match, p.Enter, p.Join, p.Poll)
+
+
 def _decides(op: p.Op) -> p.Op:
     """The last op, which ends the program where it does not find what it was to find."""
-    if isinstance(op, (p.Compare, p.Match, p.Enter, p.Join)):
+    if isinstance(op, p.Poll):
+        return op._replace(test=op.test._replace(otherwise=p.Otherwise("fail", "")))
+    if isinstance(op, _DECIDING):
         return op._replace(otherwise=p.Otherwise("fail", ""))
     return op
 

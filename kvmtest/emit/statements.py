@@ -10,8 +10,7 @@ from functools import singledispatchmethod
 from kvmtest.emit import code
 from kvmtest.emit.msr_names import macro
 from kvmtest.emit.repro import MAY_FAIL
-from kvmtest.emit.text import changed, concerns, quoted
-from kvmtest.emit.variables import Variables, memory, number, words
+from kvmtest.emit.variables import Variables, changed, memory, number, on, quoted, words
 from kvmtest.scenario import program as p
 from kvmtest.uapi import kvm as uapi
 from kvmtest.uapi.names import EXITS, IOCTLS
@@ -38,19 +37,35 @@ class Statements(Variables):
 
     @op.register
     def _(self, op: p.Create, last: bool) -> None:
-        if not any(concerns(one, op.vcpu) for one in self.ops if one is not op):
-            self.say(f"kvm_ioctl(vm, KVM_CREATE_VCPU, {op.vcpu});")
+        self.create(op.vcpu, any(on(one, op.vcpu) for one in self.ops if one is not op))
+
+    def create(self, vcpu: int, named: bool) -> None:
+        """Create a vCPU, in a variable where it is ``named`` later."""
+        if not named:
+            self.say(f"kvm_ioctl(vm, KVM_CREATE_VCPU, {vcpu});")
             return
-        self.declared.setdefault(f"vcpu{op.vcpu}", f"int vcpu{op.vcpu}")
-        self.say(f"vcpu{op.vcpu} = kvm_ioctl(vm, KVM_CREATE_VCPU, {op.vcpu});")
-        if op.vcpu in self.runs:
-            self.declared.setdefault(self.run(op.vcpu), f"struct kvm_run *{self.run(op.vcpu)}")
-            self.say(f"{self.run(op.vcpu)} = {self.use('map_run')}(kvm, vcpu{op.vcpu});")
+        self.declared.setdefault(f"vcpu{vcpu}", f"int vcpu{vcpu}")
+        self.say(f"vcpu{vcpu} = kvm_ioctl(vm, KVM_CREATE_VCPU, {vcpu});")
+        if vcpu in self.runs:
+            self.declared.setdefault(self.run(vcpu), f"struct kvm_run *{self.run(vcpu)}")
+            self.say(f"{self.run(vcpu)} = {self.use('map_run')}(kvm, vcpu{vcpu});")
+
+    def issue(self, on: int | None, request: str, arg: str) -> None:
+        """An ioctl that has to succeed, on a vCPU, the VM, or None for /dev/kvm."""
+        self.say(f"kvm_ioctl({'kvm' if on is None else self.fd(on)}, {request}, {arg});")
+
+    def get_msr(self, on: int, name: str, to: str) -> None:
+        """Read an MSR that has to be there, ``to`` a variable or nowhere."""
+        self.say(f"{to and f'{to} = '}{self.use('get_msr')}({self.fd(on)}, {name});")
+
+    def set_msr(self, on: int, name: str, value: str) -> None:
+        """Write an MSR, which has to succeed."""
+        self.say(f"{self.use('set_msr')}({self.fd(on)}, {name}, {value});")
 
     @op.register
     def _(self, op: p.Cpuid, last: bool) -> None:
         self._cpuid("cpuid")
-        self.say("kvm_ioctl(kvm, KVM_GET_SUPPORTED_CPUID, &cpuid);")
+        self.issue(None, "KVM_GET_SUPPORTED_CPUID", self.address("cpuid", "kvm_cpuid2", 0))
         if op.changes or op.only:
             self.declared.setdefault("i", "__u32 i")
             body = []
@@ -66,7 +81,7 @@ class Statements(Variables):
             self.say("for (i = 0; i < cpuid.head.nent; i++) {", entry, "", *body, "}")
         if op.only:
             self.say("/* The leaf that comes first is the only one. */", f"cpuid.head.nent = {len(op.only)};")
-        self.say(f"kvm_ioctl(vcpu{op.vcpu}, KVM_SET_CPUID2, &cpuid);")
+        self.issue(op.vcpu, "KVM_SET_CPUID2", self.address("cpuid", "kvm_cpuid2", 0))
 
     @op.register
     def _(self, op: p.Ioctl, last: bool) -> None:
@@ -75,24 +90,23 @@ class Statements(Variables):
         if isinstance(op.arg, int):
             arg, typed = number(op.arg), f"(void *){op.arg:#x}" if op.arg else "NULL"
         else:
-            kind = self.buffers[op.arg].kind
-            if kind == "kvm_msrs":
+            buffer = self.buffers[op.arg]
+            if buffer.kind == "kvm_msrs":
                 self._msr(op, fd, name, judged)
                 return
-            var = self.declare(op.arg)
-            arg = typed = f"&{var}_reg" if kind == "ssp" else f"&{var}"
+            arg = typed = self.address(self.declare(op.arg), buffer.kind, len(buffer.contents))
         if judged:
             self.declare(op.result)
             self.say(f"{self.names[op.result]} = {self.use('try_ioctl')}({fd}, {name}, {typed});")
         else:
-            self.say(f"kvm_ioctl({fd}, {name}, {arg});")
+            self.issue(op.on, name, arg)
 
     def _msr(self, op: p.Ioctl, fd: str, name: str, judged: object) -> None:
         assert isinstance(op.arg, str)
         contents = self.buffers[op.arg].contents
         index = int.from_bytes(contents[8:12], "little")
         self.defines[macro(index)] = f"{index:#x}"
-        plain = op.request == uapi.KVM_SET_MSRS and not self._filled(op)
+        plain = op.request == uapi.KVM_SET_MSRS and not self.filled(op)
         var = self.names[op.arg]
         if plain and (judged or op.result == MAY_FAIL):
             # Other ioctls have the same variable.
@@ -105,23 +119,10 @@ class Statements(Variables):
         elif op.result == MAY_FAIL:
             self.say(f"{self.use('msr_ioctl')}({fd}, {name}, {macro(index)}, &{self.declare(op.arg)});")
         elif op.request == uapi.KVM_GET_MSRS:
-            call = f"{self.use('get_msr')}({fd}, {macro(index)});"
-            self.say(f"{self.declare(op.arg)} = {call}" if self._looked_at(op.arg) else call)
+            self.get_msr(op.on, macro(index), self.declare(op.arg) if self.looked_at(op.arg) else "")
         else:
             value = number(int.from_bytes(contents[16:24], "little")) if plain else self.declare(op.arg)
-            self.say(f"{self.use('set_msr')}({fd}, {macro(index)}, {value});")
-
-    def _filled(self, op: p.Ioctl) -> bool:
-        """Whether something writes the buffer of ``op`` at all."""
-        writers = (one for one in self.ops if isinstance(one, p.Put) or isinstance(one, p.Ioctl) and one.request >> 31)
-        return any(op.arg in p.buffers_of(one) for one in writers)
-
-    def _looked_at(self, buffer: str) -> bool:
-        """Whether something that is read into ``buffer`` is compared or written."""
-        if any(check.place.buffer == buffer for check in self.repro.checks):
-            return True
-        reads = (one for one in self.ops if not isinstance(one, p.Ioctl) or one.request == uapi.KVM_SET_MSRS)
-        return any(buffer in p.buffers_of(one) for one in reads)
+            self.set_msr(op.on, macro(index), value)
 
     def _answered(self, op: p.Ioctl) -> bool:
         """Whether what KVM answered is looked at: that of MSRs only where it has to be something else than 1."""

@@ -15,7 +15,7 @@ from kvmtest.uapi import kvm as uapi
 from kvmtest.uapi.names import CAPS, MP_STATES
 from kvmtest.x86 import lapic, msr
 
-__all__ = ("Variables", "memory", "number", "words")
+__all__ = ("Variables", "changed", "memory", "number", "on", "quoted", "words")
 
 _TYPES = {1: "__u8", 2: "__u16", 4: "__u32", 8: "__u64"}
 _OFFSETS = {LAPIC_REGS[reg.name]: reg.offset for reg in lapic.LAPIC}
@@ -38,6 +38,30 @@ def words(place: p.Place) -> Iterator[tuple[int, p.Place]]:
 def memory(region: p.Region) -> str:
     """The variable with the address of a region."""
     return f"smram{region.slot & 0xFFFF}" if region.slot >> 16 else f"mem{region.slot}"
+
+
+def changed(register: str, mask: int, value: int) -> str:
+    """The statement that writes the bits of ``mask`` of a leaf's register."""
+    if mask == 0xFFFFFFFF:
+        return f"entry->{register} = {number(value)};"
+    if value == mask:
+        return f"entry->{register} |= {number(value)};"
+    kept = f"(entry->{register} & {~mask & 0xFFFFFFFF:#x})"
+    return f"entry->{register} = {kept} | {number(value)};" if value else f"entry->{register} &= {~mask & 0xFFFFFFFF:#x};"
+
+
+def quoted(text: str) -> str:
+    """``text`` within a string that printf() takes."""
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+
+
+def on(op: p.Op, vcpu: int) -> bool:
+    """Whether an op is one of that vCPU."""
+    if isinstance(op, p.Ioctl):
+        return op.on == vcpu
+    if isinstance(op, p.Poll):
+        return op.vcpu == vcpu or any(on(one, vcpu) for one in op.read)
+    return getattr(op, "vcpu", None) == vcpu
 
 
 class Variables:
@@ -82,6 +106,18 @@ class Variables:
                 self.use(other)
         return name
 
+    def filled(self, op: p.Ioctl) -> bool:
+        """Whether something writes the buffer of ``op`` at all."""
+        writers = (one for one in self.ops if isinstance(one, p.Put) or isinstance(one, p.Ioctl) and one.request >> 31)
+        return any(op.arg in p.buffers_of(one) for one in writers)
+
+    def looked_at(self, buffer: str) -> bool:
+        """Whether something that is read into ``buffer`` is compared or written."""
+        if any(check.place.buffer == buffer for check in self.repro.checks):
+            return True
+        reads = (one for one in self.ops if not isinstance(one, p.Ioctl) or one.request == uapi.KVM_SET_MSRS)
+        return any(buffer in p.buffers_of(one) for one in reads)
+
     def say(self, *lines: str) -> None:
         """Append statements to main()."""
         self.lines += [line for text in lines for line in text.split("\n")]
@@ -96,13 +132,17 @@ class Variables:
         """The variable with a vCPU's struct kvm_run."""
         return f"run{vcpu}"
 
+    def leaf(self, name: str, leaf: Leaf) -> str:
+        """A register of a CPUID leaf."""
+        return f"{self.use('leaf')}({name}.entries, {number(leaf.function)}, {leaf.index})->{leaf.register}"
+
     def value(self, place: p.Place | Leaf) -> str:
         """What ``place`` is called."""
         buffer = self.buffers[place.buffer]
         name, kind, size = self.names[place.buffer], buffer.kind, len(buffer.contents)
         self.declare(place.buffer)
         if isinstance(place, Leaf):
-            return f"{self.use('leaf')}({name}.entries, {number(place.function)}, {place.index})->{place.register}"
+            return self.leaf(name, place)
         if kind in ("s64", "u32", "u64", "kvm_msrs"):
             return name
         if kind == "ssp":
@@ -116,6 +156,10 @@ class Variables:
         if found:
             return f"{inner}.{found.path}"
         return f"{self.use('field')}(&{name}, {place.offset}, {place.size})"
+
+    def address(self, var: str, kind: str, size: int) -> str:
+        """The address of a structure, for an ioctl."""
+        return f"&{var}_reg" if kind == "ssp" else f"&{var}"
 
     def large(self, kind: str, size: int) -> bool:
         """Whether a structure has more room than its type."""

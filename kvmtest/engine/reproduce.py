@@ -181,7 +181,9 @@ def _made(case: Case, machine: Machine, scene: Scene, chosen: tuple[Result, ...]
     backend = scene.bases[0].ctx.host.backend
     rules = {one.item: _rules(one, case, backend) for one in chosen}
     witness = _witness(chosen[0]) if chosen[0].event in _EVENTS and chosen[0].view == "host" else None
-    wanted = _wanted(case.scenario, step, chosen, rules, witness)
+    ops = [op for number, op in scene.program.ops if number <= step]
+    looked = isinstance(case.scenario.steps[step], s.Observe) or bool(ops) and isinstance(ops[-1], p.Look)
+    wanted = _wanted(case.scenario, step, looked, chosen, rules, witness)
     made = body(scene.program, dict(sources), wanted, scene.target, cpuid.xcr0_mask(machine.leaves))
     # Where nothing else proves the event, the way to it does, and what sends it.
     way = set() if witness else set(_way(case.scenario, made))
@@ -246,9 +248,12 @@ def _rules(result: Result, case: Case, backend: str) -> tuple[Rule, Rule] | None
     return mine, other
 
 
-def _wanted(scenario: s.Scenario, step: int, results: Iterable[Result], rules: _Rules, witness: Witness | None) -> Wanted:
+def _wanted(
+    scenario: s.Scenario, step: int, looked: bool, results: Iterable[Result], rules: _Rules, witness: Witness | None
+) -> Wanted:
+    """What to show; ``looked`` is whether the ``step`` is judged by a look at the whole vCPU."""
     guest = isinstance(scenario.steps[step], s.Guest)
-    if not guest and not isinstance(scenario.steps[step], s.Observe):
+    if not guest and not looked:
         return Wanted(step)
     items, planted = _items(results, rules)
     if not items:

@@ -27,7 +27,7 @@ from tests.emit.compiled import built, ended
 
 #: With which the passing cases are drawn.
 _SEED = 22
-_DEPARTS, _KEPT = "init.msi.host.msr.fs_base", "init.msi.host.cr3"
+_DEPARTS, _KEPT = (f"init.msi.host.{item}/ap,intel,xapic,plant-a" for item in ("msr.fs_base", "cr3"))
 
 
 def _first(kvm: Kvm, selector: str, *, departs: bool, minimise: bool = False) -> Shown:
@@ -126,8 +126,8 @@ def _pass(shown: Shown, where: Path) -> None:
         assert status == 1 and re.search(rf"^not ok \d+ {re.escape(check.item)}[:[]", said, re.MULTILINE), said
 
 
-def test_what_passes_passes_in_c(kvm: Kvm, tmp_path: Path) -> None:
-    for shown in _passing(kvm, 3):
+def test_one_that_passes_passes_in_c(kvm: Kvm, tmp_path: Path) -> None:
+    for shown in _passing(kvm, 1):
         _pass(shown, tmp_path)
 
 

@@ -8,7 +8,7 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
-from kvmtest.commands import cells, common, coverage, outcome, report, run, trial
+from kvmtest.commands import cells, common, coverage, outcome, progress, report, run, trial
 from kvmtest.commands.common import INTERRUPTED, OK, RAW, USAGE, Commands, Failed, say
 from kvmtest.lab.emulator import BACKENDS
 from kvmtest.report.play import play
@@ -67,26 +67,19 @@ class _Boot:
     """Where a boot is: a line on a terminal that is written anew as it goes on, or one that says that it began."""
 
     def __init__(self) -> None:
-        self._width = 0
+        self._line = progress.Line()
         self._said = False
 
     def show(self, step: Booting) -> None:
         """The guest is there now."""
-        if sys.stderr.isatty():
-            line = f"kvmtest: {step}"[: max(20, shutil.get_terminal_size().columns - 1)]
-            sys.stderr.write(f"\r{line:{self._width}}")
-            sys.stderr.flush()
-            self._width = len(line)
-        elif not self._said:
+        if not self._line.terminal and not self._said:
             say(str(step))
         self._said = True
+        self._line.show(str(step))
 
     def over(self) -> None:
         """It is up, or will not be."""
-        if self._width:
-            sys.stderr.write(f"\r{'':{self._width}}\r")
-            sys.stderr.flush()
-            self._width = 0
+        self._line.over()
 
 
 def _play(cell: Cell, recorder: Recorder, stop: common.Interrupt) -> None:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -14,9 +16,9 @@ from kvmtest.commands.common import say
 from kvmtest.lab.emulator import BACKENDS
 
 if TYPE_CHECKING:
-    from kvmtest.lab.steps import Spec
+    from kvmtest.lab.steps import Booting, Spec
 
-__all__ = ("backends", "names", "number", "options", "parameter", "specs", "together")
+__all__ = ("Boot", "backends", "check", "names", "number", "options", "parameter", "specs", "together")
 
 _PARAMETER = re.compile(r"(\w+)\.(\w+=\S*)")
 
@@ -68,17 +70,23 @@ def together(given: Iterable[tuple[str, str]]) -> dict[str, str]:
     return found
 
 
+def check(args: argparse.Namespace) -> None:
+    """Raise NotFound for a folder of modules that is not there."""
+    from kvmtest.lab.error import NotFound
+
+    for folder in (args.modules, args.kvm_modules):
+        if folder and not os.path.isdir(folder):
+            raise NotFound(f"no such folder: {folder}")
+
+
 def specs(args: argparse.Namespace, backends: list[str], names: list[str]) -> list[Spec]:
     """The cells asked for. Raises LabError, Failed."""
     from kvmtest.lab import cell, emulator, kernels, steps
-    from kvmtest.lab.error import NotFound
 
     selectors = tuple(run.chosen(args))
     cases = common.scenarios(args.scenario)
     common.selected(cell.inner(selectors), args.full, cases)
-    for folder in (args.modules, args.kvm_modules):
-        if folder and not os.path.isdir(folder):
-            raise NotFound(f"no such folder: {folder}")
+    check(args)
     for backend in backends:
         emulator.for_backend(backend).check()
     parameters = together(args.module_param)
@@ -91,3 +99,29 @@ def specs(args: argparse.Namespace, backends: list[str], names: list[str]) -> li
         for backend in dict.fromkeys(backends)
         for kernel in found.values()
     ]
+
+
+class Boot:
+    """Where a boot is: a line on a terminal that is written anew as it goes on, or one that says that it began."""
+
+    def __init__(self) -> None:
+        self._width = 0
+        self._said = False
+
+    def show(self, step: Booting) -> None:
+        """The guest is there now."""
+        if sys.stderr.isatty():
+            line = f"kvmtest: {step}"[: max(20, shutil.get_terminal_size().columns - 1)]
+            sys.stderr.write(f"\r{line:{self._width}}")
+            sys.stderr.flush()
+            self._width = len(line)
+        elif not self._said:
+            say(str(step))
+        self._said = True
+
+    def over(self) -> None:
+        """It is up, or will not be."""
+        if self._width:
+            sys.stderr.write(f"\r{'':{self._width}}\r")
+            sys.stderr.flush()
+            self._width = 0

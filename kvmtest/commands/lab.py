@@ -8,7 +8,7 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
-from kvmtest.commands import cells, common, coverage, outcome, progress, report, run, trial
+from kvmtest.commands import cells, common, coverage, jobs, outcome, report, run, trial
 from kvmtest.commands.common import INTERRUPTED, OK, RAW, USAGE, Commands, Failed, say
 from kvmtest.lab.emulator import BACKENDS
 from kvmtest.report.play import play
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from kvmtest.kvm import Stop
     from kvmtest.lab.cell import Cell
     from kvmtest.lab.recorder import Recorder
-    from kvmtest.lab.steps import Booting
 
 __all__ = ("add",)
 
@@ -31,6 +30,8 @@ for, and kept; a .deb; a kernel image, with --modules; or host, the kernel that 
 
 svm is kvm_amd in QEMU (TCG emulates SVM), vmx is kvm_intel in Bochs. Exit status as of kvmtest run.
 """
+#: The exit status of a kselftest that could not be tried.
+_SKIPPED = 4
 
 
 def add(commands: Commands) -> None:
@@ -55,6 +56,9 @@ def add(commands: Commands) -> None:
     run.options(matrix)
     cells.options(matrix)
 
+    execute = verbs.add_parser("exec", help="static programs, as those of kvmtest repro", epilog=_EPILOG, formatter_class=RAW)
+    execute.add_argument("programs", nargs="+", metavar="PROGRAM", help="a static binary: gcc -static")
+    jobs.options(execute, required=True)
     coverage.add(verbs)
     trial.add(verbs)
 
@@ -63,30 +67,11 @@ def add(commands: Commands) -> None:
     kernels.add_argument("--remove", action="store_true", help="remove everything that is kept")
 
 
-class _Boot:
-    """Where a boot is: a line on a terminal that is written anew as it goes on, or one that says that it began."""
-
-    def __init__(self) -> None:
-        self._line = progress.Line()
-        self._said = False
-
-    def show(self, step: Booting) -> None:
-        """The guest is there now."""
-        if not self._line.terminal and not self._said:
-            say(str(step))
-        self._said = True
-        self._line.show(str(step))
-
-    def over(self) -> None:
-        """It is up, or will not be."""
-        self._line.over()
-
-
 def _play(cell: Cell, recorder: Recorder, stop: common.Interrupt) -> None:
     """Run ``cell`` into a report, and say how it goes on. Raises LabError, Cancelled."""
     from kvmtest.lab.steps import Booting
 
-    boot = _Boot()
+    boot = cells.Boot()
     steps = cell.steps()
     try:
         for step in stop.each(steps):
@@ -152,6 +137,24 @@ def _matrix(args: argparse.Namespace, stop: Stop) -> int:
     return outcome.Outcome(args.strict).status(*runs)
 
 
+def _execute(args: argparse.Namespace, stop: common.Interrupt) -> int:
+    """Execute programs in a cell; the status is 1 where one of them ends with anything but 0 or 4, kselftest's skip."""
+    programs: dict[str, bytes] = {}
+    for path in args.programs:
+        try:
+            with open(path, "rb") as file:
+                programs[path] = file.read()
+        except OSError as error:
+            raise Failed(f"cannot read {path}: {error.strerror}", USAGE) from None
+        if b"/ld-linux" in programs[path] or not programs[path].startswith(b"\x7fELF"):
+            raise Failed(f"{path} is no static binary: a cell has no libraries; gcc -static makes one", USAGE)
+    status = OK
+    for _, (name, ended, said) in jobs.answers(args, {"programs": programs, "selectors": (), "minimise": False}, stop):
+        common.print_lines([f"# {name}", *said.splitlines(), f"# {name}: exit status {ended}"])
+        status = status if ended in (0, _SKIPPED) else common.UNEXPECTED
+    return status
+
+
 def _kernels(args: argparse.Namespace) -> int:
     from kvmtest.lab import apt, cache, kernels
     from kvmtest.lab.error import LabError
@@ -181,6 +184,8 @@ def _lab(args: argparse.Namespace) -> int:
         with common.Interrupt() as stop:
             if args.verb == "kernels":
                 return _kernels(args)
+            if args.verb == "exec":
+                return _execute(args, stop)
             if args.verb == "coverage":
                 return coverage.show(args, stop)
             if args.verb == "try":

@@ -62,7 +62,7 @@ class Player:
     def __init__(self, program: p.Program, machine: Machine, timeout_s: float) -> None:
         self._program, self._machine, self._timeout_s = program, machine, timeout_s
         self._at = Operands(program, machine)
-        self._buffers, self._vcpus, self._targets = self._at.buffers, self._at.vcpus, self._at.targets
+        self.buffers, self._vcpus, self._targets = self._at.buffers, self._at.vcpus, self._at.targets
         library = native.library()
         self._native = native.Stretches(library, program, self._at) if library else None
 
@@ -129,21 +129,21 @@ class Player:
                 raise self._refused(op, error.errno or 0) from error
             done = -(error.errno or 0)
         if op.result:
-            self._buffers[op.result][:8] = done.to_bytes(8, "little", signed=True)
+            self.buffers[op.result][:8] = done.to_bytes(8, "little", signed=True)
 
     @staticmethod
     def _refused(op: p.Ioctl, error: int) -> KvmError:
         return KvmError(error, op.request, "vm" if op.on == p.VM else f"vcpu {op.on}")
 
     def _get(self, place: p.Place, signed: bool = False) -> int:
-        data = self._buffers[place.buffer][place.offset : place.offset + place.size]
+        data = self.buffers[place.buffer][place.offset : place.offset + place.size]
         return int.from_bytes(data, "little", signed=signed)
 
     @_do.register
     def _(self, op: p.Put) -> None:
         place, mask = op.place, op.mask & (1 << 8 * op.place.size) - 1
         value = self._get(place) & ~mask | op.value & mask
-        self._buffers[place.buffer][place.offset : place.offset + place.size] = value.to_bytes(place.size, "little")
+        self.buffers[place.buffer][place.offset : place.offset + place.size] = value.to_bytes(place.size, "little")
 
     @_do.register
     def _(self, op: p.Compare) -> None:
@@ -197,7 +197,7 @@ class Player:
     @_do.register
     def _(self, op: p.Peek) -> None:
         data = self._memory(op.gpa, op.space).read(op.gpa, op.to.size)
-        self._buffers[op.to.buffer][op.to.offset : op.to.offset + op.to.size] = data
+        self.buffers[op.to.buffer][op.to.offset : op.to.offset + op.to.size] = data
 
     # Running
 
@@ -215,7 +215,7 @@ class Player:
                     raise
                 self._meet(op.vcpu, Exited("errno", error.errno or 0, None, f"KVM_RUN: {error.name}"), op.came, op.otherwise)
                 return
-            if not seen or not (_passed(seen, op.came) or op.resume and self._resumed(vcpu, seen, op.resume)):
+            if not seen or not (_passed(seen, op.came) or self._goes_on(vcpu, seen, op)):
                 break
         self._judge(op.vcpu, seen, op.came, op.otherwise)
 
@@ -244,12 +244,18 @@ class Player:
         more = "" if otherwise.verdict != "error" else f": {exited.text} ({where(self._vcpus[id])})"
         raise _End(otherwise, more, late)
 
-    def _resumed(self, vcpu: Vcpu, seen: Exit, register: str) -> bool:
-        """Go on after an instruction that KVM cannot emulate, where the vCPU's ``register`` says; False for any other exit."""
-        if seen.reason != KVM_EXIT_INTERNAL_ERROR or seen.suberror != KVM_INTERNAL_ERROR_EMULATION:
+    def _goes_on(self, vcpu: Vcpu, seen: Exit, op: p.Enter) -> bool:
+        """Let the vCPU go on where ``op`` says that it may."""
+        return op.blind and _answered(vcpu, seen) or self._resumed(vcpu, seen, op.resume)
+
+    def _resumed(self, vcpu: Vcpu, seen: Exit, where: str | int) -> bool:
+        """Go on after an instruction that KVM cannot emulate, at what a register or a word holds; False for any other exit."""
+        if not where or seen.reason != KVM_EXIT_INTERNAL_ERROR:
+            return False
+        if isinstance(where, str) and seen.suberror != KVM_INTERNAL_ERROR_EMULATION:
             return False
         regs = vcpu.get_regs()
-        at = getattr(regs, register)
+        at = self._memory(where, 0).read_int(where, 4) if isinstance(where, int) else getattr(regs, where)
         if regs.rip == at or self._machine.vm.memory_at(at) is None:
             return False
         regs.rip = at
@@ -293,6 +299,10 @@ class Player:
     @_do.register
     def _(self, op: p.Reply) -> None:
         self._vcpus[op.vcpu].reply(op.data)
+
+    @_do.register
+    def _(self, op: p.Said) -> None:
+        self.buffers[op.to.buffer][op.to.offset : op.to.offset + op.to.size] = self._last[op.vcpu].data[: op.to.size]
 
     # The reporting guest
 
@@ -338,6 +348,14 @@ def meets(value: int, test: p.Compare) -> bool:
 def _passed(seen: Exit, came: p.Came) -> bool:
     """Whether an exit is one that may come before the one that is waited for."""
     return seen.reason == KVM_EXIT_IO and seen.direction == KVM_EXIT_IO_OUT and seen.port in came.past
+
+
+def _answered(vcpu: Vcpu, seen: Exit) -> bool:
+    """Answer a read of memory that is not there; False for any other exit."""
+    if seen.reason != KVM_EXIT_MMIO or seen.is_write:
+        return False
+    vcpu.reply(bytes(seen.len))
+    return True
 
 
 def matches(exited: Exited, came: p.Came) -> bool:

@@ -18,7 +18,7 @@ from kvmtest.lab.hits import Hits
 from kvmtest.lab.limits import Died, Limits
 from kvmtest.lab.relay import Receiver
 from kvmtest.lab.saved_boot import SavedBoot, Unusable
-from kvmtest.lab.steps import Alive, Begin, Booting, Remark, Running, Spec, Step, Times
+from kvmtest.lab.steps import Alive, Answer, Begin, Booting, Remark, Running, Spec, Step, Times
 from kvmtest.lab.stream import WAITS, Decoder
 from kvmtest.lab.watch import Watch
 from kvmtest.model.host import Host
@@ -90,6 +90,7 @@ class Cell:
             "cases": _chosen(spec),
             "timeout_s": spec.timeout_s,
             "effort": tuple(spec.effort),
+            "job": spec.job,
             "coverage": spec.coverage,
         }
         built_in = spec.parameters.keys() - {module.name for module in needed}
@@ -200,6 +201,9 @@ class Cell:
                         raise ValueError("evidence of no case")
                     found = self._receiver.observations(self._look, fields[0], self._host)
                     self._seen += self._selection.all_of(found)
+                elif letter == "R":
+                    self._enter("a job")
+                    yield Answer(fields[0])
                 elif letter == "K":
                     yield self._hits.executed(self._look.case if self._look else None, fields[0])
                 elif letter in "DV":
@@ -360,4 +364,6 @@ def inner(asked: tuple[str, ...]) -> tuple[str, ...]:
 
 def _chosen(spec: Spec) -> list[tuple[object, ...]]:
     """The cases that are to run, as marshal takes them: to plan and to choose takes an emulated CPU seconds."""
+    if spec.job and spec.job["programs"]:
+        return []
     return [case.packed for case in plan.chosen(inner(spec.selectors), spec.full, spec.cases)]

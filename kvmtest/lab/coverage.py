@@ -9,7 +9,7 @@ from kvmtest.coverage.table import Cell, Recording, Table, merged
 from kvmtest.lab import cache
 from kvmtest.lab.instrument import Instrumented
 from kvmtest.lab.modules import VENDOR
-from kvmtest.lab.steps import Begin, Executed, Spec, Step
+from kvmtest.lab.steps import Begin, Executed, Spec, Step, Times
 
 __all__ = ("Measured", "cell_name", "for_backends", "keep")
 
@@ -29,6 +29,7 @@ class Measured:
         name = cell_name(spec.kernel.name, spec.backend, spec.parameters)
         self._recording = Recording(table.blocks, Cell(name, spec.backend, spec.parameters, started))
         self._left = -1
+        self._kept = False
 
     @property
     def left(self) -> int:
@@ -42,11 +43,24 @@ class Measured:
         elif isinstance(step, Executed):
             self._recording.take(step.case.name if step.case else "", step.sections, step.words)
             self._left -= bool(step.case)
+        elif isinstance(step, Times):
+            self.keep()
 
     @property
     def whole(self) -> bool:
         """Whether it was the whole plan, and came to its end."""
         return not (self.spec.selectors or self.spec.cases or self._left)
+
+    def keep(self) -> None:
+        """Keep it. What is whole takes the place of a cell of the same name, what is not adds to it."""
+        if self._kept or not self.cell.cases:
+            return
+        self._kept = True
+        with cache.locked("coverage"):
+            known = self.build.table()
+            if self.whole:
+                known = known._replace(cells=[cell for cell in known.cells if cell.name != self.cell.name])
+            self.build.keep(merged([known, self.table])[0])
 
     @property
     def cell(self) -> Cell:
@@ -71,20 +85,9 @@ def for_backends(also: Iterable[dict[str, str]], backends: Sequence[str]) -> lis
 
 
 def keep(measured: Iterable[Measured]) -> list[Table]:
-    """Keep what was ``measured``, and return the tables of that alone, one a build.
-
-    What is whole takes the place of a cell of the same name, what is not adds to it.
-    """
-    tables = []
-    for one in measured:
-        if not one.cell.cases:
-            continue
-        tables.append(one.table)
-        with cache.locked("coverage"):
-            known = one.build.table()
-            if one.whole:
-                known = known._replace(cells=[cell for cell in known.cells if cell.name != one.cell.name])
-            # Of its own objects: what is kept is not to change what is shown.
-            one.build.keep(merged([known, one.table])[0])
-    return merged(tables)
+    """Keep what was ``measured``, also of cells that were ended, and return the tables of that alone, one a build."""
+    told = [one for one in measured if one.cell.cases]
+    for one in told:
+        one.keep()
+    return merged(one.table for one in told)
 

@@ -44,14 +44,17 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Config(TypedDict):
-    """What a cell is to do: modules and their parameters in the order of loading, which cases of the plan, by their numbers,
-    whether to tell what of KVM's modules each executes, and the rest as of the engine.
+    """What a cell is to do: modules and their parameters in the order of loading, which cases, and the rest as of the engine.
+
+    ``job`` is a `kvmtest.lab.job.Job` in the place of running them, or None. ``coverage`` is whether to tell what of KVM's
+    modules each executes.
     """
 
     modules: list[tuple[str, str]]
     cases: list[tuple[Any, ...]]
     timeout_s: float
     effort: tuple[int, int]
+    job: Any
     coverage: bool
 
 
@@ -172,6 +175,10 @@ def _run(config: Config, out: Encoder, log: _Log, hits: _Hits | None) -> None:
         kvm = doctor.open_kvm("/dev/kvm")
     except doctor.Unusable as error:
         raise _Failed(str(error)) from None
+    if job := config["job"]:
+        with kvm:
+            _do(job, kvm, facts, cases, config["timeout_s"], out, log)
+        return
     judging = relay.Sender(out).judging
     effort = Effort(*config["effort"])
     # What a run leaves in cycles is some 10 MB, and looking for it costs a twentieth of the time.
@@ -182,6 +189,17 @@ def _run(config: Config, out: Encoder, log: _Log, hits: _Hits | None) -> None:
             if hits:
                 hits.drain()
             out.line("c", f"{done.seconds:.6f}")
+    log.drain()
+    out.flush()
+
+
+def _do(job: Any, kvm: Any, facts: Any, cases: list[Any], timeout_s: float, out: Encoder, log: _Log) -> None:
+    from kvmtest.lab.job import execute, reproduce
+
+    if job["programs"]:
+        execute(job, out, log.drain)
+    else:
+        reproduce(job, kvm, facts, cases, timeout_s, out)
     log.drain()
     out.flush()
 

@@ -17,6 +17,7 @@ All of it is one zlib stream, flushed with each case. `Encoder` runs inside and 
 | S | name, section and address in the kernel of a module's code |
 | K | what the running case executed, or the guest before the first one (bytes, see `kvmtest/lab/kvmcov/kvmcov.c`) |
 | c | seconds that the case took |
+| R | what a job that is no run has come to (marshal) |
 | h | a sign of life, from a thread beside the one that all others are from |
 | L | line of the kernel's log |
 | X | why nothing more will come |
@@ -117,7 +118,7 @@ class Decoder:
 
 
 def _fields(line: bytes) -> tuple[str, list[Any]]:
-    if line[:1] in (b"D", b"K", b"V", b"O"):
+    if line[:1] in (b"D", b"K", b"V", b"O", b"R"):
         data = line[2:].replace(_ESC + b"N", b"\n").replace(_ESC + b"E", _ESC)
         return line[:1].decode(), [data if line[:1] in (b"D", b"K") else marshal.loads(data)]
     letter, *fields = line.decode("utf-8", "replace").split("\t")

@@ -39,7 +39,7 @@ from kvmtest.scenario.program import (
 )
 from kvmtest.uapi import kvm as uapi
 
-__all__ = ("Planted", "Target", "lower")
+__all__ = ("Planted", "Target", "lower", "of_plant")
 
 _WORD = Place("word", 0, 4, "word")
 
@@ -73,6 +73,11 @@ class Target(Protocol):
 def lower(scenario: s.Scenario, bound: Target) -> Program:
     """The program of ``scenario`` on this host. Raises KeyError for an item that has no place, GuestMissing."""
     return _Lowering(scenario, bound).program()
+
+
+def of_plant(step: s.Plant, bound: Target) -> Program:
+    """The program that plants. Raises as `lower`."""
+    return lower(s.Scenario("reset", "vmm-reset", "", (step,), ()), bound)
 
 
 class _Lowering(Places):

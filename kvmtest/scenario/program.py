@@ -37,9 +37,11 @@ __all__ = (
     "Region",
     "Reply",
     "Report",
+    "Said",
     "Start",
     "Compare",
     "Write",
+    "buffers_of",
 )
 
 #: In the place of a vCPU's id.
@@ -184,13 +186,16 @@ class Enter(NamedTuple):
     """KVM_RUN until the vCPU's next exit, which has to be ``came``; what came is evidence.
 
     ``resume`` is where the vCPU goes on after an instruction that KVM cannot emulate: the name of a register that holds the
-    address. A ``quiet`` vCPU is one that makes no exit for as long as its slowest one took, many times over.
+    address; or, after any internal error, the guest-physical address of a word that does. ``blind`` is whether reads of memory
+    that is not there are answered, with 0, on the way. A ``quiet`` vCPU is one that makes no exit for as long as its slowest one
+    took, many times over.
     """
 
     vcpu: int
     came: Came
     otherwise: Otherwise
-    resume: str = ""
+    resume: str | int = ""
+    blind: bool = False
 
 
 class Poll(NamedTuple):
@@ -230,6 +235,13 @@ class Reply(NamedTuple):
 
     vcpu: int
     data: bytes
+
+
+class Said(NamedTuple):
+    """Copy what ``vcpu``'s last exit, an OUT, wrote to ``to``."""
+
+    vcpu: int
+    to: Place
 
 
 class Look(NamedTuple):
@@ -297,6 +309,7 @@ Op = (
     | Join
     | Finish
     | Reply
+    | Said
     | Look
     | Irqfd
     | Install
@@ -310,3 +323,16 @@ class Program(NamedTuple):
 
     buffers: dict[str, Buffer]
     ops: tuple[tuple[int, Op], ...]
+
+
+def buffers_of(op: Op) -> tuple[str, ...]:
+    """The buffers that ``op`` names."""
+    if isinstance(op, Ioctl):
+        return tuple(name for name in (op.arg, op.result) if isinstance(name, str) and name)
+    if isinstance(op, (Put, Compare)):
+        return (op.place.buffer,)
+    if isinstance(op, (Peek, Said)):
+        return (op.to.buffer,)
+    if isinstance(op, Poll):
+        return tuple(name for one in (*op.read, op.test) for name in buffers_of(one))
+    return ()

@@ -72,6 +72,8 @@ class Player:
         """Execute all ops, up to the one that ends the program. Errors of ioctls end it as an error."""
         self._threads: dict[int, Running] = {}
         self._last: dict[int, Exit] = {}
+        #: vCPUs that were asked to come back for an interrupt window.
+        self._asking: set[int] = set()
         self._reporter: guest.Reporter | None = None
         self.slowest_s = 0.0
         self._told: list[tuple[int, Any]] = []
@@ -88,8 +90,8 @@ class Player:
             # Take every vCPU out of KVM_RUN.
             for thread in self._threads.values():
                 thread.join(0)
-            for vcpu in self._vcpus.values():
-                vcpu.run_struct.request_interrupt_window = False
+            for id in self._asking:
+                self._vcpus[id].run_struct.request_interrupt_window = False
         return Played(tuple(self._told), end)
 
     def _all(self) -> None:
@@ -303,6 +305,7 @@ class Player:
     @_do.register
     def _(self, op: p.Window) -> None:
         self._vcpus[op.vcpu].run_struct.request_interrupt_window = op.asked
+        self._asking.add(op.vcpu)
 
     @_do.register
     def _(self, op: p.Reply) -> None:

@@ -27,6 +27,8 @@ from tests.sample import one_in, some
 _EVERY: dict[str, Iterable[str]] = {"state": STATES, "trigger": TRIGGERS, "plant": (*PLANTS, *GUEST_PLANTS)}
 #: The scenarios that nothing is recorded of, and why not.
 _UNREACHED: dict[str, str] = {
+    "init.msi/in-vmx-l2-beside-monitor-trap": "monitor trap flag",
+    "none.vm-exit/monitor-trap-in-vmx-l2": "monitor trap flag",
     "init.msi/page-remapped": "this host shows no translation that was changed without a flush",
     "none.vm-exit/cr3-load-in-repaged-vmx-l2": "needs kvm_intel's parameter unrestricted_guest=0",
     "reset.create/by-rdpid": "the guest's CPUID has no RDPID",

@@ -122,7 +122,9 @@ class File(Statements):
         parts += self.preamble(text)
         parts += [self.define(name, value) for name, value in self.defines.items()] + ([""] if self.defines else [])
         parts += [f"{text}" for text in self.arrays]
-        parts += [HELPERS[name] for name in HELPERS if name in self.used and _called(name, text)]
+        helpers = [HELPERS[name] for name in HELPERS if name in self.used and _called(name, text)]
+        for one, after in zip(helpers, [*helpers[1:], ""], strict=False):
+            parts.append(one.rstrip("\n") if one.startswith("#define") and after.startswith("#define") else one)
         parts += ["int main(void)", "{", *(_wrapped(f"\t{line}" if line else "") for line in main), "}", ""]
         return "\n".join(parts)
 

@@ -9,17 +9,21 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from kvmtest.emit.fields import member
+from kvmtest.emit.msr_names import macro
 from kvmtest.emit.repro import Repro
 from kvmtest.model.host import Host
 from kvmtest.model.value import text
 from kvmtest.scenario import program as p
 from kvmtest.scenario.text import EVENTS, SENT
 from kvmtest.spec.deviations import DEVIATIONS
+from kvmtest.uapi import kvm as uapi
 from kvmtest.uapi.names import IOCTLS
 
 __all__ = ("About", "Shown", "lines", "value")
 
 _WIDTH = 76
+#: What is written to send an INIT, which is said as such.
+_SENDS = ["smi.latched_init"]
 #: More fields than are named.
 _MANY = 6
 #: What KVM's modules are called, by backend.
@@ -82,7 +86,8 @@ def lines(about: About, repro: Repro, host: Host) -> list[str]:
 def _does(repro: Repro, about: About) -> str:
     """What the program does, in a sentence."""
     ops = [op for _, op in repro.body.ops]
-    parts = [f"{name} sets {', '.join(fields)}" for name, fields in _written(repro, ops)]
+    written = [(name, fields) for name, fields in _written(repro, ops) if fields != _SENDS]
+    parts = [f"{name} sets {_some(fields)}" for name, fields in written]
     if any(isinstance(op, (p.Enter, p.Start)) for op in ops):
         parts.append("guest code runs")
     sent = SENT.get(f"{about.event}.{about.trigger}") or SENT.get(about.trigger, "")
@@ -92,6 +97,12 @@ def _does(repro: Repro, about: About) -> str:
     if repro.checks and reads:
         parts.append(f"{IOCTLS.get(reads[-1].request, '')} reads what it left")
     return f"{'; '.join(parts)}." if parts else "Nothing is done to a new vCPU but reading it."
+
+
+def _some(fields: list[str]) -> str:
+    """The first of ``fields``, and how many more there are."""
+    shown = fields if len(fields) <= _MANY else [*fields[: _MANY - 1], f"{len(fields) - _MANY + 1} more fields"]
+    return ", ".join(shown)
 
 
 def _written(repro: Repro, ops: Iterable[p.Op]) -> list[tuple[str, list[str]]]:
@@ -105,8 +116,13 @@ def _written(repro: Repro, ops: Iterable[p.Op]) -> list[tuple[str, list[str]]]:
             changed.setdefault(op.place.buffer, []).append(one.path if one else op.place.name or buffer.kind)
         elif isinstance(op, p.Ioctl) and isinstance(op.arg, str) and not op.request >> 31 and op.arg in changed:
             fields = changed.pop(op.arg)
-            shown = fields if len(fields) <= _MANY else [*fields[: _MANY - 1], f"{len(fields) - _MANY + 1} more fields"]
-            found.append((IOCTLS.get(op.request, ""), shown))
+            found.append((IOCTLS.get(op.request, ""), fields))
+        elif isinstance(op, p.Ioctl) and op.request == uapi.KVM_SET_MSRS and isinstance(op.arg, str):
+            index = int.from_bytes(repro.body.buffers[op.arg].contents[8:12], "little")
+            if found and found[-1][0] == "KVM_SET_MSRS":
+                found[-1][1].append(macro(index))
+            else:
+                found.append(("KVM_SET_MSRS", [macro(index)]))
     return found
 
 

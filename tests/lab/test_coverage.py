@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import jsonschema
@@ -17,7 +19,7 @@ from kvmtest.lab.cell import Cell as LabCell
 from kvmtest.lab.coverage import cell_name, for_backends
 from kvmtest.lab.instrument import Instrumented
 from kvmtest.lab.kernels import Kernel
-from kvmtest.lab.steps import Executed, Spec
+from kvmtest.lab.steps import Executed, Spec, Step
 from tests.coverage.made import FILE, made_blocks, source
 
 _TEXT = 0xFFFF_FFFF_C000_0000
@@ -201,6 +203,22 @@ def test_part_of_the_plan_adds_to_what_is_kept_and_all_of_it_takes_its_place(ker
         measured._left = 0
         coverage.keep([measured])
         assert build.table().cells[0].cases == cases
+
+
+def test_what_was_told_until_a_signal_is_kept(
+    kernel: Kernel, build: Instrumented, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FAKE", _GUEST.replace("hit()", "time.sleep(60)"))
+    take = coverage.Measured.take
+
+    def then_a_signal(measured: coverage.Measured, step: Step) -> None:
+        take(measured, step)
+        if measured.cell.cases:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(coverage.Measured, "take", then_a_signal)
+    assert main(_command(kernel)) == 130
+    assert "bzImage/svm: 1 case, " in capsys.readouterr().out and build.table().cells[0].cases == [_RAM]
 
 
 def test_names_and_backends_of_cells() -> None:

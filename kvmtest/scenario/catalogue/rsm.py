@@ -97,7 +97,10 @@ SCENARIOS = (
     ),
     Scenario(
         "init", "msi", "in-smm-inside-nmi",
-        (*_IN_SMM_INSIDE_NMI, *HELD, s.Expect(_INSIDE), *STATES["in-smm"].leave, s.Observe()),
+        (
+            *_IN_SMM_INSIDE_NMI, *HELD, s.Require(_INSIDE, "the vCPU is not in an SMI inside an NMI handler any more"),
+            *STATES["in-smm"].leave, s.Observe(),
+        ),
         (*_LATCH, KVM_API), needs=("smm",),
     ),
     Scenario(

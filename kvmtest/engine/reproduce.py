@@ -186,7 +186,11 @@ def _made(case: Case, machine: Machine, scene: Scene, chosen: tuple[Result, ...]
     wanted = _wanted(case.scenario, step, looked, chosen, rules, witness)
     made = body(scene.program, dict(sources), wanted, scene.target, cpuid.xcr0_mask(machine.leaves))
     # Where nothing else proves the event, the way to it does, and what sends it.
-    way = set() if witness else set(_way(case.scenario, made))
+    way = set(_way(case.scenario, made))
+    if witness:
+        # A guest that runs may come to the same by another way: then what sends the event stays, too.
+        sent, runs = _sent(case.scenario), any(isinstance(op, (p.Enter, p.Start)) for _, op in made.body.ops)
+        way = {at for at in way if runs and made.body.ops[at][0] in sent}
     return made._replace(vm=machine.program, pinned=made.pinned | way, cpuid=_functions(chosen, rules))
 
 

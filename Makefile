@@ -56,7 +56,7 @@ nightly: docs contrib test test-html test-lab
 test-lab: $(VENV)/.dev guests | qemu bochs compiler
 	@$(BIN)/python -m pytest -m "lab and not nightly" tests/lab $(ARGS)
 
-##  test-html     the HTML report in Chromium; ARGS="-k ..." adds to pytest
+##  test-html     the HTML reports in Chromium; ARGS="-k ..." adds to pytest
 test-html: $(VENV)/.dev | chromium
 	@$(BIN)/python -m pytest tests/report/test_browser.py $(ARGS)
 

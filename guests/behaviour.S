@@ -7,6 +7,8 @@
 # with CS = VV00. DS = SS = 0, the stack grows down from 1000. Everything is said by one 32-bit OUT a value. General registers
 # and the words below are free for all.
 
+	.include "code.inc"
+
 	.set CODE, 0x1000		# where the host puts the copy of this page
 	.set STACK, 0x1000
 
@@ -97,7 +99,7 @@
 	write_msr MSR_X2APIC_SVR, $0x1ff
 .endm
 
-	.code16
+	CODE 16
 	.section .text, "ax"
 
 	.globl	sipi_vector
@@ -298,7 +300,7 @@ shutdown:
 	movl	%eax, %cr0
 	ljmpl	$8, $CODE + faults
 
-	.code32
+	CODE 32
 paged:
 	movw	$16, %ax
 	movw	%ax, %ds
@@ -321,7 +323,7 @@ look32:
 	hlt
 	jmp	1b
 
-	.code64
+	CODE 64
 look64:
 	movl	LINEAR, %eax
 	outl	%eax, $PORT_VALUE
@@ -329,7 +331,7 @@ look64:
 	hlt
 	jmp	1b
 
-	.code32
+	CODE 32
 faults:
 	ud2
 1:	hlt
@@ -346,7 +348,7 @@ no_idt:
 	.long	0
 
 # Must fit in 16 bytes.
-	.code16
+	CODE 16
 	.section .reset, "ax"
 	.globl	reset_vector
 reset_vector:

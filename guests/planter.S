@@ -9,6 +9,8 @@
 # What faults is left out: RBP holds the address to go on at, every exception leads there, and the host goes on there after an
 # instruction that KVM cannot emulate.
 
+	.include "code.inc"
+
 	.set BASE, 0xfffc0000
 	.set SIZE, 0x20000		# of the memory at BASE
 	.set BLOCK, BASE + 0x1000
@@ -165,7 +167,7 @@
 	.section .text, "ax"
 	.globl	reset_vector
 reset_vector:				# the linker script's entry; no vector leads here
-	.code64
+	CODE 64
 long:
 	plant	r
 	movl	B_SS_SELECTOR(%rbx), %eax
@@ -228,7 +230,7 @@ fault64:
 	movl	$STACK, %esp
 	jmp	*%rbp
 
-	.code32
+	CODE 32
 	.balign	16, 0xf4
 fault32:
 	movl	$STACK, %esp
@@ -285,7 +287,7 @@ hlt32:
 	hlt
 	jmp	hlt32
 
-	.code16
+	CODE 16
 v86:
 	outb	%al, $PORT_READY
 	jmpw	*%cs:end

@@ -6,6 +6,8 @@
 # 16-bit code, DS = SS = 0, the stack grows down from 1000. Everything is said by one 32-bit OUT a value. General registers and
 # the words below are free for all; RSM brings back those of the interrupted code.
 
+	.include "code.inc"
+
 	.set CODE, 0x1000		# where the host puts the copy of this page
 	.set STACK, 0x1000
 
@@ -42,7 +44,7 @@
 	.set MSR_X2APIC_ICR, 0x830
 	.set ICR_SMI, 0x4200
 
-	.code16
+	CODE 16
 	.section .text, "ax"
 	.globl	sipi_vector
 sipi_vector:

@@ -17,6 +17,8 @@
 # Needs RAM at 20000-5FFFF, and whatever the host wants to be read at PROBE. An exception in part 1 ends the guest where the
 # host has put a vector table at 0-3FF that points to a copy of `fault`.
 
+	.include "code.inc"
+
 	.set PORT_RAX, 0xb0
 	.set PORT_RBX, 0xb1
 	.set PORT_RCX, 0xb2
@@ -257,7 +259,7 @@
 	jmp	common
 .endm
 
-	.code16
+	CODE 16
 	.section .text, "ax"
 
 	.globl	sipi_vector
@@ -458,7 +460,7 @@ halt:
 	hlt
 	jmp	halt
 
-	.code32
+	CODE 32
 protected:
 	movl	$DATA32, %eax
 	movl	%eax, %ds
@@ -542,7 +544,7 @@ exception32:
 stubs32:
 	stubs	exception32
 
-	.code64
+	CODE 64
 long:
 	flat_done LONG
 	flat_step R8, r8_end
@@ -669,7 +671,7 @@ idtr64:
 	.long	0
 
 # Must fit in 16 bytes; the near jump keeps CS.base FFFF0000.
-	.code16
+	CODE 16
 	.section .reset, "ax"
 	.globl	reset_vector
 reset_vector:

@@ -6,6 +6,8 @@
 # 16-bit code, wherever a SIPI vector points; the first 4 KiB of this image are there, and the ROM has them as well. DS = 0, no
 # stack, no interrupts; general registers are free.
 
+	.include "code.inc"
+
 	.set ORDERS, 0x600		# of APIC ID n: at ORDERS + n * ORDER_SIZE
 	.set ORDER_SIZE, 0x20
 	.set ORDER_SHIFT, 5
@@ -45,7 +47,7 @@
 	jnz	1b
 .endm
 
-	.code16
+	CODE 16
 	.section .text, "ax"
 	.globl	sipi_vector
 sipi_vector:

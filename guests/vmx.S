@@ -16,6 +16,9 @@
 	.set ARG_PINS, 0x514		# as ARG_CONTROLS, of pin-based controls
 	.set ARG_MARK, 0x518		# RBX of the nested guest, once it has said something
 
+	.set ARG_EXCEPTIONS, 0x51c	# exception bitmap
+	.set ARG_TIMER, 0x520		# value of the preemption timer; 0: is not written
+
 	.set TOPIC_ROOT, 0
 	.set TOPIC_NESTED, 1
 	.set TOPIC_HALT, 2
@@ -26,6 +29,7 @@
 	.set L2_SHUTDOWN, 3
 	.set L2_CR3, 4
 	.set L2_STEP, 5
+	.set L2_OUT, 6
 
 	.set PORT_NMI, 0xf7		# an NMI in the nested guest
 	.set PORT_AWAKE, 0xf8		# the instruction after HLT
@@ -53,12 +57,14 @@
 # Names of VMCS fields that code uses; the others are in the table `fields`.
 	.set PIN_CONTROLS, 0x4000
 	.set CPU_CONTROLS, 0x4002
+	.set EXCEPTION_BITMAP, 0x4004
 	.set EXIT_CONTROLS, 0x400c
 	.set ENTRY_CONTROLS, 0x4012
 	.set INSTRUCTION_ERROR, 0x4400
 	.set EXIT_REASON, 0x4402
 	.set EXIT_INTERRUPTION, 0x4404
 	.set GUEST_ACTIVITY, 0x4826
+	.set PREEMPTION_TIMER, 0x482e
 	.set EXIT_QUALIFICATION, 0x6400
 	.set GUEST_CR0, 0x6800
 	.set GUEST_CR3, 0x6802
@@ -107,6 +113,7 @@ topics:
 	.quad	CODE + root, CODE + nested, CODE + halt
 nested_guests:
 	.quad	CODE + l2_spin, CODE + l2_silent, CODE + l2_hlt, CODE + l2_shutdown, CODE + l2_cr3, CODE + l2_step
+	.quad	CODE + l2_out
 
 # VMX root operation, and out of it again: a loop in each.
 root:
@@ -200,7 +207,13 @@ nested:
 	control	CPU_CONTROLS, MSR_VMX_PROCBASED, ARG_CONTROLS
 	control	EXIT_CONTROLS, MSR_VMX_EXIT, $EXIT_HOST_64
 	control	ENTRY_CONTROLS, MSR_VMX_ENTRY, $ENTRY_GUEST_64
-	movq	%cr0, %rax
+	movl	ARG_EXCEPTIONS, %eax
+	vmwrite_to EXCEPTION_BITMAP, rax
+	movl	ARG_TIMER, %eax
+	testl	%eax, %eax
+	jz	3f
+	vmwrite_to PREEMPTION_TIMER, rax
+3:	movq	%cr0, %rax
 	vmwrite_to GUEST_CR0, rax
 	vmwrite_to HOST_CR0, rax
 	movq	%cr3, %rax
@@ -247,6 +260,11 @@ l2_spin:
 
 l2_silent:
 	incl	COUNT
+	jmp	l2_silent
+
+# Its first instruction is one that KVM emulates.
+l2_out:
+	outl	%eax, $PORT_NESTED
 	jmp	l2_silent
 
 l2_hlt:
@@ -305,7 +323,6 @@ no_idt:
 fields:
 	.long	0x2800, -1		# VMCS link pointer
 	.long	0x2802, 0		# IA32_DEBUGCTL
-	.long	0x4004, 0		# exception bitmap
 	.long	0x4006, 0		# page-fault error-code mask
 	.long	0x4008, 0		# page-fault error-code match
 	.long	0x400a, 0		# CR3-target count

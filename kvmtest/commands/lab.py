@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``kvmtest lab run``, ``matrix`` and ``kernels``."""
+"""``kvmtest lab run``, ``matrix``, ``coverage`` and ``kernels``."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import re
 import shutil
 import sys
 from typing import TYPE_CHECKING
 
-from kvmtest.commands import common, outcome, report, run
+from kvmtest.commands import cells, common, coverage, jobs, outcome, report, run, trial
 from kvmtest.commands.common import INTERRUPTED, OK, RAW, USAGE, Commands, Failed, say
 from kvmtest.lab.emulator import BACKENDS
 from kvmtest.report.play import play
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
     from kvmtest.kvm import Stop
     from kvmtest.lab.cell import Cell
     from kvmtest.lab.recorder import Recorder
-    from kvmtest.lab.steps import Booting, Spec
 
 __all__ = ("add",)
 
@@ -33,7 +30,8 @@ for, and kept; a .deb; a kernel image, with --modules; or host, the kernel that 
 
 svm is kvm_amd in QEMU (TCG emulates SVM), vmx is kvm_intel in Bochs. Exit status as of kvmtest run.
 """
-_PARAMETER = re.compile(r"(\w+)\.(\w+=\S*)")
+#: The exit status of a kselftest that could not be tried.
+_SKIPPED = 4
 
 
 def add(commands: Commands) -> None:
@@ -48,112 +46,32 @@ def add(commands: Commands) -> None:
     one.add_argument("--kernel", metavar="WHICH", required=True, help="which kernel (below)")
     run.options(one)
     outcome.options(one)
-    _cell_options(one)
+    cells.options(one)
 
     matrix = verbs.add_parser("matrix", help="several kernels on several backends", epilog=_EPILOG, formatter_class=RAW)
-    matrix.add_argument("--backend", type=_backends, action="extend", metavar="B[,B]", help="default: svm,vmx")
+    matrix.add_argument("--backend", type=cells.backends, action="extend", metavar="B[,B]", help="default: svm,vmx")
     which = "which kernels (below)"
-    matrix.add_argument("--kernel", type=_list, action="extend", metavar="WHICH[,WHICH]", required=True, help=which)
-    matrix.add_argument("--jobs", type=_jobs, metavar="N", help="cells at once; default: what cores and memory allow")
+    matrix.add_argument("--kernel", type=cells.names, action="extend", metavar="WHICH[,WHICH]", required=True, help=which)
+    matrix.add_argument("--jobs", type=cells.number, metavar="N", help="cells at once; default: what cores and memory allow")
     run.options(matrix)
-    _cell_options(matrix)
+    cells.options(matrix)
+
+    execute = verbs.add_parser("exec", help="static programs, as those of kvmtest repro", epilog=_EPILOG, formatter_class=RAW)
+    execute.add_argument("programs", nargs="+", metavar="PROGRAM", help="a static binary: gcc -static")
+    jobs.options(execute, required=True)
+    coverage.add(verbs)
+    trial.add(verbs)
 
     kernels = verbs.add_parser("kernels", help="what is kept, and what can be had")
-    kernels.add_argument("--fetch", type=_list, action="extend", default=[], metavar="WHICH", help="get it, or its newest")
+    kernels.add_argument("--fetch", type=cells.names, action="extend", default=[], metavar="WHICH", help="get it, or its newest")
     kernels.add_argument("--remove", action="store_true", help="remove everything that is kept")
-
-
-def _cell_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--modules", default="", metavar="DIR", help="modules folder of a kernel image given by its path")
-    parser.add_argument("--kvm-modules", default="", metavar="DIR", help="take kvm.ko and the vendor modules there from DIR")
-    parser.add_argument(
-        "--module-param", type=_parameter, action="append", default=[], metavar="M.P=V", help="for example kvm_amd.npt=0"
-    )
-    parser.add_argument("--fresh-boot", action="store_true", help="boot the kernel, also where its saved boot is kept (QEMU)")
-
-
-def _list(text: str) -> list[str]:
-    return [part for part in text.split(",") if part]
-
-
-def _backends(text: str) -> list[str]:
-    found = _list(text)
-    if wrong := [name for name in found if name not in BACKENDS]:
-        raise argparse.ArgumentTypeError(f"{wrong[0]!r} is none of {', '.join(BACKENDS)}")
-    return found
-
-
-def _jobs(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return int(text)
-
-
-def _parameter(text: str) -> tuple[str, str]:
-    found = _PARAMETER.fullmatch(text)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form MODULE.PARAMETER=VALUE")
-    return found[1].replace("-", "_"), found[2]
-
-
-def _specs(args: argparse.Namespace, backends: list[str], names: list[str]) -> list[Spec]:
-    """The cells asked for. Raises LabError, Failed."""
-    from kvmtest.lab import cell, emulator, kernels, steps
-    from kvmtest.lab.error import NotFound
-
-    selectors = tuple(run.chosen(args))
-    cases = common.scenarios(args.scenario)
-    common.selected(cell.inner(selectors), args.full, cases)
-    for folder in (args.modules, args.kvm_modules):
-        if folder and not os.path.isdir(folder):
-            raise NotFound(f"no such folder: {folder}")
-    for backend in backends:
-        emulator.for_backend(backend).check()
-    parameters: dict[str, str] = {}
-    for module, value in args.module_param:
-        parameters[module] = f"{parameters.get(module, '')} {value}".strip()
-    found = {name: kernels.find(name, args.modules, say) for name in dict.fromkeys(names)}
-    effort = (args.rounds, args.seed)
-    return [
-        steps.Spec(
-            backend, kernel, selectors, args.timeout, args.kvm_modules, parameters, effort, args.fresh_boot, cases, args.full
-        )
-        for backend in dict.fromkeys(backends)
-        for kernel in found.values()
-    ]
-
-
-class _Boot:
-    """Where a boot is: a line on a terminal that is written anew as it goes on, or one that says that it began."""
-
-    def __init__(self) -> None:
-        self._width = 0
-        self._said = False
-
-    def show(self, step: Booting) -> None:
-        """The guest is there now."""
-        if sys.stderr.isatty():
-            line = f"kvmtest: {step}"[: max(20, shutil.get_terminal_size().columns - 1)]
-            sys.stderr.write(f"\r{line:{self._width}}")
-            sys.stderr.flush()
-            self._width = len(line)
-        elif not self._said:
-            say(str(step))
-        self._said = True
-
-    def over(self) -> None:
-        """It is up, or will not be."""
-        if self._width:
-            sys.stderr.write(f"\r{'':{self._width}}\r")
-            sys.stderr.flush()
-            self._width = 0
 
 
 def _play(cell: Cell, recorder: Recorder, stop: common.Interrupt) -> None:
     """Run ``cell`` into a report, and say how it goes on. Raises LabError, Cancelled."""
     from kvmtest.lab.steps import Booting
 
-    boot = _Boot()
+    boot = cells.Boot()
     steps = cell.steps()
     try:
         for step in stop.each(steps):
@@ -174,7 +92,7 @@ def _run(args: argparse.Namespace, stop: common.Interrupt) -> int:
     from kvmtest.lab.recorder import Recorder
 
     decides = outcome.of(args, run.chosen(args))
-    (spec,) = _specs(args, [args.backend], [args.kernel])
+    (spec,) = cells.specs(args, [args.backend], [args.kernel])
     try:
         with report.writing(args) as to:
             stop.running = True
@@ -206,7 +124,7 @@ def _matrix(args: argparse.Namespace, stop: Stop) -> int:
     from kvmtest.lab.error import LabError
     from kvmtest.lab.table import Table
 
-    specs = _specs(args, args.backend or list(BACKENDS), args.kernel)
+    specs = cells.specs(args, args.backend or list(BACKENDS), args.kernel)
     outcomes = matrix.outcomes(specs, common.now())
     with report.writing(args, len(specs), live=False, text=lambda out: Table(out, outcomes)) as to:
         matrix.run(outcomes, args.jobs, say, stop)
@@ -217,6 +135,24 @@ def _matrix(args: argparse.Namespace, stop: Stop) -> int:
     if all(one.failed for one in outcomes):
         raise LabError(outcomes[0].failed)
     return outcome.Outcome(args.strict).status(*runs)
+
+
+def _execute(args: argparse.Namespace, stop: common.Interrupt) -> int:
+    """Execute programs in a cell; the status is 1 where one of them ends with anything but 0 or 4, kselftest's skip."""
+    programs: dict[str, bytes] = {}
+    for path in args.programs:
+        try:
+            with open(path, "rb") as file:
+                programs[path] = file.read()
+        except OSError as error:
+            raise Failed(f"cannot read {path}: {error.strerror}", USAGE) from None
+        if b"/ld-linux" in programs[path] or not programs[path].startswith(b"\x7fELF"):
+            raise Failed(f"{path} is no static binary: a cell has no libraries; gcc -static makes one", USAGE)
+    status = OK
+    for _, (name, ended, said) in jobs.answers(args, {"programs": programs, "selectors": (), "minimise": False}, stop):
+        common.print_lines([f"# {name}", *said.splitlines(), f"# {name}: exit status {ended}"])
+        status = status if ended in (0, _SKIPPED) else common.UNEXPECTED
+    return status
 
 
 def _kernels(args: argparse.Namespace) -> int:
@@ -248,6 +184,12 @@ def _lab(args: argparse.Namespace) -> int:
         with common.Interrupt() as stop:
             if args.verb == "kernels":
                 return _kernels(args)
+            if args.verb == "exec":
+                return _execute(args, stop)
+            if args.verb == "coverage":
+                return coverage.show(args, stop)
+            if args.verb == "try":
+                return trial.show(args, stop)
             return _matrix(args, stop) if args.verb == "matrix" else _run(args, stop)
     except NotFound as error:
         raise Failed(str(error), USAGE) from None

@@ -7,7 +7,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from kvmtest.commands import common
+from kvmtest.commands import common, coverage
 from kvmtest.commands.common import RAW, SELECTORS, Commands, Failed
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ def add(commands: Commands) -> None:
     parser.add_argument("--here", action="store_true", help=what)
     common.device(parser)
     common.full(parser)
+    what = "the cases that ran it, as kvmtest lab coverage saw last: FILE.c:LINE, FILE.c:LINE-LINE, FILE.c, or functions of KVM"
+    parser.add_argument("--covers", type=coverage.place, metavar="PLACE", help=what)
+    what = "with --covers: by which kernel, or which begins so (default: the one that was measured last)"
+    parser.add_argument("--kernel", default="", metavar="RELEASE", help=what)
     parser.set_defaults(function=_list)
 
 
@@ -44,7 +48,12 @@ def _list(args: argparse.Namespace) -> int:
         asked = [s for s in asked if not lab_ids.wanted((s,)) or not s.startswith("none.lab")]
         if not asked:
             return common.OK
-    cases = common.selected(asked, args.full)
+    cases = common.selected(asked, args.full or bool(args.covers))
+    if args.covers:
+        text, place = args.covers
+        names = coverage.covers(text, place, args.kernel)
+        cases = [case for case in cases if case.name in names]
+        args.cases = True
     skipped = _skipped(cases, args.device) if args.here else {}
     selection = Selection(asked)
     if args.format == "json":

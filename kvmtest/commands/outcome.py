@@ -18,7 +18,7 @@ from kvmtest.model.verdict import Verdict
 if TYPE_CHECKING:
     from kvmtest.compare.baseline import Comparison
 
-__all__ = ("ABORT", "Bisect", "Outcome", "against", "bisecting", "of", "options", "out")
+__all__ = ("ABORT", "Bisect", "Outcome", "against", "bisecting", "none_new", "of", "options", "out")
 
 #: `git bisect run` takes 1 to 127 for bad, 125 for "cannot be tested", and stops at anything above: what no commit can change.
 ABORT = 255
@@ -80,6 +80,14 @@ def against(old: Sequence[Run], runs: Sequence[Run], selectors: Sequence[str], s
     return any(one.failed for one in found)
 
 
+def none_new(runs: Iterable[Run]) -> int:
+    """The exit status of ``runs`` whose failures are nothing new: nothing unexpected, yet they show that something was tested."""
+    totals = _totals(runs)
+    expected = Counter({verdict: count for verdict, count in totals.items() if not verdict.unexpected})
+    expected[Verdict.PASS] += sum(count for verdict, count in totals.items() if verdict.unexpected)
+    return common.status(expected, False)
+
+
 class _Baseline(Outcome):
     """Fails for what is new against a saved run."""
 
@@ -92,11 +100,7 @@ class _Baseline(Outcome):
     def status(self, *runs: Run) -> int:
         if against(self._old, runs, self._selectors, self.strict, self._out):
             return UNEXPECTED
-        # Failures that are not new are nothing unexpected, yet show that something was tested.
-        totals = _totals(runs)
-        expected = Counter({verdict: count for verdict, count in totals.items() if not verdict.unexpected})
-        expected[Verdict.PASS] += sum(count for verdict, count in totals.items() if verdict.unexpected)
-        return common.status(expected, False)
+        return none_new(runs)
 
 
 class Bisect(Outcome):

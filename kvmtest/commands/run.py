@@ -7,12 +7,12 @@ import argparse
 import time
 
 from kvmtest import __version__
-from kvmtest.commands import common, outcome, report
+from kvmtest.commands import common, kcov, outcome, report
 from kvmtest.commands.common import RAW, SELECTORS, Commands, Failed, Interrupt, say
 from kvmtest.model.host import Host, Tool
 from kvmtest.model.run import Head
 
-__all__ = ("add", "chosen", "head", "options", "seconds")
+__all__ = ("add", "cases", "chosen", "head", "options", "seconds")
 
 
 def add(commands: Commands) -> None:
@@ -20,21 +20,27 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser("run", help="run on /dev/kvm", epilog=SELECTORS, formatter_class=RAW)
     options(parser)
     outcome.options(parser)
+    kcov.options(parser)
     common.device(parser)
     parser.set_defaults(function=_run)
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """What every command that runs cases takes."""
+    """What every command that runs cases into results takes."""
+    cases(parser)
+    report.options(parser)
+    report.waivers(parser)
+    parser.add_argument("--strict", action="store_true", help="a known deviation counts as unexpected too")
+
+
+def cases(parser: argparse.ArgumentParser) -> None:
+    """What every command that runs cases takes: which, and how long and often."""
     parser.add_argument("selectors", nargs="*", metavar="SELECTOR", help="which results; all when none is given")
     what = "what shows this commit of KVM, besides any SELECTOR; may be repeated; kvmtest series lists them"
     parser.add_argument("--commit", action="append", default=[], metavar="ID", help=what)
     what = "the case in a scenario file, instead of the plan's; may be repeated; kvmtest explain CASE --format json writes one"
     parser.add_argument("--scenario", action="append", default=[], metavar="FILE", help=what)
     common.full(parser)
-    report.options(parser)
-    report.waivers(parser)
-    parser.add_argument("--strict", action="store_true", help="a known deviation counts as unexpected too")
     parser.add_argument("--timeout", type=seconds, default=1.0, metavar="S", help="seconds for each KVM_RUN (default: 1)")
     parser.add_argument("--rounds", type=_rounds, default=24, metavar="N", help="rounds of the stress case (default: 24)")
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="seed of the rounds of the stress case (default: 1)")
@@ -85,23 +91,24 @@ def _run(args: argparse.Namespace) -> int:
 
     asked = chosen(args)
     decides = outcome.of(args, asked)
-    cases = common.selected(asked, args.full, common.scenarios(args.scenario))
+    wanted = common.selected(asked, args.full, common.scenarios(args.scenario))
     try:
         kvm = doctor.open_kvm(args.device)
     except doctor.Unusable as error:
         raise Failed(str(error), common.BISECT_SKIP if args.bisect else common.UNTESTABLE) from None
-    with kvm, Interrupt(running=True) as interrupt, report.writing(args) as to:
+    facts = host.detect()
+    with kvm, Interrupt(running=True) as interrupt, kcov.recording(args, kvm, facts) as note, report.writing(args) as to:
         kvm.stop = interrupt
-        facts = host.detect()
         if facts.backend == "unknown":
             say("no vendor module found in /sys/module: hidden attributes are judged by either vendor's values")
         begin = time.monotonic()
         selection = Selection(asked)
         effort = Effort(args.rounds, args.seed)
-        steps = run.run(kvm, facts, cases, args.timeout, lambda case: to.case(case.look().case), effort)
+        steps = run.run(kvm, facts, wanted, args.timeout, lambda case: to.case(case.look().case), effort)
         try:
-            to.begin(head(facts), len(cases))
+            to.begin(head(facts), len(wanted))
             for done in interrupt.each(steps):
+                note(done.case.name)
                 to.observed(selection.all_of(done.seen, done.seconds))
         except KeyboardInterrupt:
             if not interrupt.seen:

@@ -24,8 +24,10 @@ _WIDTH = 100
 _MOST = 30
 
 
-def lines(compared: Sequence[Comparison]) -> Iterator[str]:
-    """The lines of all comparisons; of several those in which nothing changed in one line."""
+def lines(compared: Sequence[Comparison], hosts: bool = True) -> Iterator[str]:
+    """The lines of all comparisons; of several those in which nothing changed in one line. ``hosts`` is to say also where two
+    runs come from, where that differs.
+    """
     for one in compared:
         if one.run is None or one.old is None:
             name, which = (one.run.name, "new") if one.run else (one.old.name if one.old else "", "old")
@@ -33,10 +35,10 @@ def lines(compared: Sequence[Comparison]) -> Iterator[str]:
             yield printable(f"{name} is in the {which} results only")
             if one.run is None:
                 continue
-        yield from _lines(one, one.run, len(compared) > 1)
+        yield from _lines(one, one.run, len(compared) > 1, hosts)
 
 
-def _lines(found: Comparison, run: Run, several: bool) -> Iterator[str]:
+def _lines(found: Comparison, run: Run, several: bool, hosts: bool) -> Iterator[str]:
     sections = (
         ("New", found.new, run, True),
         ("New, and known", found.new_known, run, True),
@@ -48,7 +50,7 @@ def _lines(found: Comparison, run: Run, several: bool) -> Iterator[str]:
     shown = [(title, _findings(of, changes, now), changes) for title, changes, of, now in sections if of and changes]
     yield ""
     yield printable(_head(found, run, several))
-    if found.old:
+    if found.old and hosts:
         for name, here, there in states.hosts(found.old.host, run.host):
             yield printable(f"  {name}: {here or '(empty)'} -> {there or '(empty)'}")
     for heading, causes, changes in shown:
@@ -141,7 +143,7 @@ def _became(change: Change, shown: Result) -> tuple[str, str]:
     if other is None:
         return label, "no result"
     if other.record.observed is None:
-        return label, printable(f"{other.verdict}: {other.reason}")
+        return label, printable(f"{other.verdict}: {other.reason}" if other.reason else other.verdict)
     return label, f"{other.verdict}, observed {named(other.item, other.observed)}"
 
 

@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-from array import array
 from functools import cache
 from typing import TYPE_CHECKING
 
-from kvmtest import guests, spec
+from kvmtest import spec
 from kvmtest.engine.disassemble import internal_error
 from kvmtest.guests import spine
 from kvmtest.kvm import Exit, KvmError, Vcpu
@@ -23,17 +22,13 @@ if TYPE_CHECKING:
 
 __all__ = ("Reporter",)
 
-_RAM_SIZE = 0xA0000
-#: Slots from _CODE_SLOT on are for SIPI vectors outside of the RAM, fewer than the 125 slots that any KVM has.
-_ROM_SLOT, _RAM_SLOT, _CODE_SLOT = 0, 1, 16
-_PAGE = 4096
 #: Items that the guest tells by what it reads at PROBE.
 _BASES = frozenset(f"{seg}.base" for seg in ("ds", "es", "ss", "fs", "gs"))
 _ALIASES = {"efer": 0xC0000080, "apic_base": 0x1B}
 _X2APIC_FIRST = 0x800
 _LOW = (1 << 32) - 1
-_LIST_ENTRY, _LIST_ROOM = 16, 0x4000
-_XSAVE_ROOM = 0x4000
+_LIST_ROOM = 0x4000
+_RAM_SLOT = 1
 #: What FXSAVE stores outside 64-bit mode: eight XMM registers, and of the x87 pointers 32 bits.
 _FXSAVE_16 = 160 + 8 * 16
 #: Which step leads to the code that a step is in.
@@ -45,25 +40,6 @@ _BEHIND = {
 _DONE, _GP = 1, 13
 #: More exits than a guest makes that fails in each step and at each MSR; and how many time-outs all of them may take.
 _EXITS, _PATIENCE = 1200, 10
-
-
-def _image() -> tuple[bytes, bytes]:
-    """The ROM, and RAM from CODE up to the end of the XSAVE area, with the guest's second part and its page tables."""
-    rom = guests.load("spine")
-    ram = bytearray(spine.XSAVE + _XSAVE_ROOM - spine.CODE)
-    ram[: len(rom)] = rom
-    # Present, writable, accessed; the page also dirty, and large.
-    for at, entry in ((0, spine.PAGE_TABLES + 0x1023), (0x1000, spine.PAGE_TABLES + 0x2023), (0x2000, 0xE3)):
-        start = spine.PAGE_TABLES - spine.CODE + at
-        ram[start : start + 8] = entry.to_bytes(8, "little")
-    return rom, bytes(ram)
-
-
-def _pattern(gpa: int, size: int) -> bytes:
-    """What the guest reads at ``gpa`` while it looks for a segment's base: each aligned 32-bit word is its own address."""
-    start = gpa & ~3
-    words = array("I", range(start, gpa + size, 4)).tobytes()
-    return words[gpa - start : gpa - start + size]
 
 
 def _base(word: int) -> int:
@@ -83,7 +59,7 @@ def _quad(data: bytes, at: int) -> int:
 
 @cache
 def _addresses() -> bytes:
-    return _pattern(0, _RAM_SIZE)
+    return spine.pattern(0, spine.RAM_SIZE)
 
 
 class Reporter:
@@ -131,34 +107,22 @@ class Reporter:
         if self.x2apic:
             there = (reg for reg in self._lapic() if reg[0] not in ("lapic.dfr", "lapic.icr2"))
             named += [(item, _X2APIC_FIRST + (offset >> 4)) for item, offset in there]
-        return tuple(named[: _LIST_ROOM // _LIST_ENTRY])
+        return tuple(named[: _LIST_ROOM // spine.LIST_ENTRY])
 
     def _lapic(self) -> tuple[tuple[str, int], ...]:
         return tuple((f"lapic.{reg.name}", reg.offset) for reg in lapic.LAPIC if reg.name not in LAPIC_UNREAD)
 
     def _load(self, machine: Machine) -> None:
-        """RAM, the ROM below 4 GiB, and for a SIPI the guest's code where the vector points."""
-        rom, image = _image()
+        """Write the guest's memory, and to the rest of RAM the pattern."""
         vm = machine.vm
-        self.ram = ram = vm.memory_at(0) or vm.add_memory(_RAM_SLOT, 0, _RAM_SIZE)
-        ram.write(0, _addresses())
-        ram.write(0, spine.vector_table())
-        ram.write(spine.CODE, image)
-        (vm.memory_at(guests.ROM_GPA) or vm.add_memory(_ROM_SLOT, guests.ROM_GPA, len(rom))).write(guests.ROM_GPA, rom)
-        if self.vector is not None:
-            gpa = self.vector << 12
-            if spine.CODE <= gpa < spine.CODE + len(image):
-                raise ValueError(f"SIPI vector {self.vector:#x} points to where the guest has its second part")
-            code = vm.memory_at(gpa) or vm.add_memory(_CODE_SLOT + (gpa - _RAM_SIZE) // _PAGE, gpa, _PAGE)
-            code.write(gpa, spine.sipi_page(gpa))
-        data = spine.DATA
         base = self.vcpu.get_sregs().apic_base & ~0xFFF if self.lapic else 0
-        ram.write_int(data + spine.MSR_COUNT, len(self.msrs), 4)
-        ram.write_int(data + spine.LAPIC_COUNT, len(self.lapic), 4)
-        ram.write_int(data + spine.XCR0_WANTED, cpuid.xcr0_mask(machine.leaves))
-        for start, entries, add in ((spine.MSRS, self.msrs, 0), (spine.LAPIC, self.lapic, base)):
-            words = b"".join((add + number).to_bytes(_LIST_ENTRY, "little") for _, number in entries)
-            ram.write(data + start, words)
+        addresses = (base + offset for _, offset in self.lapic)
+        self.ram = vm.memory_at(0) or vm.add_memory(_RAM_SLOT, 0, spine.RAM_SIZE)
+        self.ram.write(0, _addresses())
+        for one in spine.memory(self.vector, (index for _, index in self.msrs), addresses, cpuid.xcr0_mask(machine.leaves)):
+            memory = vm.memory_at(one.gpa) or vm.add_memory(one.slot, one.gpa, one.size)
+            for gpa, data in one.writes:
+                memory.write(gpa, data)
 
     def _word(self, offset: int) -> int:
         if self._words is not None:
@@ -219,7 +183,7 @@ class Reporter:
                 continue
             if exit_.reason == KVM_EXIT_MMIO and not exit_.is_write:
                 # Memory that is not there, in a segment whose base or limit is not what the guest thinks.
-                self.vcpu.reply(_pattern(exit_.phys_addr, exit_.len))
+                self.vcpu.reply(spine.pattern(exit_.phys_addr, exit_.len))
                 continue
             if exit_.reason != KVM_EXIT_IO or exit_.direction != KVM_EXIT_IO_OUT:
                 return f"the guest stopped {self._where()}: {exit_}"
@@ -245,7 +209,7 @@ class Reporter:
         if offset < spine.SLOTS:
             return f"in step {_steps().get(offset, 'TABLES')}"
         start, entries = (spine.LAPIC, self.lapic) if offset >= spine.LAPIC else (spine.MSRS, self.msrs)
-        return f"at {entries[(offset - start) // _LIST_ENTRY][0]}"
+        return f"at {entries[(offset - start) // spine.LIST_ENTRY][0]}"
 
     def _failed(self, offset: int) -> str:
         """Why the step or list entry whose status is at ``offset`` did not end; "" where it did, or was not reached."""
@@ -301,7 +265,7 @@ class Reporter:
                     missing[item] = reason
         for start, entries in ((spine.MSRS, self.msrs), (spine.LAPIC, self.lapic)):
             for i, (item, _) in enumerate(entries):
-                at = start + _LIST_ENTRY * i
+                at = start + spine.LIST_ENTRY * i
                 if at + 4 == self._cut:
                     continue
                 if failed := self._failed(at + 4):
@@ -353,7 +317,7 @@ class Reporter:
         """What XSAVE, or else FXSAVE, has stored."""
         xsaved, why = self._step("XSAVE")
         fxsaved, why_not = self._step("FXSAVE")
-        area = self.ram.read(spine.XSAVE, _XSAVE_ROOM)
+        area = self.ram.read(spine.XSAVE, spine.XSAVE_ROOM)
         wanted, used = (self.ram.read_int(spine.DATA + at) for at in (spine.XCR0_WANTED, spine.XCR0_USED))
         legacy = self.ram.read(spine.DATA + spine.FXSAVE, 512) + b"\3".ljust(64, b"\0")
         for item in self.layout.by_section.get("xsave", ()):

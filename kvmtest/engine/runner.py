@@ -56,13 +56,15 @@ class Player:
     """A program, prepared to be executed on ``machine`` again and again.
 
     ``timeout_s`` bounds the wait for what must come, in seconds. Ops in a row that need no decision are run by C code where that
-    can be loaded; the rest, and what one of them did not bring to its end, in Python, with the same evidence.
+    can be loaded; the rest, and what one of them did not bring to its end, in Python, with the same evidence. ``slowest_s`` are
+    the seconds that the slowest exit to userspace took.
     """
 
     def __init__(self, program: p.Program, machine: Machine, timeout_s: float) -> None:
         self._program, self._machine, self._timeout_s = program, machine, timeout_s
+        self.slowest_s = 0.0
         self._at = Operands(program, machine)
-        self._buffers, self._first = self._at.buffers, machine
+        self.buffers, self._first = self._at.buffers, machine
         self._move(machine)
         library = native.library()
         self._native = native.Stretches(library, program, self._at) if library else None
@@ -72,12 +74,18 @@ class Player:
         self._at.move(machine)
         self._vcpus, self._targets = self._at.vcpus, self._at.targets
 
+    def _ask(self, asked: bool) -> None:
+        for id in self._asking:
+            self._vcpus[id].run_struct.request_interrupt_window = asked
+
     def run(self) -> Played:
         """Execute all ops, up to the one that ends the program. Errors of ioctls end it as an error."""
         self._threads: dict[int, Running] = {}
         self._last: dict[int, Exit] = {}
+        #: vCPUs that were asked to come back for an interrupt window.
+        self._asking: set[int] = set()
         self._reporter: guest.Reporter | None = None
-        self._slowest_s = 0.0
+        self.slowest_s = 0.0
         self._told: list[tuple[int, Any]] = []
         self._step = 0
         self._at.renew()
@@ -92,6 +100,7 @@ class Player:
             # Take every vCPU out of KVM_RUN.
             for thread in self._threads.values():
                 thread.join(0)
+            self._ask(False)
             if self._machine is not self._first:
                 self._machine.release()
                 self._move(self._first)
@@ -138,21 +147,21 @@ class Player:
                 raise self._refused(op, error.errno or 0) from error
             done = -(error.errno or 0)
         if op.result:
-            self._buffers[op.result][:8] = done.to_bytes(8, "little", signed=True)
+            self.buffers[op.result][:8] = done.to_bytes(8, "little", signed=True)
 
     @staticmethod
     def _refused(op: p.Ioctl, error: int) -> KvmError:
         return KvmError(error, op.request, "vm" if op.on == p.VM else f"vcpu {op.on}")
 
     def _get(self, place: p.Place, signed: bool = False) -> int:
-        data = self._buffers[place.buffer][place.offset : place.offset + place.size]
+        data = self.buffers[place.buffer][place.offset : place.offset + place.size]
         return int.from_bytes(data, "little", signed=signed)
 
     @_do.register
     def _(self, op: p.Put) -> None:
         place, mask = op.place, op.mask & (1 << 8 * op.place.size) - 1
         value = self._get(place) & ~mask | op.value & mask
-        self._buffers[place.buffer][place.offset : place.offset + place.size] = value.to_bytes(place.size, "little")
+        self.buffers[place.buffer][place.offset : place.offset + place.size] = value.to_bytes(place.size, "little")
 
     @_do.register
     def _(self, op: p.Compare) -> None:
@@ -189,9 +198,12 @@ class Player:
         except BaseException:
             machine.close()
             raise
+        self._ask(False)
         if self._machine is not self._first:
             self._machine.release()
         self._move(machine)
+        # A VMM goes on asking for what it asked for.
+        self._ask(True)
         if self._reporter:
             self._reporter.move(machine)
 
@@ -221,14 +233,14 @@ class Player:
 
     @_do.register
     def _(self, op: p.Alike) -> None:
-        pairs = enumerate(zip(self._buffers[op.buffer].raw, self._buffers[op.other].raw, strict=True))
+        pairs = enumerate(zip(self.buffers[op.buffer].raw, self.buffers[op.other].raw, strict=True))
         differ = [at for at, (one, other) in pairs if one != other]
         self._tell((len(differ), differ[0] if differ else 0))
 
     @_do.register
     def _(self, op: p.Peek) -> None:
         data = self._memory(op.gpa, op.space).read(op.gpa, op.to.size)
-        self._buffers[op.to.buffer][op.to.offset : op.to.offset + op.to.size] = data
+        self.buffers[op.to.buffer][op.to.offset : op.to.offset + op.to.size] = data
 
     # Running
 
@@ -237,7 +249,7 @@ class Player:
         vcpu = self._vcpus[op.vcpu]
         quiet, expected = op.came.kind == "quiet", op.otherwise.verdict in ("fail", "")
         least = _SILENT_S if quiet else _EXPECTED_S if expected else self._timeout_s
-        limit = min(self._timeout_s, max(least, _SILENT_EXITS * self._slowest_s if self._slowest_s else self._timeout_s))
+        limit = min(self._timeout_s, max(least, _SILENT_EXITS * self.slowest_s if self.slowest_s else self._timeout_s))
         for _ in range(_MAX_RESUMED):
             try:
                 seen = self._run(vcpu, limit)
@@ -246,7 +258,7 @@ class Player:
                     raise
                 self._meet(op.vcpu, Exited("errno", error.errno or 0, None, f"KVM_RUN: {error.name}"), op.came, op.otherwise)
                 return
-            if not seen or not (_passed(seen, op.came) or op.resume and self._resumed(vcpu, seen, op.resume)):
+            if not seen or not (_passed(seen, op.came) or self._goes_on(vcpu, seen, op)):
                 break
         self._judge(op.vcpu, seen, op.came, op.otherwise)
 
@@ -256,7 +268,7 @@ class Player:
             seen = vcpu.run(limit_s)
         except RunTimeout:
             return None
-        self._slowest_s = max(self._slowest_s, time.monotonic() - begin)
+        self.slowest_s = max(self.slowest_s, time.monotonic() - begin)
         return seen
 
     def _judge(self, id: int, seen: Exit | None, came: p.Came, otherwise: p.Otherwise) -> None:
@@ -275,12 +287,18 @@ class Player:
         more = "" if otherwise.verdict != "error" else f": {exited.text} ({where(self._vcpus[id])})"
         raise _End(otherwise, more, late)
 
-    def _resumed(self, vcpu: Vcpu, seen: Exit, register: str) -> bool:
-        """Go on after an instruction that KVM cannot emulate, where the vCPU's ``register`` says; False for any other exit."""
-        if seen.reason != KVM_EXIT_INTERNAL_ERROR or seen.suberror != KVM_INTERNAL_ERROR_EMULATION:
+    def _goes_on(self, vcpu: Vcpu, seen: Exit, op: p.Enter) -> bool:
+        """Let the vCPU go on where ``op`` says that it may."""
+        return op.blind and _answered(vcpu, seen) or self._resumed(vcpu, seen, op.resume)
+
+    def _resumed(self, vcpu: Vcpu, seen: Exit, where: str | int) -> bool:
+        """Go on after an instruction that KVM cannot emulate, at what a register or a word holds; False for any other exit."""
+        if not where or seen.reason != KVM_EXIT_INTERNAL_ERROR:
+            return False
+        if isinstance(where, str) and seen.suberror != KVM_INTERNAL_ERROR_EMULATION:
             return False
         regs = vcpu.get_regs()
-        at = getattr(regs, register)
+        at = self._memory(where, 0).read_int(where, 4) if isinstance(where, int) else getattr(regs, where)
         if regs.rip == at or self._machine.vm.memory_at(at) is None:
             return False
         regs.rip = at
@@ -322,8 +340,17 @@ class Player:
         self._vcpus[op.vcpu].complete_io()
 
     @_do.register
+    def _(self, op: p.Window) -> None:
+        self._vcpus[op.vcpu].run_struct.request_interrupt_window = op.asked
+        self._asking.add(op.vcpu)
+
+    @_do.register
     def _(self, op: p.Reply) -> None:
         self._vcpus[op.vcpu].reply(op.data)
+
+    @_do.register
+    def _(self, op: p.Said) -> None:
+        self.buffers[op.to.buffer][op.to.offset : op.to.offset + op.to.size] = self._last[op.vcpu].data[: op.to.size]
 
     # The reporting guest
 
@@ -369,6 +396,14 @@ def meets(value: int, test: p.Compare) -> bool:
 def _passed(seen: Exit, came: p.Came) -> bool:
     """Whether an exit is one that may come before the one that is waited for."""
     return seen.reason == KVM_EXIT_IO and seen.direction == KVM_EXIT_IO_OUT and seen.port in came.past
+
+
+def _answered(vcpu: Vcpu, seen: Exit) -> bool:
+    """Answer a read of memory that is not there; False for any other exit."""
+    if seen.reason != KVM_EXIT_MMIO or seen.is_write:
+        return False
+    vcpu.reply(bytes(seen.len))
+    return True
 
 
 def matches(exited: Exited, came: p.Came) -> bool:

@@ -38,9 +38,10 @@ class Running:
     def _run(self) -> None:
         try:
             # A thread's first KVM_RUN waits for RCU (kvm_vcpu_ioctl()), asleep before the guest runs.
-            self.vcpu.complete_io()
-            self._entering.set()
-            self.exit = self.vcpu.run(self._timeout_s, undisturbed=True)
+            with self.vcpu.vm.kvm.traced():
+                self.vcpu.complete_io()
+                self._entering.set()
+                self.exit = self.vcpu.run(self._timeout_s, undisturbed=True)
         except BaseException as error:  # for who joins
             self.error = error
             self._entering.set()

@@ -93,7 +93,9 @@ class _Runner:
     def _work(self) -> None:
         while self._asked.get():
             try:
-                self._seen.put(self.vcpu.run(self.timeout_s))
+                with self.vcpu.vm.kvm.traced():
+                    seen = self.vcpu.run(self.timeout_s)
+                self._seen.put(seen)
             except Exception as error:  # handed to whoever waits for it
                 self._seen.put(error)
 

@@ -12,10 +12,10 @@ import functools
 import os
 from collections.abc import Mapping
 
-__all__ = ("IMAGES", "PAGE", "ROM_GPA", "ROM_SIZE", "GuestMissing", "items", "load", "missing", "symbol", "symbols")
+__all__ = ("IMAGES", "PAGE", "ROM_GPA", "ROM_SIZE", "GuestMissing", "items", "labels", "load", "missing", "symbol", "symbols")
 
 #: All guests: the sources in ``guests/``.
-IMAGES = ("behaviour", "planter", "sender", "smm", "spine", "stress", "svm", "vmx")
+IMAGES = ("access", "behaviour", "planter", "sender", "smm", "spine", "stress", "svm", "vmx")
 #: Where the ROM goes: its last 16 bytes are then at the reset vector, FFFFFFF0.
 ROM_GPA = 0xFFFF0000
 ROM_SIZE = 0x10000
@@ -35,6 +35,11 @@ def load(name: str) -> bytes:
 def symbols(name: str) -> Mapping[str, int]:
     """The symbols of guest ``name``: constants, and offsets in its image. Raises GuestMissing."""
     return _symbols(name, __file__)
+
+
+def labels(name: str) -> Mapping[str, int]:
+    """The labels of guest ``name``, as offsets in its image. Raises GuestMissing."""
+    return _labels(name, __file__)
 
 
 def symbol(guest: str, name: str) -> int:
@@ -93,5 +98,12 @@ def _read_symbols(name: str, beside: str) -> dict[str, int]:
     return found
 
 
+def _read_labels(name: str, beside: str) -> dict[str, int]:
+    printed, _ = _read(name, beside, "sym")
+    rows = [row.split() for row in printed.decode("ascii").splitlines()]
+    return {row[0]: int(row[2], 16) for row in rows if row[1] in "tT"}
+
+
 _image = functools.cache(_read_image)
 _symbols = functools.cache(_read_symbols)
+_labels = functools.cache(_read_labels)

@@ -4,15 +4,25 @@
 from __future__ import annotations
 
 import functools
+from array import array
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from kvmtest import guests
 
 __all__ = (
     "LIMITS",
+    "LIST_ENTRY",
+    "LIST_VALUE",
     "NAME",
     "PORT_ITEMS",
+    "RAM_SIZE",
     "STEP_ITEMS",
     "WIDE",
+    "XSAVE_ROOM",
+    "Memory",
+    "memory",
+    "pattern",
     "placed",
     "ports",
     "sipi_page",
@@ -62,6 +72,11 @@ WIDE = ("cr2", "cr4", "dr0", "dr1", "dr2", "dr3")
 LIMITS = (0, 0xFFFF, 0x10000, 0xFFFFF, 0x100000, 0xFFFFFFFF)
 
 _VECTOR_TABLE_SIZE = 0x400
+RAM_SIZE = 0xA0000
+#: Slots from _CODE_SLOT on are for SIPI vectors outside of the RAM, fewer than the 125 slots that any KVM has.
+_ROM_SLOT, _RAM_SLOT, _CODE_SLOT = 0, 1, 16
+#: Bytes of an entry of the lists MSRS and LAPIC, what is read at 8 of it; and of the area for XSAVE.
+LIST_ENTRY, LIST_VALUE, XSAVE_ROOM = 16, 8, 0x4000
 
 
 def __getattr__(name: str) -> int:
@@ -98,6 +113,57 @@ def sipi_page(gpa: int) -> bytes:
     if gpa & ~0xFF000:
         raise ValueError(f"no SIPI vector points to {gpa:#x}")
     return placed(guests.load(NAME)[: guests.PAGE], gpa)
+
+
+class Memory(NamedTuple):
+    """Memory of ``size`` bytes at ``gpa`` in ``slot``, and what is written to it: pairs of guest-physical address and bytes."""
+
+    slot: int
+    gpa: int
+    size: int
+    writes: tuple[tuple[int, bytes], ...]
+
+
+def memory(vector: int | None, msrs: Iterable[int], lapic: Iterable[int], xcr0: int) -> Iterator[Memory]:
+    """RAM, the ROM below 4 GiB, and for a SIPI the guest's code where its ``vector`` points; None is the reset vector.
+
+    The guest reads the ``msrs`` and what lies at the addresses ``lapic``. All else in RAM is for `pattern`. Raises GuestMissing,
+    and ValueError for a vector from 20H to 53H.
+    """
+    rom, image = guests.load(NAME), _ram()
+    data, code = guests.symbol(NAME, "DATA"), guests.symbol(NAME, "CODE")
+    lists = [(guests.symbol(NAME, name), tuple(numbers)) for name, numbers in (("MSRS", msrs), ("LAPIC", lapic))]
+    counts = [guests.symbol(NAME, f"{name}_COUNT") for name in ("MSR", "LAPIC")]
+    writes = [(0, vector_table()), (code, image)]
+    writes += [(data + at, len(numbers).to_bytes(4, "little")) for at, (_, numbers) in zip(counts, lists, strict=True)]
+    writes.append((data + guests.symbol(NAME, "XCR0_WANTED"), xcr0.to_bytes(8, "little")))
+    writes += [(data + at, b"".join(number.to_bytes(LIST_ENTRY, "little") for number in numbers)) for at, numbers in lists]
+    yield Memory(_RAM_SLOT, 0, RAM_SIZE, tuple(writes))
+    yield Memory(_ROM_SLOT, guests.ROM_GPA, len(rom), ((guests.ROM_GPA, rom),))
+    if vector is not None:
+        gpa = vector << 12
+        if code <= gpa < code + len(image):
+            raise ValueError(f"SIPI vector {vector:#x} points to where the guest has its second part")
+        slot = _RAM_SLOT if gpa < RAM_SIZE else _CODE_SLOT + (gpa - RAM_SIZE) // guests.PAGE
+        yield Memory(slot, gpa, guests.PAGE, ((gpa, sipi_page(gpa)),))
+
+
+def _ram() -> bytes:
+    """RAM from CODE up to the end of the XSAVE area, with the guest's second part and its page tables."""
+    rom, code, tables = guests.load(NAME), guests.symbol(NAME, "CODE"), guests.symbol(NAME, "PAGE_TABLES")
+    ram = bytearray(guests.symbol(NAME, "XSAVE") + XSAVE_ROOM - code)
+    ram[: len(rom)] = rom
+    # Present, writable, accessed; the page also dirty, and large.
+    for at, entry in ((0, tables + 0x1023), (0x1000, tables + 0x2023), (0x2000, 0xE3)):
+        ram[tables - code + at : tables - code + at + 8] = entry.to_bytes(8, "little")
+    return bytes(ram)
+
+
+def pattern(gpa: int, size: int) -> bytes:
+    """What the guest reads at ``gpa`` while it looks for a segment's base: each aligned 32-bit word is its own address."""
+    start = gpa & ~3
+    words = array("I", range(start, gpa + size, 4)).tobytes()
+    return words[gpa - start : gpa - start + size]
 
 
 def vector_table() -> bytes:

@@ -25,6 +25,7 @@ from kvmtest.model.verdict import Verdict
 from kvmtest.scenario import looks as of
 from kvmtest.scenario import memory
 from kvmtest.scenario import step as s
+from kvmtest.scenario.text import vcpus
 from kvmtest.spec.untouched import COUNTERS
 from kvmtest.state.guest_view import ITEMS, Report
 from kvmtest.state.layout import Layout
@@ -101,12 +102,14 @@ class _Judge:
 
     # One step
 
-    def expect(self, look: of.Look, step: s.Expect, observed: Value, wanted: Value, reason: str = "") -> bool:
-        """The record of an expectation; whether it holds."""
-        holds = observed == wanted
+    def expect(
+        self, look: of.Look, step: s.Expect, observed: Value, wanted: Value, reason: str = "", others: tuple[Value, ...] = ()
+    ) -> bool:
+        """The record of an expectation; whether it holds. ``others`` are values that would do as well."""
+        holds = observed in (wanted, *others)
         undefined = self.scenario.undefined or (step.undefined if step.vendor in ("", self.look.vendor) else "")
         verdict = Verdict.INFO if undefined else Verdict.PASS if holds else Verdict.FAIL
-        expected = None if undefined else Expected((wanted,))
+        expected = None if undefined else Expected((wanted, *others))
         reason = "; ".join(filter(None, (undefined, reason)))
         record = Record(look.item, verdict, None, expected, observed, reason, self.scenario.cite)
         self.keep(look, record)
@@ -285,7 +288,7 @@ def _one(judge: _Judge, look: of.Look, step: s.Step, values: list[Any], before: 
             judge.expect(look._replace(item=item), s.Expect(s.Is(item, wanted)), count, wanted, why)
         return True
     assert isinstance(step, s.Expect)
-    if isinstance(step.condition, s.Words):
+    if isinstance(step.condition, (s.Words, s.Reached)):
         value = values
     return _expected(judge, look, step, value, last.get(step.who, [])) or not step.ends
 
@@ -311,6 +314,12 @@ def _expected(judge: _Judge, look: of.Look, step: s.Expect, value: Any, last: li
             judge.untried(look._replace(item=item), Verdict.ERROR if why else Verdict.SKIP, why or "not readable here")
         shown = [judge.expect(look._replace(item=item), step, seen, 0) for item, seen in read.items() if seen is not None]
         return all(shown)
+    if isinstance(condition, s.Reached):
+        if len(value) < len(condition.of):
+            return True  # the program ended here
+        got = vcpus(id for id, seen in zip(condition.of, value, strict=True) if seen == condition.value & condition.mask)
+        either = tuple(vcpus((id,)) for id in condition.ids) if condition.one else (vcpus(condition.ids),)
+        return judge.expect(look, step, got, either[0], others=either[1:])
     if isinstance(condition, s.Words):
         asked = ", ".join(_said(word, word.value) for word in condition.words if word.value is not None)
         return judge.expect(look, step, judge.told(condition.words, value), asked)

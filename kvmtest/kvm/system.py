@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from ctypes import byref, c_long, c_uint32, c_uint64
 from types import TracebackType
 
@@ -42,6 +44,8 @@ class Kvm:
         self.fd = -1
         self.path = path
         self.stop = Stop()
+        #: What a thread that runs a vCPU is in meanwhile: `kvmtest.kvm.kcov.Kcov.thread`, where that is to trace it.
+        self.traced: Callable[[], AbstractContextManager[None]] = nullcontext
         self._mmap_size = 0
         self.fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
 

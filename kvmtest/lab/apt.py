@@ -24,7 +24,7 @@ __all__ = ("SUITES", "Apt")
 SUITES = ("bullseye", "bookworm", "trixie", "forky", "sid")
 #: The metapackages that name a suite's kernel; the cloud flavour has all that a lab needs, and is smaller.
 KERNELS = ("linux-image-cloud-amd64", "linux-image-amd64")
-_PARTS = ("security", "updates")
+_IMAGE = "linux-(?:image|binary|modules)-"
 _CONFIG = """\
 Dir::Etc::main "/dev/null";
 Dir::Etc::parts "/dev/null";
@@ -157,7 +157,7 @@ class Apt:
     def kernel(self) -> list[tuple[str, str]]:
         """Name and version of the packages that make the suite's newest kernel, the image's first. Raises LabError."""
         for meta in KERNELS:
-            found = [pair for pair in self._closure(meta) if pair[0] != meta]
+            found = [pair for pair in self.closure(meta, of=_IMAGE) if pair[0] != meta]
             if found:
                 found.sort(key=lambda pair: not pair[0].startswith("linux-image"))
                 with contextlib.suppress(OSError), open(self._known, "w", encoding="utf-8") as file:
@@ -165,10 +165,10 @@ class Apt:
                 return found
         raise LabError(f"{self.suite} on this machine's mirror has no {KERNELS[0]}")
 
-    def _closure(self, name: str) -> list[tuple[str, str]]:
-        """``name`` and what it depends on of a kernel's own packages."""
+    def closure(self, *names: str, of: str) -> list[tuple[str, str]]:
+        """Name and version of ``names`` and of what they depend on whose names begin as the pattern ``of`` says."""
         found: dict[str, str] = {}
-        queue = [name]
+        queue = list(names)
         while queue:
             name = queue.pop()
             if name in found:
@@ -178,8 +178,10 @@ class Apt:
             except LabError:
                 continue
             fields = dict(re.findall(r"^([A-Z][\w-]*): (.*)$", record, re.MULTILINE))
-            found[name] = fields.get("Version", "")
-            depends = re.findall(r"linux-(?:image|binary|modules)-[\w.+-]+", fields.get("Depends", ""))
+            if "Version" not in fields:  # a name that only other packages provide
+                continue
+            found[name] = fields["Version"]
+            depends = re.findall(rf"(?:^|(?<=[ ,]))(?:{of})[\w.+-]*", fields.get("Depends", ""))
             queue += [other for other in depends if other not in found]
         return list(found.items())
 

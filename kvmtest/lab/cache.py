@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 
 from kvmtest.lab.error import LabError
 
-__all__ = ("file", "folder", "home", "keep", "locked", "scratch", "workspace")
+__all__ = ("file", "folder", "home", "keep", "locked", "scratch", "trim", "workspace")
 
 #: How many files of one kind, and how many folders that `keep` is given, are kept.
 _KEPT = 4
@@ -112,11 +112,16 @@ def folder(kind: str, name: str, fill: Callable[[str], None]) -> str:
     return path
 
 
-def keep(kind: str, name: str, fresh: str) -> None:
-    """Keep the folder ``fresh``, of `scratch`, as ``name``. The oldest ones of the kind go."""
-    parent = os.path.join(home(), kind)
-    _place(fresh, os.path.join(parent, name))
-    for old in _oldest(entry for entry in os.scandir(parent) if not entry.name.startswith(".")):
+def keep(kind: str, name: str, fresh: str, number: int = _KEPT) -> None:
+    """Keep the folder ``fresh``, of `scratch`, as ``name``. But for ``number`` of the kind the oldest ones go."""
+    _place(fresh, os.path.join(home(), kind, name))
+    trim(kind, number)
+
+
+def trim(kind: str, number: int) -> None:
+    """Remove all but ``number`` of the folders of ``kind``, the oldest ones."""
+    entries = os.scandir(os.path.join(home(), kind))
+    for old in _oldest((entry for entry in entries if not entry.name.startswith(".")), number):
         shutil.rmtree(old, ignore_errors=True)
 
 
@@ -128,9 +133,9 @@ def _place(fresh: str, path: str) -> None:
             raise
 
 
-def _oldest(entries: Iterator[os.DirEntry[str]]) -> list[str]:
+def _oldest(entries: Iterator[os.DirEntry[str]], number: int = _KEPT) -> list[str]:
     aged = []
     for entry in entries:
         with suppress(FileNotFoundError):  # gone by somebody else
             aged.append((entry.stat().st_mtime, entry.path))
-    return [path for _, path in sorted(aged)[:-_KEPT]]
+    return [path for _, path in sorted(aged)[:-number]]

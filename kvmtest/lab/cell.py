@@ -14,10 +14,11 @@ from kvmtest.judge.evidence import Look
 from kvmtest.kvm import Stop
 from kvmtest.lab import cache, emulator, ids, initramfs, klog, modules
 from kvmtest.lab.error import Cancelled, LabError
+from kvmtest.lab.hits import Hits
 from kvmtest.lab.limits import Died, Limits
 from kvmtest.lab.relay import Receiver
 from kvmtest.lab.saved_boot import SavedBoot, Unusable
-from kvmtest.lab.steps import Alive, Begin, Booting, Remark, Running, Spec, Step, Times
+from kvmtest.lab.steps import Alive, Answer, Begin, Booting, Remark, Running, Spec, Step, Times
 from kvmtest.lab.stream import WAITS, Decoder
 from kvmtest.lab.watch import Watch
 from kvmtest.model.host import Host
@@ -60,6 +61,7 @@ class Cell:
         self._cases = self._done = 0
         self._facts: list[str] = []
         self._receiver = Receiver(spec.cases)
+        self._hits = Hits()
         self._release = ""
         self._ended = self._failed = ""
         self._start = self._since = self._told = time.monotonic()
@@ -88,6 +90,8 @@ class Cell:
             "cases": _chosen(spec),
             "timeout_s": spec.timeout_s,
             "effort": tuple(spec.effort),
+            "job": spec.job,
+            "coverage": spec.coverage,
         }
         built_in = spec.parameters.keys() - {module.name for module in needed}
         append = " ".join(f"{name}.{value}" for name in sorted(built_in) for value in spec.parameters[name].split())
@@ -197,6 +201,11 @@ class Cell:
                         raise ValueError("evidence of no case")
                     found = self._receiver.observations(self._look, fields[0], self._host)
                     self._seen += self._selection.all_of(found)
+                elif letter == "R":
+                    self._enter("a job")
+                    yield Answer(fields[0])
+                elif letter == "K":
+                    yield self._hits.executed(self._look.case if self._look else None, fields[0])
                 elif letter in "DV":
                     self._receiver.take(letter, fields[0])
                 else:
@@ -242,6 +251,8 @@ class Cell:
             self._host = self.host()
             yield Begin(self._host, self._cases)
             yield from self._over()
+        elif letter == "S":
+            self._hits.section(*fields)
         elif letter == "h":
             now = time.monotonic()
             if self._look and now - self._told > _TELL_S:
@@ -353,4 +364,6 @@ def inner(asked: tuple[str, ...]) -> tuple[str, ...]:
 
 def _chosen(spec: Spec) -> list[tuple[object, ...]]:
     """The cases that are to run, as marshal takes them: to plan and to choose takes an emulated CPU seconds."""
+    if spec.job and spec.job["programs"]:
+        return []
     return [case.packed for case in plan.chosen(inner(spec.selectors), spec.full, spec.cases)]

@@ -29,10 +29,14 @@ MODULES = "/modules"
 #: From linux/random.h.
 _RNDADDENTROPY, _RNDRESEEDCRNG = 0x40085203, 0x5207
 
+_LOADED = "/sys/module"
 _SYS_INIT_MODULE = 175
 _POWER_OFF = 0x4321FEDC
 _MOUNTS = (("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"))
 _KMSG_RECORD = 8192
+_HITS = 1 << 16
+#: The recorder's module and file (`kvmtest/lab/kvmcov/kvmcov.c`).
+RECORDER, KVMCOV = "kvmcov", "/proc/kvmcov"
 #: Seconds of the guest's clock between two signs of life.
 _BEAT_S = 2.0
 
@@ -40,14 +44,18 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Config(TypedDict):
-    """What a cell is to do: modules and their parameters in the order of loading, which cases of the plan, by their numbers, and
-    the rest as of the engine.
+    """What a cell is to do: modules and their parameters in the order of loading, which cases, and the rest as of the engine.
+
+    ``job`` is a `kvmtest.lab.job.Job` in the place of running them, or None. ``coverage`` is whether to tell what of KVM's
+    modules each executes.
     """
 
     modules: list[tuple[str, str]]
     cases: list[tuple[Any, ...]]
     timeout_s: float
     effort: tuple[int, int]
+    job: Any
+    coverage: bool
 
 
 class _Failed(Exception):
@@ -75,6 +83,32 @@ class _Log:
             # "6,1234,5678,-;text", then lines of a dictionary that begin with a space
             text = record.decode("utf-8", "replace").partition(";")[2]
             self._out.line("L", text.partition("\n")[0])
+
+
+class _Hits:
+    """What KVM's modules execute, as far as it is not what was sent last; they are built for it (`kvmtest.lab.instrument`)."""
+
+    def __init__(self, out: Encoder) -> None:
+        self._out = out
+        try:
+            self._fd = os.open(KVMCOV, os.O_RDONLY)
+        except OSError as error:
+            raise _Failed(f"{KVMCOV}: {error.strerror}; these modules of KVM do not record what they execute") from None
+
+    def sections(self, module: str) -> None:
+        """Send where the code of ``module`` lies. Another module may have the place of what ran once, at its load."""
+        where = f"{_LOADED}/{module}/sections"
+        for name in sorted(os.listdir(where)):
+            if "text" in name and ".init" not in name:
+                with open(f"{where}/{name}", "rb") as file:
+                    self._out.line("S", module, name, file.read().decode().strip())
+
+    def drain(self) -> None:
+        """Send what was executed since the last time."""
+        new = []
+        while data := os.read(self._fd, _HITS):
+            new.append(data)
+        self._out.blob("K", b"".join(new))
 
 
 def _mount() -> None:
@@ -112,7 +146,22 @@ def _beat(out: Encoder) -> None:
         out.beat()
 
 
-def _run(config: Config, out: Encoder, log: _Log) -> None:
+def _load_all(config: Config, out: Encoder, log: _Log) -> _Hits | None:
+    """Load the modules; what tells of the code that they execute, if that is asked for."""
+    hits = None
+    for name, parameters in config["modules"]:
+        _load(name, parameters, out, log)
+        if config["coverage"] and name == RECORDER:
+            hits = _Hits(out)
+        elif hits:
+            hits.sections(name)
+            hits.drain()
+    if config["coverage"] and not hits:
+        raise _Failed("these modules of KVM do not record what they execute")
+    return hits
+
+
+def _run(config: Config, out: Encoder, log: _Log, hits: _Hits | None) -> None:
     from kvmtest.engine import doctor, host, plan, run
     from kvmtest.lab import relay
     from kvmtest.scenario.program import Effort
@@ -126,6 +175,10 @@ def _run(config: Config, out: Encoder, log: _Log) -> None:
         kvm = doctor.open_kvm("/dev/kvm")
     except doctor.Unusable as error:
         raise _Failed(str(error)) from None
+    if job := config["job"]:
+        with kvm:
+            _do(job, kvm, facts, cases, config["timeout_s"], out, log)
+        return
     judging = relay.Sender(out).judging
     effort = Effort(*config["effort"])
     # What a run leaves in cycles is some 10 MB, and looking for it costs a twentieth of the time.
@@ -133,7 +186,20 @@ def _run(config: Config, out: Encoder, log: _Log) -> None:
     with kvm:
         for done in run.run(kvm, facts, cases, config["timeout_s"], lambda case: out.case(case.name, case.view), effort, judging):
             log.drain()
+            if hits:
+                hits.drain()
             out.line("c", f"{done.seconds:.6f}")
+    log.drain()
+    out.flush()
+
+
+def _do(job: Any, kvm: Any, facts: Any, cases: list[Any], timeout_s: float, out: Encoder, log: _Log) -> None:
+    from kvmtest.lab.job import execute, reproduce
+
+    if job["programs"]:
+        execute(job, out, log.drain)
+    else:
+        reproduce(job, kvm, facts, cases, timeout_s, out)
     log.drain()
     out.flush()
 
@@ -177,9 +243,7 @@ def main(config: Config | None) -> None:
             # The permission for the port goes to a thread that is started now.
             threading.Thread(target=_beat, args=(out,), daemon=True).start()
             log = _Log(out)
-            for name, parameters in config["modules"]:
-                _load(name, parameters, out, log)
-            _run(config, out, log)
+            _run(config, out, log, _load_all(config, out, log))
         except _Failed as failed:
             out.line("X", str(failed))
         except Exception as error:

@@ -6,20 +6,17 @@ What comes from a package is kept: the image, the KVM modules with what they dep
 
 from __future__ import annotations
 
-import io
 import json
-import lzma
 import os
 import re
 import shutil
-import tarfile
-from collections.abc import Callable, Iterator
-from typing import IO, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
-from kvmtest.lab import apt, cache, modules, program
+from kvmtest.lab import apt, cache, deb, modules
 from kvmtest.lab.error import LabError, NotFound
 
-__all__ = ("Kernel", "cached", "find")
+__all__ = ("Kernel", "cached", "find", "nearest")
 
 _KIND = "kernels"
 #: The suite that a version is looked for in first. Others are searched as well.
@@ -43,44 +40,13 @@ class Kernel(NamedTuple):
     source: str
 
 
-def _members(path: str) -> Iterator[tuple[str, int, IO[bytes]]]:
-    """The members of an `ar` archive, which is what a .deb is: name, size, and the file, which stands where it begins."""
-    with open(path, "rb") as file:
-        if file.read(8) != b"!<arch>\n":
-            raise LabError(f"{path} is not a Debian package")
-        end = os.fstat(file.fileno()).st_size
-        while len(head := file.read(60)) == 60:
-            start = file.tell()
-            digits = head[48:58].strip()
-            if not digits.isdigit() or int(digits) > end - start:
-                raise LabError(f"{path} is cut short, or no Debian package: a member of {digits.decode(errors='replace')} bytes")
-            yield head[:16].decode(errors="replace").strip().rstrip("/"), int(digits), file
-            file.seek(start + int(digits) + int(digits) % 2)
-
-
-def _data(path: str) -> tarfile.TarFile:
-    for name, size, file in _members(path):
-        if name.startswith("data.tar"):
-            data = file.read(size)
-            if name.endswith(".zst"):
-                return tarfile.open(fileobj=io.BytesIO(program.run(_zstd(), input=data).stdout), mode="r:")
-            return tarfile.open(fileobj=io.BytesIO(data), mode="r|*")
-    raise LabError(f"{path} has no contents")
-
-
-def _zstd() -> list[str]:
-    if not shutil.which("zstd"):
-        raise LabError("this package needs zstd to unpack: apt-get install zstd")
-    return ["zstd", "-dcq"]
-
-
 def _unpack(packages: list[str], folder: str, source: str) -> None:
     """Put the image, the KVM modules with their dependencies, and a note of the source into ``folder``."""
     everything = os.path.join(folder, "everything")
     release = ""
     for package in packages:
         try:
-            with _data(package) as tar:
+            with deb.contents(package) as tar:
                 for member in tar:
                     name = "./" + member.name.removeprefix("./")
                     if not member.isfile() or ".." in name.split("/") or not (_IMAGE.fullmatch(name) or _KEPT.fullmatch(name)):
@@ -94,7 +60,7 @@ def _unpack(packages: list[str], folder: str, source: str) -> None:
                     assert content
                     with open(where, "wb") as out:
                         shutil.copyfileobj(content, out, _CHUNK)
-        except (tarfile.TarError, lzma.LZMAError, EOFError, ValueError) as error:
+        except deb.BROKEN as error:
             raise LabError(f"{package} cannot be unpacked: {error}") from error
     if not os.path.exists(os.path.join(folder, "image")):
         raise LabError(f"no kernel image in {', '.join(map(os.path.basename, packages))}")
@@ -201,6 +167,18 @@ def _by_version(name: str, say: Callable[[str], None], fresh: bool) -> Kernel:
         raise next(iter(errors.values()))
     rest = "".join(f"; {suite} could not be asked: {error}" for suite, error in errors.items())
     raise NotFound(f"no suite of Debian on this machine's mirror has a kernel {name}; there are {', '.join(there)}{rest}")
+
+
+def nearest(version: str) -> list[str]:
+    """The versions of the lab's kernels, the nearest to ``version`` first."""
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+
+    def number(text: str) -> int:
+        # A release with .19 has been the last of its number.
+        major, minor = text.split(".")[:2]
+        return int(major) * 20 + int(minor)
+
+    return sorted(_VERSIONS, key=lambda one: abs(number(one) - number(numbers[0]))) if numbers else list(_VERSIONS)
 
 
 def _own(path: str, folder: str) -> Kernel:

@@ -13,51 +13,34 @@ from kvmtest.lab import emulator, initramfs
 from kvmtest.lab.cell import Cell
 from kvmtest.lab.error import Cancelled, LabError
 from kvmtest.lab.recorder import Recorder
-from kvmtest.lab.steps import Alive, Booting, Remark, Spec, Times
-from kvmtest.model.case import Case
-from kvmtest.model.record import Observation
-from kvmtest.model.run import Head, Run
+from kvmtest.lab.steps import Alive, Booting, Remark, Spec, Step, Times
+from kvmtest.model.run import Run
 from kvmtest.model.verdict import UNEXPECTED
-from kvmtest.report import End
-from kvmtest.report.play import Gatherer
+from kvmtest.report.play import Gatherer, Unwritten
 
 __all__ = ("Outcome", "jobs", "outcomes", "run")
 
 _TICK_S = 0.5
 
 
-class _Unwritten:
-    """A report to nowhere: a cell is reported when all are over."""
-
-    def begin(self, head: Head, cases: int) -> None:
-        """Nothing."""
-
-    def case(self, case: Case) -> None:
-        """Nothing."""
-
-    def observed(self, seen: Sequence[Observation]) -> None:
-        """Nothing."""
-
-    def end(self, end: End) -> None:
-        """Nothing."""
-
-
 class Outcome:
-    """What became of a cell: the ``run``, its ``times``, and why it ``failed``."""
+    """What became of a cell: the ``run``, its ``times``, and why it ``failed``. ``told`` is of each step of it."""
 
-    def __init__(self, spec: Spec, name: str, started: str) -> None:
+    def __init__(self, spec: Spec, name: str, started: str, told: Callable[[Step], None] = lambda step: None) -> None:
         self.spec = spec
+        self._told = told
         self.name = name
         self.times: Times | None = None
         self.failed = ""
         self.run: Run | None = None
-        self._recorder = Recorder(Gatherer(_Unwritten()), spec, started, name)
+        self._recorder = Recorder(Gatherer(Unwritten()), spec, started, name)
 
     def play(self, stop: Stop, say: Callable[[str], None]) -> None:
         """Run the cell until ``stop``. Raises LabError, Cancelled."""
         steps = Cell(self.spec, stop).steps()
         try:
             for step in steps:
+                self._told(step)
                 if self._recorder.take(step):
                     continue
                 if isinstance(step, Times):

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from kvmtest.engine import plan
 from kvmtest.lab.kernels import Kernel
@@ -12,13 +13,14 @@ from kvmtest.model.host import Host
 from kvmtest.model.record import Observation
 from kvmtest.scenario.program import DEFAULT_EFFORT
 
-__all__ = ("Alive", "Begin", "Booting", "Remark", "Running", "Spec", "Step", "Times")
+__all__ = ("Alive", "Answer", "Begin", "Booting", "Executed", "Remark", "Running", "Spec", "Step", "Times")
 
 
 class Spec(NamedTuple):
     """What to run in a cell. ``parameters`` are those of modules: ``{"kvm_amd": "npt=0 nested=1"}``; ``effort`` is rounds and
     seed of what has them. ``fresh_boot`` is to boot even where a saved boot is kept. ``cases`` are those to choose from, where
-    that is not the plan; ``full`` is to choose from the full one.
+    that is not the plan; ``full`` is to choose from the full one. ``job`` is done in the place of a run (`kvmtest.lab.job`).
+    ``coverage`` is to tell what of KVM's modules each case executes; they are built for it.
     """
 
     backend: str
@@ -31,6 +33,8 @@ class Spec(NamedTuple):
     fresh_boot: bool = False
     cases: tuple[plan.Case, ...] = ()
     full: bool = False
+    job: Any = None
+    coverage: bool = False
 
     @property
     def name(self) -> str:
@@ -74,6 +78,22 @@ class Alive(NamedTuple):
         return f"alive, in {self.case.name} for {self.seconds:.0f} s"
 
 
+class Answer(NamedTuple):
+    """What a job has come to, as it sent it."""
+
+    value: Any
+
+
+class Executed(NamedTuple):
+    """What KVM's modules executed in ``case``, or before the first one. ``sections`` is the address of each section by module and
+    name, ``words`` by address of 64 bytes which of them a call of the recorder returned to: bit 0 is the first.
+    """
+
+    case: Case | None
+    sections: Mapping[tuple[str, str], int]
+    words: Mapping[int, int]
+
+
 class Remark(NamedTuple):
     """How the cell runs, where that is not as usual."""
 
@@ -95,4 +115,4 @@ class Times(NamedTuple):
 
 
 #: Observations come together for a case that is over, its seconds on the last one, or outside of any.
-Step = Booting | Begin | Running | Alive | Remark | list[Observation] | Times
+Step = Answer | Booting | Begin | Running | Alive | Executed | Remark | list[Observation] | Times

@@ -14,7 +14,10 @@ All of it is one zlib stream, flushed with each case. `Encoder` runs inside and 
 | D | a piece of a section's bytes; numbered from 0 as they come |
 | V | what a layout, a plant or a snapshot holds; numbered from 0 as they come (marshal) |
 | O | what the running case showed, to be judged outside (marshal) |
+| S | name, section and address in the kernel of a module's code |
+| K | what the running case executed, or the guest before the first one (bytes, see `kvmtest/lab/kvmcov/kvmcov.c`) |
 | c | seconds that the case took |
+| R | what a job that is no run has come to (marshal) |
 | h | a sign of life, from a thread beside the one that all others are from |
 | L | line of the kernel's log |
 | X | why nothing more will come |
@@ -115,8 +118,8 @@ class Decoder:
 
 
 def _fields(line: bytes) -> tuple[str, list[Any]]:
-    if line[:1] in (b"D", b"V", b"O"):
+    if line[:1] in (b"D", b"K", b"V", b"O", b"R"):
         data = line[2:].replace(_ESC + b"N", b"\n").replace(_ESC + b"E", _ESC)
-        return line[:1].decode(), [data if line[:1] == b"D" else marshal.loads(data)]
+        return line[:1].decode(), [data if line[:1] in (b"D", b"K") else marshal.loads(data)]
     letter, *fields = line.decode("utf-8", "replace").split("\t")
     return letter, [_unescape(field) for field in fields]

@@ -12,7 +12,7 @@ from kvmtest.model.record import Observation
 from kvmtest.model.run import Head, Run, counted
 from kvmtest.report import End, Writer
 
-__all__ = ("Gatherer", "play")
+__all__ = ("Gatherer", "Unwritten", "play")
 
 
 class Gatherer:
@@ -75,3 +75,19 @@ def _together(observations: Sequence[Observation]) -> list[list[Observation]]:
         else:
             groups.append([seen])
     return groups
+
+
+class Unwritten:
+    """A writer to nowhere, of runs that are reported when all are over."""
+
+    def begin(self, head: Head, cases: int) -> None:
+        """Nothing."""
+
+    def case(self, case: Case) -> None:
+        """Nothing."""
+
+    def observed(self, seen: Sequence[Observation]) -> None:
+        """Nothing."""
+
+    def end(self, end: End) -> None:
+        """Nothing."""

@@ -14,7 +14,7 @@ from kvmtest.scenario.lower import lower
 from kvmtest.scenario.needs import NEEDS
 from kvmtest.scenario.orders import ORDERS, Order
 from kvmtest.scenario.program import DEFAULT_EFFORT, MEASUREMENTS, VM, Ioctl, Program
-from kvmtest.scenario.setup import VENDORS
+from kvmtest.scenario.setup import LEAVES, VENDORS
 from kvmtest.scenario.text import MODES, PLANTS
 from kvmtest.scenario.triggers import TRIGGERS, events
 from kvmtest.uapi import kvm as uapi
@@ -22,7 +22,7 @@ from kvmtest.uapi.names import IOCTLS
 
 __all__ = ("ScenarioError", "check", "kind_of")
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,79}")
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,119}")
 #: How many vCPUs a VM may have, and where their ids end.
 _VCPUS, _IDS = 288, 4096
 #: What would make KVM follow an address, or fill more than it was given: a scenario has no use for them.
@@ -93,7 +93,7 @@ def check(scenario: s.Scenario) -> None:
     _known(scenario.target, ("bsp", "ap"), "the scenario, target")
     for name in ("trigger", "sequence"):
         if not _NAME.fullmatch(getattr(scenario, name)):
-            raise ScenarioError(f"the scenario, {name}: small letters, digits and hyphens are expected, 80 at most")
+            raise ScenarioError(f"the scenario, {name}: small letters, digits and hyphens are expected, 120 at most")
     for vendor in (*scenario.vendors, setup.vendor):
         _known(vendor, (*VENDORS, ""), "the scenario, vendors")
     if not scenario.vendors or len(set(scenario.vendors)) < len(scenario.vendors):
@@ -101,7 +101,7 @@ def check(scenario: s.Scenario) -> None:
     for need in scenario.needs:
         _known(need, NEEDS, "the scenario, needs")
     _known(setup.irqchip, ("none", "split", "full"), "the set-up, irqchip")
-    _known(setup.leaves, ("", "none", "0", "deadline"), "the set-up, leaves")
+    _known(setup.leaves, LEAVES, "the set-up, leaves")
     ids = setup.ids or range(setup.vcpus or 2)
     if not 0 <= setup.vcpus <= _VCPUS or len(set(ids)) != len(ids) <= _VCPUS or not all(0 <= id < _IDS for id in ids):
         raise ScenarioError(f"the set-up: at most {_VCPUS} vCPUs, with different ids below {_IDS}, are expected")

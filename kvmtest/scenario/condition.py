@@ -18,6 +18,7 @@ __all__ = (
     "Mmio",
     "Moves",
     "Quiet",
+    "Reached",
     "Same",
     "Word",
     "Words",
@@ -86,6 +87,20 @@ class Is(NamedTuple):
     mask: int = -1
 
 
+class Reached(NamedTuple):
+    """Of the vCPUs ``of`` it is those of ``ids`` whose ``item`` reads as ``value`` in the bits of ``mask``; for Expect.
+
+    With ``one`` it is any one of ``ids``, and no other.
+    """
+
+    item: str
+    value: int
+    ids: tuple[int, ...]
+    of: tuple[int, ...]
+    mask: int = -1
+    one: bool = False
+
+
 class Differs(NamedTuple):
     """``item`` reads as another value than ``value``; for Until and Require."""
 
@@ -131,4 +146,6 @@ class Answer(NamedTuple):
     value: int
 
 
-Condition = Word | Words | Exit | In | Mmio | Quiet | Fails | Is | Differs | Holds | Filled | Moves | Same | Zero | Answer
+Condition = (
+    Word | Words | Exit | In | Mmio | Quiet | Fails | Is | Reached | Differs | Holds | Filled | Moves | Same | Zero | Answer
+)

@@ -7,7 +7,7 @@ import random
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import combinations, product
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from kvmtest.scenario.items import LEAVE, Item
 from kvmtest.scenario.needs import NEEDS, Need
@@ -32,6 +32,7 @@ _TRIPLES = (
     ("state", "plant", "target"),
     ("state", "guest", "target"),
 )
+_T = TypeVar("_T", bound=tuple[Any, ...])
 #: The order in which combinations are looked at spreads the parameters; any other one would do.
 _SEED = 1
 
@@ -102,18 +103,21 @@ def leaves() -> Iterator[Tried]:
                     yield Tried(LEAVE, target, vendor, "xapic", (state.plants or PLANTS)[0], name, False)
 
 
-def covering(every: Iterable[Tried]) -> list[Tried]:
-    """Some of ``every``, in order: each pair of parameters in one of them is in one of these, and each of some triples."""
-    tried = list(every)
+def covering(every: Iterable[_T], together: Iterable[tuple[int, ...]] = _COMBINATIONS) -> list[_T]:
+    """Some of ``every``, in order: what the fields at the positions ``together`` are in one of them, they are in one of these.
+
+    Of the parameters of item cases that is each pair, and some triples.
+    """
+    tried, fields_ = list(every), tuple(together)
     numbers: dict[tuple[object, ...], int] = {}
     # One bit for each combination.
     shows = []
     for one in tried:
         bits = 0
-        for fields in _COMBINATIONS:
+        for fields in fields_:
             bits |= 1 << numbers.setdefault((fields, *(one[at] for at in fields)), len(numbers))
         shows.append(bits)
-    return [tried[number] for number in _enough(shows, (1 << len(numbers)) - 1, len(_COMBINATIONS))]
+    return [tried[number] for number in _enough(shows, (1 << len(numbers)) - 1, len(fields_))]
 
 
 def _enough(shows: list[int], missing: int, least: int) -> list[int]:

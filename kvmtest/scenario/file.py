@@ -28,7 +28,7 @@ SCHEMA = "kvmtest.scenario/1"
 _LONGEST, _MOST, _LONG, _BYTES = 1 << 20, 1000, 2000, 1 << 16
 _HEX = re.compile(r"-?0x[0-9a-f]{1,64}")
 #: Numbers that are read better in decimal.
-_DECIMAL = frozenset(("who", "to", "vcpus", "boot_id", "ids", "gsi", "slot"))
+_DECIMAL = frozenset(("who", "to", "vcpus", "boot_id", "ids", "of", "gsi", "slot"))
 
 
 @cache

@@ -43,7 +43,7 @@ def item_of(expect: s.Expect) -> str:
         return "refused"
     if isinstance(condition, s.Filled):
         return "memory"
-    return "delivered" if isinstance(condition, s.Same) else "runs"
+    return "delivered" if isinstance(condition, (s.Same, s.Reached)) else "runs"
 
 
 def looks(scenario: s.Scenario) -> tuple[Look, ...]:
@@ -53,7 +53,9 @@ def looks(scenario: s.Scenario) -> tuple[Look, ...]:
     sent = False
     for number, step in enumerate(scenario.steps):
         if isinstance(step, (s.Send, s.Event)) and (not isinstance(step, s.Send) or step.judged):
-            event, trigger, sent = step.event, step.by.partition("/")[0] if isinstance(step, s.Send) else step.trigger, True
+            event, trigger = step.event, step.by.partition("/")[0] if isinstance(step, s.Send) else step.trigger
+            # What is no event has single expectations; its table is what the next event finds.
+            sent = isinstance(step, s.Send) or event != "none"
         elif isinstance(step, s.Expect) and isinstance(step.condition, s.Zero):
             found += [Look(number, event, trigger, scenario.view, item) for item in step.condition.items]
         elif isinstance(step, s.Expect):

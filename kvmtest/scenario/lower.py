@@ -36,11 +36,12 @@ from kvmtest.scenario.program import (
     Reply,
     Report,
     Start,
+    Window,
     Write,
 )
 from kvmtest.uapi import kvm as uapi
 
-__all__ = ("Planted", "Target", "lower")
+__all__ = ("Planted", "Target", "lower", "of_plant")
 
 _WORD = Place("word", 0, 4, "word")
 
@@ -77,6 +78,11 @@ class Target(Protocol):
 def lower(scenario: s.Scenario, bound: Target) -> Program:
     """The program of ``scenario`` on this host. Raises KeyError for an item that has no place, GuestMissing."""
     return _Lowering(scenario, bound).program()
+
+
+def of_plant(step: s.Plant, bound: Target) -> Program:
+    """The program that plants. Raises as `lower`."""
+    return lower(s.Scenario("reset", "vmm-reset", "", (step,), ()), bound)
 
 
 class _Lowering(Places):
@@ -162,6 +168,10 @@ class _Lowering(Places):
             return [Enter(who, came, otherwise)]
         if isinstance(condition, (s.Same, s.Zero)):
             return [Look(who)]
+        if isinstance(condition, s.Reached):
+            # Each is told; the judge sees which they are.
+            alone = s.Is(condition.item, condition.value, condition.mask)
+            return [op for id in condition.of for op in self.check(alone, id, Otherwise("", ""))]
         if isinstance(condition, s.Answer):
             return [Compare(RESULT, (condition.value,), otherwise)]
         if isinstance(condition, s.Filled):
@@ -332,6 +342,10 @@ class _Lowering(Places):
     @ops_of.register
     def _(self, step: s.Complete) -> Iterable[Op]:
         return [Finish(self.who(step.who))]
+
+    @ops_of.register
+    def _(self, step: s.Window) -> Iterable[Op]:
+        return [Window(self.who(step.who), step.asked)]
 
     @ops_of.register
     def _(self, step: s.Give) -> Iterable[Op]:

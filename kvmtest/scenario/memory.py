@@ -49,6 +49,7 @@ _WORDS = {
     "LEFT": "LEFT",
     "NMI": "the NMI handler",
     "AWAKE": "the instruction after HLT",
+    "TAKEN": "an interrupt, vector",
     "SMI": "the SMI handler",
     "EXIT": "a VM exit to L1, reason",
     "NESTED": "L2",
@@ -97,6 +98,8 @@ def words(guest: str) -> Iterator[tuple[str, str]]:
     for name, says in _WORDS.items():
         if f"PORT_{name}" in known:
             yield name, _OWN.get((guest, name), says)
+    if "PORT_SMI" not in known:
+        yield "smram.SMI", _WORDS["SMI"]
 
 
 def said(guest: str, name: str, says: str, value: int | None) -> str:
@@ -105,7 +108,7 @@ def said(guest: str, name: str, says: str, value: int | None) -> str:
         return says
     if name != "FAULT":
         return f"{says} {value:#x}"
-    if guest in _HYPERVISORS:
+    if guest in (*_HYPERVISORS, "access"):
         return f"exception {value >> 24}, error code or RIP {value & 0xFFFFFF:#x}"
     return f"{says} at CS:IP {value >> 16:04x}:{value & 0xFFFF:04x}"
 

@@ -76,6 +76,10 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     "vmx-wait-for-sipi": (
         Need("IA32_VMX_MISC[8] is clear: no VM entry into the activity state wait-for-SIPI", msr=(0x485, 8)),
     ),
+    "vmx-monitor-trap": (
+        # What may be 1 is in the upper half of IA32_VMX_PROCBASED_CTLS.
+        Need("IA32_VMX_PROCBASED_CTLS[59] is clear: this KVM has no monitor trap flag for nested guests", msr=(0x482, 32 + 27)),
+    ),
     "vmx-restricted-guest": (
         Need(
             "a guest without paging is the CPU's business here: needs kvm_intel's parameter unrestricted_guest=0",

@@ -49,6 +49,8 @@ def fields() -> dict[str, tuple[str, int, int]]:
     found["events.exception_nr"] = ("events", exception + 1, 1)
     found["events.exception_has_error_code"] = ("events", exception + 2, 1)
     found["events.interrupt_nr"] = ("events", interrupt + 1, 1)
+    bitmap = uapi.kvm_sregs.interrupt_bitmap.offset
+    found |= {f"interrupt_bitmap{i}": ("sregs", bitmap + 8 * i, 8) for i in range(4)}
     # struct kvm_irqchip is {u32 chip_id, u32 pad, struct kvm_ioapic_state chip}.
     at = 8 + uapi.kvm_ioapic_state.redirtbl.offset
     found |= {f"ioapic.redirtbl{pin}": ("ioapic", at + 8 * pin, 8) for pin in range(uapi.KVM_IOAPIC_NUM_PINS)}

@@ -39,9 +39,12 @@ __all__ = (
     "Region",
     "Reply",
     "Report",
+    "Said",
     "Start",
     "Compare",
+    "Window",
     "Write",
+    "buffers_of",
 )
 
 #: In the place of a vCPU's id.
@@ -183,7 +186,7 @@ class Match(NamedTuple):
 
 
 class Alike(NamedTuple):
-    """Hold the bytes of ``buffer`` against those of ``other``; how many differ, and the first one's offset, is evidence."""
+    """Compare the bytes of ``buffer`` with those of ``other``; how many differ, and the first one's offset, is evidence."""
 
     buffer: str
     other: str
@@ -201,13 +204,16 @@ class Enter(NamedTuple):
     """KVM_RUN until the vCPU's next exit, which has to be ``came``; what came is evidence.
 
     ``resume`` is where the vCPU goes on after an instruction that KVM cannot emulate: the name of a register that holds the
-    address. A ``quiet`` vCPU is one that makes no exit for as long as its slowest one took, many times over.
+    address; or, after any internal error, the guest-physical address of a word that does. ``blind`` is whether reads of memory
+    that is not there are answered, with 0, on the way. A ``quiet`` vCPU is one that makes no exit for as long as its slowest one
+    took, many times over.
     """
 
     vcpu: int
     came: Came
     otherwise: Otherwise
-    resume: str = ""
+    resume: str | int = ""
+    blind: bool = False
 
 
 class Poll(NamedTuple):
@@ -242,11 +248,25 @@ class Finish(NamedTuple):
     vcpu: int
 
 
+class Window(NamedTuple):
+    """Write request_interrupt_window of ``vcpu``'s struct kvm_run."""
+
+    vcpu: int
+    asked: bool
+
+
 class Reply(NamedTuple):
     """Answer ``vcpu``'s IN or MMIO read with ``data``."""
 
     vcpu: int
     data: bytes
+
+
+class Said(NamedTuple):
+    """Copy what ``vcpu``'s last exit, an OUT, wrote to ``to``."""
+
+    vcpu: int
+    to: Place
 
 
 class Look(NamedTuple):
@@ -315,7 +335,9 @@ Op = (
     | Start
     | Join
     | Finish
+    | Window
     | Reply
+    | Said
     | Look
     | Irqfd
     | Install
@@ -329,3 +351,16 @@ class Program(NamedTuple):
 
     buffers: dict[str, Buffer]
     ops: tuple[tuple[int, Op], ...]
+
+
+def buffers_of(op: Op) -> tuple[str, ...]:
+    """The buffers that ``op`` names."""
+    if isinstance(op, Ioctl):
+        return tuple(name for name in (op.arg, op.result) if isinstance(name, str) and name)
+    if isinstance(op, (Put, Compare)):
+        return (op.place.buffer,)
+    if isinstance(op, (Peek, Said)):
+        return (op.to.buffer,)
+    if isinstance(op, Poll):
+        return tuple(name for one in (*op.read, op.test) for name in buffers_of(one))
+    return ()

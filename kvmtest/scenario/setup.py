@@ -5,11 +5,20 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ("SPARSE", "VENDORS", "Setup")
+__all__ = ("LEAVES", "SPARSE", "VENDORS", "Setup")
 
 VENDORS = ("intel", "amd")
 #: For Setup.vcpus.
 SPARSE = 0
+#: Which of CPUID's leaves vCPUs get, in words.
+LEAVES = {
+    "": "",
+    "none": "without KVM_SET_CPUID2",
+    "0": "leaf 0 alone",
+    "deadline": "with CPUID.1:ECX[24]",
+    "no-long-mode": "without CPUID.80000001H:EDX[29]",
+    "no-x2apic": "without CPUID.1:ECX[21]",
+}
 
 
 class Setup(NamedTuple):
@@ -22,9 +31,8 @@ class Setup(NamedTuple):
     whether RAM and ROM of the guest that reports its state are there; without them nothing is behind the reset vector.
 
     ``caps`` are enabled on the VM before its vCPUs are created: (KVM_CAP_*, argument). ``ids`` are the vCPUs' ids where they are
-    not the usual ones. ``leaves`` says which of CPUID's leaves the vCPUs get: "" for all, ``none``, ``0`` for leaf 0 alone, or
-    ``deadline`` for all and CPUID.1:ECX[24]. ``heard`` is whether messages reach the vCPU created last: KVM's map of APIC ids
-    lacks it until something renews the map.
+    not the usual ones. ``leaves`` says which of CPUID's leaves the vCPUs get: one of LEAVES. ``heard`` is whether messages reach
+    the vCPU created last: KVM's map of APIC ids lacks it until something renews the map.
     """
 
     irqchip: str = "full"

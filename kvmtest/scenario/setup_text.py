@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from kvmtest.scenario.needs import NEEDS, Need
-from kvmtest.scenario.setup import SPARSE, Setup
+from kvmtest.scenario.setup import LEAVES, SPARSE, Setup
 from kvmtest.scenario.text import VENDORS, number
 from kvmtest.uapi.names import CAPS
 
@@ -19,12 +19,11 @@ def setup(vm: Setup) -> str:
         vcpus = f"vCPUs {', '.join(map(str, vm.ids))}"
     else:
         vcpus = "vCPUs with sparse ids" if vm.vcpus == SPARSE else f"{vm.vcpus} vCPU{'s' if vm.vcpus > 1 else ''}"
-    leaves = {"": "", "none": "without KVM_SET_CPUID2", "0": "leaf 0 alone", "deadline": "with CPUID.1:ECX[24]"}[vm.leaves]
     parts = (
         f"a VM with {_IRQCHIPS[vm.irqchip]}",
         vcpus,
         f"{VENDORS[vm.vendor]}'s CPUID" if vm.vendor else "no CPUID",
-        leaves,
+        LEAVES[vm.leaves],
         f"boot vCPU {vm.boot_id}" if vm.boot_id else "",
         "KVM_X86_SETUP_MCE" if vm.mce else "",
         "memory" if vm.memory else "",

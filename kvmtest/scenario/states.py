@@ -25,7 +25,7 @@ from kvmtest.uapi.kvm import (
     kvm_nested_state,
 )
 
-__all__ = ("GUEST_PLANTS", "NEVER_RUN", "STATES", "State", "gif", "vmxon")
+__all__ = ("GUEST_PLANTS", "NEVER_RUN", "STATES", "State", "debug", "gif", "vmxon")
 
 GUEST_PLANTS = ("guest-long", "guest-protected", "guest-v86")
 _LONG = ("guest-long",)
@@ -84,11 +84,12 @@ def _at_exit(end: str, condition: s.Condition) -> tuple[Steps, Steps]:
     return (s.Resume(end), reads), (_LATCHED, s.Give(b"\x5a" * 4), s.Complete())
 
 
-def _debug(control: int, *registers: int) -> s.Step:
-    debug = kvm_guest_debug(control)
+def debug(control: int, *registers: int) -> s.Step:
+    """KVM_SET_GUEST_DEBUG, with these debug registers."""
+    made = kvm_guest_debug(control)
     for index, value in enumerate(registers):
-        debug.arch.debugreg[index] = value
-    return s.Call(KVM_SET_GUEST_DEBUG, bytes(debug), kind="kvm_guest_debug")
+        made.arch.debugreg[index] = value
+    return s.Call(KVM_SET_GUEST_DEBUG, bytes(made), kind="kvm_guest_debug")
 
 
 def gif(value: bool) -> s.Call:
@@ -129,8 +130,8 @@ STATES: dict[str, State] = {
     "exception-injected": State(prepare=_inject("exception"), plants=_LONG),
     "nmi-injected": State(prepare=_inject("nmi"), plants=_LONG),
     "guest-debug": State(
-        prepare=(_debug(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP, _DR0, 0, 0, 0, 0, 0, 0, _DR7),),
-        release=(_debug(0),), plants=_LONG,
+        prepare=(debug(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP, _DR0, 0, 0, 0, 0, 0, 0, _DR7),),
+        release=(debug(0),), plants=_LONG,
     ),
     "at-triple-fault": State(prepare=_AT_UD, plants=_LONG, silent=True, events=("shutdown",)),
     "in-shutdown": State(

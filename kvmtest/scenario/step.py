@@ -22,6 +22,7 @@ from kvmtest.scenario.condition import (
     Mmio,
     Moves,
     Quiet,
+    Reached,
     Same,
     Word,
     Words,
@@ -58,6 +59,7 @@ __all__ = (
     "Plant",
     "Poke",
     "Quiet",
+    "Reached",
     "Reporter",
     "Require",
     "Resume",
@@ -72,6 +74,7 @@ __all__ = (
     "Step",
     "Until",
     "Who",
+    "Window",
     "Word",
     "Words",
     "Zero",
@@ -255,6 +258,13 @@ class Complete(NamedTuple):
     who: Who = "target"
 
 
+class Window(NamedTuple):
+    """Ask KVM_RUN to come back when an external interrupt can be injected, or no more (struct kvm_run)."""
+
+    asked: bool = True
+    who: Who = "target"
+
+
 class Give(NamedTuple):
     """Answer the vCPU's IN or MMIO read."""
 
@@ -338,6 +348,7 @@ Step = (
     | Settle
     | Start
     | Complete
+    | Window
     | Give
     | Observe
     | Reporter

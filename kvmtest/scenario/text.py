@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache, singledispatchmethod
 
 from kvmtest.scenario import memory
@@ -27,6 +27,7 @@ __all__ = (
     "ioctl",
     "lines",
     "number",
+    "vcpus",
 )
 
 EVENTS = {
@@ -163,6 +164,10 @@ def condition(of: s.Condition, guest: str = "") -> str:
     if isinstance(of, s.Is):
         mask = "" if of.mask == -1 else f" in the bits {of.mask:#x}"
         return f"{of.item} = {held(of.item, of.value)}{mask}"
+    if isinstance(of, s.Reached):
+        reads = condition(s.Is(of.item, of.value, of.mask))
+        who = vcpus(of.ids, one=of.one)
+        return f"{reads} on {who}, and on no other of {vcpus(of.of)}" if of.ids else f"{reads} on none of {vcpus(of.of)}"
     if isinstance(of, s.Differs):
         return f"{of.item} is not {held(of.item, of.value)}"
     if isinstance(of, s.Filled):
@@ -180,6 +185,14 @@ def condition(of: s.Condition, guest: str = "") -> str:
             return f"KVM refuses it with {errno.errorcode.get(-of.value, of.value)}"
         return f"KVM accepts it and returns {of.value}" if of.value else "KVM accepts it"
     raise TypeError(f"no words for {of}")
+
+
+def vcpus(ids: Iterable[int], *, one: bool = False) -> str:
+    """vCPUs by their ids."""
+    said = ", ".join(map(str, ids))
+    if not said:
+        return "no vCPU"
+    return f"one of the vCPUs {said}" if one else f"vCPU{'s' if ',' in said else ''} {said}"
 
 
 def _list(names: tuple[str, ...]) -> str:
@@ -219,6 +232,8 @@ class Teller:
             self._started.discard(who)
             return f"that {self.who(who)}{joined} {condition(of, self._guest)}"
         says = condition(of, self._guest)
+        if isinstance(of, s.Reached):
+            return says
         return f"{'' if isinstance(of, (s.Is, s.Differs, s.Zero)) else 'that '}{says}{self._on(who)}"
 
     @singledispatchmethod
@@ -335,6 +350,11 @@ class Teller:
     @step.register
     def _(self, step: s.Complete) -> str:
         return f"Complete the I/O of {self.who(step.who)}: KVM_RUN with immediate_exit"
+
+    @step.register
+    def _(self, step: s.Window) -> str:
+        asked = "Ask" if step.asked else "No more ask"
+        return f"{asked} KVM_RUN of {self.who(step.who)} to come back when an interrupt can be injected"
 
     @step.register
     def _(self, step: s.Give) -> str:

@@ -27,7 +27,7 @@ from kvmtest.uapi.kvm import (
 
 __all__ = (
     *("DATA", "MSG_ADDR", "TRIGGERS", "Steps", "To", "Trigger"),
-    *("arrival", "broadcast_icr", "events", "message", "sender", "signal"),
+    *("arrival", "broadcast_icr", "events", "message", "raised", "sender", "signal", "split"),
 )
 
 #: Message data: delivery modes (SDM vol. 3, Message Data Register Format).
@@ -38,6 +38,8 @@ DATA = {"interrupt": 0x000, "smi": 0x200, "nmi": 0x400, "init": 0x500, "deassert
 _ASSERT, _LOGICAL = 1 << 14, 1 << 11
 _ALL_EXCLUDING_SELF = 3 << 18
 MSG_ADDR = 0xFEE00000
+#: Destination mode (SDM vol. 3, Message Address Register Format).
+_MSI_LOGICAL = 1 << 2
 #: GSIs above the IOAPIC's 24 pins, and a pin.
 _GSI, _GSI_IRQFD, _PIN = 32, 33, 10
 _MASKED = 1 << 16
@@ -67,10 +69,10 @@ def _arrives(send: s.Send, to: To, by: str) -> Steps:
     return (s.Until(s.Is("events.smi_latched_init", 1), to.id, f"{by}: no INIT is pending on vcpu {to.id}", run=False),)
 
 
-def signal(id: int, data: int) -> s.Step:
-    """KVM_SIGNAL_MSI with ``data`` to APIC id ``id``, in physical destination mode, whomever it reaches."""
+def signal(id: int, data: int, *, logical: bool = False) -> s.Step:
+    """KVM_SIGNAL_MSI with ``data`` to APIC id ``id``, in physical or ``logical`` destination mode, whomever it reaches."""
     # Bits 31:8 of the id count with KVM_X2APIC_API_USE_32BIT_IDS (KVM API, KVM_SET_GSI_ROUTING).
-    msi = kvm_msi(MSG_ADDR | (id & 0xFF) << 12, id & ~0xFF, data)
+    msi = kvm_msi(MSG_ADDR | (id & 0xFF) << 12 | (_MSI_LOGICAL if logical else 0), id & ~0xFF, data)
     return s.Call(KVM_SIGNAL_MSI, bytes(msi), "vm", keep=True, kind="kvm_msi")
 
 
@@ -111,15 +113,20 @@ def _routing(*entries: kvm_irq_routing_entry) -> s.Step:
     return s.Call(KVM_SET_GSI_ROUTING, table, "vm", kind="kvm_irq_routing")
 
 
-def _line(gsi: int, level: int) -> s.Step:
-    return s.Call(KVM_IRQ_LINE, bytes(kvm_irq_level(irq=gsi, level=level)), "vm", kind="kvm_irq_level")
+def _line(gsi: int, level: int, request: int = KVM_IRQ_LINE) -> s.Step:
+    return s.Call(request, bytes(kvm_irq_level(irq=gsi, level=level)), "vm", kind="kvm_irq_level")
 
 
-def _to_msi(gsi: int, id: int) -> s.Step:
-    """Route ``gsi`` to an MSI that is an INIT."""
+def _to_msi(gsi: int, id: int, data: int = DATA["init"]) -> s.Step:
+    """Route ``gsi`` to an MSI, by default one that is an INIT."""
     entry = kvm_irq_routing_entry(gsi, KVM_IRQ_ROUTING_MSI)
-    entry.u.msi.address_lo, entry.u.msi.data = MSG_ADDR | (id & 0xFF) << 12, DATA["init"]
+    entry.u.msi.address_lo, entry.u.msi.data = MSG_ADDR | (id & 0xFF) << 12, data
     return _routing(entry)
+
+
+def split(id: int, data: int) -> Steps:
+    """An edge at a pin of the VMM's IOAPIC on a split irqchip, that is routed to an MSI with ``data``."""
+    return (_to_msi(_PIN, id, data), _line(_PIN, 1))
 
 
 def _gsi(gsi: int, by: str) -> Callable[[s.Send, To], Steps]:
@@ -130,15 +137,19 @@ def _irqfd(send: s.Send, to: To) -> Steps:
     return (_to_msi(_GSI_IRQFD, to.id), s.Irqfd(_GSI_IRQFD), *_arrives(send, to, "KVM_IRQFD"))
 
 
+def _redirect(value: int, pin: int = _PIN) -> s.Step:
+    return s.Set(((f"ioapic.redirtbl{pin}", value),), "vm", check=False)
+
+
+def raised(redirection: int, pin: int = _PIN, request: int = KVM_IRQ_LINE) -> Steps:
+    """An edge at the IOAPIC's ``pin`` that has this ``redirection`` entry, of which no other interrupt controller hears."""
+    entry = kvm_irq_routing_entry(pin, KVM_IRQ_ROUTING_IRQCHIP)
+    entry.u.irqchip.irqchip, entry.u.irqchip.pin = KVM_IRQCHIP_IOAPIC, pin
+    return (_routing(entry), _redirect(redirection, pin), _line(pin, 1, request), _line(pin, 0, request))
+
+
 def _ioapic(send: s.Send, to: To) -> Steps:
-    entry = kvm_irq_routing_entry(_PIN, KVM_IRQ_ROUTING_IRQCHIP)
-    entry.u.irqchip.irqchip, entry.u.irqchip.pin = KVM_IRQCHIP_IOAPIC, _PIN
-
-    def redirect(value: int) -> s.Step:
-        return s.Set(((f"ioapic.redirtbl{_PIN}", value),), "vm", check=False)
-
-    raised = (redirect(to.id << 56 | DATA["init"]), _line(_PIN, 1), _line(_PIN, 0))
-    return (_routing(entry), *raised, *_arrives(send, to, "the IOAPIC"), redirect(_MASKED))
+    return (*raised(to.id << 56 | DATA["init"]), *_arrives(send, to, "the IOAPIC"), _redirect(_MASKED))
 
 
 # Interprocessor interrupts

@@ -26,6 +26,8 @@ _EVENT_CAPS = (uapi.KVM_CAP_EXCEPTION_PAYLOAD, uapi.KVM_CAP_X86_TRIPLE_FAULT_EVE
 _BANKS, _MCE_BANKS = 0xFF, 4
 #: CPUID.1:ECX, the local APIC's timer has the TSC-deadline mode.
 _TSC_DEADLINE = 1 << 24
+#: Features that a setup may leave out: function, register, bit.
+_WITHOUT = {"no-long-mode": (0x80000001, "edx", 29), "no-x2apic": (1, "ecx", 21)}
 #: The pins of the IOAPIC that userspace has with the split irqchip.
 _PINS = 24
 
@@ -101,4 +103,7 @@ def _cpuid(setup: Setup, host: Host, id: int) -> Cpuid:
     if setup.leaves == "deadline":
         # KVM has the mode when this bit is set, which KVM_GET_SUPPORTED_CPUID does not do on all kernels.
         changes = (*changes, (1, "ecx", _TSC_DEADLINE, _TSC_DEADLINE))
+    if setup.leaves in _WITHOUT:
+        function, register, bit = _WITHOUT[setup.leaves]
+        changes = (*changes, (function, register, 1 << bit, 0))
     return Cpuid(id, changes)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""JSON schemas (draft 2020-12) of what kvmtest writes: results (a document, and its lines), scenarios, snapshots, the rules."""
+"""JSON schemas (draft 2020-12) of what kvmtest writes: coverage, results (whole or by lines), scenarios, snapshots, rules."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 __all__ = ("NAMES", "load")
 
-NAMES = ("results", "scenario", "snapshot", "spec")
+NAMES = ("coverage", "results", "scenario", "snapshot", "spec")
 
 
 def load(name: str) -> dict[str, Any]:

@@ -157,9 +157,10 @@ class Reader:
     def __init__(self, vcpu: Vcpu, layout: Layout, like: Reader | None = None) -> None:
         self.vcpu = vcpu
         self.layout = layout
-        self.buffers: list[Buffer] = like.buffers if like else self._made()
+        self.buffers: list[Buffer] = like.buffers if like else self.made()
 
-    def _made(self) -> list[Buffer]:
+    def made(self) -> list[Buffer]:
+        """Buffers that nothing was read into yet."""
         vcpu, layout = self.vcpu, self.layout
         wanted = layout.by_section
         buffers = [Buffer(name, request, bytes(size)) for name, request, size in _FIXED if name in wanted]

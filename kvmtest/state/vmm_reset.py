@@ -29,9 +29,10 @@ from kvmtest.uapi.kvm import (
     KVM_SET_XSAVE,
 )
 
-__all__ = ("CONSTRAINTS", "SECTIONS", "Constraint", "Reset", "orders")
+__all__ = ("COMMANDS", "CONSTRAINTS", "SECTIONS", "SETTERS", "Constraint", "Reset", "orders")
 
-_SET = {
+#: What writes each section.
+SETTERS = {
     "nested": KVM_SET_NESTED_STATE,
     "sregs": KVM_SET_SREGS,
     "lapic": KVM_SET_LAPIC,
@@ -45,7 +46,7 @@ _SET = {
     "mp_state": KVM_SET_MP_STATE,
 }
 #: The sections of a snapshot, in an order that is legal.
-SECTIONS = tuple(_SET)
+SECTIONS = tuple(SETTERS)
 
 
 class Constraint(NamedTuple):
@@ -86,7 +87,7 @@ CONSTRAINTS = (
 )
 _AT_RESET = frozenset((c.first, c.second) for c in CONSTRAINTS if c.at_reset)
 #: MSRs that are commands: 0 is not what they hold but what a read gives.
-_COMMANDS = frozenset(f"msr.{name}" for name in ("hv_eoi", "hv_icr", "hv_tpr", "hv_eom"))
+COMMANDS = frozenset(f"msr.{name}" for name in ("hv_eoi", "hv_icr", "hv_tpr", "hv_eom"))
 
 
 @cache
@@ -127,13 +128,13 @@ class Reset:
         self.vcpu = vcpu
         self._buffers = {
             section: one_reg(request, contents) if section == "ssp" else Buffer(section, request, contents)
-            for section, request in _SET.items()
+            for section, request in SETTERS.items()
             if (contents := new.sections.get(section)) is not None
         }
         self._msrs = [
             (index, value, item)
             for index, item in zip(layout.msrs, layout.by_section["msrs"], strict=True)
-            if item not in _COMMANDS and (value := new.get(layout, item)) is not None
+            if item not in COMMANDS and (value := new.get(layout, item)) is not None
         ]
         #: The MSRs whose own value KVM does not take, with the error: found by trying, once.
         self.read_only: dict[str, str] = {}

@@ -14,6 +14,12 @@ class _kvm_irq_level_u(Union):
     _fields_ = (("irq", c_uint32), ("status", c_int32))
 
 
+class kvm_vapic_addr(Structure):
+    """For KVM_SET_VAPIC_ADDR."""
+
+    _fields_ = (("vapic_addr", c_uint64),)
+
+
 class kvm_irq_level(Structure):
     """For KVM_IRQ_LINE and KVM_IRQ_LINE_STATUS."""
 

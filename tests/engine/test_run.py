@@ -248,10 +248,12 @@ def test_a_whole_run(kvm: Kvm) -> None:
     assert [one.case for one in done] == begun == cases and all(one.seconds > 0 for one in done)
     for case, seen, _ in done:
         wanted = dict(plan.looks(case))
-        assert sorted(one.prefix for one in seen) == sorted(wanted)
+        # A story ends at the first of its expectations that does not hold, and may not come to a later event.
+        cut = case.sequence and any(record.verdict == "fail" for one in seen for record in one.records)
+        shown = sorted(one.prefix for one in seen)
+        assert shown == sorted(wanted) or cut and len(shown) == len(set(shown)) and set(shown) < set(wanted), case.name
         for one in seen:
             items = [record.item for record in one.records]
-            # A story ends at the first of its expectations that does not hold.
             ended = case.sequence and any(record.verdict != "pass" for record in one.records)
             assert len(items) == len(set(items)) and (ended or set(items) >= set(wanted[one.prefix])), case.name
             assert one.case and one.case.name == case.name and one.case.get("target") == case.target

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from kvmtest import guests
-from kvmtest.guests import behaviour, smm
-from kvmtest.scenario.catalogue import paging, restart
+from kvmtest.guests import behaviour, planter, smm
+from kvmtest.scenario import access
+from kvmtest.scenario.catalogue import paging, restart, rsm
 from kvmtest.scenario.catalogue.common import SIPI_VECTOR
+from kvmtest.state import inside
 
 PACKAGE = Path(guests.__file__).parents[1]
 MODULES = {path.stem for path in (PACKAGE / "guests").glob("[a-z]*.py")}
@@ -56,7 +58,10 @@ def test_what_l1_has_is_in_both_guests_that_include_it() -> None:
 def test_numbers_that_a_listing_names_are_those_of_the_source() -> None:
     assert paging._REAL == behaviour.LINEAR
     assert (restart._TABLE_0, restart._TABLE_OTHER) == (behaviour.TABLE_0, behaviour.TABLE_OTHER)
-    assert SIPI_VECTOR << 12 == behaviour.CODE == smm.CODE
+    assert SIPI_VECTOR << 12 == behaviour.CODE == smm.CODE == guests.symbols("access")["CODE"]
+    assert [guests.symbols("access")[kind] for kind in access.KINDS] == list(range(len(access.KINDS)))
+    assert planter.BASE + inside._PDPT_PAE == rsm.PDPT
+    assert int.from_bytes(rsm.PDPTES[8:16], "little") == planter.BASE + inside._PD + 0x1000 | 1
 
 
 def test_a_name_that_no_source_has_is_told() -> None:

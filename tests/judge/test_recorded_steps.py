@@ -27,6 +27,8 @@ from tests.sample import one_in, some
 _EVERY: dict[str, Iterable[str]] = {"state": STATES, "trigger": TRIGGERS, "plant": (*PLANTS, *GUEST_PLANTS)}
 #: The scenarios that nothing is recorded of, and why not.
 _UNREACHED: dict[str, str] = {
+    "init.msi/in-vmx-l2-beside-monitor-trap": "monitor trap flag",
+    "none.vm-exit/monitor-trap-in-vmx-l2": "monitor trap flag",
     "init.msi/page-remapped": "this host shows no translation that was changed without a flush",
     "none.vm-exit/cr3-load-in-repaged-vmx-l2": "needs kvm_intel's parameter unrestricted_guest=0",
     "reset.create/by-rdpid": "the guest's CPUID has no RDPID",
@@ -56,6 +58,11 @@ def _others(trial: Trial, step: s.Expect, values: list[Any]) -> Iterator[tuple[s
     elif isinstance(condition, s.Zero):
         zero, wrong = _other_item(trial, value, condition.items)
         yield zero, [*values[:-1], wrong]
+    elif isinstance(condition, s.Reached):
+        # One more or one less; of those of which only one gets it, another one as well.
+        wanted, bit = condition.value & condition.mask, condition.mask & -condition.mask
+        for number, seen in enumerate(values):
+            yield item, [*values[:number], seen ^ bit if seen == wanted else wanted, *values[number + 1 :]]
     elif isinstance(condition, s.Words):
         for number, (word, exited) in enumerate(zip(condition.words, values, strict=True)):
             yield item, [*values[:number], _QUIET, *values[number + 1 :]]

@@ -124,7 +124,7 @@ def test_a_fault_of_our_own_stops_the_bisection(
     def broken(*args: object) -> None:
         raise ValueError("ours")
 
-    monkeypatch.setattr("kvmtest.commands.lab._specs", broken)
+    monkeypatch.setattr("kvmtest.commands.cells.specs", broken)
     assert main(_command(kernel, _ID)) == 255
     with pytest.raises(ValueError, match="ours"):
         main([word for word in _command(kernel, _ID) if word != "--bisect"])

@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import io
 import lzma
 import os
 import shutil
 import stat
 import subprocess
-import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import pytest
 from kvmtest.lab import apt, cache, kernels, modules
 from kvmtest.lab.error import LabError, NotFound
 from kvmtest.lab.kernels import Kernel
+from tests.lab.debs import deb
 
 _RELEASE = "9.9.9-cloud-amd64"
 #: Answers as apt does, for a suite with one kernel that is split into two packages; $APT_FAILS makes it say no.
@@ -37,43 +36,20 @@ esac
 """
 
 
-def _deb(path: Path, files: dict[str, bytes], root: str = "./", size: str = "", link: str = "") -> Path:
-    """A package with ``files`` below ``root``, and a symbolic link ``link`` to its own folder's parent.
-
-    ``size`` is what it says of the length of its contents.
-    """
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w:xz") as tar:
-        if link:
-            member = tarfile.TarInfo(link)
-            member.type, member.linkname = tarfile.SYMTYPE, str(path.parent / "outside")
-            tar.addfile(member)
-        for name, content in files.items():
-            member = tarfile.TarInfo(f"{root}{name}")
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    out = b"!<arch>\n"
-    for name, content in (("debian-binary", b"2.0\n"), ("data.tar.xz", data.getvalue())):
-        said = size if name.startswith("data") and size else str(len(content))
-        out += f"{name:16}{0:<12}{0:<6}{0:<6}{'100644':8}{said:<10}`\n".encode() + content + b"\n" * (len(content) % 2)
-    path.write_bytes(out)
-    return path
-
-
 def _ko(depends: str) -> bytes:
     return b"\0depends=" + depends.encode() + b"\0"
 
 
 def _packages(folder: Path) -> None:
     kvm = f"usr/lib/modules/{_RELEASE}/kernel/arch/x86/kvm"
-    _deb(folder / "linux-image.deb", {f"boot/vmlinuz-{_RELEASE}": b"the image"})
+    deb(folder / "linux-image.deb", {f"boot/vmlinuz-{_RELEASE}": b"the image"})
     files = {
         f"{kvm}/kvm.ko.xz": lzma.compress(_ko("irqbypass")),
         f"{kvm}/kvm-amd.ko.xz": lzma.compress(_ko("kvm")),
         f"usr/lib/modules/{_RELEASE}/kernel/virt/lib/irqbypass.ko": _ko(""),
         f"usr/lib/modules/{_RELEASE}/kernel/drivers/other.ko": _ko(""),
     }
-    _deb(folder / "linux-modules.deb", files)
+    deb(folder / "linux-modules.deb", files)
 
 
 @pytest.fixture
@@ -145,7 +121,7 @@ def test_a_package_cut_short_leaves_nothing(mirror: Path) -> None:
 
 @pytest.mark.skipif(not shutil.which("zstd"), reason="zstd is not here")
 def test_a_package_packed_by_zstd(mirror: Path) -> None:
-    package = _deb(mirror / "own.deb", {f"boot/vmlinuz-{_RELEASE}": b"the image"})
+    package = deb(mirror / "own.deb", {f"boot/vmlinuz-{_RELEASE}": b"the image"})
     head, _, data = package.read_bytes().partition(b"data.tar.xz")
     packed = subprocess.run(["zstd", "-qc"], input=lzma.decompress(data[49:]), capture_output=True, check=True).stdout
     package.write_bytes(head + b"data.tar.zst    " + data[5:37] + f"{len(packed):<10}`\n".encode() + packed)
@@ -154,7 +130,7 @@ def test_a_package_packed_by_zstd(mirror: Path) -> None:
 
 @pytest.mark.parametrize("size", ["-60", "-124", "9999999999", "0x10", "1e3", "?"])
 def test_a_package_with_a_member_of_no_size_is_one_line(size: str, mirror: Path) -> None:
-    package = _deb(mirror / "own.deb", {f"boot/vmlinuz-{_RELEASE}": b"the image"}, size=size)
+    package = deb(mirror / "own.deb", {f"boot/vmlinuz-{_RELEASE}": b"the image"}, size=size)
     with pytest.raises(LabError, match=f"own.deb is cut short, or no Debian package: a member of {size.replace('?', '.')} bytes"):
         kernels.find(str(package))
     assert not _hidden(mirror)
@@ -163,10 +139,10 @@ def test_a_package_with_a_member_of_no_size_is_one_line(size: str, mirror: Path)
 @pytest.mark.parametrize("root", ["./", "/", "//", "../", "./lib/modules/../../../../../"])
 def test_a_package_writes_nowhere_but_in_the_cache(root: str, mirror: Path) -> None:
     (mirror / "outside").mkdir()
-    _deb(mirror / "packages" / "linux-image.deb", {f"boot/vmlinuz-{_RELEASE}": b"the image"})
+    deb(mirror / "packages" / "linux-image.deb", {f"boot/vmlinuz-{_RELEASE}": b"the image"})
     kvm = f"lib/modules/{_RELEASE}"
     files = {f"{kvm}/kvm.ko.xz": lzma.compress(_ko("")), "lib/modules/escaped.ko": b"x", "lib/modules/../../escaped.ko": b"x"}
-    _deb(mirror / "packages" / "linux-modules.deb", files, root, link=f"{root}{kvm}")
+    deb(mirror / "packages" / "linux-modules.deb", files, root, link=f"{root}{kvm}")
     before = {path for path in mirror.rglob("*") if mirror / "cache" not in path.parents}
     kernel = kernels.find("trixie")
     assert {path for path in mirror.rglob("*") if mirror / "cache" not in path.parents} - before == {mirror / "cache"}

@@ -36,13 +36,13 @@ def _edit(kvm: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def modules() -> Path:
     """KVM's modules with all mutants in them."""
     try:
-        release = kernels.find(_KERNEL).release
+        kernel = kernels.find(_KERNEL)
     except LabError as error:
         pytest.skip(str(error))
-    return build(release, tmp_path_factory.mktemp("mutants"), _edit)
+    return build(kernel, _edit)
 
 
 def _unexpected(modules: Path, number: int, selectors: Iterable[str]) -> list[Result]:

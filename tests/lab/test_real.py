@@ -150,11 +150,11 @@ def test_a_hypervisor_in_the_guest_shows_init_in_vmx_operation(which: str, fails
 
 
 @pytest.mark.slow
-def test_an_own_build_with_one_line_broken_is_caught_by_name(run: Run, tmp_path: Path) -> None:
+def test_an_own_build_with_one_line_broken_is_caught_by_name(run: Run) -> None:
     """kvm.ko as bookworm's, but that kvm_vcpu_reset() warns of an INIT instead of clearing CR2."""
     kernel = _kernel("bookworm")
     line, instead = "\tvcpu->arch.cr2 = 0;\n", "\tWARN_ON_ONCE(init_event);\n"
-    own = build(kernel.release, tmp_path, lambda kvm: change(kvm / "x86.c", line, instead))
+    own = build(kernel, lambda kvm: change(kvm / "x86.c", line, instead))
     selectors = ("init.latched.host.cr2", "init.latched.host.cr3")
     found = run("svm", "bookworm", selectors, own_modules=str(own), warns="kvm_vcpu_reset")
     assert "fail" in found["init.latched.host.cr2"]

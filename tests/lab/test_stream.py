@@ -52,9 +52,10 @@ def test_bytes_come_out_as_they_went_in(data: bytes) -> None:
     sent = bytearray()
     encoder = Encoder(sent.extend)
     encoder.blob("D", data)
+    encoder.blob("K", data)
     encoder.blob("O", (1, data, "x"))
     encoder.flush()
-    assert list(Decoder().feed(bytes(sent))) == [("D", [data]), ("O", [(1, data, "x")])]
+    assert list(Decoder().feed(bytes(sent))) == [("D", [data]), ("K", [data]), ("O", [(1, data, "x")])]
 
 
 @pytest.mark.parametrize("line", [b"O\tx\n", b"V\t\n"])

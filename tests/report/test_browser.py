@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from kvmtest.coverage import html
+from kvmtest.coverage.source import Sources
 from kvmtest.model.record import Observation, Record, Result
 from kvmtest.model.run import Run
 from kvmtest.model.value import Expected
 from kvmtest.model.verdict import VERDICTS, Verdict
+from tests.coverage.made import FILE, source, table
 from tests.report.samples import HOSTILE, LAB, counts, made, observation, saved, written
 
 _SIZES = {"desktop": (1400, 1000), "phone": (390, 844)}
@@ -329,3 +332,21 @@ def test_hostile_text_stays_text(opened: Opened) -> None:
     for folded in page.locator(".folded > summary, section > .finding > summary").all()[:20]:
         folded.click()
     assert page.locator("main b:not([aria-hidden], .map b), main script").count() == 0
+
+
+def test_the_cases_of_a_line_are_shown_beside_the_source(chromium: Browser, tmp_path: Path) -> None:
+    html.folder(table(), Sources([str(source(tmp_path))]), str(tmp_path / "pages"))
+    page = chromium.new_page()
+    page.goto((tmp_path / "pages/index.html").as_uri())
+    page.click(f"text={FILE}")
+    line = page.locator("li.run", has_text="reset(x);")
+    line.locator("button").click()
+    assert line.locator("li").all_inner_texts() == [
+        "6.1/svm  init.msi/ap,intel",
+        "6.1/svm  init.msi/bsp,intel",
+        "6.1/vmx  init.msi/ap,intel",
+    ]
+    line.locator("button").click()
+    assert line.locator("li").count() == 0
+    assert page.locator("li.not").first.inner_text().endswith("{")
+    page.close()

@@ -10,7 +10,7 @@ import pytest
 from kvmtest.engine.runner import matches, play
 from kvmtest.guests import l1, svm
 from kvmtest.judge.book import Book
-from kvmtest.judge.evidence import Basis, Exited, Look, Played
+from kvmtest.judge.evidence import Basis, Ended, Exited, Look, Played
 from kvmtest.judge.item import Context
 from kvmtest.judge.scenario import played
 from kvmtest.kvm import Exit, KvmError
@@ -81,6 +81,30 @@ WORDS = s.Words((s.Word("EXIT", 3, "reason {}"), s.Word("VALUE"), _IN_PAGE, s.Wo
 def test_several_words(seen: tuple[Exited, ...], judged: tuple[str, object]) -> None:
     told = tuple((1, one) for one in seen)
     assert _judged(s.Load("svm"), s.Expect(WORDS, "exits"), told=told) == {"exits": judged}
+
+
+@pytest.mark.parametrize(
+    ("values", "one", "judged"),
+    [
+        ((0, 1, 1, 0), False, ("pass", "vCPUs 1, 2")),
+        ((0, 1, 0, 0), False, ("fail", "vCPU 1")),
+        ((0, 1, 1, 1), False, ("fail", "vCPUs 1, 2, 3")),
+        ((0, 0, 0, 0), False, ("fail", "no vCPU")),
+        ((0, 0, 1, 0), True, ("pass", "vCPU 2")),
+        ((0, 1, 1, 0), True, ("fail", "vCPUs 1, 2")),
+        ((0, 0, 0, 1), True, ("fail", "vCPU 3")),
+    ],
+)
+def test_who_got_a_message(values: tuple[int, ...], one: bool, judged: tuple[str, object]) -> None:
+    expect = s.Expect(s.Reached("events.smi_latched_init", 1, (1, 2), (0, 1, 2, 3), 1, one))
+    assert _judged(expect, told=tuple((0, value) for value in values)) == {"delivered": judged}
+
+
+def test_a_program_that_ended_before_all_were_looked_at_says_so() -> None:
+    expect = s.Expect(s.Reached("events.smi_latched_init", 1, (1,), (0, 1)))
+    look = Look(Case("init.msi/made-up"), "init", "msi", "host", "amd", "ap", (), s.Scenario("init", "msi", "x", (expect,), ()))
+    (seen,) = played(Book(), look, HOST, (), Played(((0, 0),), Ended(0, "error", "EIO")))
+    assert [(str(record.verdict), record.reason) for record in seen.records] == [("error", "EIO")]
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,9 @@ _SAID = [
     ((s.Until(s.Is("mp_state", 3), "each", run=False),), "Wait until mp_state = KVM_MP_STATE_HALTED of each target"),
     ((s.SetBits("efer", 0x1000),), "Set the bits 0x1000 of efer (KVM_SET_SREGS)"),
     ((s.Expect(s.Is("events.smi_latched_init", 1)),), "Expect events.smi_latched_init = 1"),
+    ((s.Expect(s.Reached("events.nmi_pending", 1, (1, 2), (0, 1, 2), one=True)),),
+     "Expect events.nmi_pending = 1 on one of the vCPUs 1, 2, and on no other of vCPUs 0, 1, 2"),
+    ((s.Expect(s.Reached("events.nmi_pending", 1, (), (0, 1))),), "Expect events.nmi_pending = 1 on none of vCPUs 0, 1"),
     ((s.Expect(s.Exit(KVM_EXIT_SHUTDOWN)),), "Expect that the AP next exits with KVM_EXIT_SHUTDOWN"),
     ((s.Expect(s.Answer(-22)),), "Expect that KVM refuses it with EINVAL"),
     ((s.Require(s.Is("efer", 0x500, 0x500), "not in 64-bit mode", skip=True),),
@@ -59,7 +62,7 @@ def test_every_kind_of_step_and_condition_has_words() -> None:
     told = vars(text.Teller)["step"].dispatcher.registry
     assert not [kind.__name__ for kind in get_args(s.Step) if kind not in told]
     given: dict[str, Any] = {"word": "COUNT", "item": "cr0", "reason": 8, "value": 0, "error": 22, "items": ("cr0",)}
-    given |= {"gpa": 0, "data": b"", "words": (s.Word("READY"),)}
+    given |= {"gpa": 0, "data": b"", "words": (s.Word("READY"),), "ids": (1,), "of": (0, 1)}
     for kind in get_args(s.Condition):
         given["name"] = "COUNT" if kind is s.Mmio else "READY"
         one = kind(*(given[name] for name in kind._fields if name not in kind._field_defaults))

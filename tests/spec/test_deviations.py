@@ -13,7 +13,7 @@ def test_each_names_an_item_or_a_check_and_a_source() -> None:
     for deviation in DEVIATIONS:
         if deviation.item not in spec.ENTRIES:
             assert deviation.item.startswith(f"{deviation.event}.") and isinstance(deviation.observed, str)
-        assert deviation.event in (*EVENTS, "none", "views", "vmm-reset")
+        assert deviation.event in (*EVENTS, "nmi", "none", "views", "vmm-reset")
         assert deviation.kind in KINDS and deviation.commit and deviation.why
         assert deviation.since < deviation.until
 

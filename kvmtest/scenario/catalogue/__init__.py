@@ -7,25 +7,37 @@ from kvmtest.scenario.catalogue import (
     apic,
     creation,
     delivery,
+    destinations,
+    events,
     gif,
     interrupts,
     memory,
     mp_state,
     paging,
+    registers,
     restart,
+    rsm,
     smm,
     stress,
     svm,
+    svm_events,
+    tasks,
     timer,
+    userspace,
     vmx,
+    vmx_events,
 )
 from kvmtest.scenario.step import Scenario
 
 __all__ = ("SCENARIOS",)
 
-#: By the case's name without target and vendor, in the order of running.
+#: In the order of running.
+_TOPICS = (
+    *(creation, delivery, destinations, mp_state, restart, apic, registers, events, userspace, interrupts, timer, tasks),
+    *(memory, paging, smm, rsm, gif, svm, svm_events, vmx, vmx_events, stress),
+)
+
+#: By the case's name without target and vendor.
 SCENARIOS: dict[str, Scenario] = {
-    f"{one.event}.{one.trigger}/{one.sequence}": one
-    for topic in (creation, delivery, mp_state, restart, apic, interrupts, timer, memory, paging, smm, gif, svm, vmx, stress)
-    for one in topic.SCENARIOS
+    f"{one.event}.{one.trigger}/{one.sequence}": one for topic in _TOPICS for one in topic.SCENARIOS
 }

@@ -25,7 +25,7 @@ from kvmtest.spec.cite import (
 )
 from kvmtest.uapi.kvm import KVM_MP_STATE_HALTED, KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_SIPI_RECEIVED
 
-__all__ = ("SCENARIOS",)
+__all__ = ("NMI_EXITING", "INTERRUPT_EXITING", "SCENARIOS", "entering", "exits", "nested", "scenario")
 
 #: Turns of a loop without exits: some milliseconds at least.
 _TURNS = 1_000_000
@@ -37,7 +37,7 @@ _HLT, _WAIT_FOR_SIPI = 1, 3
 #: Basic exit reasons.
 _NMI_EXIT, _TRIPLE_FAULT_EXIT, _INIT_EXIT, _SIPI_EXIT, _HLT_EXIT, _CR_EXIT = 0, 2, 3, 4, 12, 28
 #: Pin-based and primary processor-based controls.
-_INTERRUPT_EXITING, _NMI_EXITING, _HLT_EXITING, _CR3_LOAD_EXITING = 1 << 0, 1 << 3, 1 << 7, 1 << 15
+INTERRUPT_EXITING, NMI_EXITING, _HLT_EXITING, _CR3_LOAD_EXITING = 1 << 0, 1 << 3, 1 << 7, 1 << 15
 #: Pending debug exceptions: a single step.
 _BS = 1 << 14
 #: What L1 says of a VM exit after its reason, in this order.
@@ -61,7 +61,7 @@ def _exited(reason: int, **fields: int) -> s.Words:
     return s.Words((s.Word("EXIT", reason, "reason {}"), *values))
 
 
-def _exits(reason: int, **fields: int) -> s.Step:
+def exits(reason: int, **fields: int) -> s.Step:
     return s.Expect(_exited(reason, **fields), "exits")
 
 
@@ -70,7 +70,7 @@ def _l1(topic: str, *words: tuple[str, int | str]) -> tuple[s.Step, ...]:
     return (*enter("vmx", (("TOPIC", topic), ("ARG_TURNS", _TURNS), ("ARG_MARK", _MARK), *words)), s.Until(s.Word("READY")))
 
 
-def _entering(l2: str, **words: int) -> tuple[s.Step, ...]:
+def entering(l2: str, **words: int) -> tuple[s.Step, ...]:
     """L1 before its VM entry to L2, which does ``l2``."""
     return _l1("TOPIC_NESTED", ("ARG_L2", l2), *((f"ARG_{name.upper()}", value) for name, value in words.items()))
 
@@ -82,14 +82,14 @@ def _until(mp_state: int) -> s.Step:
 _NESTED = (s.Until(s.Word("NESTED")), IN_L2)
 
 
-def _l2(l2: str, **words: int) -> tuple[s.Step, ...]:
+def nested(l2: str, **words: int) -> tuple[s.Step, ...]:
     """L2 after its first word."""
-    return (*_entering(l2, **words), *_NESTED)
+    return (*entering(l2, **words), *_NESTED)
 
 
 def _waiting(pins: int = 0) -> tuple[s.Step, ...]:
     """L2 in wait-for-SIPI."""
-    return (*_entering("L2_SPIN", activity=_WAIT_FOR_SIPI, pins=pins), _until(KVM_MP_STATE_INIT_RECEIVED), IN_L2)
+    return (*entering("L2_SPIN", activity=_WAIT_FOR_SIPI, pins=pins), _until(KVM_MP_STATE_INIT_RECEIVED), IN_L2)
 
 
 _ROOT = (*_l1("TOPIC_ROOT"), FINDS)
@@ -112,7 +112,7 @@ _ANYWHERE = "the API says that KVM_GET_MP_STATE takes a pending INIT, and not th
 _MAY_LACK = "a CPU may lack this activity state"
 
 
-def _scenario(
+def scenario(
     id: str, sequence: str, cite: tuple[str, ...], *steps: s.Step,
     target: str = "bsp", view: str = "guest", needs: tuple[str, ...] = ("vmx",), undefined: str = "",
 ) -> Scenario:  # fmt: skip
@@ -123,19 +123,19 @@ def _scenario(
 _WAITS = ("vmx", "vmx-wait-for-sipi")
 
 SCENARIOS = (
-    _scenario(
+    scenario(
         "init.msi", "in-vmx-root-until-vmxoff", (*_IN_ROOT, S_VMXOFF),
         *_ROOT, s.Send("init"), s.Expect(s.Word("VALUE")), pending(), *restarted(),
     ),
-    _scenario(
+    scenario(
         "init.msi", "halted-in-vmx-root", _IN_ROOT,
         *_l1("TOPIC_HALT"), _until(KVM_MP_STATE_HALTED), FINDS, s.Send("init"), s.Expect(s.Quiet()), *HELD[2:],
     ),
-    _scenario(
+    scenario(
         "sipi.msi", "in-vmx-root", _DROPPED,
         *_ROOT, _SIPI_TO_L1, s.Expect(s.Word("VALUE")), s.Expect(s.Word("LEFT")), s.Send("init"), s.Observe(), target="ap",
     ),
-    _scenario(
+    scenario(
         "sipi.msi", "after-init-in-vmx-root", _DROPPED,
         *_ROOT, _THEN_INIT, _SIPI_TO_L1, s.Until(s.Word("VALUE")), s.Expect(s.Quiet()), s.Observe(rule="init"), target="ap",
     ),
@@ -143,78 +143,79 @@ SCENARIOS = (
         init_received(f"{name}-received-in-vmx-root", (PLANTED, vmxon(True)), ("vmx",), state)._replace(vendors=("intel",))
         for name, state in (("init", KVM_MP_STATE_INIT_RECEIVED), ("sipi", KVM_MP_STATE_SIPI_RECEIVED))
     ),
-    _scenario(
+    scenario(
         "init.msi", "in-vmx-l2-loop", _NON_ROOT,
-        *_l2("L2_SPIN"), s.Send("init"), _exits(_INIT_EXIT, **_KEPT),
+        *nested("L2_SPIN"), s.Send("init"), exits(_INIT_EXIT, **_KEPT),
         s.Until(s.Word("READY")), s.Expect(s.Word("LEFT")), pending(0),
     ),
-    _scenario(
+    scenario(
         "init.msi", "in-vmx-l2-hlt", (*_NON_ROOT, S_VMX_NON_REGISTER),
-        *_l2("L2_HLT"), _until(KVM_MP_STATE_HALTED), s.Send("init"), _exits(_INIT_EXIT, activity=_HLT, **_KEPT),
+        *nested("L2_HLT"), _until(KVM_MP_STATE_HALTED), s.Send("init"), exits(_INIT_EXIT, activity=_HLT, **_KEPT),
     ),
-    _scenario(
+    scenario(
         "init.msi", "before-vmx-entry", (S_VMX_LIMITS, *_NON_ROOT),
-        *_entering("L2_SILENT"), s.Send("init"), _exits(_INIT_EXIT),
+        *entering("L2_SILENT"), s.Send("init"), exits(_INIT_EXIT),
     ),
-    _scenario(
+    scenario(
         "init.msi", "in-vmx-l2-in-single-step", (S_PRIORITY, S_VMX_EXITS, S_VMX_NON_REGISTER),
-        *_l2("L2_STEP"), s.Send("init"), _exits(_INIT_EXIT, pending_debug=_BS, **_KEPT),
+        *nested("L2_STEP"), s.Send("init"), exits(_INIT_EXIT, pending_debug=_BS, **_KEPT),
     ),
-    _scenario(
+    scenario(
         "init.msi", "in-vmx-l2-after-get-mp-state", (KVM_API, *_NON_ROOT),
-        *_l2("L2_SPIN"), s.Send("init"), s.Complete(), s.Settle(), _exits(_INIT_EXIT, **_KEPT),
+        *nested("L2_SPIN"), s.Send("init"), s.Complete(), s.Settle(), exits(_INIT_EXIT, **_KEPT),
     ),
-    _scenario(
+    scenario(
         "init.msi", "in-vmx-l2-at-get-mp-state", (KVM_API, *_NON_ROOT),
-        *_l2("L2_SPIN"), s.Send("init"), s.Complete(), s.Settle(), s.Expect(in_l2(0)), view="host", undefined=_ANYWHERE,
+        *nested("L2_SPIN"), s.Send("init"), s.Complete(), s.Settle(), s.Expect(in_l2(0)), view="host", undefined=_ANYWHERE,
     ),
-    _scenario(
+    scenario(
         "init.msi", "in-vmx-l2-waiting", _IN_WAIT,
-        *_waiting(), s.Send("init"), s.Expect(s.Quiet()), _THEN_SIPI, _exits(_SIPI_EXIT), needs=_WAITS,
+        *_waiting(), s.Send("init"), s.Expect(s.Quiet()), _THEN_SIPI, exits(_SIPI_EXIT), needs=_WAITS,
     ),
-    _scenario(
+    scenario(
         "sipi.msi", "in-vmx-l2-waiting", (*_IN_WAIT, S_VMX_NON_REGISTER),
-        *_waiting(), _SIPI, _exits(_SIPI_EXIT, qualification=_VECTOR, activity=_WAIT_FOR_SIPI), needs=_WAITS,
+        *_waiting(), _SIPI, exits(_SIPI_EXIT, qualification=_VECTOR, activity=_WAIT_FOR_SIPI), needs=_WAITS,
     ),
-    _scenario(
+    scenario(
         "sipi.msi", "after-nmi-in-vmx-l2-waiting", _IN_WAIT,
-        *_waiting(_NMI_EXITING), _NMI, s.Require(s.Is("events.nmi_pending", 1), "no NMI is pending"),
-        s.Expect(s.Quiet()), _SIPI, _exits(_SIPI_EXIT), needs=_WAITS,
+        *_waiting(NMI_EXITING), _NMI, s.Require(s.Is("events.nmi_pending", 1), "no NMI is pending"),
+        s.Expect(s.Quiet()), _SIPI, exits(_SIPI_EXIT), needs=_WAITS,
     ),
-    _scenario(
+    scenario(
         "sipi.msi", "after-interrupt-in-vmx-l2-waiting", _IN_WAIT,
-        *_waiting(_INTERRUPT_EXITING), s.Set((("lapic.svr", 0x1FF),)), s.Send("interrupt", vector=_INTERRUPT, judged=False),
-        s.Expect(s.Quiet()), _SIPI, _exits(_SIPI_EXIT), needs=_WAITS,
+        *_waiting(INTERRUPT_EXITING), s.Set((("lapic.svr", 0x1FF),)), s.Send("interrupt", vector=_INTERRUPT, judged=False),
+        s.Expect(s.Quiet()), _SIPI, exits(_SIPI_EXIT), needs=_WAITS,
     ),
-    _scenario("sipi.msi", "after-nmi-in-vmx-l2", _IN_WAIT, *_l2("L2_SPIN", pins=_NMI_EXITING), _NMI, _SIPI, _exits(_NMI_EXIT)),
-    _scenario(
+    scenario("sipi.msi", "after-nmi-in-vmx-l2", _IN_WAIT, *nested("L2_SPIN", pins=NMI_EXITING), _NMI, _SIPI, exits(_NMI_EXIT)),
+    scenario(
         "sipi.msi", "in-vmx-l2-loop", _IN_WAIT,
-        *_l2("L2_SPIN"), _SIPI, s.Expect(s.Quiet("makes no VM exit"), "exits"), s.Until(s.Moves("COUNT")),
-        _THEN_INIT, _exits(_INIT_EXIT),
+        *nested("L2_SPIN"), _SIPI, s.Expect(s.Quiet("makes no VM exit"), "exits"), s.Until(s.Moves("COUNT")),
+        _THEN_INIT, exits(_INIT_EXIT),
     ),
-    _scenario("shutdown.triple-fault", "in-vmx-l2", (S_VMX_EXITS, S_DF), *_l2("L2_SHUTDOWN"), _exits(_TRIPLE_FAULT_EXIT)),
-    _scenario(
+    scenario("shutdown.triple-fault", "in-vmx-l2", (S_VMX_EXITS, S_DF), *nested("L2_SHUTDOWN"), exits(_TRIPLE_FAULT_EXIT)),
+    scenario(
         "shutdown.vcpu-events", "in-vmx-l2", (S_VMX_EXITS, S_DF, KVM_API),
-        *_l2("L2_SPIN"), s.Set((("events.triple_fault_pending", 1),)), _exits(_TRIPLE_FAULT_EXIT),
+        *nested("L2_SPIN"), s.Set((("events.triple_fault_pending", 1),)), exits(_TRIPLE_FAULT_EXIT),
         needs=("triple-fault-event", "vmx"),
     ),
-    _scenario(
+    scenario(
         "none.vm-entry", "in-vmx-l2-waiting", (S_VMX_MISC,), s.Expect(s.Is("msr.vmx_misc", 1 << 8, 1 << 8)),
         view="host", undefined=_MAY_LACK,
     ),
-    _scenario(
+    scenario(
         "none.vm-exit", "ldtr-in-vmx-root", (S_VMX_HOST_SEGMENTS,),
-        *_entering("L2_HLT", controls=_HLT_EXITING), s.Require(s.Is("ldt.unusable", 0), "L1's LLDT leaves LDTR unusable"),
+        *entering("L2_HLT", controls=_HLT_EXITING), s.Require(s.Is("ldt.unusable", 0), "L1's LLDT leaves LDTR unusable"),
         *_NESTED, s.Until(s.Words(_exited(_HLT_EXIT).words[:-1]), note="no VM exit tells of L2's HLT"),
         s.Expect(s.Word("VALUE", 0), "ldt.selector"), s.Expect(s.Is("ldt.selector", 0)), s.Expect(s.Is("ldt.unusable", 1)),
     ),
     # Qualification: CR3, MOV to it, RAX.
-    _scenario(
-        "none.vm-exit", "cr3-load-in-vmx-l2", _CR3, *_l2("L2_CR3", controls=_CR3_LOAD_EXITING), _exits(_CR_EXIT, qualification=3),
+    scenario(
+        "none.vm-exit", "cr3-load-in-vmx-l2", _CR3,
+        *nested("L2_CR3", controls=_CR3_LOAD_EXITING), exits(_CR_EXIT, qualification=3),
     ),
-    _scenario(
+    scenario(
         "none.vm-exit", "cr3-load-in-repaged-vmx-l2", _CR3,
-        *_l2("L2_CR3", controls=_CR3_LOAD_EXITING), s.Complete(), s.Set(_UNPAGED, why=_REFUSED, check=False), s.Set(_PAGED),
-        _exits(_CR_EXIT, qualification=3), needs=("vmx", "vmx-restricted-guest"),
+        *nested("L2_CR3", controls=_CR3_LOAD_EXITING), s.Complete(), s.Set(_UNPAGED, why=_REFUSED, check=False), s.Set(_PAGED),
+        exits(_CR_EXIT, qualification=3), needs=("vmx", "vmx-restricted-guest"),
     ),
 )  # fmt: skip

@@ -159,6 +159,34 @@ LATER: tuple[Entry, ...] = (
     ),
     # v6.2 to v6.16
     commit(
+        "1d0da94cdafe", "v6.2", "x86: do not go through ctxt->ops when emulating rsm", "common",
+        "RSM brings back the limit of a segment that is not all of 4 GiB",
+        check("none.rsm.host.delivered", "ds.limit, es.limit, fs.limit, gs.limit, ss.limit changed", case="guest-long"),
+        check("none.rsm.host.delivered", "es.limit, fs.limit changed", case="guest-protected"),
+        before="the lowest 20 bits of it, as pages", after="the limit", unverified=_RELEASE,
+    ),
+    commit(
+        "2bf934aadcac", "v6.3", "x86: Disable APIC logical map if logical ID covers multiple MDAs", "common",
+        "a logical id of several bits is found by each of them",
+        check("init.ioapic.host.delivered", "vCPU 1", case="to-logical-several-flat-one-two-logical-ids"),
+        check("none.msi.host.delivered", "no vCPU", case="lowest-to-logical-cluster-one-two-logical-ids"),
+        check("sipi.icr-xapic.host.delivered", "no vCPU", case="to-logical-cluster-one-two-logical-ids"),
+        before="by the lowest one alone", after="by each", unverified=_RELEASE,
+    ),
+    commit(
+        "2970052481b9", "v6.3", "x86: Disable APIC logical map if vCPUs are aliased in logical mode", "common",
+        "all that have the same logical id get a message to it",
+        check("sipi.icr-xapic.host.delivered", "vCPU 2", case="one-shared-logical-id"),
+        check("nmi.ioapic.host.delivered", "vCPU 2", case="one-shared-logical-id"),
+        before="the last one alone", after="all", unverified=_RELEASE,
+    ),
+    commit(
+        "5b84b0291702", "v6.3", "x86: Honor architectural behavior for aliased 8-bit APIC IDs", "common",
+        "all that have the same APIC id get a message to it, where ids have 8 bits",
+        check("nmi.ioapic.host.delivered", "vCPU 1", case="one-shared-id"),
+        before="the first one alone", after="all", unverified=_RELEASE,
+    ),
+    commit(
         "fa4c027a7956", "v6.4", "x86: Add support for SVM's Virtual NMI", "SVM",
         "INIT enables virtual NMIs in the VMCB, where the CPU has them",
         items("init", "events.nmi_masked events.nmi_pending", None),

@@ -11,6 +11,12 @@ _FNINIT = "a new vCPU's FPU is in the FNINIT configuration, in all kernels; the 
 _TPR = "on an exit KVM takes TPR from the VMCB's V_TPR, which has its priority class only: bits 3:0 are lost"
 _PPR = "KVM_SET_LAPIC computes PPR before it looks at the ISR that it was given; a guest's read computes it anew"
 _VMX_CONTROLS = "KVM_GET_MSRS adds the bits that are always 1 to the four VMX controls without TRUE, whatever they hold; the API says 0"
+_NO_LOGICAL = "KVM's map of logical ids leaves out a local APIC that software has disabled, which INIT, SIPI and NMI reach all the same"
+_SVR_TAKEN = "KVM looks at the id after it has taken the spurious-interrupt vector register, which stays when it refuses the rest"
+_HALF_DONE = "KVM looks at this flag after all others, and has taken what else is there when it refuses it"
+_HASHED = (
+    "with vector_hashing KVM chooses one bit of a logical destination for a lowest-priority message, and drops it if that is nobody's"
+)
 
 
 def _open(
@@ -28,6 +34,22 @@ OPEN = (
             case="feature-msrs-unquirked",
         )
         for name, value in (("pinbased", "0x16"), ("procbased", "0x401e172"), ("exit", "0x36dff"), ("entry", "0x11ff"))
+    ),
+    *(
+        _open("init.ioapic.host.delivered", "init", seen, "kvm_recalculate_apic_map()", _NO_LOGICAL, case=f"{to}-flat-one-software-disabled")
+        for to, seen in (("to-logical", "no vCPU"), ("to-logical-several", "vCPU 1"))
+    ),
+    _open(
+        "none.ioapic.host.delivered", "none", "no vCPU", "kvm_apic_map_get_dest_lapic()", _HASHED,
+        case="lowest-to-logical-and-nobody-x2apic",
+    ),
+    _open(
+        "none.vcpu-events.host.delivered", "none", "events.nmi_injected, events.nmi_masked changed",
+        "kvm_vcpu_ioctl_x86_set_vcpu_events()", _HALF_DONE, case="triple-fault-without-capability",
+    ),
+    _open(
+        "none.set-lapic.host.delivered", "none", "lapic.svr changed", "kvm_apic_set_state()", _SVR_TAKEN,
+        case="other-id-with-32-bit-ids",
     ),
     _open("lapic.tpr", "sipi", 0xD0, "sync_cr8_to_lapic()", _TPR, backends="svm", view="guest"),
     _open("lapic.tpr", "views", 0xD0, "sync_cr8_to_lapic()", _TPR, backends="svm"),

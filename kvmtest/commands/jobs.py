@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Jobs in cells of the lab: what they answer, and how they go on for a user who waits."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from kvmtest.commands import cells
+from kvmtest.commands.common import UNTESTABLE, USAGE, Failed, Interrupt, say
+from kvmtest.lab.emulator import BACKENDS
+
+if TYPE_CHECKING:
+    from kvmtest.engine.plan import Case
+    from kvmtest.model.host import Host
+
+__all__ = ("answers", "options")
+
+
+def options(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """Which cell: backend, kernel and the rest."""
+    what = "in a cell of the lab: svm is kvm_amd in QEMU, vmx is kvm_intel in Bochs"
+    parser.add_argument("--backend", choices=BACKENDS, required=required, help=what)
+    what = "which kernel, as of kvmtest lab run"
+    parser.add_argument("--kernel", metavar="WHICH", required=required, help=what)
+    cells.options(parser)
+
+
+def answers(
+    args: argparse.Namespace, job: dict[str, Any], stop: Interrupt, selectors: tuple[str, ...] = (), cases: tuple[Case, ...] = ()
+) -> Iterator[tuple[Host | None, Any]]:
+    """The host in the cell that ``args`` ask for, and each answer of ``job``. Raises Failed."""
+    from kvmtest.lab import cell, kernels, steps
+    from kvmtest.lab.error import LabError, NotFound
+
+    boot, host = cells.Boot(), None
+    try:
+        cells.check(args)
+        kernel = kernels.find(args.kernel, args.modules, say)
+        timeout = getattr(args, "timeout", 1.0)
+        spec = steps.Spec(args.backend, kernel, selectors, timeout, args.kvm_modules, cells.together(args.module_param))
+        running = cell.Cell(spec._replace(fresh_boot=args.fresh_boot, cases=cases, job=job), stop).steps()
+        try:
+            for step in stop.each(running):
+                if isinstance(step, steps.Booting):
+                    boot.show(step)
+                    continue
+                boot.over()
+                if isinstance(step, steps.Begin):
+                    host = step.host
+                elif isinstance(step, steps.Answer):
+                    yield host, step.value
+                elif isinstance(step, list):
+                    for result in (one for of in step for one in of.attention):
+                        say(f"{result.id}: {result.record.reason}")
+        finally:
+            running.close()
+            boot.over()
+    except NotFound as error:
+        raise Failed(str(error), USAGE) from None
+    except LabError as error:
+        raise Failed(str(error), UNTESTABLE) from None

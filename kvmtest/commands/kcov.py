@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``kvmtest run --coverage FILE``: which of this KVM's code each case runs, by its kernel's CONFIG_KCOV."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Callable, Iterator
+
+from kvmtest.commands import common
+from kvmtest.commands.common import UNTESTABLE, Failed, say
+from kvmtest.kvm import Kvm
+from kvmtest.model.host import Host
+
+__all__ = ("options", "recording")
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--coverage``."""
+    what = "write which of KVM's code each case ran, if this kernel has CONFIG_KCOV; kvmtest lab coverage --from FILE shows it"
+    parser.add_argument("--coverage", metavar="FILE", help=what)
+    what = "with --coverage: KVM's modules as they were built, not stripped (default: /lib/modules/RELEASE)"
+    parser.add_argument("--kvm-modules", metavar="DIR", help=what)
+
+
+@contextlib.contextmanager
+def recording(args: argparse.Namespace, kvm: Kvm, host: Host) -> Iterator[Callable[[str], None]]:
+    """What is told of each case that ended; the file is written at the end. Raises Failed where this host cannot tell."""
+    if not args.coverage:
+        yield lambda case: None
+        return
+    from kvmtest.coverage import file
+    from kvmtest.coverage.error import CoverageError
+    from kvmtest.coverage.native import Native
+    from kvmtest.kvm.kcov import Kcov, KcovError
+
+    try:
+        kcov = Kcov()
+    except KcovError as error:
+        raise Failed(str(error), UNTESTABLE) from None
+    with contextlib.closing(kcov):
+        try:
+            native = Native(host.kernel, host.backend, args.kvm_modules or f"/lib/modules/{host.kernel}", common.now())
+        except CoverageError as error:
+            raise Failed(str(error), UNTESTABLE) from None
+        with contextlib.closing(common.open_output(args.coverage)) as out:
+            kvm.traced = kcov.thread
+            # What led here is no case's.
+            kcov.take()
+            try:
+                yield lambda case: native.take(case, kcov.take())
+            finally:
+                file.write([native.table], out)
+    if kcov.cut:
+        say("some cases executed more than KCOV has room for: not all of what they ran is in the coverage")

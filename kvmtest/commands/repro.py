@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``kvmtest repro``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from kvmtest.commands import common, jobs
+from kvmtest.commands.common import OK, RAW, UNEXPECTED, UNTESTABLE, USAGE, Commands, Failed, Interrupt, say
+from kvmtest.commands.run import seconds
+
+if TYPE_CHECKING:
+    from kvmtest.emit.head import Shown
+    from kvmtest.engine.plan import Case
+    from kvmtest.model.host import Host
+
+__all__ = ("add",)
+
+_EPILOG = """\
+SELECTOR names a result, as a report prints it: of the first case that shows a departure the first one. The C file needs
+<linux/kvm.h> and libc only, prints KTAP, and ends with 0 (as expected), 1 (it departs) or 4 (it cannot be tried), as kselftest
+has it. It is the smallest that was found by leaving out, again and again, what the departure does not need; where there is a C
+compiler it was built and run here before it is written. Of a case in which nothing departs it checks all that the host reads.
+Several SELECTORs, each of them a file, need a folder to write to.
+
+  kvmtest repro init.msi.host.cr3/ap,intel,xapic,plant-a -o cr3.c && gcc -o cr3 cr3.c && ./cr3
+  kvmtest repro --backend svm --kernel 6.1 events.interrupt_shadow        found and made smaller in one cell of the lab
+  kvmtest repro --scenario found.json
+
+Exit status: 0 written; 1 it departs, but not alone; 2 wrong usage; 3 it cannot be tested here; 130 interrupted.
+"""
+#: Seconds that the program gets: it waits for no exit longer than one.
+_LONGEST_S = 60
+#: A result that has a reproducer, and the host that showed it; or why it has none.
+_Found = tuple["Shown", "Host"] | str
+
+
+def add(commands: Commands) -> None:
+    """Add ``repro``."""
+    what = "a C program that shows one result, the smallest that does"
+    parser = commands.add_parser("repro", help=what, epilog=_EPILOG, formatter_class=RAW)
+    what = "which result; that of a scenario file where none is given"
+    parser.add_argument("selectors", nargs="*", metavar="SELECTOR", help=what)
+    what = "write it there, or into this folder, instead of to standard output"
+    parser.add_argument("-o", "--output", metavar="FILE.c|DIR", help=what)
+    parser.add_argument("--no-minimise", action="store_true", help="all that the case does")
+    what = "c: a program of its own (default); selftest: for tools/testing/selftests/kvm/x86, of what needs no guest code"
+    parser.add_argument("--style", choices=("c", "selftest"), default="c", help=what)
+    what = "the case in a scenario file, instead of the plan's"
+    parser.add_argument("--scenario", action="append", default=[], metavar="FILE", help=what)
+    parser.add_argument("--timeout", type=seconds, default=1.0, metavar="S", help="seconds for each KVM_RUN (default: 1)")
+    common.device(parser)
+    jobs.options(parser, required=False)
+    parser.set_defaults(function=_repro)
+
+
+def _repro(args: argparse.Namespace) -> int:
+    from kvmtest.lab.cell import inner
+
+    into = args.output if args.output and os.path.isdir(args.output) else ""
+    if not args.selectors and not args.scenario:
+        raise Failed("which result? kvmtest repro SELECTOR, as a report prints it", USAGE)
+    if len(args.selectors) > 1 and not into:
+        raise Failed("several SELECTORs are several files: -o DIR says where, a folder that is there", USAGE)
+    if bool(args.backend) != bool(args.kernel):
+        raise Failed("a cell of the lab needs both --backend and --kernel", USAGE)
+    given = common.scenarios(args.scenario)
+    selectors = inner(tuple(args.selectors)) or ("*",)
+    common.selected(selectors, False, given)
+    status = OK
+    with Interrupt() as stop:
+        for found in (_there if args.backend else _here)(args, selectors, given, stop):
+            why = found if isinstance(found, str) else _write(args, into, *found)
+            if why:
+                say(why)
+                status = UNEXPECTED
+    return status
+
+
+def _ends(text: str) -> int | None:
+    """The exit status of the program ``text`` on this host's KVM; None where there is no C compiler."""
+    compiler = shutil.which("cc")
+    if not compiler:
+        return None
+    with tempfile.TemporaryDirectory(prefix="kvmtest-") as folder:
+        source, program = os.path.join(folder, "repro.c"), os.path.join(folder, "repro")
+        with open(source, "w", encoding="utf-8") as file:
+            file.write(text)
+        built = subprocess.run([compiler, "-o", program, source, "-pthread"], capture_output=True, text=True, check=False)
+        if built.returncode:
+            raise Failed(f"{compiler} does not take the program: {built.stderr.strip().splitlines()[0]}", UNEXPECTED)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return subprocess.run([program], capture_output=True, timeout=_LONGEST_S, check=False).returncode
+    return -1
+
+
+def _write(args: argparse.Namespace, into: str, shown: Shown, host: Host) -> str:
+    """Write the C file, of what was found here only where it ends as it should; a text says why not. Raises Failed."""
+    from kvmtest.emit import c, head, selftest
+    from kvmtest.emit.repro import NoRepro
+
+    style = selftest if args.style == "selftest" else c
+    said = head.lines(shown.about, shown.repro, host)
+    try:
+        text = style.source(shown.repro, said)
+    except NoRepro as error:
+        return f"{shown.about.name}: {error}"
+    # One for the selftests is built in the kernel's tree alone.
+    if not args.backend and (ended := _ends(c.source(shown.repro, said))) not in (None, int(shown.about.departs)):
+        raise Failed(f"{shown.about.name}: as a C program it ends with {ended}, not {int(shown.about.departs)}", UNEXPECTED)
+    path = os.path.join(into, re.sub(r"[^\w.,-]", "-", shown.about.name) + ".c") if into else args.output
+    if path:
+        with common.open_output(path) as out:
+            out.write(text)
+    else:
+        sys.stdout.write(text)
+    left = len(shown.repro.vm.ops) + len(shown.repro.body.ops)
+    tried = f"; {left} of {shown.ops} steps, found by {shown.tries} tries" if shown.tries else ""
+    say(f"{shown.about.name}: {len(text.splitlines())} lines{f', {path}' if path else ''}{tried}")
+    return ""
+
+
+def _here(args: argparse.Namespace, selectors: tuple[str, ...], given: tuple[Case, ...], stop: Interrupt) -> Iterator[_Found]:
+    """By this host's KVM. Raises Failed."""
+    from kvmtest.emit.repro import NoRepro
+    from kvmtest.engine import doctor, host
+    from kvmtest.engine.reproduce import first
+    from kvmtest.model.select import Selection
+
+    try:
+        kvm = doctor.open_kvm(args.device)
+    except doctor.Unusable as error:
+        raise Failed(str(error), UNTESTABLE) from None
+    with kvm:
+        facts = host.detect()
+        for selector in selectors:
+            cases = common.selected((selector,), False, given)
+            try:
+                minimise = not args.no_minimise
+                yield first(kvm, facts, cases, Selection((selector,)), args.timeout, minimise=minimise, told=say), facts
+            except NoRepro as error:
+                yield f"{selector}: {error}"
+
+
+def _there(args: argparse.Namespace, selectors: tuple[str, ...], given: tuple[Case, ...], stop: Interrupt) -> Iterator[_Found]:
+    """In a cell of the lab. Raises Failed."""
+    from kvmtest.emit.plain import load
+
+    job = {"programs": {}, "selectors": selectors, "minimise": not args.no_minimise}
+    for host, (kind, *rest) in jobs.answers(args, job, stop, selectors, given):
+        if kind == "told":
+            say(rest[0])
+        elif isinstance(rest[1], str):
+            yield f"{rest[0]}: {rest[1]}"
+        else:
+            assert host
+            yield load(rest[1]), host

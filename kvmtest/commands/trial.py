@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``kvmtest lab try``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from kvmtest.commands import cells, common, outcome, progress, report, run
+from kvmtest.commands.common import INTERRUPTED, RAW, UNEXPECTED, UNTESTABLE, USAGE, Failed
+from kvmtest.lab.emulator import BACKENDS
+from kvmtest.lab.error import LabError, NotFound
+from kvmtest.report.play import Unwritten, play
+from kvmtest.report.show import count
+
+if TYPE_CHECKING:
+    from kvmtest.compare.baseline import Comparison
+    from kvmtest.kvm import Stop
+    from kvmtest.lab.tree import Change
+    from kvmtest.lab.trial import Broken, Ran, Trial
+
+__all__ = ("add", "show")
+
+_EPILOG = """\
+kvm.ko, kvm-amd.ko and kvm-intel.ko are built of the tree before and after the change, out of tree, against the headers of the
+lab's kernel that is nearest to the tree's version, and run in cells of that kernel. No kernel is built, nothing is
+installed, and the tree is left as it is. The first build takes a minute or two; later ones are of the files that differ.
+
+  kvmtest lab try --tree ~/linux                          the last commit: HEAD against its parent
+  kvmtest lab try --tree ~/linux 4c72ab5aa6e0             another one
+  kvmtest lab try --tree ~/linux v6.12..HEAD              a series, as a whole
+  kvmtest lab try --tree ~/linux --uncommitted            what is not committed yet, against HEAD
+  kvmtest lab try --tree ~/linux --diff fix.patch         a patch on top of HEAD; - is standard input
+  kvmtest lab try --tree ~/linux --backend svm HEAD init sipi           on one backend, and only what these SELECTORs take
+  kvmtest lab try --tree ~/linux --kernel 6.1 HEAD                      in cells of another kernel
+  kvmtest lab try --tree ~/linux --report json=both.json HEAD           keeps the results of both sides
+
+It says which findings are new, gone, or have another value, each with the command that runs its example again; and which
+lines of the change no case ran, of which nothing is said so. What the change has outside of KVM's modules stays as the lab's
+kernel has it. The cells of vmx, in Bochs, take ten times as long as those of svm; a change in svm/ or vmx/ alone runs on that
+backend alone.
+
+Exit status: 0 nothing fails that did not before; 1 something does, or gave no answer in time; 2 wrong usage, no such commit;
+3 a side does not build, or nothing could be tested; 130 interrupted.
+"""
+_FOLD = 6
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``try``."""
+    parser = verbs.add_parser("try", help="what a commit of your kernel tree changes", epilog=_EPILOG, formatter_class=RAW)
+    parser.add_argument("--tree", required=True, metavar="DIR", help="a kernel tree; for a commit, a git repository")
+    parser.add_argument("change", nargs="?", metavar="COMMIT", help="a commit, or A..B (default: HEAD)")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--uncommitted", action="store_true", help="what is not committed, against HEAD")
+    what.add_argument("--diff", metavar="PATCH", help="a unified diff, on top of COMMIT")
+    what_kernel = "whose cells (default: the lab's kernel that is nearest to the tree); as of kvmtest lab run"
+    parser.add_argument("--kernel", metavar="WHICH", help=what_kernel)
+    parser.add_argument("--backend", type=_backends, metavar="svm|vmx|both", help="default: those whose code the change has")
+    no = "build without recording which lines are run"
+    parser.add_argument("--no-coverage", dest="coverage", action="store_false", help=no)
+    parser.add_argument("--jobs", type=cells.number, metavar="N", help="cells at once; default: what cores and memory allow")
+    run.options(parser)
+    cells.options(parser, own=False)
+
+
+def _backends(text: str) -> list[str]:
+    return list(BACKENDS) if text == "both" else cells.backends(text)
+
+
+def _change(args: argparse.Namespace, work: str) -> Change:
+    """What is asked for, unpacked into ``work``. Raises LabError, Failed."""
+    from kvmtest.engine import plan
+    from kvmtest.model.select import SelectorError
+    from kvmtest.spec import commits
+
+    if wrong := [one for one in args.commit if not commits.find(one)]:
+        raise Failed(f"--commit is of the catalogue, which has no {wrong[0]}; what to try stands alone: {wrong[0]}", USAGE)
+    try:
+        return _asked(args, args.change or "", work)
+    except NotFound as error:
+        with contextlib.suppress(SelectorError):
+            if args.change and plan.finds(args.change):
+                raise Failed(f"{error}; a SELECTOR comes after a COMMIT: HEAD {args.change}", USAGE) from None
+        raise
+
+
+def _asked(args: argparse.Namespace, name: str, work: str) -> Change:
+    from kvmtest.lab import tree
+
+    if args.uncommitted:
+        if name:
+            raise Failed(f"--uncommitted is against HEAD, and of no commit {name}", USAGE)
+        return tree.uncommitted(args.tree, work)
+    if not args.diff:
+        return tree.committed(args.tree, name or "HEAD", work)
+    try:
+        if args.diff == "-":
+            patch = sys.stdin.read()
+        else:
+            with open(args.diff, encoding="utf-8", errors="replace") as file:
+                patch = file.read()
+    except OSError as error:
+        raise Failed(f"cannot read {args.diff}: {error.strerror}", USAGE) from None
+    return tree.patched(args.tree, name, patch, work)
+
+
+def _which(args: argparse.Namespace, change: Change) -> str:
+    """The kernel whose cells it is to be. Raises Failed."""
+    from kvmtest.lab import kernels
+
+    if args.kernel:
+        return str(args.kernel)
+    if not change.version:
+        raise Failed(f"{args.tree}/Makefile does not say which version this is: name the lab's kernel with --kernel", USAGE)
+    return kernels.nearest(change.version)[0]
+
+
+def show(args: argparse.Namespace, stop: Stop) -> int:
+    """Build, run, and report. Raises LabError, Failed."""
+    from kvmtest.lab import cache, trial
+
+    line = progress.Line()
+    args.kvm_modules = ""
+    with cache.scratch("trees") as work:
+        change = _change(args, work)
+        specs = cells.specs(args, args.backend or sorted(change.vendors), [_which(args, change)])
+        kernel = specs[0].kernel
+        line.say(f"{change.new} against {change.old}, Linux {change.version or 'of no version'}, in cells of {kernel.release}")
+        try:
+            built = trial.builds(change, kernel, args.coverage, line.say, line.show)
+        except trial.Broken as error:
+            raise Failed("\n".join(_broken(error, change)), UNTESTABLE) from None
+        finally:
+            line.over()
+    pairs = trial.pairs(change, built, specs, common.now(), progress.Cells(line).take)
+    return _tried(args, stop, line, trial.Trial(change, kernel, built, pairs))
+
+
+def _broken(error: Broken, change: Change) -> Iterator[str]:
+    from kvmtest.lab import kernels
+
+    yield f"{error.side} does not build against the headers of {error.release}:"
+    yield from (f"  {text}" for text in error.errors)
+    if error.side == change.new:
+        yield f"{change.old} does: it is the change that does not"
+    else:
+        others = ", ".join(kernels.nearest(change.version))
+        yield f"the tree is Linux {change.version or 'of no version'}; the headers of another kernel may do: --kernel {others},"
+        yield "or a kernel that you built: --kernel BZIMAGE --modules DIR, which has DIR/build or /lib/modules/RELEASE/build"
+
+
+class _Text(Unwritten):
+    """A text report, of which nothing is written before all cells are over."""
+
+    def __init__(self, out: TextIO) -> None:
+        self.out = out
+
+
+def _tried(args: argparse.Namespace, stop: Stop, line: progress.Line, tried: Trial) -> int:
+    from kvmtest.compare.baseline import compare
+    from kvmtest.lab import matrix
+
+    outcomes = [one for pair in tried.pairs for one in (pair.before, pair.after)]
+    texts: list[_Text] = []
+
+    def text(out: TextIO) -> _Text:
+        texts.append(_Text(out))
+        return texts[-1]
+
+    with report.writing(args, len(outcomes), live=False, text=text) as to:
+        try:
+            matrix.run(outcomes, args.jobs, line.say, stop)
+        finally:
+            line.over()
+        runs = [play(one.run, to) for one in outcomes if one.run]
+        if stop.seen:
+            line.say("interrupted; what was measured until then is in the reports that were asked for")
+            return INTERRUPTED
+        if failed := [one for one in outcomes if one.failed]:
+            raise LabError(f"{failed[0].name}: {failed[0].failed}")
+        before, after = runs[::2], runs[1::2]
+        compared = [compare(old, new, args.strict, run.chosen(args)) for old, new in zip(before, after, strict=True)]
+        for out in [one.out for one in texts] or [outcome.out(args)]:
+            common.print_lines(_lines(tried, compared), out)
+            out.flush()
+    return UNEXPECTED if any(one.failed for one in compared) else outcome.none_new(after)
+
+
+def _lines(tried: Trial, compared: Sequence[Comparison]) -> Iterator[str]:
+    from kvmtest.compare import changes
+
+    change = tried.change
+    yield change.title
+    for name in change.diff:
+        added, removed = change.counts(name)
+        yield f"  {name}  +{added} -{removed}"
+    if change.outside:
+        more = f" and {len(change.outside) - _FOLD} more" if len(change.outside) > _FOLD else ""
+        yield f"  not of KVM's modules, and as the lab's kernel has it: {', '.join(change.outside[:_FOLD])}{more}"
+    yield from changes.lines(compared, hosts=False)
+    yield ""
+    yield from _coverage(tried.ran())
+
+
+def _coverage(ran: Ran | None) -> Iterator[str]:
+    """Which of the lines that changed were run."""
+    if ran is None:
+        yield "Which lines of the change the cases ran was not recorded."
+        return
+    code = len(ran.run) + len(ran.missed)
+    end = ", and these by none:" if ran.missed else ""
+    cases = count(len(ran.cases), "case")
+    yield f"Lines of the change: {len(ran.run)} of {count(code, 'line')} with code were run, by {cases}{end}"
+    yield from (f"  {file}:{line}  {text}" for (file, line), text in ran.missed.items())
+    if ran.elsewhere:
+        file, line = next(iter(ran.elsewhere))
+        yield f"In a module that these cells do not load: {count(len(ran.elsewhere), 'line')}, the first is {file}:{line}"

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Coverage as text: how many blocks of a module, a file or a place were run, which were not, and who ran the lines of a patch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from kvmtest.coverage.patch import Hunk, Patched
+from kvmtest.coverage.source import OURS, Sources
+from kvmtest.coverage.table import Ran, Table
+from kvmtest.coverage.tally import Counts, Tally
+from kvmtest.report.show import count
+
+__all__ = ("diff", "functions", "head", "missed", "overview", "part", "rows")
+
+_NAME = 34
+_SHOWN = 3
+
+
+def head(table: Table) -> Iterator[str]:
+    """What was measured: kernel and cells."""
+    yield f"KVM of {table.kernel}: blocks of its code that cases ran"
+    for cell in table.cells:
+        yield f"  {cell.name}: {count(len(cell.cases), 'case')}, {cell.started}"
+
+
+def rows(table: Table, counts: Mapping[str, Counts]) -> Iterator[str]:
+    """A row for each of ``counts``, with a column for each cell, and one for them together."""
+    names = [cell.name for cell in table.cells]
+    several = len(names) > 1
+    width = max(_NAME, *(len(name) for name in counts)) if counts else _NAME
+    columns = [max(len(name), 13) for name in names]
+    together = f"  {'together':>13}" if several else ""
+    yield f"{'':{width}} {'blocks':>7}  " + "  ".join(f"{n:>{c}}" for n, c in zip(names, columns, strict=True)) + together
+    for name, one in counts.items():
+        cells = "  ".join(f"{part(ran, one.all):>{c}}" for ran, c in zip(one.cells, columns, strict=True))
+        yield f"{name:{width}} {one.all:>7}  {cells}" + (f"  {part(one.any, one.all):>13}" if several else "")
+
+
+def part(ran: int | None, of: int) -> str:
+    """How many of all, and in percent; a dash where they could not run."""
+    if ran is None:
+        return "-"
+    return f"{ran} {100 * ran / of:5.1f} %" if of else "0"
+
+
+def overview(table: Table) -> Iterator[str]:
+    """All modules, and all files."""
+    tally = Tally(table)
+    yield from rows(table, tally.modules())
+    yield ""
+    yield from rows(table, tally.files())
+
+
+def functions(table: Table) -> Iterator[str]:
+    """All functions, by file."""
+    yield from rows(table, {f"{file}:{function}": one for (file, function), one in Tally(table).functions().items()})
+
+
+def missed(table: Table, numbers: Iterable[int], sources: Sources) -> Iterator[str]:
+    """The blocks of these numbers that nothing ran: file, line, function, and the line's text."""
+    for number in Tally(table).missed(numbers):
+        block = table.blocks[number]
+        inside = f", in {block.inside}()" if block.inside != block.function else ""
+        yield f"{block.file}:{block.line}  {block.function}(){inside}  {sources.line(block.file, block.line)}".rstrip()
+
+
+def diff(table: Table, fit: Sequence[Patched], unfit: Sequence[Hunk], sources: Sources, every: bool) -> Iterator[str]:
+    """Who ran the lines that a patch is about; all of the cases if ``every`` is set, else some."""
+    at: dict[tuple[str, int], list[int]] = {}
+    for number, block in enumerate(table.blocks):
+        for place in block.lines:
+            at.setdefault(place, []).append(number)
+    run = code = 0
+    for one in fit:
+        what = "made by the patch" if one.made else "that the patch would change"
+        yield f"{one.file}, lines {what}:"
+        for line in one.lines:
+            blocks = at.get((one.file, line), [])
+            who = table.who(blocks)
+            run, code = run + bool(who), code + bool(blocks)
+            yield f"{line:>7}  {_said(blocks, who):>10}  {sources.lines(one.file)[line - 1].expandtabs()}".rstrip()
+            yield from (f"{'':21}{text}" for text in _names(who, f"{_short(one.file)}:{line}", every))
+    for hunk in unfit:
+        yield f"{hunk.after}: the hunk at line {hunk.new} is of another source than that of {table.kernel}"
+    yield f"{run} of {count(code, 'line')} with code {'was' if run == 1 else 'were'} run"
+
+
+def _short(file: str) -> str:
+    """A file as people name it."""
+    return next((file.removeprefix(folder) for folder in OURS if file.startswith(folder)), file)
+
+
+def _said(blocks: Sequence[int], who: Sequence[Ran]) -> str:
+    if not blocks:
+        return "no code"
+    if not who:
+        return "NOT RUN"
+    return count(len(who), "case") if who[0].case else "loading"
+
+
+def _names(who: Sequence[Ran], place: str, every: bool) -> Iterator[str]:
+    names = list(dict.fromkeys(one.case for one in who if one.case))
+    shown = names if every else names[:_SHOWN]
+    yield from shown
+    if len(shown) < len(names):
+        yield f"and {len(names) - len(shown)} more: kvmtest list --covers {place}"

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Leave out of a reproducer all that its departure does not need, by trying."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+from kvmtest.emit.repro import Leaf, Repro
+from kvmtest.scenario import program as p
+from kvmtest.x86 import cpuid
+
+__all__ = ("Shows", "reduced", "subset", "used")
+
+#: Whether a reproducer still shows the departure; ``now`` is the value that takes the place of ``before`` in what it shows.
+Shows = Callable[[Repro, int, int], bool]
+
+_T = TypeVar("_T")
+_Ops = tuple[tuple[int, p.Op], ...]
+
+
+def subset(parts: Sequence[_T], shows: Callable[[list[_T]], bool]) -> list[_T]:
+    """Parts of ``parts`` that show it, of which none can be left out: runs of them are left out, from halves to single ones.
+
+    Zeller and Hildebrandt, "Simplifying and Isolating Failure-Inducing Input", without the step to the parts themselves.
+    """
+    left = list(parts)
+    size = max(1, len(left) // 2)
+    while True:
+        at, found = len(left), False
+        # From the end: what comes later rests on what comes before it.
+        while at > 0:
+            start = max(0, at - size)
+            tried = left[:start] + left[at:]
+            if shows(tried):
+                left, found = tried, True
+            at = start
+        if size == 1 and not found:
+            return left
+        size = max(1, size // 2)
+
+
+def _needs(ops: Sequence[p.Op]) -> list[set[int]]:
+    """For each op the ones before it without which it says nothing: what has read the section that it writes or compares."""
+    needs: list[set[int]] = []
+    filled: dict[str, int] = {}
+    for at, op in enumerate(ops):
+        needs.append(set())
+        names = p.buffers_of(op)
+        if isinstance(op, p.Compare):
+            needs[-1] = {filled[name] for name in names if name in filled}
+        elif isinstance(op, p.Ioctl) and not _reads(op) and op.arg in filled:
+            needs[-1] = {filled[op.arg]}
+        if isinstance(op, p.Ioctl):
+            filled.update((name, at) for name in names if _reads(op) or name == op.result)
+        elif isinstance(op, p.Peek):
+            filled[op.to.buffer] = at
+    return needs
+
+
+def _reads(op: p.Ioctl) -> bool:
+    """Whether an ioctl fills its structure: the direction is in bits 31:30 of its number."""
+    return bool(op.request >> 31)
+
+
+def reduced(repro: Repro, shows: Shows, told: Callable[[str], None] = lambda what: None) -> Repro:
+    """The smallest reproducer found that still ``shows`` it: ops, then bits of values. ``told`` hears how far it is."""
+    vm, body = repro.vm.ops, repro.body.ops
+    needs = _needs([op for _, op in body])
+    fixed = {len(body) - 1, *repro.pinned}
+    for at in reversed(range(len(body))):
+        if at in fixed:
+            fixed |= needs[at]
+    fixed_vm = {at for at, (_, op) in enumerate(vm) if repro.cpuid and isinstance(op, p.Cpuid) and op.vcpu == repro.target}
+    free = [(True, at) for at in range(len(vm)) if at not in fixed_vm]
+    free += [(False, at) for at in range(len(body)) if at not in fixed]
+
+    def made(chosen: Sequence[tuple[bool, int]]) -> Repro:
+        left = fixed | {at for in_vm, at in chosen if not in_vm}
+        for at in range(len(body)):
+            if at in left and not needs[at] <= left:
+                left.discard(at)
+        left_vm = fixed_vm | {at for in_vm, at in chosen if in_vm}
+        return _with(repro, tuple(vm[at] for at in sorted(left_vm)), tuple(body[at] for at in sorted(left)))
+
+    found = made(subset(free, lambda chosen: shows(made(chosen), 0, 0)))
+    told(f"{len(found.vm.ops) + len(found.body.ops)} of {len(vm) + len(body)} ops left")
+    return _values(_leaves(found, shows), shows)
+
+
+def _leaves(repro: Repro, shows: Shows) -> Repro:
+    """Fewer changes to CPUID."""
+    for at, (step, op) in enumerate(repro.vm.ops):
+        if isinstance(op, p.Cpuid):
+            kept = tuple(one for one in op.changes if op.vcpu == repro.target and one[:2] in repro.cpuid)
+            made = partial(_changing, repro, at, step, op, kept)
+            left = subset([one for one in op.changes if one not in kept], partial(_still, shows, made))
+            repro = made(left)
+    return repro
+
+
+def _still(shows: Shows, made: Callable[[Sequence[_T]], Repro], chosen: Sequence[_T]) -> bool:
+    return shows(made(chosen), 0, 0)
+
+
+def _changing(
+    repro: Repro, at: int, step: int, op: p.Cpuid, kept: tuple[cpuid.Change, ...], chosen: Sequence[cpuid.Change]
+) -> Repro:
+    ops = repro.vm.ops
+    return _with(repro, (*ops[:at], (step, op._replace(changes=(*kept, *chosen))), *ops[at + 1 :]), repro.body.ops)
+
+
+def _with(repro: Repro, vm: _Ops, body: _Ops) -> Repro:
+    return repro._replace(vm=repro.vm._replace(ops=vm), body=repro.body._replace(ops=body))
+
+
+def _values(repro: Repro, shows: Shows) -> Repro:
+    """Fewer bits in what is written."""
+    for at, (step, op) in enumerate(repro.body.ops):
+        if isinstance(op, p.Put) and op.value:
+            values = _Values(repro, shows, at)
+            bits = [bit for bit in range(op.value.bit_length()) if op.value >> bit & 1]
+            repro = _writing(repro, at, step, op, subset(bits, values.show))
+    return repro
+
+
+class _Values:
+    """What may take the place of the value that op ``at`` of the body writes, or of the last one that was shown in its place."""
+
+    def __init__(self, repro: Repro, shows: Shows, at: int) -> None:
+        self._repro, self._shows, self._at = repro, shows, at
+        self._step, op = repro.body.ops[at]
+        assert isinstance(op, p.Put)
+        self._op, self._before = op, op.value
+
+    def show(self, bits: Sequence[int]) -> bool:
+        """Whether it is shown by these bits."""
+        after = sum(1 << bit for bit in bits)
+        if not self._shows(_writing(self._repro, self._at, self._step, self._op, bits), self._before, after):
+            return False
+        self._before = after
+        return True
+
+
+def _writing(repro: Repro, at: int, step: int, op: p.Put, bits: Sequence[int]) -> Repro:
+    ops, value = repro.body.ops, sum(1 << bit for bit in bits)
+    return _with(repro, repro.vm.ops, (*ops[:at], (step, op._replace(value=value)), *ops[at + 1 :]))
+
+
+def used(repro: Repro) -> Repro:
+    """The same without buffers that no op names any more."""
+    names = {name for program in (repro.vm, repro.body) for _, op in program.ops for name in p.buffers_of(op)}
+    names |= {check.place.buffer for check in repro.checks if isinstance(check.place, (p.Place, Leaf))}
+
+    def of(program: p.Program) -> p.Program:
+        return program._replace(buffers={name: buffer for name, buffer in program.buffers.items() if name in names})
+
+    return repro._replace(vm=of(repro.vm), body=of(repro.body))

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Who accepts a message of the APIC bus: the matching rules of the manuals, on local APICs as data.
+
+SDM vol. 3, Determining IPI Destination, Logical Destination Mode and x2APIC, Logical Destination; APM vol. 2, Interprocessor
+Interrupts and x2APIC. Nothing here knows KVM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+__all__ = ("ALL", "DELIVERIES", "Address", "Local", "after_init", "derived", "hears", "receivers")
+
+#: Delivery modes, as they stand in bits 10:8 of the ICR, of a message's data and of a redirection entry.
+DELIVERIES = {"fixed": 0, "lowest": 1, "smi": 2, "nmi": 4, "init": 5, "sipi": 6}
+#: The destination that is everybody, of 8 bits and of 32.
+ALL = {False: 0xFF, True: 0xFFFFFFFF}
+#: What only a local APIC accepts that software has enabled.
+_INTERRUPTS = ("fixed", "lowest")
+
+
+class Local(NamedTuple):
+    """What decides whether a local APIC accepts a message.
+
+    ``id`` is its APIC id, ``logical`` the logical one: bits 31:24 of LDR, or in x2APIC mode all of it. ``model`` is ``flat`` or
+    ``cluster``, as DFR has it in xAPIC mode, or ``x2apic``, or ``off`` where IA32_APIC_BASE disables it. ``software`` is
+    IA32_SVR[8].
+    """
+
+    id: int
+    logical: int = 0
+    model: str = "flat"
+    software: bool = True
+
+
+class Address(NamedTuple):
+    """Where a message goes: to a physical or a ``logical`` ``destination``, which ``wide`` gives 32 bits instead of 8.
+
+    ``shorthand`` is ``self``, ``all`` or ``others`` in the place of a destination.
+    """
+
+    destination: int = 0
+    logical: bool = False
+    shorthand: str = ""
+    wide: bool = False
+
+
+def derived(id: int) -> int:
+    """The logical x2APIC id, which follows from the x2APIC ``id``: the cluster, and one of its 16 bits."""
+    return id >> 4 << 16 | 1 << (id & 0xF)
+
+
+def after_init(local: Local) -> Local:
+    """A local APIC after INIT: ids stay, but that software gives it in xAPIC mode, and software has not enabled it."""
+    if local.model == "off":
+        return local
+    if local.model == "x2apic":
+        return local._replace(software=False)
+    return Local(local.id, 0, "flat", False)
+
+
+def hears(local: Local, address: Address) -> bool:
+    """Whether ``local`` is one that ``address`` names; it has no shorthand."""
+    wanted = address.destination
+    if local.model == "off":
+        return False
+    if wanted == ALL[address.wide]:
+        return True
+    if not address.logical:
+        return wanted == local.id
+    if local.model == "flat":
+        return wanted & local.logical != 0
+    cluster = 16 if local.model == "x2apic" else 4
+    return wanted >> cluster == local.logical >> cluster and wanted & local.logical & (1 << cluster) - 1 != 0
+
+
+def receivers(
+    locals_: Mapping[int, Local], address: Address, delivery: str, sender: int | None = None
+) -> tuple[tuple[int, ...], bool]:
+    """Which of ``locals_`` accept a message, of one that ``sender`` writes to its ICR; and whether only one of them does."""
+    there = tuple(id for id, local in locals_.items() if local.model != "off")
+    named = {
+        "": tuple(id for id in there if hears(locals_[id], address)),
+        "self": tuple(id for id in there if id == sender),
+        "all": there,
+        "others": tuple(id for id in there if id != sender),
+    }[address.shorthand]
+    found = tuple(id for id in named if locals_[id].software or delivery not in _INTERRUPTS)
+    return found, delivery == "lowest" and len(found) > 1

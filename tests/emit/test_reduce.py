@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Leaving out: what stays is needed, each part of it; nothing that is pinned goes."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvmtest.emit.reduce import reduced, subset, used
+from kvmtest.emit.repro import Check, Repro
+from kvmtest.scenario import program as p
+from kvmtest.uapi import kvm as uapi
+from tests.emit.made import VM, repro
+
+_ALL = (1 << 64) - 1
+_RAX, _RBX = p.Place("regs1", 0, 8), p.Place("regs1", 8, 8)
+_GET, _SET = p.Ioctl(1, uapi.KVM_GET_REGS, "regs1"), p.Ioctl(1, uapi.KVM_SET_REGS, "regs1")
+_MP = p.Ioctl(1, uapi.KVM_GET_MP_STATE, "mp_state1")
+_LAPIC = p.Ioctl(1, uapi.KVM_GET_LAPIC, "lapic1")
+
+
+@given(st.integers(0, 60), st.sets(st.integers(0, 59)))
+def test_what_is_needed_stays_and_nothing_else(count: int, needed: set[int]) -> None:
+    needed = {one for one in needed if one < count}
+    assert subset(range(count), lambda parts: needed <= set(parts)) == sorted(needed)
+
+
+@given(st.sets(st.frozensets(st.integers(0, 12), max_size=4), min_size=1))
+def test_none_can_be_left_out(ways: set[frozenset[int]]) -> None:
+    """Of several ways to show it one is found, whole and alone, though leaving out is not monotone then."""
+
+    def shows(parts: list[int]) -> bool:
+        return any(way <= set(parts) for way in ways)
+
+    left = subset(range(13), shows)
+    assert shows(left)
+    assert not any(shows([one for one in left if one != gone]) for gone in left)
+    assert frozenset(left) in ways
+
+
+def _made() -> Repro:
+    body = (_LAPIC, _GET, p.Put(_RAX, 0b1011), p.Put(_RBX, 7), _SET, _MP, _GET)
+    check = Check("rax", _RAX, (0,), _ALL)
+    return repro(*body)._replace(checks=(check,))
+
+
+def _ops(made: Repro) -> list[p.Op]:
+    return [op for _, op in made.body.ops]
+
+
+def test_ops_and_bits_go_as_long_as_it_shows() -> None:
+    """It shows where bit 1 of RAX is written and the vCPU is there."""
+
+    def shows(made: Repro, before: int, after: int) -> bool:
+        there = _ops(made)
+        written = [op.value for op in there if isinstance(op, p.Put) and op.place == _RAX]
+        return p.Create(1) in [op for _, op in made.vm.ops] and _SET in there and any(value & 2 for value in written)
+
+    found = used(reduced(_made(), shows))
+    assert _ops(found) == [_GET, p.Put(_RAX, 2), _SET, _GET]
+    assert [op for _, op in found.vm.ops] == [p.Create(1)]
+    assert set(found.vm.buffers | found.body.buffers) == {"regs1"}
+
+
+def test_what_is_pinned_stays_and_so_does_what_it_rests_on() -> None:
+    made = _made()
+    found = reduced(made._replace(pinned=frozenset({4, 5})), lambda *_: True)
+    # KVM_SET_REGS says nothing without what it writes having been read.
+    assert _ops(found) == [_GET, _SET, _MP, _GET]
+
+
+def test_a_write_goes_with_the_read_it_rests_on() -> None:
+    seen = []
+
+    def shows(made: Repro, before: int, after: int) -> bool:
+        seen.append(_ops(made))
+        return True
+
+    reduced(_made(), shows)
+    assert all(_SET not in ops or ops.index(_GET) < ops.index(_SET) for ops in seen)
+
+
+def test_nothing_is_left_out_where_it_does_not_show() -> None:
+    assert reduced(_made(), lambda *_: False) == _made()
+
+
+def test_the_leaf_that_what_is_expected_rests_on_stays() -> None:
+    made = _made()._replace(cpuid=frozenset({(0, "ebx"), (0, "ecx")}))
+    (op,) = (op for _, op in reduced(made, lambda *_: True).vm.ops)
+    assert isinstance(op, p.Cpuid) and {change[:2] for change in op.changes} == {(0, "ebx"), (0, "ecx")}
+    assert VM[-1] != op
+
+
+def test_a_value_that_is_kept_is_told_with_what_took_its_place() -> None:
+    """As the caller knows it: what is observed is what is written."""
+    now = 0b1011
+
+    def shows(made: Repro, before: int, after: int) -> bool:
+        nonlocal now
+        value = next((op.value for op in _ops(made) if isinstance(op, p.Put) and op.place == _RAX), 0)
+        if value in (now, after if now == before else now) and value & 8:
+            now = value
+            return True
+        return False
+
+    found = reduced(_made(), shows)
+    assert p.Put(_RAX, 8) in _ops(found) and now == 8

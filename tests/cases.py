@@ -68,7 +68,7 @@ def the(name: str) -> plan.Case:
 
 
 def ran(case: plan.Case, machines: Machines, timeout_s: float = 1.0, effort: Effort = DEFAULT_EFFORT) -> list[Result]:
-    """All results of one run of ``case``."""
+    """All results of one run of ``case``, but for what KVM keeps of a plant."""
     return _flat(run_case(case, machines, timeout_s, effort))
 
 
@@ -82,9 +82,9 @@ def by_item(case: plan.Case, machines: Machines, timeout_s: float = 1.0) -> dict
     return {result.item: result for result in ran(case, machines, timeout_s) if result.view == case.view}
 
 
-def judged(case: plan.Case, host: Host, seen: Any, *bases: Basis) -> list[Result]:
-    """What was ``seen`` of ``case``, judged by a book of its own."""
-    return _flat(judge(Book(), case.look(), host, bases, seen))
+def judged(case: plan.Case, host: Host, seen: Any, *bases: Basis, plants: bool = False) -> list[Result]:
+    """What was ``seen`` of ``case``, judged by a book of its own; ``plants`` is whether also what KVM keeps of a plant."""
+    return _flat(judge(Book(), case.look(), host, bases, seen), plants=plants)
 
 
 def shown(case: plan.Case, *targets: _Pair, report: Report | None = None, sender: _Pair | None = None) -> Played:
@@ -103,5 +103,5 @@ def shown(case: plan.Case, *targets: _Pair, report: Report | None = None, sender
     return Played(tuple(told))
 
 
-def _flat(observations: list[record.Observation]) -> list[Result]:
-    return [result for seen in observations for result in seen.results]
+def _flat(observations: list[record.Observation], *, plants: bool = False) -> list[Result]:
+    return [result for seen in observations if plants or seen.trigger != "plant" for result in seen.results]

@@ -17,6 +17,7 @@ from kvmtest.judge.item import Context, Question, Seen, answer, ask, ask_views, 
 from kvmtest.model.record import Block, Record
 from kvmtest.model.value import text
 from kvmtest.model.verdict import Verdict
+from kvmtest.spec.kept import explained
 from kvmtest.spec.rule import Rule
 from kvmtest.spec.untouched import COUNTERS
 from kvmtest.state.guest_view import Report, shown
@@ -115,7 +116,7 @@ class Book:
         name = (ctx.kind, id(layout), key)
         found = self._sheets.get(name)
         if found is None:
-            found = self._sheets[name] = Sheet(self, ctx, self._of_layout(layout), own)
+            found = self._sheets[name] = Sheet(self, ctx, self.parts(layout), own)
         return found
 
     def answers(self, question: Question) -> _Answers:
@@ -150,7 +151,8 @@ class Book:
             number = found[items] = self.number((items, *wanted))
         return number
 
-    def _of_layout(self, layout: Layout) -> _Parts:
+    def parts(self, layout: Layout) -> _Parts:
+        """The sections of ``layout``."""
         found = self._parts.get(id(layout))
         if found is None:
             found = self._parts[id(layout)] = _Parts(layout)
@@ -335,4 +337,8 @@ class Sheet:
         asked = plant.asked.get(item)
         if asked is None:
             return plant.reason(item)
-        return "" if planted == asked else f"KVM kept {text(item, planted)} when {text(item, asked)} was planted"
+        if planted is None or planted == asked:
+            return "" if planted == asked else f"{text(item, asked)} was planted, and could not be read back"
+        host = self._ctx.host
+        fact = explained(item, planted, host.backend, host.version, self._ctx.vendor, plant.asked.get)
+        return f"KVM kept {text(item, planted)} when {text(item, asked)} was planted{f': {fact.says}' if fact else ''}"

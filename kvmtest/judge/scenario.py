@@ -12,7 +12,7 @@ from itertools import repeat
 from typing import Any
 
 from kvmtest import spec
-from kvmtest.judge import migration
+from kvmtest.judge import kept, migration
 from kvmtest.judge.book import Book
 from kvmtest.judge.evidence import Basis, Ended, Exited, Look, Played, Untried
 from kvmtest.judge.item import BOTH_VIEWS, excused
@@ -26,6 +26,7 @@ from kvmtest.scenario import looks as of
 from kvmtest.scenario import memory
 from kvmtest.scenario import step as s
 from kvmtest.scenario.text import vcpus
+from kvmtest.spec.kept import AS_WRITTEN
 from kvmtest.spec.untouched import COUNTERS
 from kvmtest.state.guest_view import ITEMS, Report
 from kvmtest.state.layout import Layout
@@ -140,6 +141,8 @@ class _Judge:
 
     def missing(self, item: str, look: of.Look, verdict: Verdict, why: str) -> Record:
         """The record of an item of the table that could not be observed."""
+        if look.trigger == "plant":
+            return Record(item, verdict, reason=why, cite=AS_WRITTEN)
         rule = spec.rule_for(item, look.event, self.look.vendor or "intel", self.host.backend)
         return Record(item, verdict, reason=why, cite=(BOTH_VIEWS,) if look.view == "views" else rule.cite)
 
@@ -169,6 +172,15 @@ class _Judge:
         if blocks := migration.tables(self.book, self.bases, order, values):
             self.blocks[of.MIGRATION] = list(blocks)
         return not end
+
+    def plant_table(self, seen: list[Snapshot]) -> None:
+        """The whole table of each vCPU that was planted, as it was written and as it is read."""
+        writing = of.written(self.scenario)
+        assert writing
+        pairs = zip(self.bases, seen, strict=False)
+        blocks = [kept.table(self.book, self.host, basis, writing, one) for basis, one in pairs]
+        ids = [basis.ctx.apic_id for basis in self.bases[: len(blocks)]]
+        self.blocks[of.PLANT] = list(merged("vcpus", ids, blocks, self.book) if len(blocks) > 1 else blocks[0])
 
     def guest_table(self, look: of.Look, before: Snapshot | None, after: Snapshot | None, report: Report) -> None:
         """The whole table in the guest's view, and both compared."""
@@ -270,6 +282,9 @@ _Seen = dict[s.Who, list[Snapshot]]
 def _one(judge: _Judge, look: of.Look, step: s.Step, values: list[Any], before: _Seen, last: _Seen) -> bool:
     """Judge what one step told; False for an expectation that does not hold."""
     value = values[-1]
+    if isinstance(step, s.Observe) and look.trigger == "plant":
+        judge.plant_table(values)
+        return True
     if isinstance(step, s.Observe):
         why = judge.host_table(look, step.rule, before.get(step.who, []), values)
         if why:

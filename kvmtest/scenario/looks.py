@@ -8,8 +8,9 @@ from typing import NamedTuple
 from kvmtest.scenario import step as s
 from kvmtest.spec import ENTRIES, SYNTHETIC
 from kvmtest.state import guest_view
+from kvmtest.state.values import PLANTS, SIPI
 
-__all__ = ("BEHAVIOURS", "HOST", "MIGRATION", "TABLE", "Look", "item_of", "looks", "table")
+__all__ = ("BEHAVIOURS", "HOST", "MIGRATION", "PLANT", "TABLE", "Look", "Writing", "item_of", "looks", "table", "written")
 
 #: The items of the host's view.
 HOST = tuple(item for item in ENTRIES if item not in SYNTHETIC)
@@ -18,7 +19,9 @@ HOST = tuple(item for item in ENTRIES if item not in SYNTHETIC)
 TABLE = ""
 #: Event, trigger and view of what a migration shows.
 MIGRATION = ("none", "migrate", "host")
-#: What it shows besides.
+#: The same of what KVM keeps of a plant.
+PLANT = ("none", "plant", "host")
+#: What a migration shows besides.
 BEHAVIOURS = ("refused", "irqchip", "clock")
 
 
@@ -46,11 +49,48 @@ def item_of(expect: s.Expect) -> str:
     return "delivered" if isinstance(condition, (s.Same, s.Reached)) else "runs"
 
 
+class Writing(NamedTuple):
+    """A plant by ioctls, and ``items`` written after it, as the step ``observed`` finds them: nothing else comes between."""
+
+    plant: s.Plant
+    items: dict[str, int]
+    observed: int
+
+
+#: Steps that do nothing to a vCPU.
+_ASIDE = (s.Load, s.Poke, s.Page, s.Fill, s.Reporter)
+
+
+def written(scenario: s.Scenario) -> Writing | None:
+    """What the last plant of the target writes, or of each vCPU, where it is read before anything else is done to them."""
+    steps = scenario.steps
+    plants = [number for number, step in enumerate(steps) if isinstance(step, s.Plant) and step.who in ("target", "each")]
+    if not plants:
+        return None
+    plant = steps[plants[-1]]
+    assert isinstance(plant, s.Plant)
+    # Guest code plants by itself; with EFER.SVME KVM_SET_MSRS ends at what a vCPU with SVM refuses.
+    if plant.name not in (*PLANTS, SIPI) or plant.keep:
+        return None
+    items: dict[str, int] = {}
+    for number, step in enumerate(steps[plants[-1] + 1 :], plants[-1] + 1):
+        if isinstance(step, s.Observe) and step.who == plant.who:
+            return Writing(plant, items, number)
+        if isinstance(step, s.Set) and step.check and step.who == plant.who:
+            for item, value in step.items:
+                if isinstance(value, str):
+                    return None
+                items[item] = value
+        elif not isinstance(step, _ASIDE):
+            return None
+    return None
+
+
 def looks(scenario: s.Scenario) -> tuple[Look, ...]:
     """All looks of ``scenario``, in order."""
     event, trigger = scenario.event, scenario.trigger
     found: list[Look] = []
-    sent = False
+    sent, writing = False, written(scenario)
     for number, step in enumerate(scenario.steps):
         if isinstance(step, (s.Send, s.Event)) and (not isinstance(step, s.Send) or step.judged):
             event, trigger = step.event, step.by.partition("/")[0] if isinstance(step, s.Send) else step.trigger
@@ -66,6 +106,8 @@ def looks(scenario: s.Scenario) -> tuple[Look, ...]:
             found += [Look(number, event, trigger, scenario.view, item) for item, _ in step.expected]
         elif isinstance(step, s.Observe) and sent:
             found.append(Look(number, event, trigger, "host", TABLE))
+        elif writing and number == writing.observed:
+            found.append(Look(number, *PLANT, TABLE))
         elif isinstance(step, s.Guest):
             found += [Look(number, event, trigger, view, TABLE) for view in ("guest", "views")]
     return tuple(found)

@@ -37,7 +37,7 @@ def _by_item(results: list[Result], view: str = "host") -> dict[str, Result]:
 @pytest.mark.parametrize("verdict", ["skip", "error"])
 @pytest.mark.parametrize("case", [MSI, TOLD, BROADCAST, RESET, RESET_TOLD], ids=lambda case: case.prefix)
 def test_what_could_not_be_tried_is_said_of_every_item_in_every_view(case: plan.Case, verdict: str) -> None:
-    results = judged(case, HOST, Untried(verdict, "made up"))
+    results = judged(case, HOST, Untried(verdict, "made up"), plants=True)
     wanted = [(prefix.rpartition(".")[2], item) for prefix, names in plan.looks(case) for item in names]
     assert sorted((r.view, r.item) for r in results) == sorted(wanted)
     assert {(r.verdict, r.reason, r.planted, r.expected, r.observed) for r in results} == {(verdict, "made up", None, None, None)}

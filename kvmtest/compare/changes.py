@@ -22,6 +22,8 @@ __all__ = ("lines",)
 _WIDTH = 100
 #: Findings, and undefined values, that a section shows; more are counted.
 _MOST = 30
+#: Items that a line names.
+_ITEMS = 4
 
 
 def lines(compared: Sequence[Comparison], hosts: bool = True) -> Iterator[str]:
@@ -57,6 +59,13 @@ def _lines(found: Comparison, run: Run, several: bool, hosts: bool) -> Iterator[
         yield ""
         yield f"{heading} ({_count(len(causes), 'finding')}, {_count(len(changes), 'result')}):"
         yield from _section(causes, changes, run)
+    lost = [*found.untried, *(change for change in found.untold if change.before and change.before.verdict.judged)]
+    if lost:
+        verdicts = Counter(change.before.verdict for change in lost if change.before)
+        then = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in VERDICTS if verdicts[verdict])
+        yield ""
+        yield f"Judged before and not now ({_count(len(lost), 'result')}, then {then}):"
+        yield from _unjudged(lost, run)
     if found.info:
         yield ""
         yield "Undefined by the manuals, with another value:"
@@ -65,13 +74,6 @@ def _lines(found: Comparison, run: Run, several: bool, hosts: bool) -> Iterator[
         counts = Counter(change.either.verdict for change in found.same)
         yield ""
         yield "The same: " + ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
-    if found.untried:
-        first = found.untried[0]
-        why = first.now.reason if first.now else "the case ended before it"
-        yield ""
-        yield printable(
-            f"Good before and not tried now: {_count(len(found.untried), 'result')}, e.g. {first.either.selector}: {why}"
-        )
     for cases, which in ((found.only_then, "old"), (found.only_now, "new")):
         if cases and found.old:
             yield printable(f"Cases in the {which} results only: {len(cases)}, e.g. {cases[0] or 'what is of no case'}")
@@ -145,6 +147,21 @@ def _became(change: Change, shown: Result) -> tuple[str, str]:
     if other.record.observed is None:
         return label, printable(f"{other.verdict}: {other.reason}" if other.reason else other.verdict)
     return label, f"{other.verdict}, observed {named(other.item, other.observed)}"
+
+
+def _unjudged(changes: Sequence[Change], run: Run) -> Iterator[str]:
+    """A reason a line: the items that it is said of, in how many places, and one of them."""
+    by_reason: dict[str, list[Change]] = {}
+    for change in changes:
+        by_reason.setdefault(change.now.reason if change.now else "the case ended before it", []).append(change)
+    for why, found in sorted(by_reason.items(), key=lambda one: -len(one[1]))[:_MOST]:
+        items = list(dict.fromkeys(change.either.item for change in found))
+        more = len(items) - _ITEMS + 1
+        some = ", ".join(items) if more < 2 else f"{', '.join(items[: _ITEMS - 1])} and {more} more items"
+        yield printable(f"  {_count(len(found), 'result')} of {some}: {why}")
+        yield f"      {repeat(run.host, found[0].either.selector)}"
+    if len(by_reason) > _MOST:
+        yield f"      and {len(by_reason) - _MOST} more reasons"
 
 
 def _undefined(changes: Sequence[Change], run: Run) -> Iterator[str]:

@@ -36,6 +36,9 @@ def title(finding: Finding) -> str:
     several = len(finding.items) > 1
     if finding.verdict is Verdict.FIXED:
         return f"{items} {'are' if several else 'is'} right {after}, though a deviation is listed"
+    if finding.triggers == ("plant",):
+        what = f"bits {finding.bits:#x} of {items}" if finding.symptom == "bits" else items
+        return f"KVM accepts what is written to {what} and does not keep it"
     does = {
         "kept": f"{'keep' if several else 'keeps'} the planted value",
         "zeroed": f"{'are' if several else 'is'} zeroed",

@@ -200,11 +200,22 @@ def test_what_is_new_is_a_finding_with_what_was_before_and_the_command() -> None
     assert "Gone (1 finding, 60 results):\nFAIL  cr2 keeps" in gone and "      now       pass, observed 0x0\n" in gone
 
 
-def test_what_is_not_tried_any_more_is_said() -> None:
-    found = _compare([_record("cr2", "pass")], [_record("cr2", "skip", reason="no nesting")])
-    assert "Good before and not tried now: 1 result, e.g. init.msi.host.cr2/ap,x: no nesting" in _text(found)
+def test_what_was_judged_and_is_not_now_is_a_list_of_its_own() -> None:
+    verdicts = {"cr2": "pass", "cr3": "known", "cr4": "pass", "cr0": "pass", "dr7": "skip"}
+    then = [_record(item, verdict) for item, verdict in verdicts.items()]
+    now = [_record(item, "skip", reason=f"KVM kept {item}") for item in ("cr2", "cr3", "cr4")] + [_record("cr0", "pass")]
+    found = _compare(then, now)
+    text = _text(found)
+    assert "Judged before and not now (3 results, then 1 known, 2 pass):\n  1 result of cr2: KVM kept cr2\n" in text
+    assert "  1 result of cr3: KVM kept cr3\n" in text and "  1 result of cr4: KVM kept cr4\n" in text
+    assert "kvmtest run init.msi.host.cr2/ap,x" in text and not found.failed and "dr7" not in text and "cr0" not in text
+    # It is said of all items that have a reason in common at once.
+    named = [f"dr{i}" for i in range(6)]
+    many = _text(_compare([_record(i, "pass") for i in named], [_record(i, "skip", reason="no nesting") for i in named]))
+    assert "(6 results, then 6 pass):\n  6 results of dr0, dr1, dr2 and 3 more items: no nesting\n" in many
     host, guest = _seen(_record("cr2", "pass")), _seen(_record("cr2", "pass"), where=("init", "msi", "guest"))
-    assert "1 result, e.g. init.msi.guest.cr2/ap,x: the case ended before it" in _text(compare(_run(host, guest), _run(host)))
+    assert "  1 result of cr2: the case ended before it\n" in _text(compare(_run(host, guest), _run(host)))
+    assert "Judged before" not in _text(compare(_run(host), _run(host, guest)))
 
 
 def test_another_wrong_value_is_shown_and_not_new() -> None:

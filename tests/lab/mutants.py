@@ -138,6 +138,19 @@ MUTANTS = (
         "latched-init-not-shown", _X86, "\tevents->smi.latched_init = kvm_lapic_latched_init(vcpu);",
         "init.msi.guest.pending/bsp,amd,after-rsm", "0x0",
     ),
+    # What a VMM writes and reads.
+    Mutant(
+        "nmi-masked-not-kept", _X86, "\tstatic_call(kvm_x86_set_nmi_mask)(vcpu, events->nmi.masked);",
+        "none.plant.host.events.nmi_masked/bsp,*,plant-a", "0x0",
+    ),
+    Mutant(
+        "shadow-not-shown", _X86, "\tevents->interrupt.shadow = static_call(kvm_x86_get_interrupt_shadow)(vcpu);",
+        "none.plant.host.events.interrupt_shadow/bsp,*,plant-a", "0x0", "if (MUTANT) events->interrupt.shadow = 0; else",
+    ),
+    Mutant(
+        "pending-nmi-not-kept", _X86, "\t\tvcpu->arch.nmi_pending = events->nmi.pending;",
+        "none.plant.host.events.nmi_pending/bsp,*,plant-b", "0x0",
+    ),
     # Nested.
     Mutant(
         "l2-intercept-ignored", _NESTED, _EXIT_ON_INIT, "init.msi.guest.exits/bsp,amd,in-svm-l2-intercepted",

@@ -118,7 +118,7 @@ def _with(repro: Repro, vm: _Ops, body: _Ops) -> Repro:
 def _values(repro: Repro, shows: Shows) -> Repro:
     """Fewer bits in what is written."""
     for at, (step, op) in enumerate(repro.body.ops):
-        if isinstance(op, p.Put) and op.value:
+        if isinstance(op, p.Put) and op.value and op not in repro.whole:
             values = _Values(repro, shows, at)
             bits = [bit for bit in range(op.value.bit_length()) if op.value >> bit & 1]
             repro = _writing(repro, at, step, op, subset(bits, values.show))

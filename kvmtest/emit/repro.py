@@ -73,7 +73,8 @@ class Repro(NamedTuple):
 
     Without ``checks`` the last op says what has to happen. ``pinned`` are the numbers of ops of the
     body that stay whatever is left out, since they prove what the departure rests on: the event, and what it found. ``target`` is
-    the vCPU that it is about; of the changes to its CPUID those of the functions and registers ``cpuid`` stay.
+    the vCPU that it is about; of the changes to its CPUID those of the functions and registers ``cpuid`` stay. ``whole`` are ops
+    that write the very value that is expected.
     """
 
     vm: p.Program
@@ -82,6 +83,7 @@ class Repro(NamedTuple):
     pinned: frozenset[int] = frozenset()
     target: int = 0
     cpuid: frozenset[tuple[int, str]] = frozenset()
+    whole: frozenset[p.Op] = frozenset()
 
 
 class Witness(NamedTuple):

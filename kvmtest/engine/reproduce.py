@@ -11,6 +11,7 @@ from kvmtest.emit.reduce import reduced, used
 from kvmtest.emit.reporter import Untold
 from kvmtest.emit.repro import NoRepro, Repro, Wanted, Witness, body
 from kvmtest.emit.reset import of_reset
+from kvmtest.emit.written import keeping
 from kvmtest.engine import trial
 from kvmtest.engine.bind import Scene, Unmet
 from kvmtest.engine.machine import Machine, Machines, SetupError, Target
@@ -197,7 +198,9 @@ def _made(case: Case, machine: Machine, scene: Scene, chosen: tuple[Result, ...]
         # A guest that runs may come to the same by another way: then what sends the event stays, too.
         sent, runs = _sent(case.scenario), any(isinstance(op, (p.Enter, p.Start)) for _, op in made.body.ops)
         way = {at for at in way if runs and made.body.ops[at][0] in sent}
-    return made._replace(vm=machine.program, pinned=made.pinned | way, cpuid=_functions(chosen, rules))
+    made = made._replace(vm=machine.program, pinned=made.pinned | way, cpuid=_functions(chosen, rules))
+    lost = chosen[0].of.trigger == "plant" and chosen[0].verdict in _DEPARTURES
+    return keeping(made, scene.bases[0].layout, chosen[0].item) if lost else made
 
 
 def _way(scenario: s.Scenario, repro: Repro) -> Iterator[int]:

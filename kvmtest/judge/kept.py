@@ -114,7 +114,9 @@ class _Vcpu(NamedTuple):
         else:
             return _skipped(item, _COUNTS)
         # Where a counter stands says nothing, and would make each record its own.
-        return Record(item, Verdict.PASS, cite=AS_WRITTEN) if good else self._failed(item, written, observed)
+        if good:
+            return Record(item, Verdict.PASS, cite=AS_WRITTEN)
+        return self._failed(item, written, observed, "TSC>=" if item == "msr.tsc" else "timer-on")
 
     def _named(self, item: str, written: int, observed: int) -> Record:
         """What follows from the vCPU's id, in x2APIC mode; KVM_SET_LAPIC takes the ID in either form (KVM API, KVM_GET_LAPIC)."""
@@ -124,8 +126,8 @@ class _Vcpu(NamedTuple):
             good = ((id >> 4 << 16 | 1 << (id & 0xF)),) if item == _LDR else (id, id << 24 & 0xFFFFFFFF)
         return _passed(item, *good) if observed in good else self._failed(item, good[0], observed)
 
-    def _failed(self, item: str, expected: int, observed: int) -> Record:
-        made = Record(item, Verdict.FAIL, None, Expected((expected,)), observed, _LOST, AS_WRITTEN)
+    def _failed(self, item: str, expected: int, observed: int, formula: str = "") -> Record:
+        made = Record(item, Verdict.FAIL, None, Expected((expected,), formula=formula), observed, _LOST, AS_WRITTEN)
         target = "bsp" if self.ctx.is_bsp else "ap"
         return excused(made, f"{_PREFIX}.{item}", self.host, PLANT[0], self.ctx.vendor, target, PLANT[2], self.ctx.case)
 

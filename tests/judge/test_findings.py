@@ -39,6 +39,13 @@ def _seen(records: Iterable[Record], where: tuple[str, str, str] = HOST, **param
     return Observation(case, *where, (Block(tuple(records)),))
 
 
+def test_what_is_not_kept_is_said_of_what_was_written() -> None:
+    whole, bits = [_record(item, None, 1, 0) for item in ("cr2", "cr3")], [_record("cr0", None, 0x11, 0x10)]
+    for records, says in ((whole[:1], "cr2"), (whole, "cr2, cr3"), (bits, "bits 0x1 of cr0")):
+        (found,) = findings([_seen(records, ("none", "plant", "host"))])
+        assert title(found) == f"KVM accepts what is written to {says} and does not keep it"
+
+
 def _told(found: Sequence[Finding]) -> list[tuple[str, tuple[str, ...], int]]:
     return [(one.symptom, one.items, one.cases) for one in found]
 

@@ -148,6 +148,8 @@ class _Body:
                 self.op(one)
         elif isinstance(op, p.Report):
             self.emit(*reporter.report(op.vcpu, "", self.sources[op.vcpu].layout, self.apic_mode, _NOWHERE))
+        elif isinstance(op, (p.Rebuild, p.Alike)):
+            raise NoRepro("it goes on in a second VM, and a reproducer has one")
         elif isinstance(op, p.Do):
             raise NoRepro("what it does is no list of ops: threads against each other, as dice have it")
         elif isinstance(op, p.Ioctl) and isinstance(op.arg, str):

@@ -94,7 +94,7 @@ SCENARIOS = (
     _case("pcide-in-protected-mode", (S_PCID, A_PCID), (*_makes(cr4(_PCIDE), SAY), *says(GP, READY)), "pcid"),
     _case(
         "pcide-toggled", (S_PCID, A_PCID, *_T1),
-        (*_LONG, *_sets(CR4 | _PCIDE), *_sets(CR4), *_sets(CR4 | _PCIDE | _PGE), *_sets(CR4 | _PGE), *_sets(CR4 | _PCIDE)), "pcid",
+        (*_LONG, *(step for bits in (_PCIDE, 0, _PCIDE | _PGE, _PGE, _PCIDE) for step in _sets(CR4 | bits))), "pcid",
     ),
     _case(
         "pcide-with-pcid", (S_PCID, A_PCID),

@@ -56,8 +56,7 @@ _IN_NMI_HANDLER = (
     *makes(WAIT), s.Until(s.Is("mp_state", KVM_MP_STATE_HALTED)), handler(), s.Set((("events.nmi_pending", 1),)), s.Until(_NMI),
     s.Observe(), *_SMI,
 )  # fmt: skip
-#: What RSM finds illegal in the state-save map: a word of it, and its value. CR4 and CR0 the SDM names; DR6, DR7 and EFER are such
-#: that MOV and WRMSR would refuse.
+#: What RSM finds illegal in the state-save map: a word of it, and its value. The SDM names CR0 and CR4.
 _ILLEGAL = (
     ("cr4-reserved", "SMM_SAVED_CR4", 1 << 31, ""),
     ("cr0-pg-without-pe", "SMM_SAVED_CR0", 0xE0000010, ""),

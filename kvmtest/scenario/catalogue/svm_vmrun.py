@@ -116,7 +116,9 @@ def _injection(name: str, what: int, at_first: bool) -> tuple[Scenario, ...]:
     # L2's IDT is where its page tables map nothing, so that the #VMEXIT comes while the event is being delivered.
     stopped = _runs(injects, (_IDT_BASE, field(0x40000000)))
     return (
-        _case("none", "vmrun", f"{name}-injected", (A_EVENT_INJECTION,), *_runs(injects), _delivered(what, at_first), needs=needs),
+        _case(
+            "none", "vmrun", f"{name}-injected", (A_EVENT_INJECTION,), *_runs(injects), _delivered(what, at_first), needs=needs,
+        ),
         _case(
             "none", "vm-exit", f"{name}-kept-in-svm-l2", (A_DURING_DELIVERY,), *stopped, s.Poke(EXCEPTIONS, 1 << PF),
             exits(0x40 + PF), s.Expect(kept, "exits"), needs=needs,
@@ -174,8 +176,8 @@ SCENARIOS = (
     *(_case("none", "vmrun", name, _CITE, *_runs((at, value)), _INVALID) for name, at, value in _ILLEGAL),
     # As after any #VMEXIT GIF is clear.
     _case(
-        "init", "msi", "after-refused-vmrun", (*_CITE, A_GIF, A_SVM_INIT), *_runs(_REFUSED[1:]), _INVALID, FINDS, _SENT, pending(),
-        *restarted(),
+        "init", "msi", "after-refused-vmrun", (*_CITE, A_GIF, A_SVM_INIT), *_runs(_REFUSED[1:]), _INVALID, FINDS, _SENT,
+        pending(), *restarted(),
     ),
     # Without EFER.SVME there is no VMRUN; INIT clears it, too.
     _case(

@@ -6,7 +6,7 @@ from __future__ import annotations
 from errno import EINVAL
 
 from kvmtest.scenario import step as s
-from kvmtest.scenario.access import OPEN, READY, SAY, Access, apic, cr4, makes, says, store
+from kvmtest.scenario.access import OPEN, READY, SAY, Access, apic, cr0, cr4, makes, says, store
 from kvmtest.scenario.catalogue.common import RESTARTS, SIPI_VECTOR, ran, wait_for_sipi
 from kvmtest.scenario.setup import Setup
 from kvmtest.scenario.states import debug
@@ -16,6 +16,7 @@ from kvmtest.spec.cite import A_APIC, A_PRIORITY, A_T1, KVM_API, S_APIC_INIT, S_
 from kvmtest.uapi.irq import kvm_tpr_access_ctl, kvm_vapic_addr
 from kvmtest.uapi.kvm import (
     KVM_CAP_DIRTY_LOG_RING,
+    KVM_CAP_DISABLE_QUIRKS,
     KVM_CAP_X2APIC_API,
     KVM_EXIT_IOAPIC_EOI,
     KVM_EXIT_IRQ_WINDOW_OPEN,
@@ -29,6 +30,7 @@ from kvmtest.uapi.kvm import (
     KVM_SET_VAPIC_ADDR,
     KVM_TPR_ACCESS_REPORTING,
     KVM_X2APIC_API_USE_32BIT_IDS,
+    KVM_X86_QUIRK_CD_NW_CLEARED,
     kvm_interrupt,
     kvm_lapic_state,
 )
@@ -49,6 +51,8 @@ _PAGE, _TPR, _CR4_PGE = 0x3000, 0x50, 1 << 7
 _VAPIC = s.Call(KVM_SET_VAPIC_ADDR, bytes(kvm_vapic_addr(_PAGE)), kind="kvm_vapic_addr")
 _REPORTS = s.Call(KVM_TPR_ACCESS_REPORTING, bytes(kvm_tpr_access_ctl(enabled=1)), kind="kvm_tpr_access_ctl")
 _TPR_ACCESS = s.Exit(KVM_EXIT_TPR_ACCESS)
+#: CR0: CD NW ET PE, and without the first two.
+_NO_CACHES, _PROTECTED = 0x60000011, 0x11
 _RUNNING = ("mp_state", KVM_MP_STATE_RUNNABLE)
 _NO_ERROR = "the API names no error for an id that is not the vCPU's"
 
@@ -135,6 +139,13 @@ SCENARIOS = (
     _case(
         "init.msi", "dirty-ring", (S_T1, A_T1, KVM_API),
         *makes(SAY), s.Until(READY), *_INIT, setup=Setup(caps=((KVM_CAP_DIRTY_LOG_RING, 1 << 16),)),
+    ),
+    # KVM clears CD and NW for the CPU, unless a VMM wants no such thing; a guest reads its own in any case.
+    _case(
+        "init.msi", "caches-disabled", (S_T1, A_T1, KVM_API),
+        *makes(cr0(_NO_CACHES), SAY, cr0(_PROTECTED), SAY), s.Until(READY), s.Expect(s.Is("cr0", _NO_CACHES), "cr0"), *says(READY),
+        s.Expect(s.Is("cr0", _PROTECTED), "cr0"), *_INIT, vendor="amd",
+        setup=Setup(caps=((KVM_CAP_DISABLE_QUIRKS, KVM_X86_QUIRK_CD_NW_CLEARED),)),
     ),
     _case(
         "init.msi", "global-pages", (S_T1, A_T1),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Why no guest and no VMM of the lab's runs some blocks of KVM: told beside those that no case ran.
 
-They are looked up by function and a part of the source line, which moves less than its number. Each was read in the source of 6.1.
+They are looked up by function and a part of the source line, which moves less than its number. Each was read in 6.1's source.
 """
 
 from __future__ import annotations

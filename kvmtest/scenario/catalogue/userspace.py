@@ -143,8 +143,8 @@ SCENARIOS = (
     # KVM clears CD and NW for the CPU, unless a VMM wants no such thing; a guest reads its own in any case.
     _case(
         "init.msi", "caches-disabled", (S_T1, A_T1, KVM_API),
-        *makes(cr0(_NO_CACHES), SAY, cr0(_PROTECTED), SAY), s.Until(READY), s.Expect(s.Is("cr0", _NO_CACHES), "cr0"), *says(READY),
-        s.Expect(s.Is("cr0", _PROTECTED), "cr0"), *_INIT, vendor="amd",
+        *makes(cr0(_NO_CACHES), SAY, cr0(_PROTECTED), SAY), s.Until(READY), s.Expect(s.Is("cr0", _NO_CACHES), "cr0"),
+        *says(READY), s.Expect(s.Is("cr0", _PROTECTED), "cr0"), *_INIT, vendor="amd",
         setup=Setup(caps=((KVM_CAP_DISABLE_QUIRKS, KVM_X86_QUIRK_CD_NW_CLEARED),)),
     ),
     _case(

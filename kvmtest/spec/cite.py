@@ -67,6 +67,7 @@ S_VMX_LIMITS = "SDM vol. 3, Restrictions on VMX Operation"
 S_VMX_ACTIVITY = "SDM vol. 3, VM Entries, Activity State"
 S_VMX_SAVING = "SDM vol. 3, VM Exits, Saving Guest State"
 S_VMX_EXITS = "SDM vol. 3, Other Causes of VM Exits"
+S_VMX_EXITS_CLEAR = S_VMX_EXITS + ': an INIT that exits does not "clear pending events" as INIT does outside of VMX operation'
 S_VMX_BASIC = "SDM vol. 3, Basic VM-Exit Information"
 S_VMX_CONDITIONAL = "SDM vol. 3, Instructions That Cause VM Exits Conditionally"
 S_VMX_NON_REGISTER = "SDM vol. 3, VM Exits, Saving Non-Register State"
@@ -93,6 +94,9 @@ S_PRIORITY = "SDM vol. 3, Priority Among Simultaneous Exceptions and Interrupts"
 S_V8086 = "SDM vol. 3, Leaving Virtual-8086 Mode"
 S_DF = "SDM vol. 3, Exception and Interrupt Reference: Double Fault Exception"
 S_UCODE = "SDM vol. 3, Hard Resets in Update Loading"
+S_SPEC_CTRL = 'SDM vol. 4, Architectural MSRs: IA32_SPEC_CTRL "has a value of 0 after reset and is unaffected by INIT# or SIPI#"'
+S_SMI_COUNT = 'SDM vol. 4, MSR_SMI_COUNT: "Running count of SMI events since last RESET"'
+S_PEBS_ENABLE = "SDM vol. 3, Layout of IA32_PEBS_ENABLE MSR, RESET value"
 S_MISC_ENABLE = "SDM vol. 4, Architectural MSRs: IA32_MISC_ENABLE"
 S_SGX_KEY = "SDM vol. 4, Architectural MSRs: IA32_SGXLEPUBKEYHASH0 to 3"
 I_CET = 'Intel\'s KVM CET series (Linux): "CET MSRs are reset to 0s after RESET, power-up and INIT"'
@@ -155,6 +159,7 @@ A_SHUTDOWN_INTERCEPT = "APM vol. 2, Shutdown Intercept"
 A_MACHINE_CHECK = "APM vol. 2, Machine-Check Exception: with CR4.MCE clear the processor enters shutdown"
 A_PRIORITY = "APM vol. 2, Priorities Among Simultaneous Exceptions and Interrupts"
 A_TLB = "APM vol. 2, Implicit Invalidations of the TLB"
+A_PPR_APIC = "AMD Processor Programming Reference, local APIC: INIT resets it as power-up does, with the exception of ApicId"
 A_PPR = "AMD Processor Programming Reference, Performance Counter Global Control, as quoted by Linux"
 
 #: Not a manual: no CPU manual speaks of it.

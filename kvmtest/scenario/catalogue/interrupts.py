@@ -62,7 +62,9 @@ SCENARIOS = (
             s.Set((("idt.base", _OTHER_TABLE),)), _NMI, s.Until(s.Word("NMI")), *turn(0), _NMI,
             s.Require(s.Is("events.nmi_pending", 1), "KVM_NMI left no NMI pending"), s.Observe(), s.Send("init"),
             *restarted(
-                s.Expect(s.Holds("COUNT", 0), "delivered", says=((0, "dropped"), (1, "after INIT")), undefined=_NOT_SAID, vendor="amd"),
+                s.Expect(
+                    s.Holds("COUNT", 0), "delivered", says=((0, "dropped"), (1, "after INIT")), undefined=_NOT_SAID, vendor="amd",
+                ),
                 apic_mode="x2apic",
             ),
         ),

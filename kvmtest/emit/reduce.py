@@ -95,18 +95,20 @@ def reduced(repro: Repro, shows: Shows, told: Callable[[str], None] = lambda wha
 def _fewer(repro: Repro, shows: Shows) -> Repro:
     """Without vCPUs of which nothing is expected where several are looked at."""
     for check in repro.checks:
-        several = check.place.of if isinstance(check.place, Several) else ()
-        for id, _ in several:
+        several = check.place
+        if not isinstance(several, Several):
+            continue
+        for id, _ in several.of:
             if any(value >> id & 1 for value in check.values):
                 continue
             there = [op for of in (repro.vm, repro.body) for _, op in of.ops]
             its = {name for op in there if _concerns(op, id) for name in p.buffers_of(op)}
             its -= {name for op in there if isinstance(op, p.Ioctl) and not _concerns(op, id) for name in p.buffers_of(op)}
             vm, body = (tuple(one for one in of.ops if not _concerns(one[1], id, its)) for of in (repro.vm, repro.body))
-            left = Several(tuple(one for one in check.place.of if one[0] != id))
+            left = several._replace(of=tuple(one for one in several.of if one[0] != id))
             tried = _with(repro, vm, body)._replace(checks=(check._replace(place=left),))
             if shows(tried, 0, 0):
-                repro, check = tried, tried.checks[0]
+                repro, several = tried, left
     return repro
 
 

@@ -13,7 +13,7 @@ from kvmtest.uapi.kvm import KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_RUNNABLE
 __all__ = ("SCENARIOS",)
 
 _ON, _VECTOR = apic("xapic", "svr", 0x1FF), 0x60
-_INIT, _NMI, _ALL, _LOGICAL = 0x500, 0x400, 2 << 18, 1 << 11
+_INIT, _ALL, _LOGICAL = 0x500, 2 << 18, 1 << 11
 _TAKEN = s.Word("TAKEN", _VECTOR)
 #: Bits of a bitmap: of APIC ids from the lowest on.
 _FIRST, _THIRD = 1, 4
@@ -27,9 +27,9 @@ def _reached(count: int) -> s.Step:
     return s.Expect(s.Word("VALUE", count & 0xFFFFFFFF), "answer")
 
 
-def _case(sequence: str, accesses: tuple[Access, ...], *said: s.Step, event: str = "none") -> Scenario:
-    steps = (*makes(_ON, *accesses), s.Event(event, "hypercall"), *said)
-    return Scenario(event, "hypercall", sequence, steps, (KVM_HYPERCALLS,), "bsp", "guest")
+def _case(sequence: str, accesses: tuple[Access, ...], *said: s.Step) -> Scenario:
+    steps = (*makes(_ON, *accesses), s.Event("none", "hypercall"), *said)
+    return Scenario("none", "hypercall", sequence, steps, (KVM_HYPERCALLS,), "bsp", "guest")
 
 
 SCENARIOS = (
@@ -38,11 +38,6 @@ SCENARIOS = (
     _case("interrupt-beyond-all", (send_ipi(_VECTOR, _FIRST, 0x60), OPEN, SAY), _reached(0), *says(READY)),
     _case("shorthand-refused", (send_ipi(_VECTOR | _ALL, _FIRST), OPEN, SAY), _reached(-_INVALID), *says(READY)),
     _case("logical-refused", (send_ipi(_VECTOR | _LOGICAL, _FIRST), OPEN, SAY), _reached(-_INVALID), *says(READY)),
-    # Under Bochs an NMI comes some instructions later.
-    _case(
-        "nmi-to-itself", (send_ipi(_NMI, _FIRST), SAY, OPEN), s.Expect(s.Word("NMI", past=("VALUE", "READY")), "delivered"),
-        event="nmi",
-    ),
     Scenario(
         "init", "hypercall", "to-another",
         (

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from kvmtest.scenario.catalogue import (
     apic,
+    control,
     creation,
     delivery,
     destinations,
     events,
     gif,
+    hypercalls,
     interrupts,
     memory,
     mp_state,
@@ -21,6 +23,8 @@ from kvmtest.scenario.catalogue import (
     stress,
     svm,
     svm_events,
+    svm_exits,
+    svm_vmrun,
     tasks,
     timer,
     userspace,
@@ -34,7 +38,7 @@ __all__ = ("SCENARIOS",)
 #: In the order of running.
 _TOPICS = (
     *(creation, delivery, destinations, mp_state, restart, apic, registers, events, userspace, interrupts, timer, tasks),
-    *(memory, paging, smm, rsm, gif, svm, svm_events, vmx, vmx_events, stress),
+    *(memory, paging, control, hypercalls, smm, rsm, gif, svm, svm_events, svm_exits, svm_vmrun, vmx, vmx_events, stress),
 )
 
 #: By the case's name without target and vendor.

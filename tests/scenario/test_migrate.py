@@ -127,5 +127,5 @@ def test_a_refusal_is_a_departure_that_names_the_ioctl_and_the_msrs() -> None:
 def test_a_vcpu_that_nothing_was_done_to_is_as_created() -> None:
     """In a VM that is used again it is as an earlier case left it, which need not be a state that KVM accepts."""
     alone, both = (_ops(*before, s.Migrate("kvm")) for before in ((), (s.Set((("mp_state", 0),), "other"),)))
-    for ops, saved in ((alone, {1}), (both, {0, 1})):
-        assert {op.on for op in _halves(ops)[1] if isinstance(op, Ioctl)} - {VM} == saved
+    for ops, ids in ((alone, {1}), (both, {0, 1})):
+        assert {op.on for op in _halves(ops)[1] if isinstance(op, Ioctl)} - {VM} == ids

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 from kvmtest.scenario.catalogue import (
+    alone,
     apic,
+    bounds,
     creation,
     delivery,
     destinations,
@@ -14,6 +16,7 @@ from kvmtest.scenario.catalogue import (
     memory,
     mp_state,
     paging,
+    refused,
     registers,
     restart,
     rsm,
@@ -23,6 +26,7 @@ from kvmtest.scenario.catalogue import (
     svm_events,
     tasks,
     timer,
+    tsc,
     userspace,
     vmx,
     vmx_events,
@@ -33,8 +37,8 @@ __all__ = ("SCENARIOS",)
 
 #: In the order of running.
 _TOPICS = (
-    *(creation, delivery, destinations, mp_state, restart, apic, registers, events, userspace, interrupts, timer, tasks),
-    *(memory, paging, smm, rsm, gif, svm, svm_events, vmx, vmx_events, stress),
+    *(creation, delivery, destinations, mp_state, restart, apic, registers, refused, events, userspace, interrupts, timer),
+    *(tsc, bounds, tasks, memory, paging, smm, rsm, gif, svm, svm_events, vmx, vmx_events, alone, stress),
 )
 
 #: By the case's name without target and vendor.

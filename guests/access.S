@@ -30,6 +30,9 @@
 	.set INT3, 9
 	.set UD, 10
 	.set TASK, 11			# a task gate for a vector, whose task tells TR and returns to the next access
+	.set HYPERCALL, 12		# KVM_HC_SEND_IPI: the ICR where, the bitmap and the lowest APIC id the two halves; tells what it returns
+
+	.set KVM_HC_SEND_IPI, 10
 
 	.set PORT_RESET, 0xf2		# the first instruction at the reset vector
 	.set PORT_SIPI, 0xf3		# the value is CS, after SIPI
@@ -89,6 +92,7 @@ next:
 kinds:
 	.long	CODE + say, CODE + write, CODE + read, CODE + store, CODE + load, CODE + to_cr0, CODE + to_cr4, CODE + open
 	.long	CODE + halt, CODE + breakpoint, CODE + undefined, CODE + gate
+	.long	CODE + hypercall
 
 say:
 	outl	%eax, $PORT_READY
@@ -133,6 +137,13 @@ breakpoint:
 undefined:
 	ud2
 	jmp	next
+hypercall:
+	movl	%ecx, %esi
+	movl	%eax, %ebx
+	xorl	%ecx, %ecx
+	movl	$KVM_HC_SEND_IPI, %eax
+	vmmcall
+	jmp	value
 gate:
 	movb	$AVAILABLE, CODE + tss + 5
 	movb	$AVAILABLE, CODE + task_tss + 5

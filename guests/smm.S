@@ -35,6 +35,13 @@
 	.set SMM_TURNS, 0x38804
 	.set SMM_COUNT, 0x38808
 
+# Of the state-save map that KVM has for a CPU with long mode: what RSM loads.
+	.set SMM_SAVED_EFER, 0x3fed0
+	.set SMM_SAVED_CR4, 0x3ff48
+	.set SMM_SAVED_CR0, 0x3ff58
+	.set SMM_SAVED_DR7, 0x3ff60
+	.set SMM_SAVED_DR6, 0x3ff68
+
 	.set SMM_RSM, 0
 	.set SMM_SHUTDOWN, 1
 

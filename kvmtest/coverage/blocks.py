@@ -99,7 +99,8 @@ class _Reader:
 
     def _instruction(self, at: int, name: str, rest: str) -> None:
         here = self._place
-        if here and _CALL.search(rest):
+        # A jump to the recorder returns to the function's caller: it would never be known to have run.
+        if here and name.startswith("call") and _CALL.search(rest):
             inside = self._inside or self._function
             block = _Found((self._section, at + _CALL_LENGTH, self._function, inside, here))
             self.found.append(block)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from kvmtest.coverage.patch import Hunk, Patched
+from kvmtest.coverage.reasons import reason
 from kvmtest.coverage.source import OURS, Sources
 from kvmtest.coverage.table import Ran, Table
 from kvmtest.coverage.tally import Counts, Tally
@@ -58,11 +59,17 @@ def functions(table: Table) -> Iterator[str]:
 
 
 def missed(table: Table, numbers: Iterable[int], sources: Sources) -> Iterator[str]:
-    """The blocks of these numbers that nothing ran: file, line, function, and the line's text."""
+    """The blocks of these numbers that nothing ran: file, line, function, the line's text, and why, where that is known."""
+    told = left = 0
     for number in Tally(table).missed(numbers):
         block = table.blocks[number]
         inside = f", in {block.inside}()" if block.inside != block.function else ""
-        yield f"{block.file}:{block.line}  {block.function}(){inside}  {sources.line(block.file, block.line)}".rstrip()
+        line = sources.line(block.file, block.line)
+        why = reason(block.function, block.inside, line)
+        told, left = told + bool(why), left + 1
+        yield f"{block.file}:{block.line}  {block.function}(){inside}  {line}".rstrip() + (f"  -- {why}" if why else "")
+    if told:
+        yield f"{count(left, 'block')}: of {told} it is known why none of the lab's guests or VMMs runs them"
 
 
 def diff(table: Table, fit: Sequence[Patched], unfit: Sequence[Hunk], sources: Sources, every: bool) -> Iterator[str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from kvmtest.emit.helpers import HELPERS, INCLUDES
 from kvmtest.emit.repro import Check, Repro
+from kvmtest.emit.several import Several
 from kvmtest.emit.statements import Statements
 from kvmtest.emit.variables import number, words
 from kvmtest.scenario import program as p
@@ -32,7 +33,7 @@ class File(Statements):
         checks = narrow(self.repro.checks)
         if len(checks) == 1:
             (check,) = checks
-            size = check.place.size if isinstance(check.place, p.Place) else 4
+            size = _size(check)
             self.end(check.item, self.observed(check), self.literals(check), "%#llx" if size == 8 else "%#x")
             return
         self.declared.setdefault("failed", "int failed = 0")
@@ -44,6 +45,8 @@ class File(Statements):
 
     def observed(self, check: Check) -> str:
         """What a check looks at."""
+        if isinstance(check.place, Several):
+            return self.several(check.place)
         name = self.value(check.place)
         if check.ahead:
             name = f"{name} - {check.ahead}"
@@ -51,10 +54,17 @@ class File(Statements):
             area = self.names[check.place.buffer]
             there = f"{self.use('field')}(&{area}, {xsave.XSTATE_BV_OFFSET}, 8)"
             name = f"{there} >> {check.component} & 1 ? {name} : {number(check.init)}"
-        size = check.place.size if isinstance(check.place, p.Place) else 4
+        size = _size(check)
         if check.mask & (1 << 8 * size) - 1 == (1 << 8 * size) - 1:
             return name
         return f"({name}) & {number(check.mask)}" if " " in name else f"{name} & {number(check.mask)}"
+
+    def several(self, place: Several) -> str:
+        """The variable with the bits of the vCPUs of which it holds."""
+        self.declared.setdefault("reached", "__u64 reached = 0")
+        for id, one in place.of:
+            self.say(f"if ({self.holds(self.value(one.place), one)})", f"\treached |= 1ULL << {id};")
+        return "reached"
 
     def literals(self, check: Check) -> list[str]:
         """What a check asks for: one of these."""
@@ -143,6 +153,13 @@ def narrow(checks: Iterable[Check]) -> list[Check]:
             mask, init = check.mask >> at & bits, check.init >> at & bits
             found.append(check._replace(item=item, place=place, values=(*values,), mask=mask, init=init))
     return found
+
+
+def _size(check: Check) -> int:
+    """The bytes of what a check looks at."""
+    if isinstance(check.place, p.Place):
+        return check.place.size
+    return 8 if isinstance(check.place, Several) else 4
 
 
 def _called(name: str, text: str) -> bool:

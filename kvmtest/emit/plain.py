@@ -5,14 +5,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from kvmtest.emit import head, repro
+from kvmtest.emit import head, repro, several
 from kvmtest.scenario import program
 
 __all__ = ("dump", "load")
 
 _CLASSES: dict[str, Any] = {
     name: kind
-    for module in (head, program, repro)
+    for module in (head, program, repro, several)
     for name, kind in vars(module).items()
     if isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields")
 }

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import partial
 from typing import TypeVar
 
-from kvmtest.emit.repro import Leaf, Repro
+from kvmtest.emit.repro import Repro, buffers_of
+from kvmtest.emit.several import Several
 from kvmtest.scenario import program as p
 from kvmtest.x86 import cpuid
 
@@ -75,6 +76,7 @@ def reduced(repro: Repro, shows: Shows, told: Callable[[str], None] = lambda wha
         if at in fixed:
             fixed |= needs[at]
     fixed_vm = {at for at, (_, op) in enumerate(vm) if repro.cpuid and isinstance(op, p.Cpuid) and op.vcpu == repro.target}
+    fixed_vm |= repro.pinned_vm
     free = [(True, at) for at in range(len(vm)) if at not in fixed_vm]
     free += [(False, at) for at in range(len(body)) if at not in fixed]
 
@@ -88,7 +90,35 @@ def reduced(repro: Repro, shows: Shows, told: Callable[[str], None] = lambda wha
 
     found = made(subset(free, lambda chosen: shows(made(chosen), 0, 0)))
     told(f"{len(found.vm.ops) + len(found.body.ops)} of {len(vm) + len(body)} ops left")
-    return _values(_leaves(found, shows), shows)
+    kept = frozenset(body[at] for at in repro.pinned)
+    return _values(_leaves(_fewer(found, shows), shows), shows, kept)
+
+
+def _fewer(repro: Repro, shows: Shows) -> Repro:
+    """Without vCPUs of which nothing is expected where several are looked at."""
+    for check in repro.checks:
+        several = check.place
+        if not isinstance(several, Several):
+            continue
+        for id, _ in several.of:
+            if any(value >> id & 1 for value in check.values):
+                continue
+            there = [op for of in (repro.vm, repro.body) for _, op in of.ops]
+            its = {name for op in there if _concerns(op, id) for name in p.buffers_of(op)}
+            its -= {name for op in there if isinstance(op, p.Ioctl) and not _concerns(op, id) for name in p.buffers_of(op)}
+            vm, body = (tuple(one for one in of.ops if not _concerns(one[1], id, its)) for of in (repro.vm, repro.body))
+            left = several._replace(of=tuple(one for one in several.of if one[0] != id))
+            tried = _with(repro, vm, body)._replace(checks=(check._replace(place=left),))
+            if shows(tried, 0, 0):
+                repro, several = tried, left
+    return repro
+
+
+def _concerns(op: p.Op, vcpu: int, buffers: Container[str] = ()) -> bool:
+    """Whether an op is one of that vCPU, or on one of ``buffers``."""
+    if isinstance(op, (p.Put, p.Compare)):
+        return op.place.buffer in buffers
+    return op.on == vcpu if isinstance(op, p.Ioctl) else getattr(op, "vcpu", None) == vcpu
 
 
 def _leaves(repro: Repro, shows: Shows) -> Repro:
@@ -117,10 +147,10 @@ def _with(repro: Repro, vm: _Ops, body: _Ops) -> Repro:
     return repro._replace(vm=repro.vm._replace(ops=vm), body=repro.body._replace(ops=body))
 
 
-def _values(repro: Repro, shows: Shows) -> Repro:
-    """Fewer bits in what is written."""
+def _values(repro: Repro, shows: Shows, kept: frozenset[tuple[int, p.Op]]) -> Repro:
+    """Fewer bits in what is written, but for the ops ``kept``."""
     for at, (step, op) in enumerate(repro.body.ops):
-        if isinstance(op, p.Put) and op.value:
+        if isinstance(op, p.Put) and op.value and (step, op) not in kept:
             values = _Values(repro, shows, at)
             bits = [bit for bit in range(op.value.bit_length()) if op.value >> bit & 1]
             repro = _writing(repro, at, step, op, subset(bits, values.show))
@@ -153,7 +183,7 @@ def _writing(repro: Repro, at: int, step: int, op: p.Put, bits: Sequence[int]) -
 def used(repro: Repro) -> Repro:
     """The same without buffers that no op names any more."""
     names = {name for program in (repro.vm, repro.body) for _, op in program.ops for name in p.buffers_of(op)}
-    names |= {check.place.buffer for check in repro.checks if isinstance(check.place, (p.Place, Leaf))}
+    names |= {name for check in repro.checks for name in buffers_of(check)}
 
     def of(program: p.Program) -> p.Program:
         return program._replace(buffers={name: buffer for name, buffer in program.buffers.items() if name in names})

@@ -7,20 +7,21 @@ reads what departs, or the last op is what the vCPU does otherwise.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, TypeGuard
 
 from kvmtest.emit import code, reporter
 from kvmtest.emit.fields import members
+from kvmtest.emit.several import Several, bits, rests_on
+from kvmtest.emit.wanted import Source, Together, Wanted, Witness
 from kvmtest.scenario import program as p
 from kvmtest.scenario.places import SECTIONS
 from kvmtest.state import guest_view
 from kvmtest.state.layout import Field, Layout
-from kvmtest.state.sections import Snapshot
 from kvmtest.state.snapshot import ROOM
 from kvmtest.state.snapshot import Buffer as Read
 from kvmtest.uapi import kvm as uapi
 
-__all__ = ("MAY_FAIL", "Check", "Leaf", "NoRepro", "Repro", "Source", "Wanted", "Witness", "body")
+__all__ = ("MAY_FAIL", "Check", "Leaf", "NoRepro", "Repro", "body", "buffers_of")
 
 #: KVM_SET_*: what reads the same section, and the structure's name.
 _READ = {put: (get, struct.__name__) for get, put, struct in SECTIONS.values()} | {
@@ -60,7 +61,7 @@ class Check(NamedTuple):
     """
 
     item: str
-    place: p.Place | Leaf
+    place: p.Place | Leaf | Several
     values: tuple[int, ...]
     mask: int
     component: int | None = None
@@ -68,12 +69,19 @@ class Check(NamedTuple):
     ahead: int = 0
 
 
+def buffers_of(check: Check) -> tuple[str, ...]:
+    """The buffers that ``check`` looks at."""
+    place = check.place
+    return tuple(one.place.buffer for _, one in place.of) if isinstance(place, Several) else (place.buffer,)
+
+
 class Repro(NamedTuple):
     """The ops that make the ``vm``, those of the ``body``, and what is to hold after them.
 
     Without ``checks`` the last op says what has to happen. ``pinned`` are the numbers of ops of the
     body that stay whatever is left out, since they prove what the departure rests on: the event, and what it found. ``target`` is
-    the vCPU that it is about; of the changes to its CPUID those of the functions and registers ``cpuid`` stay.
+    the vCPU that it is about; of the changes to its CPUID those of the functions and registers ``cpuid`` stay. ``pinned_vm`` are
+    the numbers of ops of the ``vm`` that stay.
     """
 
     vm: p.Program
@@ -82,37 +90,7 @@ class Repro(NamedTuple):
     pinned: frozenset[int] = frozenset()
     target: int = 0
     cpuid: frozenset[tuple[int, str]] = frozenset()
-
-
-class Witness(NamedTuple):
-    """An item that shows that the event happened: it holds ``after`` then, and another value before."""
-
-    item: str
-    after: int
-
-
-class Wanted(NamedTuple):
-    """What to show of a case: up to which ``step``, and what items of the host's table hold there.
-
-    ``items`` are none for an expectation that is a step itself; of each its values and the mask, None for all bits. ``planted``
-    are items with what the event found, where that is part of what is expected; ``witness`` is that of the event, if there is
-    one. ``guest`` is whether the reporting guest tells the one item.
-    """
-
-    step: int
-    items: tuple[tuple[str, tuple[int, ...], int | None], ...] = ()
-    planted: tuple[tuple[str, int], ...] = ()
-    witness: Witness | None = None
-    guest: bool = False
-
-
-class Source(Protocol):
-    """A vCPU of the machine that a program was bound to."""
-
-    layout: Layout
-    baseline: Snapshot
-    #: The ioctls that read it whole, in order, with their buffers as they are at first.
-    reads: list[Read]
+    pinned_vm: frozenset[int] = frozenset()
 
 
 class _Body:
@@ -148,6 +126,8 @@ class _Body:
                 self.op(one)
         elif isinstance(op, p.Report):
             self.emit(*reporter.report(op.vcpu, "", self.sources[op.vcpu].layout, self.apic_mode, _NOWHERE))
+        elif isinstance(op, (p.Rebuild, p.Alike)):
+            raise NoRepro("it goes on in a second VM, and a reproducer has one")
         elif isinstance(op, p.Do):
             raise NoRepro("what it does is no list of ops: threads against each other, as dice have it")
         elif isinstance(op, p.Ioctl) and isinstance(op.arg, str):
@@ -290,10 +270,9 @@ def body(program: p.Program, sources: dict[int, Source], wanted: Wanted, target:
     made = _Body(program, sources, xcr0, wanted.items[0][0] if wanted.guest else "")
     ops = [(number, op) for number, op in program.ops if number <= wanted.step]
     seen = [at for at, (_, op) in enumerate(ops) if isinstance(op, p.Look) and op.vcpu == target]
-    if not wanted.items and any(number == wanted.step and _undecided(op) for number, op in ops[:-1]):
-        raise NoRepro("what it expects is of several vCPUs together")
     last, before = (seen[-1:] or [-1])[0], (seen[-2:-1] or [-1])[0]
     checks: tuple[Check, ...] = ()
+    compares: list[p.Compare] = []
     for at, (number, op) in enumerate(ops):
         made.step = number
         if wanted.guest and number == wanted.step:
@@ -306,9 +285,15 @@ def body(program: p.Program, sources: dict[int, Source], wanted: Wanted, target:
                 _happened(made, target, wanted.witness, op)
             checks = made.checks(op, wanted)
             break
+        if wanted.together and number == wanted.step and _undecided(op):
+            compares.append(op)
+            made.buffers[op.place.buffer] = program.buffers[op.place.buffer]
+            continue
         made.op(_decides(op) if at == len(ops) - 1 else _on_the_way(op))
         if at == before:
             _found(made, target, wanted)
+    if wanted.together:
+        return _together(made, wanted.together, compares, target)
     if wanted.items and not checks:
         raise NoRepro("no ioctl reads the vCPU there")
     if not checks and not (made.ops and isinstance(made.ops[-1][1], _DECIDING)):
@@ -316,6 +301,16 @@ def body(program: p.Program, sources: dict[int, Source], wanted: Wanted, target:
     return Repro(p.Program({}, ()), p.Program(made.buffers, tuple(made.ops)), checks, frozenset(made.pinned), target)
 
 
+def _together(made: _Body, wanted: Together, compares: list[p.Compare], target: int) -> Repro:
+    """The reproducer of what holds of several vCPUs."""
+    place = Several(tuple(zip(wanted.of, compares, strict=True)), wanted.event)
+    check = Check(_REACHED, place, tuple(map(bits, wanted.either)), bits(wanted.of))
+    program = p.Program(made.buffers, tuple(made.ops))
+    return Repro(p.Program({}, ()), program, (check,), rests_on(program, wanted.event), target)
+
+
+#: What a program calls the vCPUs together.
+_REACHED = "vCPUs that got it, a bit for each id"
 #: The place of a comparison that is still to be made.
 _NOWHERE = p.Place("", 0, 0)
 _UNLIKE = p.Otherwise("skip", "it has this value before the event already")
@@ -334,7 +329,7 @@ def _decides(op: p.Op) -> p.Op:
     return op
 
 
-def _undecided(op: p.Op) -> bool:
+def _undecided(op: p.Op) -> TypeGuard[p.Compare]:
     """A comparison that is told and ends nothing."""
     return isinstance(op, p.Compare) and not op.otherwise.verdict
 

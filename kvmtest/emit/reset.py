@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kvmtest.emit.repro import MAY_FAIL, NoRepro, Repro, Source, Wanted, body
+from kvmtest.emit.repro import MAY_FAIL, NoRepro, Repro, body
+from kvmtest.emit.wanted import Source, Wanted
 from kvmtest.scenario import program as p
 from kvmtest.scenario.places import SECTIONS
 from kvmtest.state.snapshot import ROOM

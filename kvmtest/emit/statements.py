@@ -294,13 +294,18 @@ class Statements(Variables):
     @op.register
     def _(self, op: p.Match, last: bool) -> None:
         if len(set(op.data)) == 1:
-            self.declared |= {"differ": "int differ = 0", "i": "__u32 i"}
-            self.say(f"for (i = 0; i < {len(op.data):#x}; i++)", f"\tdiffer += ({self.at(op.gpa)})[i] != {op.data[0]:#x};")
-            self.end("memory", "differ", ["0"], "%d")
-            return
-        name = f"data_{len(self.arrays)}"
-        self.arrays.append(code.array(name, op.data))
-        self.end("memory", f"!!memcmp({self.at(op.gpa)}, {name}, sizeof({name}))", ["0"], "%d")
+            self.declared |= {"differ": "int differ", "i": "__u32 i"}
+            loop = f"for (differ = i = 0; i < {len(op.data):#x}; i++)"
+            self.say(loop, f"\tdiffer += ({self.at(op.gpa)})[i] != {op.data[0]:#x};")
+            differ = "differ"
+        else:
+            name = f"data_{len(self.arrays)}"
+            self.arrays.append(code.array(name, op.data))
+            differ = f"!!memcmp({self.at(op.gpa)}, {name}, sizeof({name}))"
+        if last:
+            self.end("memory", differ, ["0"], "%d")
+        elif op.otherwise.verdict:
+            self.skip(f"!{differ.removeprefix('!!')}", op.otherwise.why)
 
     # Running
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from kvmtest.emit.fields import LAPIC_REGS, member, members
 from kvmtest.emit.helpers import NEEDS
-from kvmtest.emit.repro import Leaf, Repro
+from kvmtest.emit.repro import Leaf, Repro, buffers_of
 from kvmtest.scenario import program as p
 from kvmtest.uapi import kvm as uapi
 from kvmtest.uapi.names import CAPS, MP_STATES
@@ -113,7 +113,7 @@ class Variables:
 
     def looked_at(self, buffer: str) -> bool:
         """Whether something that is read into ``buffer`` is compared or written."""
-        if any(check.place.buffer == buffer for check in self.repro.checks):
+        if any(buffer in buffers_of(check) for check in self.repro.checks):
             return True
         reads = (one for one in self.ops if not isinstance(one, p.Ioctl) or one.request == uapi.KVM_SET_MSRS)
         return any(buffer in p.buffers_of(one) for one in reads)

@@ -270,22 +270,21 @@ def _scenarios() -> list[Case]:
 def _migrated(cases: Sequence[Case], full: bool) -> list[Case]:
     """``cases`` whose VM is migrated, before the event or after it.
 
-    Of the catalogue's those in which a guest shows what comes next, each once; of the others each trigger and state with each
-    moment, and what the vCPU holds with each order. All of them with ``full``.
+    Of the catalogue's those in which a guest shows what comes next, each event and trigger with each moment and order; of the
+    others each trigger and state with each moment, and what the vCPU holds with each order. All of them with ``full``.
     """
     tried = ((case, case.scenario) for case in cases if not case.setup.many)
     every = [case._replace(migrated=how) for case, steps in tried if steps for how in MIGRATIONS if migrated(steps, how)]
     if full:
         return every
-    once: dict[tuple[str, ...], list[Case]] = {}
-    for case in every:
-        if case.sequence and case.view == "guest":
-            once.setdefault((case.event, case.trigger, case.sequence), []).append(case)
-    some = [ways[number % len(ways)] for number, ways in enumerate(once.values())]
+    told = [case for case in every if case.sequence and case.view == "guest"]
+    ways = [(c.trigger, c.migrated.partition("-")[0]) for c in told]
+    kinds = [(c.event, c.setup.vendor, c.migrated) for c in told]
     others = [case for case in every if not case.sequence]
     moments = [(c.event, c.road, c.state, c.view, c.migrated.partition("-")[0]) for c in others]
     orders = [(c.target, c.setup.vendor, c.apic_mode, c.plant, *c.migrated.split("-", 1)) for c in others]
-    return [others[number] for number in sorted({*paired(moments), *paired(orders)})] + some
+    items_ = [others[number] for number in sorted({*paired(moments), *paired(orders)})]
+    return items_ + [told[number] for number in sorted({*paired(ways), *paired(kinds)})]
 
 
 def of_file(scenario: Scenario) -> list[Case]:

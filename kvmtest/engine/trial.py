@@ -6,10 +6,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from kvmtest.emit.repro import Check, Leaf, Repro
+from kvmtest.emit.several import Several, bits
 from kvmtest.engine import making
-from kvmtest.engine.runner import Player
-from kvmtest.judge.evidence import Exited
+from kvmtest.engine.runner import Player, meets
+from kvmtest.judge.evidence import Exited, Played
 from kvmtest.kvm import Kvm, KvmError, Vcpu, Vm
+from kvmtest.scenario import program as p
 from kvmtest.x86 import xsave
 from kvmtest.x86.cpuid import CpuidEntry
 
@@ -17,6 +19,8 @@ __all__ = ("Outcome", "Trials")
 
 #: Seconds that a guest is given at least, and how many times what it took.
 _LEAST_S, _TIMES = 0.05, 5
+#: What may become of a program of which parts are left out.
+_ERRORS = (KvmError, LookupError, TypeError, ValueError, making.SetupError)
 _LEAF, _REGISTERS = 40, {"eax": 12, "ebx": 16, "ecx": 20, "edx": 24}
 
 
@@ -64,20 +68,29 @@ class Trials:
         """From here on wait no longer for an exit than the slowest one of the last reproducer explains."""
         self._timeout_s = min(self._timeout_s, max(_LEAST_S, _TIMES * self._took_s))
 
+    def idle(self, repro: Repro) -> frozenset[int]:
+        """The numbers of the ops of its body that write what is there already."""
+        asked: list[tuple[int, p.Op]] = []
+        for at, (_, op) in enumerate(repro.body.ops):
+            if isinstance(op, p.Put):
+                mask = op.mask & (1 << 8 * op.place.size) - 1
+                asked.append((-1 - at, p.Compare(op.place, (op.value & mask,), p.Otherwise("", ""), mask)))
+            asked.append((at, op))
+        try:
+            played, _ = self._play(repro._replace(body=repro.body._replace(ops=tuple(asked))))
+        except _ERRORS:
+            return frozenset()
+        tests = dict(asked)
+        there = ((number, value, tests.get(number)) for number, value in played.told if number < 0)
+        return frozenset(-1 - number for number, value, test in there if isinstance(test, p.Compare) and meets(value, test))
+
     def run(self, repro: Repro) -> Outcome:
         """Execute it once, on a new VM."""
         self.count += 1
-        vm = self._kvm.create_vm()
         try:
-            vcpus = making.make(vm, repro.vm, self._supported).vcpus
-            machine: Any = _Machine(vm, vcpus)
-            player = Player(repro.body, machine, self._timeout_s)
-            played = player.run()
-            self._took_s = player.slowest_s
-        except (KvmError, LookupError, TypeError, ValueError, making.SetupError) as error:
+            played, player = self._play(repro)
+        except _ERRORS as error:
             return Outcome("error", str(error) or type(error).__name__)
-        finally:
-            vm.close()
         if played.end and (repro.checks or played.end.verdict != "fail"):
             return Outcome(played.end.verdict, played.end.why)
         if not repro.checks:
@@ -87,6 +100,19 @@ class Trials:
             return Outcome("error", "not read")
         ok = all(holds(check, value) for check, value in zip(repro.checks, values, strict=True) if value is not None)
         return Outcome("pass" if ok else "fail", "", values)
+
+
+    def _play(self, repro: Repro) -> tuple[Played, Player]:
+        vm = self._kvm.create_vm()
+        try:
+            vcpus = making.make(vm, repro.vm, self._supported).vcpus
+            machine: Any = _Machine(vm, vcpus)
+            player = Player(repro.body, machine, self._timeout_s)
+            played = player.run()
+            self._took_s = player.slowest_s
+            return played, player
+        finally:
+            vm.close()
 
 
 def _plain(told: Any) -> Any:
@@ -102,6 +128,8 @@ def holds(check: Check, value: int) -> bool:
 def observed(check: Check, buffers: dict[str, Any]) -> int | None:
     """What the item of ``check`` holds in ``buffers``; None where it is not there."""
     place = check.place
+    if isinstance(place, Several):
+        return bits(id for id, one in place.of if meets(_masked(one, buffers), one))
     data = bytes(buffers[place.buffer])
     if isinstance(place, Leaf):
         return _register(place, data)
@@ -110,6 +138,12 @@ def observed(check: Check, buffers: dict[str, Any]) -> int | None:
         if not bv >> check.component & 1:
             return check.init
     return int.from_bytes(data[place.offset : place.offset + place.size], "little") - check.ahead
+
+
+def _masked(test: p.Compare, buffers: dict[str, Any]) -> int:
+    place = test.place
+    data = bytes(buffers[place.buffer])[place.offset : place.offset + place.size]
+    return int.from_bytes(data, "little") & test.mask & (1 << 8 * place.size) - 1
 
 
 def _register(leaf: Leaf, data: bytes) -> int | None:

@@ -28,10 +28,12 @@ __all__ = ("Instrumented", "instrumented", "kept", "modules")
 _KIND = "coverage"
 _KEPT = 8
 _FLAG = "-fsanitize-coverage=trace-pc"
+#: The end of a function, where it is a block of its own, would jump to the recorder: that would return to the function's caller.
+_FLAGS = (_FLAG, "-fno-optimize-sibling-calls")
 _MODULES = ("kvm", "kvm-amd", "kvm-intel")
 _TABLE = "table.json.gz"
 #: Changes with how blocks are read.
-_RECIPE = 1
+_RECIPE = 2
 
 
 class Instrumented(NamedTuple):
@@ -105,7 +107,7 @@ def modules(
     """The folder with the modules alone, with debug information, as `kvmtest.lab.build.build` gives it. Raises LabError."""
     with resources.as_file(resources.files("kvmtest.lab") / RECORDER) as recorder:
         also = (f"{RECORDER}/{RECORDER}",)
-        return build.build(kernel, tree, edit=lambda kvm: _add(kvm, recorder), flags=(_FLAG,), also=also, say=say, tick=tick)
+        return build.build(kernel, tree, edit=lambda kvm: _add(kvm, recorder), flags=_FLAGS, also=also, say=say, tick=tick)
 
 
 def kept(release: str = "") -> list[Instrumented]:

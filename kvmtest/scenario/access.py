@@ -8,14 +8,14 @@ from kvmtest.x86.lapic import offset_of
 
 __all__ = (
     *("APIC_PAGE", "GP", "INT3", "KINDS", "OPEN", "READY", "SAY", "TASK_TSS", "UD", "WAIT", "Access"),
-    *("apic", "cr0", "cr4", "load", "makes", "rdmsr", "says", "store", "task", "wrmsr"),
+    *("apic", "cr0", "cr4", "load", "makes", "rdmsr", "says", "send_ipi", "store", "task", "wrmsr"),
 )
 
 #: Kind, where, and a value of 64 bits.
 Access = tuple[int, int, int]
 
 #: As the source numbers them.
-KINDS = ("SAY", "WRMSR", "RDMSR", "STORE", "LOAD", "CR0", "CR4", "OPEN", "WAIT", "INT3", "UD", "TASK")
+KINDS = ("SAY", "WRMSR", "RDMSR", "STORE", "LOAD", "CR0", "CR4", "OPEN", "WAIT", "INT3", "UD", "TASK", "HYPERCALL")
 SAY: Access = (0, 0, 0)
 OPEN: Access = (7, 0, 0)
 WAIT: Access = (8, 0, 0)
@@ -62,6 +62,11 @@ def cr4(value: int) -> Access:
 def task(vector: int) -> Access:
     """A task gate for ``vector``, whose task tells its TR and returns to the next access."""
     return (11, vector, 0)
+
+
+def send_ipi(icr: int, bitmap: int, lowest: int = 0) -> Access:
+    """The hypercall KVM_HC_SEND_IPI, which tells what it returns; high bits of the bitmap are clear."""
+    return (12, icr, lowest << 32 | bitmap)
 
 
 def apic(mode: str, register: str | int, value: int | None = None) -> Access:

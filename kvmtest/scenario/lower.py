@@ -117,6 +117,8 @@ class _Lowering(Places):
         """Append ``ops`` to the current step's."""
         self.ops += [(self._step, op) for op in ops]
         for op in ops:
+            if isinstance(op, (Enter, Start)):
+                self.touched.add(op.vcpu)
             if isinstance(op, (Enter, Join)) or isinstance(op, Poll) and op.vcpu is not None:
                 self.exited.add(op.vcpu)  # type: ignore[arg-type]
             elif isinstance(op, Finish):
@@ -390,13 +392,13 @@ class _Lowering(Places):
 
     @ops_of.register
     def _(self, step: s.Migrate) -> Iterable[Op]:
-        order, ids = ORDERS[step.order], tuple(dict.fromkeys((*self.bound.each, self.bound.other)))
+        # The others are as an earlier case left them, which is nothing to go on with.
+        order, ids = ORDERS[step.order], [id for id in dict.fromkeys((*self.bound.each, self.bound.other)) if id in self.touched]
         running = [id for id in ids if id in self.started]
         stopped = Otherwise("error", "the vCPU that was to be migrated made an exit")
         finished = [Finish(id) for id in ids if id in self.exited or id in self.started]
         vcpus = {id: self.bound.saved(id, order) for id in ids}
-        looked = [id for id in ids if id in self.touched]
-        moved = migrate.ops(order, vcpus, self.bound.saved(VM, order), self.kept.values(), looked, self.buffer)
+        moved = migrate.ops(order, vcpus, self.bound.saved(VM, order), self.kept.values(), self.buffer)
         return [*(Join(id, Came("quiet"), stopped) for id in running), *finished, *moved, *map(Start, running)]
 
     @ops_of.register

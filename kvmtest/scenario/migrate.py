@@ -129,12 +129,11 @@ def ops(
     vcpus: Mapping[int, _Sections],
     vm: _Sections,
     kept: Iterable[Ioctl],
-    looked: Sequence[int],
     buffer: Callable[[str, str, bytes], str],
 ) -> list[Op]:
     """The ops of a migration, of the sections that ``vcpus`` and ``vm`` have; ``kept`` is written again as it was.
 
-    Those ``looked`` at are read before it and after it.
+    All ``vcpus`` are read before it and after it.
     """
 
     def parts(on: int, sections: _Sections, names: Iterable[str]) -> list[_Saved]:
@@ -147,15 +146,14 @@ def ops(
     for id, sections in vcpus.items():
         saved = parts(id, sections, dict.fromkeys((*order.save, *order.restore, *added)))
         found += [op for one in saved for op in one.read()]
-        if id in looked:
-            counters += [op for item in COUNTED for one in saved for op in one.counter(item)]
+        counters += [op for item in COUNTED for one in saved for op in one.counter(item)]
     before, after = parts(VM, vm, order.before), parts(VM, vm, (*order.after, *of_vm))
     found += [op for one in (*before, *after) for op in one.read()]
-    found += [*counters, *map(Look, looked), Rebuild()]
+    found += [*counters, *map(Look, vcpus), Rebuild()]
     found += [op for one in before for op in one.write()]
     for id, sections in vcpus.items():
         found += [op for one in parts(id, sections, (*order.restore, *added)) for op in one.write()]
     found += [op for one in after for op in one.write()]
     # The clock comes last.
     devices = sorted((*before, *after), key=lambda one: one.section == "clock")
-    return [*found, *kept, *(op for one in devices for op in one.again(buffer)), *map(Look, looked)]
+    return [*found, *kept, *(op for one in devices for op in one.again(buffer)), *map(Look, vcpus)]

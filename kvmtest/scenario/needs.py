@@ -66,6 +66,12 @@ NEEDS: dict[str, tuple[Need, ...]] = {
         Need("KVM offers the guest no SVM (kvm_amd does with nested=1)", cpuid=(0x80000001, "ecx", 2)),
         Need("KVM_CAP_NESTED_STATE is not there", KVM_CAP_NESTED_STATE),
     ),
+    "svm-nested-paging": (
+        Need("CPUID.8000000AH:EDX[0] is clear: no nested paging (kvm_amd's parameter npt=0)", cpuid=(0x8000000A, "edx", 0)),
+    ),
+    "svm-next-rip": (
+        Need("CPUID.8000000AH:EDX[3] is clear: VMRUN takes no next RIP for software interrupts", cpuid=(0x8000000A, "edx", 3)),
+    ),
     "vmx": (
         Need("the guest's CPU is one of AMD's, which have no VMX", vendor="intel"),
         Need(
@@ -88,6 +94,8 @@ NEEDS: dict[str, tuple[Need, ...]] = {
             clear=True,
         ),
     ),
+    "smep": (Need("the guest's CPUID has no SMEP", cpuid=(7, "ebx", 7)),),
+    "pcid": (Need("the guest's CPUID has no PCID", cpuid=(1, "ecx", 17)),),
     "tsc-deadline": (Need("KVM_CAP_TSC_DEADLINE_TIMER is not there", KVM_CAP_TSC_DEADLINE_TIMER),),
     "rdtscp": (Need("the guest's CPUID has no RDTSCP", cpuid=(0x80000001, "edx", 27)),),
     "rdpid": (Need("the guest's CPUID has no RDPID", cpuid=(7, "ecx", 22)),),

@@ -45,9 +45,9 @@ _AMD_FIRST = 0xC0000000
 #: The MSRs of the table that have no line of their own in a topic, on purpose.
 NAMED = frozenset(
     (
-        *("smi_count", "platform_info", "mtrrcap", "arch_capabilities", "power_ctl", "ds_area", "de_cfg"),
+        *("platform_info", "mtrrcap", "arch_capabilities", "power_ctl", "ds_area", "de_cfg"),
         *("mcg_cap", "mcg_ext_ctl", *(f"mc{bank}_ctl2" for bank in range(32))),
-        *("perf_capabilities", "perf_global_ovf_ctrl", "pebs_enable", "pebs_data_cfg"),
+        *("perf_capabilities", "perf_global_ovf_ctrl", "pebs_data_cfg"),
         *("amd_perf_global_status_clr", "amd_perf_global_status_set"),
         *("vmx_basic", "vmx_misc", "vmx_cr0_fixed0", "vmx_cr0_fixed1", "vmx_cr4_fixed0", "vmx_cr4_fixed1", "vmx_vmcs_enum"),
         *("vmx_pinbased_ctls", "vmx_procbased_ctls", "vmx_procbased_ctls2", "vmx_procbased_ctls3", "vmx_exit_ctls"),

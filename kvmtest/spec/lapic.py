@@ -6,6 +6,7 @@ from __future__ import annotations
 from kvmtest.spec.cite import (
     A_APIC,
     A_APIC_ID,
+    A_PPR_APIC,
     A_X2APIC,
     S_APIC_INIT,
     S_APIC_RESET,
@@ -41,7 +42,7 @@ def _same(name: str, row: int | tuple[int, ...], rule: Rule | Vendored, *cite: s
     return entry(f"lapic.{name}", row=row, reset=rule, init=rule, cite=(*_CITE, *cite))
 
 
-_KEEP_ID = vendors(intel=cited(unchanged(), S_APIC_INIT, S_X2APIC), amd=cited(unchanged("not said outright: the table leaves the ID open"), A_APIC_ID, A_APIC))
+_KEEP_ID = vendors(intel=cited(unchanged(), S_APIC_INIT, S_X2APIC), amd=cited(unchanged(), A_PPR_APIC, A_APIC_ID))
 _AMD_VERSION = formula("APIC_VERSION", "version 1Xh; bit 31 as CPUID's ExtApicSpace; LVT entries and directed EOI by model")._replace(ignore=0x01FF000F)
 _VERSION = vendors(
     intel=cited(masked(0x10, ignore=0x01FF000F, note="version 1XH of an integrated APIC; LVT entries and EOI-broadcast suppression by model"), S_APIC_VERSION),

@@ -18,6 +18,8 @@ from kvmtest.spec.cite import (
     S_OVERVIEW_KEPT,
     S_SGX_KEY,
     S_SMBASE,
+    S_SMI_COUNT,
+    S_SPEC_CTRL,
     S_T1,
     S_T1_075,
     S_T22,
@@ -53,7 +55,9 @@ _BNDCFGS = vendors(intel=cited(value(0, "RESET and INIT"), S_T1, S_MPX), amd=cit
 _XFD = undefined("no manual's table lists it")
 _FRED = undefined("no manual's table lists the FRED MSRs")
 _MISC_ENABLE = masked(0, ignore=_ALL ^ (_TM1 | _EIST), note="model-specific, but for TM1 and Enhanced SpeedStep, which start disabled")
-_SPEC_CTRL = vendors(intel=cited(_FROM_MEMORY, S_T22), amd=cited(value(0), A_SPEC))
+_SPEC_CTRL = vendors(intel=cited(value(0), S_SPEC_CTRL), amd=cited(value(0), A_SPEC))
+_SPEC_CTRL_INIT = vendors(intel=cited(unchanged(), S_SPEC_CTRL), amd=cited(unchanged(), A_OTH))
+_SMI_COUNT_INIT = vendors(intel=cited(unchanged("counts since RESET"), S_SMI_COUNT, S_OVERVIEW_KEPT), amd=AMD_NONE)
 _UCODE_INIT = vendors(intel=cited(unchanged('"maintained across a processor INIT"'), S_UCODE), amd=cited(unchanged(), A_OTH))
 _UCODE_RESET = vendors(intel=cited(undefined("the revision is that of the update loaded after RESET"), S_UCODE), amd=AMD_NONE)
 _SMBASE_INIT = vendors(intel=cited(unchanged(), S_SMBASE, S_OVERVIEW_KEPT, S_T22), amd=cited(unchanged(), A_T1, A_SMM))
@@ -67,7 +71,8 @@ RULES: tuple[Entry, ...] = (
     entry("msr.misc_enable", row=88, reset=_intel(_MISC_ENABLE, S_THERMAL), init=KEEP_INTEL, cite=(S_T22, A_OTH)),
     entry("msr.feat_ctl", row=89, reset=_intel(value(0), S_VMX_ENTER), init=KEEP_INTEL, cite=(S_T22, A_OTH)),
     entry("msr.smbase", row=90, reset=value(0x30000), init=_SMBASE_INIT, cite=(S_SMBASE, A_T1, A_SMM)),
-    entry("msr.spec_ctrl", row=96, reset=_SPEC_CTRL, init=KEEP_OTHER, cite=(S_T22, A_SPEC)),
+    entry("msr.smi_count", row=(), reset=_intel(value(0), S_SMI_COUNT), init=_SMI_COUNT_INIT, cite=(S_SMI_COUNT, A_OTH)),
+    entry("msr.spec_ctrl", row=96, reset=_SPEC_CTRL, init=_SPEC_CTRL_INIT, cite=(S_SPEC_CTRL, A_SPEC)),
     entry("msr.tsx_ctrl", row=98, reset=_intel(_FROM_MEMORY, S_T22), init=KEEP_INTEL, cite=(S_T22, A_OTH)),
     entry("msr.umwait_control", row=99, reset=_intel(_FROM_MEMORY, S_T22), init=KEEP_INTEL, cite=(S_T22, A_OTH)),
     entry("msr.misc_features_enables", row=100, reset=_intel(_FROM_MEMORY, S_T22), init=KEEP_INTEL, cite=(S_T22, A_OTH)),

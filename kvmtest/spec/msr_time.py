@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from kvmtest.spec.catchall import AMD_NONE, INTEL_NONE, KEEP_AMD, KEEP_INTEL_LISTED, KEEP_LISTED
+from kvmtest.spec.catchall import AMD_NONE, INTEL_NONE, KEEP_AMD, KEEP_INTEL, KEEP_INTEL_LISTED, KEEP_LISTED
 from kvmtest.spec.cite import (
     A_DEBUG,
     A_OTH,
@@ -18,6 +18,7 @@ from kvmtest.spec.cite import (
     S_COUNTERS,
     S_DS,
     S_OVERVIEW_KEPT,
+    S_PEBS_ENABLE,
     S_PT,
     S_PT_MASK,
     S_T1,
@@ -99,6 +100,7 @@ RULES: tuple[Entry, ...] = (
     entry("msr.amd_perf_global_ctl", row=54, reset=_AMD_GLOBAL_CTL, init=KEEP_AMD, cite=(S_T22, A_OTH)),
     entry("msr.perf_global_status", row=55, reset=_INTEL_ZERO, init=KEEP_INTEL_LISTED, cite=(S_T1, A_OTH)),
     entry("msr.amd_perf_global_status", row=55, reset=_AMD_GLOBAL_STATUS, init=KEEP_AMD, cite=(S_T22, A_OTH)),
+    entry("msr.pebs_enable", row=(), reset=vendors(intel=cited(value(0), S_PEBS_ENABLE), amd=AMD_NONE), init=KEEP_INTEL, cite=(S_T22, A_OTH)),
     entry("msr.debugctl", row=56, reset=_DEBUGCTL_RESET, init=_DEBUGCTL_INIT, cite=(S_T22, A_DEBUG)),
     *(
         entry(f"msr.{reg}", row=57, reset=_LBR_RESET, init=KEEP_LISTED, cite=(S_T1, A_DEBUG))

@@ -18,6 +18,7 @@ from kvmtest.spec.cite import (
     S_OVERVIEW_IMPLIED,
     S_SMM_INIT,
     S_VMX_ACTIVITY,
+    S_VMX_EXITS_CLEAR,
     S_VMX_LIMITS,
     SDM_SIPI,
 )
@@ -31,7 +32,7 @@ _NONE = value(0, "implied: INIT is taken at an instruction boundary and starts a
 _STALE = undefined("says something only beside a pending or injected event (KVM API, KVM_GET_VCPU_EVENTS)")
 _NOT_IN_SMM = value(0, "INIT is not recognized in SMM, so it is taken outside it")
 _HELD = vendors(
-    intel=cited(undefined("the SDM blocks NMI and SMI in the wait-for-SIPI state and does not say whether they are kept"), S_VMX_ACTIVITY),
+    intel=cited(value(0, "INIT clears what was pending"), S_VMX_EXITS_CLEAR),
     amd=cited(undefined("the APM holds those pending that come while a processor waits for its STARTUP IPI; it does not speak of earlier ones"), A_INIT_IPI),
 )
 _DELIVERED = undefined("one that was held pending may be delivered by now")

@@ -7,7 +7,7 @@ Plain functions, of use in any test runner; `kvmtest.pytest_plugin` has fixtures
 from __future__ import annotations
 
 from .guest import Guest, GuestError, load_guest
-from .judged import Judged, StateMismatch, assert_state
+from .judged import Judged, StateMismatch, assert_state, assert_unchanged
 from .state import State, read_state, saved_state
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "State",
     "StateMismatch",
     "assert_state",
+    "assert_unchanged",
     "load_guest",
     "read_state",
     "saved_state",

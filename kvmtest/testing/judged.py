@@ -20,9 +20,10 @@ from kvmtest.model.verdict import Verdict
 from kvmtest.report.show import difference, named, printable
 from kvmtest.x86 import cpuid
 
+from .like import compared
 from .state import State, open_vcpu, read_state
 
-__all__ = ["EVENTS", "Judged", "StateMismatch", "assert_state", "judge_state", "log"]
+__all__ = ["EVENTS", "Judged", "StateMismatch", "assert_state", "assert_unchanged", "judge_state", "log"]
 
 EVENTS = (*spec.EVENTS, "none")
 _APIC_ENABLED, _X2APIC = 1 << 11, 1 << 10
@@ -33,12 +34,16 @@ log: deque[Judged] = deque(maxlen=1000)
 
 
 class Judged(NamedTuple):
-    """A vCPU's state item by item: ``results`` are as `kvmtest run` has them, ``event`` and ``of`` say what was judged."""
+    """A vCPU's state item by item: ``results`` are as `kvmtest run` has them, ``event`` and ``of`` say what was judged.
+
+    ``event`` is "" where it was compared with another state; ``like`` says what it is held against.
+    """
 
     event: str
     of: str
     results: tuple[Result, ...]
     strict: bool = False
+    like: str = "the manuals say"
 
     @property
     def failed(self) -> tuple[Result, ...]:
@@ -60,12 +65,12 @@ class Judged(NamedTuple):
         """One line of numbers."""
         known = len(self.results) - len(self.failed) - len(self.good) - len(self.not_judged)
         explained = f", {known} as a listed deviation of KVM explains" if known else ""
-        return f"{len(self.good)} as the manuals say, {len(self.failed)} not{explained}, {len(self.not_judged)} not judged"
+        return f"{len(self.good)} as {self.like}, {len(self.failed)} not{explained}, {len(self.not_judged)} not judged"
 
     @property
     def head(self) -> str:
         """One line: what was judged, and the numbers."""
-        return f"{self.of} after {self.event.upper()}: {self.counts}"
+        return f"{self.of}{f' after {self.event.upper()}' if self.event else ''}: {self.counts}"
 
     def report(self) -> str:
         """What failed, each as the text report of `kvmtest run` shows it, and the summary."""
@@ -120,8 +125,9 @@ class StateMismatch(AssertionError):
 
 def assert_state(
     vcpu: Vcpu | int | State,
-    event: str,
+    event: str = "",
     *,
+    like: Vcpu | int | State | None = None,
     before: State | None = None,
     vendor: str = "",
     backend: str = "",
@@ -133,6 +139,9 @@ def assert_state(
     strict: bool = False,
 ) -> Judged:
     """Assert that ``vcpu`` is as the manuals say after ``event``: "reset", "init", "sipi", "shutdown" or "none" (nothing).
+
+    With ``like`` in the place of an event: that it is as that other vCPU, a new one for instance, also in what the manuals leave
+    undefined. What follows from its id, and what counts by itself, is not judged; of the rest only ``ignore`` is heeded.
 
     ``vcpu`` is a Vcpu, the descriptor of a vCPU that this process made, or a State that was saved. ``before`` is its state
     before the event (read_state()), full of values that the event must change or keep: without it what must be unchanged is
@@ -148,6 +157,10 @@ def assert_state(
     glob that does not exist; KvmError where KVM refuses to be read.
     """
     __tracebackhide__ = True
+    if like is not None:
+        if event:
+            raise ValueError("a state is held against an event, or with like= against another state")
+        return _same(vcpu, like, ignore, itself=False)
     judged = judge_state(
         vcpu,
         event,
@@ -161,6 +174,33 @@ def assert_state(
         ignore=ignore,
         strict=strict,
     )
+    return _asserted(judged)
+
+
+def assert_unchanged(before: State, vcpu: Vcpu | int | State, *, ignore: Iterable[str] = ()) -> Judged:
+    """Assert that ``vcpu`` is as ``before``, which read_state() gave: after a save and restore, into a new vCPU of that id too.
+
+    The TSC may have counted on, and must not have gone back; what else counts by itself is not judged. Returns and raises as
+    assert_state().
+    """
+    __tracebackhide__ = True
+    return _same(vcpu, before, ignore, itself=True)
+
+
+def _same(vcpu: Vcpu | int | State, other: Vcpu | int | State, ignore: Iterable[str], *, itself: bool) -> Judged:
+    __tracebackhide__ = True
+    seen = compared(_state(vcpu), _state(other), ignore, itself=itself)
+    return _asserted(Judged("", _called(vcpu), tuple(seen.results), True, "before" if itself else "the other one"))
+
+
+def _called(vcpu: Vcpu | int | State) -> str:
+    if isinstance(vcpu, State):
+        return "saved vCPU"
+    return f"vCPU on descriptor {vcpu}" if isinstance(vcpu, int) else f"vCPU {vcpu.id}"
+
+
+def _asserted(judged: Judged) -> Judged:
+    __tracebackhide__ = True
     log.append(judged)
     if judged.failed:
         raise StateMismatch(judged, judged.report())
@@ -190,7 +230,7 @@ def judge_state(
         raise ValueError(f"vendor {vendor!r}: one of {', '.join(spec.VENDORS)}")
     if event == "sipi" and vector is None:
         raise ValueError("after a SIPI CS follows from its vector: give vector=")
-    of = "saved vCPU" if isinstance(vcpu, State) else f"vCPU on descriptor {vcpu}" if isinstance(vcpu, int) else f"vCPU {vcpu.id}"
+    of = _called(vcpu)
     state = _state(vcpu)
     host = _host(state, backend, kernel)
     number = apic_id if apic_id is not None else state.apic_id or 0

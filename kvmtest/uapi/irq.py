@@ -14,6 +14,12 @@ class _kvm_irq_level_u(Union):
     _fields_ = (("irq", c_uint32), ("status", c_int32))
 
 
+class kvm_tpr_access_ctl(Structure):
+    """For KVM_TPR_ACCESS_REPORTING."""
+
+    _fields_ = (("enabled", c_uint32), ("flags", c_uint32), ("reserved", c_uint32 * 8))
+
+
 class kvm_vapic_addr(Structure):
     """For KVM_SET_VAPIC_ADDR."""
 

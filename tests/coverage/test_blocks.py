@@ -86,6 +86,30 @@ def test_the_compiler_and_objdump_here_give_blocks(tmp_path: Path) -> None:
         disassembly.read(str(made))
 
 
+_END = """\
+int other(int);
+void end(int x)
+{
+	while (x)
+		x = other(x);
+}
+"""
+
+
+@pytest.mark.program
+@pytest.mark.skipif(not (shutil.which("gcc") and shutil.which("objdump")), reason="needs gcc and objdump")
+def test_a_block_that_only_jumps_to_the_recorder_is_none(tmp_path: Path) -> None:
+    source, made = tmp_path / "end.c", tmp_path / "end.ko"
+    source.write_text(_END)
+    command = ["gcc", "-O2", "-g", "-fsanitize-coverage=trace-pc", "-fno-pic", "-c", "-o", made, source]
+    subprocess.run(command, check=True, timeout=60)
+    jumps = disassembly.read(str(made))
+    subprocess.run([*command, "-fno-optimize-sibling-calls"], check=True, timeout=60)
+    calls = disassembly.read(str(made))
+    assert len(calls) == len(jumps) + 1
+    assert 6 not in {block.line for block in jumps} and 6 in {block.line for block in calls}
+
+
 def test_without_objdump_a_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(CoverageError, match="apt-get install binutils"):

@@ -26,7 +26,7 @@ _REGS, _MP, _XSAVE = (
 _RAX, _ST0 = p.Place("regs1", 0, 8, "rax"), p.Place("xsave1", 32, 10, "st0")
 _HEAD = ["rax after INIT: expected 0x0."]
 #: What a reproducer has none of: it is resolved before, or makes none.
-_HIDDEN = (p.Look, p.Install, p.Report, p.Do)
+_HIDDEN = (p.Look, p.Install, p.Report, p.Do, p.Rebuild, p.Alike)
 
 
 def _checked(*checks: Check, ops: tuple[p.Op, ...] = ()) -> Repro:

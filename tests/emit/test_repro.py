@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from kvmtest.emit.repro import MAY_FAIL, NoRepro, Repro, Wanted, Witness, body
+from kvmtest.emit.repro import MAY_FAIL, NoRepro, Repro, body
 from kvmtest.emit.reset import of_reset
+from kvmtest.emit.wanted import Wanted, Witness
 from kvmtest.engine.machine import Target
 from kvmtest.engine.reproduce import _Source
 from kvmtest.scenario import program as p

@@ -68,16 +68,22 @@ def test_nothing_is_migrated_where_answers_are_looked_at_or_nothing_happens() ->
     assert migrated(SCENARIOS["sipi.icr-x2apic/stress"], "after-kvm") is None
 
 
-def test_the_plan_has_each_state_with_each_moment_and_each_guest_once() -> None:
+def test_the_plan_has_each_state_and_each_trigger_of_a_guest_with_each_moment() -> None:
     cases = [case for case in plan.plan() if case.migrated]
     assert len(plan.plan()) < 1500
     moments = {(case.state, case.migrated.partition("-")[0]) for case in cases if not case.sequence}
     full = {(c.state, c.migrated.partition("-")[0]) for c in plan.plan(full=True) if c.migrated and not c.sequence}
     assert moments == full and {case.migrated for case in cases} == set(MIGRATIONS)
-    every = {(c.event, c.trigger, c.sequence) for c in plan.plan() if c.sequence and c.view == "guest"}
-    able = {key for key in every if any(migrated(SCENARIOS[f"{key[0]}.{key[1]}/{key[2]}"], how) for how in MIGRATIONS)}
-    assert able == {(c.event, c.trigger, c.sequence) for c in cases if c.sequence}
-    assert sum(bool(c.sequence) for c in cases) == len(able)
+    told = [case for case in plan.plan(full=True) if case.migrated and case.sequence and case.view == "guest"]
+    some = [case for case in cases if case.sequence]
+    for pair in (
+        lambda case: (case.trigger, case.migrated.partition("-")[0]),
+        lambda case: (case.event, case.migrated),
+        lambda case: (case.setup.vendor, case.migrated),
+    ):
+        assert set(map(pair, some)) == set(map(pair, told))
+    assert len(cases) <= 130
+
 
 
 def test_a_migrated_case_is_selected_by_its_name() -> None:

@@ -53,7 +53,10 @@ DIFFERENT = [
     ("msr.debugctl", "reset", "undefined", 0),
     ("msr.vm_cr", "init", "undefined", (0, ALL ^ 0x10, 0)),
     ("msr.mtrr_def_type", "reset", (0, 0, ALL ^ 0x800), 0),
-    ("msr.spec_ctrl", "reset", "undefined", 0),
+    ("msr.smi_count", "reset", 0, "undefined"),
+    ("msr.pebs_enable", "reset", 0, "undefined"),
+    ("events.nmi_pending", "init", 0, "undefined"),
+    ("events.smi_pending", "init", 0, "undefined"),
     ("msr.xss", "reset", 0, "undefined"),
     ("ymm0_hi128", "init", "unchanged", "undefined"),
     ("rflags", "reset", (2, 0, 0xFFC00000), 2),
@@ -61,6 +64,9 @@ DIFFERENT = [
 
 #: item, event, the rule of both.
 SAME = [
+    ("msr.spec_ctrl", "reset", 0),
+    ("msr.spec_ctrl", "init", "unchanged"),
+    ("msr.spec_ctrl", "sipi", "unchanged"),
     ("rax", "reset", 0),
     ("rdx", "init", "CPUID.1:EAX"),
     ("rip", "init", 0xFFF0),
@@ -93,7 +99,6 @@ SAME = [
     ("msr.smbase", "reset", 0x30000),
     ("msr.kernel_gs_base", "init", "unchanged"),
     ("events.nmi_masked", "init", "undefined"),
-    ("events.nmi_pending", "init", "undefined"),
     ("events.nmi_pending", "reset", 0),
     ("r16", "init", "undefined"),
     ("tilecfg", "init", "undefined"),

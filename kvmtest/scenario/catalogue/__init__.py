@@ -7,11 +7,13 @@ from kvmtest.scenario.catalogue import (
     alone,
     apic,
     bounds,
+    control,
     creation,
     delivery,
     destinations,
     events,
     gif,
+    hypercalls,
     interrupts,
     memory,
     mp_state,
@@ -24,6 +26,8 @@ from kvmtest.scenario.catalogue import (
     stress,
     svm,
     svm_events,
+    svm_exits,
+    svm_vmrun,
     tasks,
     timer,
     tsc,
@@ -38,7 +42,8 @@ __all__ = ("SCENARIOS",)
 #: In the order of running.
 _TOPICS = (
     *(creation, delivery, destinations, mp_state, restart, apic, registers, refused, events, userspace, interrupts, timer),
-    *(tsc, bounds, tasks, memory, paging, smm, rsm, gif, svm, svm_events, vmx, vmx_events, alone, stress),
+    *(tsc, bounds, tasks, memory, paging, control, hypercalls, smm, rsm, gif, svm, svm_events, svm_exits, svm_vmrun),
+    *(vmx, vmx_events, alone, stress),
 )
 
 #: By the case's name without target and vendor.

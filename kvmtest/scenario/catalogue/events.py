@@ -26,8 +26,9 @@ from kvmtest.uapi.kvm import (
 
 __all__ = ("SCENARIOS",)
 
-_DB, _TF, _BS = 1, 0x102, 1 << 14
+_DB, _BP, _TF, _BS = 1, 3, 0x102, 1 << 14
 _INIT = (s.Observe(), s.Send("init"), RESTARTS, s.Observe())
+_NO_LENGTH = "the API has no instruction length for a software exception, and KVM tells of none; vmx_inject_exception() needs one"
 #: Whether KVM tells pending exceptions from injected ones.
 _TELLS, _TELLS_NOT = Setup(), Setup(caps=((KVM_CAP_EXCEPTION_PAYLOAD, 0), (KVM_CAP_X86_TRIPLE_FAULT_EVENT, 0)))
 _RUNNING = ("mp_state", KVM_MP_STATE_RUNNABLE)
@@ -79,6 +80,17 @@ SCENARIOS = (
     _single_step(
         "exception-pending-untold", _TELLS_NOT,
         s.Expect(s.Is("events.exception_injected", 1)), s.Expect(s.Is("dr6", _BS, _BS)),
+    ),
+    # INT3 that is being delivered while a VMM looks: it comes, by its event or by its instruction anew.
+    Scenario(
+        "none", "vcpu-events", "breakpoint-injected",
+        (
+            *makes(SAY), s.Until(_READY), s.Complete(), s.Set((("rip", "CODE+breakpoint"),)),
+            s.Set((("events.exception_nr", _BP), ("events.exception_injected", 1)), check=False),
+            s.Event("none", "vcpu-events"),
+            s.Expect(s.Words((s.Word("FAULT", _BP << 24, "exception {:#x}", mask=0xFF000000),)), "delivered"),
+        ),
+        (KVM_API,), "bsp", "guest", undefined=_NO_LENGTH, vendors=("amd",),
     ),
     _refused("payload-without-capability", KVM_VCPUEVENT_VALID_PAYLOAD),
     _refused("triple-fault-without-capability", KVM_VCPUEVENT_VALID_TRIPLE_FAULT),

@@ -98,7 +98,8 @@ def _of_both(mode: str) -> tuple[Scenario, ...]:
 
 _REFUSED_IN_X2APIC = (
     wrmsr(0x802, 0), wrmsr(0x80D, 1), wrmsr(0x80E, 0xFFFFFFFF), rdmsr(0x80E), wrmsr(0x828, 1), wrmsr(0x831, 0),
-    wrmsr(0x83F, 0x160), wrmsr(0x808, 1 << 32), wrmsr(_BASE, _BSP | _EN),
+    wrmsr(0x83F, 0x160), wrmsr(0x808, 1 << 32), wrmsr(0x803, 0), wrmsr(0x80A, 0), wrmsr(0x839, 0), wrmsr(0x804, 0),
+    wrmsr(_BASE, _BSP | _EN),
 )  # fmt: skip
 _REFUSED_IN_XAPIC = (rdmsr(0x802), wrmsr(0x80F, _ON), wrmsr(0x830, _SELF), wrmsr(0x83F, _VECTOR))
 

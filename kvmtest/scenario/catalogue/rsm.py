@@ -10,8 +10,8 @@ from kvmtest.scenario.catalogue.smm import GOES_ON, LEFT, handler
 from kvmtest.scenario.setup import Setup
 from kvmtest.scenario.states import STATES
 from kvmtest.scenario.step import Scenario
-from kvmtest.spec.cite import A_RSM, A_SMM_INHIBIT, KVM_API, S_RSM, S_SMM_INHIBIT, S_SMM_NMI
-from kvmtest.uapi.kvm import KVM_MP_STATE_HALTED
+from kvmtest.spec.cite import A_RSM, A_SMM_INHIBIT, KVM_API, S_RSM, S_RSM_CHECKS, S_SMM_INHIBIT, S_SMM_NMI
+from kvmtest.uapi.kvm import KVM_EXIT_SHUTDOWN, KVM_MP_STATE_HALTED
 
 __all__ = ("PDPT", "PDPTES", "SCENARIOS")
 
@@ -24,6 +24,7 @@ _32_BIT, _64_BIT = Setup(leaves="no-long-mode"), Setup()
 _LAYOUTS = (("", _64_BIT), ("-without-long-mode", _32_BIT))
 _COUNTS = s.Until(s.Moves("planter.count"), note="the loop that the SMI interrupted does not go on")
 
+_NOT_NAMED = "the manuals name CR0 and CR4, and leave open what else RSM checks"
 _NOT_KEPT = "the SDM does not keep over an SMI that NMIs are blocked, and lets one nest then"
 
 
@@ -55,9 +56,28 @@ _IN_NMI_HANDLER = (
     *makes(WAIT), s.Until(s.Is("mp_state", KVM_MP_STATE_HALTED)), handler(), s.Set((("events.nmi_pending", 1),)), s.Until(_NMI),
     s.Observe(), *_SMI,
 )  # fmt: skip
+#: What RSM finds illegal in the state-save map: a word of it, and its value. The SDM names CR0 and CR4.
+_ILLEGAL = (
+    ("cr4-reserved", "SMM_SAVED_CR4", 1 << 31, ""),
+    ("cr0-pg-without-pe", "SMM_SAVED_CR0", 0xE0000010, ""),
+    ("cr0-nw-without-cd", "SMM_SAVED_CR0", 0x20000011, ""),
+    ("efer-reserved", "SMM_SAVED_EFER", 1 << 1, _NOT_NAMED),
+)
+
+
+def _shuts_down(name: str, word: str, value: int, undefined: str) -> Scenario:
+    """RSM to a state that is illegal shuts the CPU down."""
+    steps = (
+        *makes(SAY), s.Until(s.Word("READY")), handler(), *_SMI, s.Poke(word, value), s.Until(s.Word("smram.VALUE")),
+        s.Event("shutdown", "rsm"), s.Expect(s.Exit(KVM_EXIT_SHUTDOWN)),
+    )  # fmt: skip
+    return Scenario("shutdown", "rsm", name, steps, (S_RSM_CHECKS, A_RSM), "bsp", "guest", ("smm",), undefined=undefined)
+
+
 _IN_SMM_INSIDE_NMI = (PLANTED, s.Set((("events.smi_smm", 1), ("events.smi_inside_nmi", 1))))
 
 SCENARIOS = (
+    *(_shuts_down(*one) for one in _ILLEGAL),
     _brought_back("guest-long", "", _64_BIT),
     *(_brought_back("guest-protected", *layout) for layout in _LAYOUTS),
     *(_held(*layout) for layout in _LAYOUTS),

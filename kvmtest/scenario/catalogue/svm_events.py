@@ -29,6 +29,9 @@ _NMI_SENT, _SMI_SENT = s.Send("nmi", "ioctl-nmi", judged=False), s.Send("smi", "
 _RAISED = s.Set((("events.exception_nr", _UD), ("events.exception_pending", 1)), check=False)
 #: Without V_INTR_MASKING it is L2's own IF that lets interrupts in.
 _REQUESTED = (s.Set((("lapic.svr", 0x1FF), ("rflags", _RFLAGS_IF))), s.Send("interrupt", vector=_VECTOR, judged=False))
+_WAITS_FOR_IF = (
+    s.Set((("lapic.svr", 0x1FF),)), s.Send("interrupt", vector=_VECTOR, judged=False), s.Until(s.Moves("COUNT")), s.Observe(),
+)  # fmt: skip
 _SENT = s.Send("init")
 
 
@@ -93,6 +96,11 @@ SCENARIOS = (
     _case("init.msi", "in-restored-svm-l2", *_l2(), *_RESTORED, _SENT, RESTARTS, s.Observe(), cite=_RESTORE),
     _case(
         "nmi.vm-exit", "in-restored-svm-l2-intercepted", *_l2(_NMI), *_RESTORED, _NMI_SENT, exits(_EXIT_NMI), cite=_RESTORE,
+    ),
+    # KVM has asked the CPU for an interrupt window when INIT clears EFER.SVME.
+    _case(
+        "init.msi", "in-svm-l1-with-interrupt-waiting", *hypervisor("TOPIC_SPIN"), s.Complete(), *_WAITS_FOR_IF, _SENT, RESTARTS,
+        s.Observe(), cite=(A_SVM_INIT, A_INTERRUPT_INTERCEPTS),
     ),
     # Without a local APIC in the kernel no INIT is looked for.
     _case("nmi.vm-exit", "in-svm-l2-without-irqchip", *_l2(_NMI), _NMI_SENT, exits(_EXIT_NMI), irqchip="none"),

@@ -6,19 +6,21 @@ from __future__ import annotations
 from errno import EINVAL
 
 from kvmtest.scenario import step as s
-from kvmtest.scenario.access import OPEN, READY, SAY, apic, cr4, makes, says, store
+from kvmtest.scenario.access import OPEN, READY, SAY, Access, apic, cr0, cr4, makes, says, store
 from kvmtest.scenario.catalogue.common import RESTARTS, SIPI_VECTOR, ran, wait_for_sipi
 from kvmtest.scenario.setup import Setup
 from kvmtest.scenario.states import debug
 from kvmtest.scenario.step import Scenario
 from kvmtest.scenario.triggers import raised, split
-from kvmtest.spec.cite import A_APIC, A_T1, KVM_API, S_APIC_INIT, S_INTERRUPT_ACCEPTANCE, S_T1, S_X2APIC
-from kvmtest.uapi.irq import kvm_vapic_addr
+from kvmtest.spec.cite import A_APIC, A_PRIORITY, A_T1, KVM_API, S_APIC_INIT, S_INTERRUPT_ACCEPTANCE, S_PRIORITIES, S_T1, S_X2APIC
+from kvmtest.uapi.irq import kvm_tpr_access_ctl, kvm_vapic_addr
 from kvmtest.uapi.kvm import (
     KVM_CAP_DIRTY_LOG_RING,
+    KVM_CAP_DISABLE_QUIRKS,
     KVM_CAP_X2APIC_API,
     KVM_EXIT_IOAPIC_EOI,
     KVM_EXIT_IRQ_WINDOW_OPEN,
+    KVM_EXIT_TPR_ACCESS,
     KVM_GUESTDBG_ENABLE,
     KVM_GUESTDBG_SINGLESTEP,
     KVM_INTERRUPT,
@@ -26,7 +28,9 @@ from kvmtest.uapi.kvm import (
     KVM_MP_STATE_RUNNABLE,
     KVM_SET_LAPIC,
     KVM_SET_VAPIC_ADDR,
+    KVM_TPR_ACCESS_REPORTING,
     KVM_X2APIC_API_USE_32BIT_IDS,
+    KVM_X86_QUIRK_CD_NW_CLEARED,
     kvm_interrupt,
     kvm_lapic_state,
 )
@@ -45,6 +49,10 @@ _IN_IRR = 1 << (_VECTOR & 31)
 #: Words of the page that KVM keeps the TPR in.
 _PAGE, _TPR, _CR4_PGE = 0x3000, 0x50, 1 << 7
 _VAPIC = s.Call(KVM_SET_VAPIC_ADDR, bytes(kvm_vapic_addr(_PAGE)), kind="kvm_vapic_addr")
+_REPORTS = s.Call(KVM_TPR_ACCESS_REPORTING, bytes(kvm_tpr_access_ctl(enabled=1)), kind="kvm_tpr_access_ctl")
+_TPR_ACCESS = s.Exit(KVM_EXIT_TPR_ACCESS)
+#: CR0: CD NW ET PE, and without the first two.
+_NO_CACHES, _PROTECTED = 0x60000011, 0x11
 _RUNNING = ("mp_state", KVM_MP_STATE_RUNNABLE)
 _NO_ERROR = "the API names no error for an id that is not the vCPU's"
 
@@ -55,6 +63,10 @@ def _case(
 ) -> Scenario:  # fmt: skip
     event, trigger = id.split(".")
     return Scenario(event, trigger, sequence, steps, cite, target, "guest", setup=setup, vendors=(vendor,))
+
+
+def _to_itself(vector: int) -> Access:
+    return apic("xapic", "icr", 1 << 18 | 1 << 14 | vector)
 
 
 def _other_id() -> bytes:
@@ -109,9 +121,31 @@ SCENARIOS = (
         s.Require(s.Is("lapic.tpr", _TPR), "nothing to tell: this KVM does not take TPR from the page", skip=True),
         *_INIT, s.Until(READY), s.Expect(s.Is("lapic.tpr", 0)), vendor="amd",
     ),
+    # What is in service holds back what is no more urgent, also where the page tells of both.
+    _case(
+        "none.vapic-addr", "interrupt-in-service", (S_PRIORITIES, A_PRIORITY),
+        *makes(
+            _ON, store(_PAGE, 0), SAY, _to_itself(_VECTOR + 1), OPEN, _to_itself(_VECTOR), OPEN, SAY, _EOI_WRITTEN, OPEN, SAY,
+        ),
+        s.Until(READY), _VAPIC, s.Event("none", "vapic-addr"), *says(s.Word("TAKEN", _VECTOR + 1), READY, _TAKEN, READY),
+        vendor="amd",
+    ),
+    # A VMM that asks for it hears of an access to the TPR by way of memory.
+    _case(
+        "none.tpr-access", "read", (KVM_API,),
+        *makes(_ON, SAY, apic("xapic", "tpr"), SAY), s.Until(READY), _REPORTS, s.Event("none", "tpr-access"),
+        s.Expect(_TPR_ACCESS, "exits"), setup=_SPLIT, vendor="amd",
+    ),
     _case(
         "init.msi", "dirty-ring", (S_T1, A_T1, KVM_API),
         *makes(SAY), s.Until(READY), *_INIT, setup=Setup(caps=((KVM_CAP_DIRTY_LOG_RING, 1 << 16),)),
+    ),
+    # KVM clears CD and NW for the CPU, unless a VMM wants no such thing; a guest reads its own in any case.
+    _case(
+        "init.msi", "caches-disabled", (S_T1, A_T1, KVM_API),
+        *makes(cr0(_NO_CACHES), SAY, cr0(_PROTECTED), SAY), s.Until(READY), s.Expect(s.Is("cr0", _NO_CACHES), "cr0"),
+        *says(READY), s.Expect(s.Is("cr0", _PROTECTED), "cr0"), *_INIT, vendor="amd",
+        setup=Setup(caps=((KVM_CAP_DISABLE_QUIRKS, KVM_X86_QUIRK_CD_NW_CLEARED),)),
     ),
     _case(
         "init.msi", "global-pages", (S_T1, A_T1),

@@ -8,6 +8,7 @@ from kvmtest.scenario.catalogue.common import pending
 from kvmtest.scenario.catalogue.smm import GOES_ON, handler
 from kvmtest.scenario.catalogue.vmx import INTERRUPT_EXITING, NMI_EXITING, entering, exits, nested, scenario
 from kvmtest.scenario.hypervisor import in_l2
+from kvmtest.scenario.setup import Setup
 from kvmtest.scenario.states import vmxon
 from kvmtest.scenario.step import Scenario
 from kvmtest.spec.cite import (
@@ -42,8 +43,9 @@ _REQUESTED = (s.Set((("lapic.svr", 0x1FF),)), s.Send("interrupt", vector=_VECTOR
 _RAISED = s.Set((("events.exception_nr", _UD), ("events.exception_pending", 1)), check=False)
 _SENT = s.Send("init")
 #: Its exception handler has the low bits of RIP, which is in the loop.
-_UD_IN_L2, _GP_IN_L2 = (
-    s.Expect(s.Words((s.Word("FAULT", vector << 24, "exception {:#x}", mask=0xFF000000),)), "delivered") for vector in (_UD, _GP)
+_UD_IN_L2, _GP_IN_L2, _DB_IN_L2 = (
+    s.Expect(s.Words((s.Word("FAULT", vector << 24, "exception {:#x}", mask=0xFF000000),)), "delivered")
+    for vector in (_UD, _GP, _DB)
 )
 _NMI_IN_L2 = s.Expect(s.Word("NMI"), "delivered")
 
@@ -84,6 +86,17 @@ SCENARIOS = (
         "none.vm-exit", "single-step-in-vmx-l2-intercepted", _BESIDE, *_STEPPED,
         exits(_EXCEPTION, qualification=_BS, interruption=_OF_EXCEPTION | _DB),
     ),
+    # KVM emulates the OUT, so that the trap is pending when KVM_RUN comes back.
+    scenario(
+        "none.vm-exit", "single-step-in-vmx-l2-told", (*_BESIDE, KVM_API), *_STEPPED, s.Complete(), s.Observe(),
+        exits(_EXCEPTION, interruption=_OF_EXCEPTION | _DB),
+    ),
+    scenario("none.vm-exit", "single-step-in-vmx-l2", _BESIDE, *nested("L2_STEP"), _DB_IN_L2),
+    # Without a local APIC in the kernel no INIT or SIPI is looked for.
+    scenario(
+        "nmi.vm-exit", "in-vmx-l2-without-irqchip", _BESIDE, *nested("L2_HLT", pins=NMI_EXITING), s.Complete(), _NMI,
+        exits(_EXCEPTION, interruption=_OF_NMI),
+    )._replace(setup=Setup("none")),
     scenario(
         "init.msi", "in-vmx-l2-beside-intercepted-single-step", _BESIDE, *_STEPPED, _SENT, exits(_INIT, pending_debug=_BS),
     ),

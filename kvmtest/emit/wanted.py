@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What to show of a case, and what it is made from."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from kvmtest.state.layout import Layout
+from kvmtest.state.sections import Snapshot
+from kvmtest.state.snapshot import Buffer as Read
+
+__all__ = ("Source", "Together", "Wanted", "Witness")
+
+
+class Witness(NamedTuple):
+    """An item that shows that the event happened: it holds ``after`` then, and another value before."""
+
+    item: str
+    after: int
+
+
+class Together(NamedTuple):
+    """Of the vCPUs ``of``, in the order in which a step looks at them, it is one of the sets ``either`` of which something holds.
+
+    ``event`` is the step with which the event begins.
+    """
+
+    of: tuple[int, ...]
+    either: tuple[tuple[int, ...], ...]
+    event: int
+
+
+class Wanted(NamedTuple):
+    """What to show of a case: up to which ``step``, and what items of the host's table hold there.
+
+    ``items`` are none for an expectation that is a step itself; of each its values and the mask, None for all bits. ``planted``
+    are items with what the event found, where that is part of what is expected; ``witness`` is that of the event, if there is
+    one. ``guest`` is whether the reporting guest tells the one item. ``together`` is what is expected of several vCPUs.
+    """
+
+    step: int
+    items: tuple[tuple[str, tuple[int, ...], int | None], ...] = ()
+    planted: tuple[tuple[str, int], ...] = ()
+    witness: Witness | None = None
+    guest: bool = False
+    together: Together | None = None
+
+
+class Source(Protocol):
+    """A vCPU of the machine that a program was bound to."""
+
+    layout: Layout
+    baseline: Snapshot
+    #: The ioctls that read it whole, in order, with their buffers as they are at first.
+    reads: list[Read]

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a reproducer has to show of a result: what is expected where, what proves the event, and what that rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kvmtest import spec
+from kvmtest.emit.repro import NoRepro
+from kvmtest.emit.wanted import Together, Wanted, Witness
+from kvmtest.engine.plan import Case
+from kvmtest.judge.evidence import Played
+from kvmtest.judge.scenario import differences
+from kvmtest.model.record import Record, Result
+from kvmtest.model.verdict import Verdict
+from kvmtest.scenario import looks as of
+from kvmtest.scenario import program as p
+from kvmtest.scenario import step as s
+from kvmtest.spec.rule import Rule
+from kvmtest.state.layout import Layout
+from kvmtest.state.sections import Snapshot
+from kvmtest.uapi import kvm as uapi
+
+__all__ = ("EVENTS", "Rules", "addressing", "changed", "functions", "items", "rules", "sent", "steps", "wanted", "witness")
+
+#: Events that leave a trace in the vCPU.
+EVENTS = ("init", "sipi", "shutdown")
+#: What an event may show in, what says the most first.
+_WITNESSES = ("mp_state", "rip", "cs.selector", "rflags", "rax", "cr0", "efer")
+
+
+def witness(result: Result) -> Witness | None:
+    """An item that the event changed as it has to."""
+    there = {record.item: record for record in result.of.records}
+    for item in _WITNESSES:
+        one = there.get(item)
+        if one and item != result.item and one.verdict is Verdict.PASS and isinstance(one.planted, int):
+            if not isinstance(one.observed, int) or one.observed == one.planted:
+                continue
+            # What is halted may wake up for other reasons.
+            if item != "mp_state" or uapi.KVM_MP_STATE_INIT_RECEIVED in (one.planted, one.observed):
+                return Witness(item, one.observed)
+    return None
+
+
+def sent(scenario: s.Scenario) -> set[int]:
+    """The steps that send the event which is judged."""
+    return {number for number, step in enumerate(scenario.steps) if isinstance(step, s.Send) and step.judged}
+
+
+def steps(scenario: s.Scenario, result: Result) -> list[int]:
+    """The steps that observe ``result``: of an expectation that is made again and again each, the last one first."""
+    where = (result.event, result.of.trigger, result.view)
+    here = [one for one in of.looks(scenario) if (one.event, one.trigger, one.view) == where]
+    found = [one.step for one in here if one.item == result.item]
+    found = found or [one.step for one in here if one.item == of.TABLE]
+    if not found:
+        raise NoRepro(f"no step observes {result.id}")
+    return found[::-1]
+
+
+#: The rule of an item of the table for the guest's vendor, and for the other one; None for a scenario's own expectation.
+Rules = dict[str, tuple[Rule, Rule] | None]
+
+
+def rules(result: Result, case: Case, backend: str) -> tuple[Rule, Rule] | None:
+    """Those of ``result``."""
+    if result.item not in spec.ENTRIES and not result.item.startswith("msr.0x"):
+        return None
+    vendors = ("amd", "intel") if case.setup.vendor == "amd" else ("intel", "amd")
+    mine, other = (spec.rule_for(result.item, result.event, vendor, backend) for vendor in vendors)
+    return mine, other
+
+
+def wanted(
+    scenario: s.Scenario, step: int, looked: bool, results: Iterable[Result], rules: Rules, witness: Witness | None
+) -> Wanted:
+    """What to show; ``looked`` is whether the ``step`` is judged by a look at the whole vCPU."""
+    guest, condition = isinstance(scenario.steps[step], s.Guest), getattr(scenario.steps[step], "condition", None)
+    if isinstance(condition, s.Reached):
+        either = tuple((id,) for id in condition.ids) if condition.one else (condition.ids,)
+        return Wanted(step, together=Together(condition.of, either, _begins(scenario, step)))
+    if not guest and not looked:
+        return Wanted(step)
+    found, planted = items(results, rules)
+    if not found:
+        one = next(iter(results))
+        raise NoRepro(f"{one.id}: {one.record.reason or 'there is no value that is expected'}")
+    return Wanted(step, found, () if guest else planted, witness, guest)
+
+
+def _begins(scenario: s.Scenario, step: int) -> int:
+    """The step with which the event before ``step`` begins."""
+    events = {at for at, one in enumerate(scenario.steps[:step]) if isinstance(one, s.Event)}
+    return max(events | {at for at in sent(scenario) if at < step}, default=0)
+
+
+def addressing(vm: p.Program) -> frozenset[int]:
+    """The ops that say what an address means, and who there is."""
+    found = set()
+    for at, (_, op) in enumerate(vm.ops):
+        if isinstance(op, p.Ioctl) and op.request == uapi.KVM_ENABLE_CAP and isinstance(op.arg, str):
+            cap = int.from_bytes(vm.buffers[op.arg].contents[:4], "little")
+            found |= {at} if cap == uapi.KVM_CAP_X2APIC_API else set()
+        elif isinstance(op, p.Create):
+            found.add(at)
+    return frozenset(found)
+
+
+def changed(scenario: s.Scenario, step: int, played: Played, layout: Layout) -> Wanted | None:
+    """To show what changed though it was to stay, where ``step`` expects that of a vCPU; None where it does not."""
+    expect = scenario.steps[step]
+    if not isinstance(expect, s.Expect) or not isinstance(expect.condition, s.Same):
+        return None
+    looks = [at for at, one in enumerate(scenario.steps) if isinstance(one, (s.Observe, s.Expect)) and one.who == expect.who]
+    seen = [(at, one) for at, one in played.told if at in looks and isinstance(one, Snapshot)]
+    after = next((one for at, one in reversed(seen) if at == step), None)
+    before = next((one for at, one in reversed(seen) if at < step), None)
+    if not before or not after:
+        raise NoRepro("the vCPU was not read both before and after it")
+    names = differences(layout, before, after, expect.condition.but)
+    if not names:
+        raise NoRepro("nothing changed, of all that there is to see of a vCPU")
+    old = tuple((name, value) for name in names if (value := before.get(layout, name)) is not None)
+    return Wanted(step, tuple((name, (value,), None) for name, value in old), old)
+
+
+_Items = tuple[tuple[str, tuple[int, ...], int | None], ...]
+
+
+def items(results: Iterable[Result], rules: Rules) -> tuple[_Items, tuple[tuple[str, int], ...]]:
+    """What items have to hold, and what those were planted with that are to stay as they were."""
+    found, planted = [], []
+    for one in results:
+        record: Record = one.record
+        if record.expected is None or any(isinstance(value, str) for value in record.expected.values):
+            continue
+        found.append((one.item, tuple(int(value) for value in record.expected.values), record.expected.mask))
+        rule = rules[one.item]
+        if rule and (rule[0].kind == "unchanged" or rule[0].unchanged) and isinstance(record.planted, int):
+            planted.append((one.item, record.planted))
+    return tuple(found), tuple(planted)
+
+
+#: The leaf that a formula's value rests on.
+_OF_FORMULA = {"CPUID.1:EAX": (1, "eax"), "GP_COUNTERS": (0xA, "eax"), "APIC_VERSION": (0x80000001, "ecx")}
+_VENDOR = frozenset((0, register) for register in ("ebx", "ecx", "edx"))
+
+
+def functions(results: Iterable[Result], rules: Rules) -> frozenset[tuple[int, str]]:
+    """The registers of CPUID on which rests what is expected: the vendor's where the rules differ, and those of formulas."""
+    found: set[tuple[int, str]] = set()
+    for one in results:
+        expected, rule = one.record.expected, rules[one.item]
+        if expected and expected.formula in _OF_FORMULA:
+            found.add(_OF_FORMULA[expected.formula])
+        if rule and rule[0]._replace(cite=(), note="") != rule[1]._replace(cite=(), note=""):
+            found |= _VENDOR
+    return frozenset(found)

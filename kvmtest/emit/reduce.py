@@ -49,7 +49,7 @@ def _needs(ops: Sequence[p.Op]) -> list[set[int]]:
     for at, op in enumerate(ops):
         needs.append(set())
         names = p.buffers_of(op)
-        if isinstance(op, p.Compare):
+        if isinstance(op, (p.Compare, p.Apart, p.Sum)):
             needs[-1] = {filled[name] for name in names if name in filled}
         elif isinstance(op, p.Ioctl) and not _reads(op) and op.arg in filled:
             needs[-1] = {filled[op.arg]}
@@ -57,6 +57,8 @@ def _needs(ops: Sequence[p.Op]) -> list[set[int]]:
             filled.update((name, at) for name in names if _reads(op) or name == op.result)
         elif isinstance(op, p.Peek):
             filled[op.to.buffer] = at
+        elif isinstance(op, p.Sum):
+            filled[op.place.buffer] = at
     return needs
 
 

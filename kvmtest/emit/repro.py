@@ -318,7 +318,7 @@ _UNLIKE = p.Otherwise("skip", "it has this value before the event already")
 
 
 #: Ops that a program can end with.
-_DECIDING = (p.Compare, p.Match, p.Enter, p.Join, p.Poll)
+_DECIDING = (p.Compare, p.Apart, p.Match, p.Enter, p.Join, p.Poll)
 
 
 def _decides(op: p.Op) -> p.Op:
@@ -337,7 +337,7 @@ def _undecided(op: p.Op) -> TypeGuard[p.Compare]:
 
 def _on_the_way(op: p.Op) -> p.Op:
     """An op before the last one: that another expectation does not hold is no departure to show."""
-    if isinstance(op, (p.Compare, p.Match, p.Enter, p.Join)) and op.otherwise.verdict == "fail":
+    if isinstance(op, (p.Compare, p.Apart, p.Match, p.Enter, p.Join)) and op.otherwise.verdict == "fail":
         return op._replace(otherwise=p.Otherwise("error", "something else departs before it"))
     return op
 

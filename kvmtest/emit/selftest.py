@@ -21,8 +21,8 @@ _INNER = {"kvm_cpuid2": "head", "kvm_irq_routing": "head", "kvm_nested_state": "
 def source(repro: Repro, head: list[str]) -> str:
     """The C file of ``repro``; ``head`` are the lines of its first comment. Raises NoRepro for one that runs guest code."""
     for _, op in (*repro.vm.ops, *repro.body.ops):
-        if isinstance(op, _OF_GUESTS):
-            raise NoRepro("in the selftests' style there is none: it needs a guest, or an eventfd; --style c has it")
+        if isinstance(op, _OF_GUESTS) or isinstance(op, p.Ioctl) and op.on == p.NEW_VM:
+            raise NoRepro("in the selftests' style there is none: it needs a guest, an eventfd, or another VM; --style c has it")
     return _Selftest(repro).file(head)
 
 

@@ -152,6 +152,25 @@ class Statements(Variables):
         else:
             self.say(f"{name} = ({name} & ~{number(op.mask)}) | {value};")
 
+    @op.register
+    def _(self, op: p.Sum, last: bool) -> None:
+        to, of = self.value(op.place), self.value(op.of)
+        more = f" + {number(op.value)}" if op.value > 0 else f" - {number(-op.value)}" if op.value else ""
+        if to.startswith("field("):
+            self.say(f"{self.use('set_field')}({to[6:-1]}, {of}{more});")
+        else:
+            self.say(f"{to} = {of}{more};")
+
+    @op.register
+    def _(self, op: p.Apart, last: bool) -> None:
+        signed = _TYPES[op.place.size].replace("u", "s")
+        apart = f"({signed})({self.value(op.place)} - {self.value(op.of)})"
+        holds = f"{apart} >= {number(op.least)} && {apart} < {number(op.most)}"
+        if last:
+            self.end(op.place.name, holds, ["1"], "%d")
+        elif op.otherwise.verdict:
+            self.skip(holds, op.otherwise.why)
+
     def holds(self, name: str, op: p.Compare) -> str:
         """The condition under which a comparison holds."""
         size = op.place.size

@@ -125,7 +125,12 @@ class Variables:
     # Names
 
     def fd(self, on: int) -> str:
-        """The variable with the descriptor of a vCPU, or of the VM."""
+        """The variable with the descriptor of a vCPU, of the VM, or of the one beside it."""
+        if on == p.NEW_VM:
+            self.declared.setdefault("new_vm", "int new_vm")
+            if "new_vm = kvm_ioctl(kvm, KVM_CREATE_VM, 0);" not in self.lines:
+                self.say("new_vm = kvm_ioctl(kvm, KVM_CREATE_VM, 0);")
+            return "new_vm"
         return "vm" if on == p.VM else f"vcpu{on}"
 
     def run(self, vcpu: int) -> str:

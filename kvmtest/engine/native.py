@@ -139,7 +139,7 @@ class _Stretch:
 
     def run(self, told: list[tuple[int, Any]]) -> tuple[int, int]:
         """Run it and append the evidence to ``told``; how many ops succeeded, and the answer to the ioctl that did not."""
-        at, answer = 0, -errno.EINTR
+        at, answer = 0, -errno.EINTR if self._end else 0
         while at < self._end and answer == -errno.EINTR:
             # Python's handlers of signals run in between.
             at = self._run(self._address, at, self._end)
@@ -166,8 +166,8 @@ class _Stretch:
 
     @_add.register
     def _(self, op: p.Ioctl) -> bool:
-        if op.request == KVM_RUN:
-            return False  # it has no end of its own
+        if op.request == KVM_RUN or op.on == p.NEW_VM:
+            return False  # it has no end of its own; another VM each time
         arg = op.arg & _ALL if isinstance(op.arg, int) else self._at.address(op.arg)
         other = self._at.address(op.result) if op.result else 0
         self._made.append(_ioctl(self._at.fd(op.on), op.request, arg, other))

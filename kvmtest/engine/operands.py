@@ -7,7 +7,7 @@ import ctypes
 from typing import Any
 
 from kvmtest.engine.machine import Machine
-from kvmtest.kvm import GuestMemory
+from kvmtest.kvm import GuestMemory, Vm
 from kvmtest.scenario import program as p
 from kvmtest.state.sections import Snapshot
 from kvmtest.state.snapshot import Reader, point
@@ -22,6 +22,7 @@ class Operands:
     """Operands of ``program`` on ``machine``; ``buffers`` are its buffers by name."""
 
     def __init__(self, program: p.Program, machine: Machine) -> None:
+        self._beside: Vm | None = None
         self.move(machine)
         self.buffers: dict[str, Any] = {}
         contents = bytearray()
@@ -46,8 +47,18 @@ class Operands:
         ctypes.memmove(self._arena, self._contents, len(self._contents))
 
     def fd(self, on: int) -> int:
-        """The file descriptor of a vCPU, or of the VM."""
+        """The file descriptor of a vCPU, of the VM, or of the one beside it."""
+        if on == p.NEW_VM:
+            if self._beside is None:
+                self._beside = self.vm.kvm.create_vm()
+            return self._beside.fd
         return self.vm.fd if on == p.VM else self.vcpus[on].fd
+
+    def close(self) -> None:
+        """Free the VM that is beside the machine's."""
+        if self._beside:
+            self._beside.close()
+            self._beside = None
 
     def address(self, buffer: str) -> int:
         """Where a buffer is."""

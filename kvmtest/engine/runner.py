@@ -101,6 +101,7 @@ class Player:
             for thread in self._threads.values():
                 thread.join(0)
             self._ask(False)
+            self._at.close()
             if self._machine is not self._first:
                 self._machine.release()
                 self._move(self._first)
@@ -151,7 +152,7 @@ class Player:
 
     @staticmethod
     def _refused(op: p.Ioctl, error: int) -> KvmError:
-        return KvmError(error, op.request, "vm" if op.on == p.VM else f"vcpu {op.on}")
+        return KvmError(error, op.request, "vm" if op.on in (p.VM, p.NEW_VM) else f"vcpu {op.on}")
 
     def _get(self, place: p.Place, signed: bool = False) -> int:
         data = self.buffers[place.buffer][place.offset : place.offset + place.size]
@@ -162,6 +163,19 @@ class Player:
         place, mask = op.place, op.mask & (1 << 8 * op.place.size) - 1
         value = self._get(place) & ~mask | op.value & mask
         self.buffers[place.buffer][place.offset : place.offset + place.size] = value.to_bytes(place.size, "little")
+
+    @_do.register
+    def _(self, op: p.Sum) -> None:
+        self._do(p.Put(op.place, self._get(op.of) + op.value))
+
+    @_do.register
+    def _(self, op: p.Apart) -> None:
+        bits = 8 * op.place.size
+        apart = (self._get(op.place) - self._get(op.of)) % (1 << bits)
+        apart -= apart >> bits - 1 << bits
+        self._tell(apart)
+        if not op.least <= apart < op.most and op.otherwise.verdict:
+            raise _End(op.otherwise, f": {apart}" if op.otherwise.verdict == "error" else "")
 
     @_do.register
     def _(self, op: p.Compare) -> None:

@@ -317,7 +317,8 @@ def excused(record: Record, result_id: str, host: Host, event: str, vendor: str,
         return record
     here = tuple(listed(result_id, event, host.backend, host.version, vendor, target, view, case))
     # A deviation of a behaviour has the text that its check saw, also where that is a number.
-    verdict, why, commit = _deviated(record.verdict, "", here, here, text(record.item, record.observed), None)
+    news = tuple(d for d in here if host.version not in d.backports)
+    verdict, why, commit = _deviated(record.verdict, "", here, news, text(record.item, record.observed), None)
     if not commit:
         return record
     return record._replace(verdict=verdict, reason="; ".join(filter(None, (why, record.reason))), deviation=commit)

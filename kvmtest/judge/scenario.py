@@ -12,7 +12,7 @@ from itertools import repeat
 from typing import Any
 
 from kvmtest import spec
-from kvmtest.judge import kept, migration
+from kvmtest.judge import alone, kept, migration
 from kvmtest.judge.book import Book
 from kvmtest.judge.evidence import Basis, Ended, Exited, Look, Played, Untried
 from kvmtest.judge.item import BOTH_VIEWS, excused
@@ -321,6 +321,13 @@ def _expected(judge: _Judge, look: of.Look, step: s.Expect, value: Any, last: li
         moved = any(isinstance(one, s.Migrate) for one in judge.scenario.steps)
         found = differences(layout, old, value, (*condition.but, *(migration.aside(layout) if moved else ())))
         return judge.expect(look, step, f"{', '.join(found)} changed" if found else _NOTHING, _NOTHING)
+    if isinstance(condition, s.Written):
+        assert judge.basis
+        lost = (seen.lost(judge.basis.layout, section) for section in judge.basis.layout.by_section for seen in (last[-1], value))
+        if why := next(filter(None, lost), ""):
+            judge.untried(look, Verdict.ERROR, f"whether anything changed cannot be told: {why}")
+            return True
+        return judge.expect(look, step, alone.departs(judge.basis, condition.section, last[-1], value), alone.AS_ASKED)
     if isinstance(condition, s.Zero):
         assert judge.basis
         read = {item: value.get(judge.basis.layout, item) for item in condition.items}
@@ -345,10 +352,16 @@ def _expected(judge: _Judge, look: of.Look, step: s.Expect, value: Any, last: li
         observed, expected = (judge.shown(one, look.item, wanted, step) for one in (value, wanted))
         return judge.expect(look, step, observed, expected)
     if isinstance(condition, s.Answer):
-        return judge.expect(look, step, _answer(value), _answer(condition.value))
+        said = dict(step.says)
+        return judge.expect(look, step, said.get(value, _answer(value)), said.get(condition.value, _answer(condition.value)))
     if isinstance(condition, s.Filled):
         differ, first = value
         return judge.expect(look, step, f"{differ} other bytes, the first at {first:#x}" if differ else _WRITTEN, _WRITTEN)
+    if isinstance(condition, s.Past):
+        since = "what was written" if condition.of is None else "the other vCPU's"
+        on = f"counts on from {since}"
+        far = f"less than {since}" if value < condition.least else f"far more than {since}"
+        return judge.expect(look, step, on if condition.least <= value < condition.most else far, on)
     assert isinstance(condition, (s.Is, s.Holds))
     wanted_value = condition.value & condition.mask if isinstance(condition, s.Is) else condition.value
     says = dict(step.says)

@@ -13,10 +13,11 @@ from kvmtest.scenario import step as s
 from kvmtest.scenario.lower import lower
 from kvmtest.scenario.needs import NEEDS
 from kvmtest.scenario.orders import ORDERS, Order
-from kvmtest.scenario.program import DEFAULT_EFFORT, MEASUREMENTS, VM, Ioctl, Program
+from kvmtest.scenario.program import DEFAULT_EFFORT, MEASUREMENTS, NEW_VM, VM, Ioctl, Program
 from kvmtest.scenario.setup import LEAVES, VENDORS
 from kvmtest.scenario.text import MODES, PLANTS
 from kvmtest.scenario.triggers import TRIGGERS, events
+from kvmtest.state.vmm_reset import SETTERS
 from kvmtest.uapi import kvm as uapi
 from kvmtest.uapi.names import IOCTLS
 
@@ -111,7 +112,8 @@ def check(scenario: s.Scenario) -> None:
         text = _named(scenario, number)
         _step(step, text)
         before = scenario.steps[: number - 1]
-        if isinstance(getattr(step, "condition", None), s.Same) and not any(isinstance(one, s.Observe) for one in before):
+        compares = isinstance(getattr(step, "condition", None), (s.Same, s.Written))
+        if compares and not any(isinstance(one, s.Observe) for one in before):
             raise ScenarioError(f"{text}: nothing was observed before")
         if isinstance(step, s.Guest) and not any(isinstance(one, s.Reporter) for one in before):
             raise ScenarioError(f"{text}: no step loads the guest that reports")
@@ -139,12 +141,16 @@ def _step(step: s.Step, text: str) -> None:
         _known(step.guest, (*guests.IMAGES, memory.SMRAM), text)
     elif isinstance(step, s.Plant):
         _known(step.name, PLANTS, text)
+        for section in step.only:
+            _known(section, SETTERS, text)
+    elif isinstance(step, (s.Expect, s.Require, s.Until)) and isinstance(step.condition, s.Written):
+        _known(step.condition.section, SETTERS, text)
     elif isinstance(step, s.Observe):
         _known(step.rule, ("", *EVENTS), text)
     if mode := getattr(step, "apic_mode", ""):
         _known(mode, MODES, text)
     if isinstance(who := getattr(step, "who", getattr(step, "to", "target")), str):
-        _known(who, ("target", "other", "each", "vm"), text)
+        _known(who, ("target", "other", "each", "vm", "new-vm"), text)
 
 
 #: What lowering raises of a name, a number or an order that it cannot do anything with.
@@ -180,7 +186,7 @@ def _unsafe(op: Ioctl, program: Program, ids: tuple[int, ...]) -> str:
     name = IOCTLS.get(op.request)
     if name is None or op.request in _REFUSED:
         return f"no scenario may call {name or f'ioctl {op.request:#x}'}"
-    if op.on != VM and op.on not in ids:
+    if op.on not in (VM, NEW_VM, *ids):
         return f"there is no vCPU {op.on}"
     size = op.request >> 16 & 0x3FFF
     if isinstance(op.arg, int):

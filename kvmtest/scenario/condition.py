@@ -17,13 +17,18 @@ __all__ = (
     "Is",
     "Mmio",
     "Moves",
+    "Past",
     "Quiet",
     "Reached",
     "Same",
+    "Who",
     "Word",
     "Words",
+    "Written",
     "Zero",
 )
+
+Who = str | int
 
 # The first seven are what a vCPU does next: it runs for them, or is joined where it runs on a thread.
 
@@ -134,10 +139,31 @@ class Same(NamedTuple):
     but: tuple[str, ...] = ()
 
 
+class Written(NamedTuple):
+    """What a Plant of ``section`` alone asked for is there, and all else as when it was observed last; for Expect.
+
+    But for counters, and for what follows from that section (`kvmtest.spec.alone`).
+    """
+
+    section: str
+
+
 class Zero(NamedTuple):
     """Each of ``items`` that this host can read is 0; each has a record of its own."""
 
     items: tuple[str, ...]
+
+
+class Past(NamedTuple):
+    """``item`` is from ``least`` on and less than ``most`` past what the last Count wrote to it; for Expect.
+
+    With ``of`` it is that far past its value on another vCPU. What it is past counts on meanwhile.
+    """
+
+    item: str
+    least: int
+    most: int
+    of: Who | None = None
 
 
 class Answer(NamedTuple):
@@ -147,5 +173,22 @@ class Answer(NamedTuple):
 
 
 Condition = (
-    Word | Words | Exit | In | Mmio | Quiet | Fails | Is | Reached | Differs | Holds | Filled | Moves | Same | Zero | Answer
+    Word
+    | Words
+    | Exit
+    | In
+    | Mmio
+    | Quiet
+    | Fails
+    | Is
+    | Reached
+    | Differs
+    | Holds
+    | Filled
+    | Moves
+    | Same
+    | Zero
+    | Written
+    | Past
+    | Answer
 )

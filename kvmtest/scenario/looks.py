@@ -40,13 +40,13 @@ def item_of(expect: s.Expect) -> str:
     if expect.item:
         return expect.item
     condition = expect.condition
-    if isinstance(condition, s.Is):
+    if isinstance(condition, (s.Is, s.Past)):
         return condition.item
     if isinstance(condition, s.Answer):
         return "refused"
     if isinstance(condition, s.Filled):
         return "memory"
-    return "delivered" if isinstance(condition, (s.Same, s.Reached)) else "runs"
+    return "delivered" if isinstance(condition, (s.Same, s.Written, s.Reached)) else "runs"
 
 
 class Writing(NamedTuple):

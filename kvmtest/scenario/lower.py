@@ -13,7 +13,9 @@ from kvmtest.scenario import step as s
 from kvmtest.scenario.orders import ORDERS, Order
 from kvmtest.scenario.places import RESULT, Places, fields
 from kvmtest.scenario.program import (
+    NEW_VM,
     VM,
+    Apart,
     Came,
     Compare,
     Do,
@@ -36,6 +38,7 @@ from kvmtest.scenario.program import (
     Reply,
     Report,
     Start,
+    Sum,
     Window,
     Write,
 )
@@ -129,7 +132,7 @@ class _Lowering(Places):
         """A vCPU's id; VM for ``vm``."""
         if isinstance(who, int):
             return who
-        return {"target": self.bound.target, "other": self.bound.other, "vm": VM}[who]
+        return {"target": self.bound.target, "other": self.bound.other, "vm": VM, "new-vm": NEW_VM}[who]
 
     def number(self, name: str, who: int) -> int:
         """A number by its name, or the sum of some."""
@@ -168,7 +171,7 @@ class _Lowering(Places):
                 self.started.discard(who)
                 return [Join(who, came, otherwise)]
             return [Enter(who, came, otherwise)]
-        if isinstance(condition, (s.Same, s.Zero)):
+        if isinstance(condition, (s.Same, s.Written, s.Zero)):
             return [Look(who)]
         if isinstance(condition, s.Reached):
             # Each is told; the judge sees which they are.
@@ -176,6 +179,12 @@ class _Lowering(Places):
             return [op for id in condition.of for op in self.check(alone, id, Otherwise("", ""))]
         if isinstance(condition, s.Answer):
             return [Compare(RESULT, (condition.value,), otherwise)]
+        if isinstance(condition, s.Past):
+            place, read, _ = self.place(condition.item, who)
+            if condition.of is None:
+                return [*read, Apart(place, self.written(place), condition.least, condition.most, otherwise)]
+            other, first, _ = self.place(condition.item, self.who(condition.of))
+            return [*first, *read, Apart(place, other, condition.least, condition.most, otherwise)]
         if isinstance(condition, s.Filled):
             return [Match(condition.gpa, condition.data, otherwise)]
         read, test = self.read(condition, who, otherwise)
@@ -210,7 +219,14 @@ class _Lowering(Places):
     def _(self, step: s.Set) -> Iterable[Op]:
         who = self.who(step.who)
         items = ((item, self.number(value, who) if isinstance(value, str) else value) for item, value in step.items)
-        return self.set(items, who, step.why, check=step.check)
+        return self.set(items, who, step.why, check=step.check, keep=step.keep)
+
+    @ops_of.register
+    def _(self, step: s.Count) -> Iterable[Op]:
+        place, read, write = self.place(step.item, self.who(step.who))
+        kept = self.written(place)
+        begin: list[Op] = [Put(place, 0)] if step.from_0 else []
+        return [*read, *begin, Sum(kept, place, step.value), Sum(place, kept, 0), *write]
 
     @ops_of.register
     def _(self, step: s.SetBits) -> Iterable[Op]:
@@ -237,13 +253,16 @@ class _Lowering(Places):
         ops: list[Op] = []
         for slot, gpa, size, contents in plant.before():
             ops += [memory.region(slot, gpa, size), Write(gpa, contents)]
-        for section, request, contents in plant.writes(who):
+        writes = list(plant.writes(who))
+        if step.only:
+            writes = [one for section in step.only for one in writes if one[0] == section]
+        for section, request, contents in writes:
             if step.keep and section == "sregs":
                 _, at, size = fields()["efer"]
                 efer = int.from_bytes(contents[at : at + size], "little") | step.keep
                 contents = contents[:at] + efer.to_bytes(size, "little") + contents[at + size :]
             ops.append(Ioctl(who, request, self.buffer(f"plant_{section}{who}", section, contents)))
-        if entry := plant.entry():
+        if (entry := plant.entry()) and not step.only:
             sregs, regs, port = entry
             place, read, _ = self.place("cr0", who)
             cr0 = int.from_bytes(sregs[place.offset : place.offset + place.size], "little")

@@ -35,8 +35,10 @@ _EVENT_FLAGS = {
 }
 _SMI = "events.smi_"
 _FLAGS = Place("", uapi.kvm_vcpu_events.flags.offset, 4, "flags")
-#: struct kvm_nested_state with a vmcs12 and its shadow, the larger vendor's.
-_NESTED_SIZE = 128 + 2 * 4096
+_VMCB = {"efer": 0x4D0, "cr4": 0x548, "cr0": 0x558, "rflags": 0x570}
+#: struct kvm_nested_state: its head, and all of it with a vmcs12 and its shadow, the larger vendor's.
+_NESTED_HEAD = 128
+_NESTED_SIZE = _NESTED_HEAD + 2 * 4096
 #: KVM's answer to an ioctl that keeps it.
 RESULT = Place("result", 0, 8, "result")
 
@@ -49,6 +51,13 @@ def fields() -> dict[str, tuple[str, int, int]]:
     found["events.exception_nr"] = ("events", exception + 1, 1)
     found["events.exception_has_error_code"] = ("events", exception + 2, 1)
     found["events.interrupt_nr"] = ("events", interrupt + 1, 1)
+    found["events.flags"] = ("events", uapi.kvm_vcpu_events.flags.offset, 4)
+    found["debugregs.flags"] = ("debugregs", uapi.kvm_debugregs.flags.offset, 8)
+    found["xcrs.count"] = ("xcrs", uapi.kvm_xcrs.nr_xcrs.offset, 4)
+    found["xcrs.flags"] = ("xcrs", uapi.kvm_xcrs.flags.offset, 4)
+    found["nested.format"] = ("nested", uapi.kvm_nested_state.format.offset, 2)
+    # L1's registers, at the VMCB's offsets (APM vol. 2, Layout of VMCB).
+    found |= {f"nested.vmcb.{name}": ("nested", _NESTED_HEAD + at, 8) for name, at in _VMCB.items()}
     bitmap = uapi.kvm_sregs.interrupt_bitmap.offset
     found |= {f"interrupt_bitmap{i}": ("sregs", bitmap + 8 * i, 8) for i in range(4)}
     # struct kvm_irqchip is {u32 chip_id, u32 pad, struct kvm_ioapic_state chip}.
@@ -105,8 +114,18 @@ class Places:
         write: list[Op] = [Ioctl(who, uapi.KVM_SET_MSRS, buf, "result"), Compare(RESULT, (1,), kept)]
         return Place(buf, 16, 8, f"msr.{name}"), read, write
 
-    def set(self, items: Iterable[tuple[str, int]], who: int, skip: str, *, check: bool) -> list[Op]:
-        """One read, write and read of each section in which ``items`` are written; ``skip`` says why KVM need not keep them."""
+    def written(self, place: Place) -> Place:
+        """Where what is written to ``place`` is kept."""
+        name = self.buffer(f"written_{place.buffer}_{place.offset}", "u64", bytes(8))
+        return Place(name, 0, place.size, place.name)
+
+    def set(
+        self, items: Iterable[tuple[str, int]], who: int, skip: str, *, check: bool, keep: bool = False
+    ) -> list[Op]:
+        """One read, write and read of each section in which ``items`` are written; ``skip`` says why KVM need not keep them.
+
+        With ``keep`` what KVM answers is in the RESULT.
+        """
         sections: dict[str, tuple[list[Op], list[Op], list[tuple[Place, int, str]]]] = {}
         for item, value in items:
             place, read, write = self.place(item, who)
@@ -122,6 +141,9 @@ class Places:
             if flags:
                 ops.append(Put(_FLAGS._replace(buffer=buffer), flags, flags))
             ops += [Put(place, value) for place, value, _ in puts]
+            if keep:
+                ops += [op._replace(result=RESULT.buffer) for op in write if isinstance(op, Ioctl)]
+                continue
             ops += [*write[:-1], *_kept(write[-1], skip)]
             if check:
                 # Without KVM_GET_MP_STATE where it would make KVM take what is pending.

@@ -11,7 +11,10 @@ from typing import NamedTuple
 
 __all__ = (
     "Alike",
+    "Apart",
     "DEFAULT_EFFORT",
+    "NEW_VM",
+    "Sum",
     "VM",
     "Buffer",
     "Came",
@@ -49,6 +52,8 @@ __all__ = (
 
 #: In the place of a vCPU's id.
 VM = -1
+#: A VM beside it, which has no vCPU; it is created when an op first names it.
+NEW_VM = -2
 
 
 class Effort(NamedTuple):
@@ -138,6 +143,24 @@ class Put(NamedTuple):
     place: Place
     value: int
     mask: int = -1
+
+
+class Sum(NamedTuple):
+    """Write ``value`` more than what is at ``of`` to ``place``, modulo its size."""
+
+    place: Place
+    of: Place
+    value: int
+
+
+class Apart(NamedTuple):
+    """End the program unless ``place`` is from ``least`` on and less than ``most`` past ``of``; how far it is, is evidence."""
+
+    place: Place
+    of: Place
+    least: int
+    most: int
+    otherwise: Otherwise
 
 
 class Compare(NamedTuple):
@@ -320,10 +343,12 @@ class Do(NamedTuple):
 
 Op = (
     Alike
+    | Apart
     | Create
     | Cpuid
     | Ioctl
     | Put
+    | Sum
     | Compare
     | Region
     | Rebuild
@@ -359,6 +384,8 @@ def buffers_of(op: Op) -> tuple[str, ...]:
         return tuple(name for name in (op.arg, op.result) if isinstance(name, str) and name)
     if isinstance(op, (Put, Compare)):
         return (op.place.buffer,)
+    if isinstance(op, (Sum, Apart)):
+        return (op.place.buffer, op.of.buffer)
     if isinstance(op, (Peek, Said)):
         return (op.to.buffer,)
     if isinstance(op, Poll):

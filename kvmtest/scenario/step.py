@@ -21,66 +21,24 @@ from kvmtest.scenario.condition import (
     Is,
     Mmio,
     Moves,
+    Past,
     Quiet,
     Reached,
     Same,
+    Who,
     Word,
     Words,
+    Written,
     Zero,
 )
 from kvmtest.scenario.setup import Setup
 
 __all__ = (
-    "Answer",
-    "Call",
-    "Complete",
-    "Condition",
-    "Differs",
-    "Do",
-    "Event",
-    "Exit",
-    "Expect",
-    "Fails",
-    "Fill",
-    "Filled",
-    "Give",
-    "Guest",
-    "Holds",
-    "Image",
-    "In",
-    "Irqfd",
-    "Is",
-    "Load",
-    "Migrate",
-    "Mmio",
-    "Moves",
-    "Observe",
-    "Page",
-    "Plant",
-    "Poke",
-    "Quiet",
-    "Reached",
-    "Reporter",
-    "Require",
-    "Resume",
-    "Same",
-    "Scenario",
-    "Send",
-    "Sender",
-    "Set",
-    "SetBits",
-    "Settle",
-    "Start",
-    "Step",
-    "Until",
-    "Who",
-    "Window",
-    "Word",
-    "Words",
-    "Zero",
-)
-
-Who = str | int
+    "Answer", "Call", "Complete", "Condition", "Count", "Differs", "Do", "Event", "Exit", "Expect", "Fails", "Fill",
+    "Filled", "Give", "Guest", "Holds", "Image", "In", "Irqfd", "Is", "Load", "Migrate", "Mmio", "Moves", "Observe",
+    "Page", "Past", "Plant", "Poke", "Quiet", "Reached", "Reporter", "Require", "Resume", "Same", "Scenario", "Send",
+    "Sender", "Set", "SetBits", "Settle", "Start", "Step", "Until", "Who", "Window", "Word", "Words", "Written", "Zero",
+)  # fmt: skip
 
 # Steps
 
@@ -92,13 +50,23 @@ class Set(NamedTuple):
     has an end, ``planter.END``.
 
     ``why`` ends the scenario as a skip, with this reason, where KVM refuses it or keeps something else; without it that is an
-    error.
+    error. With ``keep`` KVM's answer to the last ioctl is kept for a following Answer; of an MSR it is 1, or 0 for a refusal.
     """
 
     items: tuple[tuple[str, int | str], ...]
     who: Who = "target"
     why: str = ""
     check: bool = True
+    keep: bool = False
+
+
+class Count(NamedTuple):
+    """Write ``value`` more to ``item`` than it has, or with ``from_0`` the value alone; for a following Past it is kept."""
+
+    item: str
+    value: int
+    who: Who = "target"
+    from_0: bool = False
 
 
 class SetBits(NamedTuple):
@@ -111,6 +79,8 @@ class SetBits(NamedTuple):
 
 class Call(NamedTuple):
     """One ioctl ``request`` on a vCPU or, for ``vm``, on the VM; ``arg`` is a structure's bytes, or a number.
+
+    ``new-vm`` is a VM beside it, in which no vCPU has been created yet.
 
     ``keep`` keeps KVM's answer for a following Answer; without it an error ends the scenario.
     """
@@ -131,13 +101,15 @@ class Irqfd(NamedTuple):
 class Plant(NamedTuple):
     """Write every item: by the plant of that ``name``, with the local APIC in ``apic_mode``.
 
-    ``keep`` are bits of EFER that are set besides what the plant asks for: without EFER.SVME there is no L2 any more.
+    ``keep`` are bits of EFER that are set besides what the plant asks for: without EFER.SVME there is no L2 any more. ``only``
+    are the sections that are written, in that order, where not all of them are.
     """
 
     name: str = "a"
     apic_mode: str = "xapic"
     who: Who = "target"
     keep: int = 0
+    only: tuple[str, ...] = ()
 
 
 class Load(NamedTuple):
@@ -331,6 +303,7 @@ class Do(NamedTuple):
 Step = (
     Set
     | SetBits
+    | Count
     | Irqfd
     | Call
     | Plant

@@ -85,6 +85,7 @@ SENT = {
 _SECTIONS = {"events": "VCPU_EVENTS", "nested": "NESTED_STATE", "ssp": "ONE_REG", "cpuid": "CPUID2"}
 #: More items than are all said.
 _MANY = 24
+_WHO = {"other": "the other vCPU", "each": "each target", "vm": "the VM", "new-vm": "a new VM"}
 #: Conditions that are what a vCPU does next.
 _NEXT = (s.Word, s.Words, s.Exit, s.In, s.Mmio, s.Quiet, s.Fails)
 
@@ -180,6 +181,11 @@ def condition(of: s.Condition, guest: str = "") -> str:
         return f"all that ioctls read is unchanged{f', but for {_list(of.but)}' if of.but else ''}"
     if isinstance(of, s.Zero):
         return f"{_list(of.items)} = 0, where this host can read them"
+    if isinstance(of, s.Written):
+        return f"{ioctl('SET', of.section)} has written what it was given, and changed nothing that does not follow from it"
+    if isinstance(of, s.Past):
+        since = "what was written" if of.of is None else f"that of {'vCPU ' if isinstance(of.of, int) else 'the '}{of.of}"
+        return f"{of.item} is from {number(of.least)} on and less than {number(of.most)} past {since}"
     if isinstance(of, s.Answer):
         if of.value < 0:
             return f"KVM refuses it with {errno.errorcode.get(-of.value, of.value)}"
@@ -208,7 +214,7 @@ class Teller:
     """Tells the steps of a scenario one after the other; what some mean depends on those before."""
 
     def __init__(self, target: str = "ap") -> None:
-        self._target = target
+        self._target = f"the {target.upper()}"
         self._guest = self._event = ""
         self._started: set[s.Who] = set()
 
@@ -216,7 +222,7 @@ class Teller:
         """A vCPU, or the VM."""
         if isinstance(who, int):
             return f"vCPU {who}"
-        return {"target": f"the {self._target.upper()}", "other": "the other vCPU", "each": "each target", "vm": "the VM"}[who]
+        return self._target if who == "target" else _WHO[who]
 
     def _on(self, who: s.Who) -> str:
         return "" if who == "target" else f" of {self.who(who)}"
@@ -255,6 +261,11 @@ class Teller:
         return f"Write {words}{self._on(step.who)} ({by}){back}{f'; skip if not kept: {step.why}' if step.why else ''}"
 
     @step.register
+    def _(self, step: s.Count) -> str:
+        what = number(step.value) if step.from_0 else f"what it has and {number(step.value)}"
+        return f"Write {what} to {step.item}{self._on(step.who)} ({ioctl('SET', _section(step.item))})"
+
+    @step.register
     def _(self, step: s.SetBits) -> str:
         return f"Set the bits {step.mask:#x} of {step.item}{self._on(step.who)} ({ioctl('SET', _section(step.item))})"
 
@@ -271,6 +282,9 @@ class Teller:
     @step.register
     def _(self, step: s.Plant) -> str:
         by = "by" if step.name.startswith("guest-") else "by ioctls,"
+        if step.only:
+            sections = ", then ".join(ioctl("SET", section) for section in step.only)
+            return f"{sections}{self._on(step.who)} of {PLANTS[step.name]}; its local APIC is {MODES[step.apic_mode]}"
         return f"Write every item{self._on(step.who)} {by} {PLANTS[step.name]}; its local APIC is {MODES[step.apic_mode]}"
 
     @step.register

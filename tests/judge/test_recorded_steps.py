@@ -16,9 +16,11 @@ from kvmtest.scenario import step as s
 from kvmtest.scenario.catalogue import SCENARIOS
 from kvmtest.scenario.states import GUEST_PLANTS, STATES
 from kvmtest.scenario.triggers import TRIGGERS
+from kvmtest.spec.alone import follows
 from kvmtest.spec.untouched import COUNTERS
 from kvmtest.state.sections import Snapshot
 from kvmtest.state.values import PLANTS
+from kvmtest.state.vmm_reset import SECTIONS
 from tests.judge import recorded
 from tests.judge.trial import Place, Trial, flipped, judged_bits, told, trials
 from tests.sample import one_in, some
@@ -88,6 +90,17 @@ def _others(trial: Trial, step: s.Expect, values: list[Any]) -> Iterator[tuple[s
     elif isinstance(condition, s.Answer):
         yield item, [*values[:-1], -errno.EXDEV]
         yield item, [*values[:-1], -errno.EINVAL if value >= 0 else 0]
+    elif isinstance(condition, s.Past):
+        yield item, [*values[:-1], condition.least - 1]
+        yield item, [*values[:-1], condition.most]
+    elif isinstance(condition, s.Written):
+        layout = trial.bases[0].layout
+        free = {one.item for section in SECTIONS for one in follows(section) if one.free}
+        compared = [one for one in layout.fields if one not in COUNTERS | free and not one.startswith("lapic.")]
+        yield item, [*values[:-1], _other_item(trial, value, tuple(compared))[1]]
+        written = tuple(one for one in compared if layout.fields[one].section == condition.section)
+        if written and condition.section not in ("msrs", "lapic"):
+            yield item, [*values[:-1], _other_item(trial, value, written)[1]]
     elif isinstance(condition, s.Filled):
         yield item, [*values[:-1], (1, condition.gpa)]
     else:

@@ -62,7 +62,8 @@ def test_every_kind_of_step_and_condition_has_words() -> None:
     told = vars(text.Teller)["step"].dispatcher.registry
     assert not [kind.__name__ for kind in get_args(s.Step) if kind not in told]
     given: dict[str, Any] = {"word": "COUNT", "item": "cr0", "reason": 8, "value": 0, "error": 22, "items": ("cr0",)}
-    given |= {"gpa": 0, "data": b"", "words": (s.Word("READY"),), "ids": (1,), "of": (0, 1)}
+    given |= {"gpa": 0, "data": b"", "section": "regs", "words": (s.Word("READY"),), "ids": (1,), "of": (0, 1)}
+    given |= {"least": 0, "most": 9}
     for kind in get_args(s.Condition):
         given["name"] = "COUNT" if kind is s.Mmio else "READY"
         one = kind(*(given[name] for name in kind._fields if name not in kind._field_defaults))

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 from kvmtest.scenario.catalogue import (
+    alone,
     apic,
+    bounds,
     control,
     creation,
     delivery,
@@ -16,6 +18,7 @@ from kvmtest.scenario.catalogue import (
     memory,
     mp_state,
     paging,
+    refused,
     registers,
     restart,
     rsm,
@@ -27,6 +30,7 @@ from kvmtest.scenario.catalogue import (
     svm_vmrun,
     tasks,
     timer,
+    tsc,
     userspace,
     vmx,
     vmx_events,
@@ -37,8 +41,9 @@ __all__ = ("SCENARIOS",)
 
 #: In the order of running.
 _TOPICS = (
-    *(creation, delivery, destinations, mp_state, restart, apic, registers, events, userspace, interrupts, timer, tasks),
-    *(memory, paging, control, hypercalls, smm, rsm, gif, svm, svm_events, svm_exits, svm_vmrun, vmx, vmx_events, stress),
+    *(creation, delivery, destinations, mp_state, restart, apic, registers, refused, events, userspace, interrupts, timer),
+    *(tsc, bounds, tasks, memory, paging, control, hypercalls, smm, rsm, gif, svm, svm_events, svm_exits, svm_vmrun),
+    *(vmx, vmx_events, alone, stress),
 )
 
 #: By the case's name without target and vendor.

@@ -187,6 +187,20 @@ LATER: tuple[Entry, ...] = (
         before="the first one alone", after="all", unverified=_RELEASE,
     ),
     commit(
+        "ab2ee212a57b", "v6.4", "x86: Save/restore all NMIs when multiple NMIs are pending", "common",
+        "two NMIs may be pending, and a VMM reads and writes both",
+        check("none.ioctl-nmi.host.events.nmi_pending", "0x1", case="nmis-2"),
+        check("none.ioctl-nmi.host.events.nmi_pending", "0x1", case="nmis-3"),
+        check("none.vcpu-events.host.events.nmi_pending", "0x1", case="nmis-2"),
+        before="1", after="2", unverified=_RELEASE,
+    ),
+    commit(
+        "26a0652cb453", "v6.5", "x86: Disallow KVM_SET_SREGS{2} if incoming CR0 is invalid", "common",
+        "KVM_SET_SREGS refuses a CR0 that no CPU can have",
+        check("none.set-sregs.host.refused", "accepted", case="cr0-"),
+        before="accepted", after="EINVAL", unverified=_RELEASE, backports=((6, 1),),
+    ),
+    commit(
         "fa4c027a7956", "v6.4", "x86: Add support for SVM's Virtual NMI", "SVM",
         "INIT enables virtual NMIs in the VMCB, where the CPU has them",
         items("init", "events.nmi_masked events.nmi_pending", None),
@@ -212,6 +226,7 @@ LATER: tuple[Entry, ...] = (
     commit(
         "bf328e22e472", "v6.7", "x86: Don't sync user-written TSC against startup values", "common",
         "the first TSC that a VMM writes to a new vCPU is taken, also where it is less than a second from what that counts",
+        check("none.set-msrs.host.msr.tsc", "less than what was written", case="tsc-first-and-near"),
         check("none.migrate.host.msr.tsc", known=False),
         before="the new vCPU's own count", after="counts on from what was saved", unverified=_RELEASE,
     ),
@@ -221,6 +236,32 @@ LATER: tuple[Entry, ...] = (
         "IA32_PERF_GLOBAL_CTRL enables each general-purpose counter from the PMU's first CPUID on",
         items("reset", "msr.perf_global_ctrl", 0x0, "create", known=False),
         before="0x0 since c49467a45fe0", after="the general-purpose counters", unverified=_RELEASE,
+    ),
+    commit(
+        "7c305d5118e6", "v6.11", "x86: Limit check IDs for KVM_SET_BOOT_CPU_ID", "common",
+        "KVM_SET_BOOT_CPU_ID refuses ids that no vCPU can have, and no longer cuts them to 32 bits",
+        *(
+            check("none.set-boot-cpu-id.host.refused", "accepted", case=case)
+            for case in ("id-beyond-the-last", "id-beyond-32-bits", "id-1-beyond-32-bits", "id-largest")
+        ),
+        before="accepted", after="EINVAL", unverified=_RELEASE,
+    ),
+    commit(
+        "8b8e57e5096e", "v6.11", "Reject overly excessive IDs in KVM_CREATE_VCPU", "common",
+        "KVM_CREATE_VCPU no longer cuts ids to 32 bits",
+        check("none.create-vcpu.host.refused", "EEXIST", case="id-taken-beyond-32-bits"),
+        before="the id's lower half is taken", after="EINVAL", unverified="the id and the release",
+    ),
+    commit(
+        "4b7c3f6d04bd", "v6.11", "x86: Make x2APIC ID 100% readonly", "common",
+        "KVM_SET_LAPIC leaves the x2APIC's id and LDR alone",
+        *(
+            check(f"none.set-lapic.host.lapic.{item}", old, case=f"id-{case}-in-x2apic-mode")
+            for case, *olds in (("0", "0x0", "0x1"), ("other", "0x55000000", "0x50020"), ("largest", "0xff000000", "0xf8000"))
+            for item, old in zip(("id", "ldr"), olds, strict=True)
+        ),
+        check("none.set-lapic.host.delivered", "lapic.id, lapic.ldr changed", case="in-x2apic-mode"),
+        before="what was written", after="the vCPU's id", unverified=_RELEASE,
     ),
     commit("e366f92ea99e", "v6.11", "SEV: Support SEV-SNP AP Creation NAE event", "SVM SEV-SNP", "an AP's state is that which its guest installed", hidden=_SEV, unverified=_RELEASE),
     commit(

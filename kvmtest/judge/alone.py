@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One section written back to RESET's values, by itself: what is not as it has to be then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kvmtest.judge.evidence import Basis
+from kvmtest.judge.migration import apic_mode
+from kvmtest.spec.alone import follows
+from kvmtest.spec.untouched import COUNTERS
+from kvmtest.state.sections import Snapshot
+
+__all__ = ("AS_ASKED", "departs")
+
+#: What is expected.
+AS_ASKED = "as written, and the rest as before"
+#: More items than are told.
+_MANY = 8
+#: What x2APIC mode derives from the vCPU's id, or has not.
+_OF_MODE = ("lapic.id", "lapic.ldr", "lapic.dfr")
+
+
+def departs(basis: Basis, section: str, before: Snapshot, after: Snapshot) -> str:
+    """The items that are otherwise, with their values; AS_ASKED where none is."""
+    found = list(_wrong(basis, section, before, after))
+    more = f", and {len(found) - _MANY} more" if len(found) > _MANY else ""
+    return ", ".join(found[:_MANY]) + more if found else AS_ASKED
+
+
+def _wrong(basis: Basis, section: str, before: Snapshot, after: Snapshot) -> Iterator[str]:
+    layout, plant = basis.layout, basis.plant
+    assert basis.baseline and plant
+    other = {one.item: one.free for one in follows(section)}
+    old, new = apic_mode(before, layout), apic_mode(after, layout)
+    for item, field in layout.fields.items():
+        written = field.section == section and (section != "msrs" or item in plant.asked) and item not in plant.refused
+        if item in COUNTERS or other.get(item):
+            continue
+        if item.startswith("lapic.") and (old != new or new == "disabled"):
+            continue  # what is left of a local APIC then, no manual says
+        if new == "x2apic" and item in _OF_MODE:
+            written = False
+        source = basis.baseline if written or item in other else before
+        wanted, seen = source.get(layout, item), after.get(layout, item)
+        if item == "mp_state" and written:
+            wanted = plant.asked[item]
+        if seen != wanted:
+            yield f"{item} = {seen:#x}" if seen is not None else f"{item} is not there"

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Boundary values of what is written back: each field at 0, at 1, at its largest, read back as written."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from kvmtest.scenario import step as s
+from kvmtest.scenario.catalogue.common import FINDS, LISTENS, boot, told, turn
+from kvmtest.scenario.step import Scenario
+from kvmtest.spec.cite import KVM_API, LINUX_NMIS, LINUX_X2APIC_ID, S_LVT, S_X2APIC, S_X2APIC_LDR
+from kvmtest.state.layout import SEGMENTS
+from kvmtest.state.values import NEW
+from kvmtest.uapi.kvm import KVM_NMI
+
+__all__ = ("FIELDS", "SCENARIOS", "Bounds")
+
+_GPRS = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rsp", "rbp", *(f"r{i}" for i in range(8, 16)), "rip")
+
+
+class Bounds(NamedTuple):
+    """Fields that one ioctl writes: of each item its ``values``, at 0, 1 and the largest; over ``plant``."""
+
+    trigger: str
+    name: str
+    values: dict[str, tuple[int, int, int]]
+    plant: str = "a"
+    apic_mode: str = "xapic"
+
+
+def _of(bits: int, *items: str) -> dict[str, tuple[int, int, int]]:
+    return dict.fromkeys(items, (0, 1, (1 << bits) - 1))
+
+
+def _parts(part: str, segments: tuple[str, ...] = SEGMENTS) -> tuple[str, ...]:
+    return tuple(f"{segment}.{part}" for segment in segments)
+
+
+#: Bits that are 1 whatever is written are in all of the values, reserved ones in none.
+FIELDS = (
+    Bounds("set-regs", "registers", _of(64, *_GPRS) | {"rflags": (2, 3, 0x3D7FD7)}, "b"),
+    Bounds(
+        "set-sregs", "registers",
+        _of(16, *_parts("selector"), "gdt.limit", "idt.limit") | _of(64, *_parts("base", ("fs", "gs", "tr", "ldt")), "cr2")
+        | _of(32, *_parts("base", ("cs", "ds", "es", "ss"))) | _of(47, "gdt.base", "idt.base")
+        | {item: (0xFFF, 0x1FFF, 0xFFFFFFFF) for item in _parts("limit", SEGMENTS[:6])} | _of(4, "cr8"),
+    ),
+    Bounds("set-debugregs", "registers", _of(64, "dr0", "dr1", "dr2", "dr3") | {"dr7": (0x400, 0x401, 0xFFFF07FF)}),
+    Bounds(
+        "set-lapic", "registers",
+        _of(8, "lapic.tpr") | {"lapic.svr": (0xF, 0x1F, 0x1FF), "lapic.ldr": (0, 1 << 24, 0xFF << 24)}
+        | {"lapic.timer_initial": (0, 1, 0xFFFFFFFF), "lapic.timer_divide": (0, 1, 0xB)}
+        | {f"lapic.lvt_{name}": (0x10000, 0x10001, 0x100FF) for name in ("lint1", "error", "timer")}
+        | {f"lapic.{name}{i}": (0, 1, 0xFFFFFFFF) for name in ("irr", "tmr") for i in range(1, 8)},
+    ),
+    Bounds("set-xcrs", "registers", {"xcr0": (1, 1, 3)}),
+    Bounds("mp-state", "states", {"mp_state": (0, 1, 3)}),
+)  # fmt: skip
+_NAMES = ("smallest", "one", "largest")
+
+
+def _field(of: Bounds, number: int) -> Scenario:
+    written = tuple((item, values[number]) for item, values in of.values.items())
+    steps: tuple[s.Step, ...] = (
+        s.Plant(of.plant, of.apic_mode), s.Set(written, check=False),
+        *(s.Expect(s.Is(item, value), ends=False) for item, value in written),
+    )  # fmt: skip
+    return Scenario("none", of.trigger, f"{of.name}-{_NAMES[number]}", steps, (KVM_API,), vendors=("intel",), fresh=False)
+
+
+#: The vCPU's id, which KVM_GET_LAPIC shows in the upper byte; the target is the vCPU 1.
+_ID, _LDR, _OTHER = 1 << 24, 1 << 1, 0x55 << 24
+
+
+def _id(sequence: str, value: int) -> Scenario:
+    """An id that is not the vCPU's: in x2APIC mode it cannot be written, and LDR follows from it."""
+    steps = (
+        s.Plant("a", "x2apic"), FINDS, s.Set((("lapic.id", value),), check=False), s.Expect(s.Is("lapic.id", _ID), ends=False),
+        s.Expect(s.Is("lapic.ldr", _LDR), ends=False), s.Expect(s.Same()),
+    )  # fmt: skip
+    cite = (S_X2APIC, S_X2APIC_LDR, KVM_API, LINUX_X2APIC_ID)
+    return Scenario("none", "set-lapic", sequence, steps, cite, vendors=("intel",), fresh=False)
+
+
+def _nmis(count: int, pending: int) -> Scenario:
+    """So many NMIs come to a vCPU that does not run and is in no NMI's handler: one to be injected, and one behind it."""
+    sent = tuple(s.Call(KVM_NMI) for _ in range(count))
+    steps: tuple[s.Step, ...] = (s.Plant(NEW), FINDS, *sent, s.Expect(s.Is("events.nmi_pending", pending)))
+    return Scenario("none", "ioctl-nmi", f"nmis-{count}", steps, (KVM_API, LINUX_NMIS), vendors=("amd",), fresh=False)
+
+
+def _saved(count: int) -> Scenario:
+    """So many pending NMIs are written back."""
+    steps = (s.Plant(NEW), s.Set((("events.nmi_pending", count),), check=False), s.Expect(s.Is("events.nmi_pending", count)))
+    return Scenario("none", "vcpu-events", f"nmis-{count}", steps, (KVM_API, LINUX_NMIS), vendors=("amd",), fresh=False)
+
+
+_VECTOR, _MASKED, _PERIODIC = 0x60, 1 << 16, 1 << 17
+_DIVIDED = (("lapic.timer_divide", 0xB),)
+_PERIOD, _WAIT, _LIMIT = 500_000, 0xFFFFFFFF, (1 << 25) + (1 << 22)
+
+
+def _timer(name: str, lvt: int, initial: int, left: int, came: int) -> Scenario:
+    """A timer that is restored with so much ``left``, in a guest that listens: an interrupt ``came``."""
+    timer = (*_DIVIDED, ("lapic.lvt_timer", lvt), ("lapic.timer_initial", initial), ("lapic.timer_current", left))
+    steps = (LISTENS, *boot("bsp"), *turn(0), s.Set(timer, check=False), s.Poke("ARG_LIMIT", _LIMIT), *told(came))
+    return Scenario("none", "set-lapic", f"timer-{name}", steps, (KVM_API, S_LVT), "bsp", "guest", vendors=("intel",))
+
+
+SCENARIOS = (
+    *(_field(of, number) for of in FIELDS for number in range(3)),
+    *(_id(f"id-{name}-in-x2apic-mode", value) for name, value in (("0", 0), ("other", _OTHER), ("largest", 0xFF << 24))),
+    *(_nmis(count, min(count, 2)) for count in (1, 2, 3)),
+    *map(_saved, (0, 1, 2)),
+    # One-shot: with nothing left it has fired already; nothing is armed by an initial count of 0.
+    _timer("one-shot-0-left", _VECTOR, _PERIOD, 0, 0),
+    _timer("one-shot-all-left", _VECTOR, _PERIOD, _PERIOD, 1),
+    _timer("one-shot-largest-left", _VECTOR, _WAIT, _WAIT, 0),
+    _timer("one-shot-count-1", _VECTOR, 1, 1, 1),
+    _timer("one-shot-count-0", _VECTOR, 0, 0, 0),
+    _timer("periodic-0-left", _PERIODIC | _VECTOR, _PERIOD, 0, 1),
+    _timer("periodic-1-left", _PERIODIC | _VECTOR, _PERIOD, 1, 1),
+    _timer("periodic-count-0", _PERIODIC | _VECTOR, 0, 0, 0),
+    _timer("periodic-count-0-with-1-left", _PERIODIC | _VECTOR, 0, 1, 0),
+    _timer("masked-1-left", _MASKED | _VECTOR, _PERIOD, 1, 0),
+)  # fmt: skip

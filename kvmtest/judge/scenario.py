@@ -31,6 +31,7 @@ from kvmtest.spec.untouched import COUNTERS
 from kvmtest.state.guest_view import ITEMS, Report
 from kvmtest.state.layout import Layout
 from kvmtest.state.sections import Snapshot
+from kvmtest.uapi.names import EXITS
 
 __all__ = ("differences", "played", "unproven")
 
@@ -381,7 +382,7 @@ def _wanted(judge: _Judge, condition: s.Condition, seen: Exited) -> Exited:
         return Exited("out", number, value, f"PORT_{condition.name}")
     if isinstance(condition, s.Exit):
         same = (seen.kind, seen.number) == ("exit", condition.reason)
-        return Exited("exit", condition.reason, None, seen.text if same else condition.says)
+        return Exited("exit", condition.reason, None, seen.text if same else condition.says or EXITS.get(condition.reason, f"exit {condition.reason}"))
     if isinstance(condition, s.Fails):
         return Exited("errno", condition.error, None, f"KVM_RUN: {errno.errorcode[condition.error]}")
     return Exited("exit", 0, None, condition.says if isinstance(condition, s.Quiet) else "")

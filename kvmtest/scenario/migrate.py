@@ -18,7 +18,7 @@ from kvmtest.x86 import msr
 __all__ = ("KEPT", "Part", "ops")
 
 #: What no ioctl reads: the VMM knows it, and writes it again.
-KEPT = (uapi.KVM_SET_GSI_ROUTING, uapi.KVM_SET_GUEST_DEBUG)
+KEPT = (uapi.KVM_SET_GSI_ROUTING, uapi.KVM_SET_GUEST_DEBUG, uapi.KVM_TPR_ACCESS_REPORTING, uapi.KVM_SET_VAPIC_ADDR)
 _SIZE = 4
 _MSR_ENTRY, _MSR_DATA = 16, 16
 

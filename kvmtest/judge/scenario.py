@@ -382,7 +382,8 @@ def _wanted(judge: _Judge, condition: s.Condition, seen: Exited) -> Exited:
         return Exited("out", number, value, f"PORT_{condition.name}")
     if isinstance(condition, s.Exit):
         same = (seen.kind, seen.number) == ("exit", condition.reason)
-        return Exited("exit", condition.reason, None, seen.text if same else condition.says or EXITS.get(condition.reason, f"exit {condition.reason}"))
+        named = condition.says or EXITS.get(condition.reason, f"exit reason {condition.reason}")
+        return Exited("exit", condition.reason, None, seen.text if same else named)
     if isinstance(condition, s.Fails):
         return Exited("errno", condition.error, None, f"KVM_RUN: {errno.errorcode[condition.error]}")
     return Exited("exit", 0, None, condition.says if isinstance(condition, s.Quiet) else "")

@@ -25,7 +25,9 @@ _CITE = (S_TSC, A_TSC, KVM_API)
 _VECTOR, _DEADLINE = 0x60, 2 << 17
 #: A TSC that no VM here comes to, and a deadline soon after it and shortly before it.
 _THEN, _SOON = 1 << 45, 1 << 22
-_THERE = s.Require(s.Is(_TSC, _THEN, ~(_SLACK - 1) & (1 << 64) - 1), "KVM has another TSC than what was written", skip=True)
+_THERE = s.Require(
+    s.Is(_TSC, _THEN, ~(_SLACK - 1) & (1 << 64) - 1), "KVM has another TSC than what was written", skip=True,
+)  # fmt: skip
 #: Cycles that the guest gives the timer.
 _LIMIT = 1 << 26
 

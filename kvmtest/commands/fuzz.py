@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``kvmtest fuzz``."""
+"""``kvmtest fuzz`` and ``kvmtest lab fuzz``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from kvmtest.commands import common
+from kvmtest.commands import common, jobs
 from kvmtest.commands.common import INTERRUPTED, OK, RAW, UNEXPECTED, UNTESTABLE, USAGE, Commands, Failed, Interrupt, say
 from kvmtest.commands.progress import Line
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kvmtest.fuzz.loop import Counts, Found, Fuzzer
     from kvmtest.model.host import Host
 
-__all__ = ("Findings", "add", "options", "result", "tried")
+__all__ = ("add", "add_lab", "there")
 
 _EPILOG = """\
 Random scenarios of INIT, SIPI, NMI, interrupts, activity states, single items and migrations, each held against the manuals. What
@@ -36,13 +36,21 @@ _OFTEN_S = 0.5
 def add(commands: Commands) -> None:
     """Add ``fuzz``."""
     parser = commands.add_parser("fuzz", help="random scenarios against the manuals", epilog=_EPILOG, formatter_class=RAW)
-    options(parser)
+    _options(parser)
     parser.add_argument("--shrink", metavar="FILE", help="make the scenario in this file as small as it still shows the same")
     common.device(parser)
     parser.set_defaults(function=_fuzz)
 
 
-def options(parser: argparse.ArgumentParser) -> None:
+def add_lab(commands: Commands) -> None:
+    """Add ``lab fuzz``."""
+    what = "random scenarios against the manuals, in a cell"
+    parser = commands.add_parser("fuzz", help=what, epilog=_EPILOG, formatter_class=RAW)
+    _options(parser)
+    jobs.options(parser, required=True)
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
     """What to try, and for how long."""
     parser.add_argument("selectors", nargs="*", metavar="SELECTOR", help="which results count; all when none is given")
     what = "seconds, from the first scenario on (default: 60)"
@@ -72,7 +80,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def tried(args: argparse.Namespace) -> tuple[frozenset[str], frozenset[str]]:
+def _tried(args: argparse.Namespace) -> tuple[frozenset[str], frozenset[str]]:
     """The events and the states that ``args`` ask for. Raises Failed."""
     from kvmtest.fuzz.generate import EVENTS, STATES
 
@@ -85,7 +93,7 @@ def tried(args: argparse.Namespace) -> tuple[frozenset[str], frozenset[str]]:
     return asked[0], asked[1]
 
 
-def result(counts: Counts) -> str:
+def _result(counts: Counts) -> str:
     """The counters in a line."""
     rate = counts.scenarios / counts.seconds if counts.seconds else 0.0
     return (
@@ -94,7 +102,7 @@ def result(counts: Counts) -> str:
     )
 
 
-class Findings:
+class _Findings:
     """Findings on their way into the folder of ``-o``, with a line of how far it is. Raises Failed."""
 
     def __init__(self, folder: str) -> None:
@@ -121,7 +129,7 @@ class Findings:
         now = time.monotonic()
         if now - self._last >= _OFTEN_S:
             self._last = now
-            self._line.show(result(counts))
+            self._line.show(_result(counts))
 
     def over(self) -> None:
         """End the line."""
@@ -144,7 +152,7 @@ def _fuzz(args: argparse.Namespace) -> int:
     from kvmtest.model.select import Selection
     from kvmtest.state.snapshot import Unread
 
-    events, states = tried(args)
+    events, states = _tried(args)
     if args.selectors:
         common.selected(args.selectors, True)
     if args.shrink:
@@ -169,7 +177,7 @@ def _fuzz(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, fuzzer: Fuzzer, interrupt: Interrupt) -> int:
-    findings, tainted = Findings(args.output), _tainted()
+    findings, tainted = _Findings(args.output), _tainted()
     steps = fuzzer.run(args.time, lambda: findings.show(fuzzer.counts))
     try:
         for number, found in enumerate(steps, 1):
@@ -178,7 +186,7 @@ def _run(args: argparse.Namespace, fuzzer: Fuzzer, interrupt: Interrupt) -> int:
                 break
     finally:
         findings.over()
-    say(result(fuzzer.counts))
+    say(_result(fuzzer.counts))
     if new := _tainted() & ~tainted:
         say(f"the kernel was tainted meanwhile, bits {new:#x}: look at its log")
         return UNEXPECTED
@@ -187,6 +195,42 @@ def _run(args: argparse.Namespace, fuzzer: Fuzzer, interrupt: Interrupt) -> int:
     if not fuzzer.counts.scenarios:
         return UNTESTABLE
     return UNEXPECTED if fuzzer.counts.found else OK
+
+
+def there(args: argparse.Namespace, stop: Interrupt) -> int:
+    """In a cell of the lab. Raises Failed."""
+    from kvmtest.fuzz.loop import Counts, Found
+    from kvmtest.scenario import file
+
+    (events, states), counts = _tried(args), Counts(0, 0.0, 0, 0, 0, 0)
+    if args.selectors:
+        common.selected(args.selectors, True)
+    findings = _Findings(args.output)
+    fuzzing = (args.time, args.seed, tuple(sorted(events)), tuple(sorted(states)), args.stop_at)
+    job = {"programs": {}, "selectors": tuple(args.selectors), "minimise": False, "fuzz": fuzzing}
+    failed = 0
+
+    def bad() -> None:
+        nonlocal failed
+        failed += 1
+
+    stop.running = True
+    try:
+        for _, (kind, *rest) in jobs.answers(args, job, stop, bad=bad):
+            if kind == "found":
+                data, keys, said, again = rest
+                findings.take(Found(file.loads(data), tuple(map(tuple, keys)), tuple(said), again))
+            else:
+                counts = Counts(*rest[0])
+                findings.show(counts)
+    finally:
+        findings.over()
+    say(_result(counts))
+    if stop.seen:
+        return INTERRUPTED
+    if not counts.scenarios:
+        return UNTESTABLE
+    return UNEXPECTED if counts.found or failed else OK
 
 
 def _shrink(path: str, fuzzer: Fuzzer) -> int:

@@ -18,6 +18,8 @@ __all__ = ("BETWEEN", "GUEST", "MOVES", "Move", "Play")
 
 #: Before each move. It is no event: what is observed from here on is what the next event finds.
 BETWEEN = s.Event("none", "fuzz")
+#: With nothing pending it says nothing, and KVM_SET_VCPU_EVENTS, which latches an INIT, writes it.
+_PAYLOAD = "events.exception_has_payload"
 _PENDING = "events.smi_latched_init"
 #: By ioctl or by a device, to a vCPU that is not in KVM_RUN. Those by another vCPU's code run a guest.
 _INITS = ("latched", "msi", "gsi-msi", "irqfd", "ioapic")
@@ -182,9 +184,9 @@ def _blocked(play: Play) -> Steps:
     init = random.random() < 0.8
     if init:
         steps += [s.Send("init", random.choice(("latched", "msi"))), s.Expect(s.Is(_PENDING, 1), "pending")]
-        steps.append(play.same(_PENDING))
+        steps.append(play.same(_PENDING, _PAYLOAD))
     if random.random() < 0.5 or not init:
-        steps += [s.Send("sipi", "msi", vector=random.getrandbits(8), judged=not init), play.same(_PENDING)]
+        steps += [s.Send("sipi", "msi", vector=random.getrandbits(8), judged=not init), play.same(_PENDING, _PAYLOAD)]
     if not play.migrated and random.random() < 0.15:
         play.migrated = True
         steps += [s.Migrate(random.choice(_ORDERS))]
@@ -198,7 +200,9 @@ def _blocked(play: Play) -> Steps:
 
 
 def _blocks(play: Play) -> list[str]:
-    """Those that this vCPU can be in."""
+    """Those that this vCPU can be in: none in wait-for-SIPI, from which SIPI and RESET alone lead."""
+    if play.target.activity == WAITS:
+        return []
     vendors = {"vmx": "intel"}
     return [name for name in BLOCKS if name in play.states and vendors.get(name, play.vendor) == play.vendor]
 
@@ -239,7 +243,7 @@ MOVES = {
     "sipi": Move(6, _sipi, event="sipi"),
     "over-sipi": Move(1, _over_sipi, lambda play: play.target.activity == WAITS, "init"),
     "nmi": Move(2, _nmi, event="nmi"),
-    "smi": Move(2, _smi, lambda play: "smm" in play.states, "smi"),
+    "smi": Move(2, _smi, lambda play: "smm" in play.states and play.target.activity != WAITS, "smi"),
     "interrupt": Move(2, _interrupt, event="interrupt"),
     "other": Move(2, _other),
     "blocked": Move(8, _blocked, lambda play: bool(_blocks(play)), "init"),

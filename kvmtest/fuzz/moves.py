@@ -87,6 +87,17 @@ def _values(play: Play) -> Steps:
     return tuple(s.Set((one,), check=not one[0].startswith("msr.")) for one in found)
 
 
+def _shadow(play: Play) -> Steps:
+    """What KVM_SET_VCPU_EVENTS takes reads back. Of both kinds of interrupt shadow each CPU has the one of MOV SS."""
+    masked, shadow = play.random.getrandbits(1), play.random.choice((0, 3))
+    written = s.Set((("events.nmi_masked", masked), ("events.interrupt_shadow", shadow)), check=False)
+    return (
+        written,
+        s.Expect(s.Is("events.interrupt_shadow", shadow, 1), "events.interrupt_shadow"),
+        s.Expect(s.Is("events.nmi_masked", masked), "events.nmi_masked"),
+    )
+
+
 def _mp_state(play: Play) -> Steps:
     """The activity state alone."""
     wanted = play.random.choice((RUNS, HALTS, *(() if play.target.bsp else (WAITS,))))
@@ -238,6 +249,7 @@ class Move(NamedTuple):
 MOVES = {
     "plant": Move(2, _plant),
     "values": Move(8, _values),
+    "shadow": Move(1, _shadow),
     "mp-state": Move(3, _mp_state, event="none"),
     "init": Move(8, _init, event="init"),
     "sipi": Move(6, _sipi, event="sipi"),

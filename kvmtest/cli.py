@@ -10,13 +10,13 @@ import sys
 from collections.abc import Sequence
 
 from kvmtest import __version__
-from kvmtest.commands import diff, doctor, explain, lab, list, outcome, report, repro, run, series, snapshot, spec
+from kvmtest.commands import diff, doctor, explain, fuzz, lab, list, outcome, report, repro, run, series, snapshot, spec
 from kvmtest.commands.common import BISECT_SKIP, INTERRUPTED, OK, UNEXPECTED, USAGE, Failed, forget_output, say
 
 __all__ = ("main", "parser")
 
 #: In the order of the help.
-_COMMANDS = (run, report, diff, snapshot, list, explain, repro, series, spec, doctor, lab)
+_COMMANDS = (run, report, diff, snapshot, list, explain, repro, fuzz, series, spec, doctor, lab)
 #: What the file system says when a report does not fit.
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from kvmtest.commands import cells
@@ -28,9 +28,17 @@ def options(parser: argparse.ArgumentParser, *, required: bool) -> None:
 
 
 def answers(
-    args: argparse.Namespace, job: dict[str, Any], stop: Interrupt, selectors: tuple[str, ...] = (), cases: tuple[Case, ...] = ()
+    args: argparse.Namespace,
+    job: dict[str, Any],
+    stop: Interrupt,
+    selectors: tuple[str, ...] = (),
+    cases: tuple[Case, ...] = (),
+    bad: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[Host | None, Any]]:
-    """The host in the cell that ``args`` ask for, and each answer of ``job``. Raises Failed."""
+    """The host in the cell that ``args`` ask for, and each answer of ``job``; ``bad`` is told that its kernel complained or died.
+
+    Raises Failed.
+    """
     from kvmtest.lab import cell, kernels, steps
     from kvmtest.lab.error import LabError, NotFound
 
@@ -54,6 +62,7 @@ def answers(
                 elif isinstance(step, list):
                     for result in (one for of in step for one in of.attention):
                         say(f"{result.id}: {result.record.reason}")
+                        bad()
         finally:
             running.close()
             boot.over()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``kvmtest lab run``, ``matrix``, ``coverage`` and ``kernels``."""
+"""``kvmtest lab run``, ``matrix``, ``fuzz``, ``coverage`` and ``kernels``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
-from kvmtest.commands import cells, common, coverage, jobs, outcome, report, run, trial
+from kvmtest.commands import cells, common, coverage, fuzz, jobs, outcome, report, run, trial
 from kvmtest.commands.common import INTERRUPTED, OK, RAW, USAGE, Commands, Failed, say
 from kvmtest.lab.emulator import BACKENDS
 from kvmtest.report.play import play
@@ -59,6 +59,7 @@ def add(commands: Commands) -> None:
     execute = verbs.add_parser("exec", help="static programs, as those of kvmtest repro", epilog=_EPILOG, formatter_class=RAW)
     execute.add_argument("programs", nargs="+", metavar="PROGRAM", help="a static binary: gcc -static")
     jobs.options(execute, required=True)
+    fuzz.add_lab(verbs)
     coverage.add(verbs)
     trial.add(verbs)
 
@@ -186,6 +187,8 @@ def _lab(args: argparse.Namespace) -> int:
                 return _kernels(args)
             if args.verb == "exec":
                 return _execute(args, stop)
+            if args.verb == "fuzz":
+                return fuzz.there(args, stop)
             if args.verb == "coverage":
                 return coverage.show(args, stop)
             if args.verb == "try":

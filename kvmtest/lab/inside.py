@@ -194,9 +194,11 @@ def _run(config: Config, out: Encoder, log: _Log, hits: _Hits | None) -> None:
 
 
 def _do(job: Any, kvm: Any, facts: Any, cases: list[Any], timeout_s: float, out: Encoder, log: _Log) -> None:
-    from kvmtest.lab.job import execute, reproduce
+    from kvmtest.lab.job import execute, fuzz, reproduce
 
-    if job["programs"]:
+    if "fuzz" in job:
+        fuzz(job, kvm, facts, out, log.drain)
+    elif job["programs"]:
         execute(job, out, log.drain)
     else:
         reproduce(job, kvm, facts, cases, timeout_s, out)

@@ -1,31 +1,41 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a cell can do besides running cases: make a reproducer, or execute programs. This runs inside."""
+"""What a cell can do besides running cases: make a reproducer, execute programs, or fuzz. This runs inside."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from kvmtest.engine.plan import Case
 from kvmtest.kvm import Kvm
 from kvmtest.lab.stream import Encoder
 from kvmtest.model.host import Host
 
-__all__ = ("Job", "execute", "reproduce")
+__all__ = ("Fuzzing", "Job", "execute", "fuzz", "reproduce")
 
 #: Seconds that a program gets: it waits for no exit longer than one.
 _LONGEST_S = 60
 _SHOWN = 4000
 
 
+#: Between two words of how far it is, in seconds.
+_OFTEN_S = 2.0
+#: For how many seconds, the seed, events and states, after how many findings it ends.
+Fuzzing = tuple[float, int, tuple[str, ...], tuple[str, ...], int]
+
+
 class Job(TypedDict):
-    """What to do: ``programs`` by their names, static ones, or a reproducer of what ``selectors`` take."""
+    """What to do: ``programs`` by their names, static ones, a reproducer of what ``selectors`` take, or where ``fuzz`` is given
+    random scenarios, of which their results count.
+    """
 
     programs: dict[str, bytes]
     selectors: tuple[str, ...]
     minimise: bool
+    fuzz: NotRequired[Fuzzing]
 
 
 def execute(job: Job, out: Encoder, between: Callable[[], None]) -> None:
@@ -77,3 +87,35 @@ def reproduce(job: Job, kvm: Kvm, host: Host, cases: list[Case], timeout_s: floa
             answer = f"it cannot be made: {type(error).__name__}: {error}"
         out.blob("R", ("shown", selector, answer))
         out.flush()
+
+
+def fuzz(job: Job, kvm: Kvm, host: Host, out: Encoder, between: Callable[[], None]) -> None:
+    """Run random scenarios, and send each finding at once, and how far it is. ``between`` is called after each scenario."""
+    from kvmtest.fuzz.loop import Fuzzer
+    from kvmtest.model.select import Selection
+    from kvmtest.scenario import file
+
+    seconds, seed, events, states, most = job["fuzz"]
+    fuzzer = Fuzzer(kvm, host, seed, Selection(job["selectors"]), events=frozenset(events), states=frozenset(states))
+    last = time.monotonic()
+
+    def counted() -> None:
+        out.blob("R", ("counts", tuple(fuzzer.counts)))
+        out.flush()
+
+    def after() -> None:
+        nonlocal last
+        between()
+        if time.monotonic() - last >= _OFTEN_S:
+            last = time.monotonic()
+            counted()
+
+    try:
+        for number, found in enumerate(fuzzer.run(seconds, after), 1):
+            out.blob("R", ("found", file.dump(found.scenario), found.keys, found.said, found.again))
+            out.flush()
+            if number == most:
+                break
+        counted()
+    finally:
+        fuzzer.close()

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``kvmtest fuzz`` and ``kvmtest lab fuzz``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from typing import TYPE_CHECKING
+
+from kvmtest.commands import common, jobs
+from kvmtest.commands.common import INTERRUPTED, OK, RAW, UNEXPECTED, UNTESTABLE, USAGE, Commands, Failed, Interrupt, say
+from kvmtest.commands.progress import Line
+
+if TYPE_CHECKING:
+    from kvmtest.fuzz.loop import Counts, Found, Fuzzer
+    from kvmtest.model.host import Host
+
+__all__ = ("add", "add_lab", "there")
+
+_EPILOG = """\
+Random scenarios of INIT, SIPI, NMI, interrupts, activity states, single items and migrations, each held against the manuals. What
+departs is written at once, one scenario file a finding; only the first scenario that shows it is. A file whose name begins with
+"once" did not depart again on a VM of its own. The same seed makes the same scenarios on the same KVM.
+
+  kvmtest fuzz --time 600 -o found
+  kvmtest run --scenario found/init-cr3-fuzz-1-5.json
+  kvmtest fuzz --shrink found/init-cr3-fuzz-1-5.json     the smallest that shows the same; needs Hypothesis
+
+A SELECTOR, as of kvmtest run, says which results count. Exit status: 0 nothing found; 1 something was; 2 wrong usage;
+3 nothing could be tested here; 130 interrupted.
+"""
+_OFTEN_S = 0.5
+
+
+def add(commands: Commands) -> None:
+    """Add ``fuzz``."""
+    parser = commands.add_parser("fuzz", help="random scenarios against the manuals", epilog=_EPILOG, formatter_class=RAW)
+    _options(parser)
+    parser.add_argument("--shrink", metavar="FILE", help="make the scenario in this file as small as it still shows the same")
+    common.device(parser)
+    parser.set_defaults(function=_fuzz)
+
+
+def add_lab(commands: Commands) -> None:
+    """Add ``lab fuzz``."""
+    what = "random scenarios against the manuals, in a cell"
+    parser = commands.add_parser("fuzz", help=what, epilog=_EPILOG, formatter_class=RAW)
+    _options(parser)
+    jobs.options(parser, required=True)
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    """What to try, and for how long."""
+    parser.add_argument("selectors", nargs="*", metavar="SELECTOR", help="which results count; all when none is given")
+    what = "seconds, from the first scenario on (default: 60)"
+    parser.add_argument("--time", type=_seconds, default=60.0, metavar="S", help=what)
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="which scenarios (default: 1)")
+    what = "only these states that block INIT: smm, gif, vmx; none for none; may be repeated"
+    parser.add_argument("--state", action="append", metavar="STATE", help=what)
+    what = "only these events: init, sipi, nmi, smi, interrupt, migrate, none; may be repeated"
+    parser.add_argument("--event", action="append", metavar="EVENT", help=what)
+    parser.add_argument("--stop-at", type=_count, default=0, metavar="N", help="end after so many findings")
+    parser.add_argument("-o", "--output", metavar="DIR", default="fuzz-found", help="where findings go (default: fuzz-found)")
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0, a million at most")
+    return value
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of findings above 0")
+    return int(text)
+
+
+def _tried(args: argparse.Namespace) -> tuple[frozenset[str], frozenset[str]]:
+    """The events and the states that ``args`` ask for. Raises Failed."""
+    from kvmtest.fuzz.generate import EVENTS, STATES
+
+    asked = []
+    for option, given, there in (("--event", args.event, EVENTS), ("--state", args.state, (*STATES, "none"))):
+        for name in given or ():
+            if name not in there:
+                raise Failed(f"{option}: no {name!r}; there are {', '.join(there)}", USAGE)
+        asked.append(frozenset(there if given is None else given) - ({"none"} if option == "--state" else set()))
+    return asked[0], asked[1]
+
+
+def _result(counts: Counts) -> str:
+    """The counters in a line."""
+    rate = counts.scenarios / counts.seconds if counts.seconds else 0.0
+    return (
+        f"{counts.scenarios} scenarios in {counts.seconds:.0f} s, {rate:.0f} a second: {counts.departed} departed, "
+        f"{counts.known} by known deviations alone, {counts.skipped} skipped; {counts.found} findings"
+    )
+
+
+class _Findings:
+    """Findings on their way into the folder of ``-o``, with a line of how far it is. Raises Failed."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder, self._line, self._last = folder, Line(), 0.0
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            raise Failed(f"cannot write to {folder}: {error.strerror}", USAGE) from None
+
+    def take(self, found: Found) -> None:
+        """Write one, and say what it shows. Raises Failed."""
+        from kvmtest.fuzz import save
+
+        path = os.path.join(self._folder, save.name_of(found.scenario, found.keys, found.again))
+        try:
+            save.write(path, found.scenario)
+        except OSError as error:
+            raise Failed(f"cannot write {path}: {error.strerror}", USAGE) from None
+        more = f" (and {len(found.said) - 1} more)" if len(found.said) > 1 else ""
+        self._line.say(f"{path}: {found.said[0]}{more}{'' if found.again else '; not again on a VM of its own'}")
+
+    def show(self, counts: Counts) -> None:
+        """Show how far it is, on a terminal."""
+        now = time.monotonic()
+        if now - self._last >= _OFTEN_S:
+            self._last = now
+            self._line.show(_result(counts))
+
+    def over(self) -> None:
+        """End the line."""
+        self._line.over()
+
+
+def _tainted() -> int:
+    """What taints the kernel: bit 7 is an oops, bit 9 a WARN; 0 where it does not tell."""
+    try:
+        with open("/proc/sys/kernel/tainted", encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return 0
+
+
+def _fuzz(args: argparse.Namespace) -> int:
+    from kvmtest.engine import doctor, host
+    from kvmtest.engine.machine import SetupError
+    from kvmtest.fuzz.loop import Fuzzer
+    from kvmtest.model.select import Selection
+    from kvmtest.state.snapshot import Unread
+
+    events, states = _tried(args)
+    if args.selectors:
+        common.selected(args.selectors, True)
+    if args.shrink:
+        common.scenarios([args.shrink])
+    try:
+        kvm = doctor.open_kvm(args.device)
+    except doctor.Unusable as error:
+        raise Failed(str(error), UNTESTABLE) from None
+    with kvm, Interrupt(running=True) as interrupt:
+        kvm.stop = interrupt
+        facts: Host = host.detect()
+        try:
+            fuzzer = Fuzzer(kvm, facts, args.seed, Selection(args.selectors), events=events, states=states)
+        except (OSError, SetupError, Unread) as error:
+            raise Failed(str(error), UNTESTABLE) from None
+        try:
+            if args.shrink:
+                return _shrink(args.shrink, fuzzer)
+            return _run(args, fuzzer, interrupt)
+        finally:
+            fuzzer.close()
+
+
+def _run(args: argparse.Namespace, fuzzer: Fuzzer, interrupt: Interrupt) -> int:
+    findings, tainted = _Findings(args.output), _tainted()
+    steps = fuzzer.run(args.time, lambda: findings.show(fuzzer.counts))
+    try:
+        for number, found in enumerate(steps, 1):
+            findings.take(found)
+            if number == args.stop_at:
+                break
+    finally:
+        findings.over()
+    say(_result(fuzzer.counts))
+    if new := _tainted() & ~tainted:
+        say(f"the kernel was tainted meanwhile, bits {new:#x}: look at its log")
+        return UNEXPECTED
+    if interrupt.seen:
+        return INTERRUPTED
+    if not fuzzer.counts.scenarios:
+        return UNTESTABLE
+    return UNEXPECTED if fuzzer.counts.found else OK
+
+
+def there(args: argparse.Namespace, stop: Interrupt) -> int:
+    """In a cell of the lab. Raises Failed."""
+    from kvmtest.fuzz.loop import Counts, Found
+    from kvmtest.scenario import file
+
+    (events, states), counts = _tried(args), Counts(0, 0.0, 0, 0, 0, 0)
+    if args.selectors:
+        common.selected(args.selectors, True)
+    findings = _Findings(args.output)
+    fuzzing = (args.time, args.seed, tuple(sorted(events)), tuple(sorted(states)), args.stop_at)
+    job = {"programs": {}, "selectors": tuple(args.selectors), "minimise": False, "fuzz": fuzzing}
+    failed = 0
+
+    def bad() -> None:
+        nonlocal failed
+        failed += 1
+
+    stop.running = True
+    try:
+        for _, (kind, *rest) in jobs.answers(args, job, stop, bad=bad):
+            if kind == "found":
+                data, keys, said, again = rest
+                findings.take(Found(file.loads(data), tuple(map(tuple, keys)), tuple(said), again))
+            else:
+                counts = Counts(*rest[0])
+                findings.show(counts)
+    finally:
+        findings.over()
+    say(_result(counts))
+    if stop.seen:
+        return INTERRUPTED
+    if not counts.scenarios:
+        return UNTESTABLE
+    return UNEXPECTED if counts.found or failed else OK
+
+
+def _shrink(path: str, fuzzer: Fuzzer) -> int:
+    """Make what a file holds small, beside it. Raises Failed."""
+    from kvmtest.fuzz import save
+    from kvmtest.fuzz.shrink import shrunk
+    from kvmtest.scenario import file
+
+    scenario = file.load(path)
+    keys = fuzzer.alone(scenario)
+    if not keys:
+        raise Failed(f"{path}: nothing departs here", UNEXPECTED)
+    wanted, line = sorted(keys)[0], Line()
+    try:
+        small = shrunk(
+            scenario, lambda tried: wanted in fuzzer.alone(tried), lambda tries: line.show(f"{tries} tried")
+        )
+    except ImportError:
+        raise Failed("shrinking needs Hypothesis: pip install hypothesis", USAGE) from None
+    finally:
+        line.over()
+    to = f"{path.removesuffix('.json')}-small.json"
+    save.write(to, small._replace(sequence=f"{small.sequence}-small"))
+    say(f"{to}: {len(small.steps)} of {len(scenario.steps)} steps, which show {' '.join(filter(None, wanted))}")
+    return OK

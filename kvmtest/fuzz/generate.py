@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Random scenarios, one after the other: the same ones for the same seed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from random import Random
+
+from kvmtest.fuzz.model import BLOCKS, CITE
+from kvmtest.fuzz.moves import BETWEEN, GUEST, MOVES, Play
+from kvmtest.scenario import step as s
+from kvmtest.scenario.items import CONTINUE
+from kvmtest.scenario.setup import VENDORS, Setup
+
+__all__ = ("EVENTS", "STATES", "Generator")
+
+#: What --event and --state take.
+EVENTS = tuple(dict.fromkeys(move.event for move in MOVES.values() if move.event))
+STATES = tuple(BLOCKS)
+#: The last move of a scenario that would say nothing.
+_SOMETHING = "other"
+_MODES = ("xapic", "xapic", "xapic-flat", "x2apic")
+#: The share of scenarios in which the guest tells what it reads, and the most moves of one.
+_GUESTS, _MOST = 0.01, 4
+
+
+class Generator:
+    """Scenarios made from ``seed``. Which move follows which steers it: a pair that was rare is more likely.
+
+    ``states`` are those that this host can be put in. ``without`` may be added to while it goes on, which makes what follows
+    another sequence: items that this host does not take.
+    """
+
+    def __init__(
+        self, seed: int, *, events: frozenset[str] = frozenset(EVENTS), states: frozenset[str] = frozenset(STATES)
+    ) -> None:
+        self.seed, self._events, self._states = seed, events, states
+        self.without: set[str] = set()
+        self.pairs: Counter[tuple[str, str]] = Counter()
+        self._taken = 0
+
+    def each(self) -> Iterator[s.Scenario]:
+        """Scenarios without an end."""
+        number = 0
+        while True:
+            number += 1
+            yield self.made(number)
+
+    def made(self, number: int) -> s.Scenario:
+        """The scenario of that ``number``, after those before it."""
+        random = Random(f"{self.seed}/{number}")
+        guest, bsp = random.random() < _GUESTS and "init" in self._events, random.random() < 0.3
+        vendor, mode = random.choice(VENDORS), random.choice(_MODES if not guest else ("xapic", "x2apic"))
+        states, without = self._states, frozenset(self.without)
+        play = Play(random, bsp, vendor, mode, events=self._events, states=states, without=without)
+        play.reporter = guest
+        # The event of the case says where its guest begins; nothing has been sent yet.
+        steps: list[s.Step] = [s.Reporter(None if bsp else CONTINUE, apic_mode=mode)] if guest else []
+        steps += (BETWEEN, *MOVES["plant"].make(play))
+        last = "plant"
+        for _ in range(random.randint(1, _MOST)):
+            last = self._next(play, last)
+            steps += (BETWEEN, *MOVES[last].make(play))
+        if guest:
+            steps += (BETWEEN, *GUEST.make(play))
+        if not guest and not any(isinstance(step, (s.Expect, s.Migrate, s.Send)) for step in steps):
+            steps += (BETWEEN, *MOVES[_SOMETHING].make(play))
+        # Binding a migration tries what can be written, on a VM that is kept: this one must be another.
+        fresh = guest or play.migrated
+        where = ("bsp" if bsp else "ap", "host", tuple(play.needs), Setup("full", mce=not guest))
+        cite = tuple(dict.fromkeys((*CITE, *play.cite)))
+        name = f"fuzz-{self.seed}-{number}"
+        made = s.Scenario("init" if guest else "none", "fuzz", name, tuple(steps), cite, *where)
+        return made._replace(vendors=(vendor,), fresh=fresh)
+
+    def _next(self, play: Play, last: str) -> str:
+        """The next move after ``last``."""
+        may = [name for name, move in MOVES.items() if move.event in ("", *self._events) and move.may(play)]
+        share = 1 + self._taken / 100
+        weights = [MOVES[name].weight / (1 + self.pairs[last, name] / share) ** 0.5 for name in may]
+        name = play.random.choices(may, weights)[0]
+        self.pairs[last, name] += 1
+        self._taken += 1
+        return name

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Run random scenarios on a KVM, and keep those that show something new."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+from kvmtest.engine import plan
+from kvmtest.engine.bind import Facts
+from kvmtest.engine.machine import Machines
+from kvmtest.engine.run import run_case
+from kvmtest.fuzz import values
+from kvmtest.fuzz.generate import Generator
+from kvmtest.fuzz.model import BLOCKS
+from kvmtest.judge.book import Book
+from kvmtest.judge.cases import judge
+from kvmtest.judge.symptom import symptoms
+from kvmtest.kvm import Kvm, RunStopped
+from kvmtest.model.host import Host
+from kvmtest.model.record import Observation, Result
+from kvmtest.model.select import Selection
+from kvmtest.model.verdict import Verdict
+from kvmtest.scenario.needs import unmet
+from kvmtest.scenario.setup import VENDORS, Setup
+from kvmtest.scenario.step import Scenario
+
+__all__ = ("Counts", "Found", "Fuzzer", "Key", "departures", "key_of", "refused", "reachable")
+
+#: What makes two departures one: event, item, and how it departs. Of errors the reason, whatever the item.
+Key = tuple[str, str, str, str]
+#: Judgements are kept to be known again, but random values seldom come back.
+_KNOWN = 2000
+
+
+class Found(NamedTuple):
+    """A ``scenario`` that shows what no earlier one did: the ``keys`` that are new, and a line for each. ``again`` is whether it
+    shows the same on a VM that nothing has happened to.
+    """
+
+    scenario: Scenario
+    keys: tuple[Key, ...]
+    said: tuple[str, ...]
+    again: bool
+
+
+class Counts(NamedTuple):
+    """How many ``scenarios`` were run in ``seconds``, how many of them departed and how many did not come to their end as a
+    ``skip``; of those that departed the ``known`` ones by a listed deviation alone; ``found`` are the findings.
+    """
+
+    scenarios: int
+    seconds: float
+    departed: int
+    skipped: int
+    known: int
+    found: int
+
+
+def key_of(result: Result) -> Key:
+    """What the departure ``result`` has in common with the same one of another scenario."""
+    symptom = next(symptoms(result.record, result.view))
+    if symptom.kind == "reason":
+        return (result.event, "", symptom.kind, symptom.text)
+    # Bits of one item differ with the values.
+    return (result.event, result.item, symptom.kind, symptom.text)
+
+
+def departures(seen: Iterable[Observation], selection: Selection) -> dict[Key, Result]:
+    """The unexpected results of ``seen`` that ``selection`` takes, one for each key."""
+    found: dict[Key, Result] = {}
+    for one in seen:
+        for result in one.attention:
+            if result.verdict.unexpected and selection.takes_id(result.id):
+                found.setdefault(key_of(result), result)
+    return found
+
+
+def refused(machines: Machines) -> set[str]:
+    """The items with random values that this host does not show, or does not take."""
+    found: set[str] = set()
+    for vendor in VENDORS:
+        target = machines.kept(Setup("full", vendor, mce=True)).target("ap")
+        plants = [target.plant(name, "xapic") for name in ("a", "b")]
+        for item in values.names():
+            if item not in target.layout.fields or any(item in plant.refused for plant in plants):
+                found.add(item)
+    return found
+
+
+def reachable(machines: Machines, states: Iterable[str]) -> frozenset[str]:
+    """Those of ``states`` that this host has for the guest of one vendor at least."""
+    found = set()
+    for vendor in VENDORS:
+        machine = machines.kept(Setup("full", vendor, mce=True))
+        facts = Facts(machine, machine.target("ap"))
+        found |= {name for name in states if not unmet(BLOCKS[name].facts.needs, facts)}
+    return frozenset(found)
+
+
+class Fuzzer:
+    """Runs what ``seed`` makes on ``kvm``, whose host is ``host``.
+
+    ``selection`` are the results that count, ``events`` and ``states`` what is tried. Raises SetupError, KvmError, Unread.
+    """
+
+    def __init__(
+        self, kvm: Kvm, host: Host, seed: int, selection: Selection, *, events: frozenset[str], states: frozenset[str]
+    ) -> None:
+        self.machines = Machines(kvm, host)
+        self._kvm, self._selection = kvm, selection
+        self._generator = Generator(seed, events=events, states=reachable(self.machines, states))
+        self._generator.without |= refused(self.machines)
+        self._known: Counter[Key] = Counter()
+        self._judged = 0
+        self._judge = partial(judge, Book())
+        self._begin = time.monotonic()
+        self._scenarios = self._departed = self._skipped = self._explained = self._found = 0
+
+    @property
+    def counts(self) -> Counts:
+        """How far it is."""
+        seconds = time.monotonic() - self._begin
+        return Counts(self._scenarios, seconds, self._departed, self._skipped, self._explained, self._found)
+
+    @property
+    def known(self) -> Counter[Key]:
+        """How many scenarios showed each departure."""
+        return self._known
+
+    def close(self) -> None:
+        """Free all machines."""
+        self.machines.close()
+
+    def run(self, seconds: float, between: Callable[[], None] = lambda: None) -> Iterator[Found]:
+        """What is found in ``seconds``; ``between`` is called after each scenario. It ends when ``kvm.stop`` is set."""
+        self._begin = time.monotonic()
+        end = self._begin + seconds
+        # Looking for cycles costs a fifth of the time; there are few, and they are looked for now and then.
+        gc.disable()
+        try:
+            for scenario in self._generator.each():
+                if time.monotonic() >= end or self._kvm.stop.seen:
+                    return
+                if found := self._one(scenario):
+                    yield found
+                between()
+        except RunStopped:
+            return
+        finally:
+            gc.enable()
+
+    def _one(self, scenario: Scenario) -> Found | None:
+        seen = self.observe(scenario)
+        self._scenarios += 1
+        departed = departures(seen, self._selection)
+        counts = [block.counts for one in seen for block in one.blocks]
+        self._explained += not departed and any(count[Verdict.KNOWN] for count in counts)
+        self._skipped += not departed and bool(counts) and all(set(count) <= {Verdict.SKIP} for count in counts)
+        if not departed:
+            return None
+        self._departed += 1
+        new = [key for key in departed if not self._known[key]]
+        self._known.update(departed.keys())
+        if not new:
+            return None
+        again = self.alone(scenario)
+        self._found += 1
+        return Found(scenario, tuple(new), tuple(_line(departed[key]) for key in new), any(key in again for key in new))
+
+    def alone(self, scenario: Scenario) -> set[Key]:
+        """What departs of ``scenario`` on a VM that nothing has happened to."""
+        return set(departures(self.observe(scenario._replace(fresh=True)), self._selection))
+
+    def observe(self, scenario: Scenario) -> list[Observation]:
+        """Run ``scenario`` once. Raises RunStopped."""
+        self._judged += 1
+        if self._judged % _KNOWN == 0:
+            self._judge = partial(judge, Book())
+            gc.collect()
+        (case,) = plan.of_file(scenario)
+        return run_case(case, self.machines, judging=self._judge)
+
+
+def _line(result: Result) -> str:
+    if result.verdict is Verdict.ERROR:
+        return f"{result.verdict} {result.id}: {result.reason}".split("\n", 1)[0]
+    return f"{result.verdict} {result.id}: planted {result.planted}, expected {result.expected}, observed {result.observed}"
+
+

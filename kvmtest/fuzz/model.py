@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The automaton of wait-for-SIPI and of what blocks INIT, as the manuals have it. Nothing here knows KVM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from kvmtest.scenario.states import STATES, State
+from kvmtest.spec import cite
+
+__all__ = ("BLOCKS", "CITE", "HALTS", "RUNS", "WAITS", "Block", "Rule", "Vcpu", "rule")
+
+#: Activity states, as KVM_GET_MP_STATE has them.
+RUNS, WAITS, HALTS = 0, 2, 3
+CITE = (cite.S_MP, cite.SDM_SIPI, cite.S_APIC_INIT, cite.A_MP, cite.A_INIT_IPI, cite.KVM_API)
+
+
+class Block(NamedTuple):
+    """In what a vCPU takes no INIT and drops a SIPI: a ``state`` of the table of states, and the manuals' sections."""
+
+    state: str
+    cite: tuple[str, ...]
+
+    @property
+    def facts(self) -> State:
+        """How to enter and to leave it."""
+        return STATES[self.state]
+
+
+BLOCKS = {
+    "smm": Block("in-smm", (cite.S_SMM_INHIBIT, cite.A_SMM_INHIBIT)),
+    "gif": Block("gif-clear", (cite.A_GIF,)),
+    "vmx": Block("in-vmx-root", (cite.S_VMX_LIMITS,)),
+}
+
+
+class Rule(NamedTuple):
+    """What an event ``becomes``, ``taken``, ``held`` or ``dropped``, and the activity state after it."""
+
+    becomes: str
+    activity: int
+
+
+@dataclass
+class Vcpu:
+    """What the manuals need to know of one vCPU.
+
+    ``block`` names what blocks INIT, "" where nothing does; ``latched`` is whether an INIT is held. ``nmis`` are the pending
+    NMIs, None where that is not known. ``fresh`` is whether it is as INIT or SIPI left it.
+    """
+
+    bsp: bool
+    activity: int = RUNS
+    block: str = ""
+    latched: bool = False
+    nmis: int | None = None
+    fresh: bool = False
+
+
+def rule(event: str, vcpu: Vcpu) -> Rule:
+    """What becomes of ``event``, INIT or SIPI, on ``vcpu``.
+
+    An INIT is held while something blocks it; else a boot processor begins at the reset vector, another one waits for a SIPI. A
+    SIPI counts only in wait-for-SIPI, and where nothing blocks.
+    """
+    if event == "init":
+        if vcpu.block:
+            return Rule("held", vcpu.activity)
+        return Rule("taken", RUNS if vcpu.bsp else WAITS)
+    if vcpu.activity == WAITS and not vcpu.block:
+        return Rule("taken", RUNS)
+    return Rule("dropped", vcpu.activity)

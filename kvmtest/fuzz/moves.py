@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Moves: what a random scenario is made of. Each is some steps, with what the manuals expect of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import NamedTuple
+
+from kvmtest.fuzz import values
+from kvmtest.fuzz.model import BLOCKS, HALTS, RUNS, WAITS, Vcpu, rule
+from kvmtest.scenario import step as s
+from kvmtest.scenario.items import CONTINUE
+from kvmtest.scenario.triggers import DATA, TRIGGERS, Steps, signal
+from kvmtest.x86.lapic import LAPIC
+
+__all__ = ("BETWEEN", "GUEST", "MOVES", "Move", "Play")
+
+#: Before each move. It is no event: what is observed from here on is what the next event finds.
+BETWEEN = s.Event("none", "fuzz")
+#: With nothing pending it says nothing, and KVM_SET_VCPU_EVENTS, which latches an INIT, writes it.
+_PAYLOAD = "events.exception_has_payload"
+_PENDING = "events.smi_latched_init"
+#: By ioctl or by a device, to a vCPU that is not in KVM_RUN. Those by another vCPU's code run a guest.
+_INITS = ("latched", "msi", "gsi-msi", "irqfd", "ioapic")
+_BY_CODE = ("icr-xapic", "icr-x2apic")
+#: What an interrupt that is accepted and not delivered shows in (SDM vol. 3, Interrupt Acceptance for Fixed Interrupts).
+_REQUESTED = tuple(f"lapic.{reg.name}" for reg in LAPIC if reg.name.startswith(("irr", "tmr"))) + ("lapic.ppr", "lapic.esr")
+_ORDERS = ("kvm", "qemu")
+
+
+class Play:
+    """A scenario in the making: the automaton's ``target``, the host's ``needs`` that may be asked for, what was used of them.
+
+    ``mode`` is that of the local APIC; ``without`` are items that this host does not take. ``events`` are those that are tried,
+    and ``states`` the names of blocks.
+    """
+
+    def __init__(
+        self,
+        random: Random,
+        bsp: bool,
+        vendor: str,
+        mode: str,
+        *,
+        events: frozenset[str],
+        states: frozenset[str],
+        without: frozenset[str] = frozenset(),
+    ) -> None:
+        self.random, self.vendor, self.mode = random, vendor, mode
+        self.target = Vcpu(bsp)
+        self.events, self.states, self.without = events, states, without
+        self.needs: dict[str, None] = {}
+        self.cite: dict[str, None] = {}
+        #: Whether the other vCPU holds what this scenario gave it.
+        self.other = False
+        self.reporter = False
+        #: Of a second migration the judge would have to know other vCPUs.
+        self.migrated = False
+
+    def same(self, *but: str) -> s.Step:
+        """Nothing else than ``but`` changes."""
+        return s.Expect(s.Same(but))
+
+    def initiator(self) -> str:
+        """A trigger for INIT that the target's local APIC hears."""
+        fits = [name for name in _INITS if self.mode in TRIGGERS[name].modes]
+        code = [name for name in _BY_CODE if self.mode in TRIGGERS[name].modes]
+        return self.random.choice(code if code and self.random.random() < 0.02 else fits)
+
+
+def _plant(play: Play) -> Steps:
+    """Everything at once."""
+    name = play.random.choice("ac" if play.reporter else "abc")
+    # Every section is written, so that nothing pending and no block is left.
+    play.target = Vcpu(play.target.bsp, RUNS if name == "b" else HALTS, nmis=int(name == "b"))
+    return (s.Plant(name, play.mode),)
+
+
+def _values(play: Play) -> Steps:
+    """Some items, by the ioctls of their sections."""
+    found = values.items(play.random, play.without)
+    # KVM_SET_SREGS lets a boot processor at the reset vector run.
+    if play.target.bsp and play.target.activity != RUNS:
+        found = tuple(one for one in found if not one[0].startswith(("cr3", "gdt", "idt"))) or (("rbx", 1),)
+    # Of MSRs KVM keeps what the vCPU's CPUID has.
+    return tuple(s.Set((one,), check=not one[0].startswith("msr.")) for one in found)
+
+
+def _shadow(play: Play) -> Steps:
+    """What KVM_SET_VCPU_EVENTS takes reads back. Of both kinds of interrupt shadow each CPU has the one of MOV SS."""
+    masked, shadow = play.random.getrandbits(1), play.random.choice((0, 3))
+    written = s.Set((("events.nmi_masked", masked), ("events.interrupt_shadow", shadow)), check=False)
+    return (
+        written,
+        s.Expect(s.Is("events.interrupt_shadow", shadow, 1), "events.interrupt_shadow"),
+        s.Expect(s.Is("events.nmi_masked", masked), "events.nmi_masked"),
+    )
+
+
+def _mp_state(play: Play) -> Steps:
+    """The activity state alone."""
+    wanted = play.random.choice((RUNS, HALTS, *(() if play.target.bsp else (WAITS,))))
+    play.target.activity = wanted
+    return (s.Observe(), s.Set((("mp_state", wanted),)), play.same("mp_state"))
+
+
+def _dirty(play: Play) -> Steps:
+    """What shows that an event happened, of a vCPU that is as one left it."""
+    return (s.Set((("rbx", play.random.getrandbits(32) | 1),)),) if play.target.fresh else ()
+
+
+def _init(play: Play) -> Steps:
+    """An INIT that nothing blocks."""
+    dirty, target = _dirty(play), play.target
+    target.activity, target.fresh, target.nmis = rule("init", target).activity, True, 0
+    play.mode = "xapic" if play.mode == "xapic-flat" else play.mode
+    return (*dirty, s.Observe(), s.Send("init", play.initiator()), s.Observe())
+
+
+def _sipi(play: Play) -> Steps:
+    """A SIPI, in wait-for-SIPI or outside of it."""
+    target, vector = play.target, play.random.getrandbits(8)
+    found = rule("sipi", target)
+    sent = (s.Observe(), s.Send("sipi", "msi", vector=vector))
+    target.activity = found.activity
+    if found.becomes == "dropped":
+        return (*sent, play.same())
+    target.fresh = False
+    return (*sent, s.Observe())
+
+
+def _over_sipi(play: Play) -> Steps:
+    """An INIT that comes over a SIPI, which is then none."""
+    dirty, target = _dirty(play), play.target
+    target.activity, target.fresh, target.nmis = rule("init", target).activity, True, 0
+    before = s.Send("sipi", "msi", vector=play.random.getrandbits(8), judged=False)
+    return (*dirty, s.Observe(), before, s.Send("init", "msi"), s.Observe())
+
+
+def _nmi(play: Play) -> Steps:
+    """An NMI, which stays pending in a vCPU that does not run."""
+    target, by = play.target, play.random.choice(("ioctl-nmi", "msi"))
+    steps = (s.Observe(), s.Send("nmi", by, judged=False), play.same("events.nmi_pending"))
+    if target.nmis == 0:
+        target.nmis = 1
+        return (*steps, s.Expect(s.Is("events.nmi_pending", 1)))
+    target.nmis = None
+    return steps
+
+
+def _smi(play: Play) -> Steps:
+    """An SMI, which stays pending in a vCPU that does not run."""
+    play.needs["smm"] = None
+    sent = (s.Observe(), s.Send("smi", "ioctl-smi", judged=False), s.Expect(s.Is("events.smi_pending", 1)))
+    return (*sent, play.same("events.smi_pending"), s.Set((("events.smi_pending", 0),)))
+
+
+def _interrupt(play: Play) -> Steps:
+    """An interrupt's message, accepted or not."""
+    vector = play.random.randrange(0x10, 0x100)
+    return (s.Observe(), signal(_id(play), DATA["interrupt"] | vector), play.same(*_REQUESTED))
+
+
+def _id(play: Play) -> int:
+    """The target's APIC id: of the two vCPUs the first one is the boot processor."""
+    return 0 if play.target.bsp else 1
+
+
+def _other(play: Play) -> Steps:
+    """Events to the other vCPU, which change nothing in this one."""
+    steps: list[s.Step] = []
+    if not play.other:
+        play.other = True
+        steps.append(s.Plant("a", play.mode if play.mode in ("xapic", "x2apic") else "xapic", "other"))
+    steps.append(s.Observe())
+    event = play.random.choice(("init", "init", "sipi", "nmi"))
+    by = "msi" if event != "init" else play.random.choice(("latched", "msi", "ioapic", "gsi-msi"))
+    steps.append(s.Send(event, by, "other", play.random.getrandbits(8) if event == "sipi" else 0, judged=False))
+    steps.append(s.Settle("other"))
+    if event == "init":
+        steps.append(s.Expect(s.Is("mp_state", WAITS if play.target.bsp else RUNS), who="other"))
+    return (*steps, play.same())
+
+
+def _blocked(play: Play) -> Steps:
+    """INIT and SIPI in what blocks them, and what comes of them when it is left."""
+    random, target = play.random, play.target
+    name = random.choice(_blocks(play))
+    block, facts = BLOCKS[name], BLOCKS[name].facts
+    play.needs |= dict.fromkeys(facts.needs)
+    play.cite |= dict.fromkeys(block.cite)
+    dirty, target.block = _dirty(play), name
+    steps: list[s.Step] = [*dirty, *facts.prepare, s.Observe()]
+    init = random.random() < 0.8
+    if init:
+        steps += [s.Send("init", random.choice(("latched", "msi"))), s.Expect(s.Is(_PENDING, 1), "pending")]
+        steps.append(play.same(_PENDING, _PAYLOAD))
+    if random.random() < 0.5 or not init:
+        steps += [s.Send("sipi", "msi", vector=random.getrandbits(8), judged=not init), play.same(_PENDING, _PAYLOAD)]
+    if not play.migrated and random.random() < 0.15:
+        play.migrated = True
+        steps += [s.Migrate(random.choice(_ORDERS))]
+        steps += [s.Expect(s.Is(_PENDING, int(init)), "pending")]
+    steps += facts.leave
+    target.block = ""
+    if init:
+        target.activity, target.fresh, target.nmis = rule("init", target).activity, True, 0
+        steps.append(s.Observe())
+    return tuple(steps)
+
+
+def _blocks(play: Play) -> list[str]:
+    """Those that this vCPU can be in: none in wait-for-SIPI, from which SIPI and RESET alone lead."""
+    if play.target.activity == WAITS:
+        return []
+    vendors = {"vmx": "intel"}
+    return [name for name in BLOCKS if name in play.states and vendors.get(name, play.vendor) == play.vendor]
+
+
+def _migrate(play: Play) -> Steps:
+    """A save and restore to a new VM, which changes nothing."""
+    play.migrated = True
+    return (s.Observe(), s.Migrate(play.random.choice(_ORDERS)))
+
+
+def _waits(play: Play) -> Steps:
+    """A vCPU in wait-for-SIPI executes nothing."""
+    return (s.Until(s.Quiet(), note="a vCPU in wait-for-SIPI made an exit"), s.Expect(s.Is("mp_state", WAITS), "mp_state"))
+
+
+def _guest(play: Play) -> Steps:
+    """What the guest's instructions read after INIT, against what the host's ioctls show."""
+    steps = _init(play)
+    start = () if play.target.bsp else (s.Send("sipi", "msi", vector=CONTINUE, judged=False),)
+    return (*steps, *start, s.Guest())
+
+
+class Move(NamedTuple):
+    """``weight`` is how often it is taken, of those that ``may`` be."""
+
+    weight: float
+    make: Callable[[Play], Steps]
+    may: Callable[[Play], bool] = lambda play: True
+    event: str = ""
+
+
+#: `guest` is the last move of a scenario that has it.
+MOVES = {
+    "plant": Move(2, _plant),
+    "values": Move(8, _values),
+    "shadow": Move(1, _shadow),
+    "mp-state": Move(3, _mp_state, event="none"),
+    "init": Move(8, _init, event="init"),
+    "sipi": Move(6, _sipi, event="sipi"),
+    "over-sipi": Move(1, _over_sipi, lambda play: play.target.activity == WAITS, "init"),
+    "nmi": Move(2, _nmi, event="nmi"),
+    "smi": Move(2, _smi, lambda play: "smm" in play.states and play.target.activity != WAITS, "smi"),
+    "interrupt": Move(2, _interrupt, event="interrupt"),
+    "other": Move(2, _other),
+    "blocked": Move(8, _blocked, lambda play: bool(_blocks(play)), "init"),
+    "migrate": Move(0.1, _migrate, lambda play: not play.migrated, "migrate"),
+    "waits": Move(0.02, _waits, lambda play: play.target.activity == WAITS),
+}
+GUEST = Move(0, _guest)

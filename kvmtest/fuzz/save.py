@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What was found, as files: each is there as a whole, or not at all, also where the host dies right after it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import Any
+
+from kvmtest.scenario import file
+from kvmtest.scenario.step import Scenario
+
+__all__ = ("name_of", "write")
+
+
+def name_of(scenario: Scenario, keys: tuple[tuple[str, ...], ...], again: bool) -> str:
+    """The name of the file of a finding: what departs, and which scenario shows it."""
+    event, item, *_ = keys[0]
+    once = "" if again else "once-"
+    return re.sub(r"[^\w.-]", "-", f"{once}{event}-{item or 'error'}-{scenario.sequence}.json")
+
+
+def write(path: str, scenario: Scenario) -> None:
+    """Write ``scenario`` to ``path``. Raises OSError."""
+    data: dict[str, Any] = file.dump(scenario)
+    made = f"{path}.{os.getpid()}"
+    with open(made, "w", encoding="utf-8") as out:
+        json.dump(data, out, indent=1)
+        out.write("\n")
+        out.flush()
+        os.fsync(out.fileno())
+    os.replace(made, path)
+    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The loop: what departs is found once, what is known or not asked for is not, and it ends when it is told to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kvmtest.fuzz import save
+from kvmtest.fuzz.loop import departures, key_of
+from kvmtest.model.case import Case
+from kvmtest.model.record import Block, Observation, Record
+from kvmtest.model.select import Selection
+from kvmtest.model.value import Expected
+from kvmtest.model.verdict import Verdict
+from kvmtest.scenario import file
+from kvmtest.scenario import step as s
+
+_FAILS = Record("cr2", Verdict.FAIL, 5, Expected((0,)), 5)
+_KNOWN = _FAILS._replace(item="cr3", verdict=Verdict.KNOWN, deviation="123456789abc")
+_ERRS = [Record(item, Verdict.ERROR, reason="no INIT is pending on vcpu 1") for item in ("rax", "rbx")]
+
+
+def _seen(*records: Record) -> list[Observation]:
+    return [Observation(Case("none.fuzz/ap", ()), "init", "msi", "host", (Block(records),))]
+
+
+def test_what_departs_has_a_key_of_its_own() -> None:
+    found = departures(_seen(_FAILS, _KNOWN), Selection(()))
+    assert list(found) == [("init", "cr2", "kept", "")]
+
+
+def test_an_error_is_one_whatever_its_items_and_numbers() -> None:
+    other = [record._replace(reason="no INIT is pending on vcpu 0") for record in _ERRS]
+    assert len(departures([*_seen(*_ERRS), *_seen(*other)], Selection(()))) == 1
+
+
+def test_other_values_are_the_same_departure() -> None:
+    one, other = (next(iter(_seen(_FAILS._replace(planted=n, observed=n))[0].attention)) for n in (5, 6))
+    assert key_of(one) == key_of(other)
+
+
+def test_a_selector_chooses_what_counts() -> None:
+    assert not departures(_seen(_FAILS), Selection(("init.*.cr3",)))
+    assert departures(_seen(_FAILS), Selection(("init.*.cr2",)))
+
+
+def test_a_finding_is_a_scenario_file(tmp_path: Path) -> None:
+    scenario = s.Scenario("none", "fuzz", "fuzz-1-2", (s.Plant(), s.Observe(), s.Send("init"), s.Observe()), ("x",))
+    name = save.name_of(scenario, (("init", "cr2", "kept", ""),), True)
+    save.write(str(tmp_path / name), scenario)
+    assert [path.name for path in tmp_path.iterdir()] == ["init-cr2-fuzz-1-2.json"]
+    assert file.load(str(tmp_path / name)) == scenario
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    scenario = s.Scenario("none", "fuzz", "fuzz-1-2", (s.Plant(),), ("x",))
+    with pytest.raises(OSError):
+        save.write(str(tmp_path / "no" / "such.json"), scenario)
+    assert not list(tmp_path.iterdir())

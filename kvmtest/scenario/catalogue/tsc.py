@@ -52,8 +52,8 @@ def _deadline(sequence: str, came: int, *pairs: tuple[str, int]) -> Scenario:
     return Scenario(
         "none", "set-msrs", sequence,
         (
-            LISTENS, s.Poke("ARG_LVT", _DEADLINE | _VECTOR), s.Poke("ARG_LIMIT", _LIMIT), *boot("bsp"), *turn(0), _msrs(*pairs), _THERE,
-            *told(came),
+            LISTENS, s.Poke("ARG_LVT", _DEADLINE | _VECTOR), s.Poke("ARG_LIMIT", _LIMIT), *boot("bsp"), *turn(0), _msrs(*pairs),
+            _THERE, *told(came),
         ),
         (S_TSC_DEADLINE, KVM_API), "bsp", "guest", ("tsc-deadline",), Setup(leaves="deadline"), vendors=("intel",),
     )  # fmt: skip

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Places of KVM 6.1 to break, in RESET, INIT, SIPI, latched INIT, save and restore, for random scenarios to find.
 
-As the mutants of the lab's tests they are a statement before a line of arch/x86/kvm, which breaks KVM where MUTANT is true; the usual
-one keeps the line from being executed.
+As the mutants of the lab's tests they are a statement before a line of arch/x86/kvm, which breaks KVM where MUTANT is true; the
+usual one keeps the line from being executed.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ PLACES = (
     Place("shadow-not-taken", _X86, _SET, "\tif (events->flags & KVM_VCPUEVENT_VALID_SHADOW)", "no interrupt shadow is restored",
           "if (MUTANT) events->flags &= ~KVM_VCPUEVENT_VALID_SHADOW;"),
     Place("nmi-pending-not-taken", _X86, _SET, "\t\tvcpu->arch.nmi_pending = events->nmi.pending;", "no pending NMI is restored"),
-    Place("nmi-injected-not-taken", _X86, _SET, "\tvcpu->arch.nmi_injected = events->nmi.injected;", "no injected NMI is restored"),
+    Place("nmi-injected-not-taken", _X86, _SET, "\tvcpu->arch.nmi_injected = events->nmi.injected;",
+          "no injected NMI is restored"),
     Place("payload-lost", _X86, _SET, "\tvcpu->arch.exception.payload = events->exception_payload;", "a payload is not restored"),
     Place("latched-not-taken", _X86, _SET, "\t\t\t\tset_bit(KVM_APIC_INIT, &vcpu->arch.apic->pending_events);",
           "a latched INIT is not restored"),
@@ -93,6 +94,7 @@ PLACES = (
     Place("cr8-not-taken", _X86, _SET_SREGS, "\tkvm_set_cr8(vcpu, sregs->cr8);", "CR8 is not restored"),
     Place("lapic-esr-lost", _LAPIC, _APIC_STATE, "\tmemcpy(vcpu->arch.apic->regs, s->regs, sizeof(*s));", "ESR is not restored",
           "if (MUTANT) memset(s->regs + APIC_ESR, 0, 4);"),
-    Place("sregs-runs-bsp", _X86, _SET_SREGS, "\t/* Older userspace won't unhalt the vcpu on reset. */", "KVM_SET_SREGS wakes a halted vCPU",
+    Place("sregs-runs-bsp", _X86, _SET_SREGS, "\t/* Older userspace won't unhalt the vcpu on reset. */",
+          "KVM_SET_SREGS wakes a halted vCPU",
           "if (MUTANT) vcpu->arch.mp_state = KVM_MP_STATE_RUNNABLE;"),
 )  # fmt: skip

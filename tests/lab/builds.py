@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -13,7 +14,39 @@ from kvmtest.lab.build import change
 from kvmtest.lab.error import LabError
 from kvmtest.lab.kernels import Kernel
 
-__all__ = ("build", "change")
+__all__ = ("build", "change", "chosen")
+
+_DECLARED, _CHOSEN = "int kvmtest_mutant;", "module_param_named(mutant, kvmtest_mutant, int, 0444);"
+_FIRST = "static bool __read_mostly ignore_msrs = 0;\n"
+
+
+class Broken(Protocol):
+    """A line of a file of arch/x86/kvm, and the statement before it that breaks KVM where MUTANT is true."""
+
+    @property
+    def file(self) -> str:
+        """Its path in arch/x86/kvm."""
+
+    @property
+    def line(self) -> str:
+        """The whole line."""
+
+    @property
+    def statement(self) -> str:
+        """What comes before it."""
+
+
+def chosen(places: Sequence[Broken]) -> Callable[[Path], None]:
+    """The edit that puts all ``places`` in, of which kvm.mutant chooses one, by its number from 1 on."""
+
+    def edit(kvm: Path) -> None:
+        change(kvm / "x86.c", _FIRST, f"{_DECLARED}\nEXPORT_SYMBOL_GPL(kvmtest_mutant);\n{_CHOSEN}\n{_FIRST}")
+        change(kvm / "lapic.h", "struct kvm_lapic {\n", f"extern {_DECLARED}\nstruct kvm_lapic {{\n")
+        for number, place in enumerate(places, 1):
+            statement = place.statement.replace("MUTANT", f"(kvmtest_mutant == {number})")
+            change(kvm / place.file, f"{place.line}\n", f"\t{statement}\n{place.line}\n")
+
+    return edit
 
 
 def build(kernel: Kernel, edit: Callable[[Path], None]) -> Path:

@@ -16,23 +16,12 @@ from kvmtest.lab.steps import Spec
 from kvmtest.model.record import Result
 from kvmtest.model.select import takes
 from kvmtest.model.verdict import Verdict
-from tests.lab.builds import build, change
+from tests.lab.builds import build, chosen
 from tests.lab.mutants import MUTANTS, Mutant
 
 pytestmark = [pytest.mark.lab, pytest.mark.nightly]
 
 _KERNEL = "bookworm"
-_DECLARED, _CHOSEN = "int kvmtest_mutant;", "module_param_named(mutant, kvmtest_mutant, int, 0444);"
-_FIRST = "static bool __read_mostly ignore_msrs = 0;\n"
-
-
-def _edit(kvm: Path) -> None:
-    """Put all mutants in, of which kvm.mutant chooses one, by its place in the table from 1 on."""
-    change(kvm / "x86.c", _FIRST, f"{_DECLARED}\nEXPORT_SYMBOL_GPL(kvmtest_mutant);\n{_CHOSEN}\n{_FIRST}")
-    change(kvm / "lapic.h", "struct kvm_lapic {\n", f"extern {_DECLARED}\nstruct kvm_lapic {{\n")
-    for number, mutant in enumerate(MUTANTS, 1):
-        statement = mutant.statement.replace("MUTANT", f"(kvmtest_mutant == {number})")
-        change(kvm / mutant.file, f"{mutant.line}\n", f"\t{statement}\n{mutant.line}\n")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +31,7 @@ def modules() -> Path:
         kernel = kernels.find(_KERNEL)
     except LabError as error:
         pytest.skip(str(error))
-    return build(kernel, _edit)
+    return build(kernel, chosen(MUTANTS))
 
 
 def _unexpected(modules: Path, number: int, selectors: Iterable[str]) -> list[Result]:

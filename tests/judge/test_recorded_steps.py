@@ -159,7 +159,7 @@ def _fails_by_an_item(trial: Trial) -> int | None:
     layout = trial.bases[0].layout
     for look in of.looks(trial.look.scenario)[::-1]:
         at = [at for at, (number, _) in enumerate(trial.seen.told) if number == look.step]
-        if look.item or look.view != "host" or look.trigger == "plant" or not at:
+        if look.item or look.view != "host" or look.trigger in ("plant", "migrate") or not at:
             continue
         after = trial.seen.told[at[0]][1]
         for (prefix, item), record in trial.before.items():

@@ -15,10 +15,12 @@ from kvmtest.model.record import Block, Observation, Record, Result
 from kvmtest.model.run import Run
 from kvmtest.model.select import takes
 from kvmtest.model.verdict import Verdict
-from kvmtest.spec.untouched import COUNTERS
+from kvmtest.spec.untouched import COUNTERS, MEASURED
 
 __all__ = ("Change", "Comparison", "PairError", "against", "compare")
 
+#: What has another value in every run, or after every boot.
+_UNSTABLE = COUNTERS | MEASURED
 #: Addresses, lines and process numbers in what a kernel logs.
 _NUMBER = re.compile(r"0x[0-9a-f]+|\d+")
 
@@ -42,8 +44,8 @@ class Change(NamedTuple):
 
     @property
     def revalued(self) -> bool:
-        """A value is another one; of what counts by itself no value is ever the same."""
-        if self.before is None or self.now is None or self.now.item in COUNTERS:
+        """A value is another one; of what counts by itself, or is measured, no value is ever the same."""
+        if self.before is None or self.now is None or self.now.item in _UNSTABLE:
             return False
         a, b = self.before.record, self.now.record
         return (a.planted, a.expected, a.observed) != (b.planted, b.expected, b.observed)
@@ -127,7 +129,7 @@ def _kind(before: Record | None, now: Record | None, strict: bool) -> str:
     if now is None or now.verdict is Verdict.SKIP:
         return "untold" if departed else "untried" if then is not None and then.judged else ""
     if not now.verdict.departs:
-        undefined = then is now.verdict is Verdict.INFO and now.item not in COUNTERS
+        undefined = then is now.verdict is Verdict.INFO and now.item not in _UNSTABLE
         moved = undefined and before is not None and before.observed != now.observed
         return "gone" if departed else "info" if moved else ""
     if then is now.verdict or departed and now.verdict is Verdict.KNOWN:

@@ -156,27 +156,37 @@ def _unjudged(changes: Sequence[Change], run: Run) -> Iterator[str]:
         by_reason.setdefault(change.now.reason if change.now else "the case ended before it", []).append(change)
     for why, found in sorted(by_reason.items(), key=lambda one: -len(one[1]))[:_MOST]:
         items = list(dict.fromkeys(change.either.item for change in found))
-        more = len(items) - _ITEMS + 1
-        some = ", ".join(items) if more < 2 else f"{', '.join(items[: _ITEMS - 1])} and {more} more items"
-        yield printable(f"  {_count(len(found), 'result')} of {some}: {why}")
+        yield printable(f"  {_count(len(found), 'result')} of {_some(items)}: {why}")
         yield f"      {repeat(run.host, found[0].either.selector)}"
     if len(by_reason) > _MOST:
         yield f"      and {len(by_reason) - _MOST} more reasons"
 
 
 def _undefined(changes: Sequence[Change], run: Run) -> Iterator[str]:
-    """An item a line: the first pair of values, in how many places, and one of them."""
+    """A line for the items that changed in the same places: the first one's pair of values, and one of the places."""
     by_item: dict[tuple[str, str], list[Change]] = {}
     for change in changes:
         by_item.setdefault((change.either.event, change.either.item), []).append(change)
     items = {block: {record.item for record in block.records} for seen in run.observations for block in seen.blocks}
-    for (event, item), found in list(by_item.items())[:_MOST]:
+    alike: dict[tuple[str, frozenset[int]], list[str]] = {}
+    for (event, item), found in by_item.items():
+        alike.setdefault((event, frozenset(id(change.either.of) for change in found)), []).append(item)
+    for (event, _), (item, *others) in list(alike.items())[:_MOST]:
+        found = by_item[event, item]
         values = dict.fromkeys((c.before.observed, c.now.observed) for c in found if c.before and c.now)
         (before, now), more = next(iter(values)), len(values) - 1
         also = f" (and {more} more pairs of values)" if more else ""
         could = [seen for seen in run.observations if seen.event == event and any(item in items[b] for b in seen.blocks)]
         where = extent([change.either.of for change in found], could)
         yield printable(f"  {item} after {event.upper()}: {named(item, before)} -> {named(item, now)}{also}; {where}")
+        if others:
+            yield f"      so do {_some(others)}"
         yield f"      {repeat(run.host, found[0].either.selector)}"
-    if len(by_item) > _MOST:
-        yield f"      and {len(by_item) - _MOST} more items"
+    if len(alike) > _MOST:
+        yield f"      and {sum(map(len, list(alike.values())[_MOST:]))} more items"
+
+
+def _some(items: Sequence[str]) -> str:
+    """The items, or the first ones and how many more there are."""
+    more = len(items) - _ITEMS + 1
+    return ", ".join(items) if more < 2 else f"{', '.join(items[: _ITEMS - 1])} and {more} more items"

@@ -71,7 +71,8 @@ def _lacking(vm: Vm, contents: bytes, error: KvmError) -> Exception:
     """What it means that KVM does not enable a capability."""
     asked = kvm_enable_cap.from_buffer_copy(contents)
     cap, argument = asked.cap, asked.args[0]
+    there = vm.check_extension(cap)
     # Of most that have flags KVM_CHECK_EXTENSION tells those that there are.
-    if vm.check_extension(cap) & argument == argument:
+    if there and there & argument == argument:
         return error
     return SetupError(f"KVM_ENABLE_CAP of {cap} with {argument:#x} fails with {error.name}: not there")

@@ -11,15 +11,18 @@ from typing import Any, NamedTuple, TypeVar
 from kvmtest.judge.book import Book
 from kvmtest.judge.evidence import Basis, Ended
 from kvmtest.judge.many import merged
+from kvmtest.model.host import Host
 from kvmtest.model.record import Block, Record
 from kvmtest.model.value import Expected
 from kvmtest.model.verdict import Verdict, overall
 from kvmtest.scenario.orders import ORDERS
+from kvmtest.spec.emulators import ends_early
 from kvmtest.spec.migrated import AS_SAVED, COUNTED, About, added, rule
+from kvmtest.state.guest_view import ITEMS, Report
 from kvmtest.state.layout import Layout
 from kvmtest.state.sections import Snapshot
 
-__all__ = ("apic_mode", "aside", "behaviours", "since", "tables")
+__all__ = ("apic_mode", "aside", "behaviours", "since", "tables", "told")
 
 _Who = TypeVar("_Who", bound=Hashable)
 _APIC_EN, _APIC_EXTD = 1 << 11, 1 << 10
@@ -96,6 +99,15 @@ def tables(book: Book, bases: Sequence[Basis], order: str, values: list[Any]) ->
         sheet = book.sheet(ctx, layout, partial(rule, about=about), ("migrate", about))
         blocks.append(sheet.host(ctx, basis.baseline or before, None, before, after))
     return merged("vcpus", [basis.ctx.apic_id for basis in bases], blocks, book, overall) if blocks else ()
+
+
+def told(report: Report, host: Host, layout: Layout, last: Snapshot) -> Report:
+    """What a guest told after a migration; what an emulator kept it from for what was restored is missing."""
+    why = ends_early(host.names, last.get(layout, "cr0"), last.get(layout, "ss.dpl")) if report.problem else ""
+    if not why:
+        return report
+    lost = (item for item in ITEMS if item not in report.values)
+    return report._replace(missing=dict.fromkeys(lost, why) | report.missing, problem="")
 
 
 def since(bases: Sequence[Basis], seen: Mapping[_Who, list[Snapshot]], values: list[Any]) -> dict[_Who, list[Snapshot]]:

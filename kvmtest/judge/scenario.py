@@ -200,6 +200,8 @@ class _Judge:
         mode = apic_mode(snapshot, layout) if snapshot else ctx.apic_mode
         ctx = ctx._replace(prefix=f"{look.event}.{look.trigger}.guest", apic_mode=mode)
         names = self.look.names("guest", look.event)
+        if (last := after or before) and any(isinstance(step, s.Migrate) for step in self.scenario.steps[: look.step]):
+            report = migration.told(report, self.host, layout, last)
         report = self._told(report, look.event, names)
         told, both = self.book.sheet(ctx, layout).guest(ctx, names, baseline, plant, before, after, report)
         self.blocks[look.event, look.trigger, "guest"] = list(told)

@@ -6,6 +6,10 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 from kvmtest.uapi.kvm import (
+    KVM_CAP_DIRTY_LOG_RING,
+    KVM_CAP_DISABLE_QUIRKS,
+    KVM_CAP_DISABLE_QUIRKS2,
+    KVM_CAP_EXCEPTION_PAYLOAD,
     KVM_CAP_NESTED_STATE,
     KVM_CAP_SET_BOOT_CPU_ID,
     KVM_CAP_SPLIT_IRQCHIP,
@@ -15,7 +19,7 @@ from kvmtest.uapi.kvm import (
     KVM_CAP_X86_TRIPLE_FAULT_EVENT,
 )
 
-__all__ = ("NEEDS", "Facts", "Need", "unmet")
+__all__ = ("NEEDS", "Facts", "Need", "of_capability", "unmet")
 
 
 class Facts(Protocol):
@@ -107,7 +111,18 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     "boot-cpu-id": (Need("KVM_CAP_SET_BOOT_CPU_ID is not there", KVM_CAP_SET_BOOT_CPU_ID),),
     "x2apic-api": (Need("KVM_CAP_X2APIC_API is not there", KVM_CAP_X2APIC_API),),
     "triple-fault-event": (Need("KVM_CAP_X86_TRIPLE_FAULT_EVENT is not there", KVM_CAP_X86_TRIPLE_FAULT_EVENT),),
+    "exception-payload": (Need("KVM_CAP_EXCEPTION_PAYLOAD is not there", KVM_CAP_EXCEPTION_PAYLOAD),),
+    "disable-quirks": (Need("KVM_CAP_DISABLE_QUIRKS is not there", KVM_CAP_DISABLE_QUIRKS),),
+    "disable-quirks2": (Need("KVM_CAP_DISABLE_QUIRKS2 is not there", KVM_CAP_DISABLE_QUIRKS2),),
+    "dirty-ring": (Need("KVM_CAP_DIRTY_LOG_RING is not there", KVM_CAP_DIRTY_LOG_RING),),
 }
+#: The needs of a capability and no more, by its number.
+_OF_CAPABILITY = {needs[0].cap: name for name, needs in NEEDS.items() if needs == (Need(needs[0].why, needs[0].cap),)}
+
+
+def of_capability(cap: int) -> str:
+    """The name of the need of KVM_CAP_* ``cap``, "" where none has one."""
+    return _OF_CAPABILITY.get(cap, "")
 
 
 def unmet(names: tuple[str, ...], facts: Facts) -> str:

@@ -170,6 +170,11 @@ A_PPR = "AMD Processor Programming Reference, Performance Counter Global Control
 #: Not a manual: no CPU manual speaks of it.
 KVM_API = "Linux, The Definitive KVM (Kernel-based Virtual Machine) API Documentation"
 KVM_ERRATA = "Linux, Known limitations of CPU virtualization"
+#: What KVM promises where no manual says anything.
+KVM_PROMISE_IDS = (
+    'KVM\'s own promise, Linux, Known limitations of CPU virtualization, x2APIC: "all vCPUs matching the target APIC ID receive the '
+    'interrupt", or with KVM_X2APIC_API_USE_32BIT_IDS "only the vCPU with the lowest vCPU ID"'
+)
 KVM_HYPERCALLS = "Linux, Linux KVM Hypercall"
 KVM_MSR = "Linux, KVM-specific MSRs"
 HYPERV = "Microsoft, Hypervisor Top Level Functional Specification"

@@ -6,13 +6,21 @@ Each line was found by a guest that saw something else than KVM_GET_* showed, an
 
 from __future__ import annotations
 
-__all__ = ("cannot_tell",)
+__all__ = ("cannot_tell", "ends_early")
 
 _NO_INTERCEPT = "QEMU's TCG does not intercept XSETBV, so KVM learns nothing of it and loads no PKRU (helper_xsetbv())"
 _MXCSR = "QEMU's TCG leaves MXCSR alone in an XRSTOR with XSTATE_BV.SSE clear (helper_xrstor())"
 _SPEC_CTRL = "QEMU's TCG has no IA32_SPEC_CTRL: it reads as 0 and drops what is written (helper_rdmsr())"
 
 _BAD_MSR = "Bochs' Haswell has no IA32_SPEC_CTRL, and Bochs reads an MSR that is not there as 0"
+
+#: kvm_amd keeps the VMCB's CPL through INIT and shows it as SS.DPL, which fails there, and what restores that writes it to the
+#: VMCB's SS, too. A CPU does not look at either outside of protected mode.
+_CPL = (
+    "QEMU's TCG takes CPL from SS.DPL in real mode, too, where VMRUN has it as 0, so that a guest with an SS.DPL other than 0 cannot "
+    "execute LIDT (cpu_x86_load_seg_cache(); APM vol. 2, VMRUN, Canonicalization and Consistency Checks)"
+)
+_CR0_PE = 1
 
 #: By the beginning of the CPU's model name in /proc/cpuinfo or of the lab's emulator, then by item.
 _WRONG = {
@@ -24,3 +32,9 @@ _WRONG = {
 def cannot_tell(names: tuple[str, ...], item: str) -> str:
     """Why a guest under KVM on a CPU with ``names``, its model and its emulator, cannot tell what ``item`` holds; "" where it can."""
     return next((wrong.get(item, "") for begin, wrong in _WRONG.items() if any(n.startswith(begin) for n in names)), "")
+
+
+def ends_early(names: tuple[str, ...], cr0: int | None, ss_dpl: int | None) -> str:
+    """Why a guest whose CR0 and SS were restored like this stops where it should not; "" where it has no reason to."""
+    tcg = any(name.startswith("QEMU TCG CPU") for name in names)
+    return _CPL if tcg and ss_dpl and cr0 is not None and not cr0 & _CR0_PE else ""

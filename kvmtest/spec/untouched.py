@@ -6,10 +6,12 @@ from __future__ import annotations
 from kvmtest.spec.cite import KVM_API
 from kvmtest.spec.rule import Rule, cited, formula, unchanged, undefined
 
-__all__ = ("COUNTERS", "rule")
+__all__ = ("COUNTERS", "MEASURED", "rule")
 
 #: What counts on by itself, whatever is done to the vCPU.
 COUNTERS = frozenset(("msr.tsc", "lapic.timer_current", "msr.hv_vp_runtime", "msr.hv_time_ref_count"))
+#: What a kernel measures anew at each boot: HV_X64_MSR_TSC_FREQUENCY is the TSC's, as kvm_hv_get_msr() gives it.
+MEASURED = frozenset(("msr.hv_tsc_frequency",))
 _COUNTS = cited(undefined("it counts by itself"), KVM_API)
 _TSC = cited(formula("TSC>=", "keeps counting"), KVM_API)
 _STATE = cited(formula("mp_state", "what KVM_SET_MP_STATE wrote"), KVM_API)

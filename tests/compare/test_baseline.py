@@ -111,6 +111,21 @@ def test_an_undefined_value_that_changed_is_told_apart_and_fails_nothing() -> No
     assert "cr2 after INIT: 0x1 -> 0x2" in text and "kvmtest run init.msi.host.cr2/ap,x" in text and "tsc" not in text
 
 
+def test_undefined_values_that_changed_in_the_same_places_are_one_entry() -> None:
+    names = ("cr2", "dr0", "dr1", "dr2", "dr3")
+    found = _compare([_record(name, "info", 1) for name in names], [_record(name, "info", 2) for name in names])
+    text = _text(found)
+    assert "cr2 after INIT: 0x1 -> 0x2" in text and "so do dr0, dr1, dr2, dr3" in text and "dr0 after" not in text
+    alone = _compare([_record("cr2", "info"), _record("dr0", "info")], [_record("cr2", "info", 2), _record("dr0", "info")])
+    assert "so do" not in _text(alone)
+
+
+def test_what_each_boot_measures_anew_is_no_change() -> None:
+    before, now = ([_record("msr.hv_tsc_frequency", "info", hz), _record("cr2", "info", hz)] for hz in (0x9ABE26A8, 0x9ABE22C0))
+    found = _compare(before, now)
+    assert [change.either.item for change in found.info] == ["cr2"] and not found.failed
+
+
 def test_a_case_that_one_only_has_is_said() -> None:
     x, y = _seen(_record("cr2", "pass")), _seen(_record("cr2", "fail"), words="ap,y")
     found = compare(_run(x), _run(x, y))

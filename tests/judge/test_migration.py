@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from kvmtest.engine import plan
+from kvmtest.judge import migration
 from kvmtest.judge.evidence import Ended, Played
 from kvmtest.model.record import Result
 from kvmtest.scenario import step as s
+from kvmtest.state.guest_view import Report
 from kvmtest.state.layout import Layout
 from kvmtest.state.sections import Snapshot
 from tests.cases import NOBODY, judged, the
@@ -155,3 +157,16 @@ def test_what_the_migration_lost_the_event_is_not_blamed_for() -> None:
     assert by_id["init.msi.host.msr.pat"] != "fail"
     # What it has not lost INIT has to leave.
     assert by_id["init.msi.host.msr.star"] == "fail"
+
+
+def test_a_guest_that_an_emulator_stops_after_ss_was_restored_tells_what_it_could() -> None:
+    tcg = NOBODY._replace(cpu_model="QEMU TCG CPU version 2.5+")
+    said = Report({"rax": 0}, {"pkru": "no PKU"}, "an exception at LIDT")
+    real = USED.put(LAYOUT, "cr0", 0x10).put(LAYOUT, "ss.dpl", 3)
+    left = migration.told(said, tcg, LAYOUT, real)
+    assert not left.problem and left.values == said.values and left.missing["pkru"] == "no PKU"
+    assert "SS.DPL" in left.missing["gdt.base"] and "rax" not in left.missing
+    # It has no reason to on another CPU, with another SS, or in protected mode.
+    assert migration.told(said, NOBODY, LAYOUT, real) == said
+    assert migration.told(said, tcg, LAYOUT, real.put(LAYOUT, "ss.dpl", 0)) == said
+    assert migration.told(said, tcg, LAYOUT, real.put(LAYOUT, "cr0", 0x11)) == said

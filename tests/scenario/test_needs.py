@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import pytest
 
-from kvmtest.scenario.needs import Need
+from kvmtest.engine.plan import plan
+from kvmtest.scenario.needs import NEEDS, Need, of_capability, unmet
+from kvmtest.scenario.setup import Setup
+from kvmtest.uapi.kvm import KVM_CAP_X2APIC_API, KVM_CAP_X86_SMM, KVM_CAP_X86_TRIPLE_FAULT_EVENT
 
 
 class _Facts:
@@ -39,3 +42,17 @@ def test_a_need_is_met_by_the_bit_and_not_without_it(need: Need, bit: int) -> No
     assert need.met(_Facts(bit))
     assert not need.met(_Facts(1 - bit))
     assert not need._replace(vendor="amd").met(_Facts(bit))
+
+
+def test_each_capability_that_a_setup_enables_is_a_need_of_the_setup() -> None:
+    asked = {(cap, case.setup) for case in plan() for cap, _ in case.setup.caps}
+    assert len({cap for cap, _ in asked}) > 4
+    assert all(any(need.cap == cap for name in setup.needs for need in NEEDS[name]) for cap, setup in asked)
+
+
+def test_a_vm_without_the_capability_is_a_skip_that_names_it() -> None:
+    caps = ((KVM_CAP_X86_TRIPLE_FAULT_EVENT, 0), (KVM_CAP_X2APIC_API, 1), (KVM_CAP_X2APIC_API, 2))
+    setup = Setup(caps=caps)
+    assert setup.needs == ("triple-fault-event", "x2apic-api")
+    assert unmet(setup.needs, _Facts(0)) == "KVM_CAP_X86_TRIPLE_FAULT_EVENT is not there" and not unmet(setup.needs, _Facts(1))
+    assert of_capability(KVM_CAP_X86_SMM) == "smm" and not of_capability(1 << 20)

@@ -22,6 +22,7 @@ from kvmtest.scenario.catalogue import (
     registers,
     restart,
     rsm,
+    same_id,
     smm,
     stress,
     svm,
@@ -41,8 +42,8 @@ __all__ = ("SCENARIOS",)
 
 #: In the order of running.
 _TOPICS = (
-    *(creation, delivery, destinations, mp_state, restart, apic, registers, refused, events, userspace, interrupts, timer),
-    *(tsc, bounds, tasks, memory, paging, control, hypercalls, smm, rsm, gif, svm, svm_events, svm_exits, svm_vmrun),
+    *(creation, delivery, same_id, destinations, mp_state, restart, apic, registers, refused, events, userspace, interrupts),
+    *(timer, tsc, bounds, tasks, memory, paging, control, hypercalls, smm, rsm, gif, svm, svm_events, svm_exits, svm_vmrun),
     *(vmx, vmx_events, alone, stress),
 )
 

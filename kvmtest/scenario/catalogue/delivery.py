@@ -27,7 +27,6 @@ from kvmtest.uapi.kvm import (
     KVM_MP_STATE_HALTED,
     KVM_MP_STATE_INIT_RECEIVED,
     KVM_MP_STATE_RUNNABLE,
-    KVM_MP_STATE_UNINITIALIZED,
     KVM_X2APIC_API_USE_32BIT_IDS,
 )
 
@@ -45,24 +44,12 @@ _INIT_CITE = (S_MP, A_INIT_IPI)
 _SIPI_CITE = (S_MP, S_VMX_ACTIVITY, A_INIT_IPI)
 _BY_IPI = "the manuals say it of an INIT that an IPI de-asserts, and are silent on a message that does so"
 _CREATION = "no manual speaks of a vCPU's creation; KVM's map of APIC ids lacks the newest until something renews it"
-_UNIQUE = "the manuals want APIC ids to be unique; KVM's errata tell what is expected here"
 
 
 def _dropped(name: str, *state: tuple[str, int]) -> Scenario:
     """A SIPI that changes nothing, and is not kept for the INIT that follows."""
     steps = (*ran(*state), s.Send("sipi", vector=_FIRST), s.Expect(s.Same()), *_INIT)
     return Scenario("sipi", "msi", name, steps, _SIPI_CITE)
-
-
-def _same_id(name: str, caps: tuple[tuple[int, int], ...], state: int, *cite: str) -> Scenario:
-    """INIT to APIC id 1, which vCPUs 1 and 2 have in xAPIC mode; ``state`` is where it leaves the latter."""
-    steps = (
-        s.Set((("lapic.id", 1 << 24),), 2),
-        signal(1, 0x500),
-        s.Require(s.Is(*_WAITING), "the INIT did not reach vCPU 1, whose own id it has", 1),
-        s.Expect(s.Is("mp_state", state), who=2),
-    )
-    return Scenario("init", "msi", name, steps, cite, setup=Setup(vcpus=3, caps=caps), undefined=_UNIQUE)
 
 
 SCENARIOS = (
@@ -131,6 +118,4 @@ SCENARIOS = (
         ),
         (KVM_ERRATA, KVM_API), setup=Setup(ids=(0, 256), caps=_32_BIT_IDS),
     ),
-    _same_id("same-apic-id", (), KVM_MP_STATE_INIT_RECEIVED, KVM_ERRATA),
-    _same_id("same-apic-id-32-bit-ids", _32_BIT_IDS, KVM_MP_STATE_UNINITIALIZED, KVM_ERRATA, KVM_API),
 )  # fmt: skip

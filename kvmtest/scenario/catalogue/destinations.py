@@ -16,7 +16,7 @@ from kvmtest.scenario.triggers import raised, signal
 from kvmtest.spec.cite import A_ICR, A_RECEIVING, KVM_ERRATA, S_APIC_DISABLED, S_ICR, S_IPI_DESTINATION, S_MSI
 from kvmtest.uapi.kvm import KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_RUNNABLE
 
-__all__ = ("SCENARIOS",)
+__all__ = ("SCENARIOS", "SHOWS", "written")
 
 #: Two clusters in each model; the first one sends.
 _IDS = (0, 1, 2, 17, 18)
@@ -30,7 +30,7 @@ _NO_ID, _FREE_BIT = 0x63, {"flat": 0x40, "cluster": 0x08, "x2apic": 0x40}
 _NO_BIT, _NO_CLUSTER = {"flat": 0x40, "cluster": 0x38, "x2apic": 0x40}, 5 << 16 | 1
 _VECTOR, _IRR_BIT = 0x55, 1 << 21
 #: What shows that a vCPU that does not run got a message: item, value, mask. KVM_GET_MP_STATE lets it take a SIPI.
-_SHOWS = {
+SHOWS = {
     "init": ("events.smi_latched_init", 1, 1), "sipi": ("mp_state", KVM_MP_STATE_RUNNABLE, 0xFFFFFFFF),
     "nmi": ("events.nmi_pending", 1, 0xFF), **dict.fromkeys(("fixed", "lowest"), ("lapic.irr2", _IRR_BIT, _IRR_BIT)),
 }  # fmt: skip
@@ -111,7 +111,7 @@ def _address(one: _Tried, locals_: dict[int, Local]) -> Address:
     return Address(destination, one.to.startswith("logical"), wide=wide)
 
 
-def _written(id: int, local: Local, *, waits: bool) -> tuple[s.Step, ...]:
+def written(id: int, local: Local, *, waits: bool) -> tuple[s.Step, ...]:
     """A vCPU with this local APIC, which ``waits`` for a SIPI or can run."""
     off = 0xFEE00000 | (_BSP if id == _SENDER else 0)
     base = off | _EN | (_EXTD if local.model == "x2apic" else 0)
@@ -119,8 +119,8 @@ def _written(id: int, local: Local, *, waits: bool) -> tuple[s.Step, ...]:
     xapic = (("lapic.id", local.id << 24), ("lapic.ldr", local.logical << 24), ("lapic.dfr", _DFR.get(local.model, 0)), *always)
     items = always if local.model == "x2apic" else xapic
     mp_state = KVM_MP_STATE_INIT_RECEIVED if waits and id != _SENDER else KVM_MP_STATE_RUNNABLE
-    written = s.Set((("mp_state", mp_state), *_NOTHING, ("apic_base", base), *items), id, check=False)
-    return (written, s.Set((("apic_base", off),), id)) if local.model == "off" else (written,)
+    there = s.Set((("mp_state", mp_state), *_NOTHING, ("apic_base", base), *items), id, check=False)
+    return (there, s.Set((("apic_base", off),), id)) if local.model == "off" else (there,)
 
 
 def _sent(one: _Tried, address: Address, sender: Local) -> tuple[s.Step, ...]:
@@ -132,7 +132,7 @@ def _sent(one: _Tried, address: Address, sender: Local) -> tuple[s.Step, ...]:
         return raised(address.destination << 56 | (_LOGICAL if address.logical else 0) | data)
     icr = data | _ASSERT | _SHORTHANDS[address.shorthand] | (_LOGICAL if address.logical else 0)
     return (
-        s.Sender(icr, address.destination, "x2apic" if address.wide else "xapic"), *_written(_SENDER, sender, waits=False),
+        s.Sender(icr, address.destination, "x2apic" if address.wide else "xapic"), *written(_SENDER, sender, waits=False),
         s.Set((("events.nmi_masked", 1),), "other"), s.Until(s.Word("sender.SENT"), "other"), s.Complete("other"),
     )  # fmt: skip
 
@@ -146,13 +146,13 @@ def _scenario(one: _Tried) -> Scenario:
 
     def reached(there: dict[int, Local]) -> tuple[tuple[int, ...], s.Step]:
         ids, alone = receivers(there, address, one.delivery, _SENDER if one.road == "icr" else None)
-        item, value, mask = _SHOWS[one.delivery]
+        item, value, mask = SHOWS[one.delivery]
         return ids, s.Expect(s.Reached(item, value, tuple(id for id in ids if id in of), of, mask, alone))
 
     sent = _sent(one, address, locals_[_SENDER])
     ids, expected = reached(locals_)
     steps: tuple[s.Step, ...] = (
-        *(step for id, local in locals_.items() for step in _written(id, local, waits=one.delivery == "sipi")),
+        *(step for id, local in locals_.items() for step in written(id, local, waits=one.delivery == "sipi")),
         s.Event(event, trigger), *sent, expected,
     )  # fmt: skip
     if one.delivery == "init":

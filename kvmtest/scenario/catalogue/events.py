@@ -29,8 +29,9 @@ __all__ = ("SCENARIOS",)
 _DB, _BP, _TF, _BS = 1, 3, 0x102, 1 << 14
 _INIT = (s.Observe(), s.Send("init"), RESTARTS, s.Observe())
 _NO_LENGTH = "the API has no instruction length for a software exception, and KVM tells of none; vmx_inject_exception() needs one"
-#: Whether KVM tells pending exceptions from injected ones.
-_TELLS, _TELLS_NOT = Setup(), Setup(caps=((KVM_CAP_EXCEPTION_PAYLOAD, 0), (KVM_CAP_X86_TRIPLE_FAULT_EVENT, 0)))
+#: Whether KVM tells pending exceptions from injected ones, and a pending triple fault.
+_TELLS, _TELLS_NOT = Setup(), Setup(caps=((KVM_CAP_EXCEPTION_PAYLOAD, 0),))
+_TELLS_NEITHER = Setup(caps=((KVM_CAP_EXCEPTION_PAYLOAD, 0), (KVM_CAP_X86_TRIPLE_FAULT_EVENT, 0)))
 _RUNNING = ("mp_state", KVM_MP_STATE_RUNNABLE)
 _READY, _AWAKE = s.Word("READY"), s.Word("AWAKE")
 _VECTOR = 0x55
@@ -50,14 +51,14 @@ def _single_step(name: str, setup: Setup, *shown: s.Step) -> Scenario:
     return Scenario("init", "msi", name, steps, (KVM_API, S_SINGLE_STEP), "bsp", "host", setup=setup)
 
 
-def _refused(name: str, flag: int) -> Scenario:
+def _refused(name: str, flag: int, setup: Setup) -> Scenario:
     """A field of KVM_SET_VCPU_EVENTS that its capability has to be enabled for."""
     events = bytes(kvm_vcpu_events(flags=flag))
     steps = (
         *ran(_RUNNING), s.Call(KVM_SET_VCPU_EVENTS, events, keep=True, kind="kvm_vcpu_events"),
         s.Expect(s.Answer(-EINVAL)), s.Expect(s.Same()),
     )  # fmt: skip
-    return Scenario("none", "vcpu-events", name, steps, (KVM_API,), setup=_TELLS_NOT)
+    return Scenario("none", "vcpu-events", name, steps, (KVM_API,), setup=setup)
 
 
 def _halted(*accesses: Access) -> tuple[s.Step, ...]:
@@ -92,8 +93,8 @@ SCENARIOS = (
         ),
         (KVM_API,), "bsp", "guest", undefined=_NO_LENGTH, vendors=("amd",),
     ),
-    _refused("payload-without-capability", KVM_VCPUEVENT_VALID_PAYLOAD),
-    _refused("triple-fault-without-capability", KVM_VCPUEVENT_VALID_TRIPLE_FAULT),
+    _refused("payload-without-capability", KVM_VCPUEVENT_VALID_PAYLOAD, _TELLS_NOT),
+    _refused("triple-fault-without-capability", KVM_VCPUEVENT_VALID_TRIPLE_FAULT, _TELLS_NEITHER),
     # KVM_GET_SREGS shows an interrupt that was acknowledged, and KVM_SET_SREGS takes it.
     Scenario(
         "init", "msi", "interrupt-in-sregs",

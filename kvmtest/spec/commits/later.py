@@ -184,6 +184,7 @@ LATER: tuple[Entry, ...] = (
         "5b84b0291702", "v6.3", "x86: Honor architectural behavior for aliased 8-bit APIC IDs", "common",
         "all that have the same APIC id get a message to it, where ids have 8 bits",
         check("nmi.ioapic.host.delivered", "vCPU 1", case="one-shared-id"),
+        *(check(f"{event}.msi.host.delivered", "vCPU 1", case="same-apic-id") for event in ("init", "sipi", "none")),
         before="the first one alone", after="all", unverified=_RELEASE,
     ),
     commit(
@@ -365,4 +366,12 @@ LATER: tuple[Entry, ...] = (
         before="L2 goes on", after="KVM_EXIT_SHUTDOWN", unverified=_RELEASE,
     ),
     commit("fc40b1254c32", "v7.2", "x86: Add mode-aware versions of kvm_<reg>_{read,write}() helpers", "common", "uses a 32-bit accessor for EDX in kvm_vcpu_reset()", hidden=_REFACTORING, unverified=_RELEASE),
+    commit(
+        "", "", "x86: Unconditionally reset MMU context when emulating INIT", "SVM",
+        "INIT resets the MMU whatever CR0.PG was, which a SHUTDOWN intercept has cleared by then: since 265e43530cb2 and 5d2d7e41e3b8",
+        check("init.msi.guest.runs", "executes nothing", "svm", case="in-shutdown", known=False),
+        place="MMU", before="a vCPU that comes out of paging by SHUTDOWN executes nothing",
+        after="the first instruction at the reset vector", backports=((6, 12),),
+        unverified="the id and the release; Debian's 6.12.118 has it, and its 7.2.13 has not",
+    ),
 )

@@ -76,7 +76,11 @@ V1: tuple[Entry, ...] = (
         release="v5.14", after="real mode reads its own pages",
     ),
     _patch(7, "61152cd907d5", "VMX: Remove explicit MMU reset in enter_rmode()", "VMX", "drops what v1#6 made superfluous", hidden=_REFACTORING),
-    _patch(8, "5d2d7e41e3b8", "SVM: Drop explicit MMU reset at RESET/INIT", "SVM", "drops what v1#6 made superfluous", hidden=_REFACTORING),
+    _patch(
+        8, "5d2d7e41e3b8", "SVM: Drop explicit MMU reset at RESET/INIT", "SVM",
+        "drops what v1#6 made superfluous, but for a SHUTDOWN intercept, whose cleared VMCB hides CR0.PG from it",
+        hidden='the values are the same; what a SHUTDOWN lost, "Unconditionally reset MMU context when emulating INIT" shows',
+    ),
     _patch(
         9, "", "SVM: Drop a redundant init_vmcb() from svm_create_vcpu()", "SVM",
         "initialises a new vCPU's VMCB once instead of twice",

@@ -159,7 +159,7 @@ def assert_state(
     __tracebackhide__ = True
     if like is not None:
         if event:
-            raise ValueError("a state is held against an event, or with like= against another state")
+            raise ValueError("a state is compared with what an event leaves, or with like= with another state")
         return _same(vcpu, like, ignore, itself=False)
     judged = judge_state(
         vcpu,

@@ -83,7 +83,7 @@ def _id(sequence: str, value: int) -> Scenario:
 
 
 def _nmis(count: int, pending: int) -> Scenario:
-    """So many NMIs come to a vCPU that does not run and is in no NMI's handler: one to be injected, and one behind it."""
+    """So many NMIs come to a vCPU that does not run and is in no NMI's handler: one to be injected, and one after it."""
     sent = tuple(s.Call(KVM_NMI) for _ in range(count))
     steps: tuple[s.Step, ...] = (s.Plant(NEW), FINDS, *sent, s.Expect(s.Is("events.nmi_pending", pending)))
     return Scenario("none", "ioctl-nmi", f"nmis-{count}", steps, (KVM_API, LINUX_NMIS), vendors=("amd",), fresh=False)

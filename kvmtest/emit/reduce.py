@@ -55,6 +55,8 @@ def _needs(ops: Sequence[p.Op]) -> list[set[int]]:
             needs[-1] = {filled[op.arg]}
         if isinstance(op, p.Ioctl):
             filled.update((name, at) for name in names if _reads(op) or name == op.result)
+        elif isinstance(op, p.Cpuid):
+            filled.update((name, at) for name in names)
         elif isinstance(op, p.Peek):
             filled[op.to.buffer] = at
         elif isinstance(op, p.Sum):
@@ -76,6 +78,8 @@ def reduced(repro: Repro, shows: Shows, told: Callable[[str], None] = lambda wha
         if at in fixed:
             fixed |= needs[at]
     fixed_vm = {at for at, (_, op) in enumerate(vm) if repro.cpuid and isinstance(op, p.Cpuid) and op.vcpu == repro.target}
+    again = {op.vcpu for _, op in body if isinstance(op, p.Cpuid)}
+    fixed_vm |= {at for at, (_, op) in enumerate(vm) if isinstance(op, p.Cpuid) and op.vcpu in again}
     fixed_vm |= repro.pinned_vm
     free = [(True, at) for at in range(len(vm)) if at not in fixed_vm]
     free += [(False, at) for at in range(len(body)) if at not in fixed]
@@ -122,9 +126,10 @@ def _concerns(op: p.Op, vcpu: int, buffers: Container[str] = ()) -> bool:
 
 
 def _leaves(repro: Repro, shows: Shows) -> Repro:
-    """Fewer changes to CPUID."""
+    """Fewer changes to CPUID, where a vCPU is not given it again."""
+    again = {op.vcpu for _, op in repro.body.ops if isinstance(op, p.Cpuid)}
     for at, (step, op) in enumerate(repro.vm.ops):
-        if isinstance(op, p.Cpuid):
+        if isinstance(op, p.Cpuid) and op.vcpu not in again:
             kept = tuple(one for one in op.changes if op.vcpu == repro.target and one[:2] in repro.cpuid)
             made = partial(_changing, repro, at, step, op, kept)
             left = subset([one for one in op.changes if one not in kept], partial(_still, shows, made))

@@ -81,7 +81,12 @@ class Statements(Variables):
             self.say("for (i = 0; i < cpuid.head.nent; i++) {", entry, "", *body, "}")
         if op.only:
             self.say("/* The leaf that comes first is the only one. */", f"cpuid.head.nent = {len(op.only)};")
-        self.issue(op.vcpu, "KVM_SET_CPUID2", self.address("cpuid", "kvm_cpuid2", 0))
+        arg = self.address("cpuid", "kvm_cpuid2", 0)
+        if op.result and self._answered(op):
+            self.declare(op.result)
+            self.say(f"{self.names[op.result]} = {self.use('try_ioctl')}({self.fd(op.vcpu)}, KVM_SET_CPUID2, {arg});")
+        else:
+            self.issue(op.vcpu, "KVM_SET_CPUID2", arg)
 
     @op.register
     def _(self, op: p.Ioctl, last: bool) -> None:
@@ -124,18 +129,18 @@ class Statements(Variables):
             value = number(int.from_bytes(contents[16:24], "little")) if plain else self.declare(op.arg)
             self.set_msr(op.on, macro(index), value)
 
-    def _answered(self, op: p.Ioctl) -> bool:
+    def _answered(self, op: p.Ioctl | p.Cpuid) -> bool:
         """Whether what KVM answered is looked at: that of MSRs only where it has to be something else than 1."""
         at = next(i for i, one in enumerate(self.ops) if one is op)
         for one in self.ops[at + 1 :]:
             if isinstance(one, p.Compare) and one.place.buffer == op.result:
                 return not (one.values == (1,) and self._of_msrs(op) and one.otherwise.verdict in ("skip", "error"))
-            if isinstance(one, p.Ioctl) and one.result == op.result:
+            if isinstance(one, (p.Ioctl, p.Cpuid)) and one.result == op.result:
                 return False
         return False
 
-    def _of_msrs(self, op: p.Ioctl) -> bool:
-        return op.request in (uapi.KVM_GET_MSRS, uapi.KVM_SET_MSRS)
+    def _of_msrs(self, op: p.Ioctl | p.Cpuid) -> bool:
+        return isinstance(op, p.Ioctl) and op.request in (uapi.KVM_GET_MSRS, uapi.KVM_SET_MSRS)
 
     @op.register
     def _(self, op: p.Put, last: bool) -> None:
@@ -204,7 +209,7 @@ class Statements(Variables):
     def _kept(self, op: p.Compare) -> bool:
         """Whether the answer that ``op`` compares is in a variable."""
         at = next(i for i, one in enumerate(self.ops) if one is op)
-        before = [one for one in self.ops[:at] if isinstance(one, p.Ioctl) and one.result == op.place.buffer]
+        before = [one for one in self.ops[:at] if isinstance(one, (p.Ioctl, p.Cpuid)) and one.result == op.place.buffer]
         return bool(before) and self._answered(before[-1])
 
     def skip(self, holds: str, why: str) -> None:

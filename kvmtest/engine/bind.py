@@ -15,7 +15,7 @@ from kvmtest.scenario import step as s
 from kvmtest.scenario.lower import lower
 from kvmtest.scenario.needs import unmet
 from kvmtest.scenario.orders import Order
-from kvmtest.scenario.program import DEFAULT_EFFORT, VM, Effort, Look
+from kvmtest.scenario.program import DEFAULT_EFFORT, VM, Cpuid, Effort, Look
 from kvmtest.scenario.setup import Setup
 from kvmtest.state import saved
 from kvmtest.state.plant import Plant
@@ -133,6 +133,11 @@ class Scene:
             return saved.of_vm(machine.setup.irqchip)
         # Which MSRs can be written is found by trying, on a vCPU that is not this case's.
         return machine.twin(who).saved(order.apart)
+
+    def cpuid(self, who: int) -> Cpuid:
+        """The op that gave vCPU ``who`` its CPUID."""
+        given = (op for _, op in self._machine.program.ops if isinstance(op, Cpuid) and op.vcpu == who)
+        return next(given, Cpuid(who, ()))
 
     def _is_ap(self, who: int) -> bool:
         return who != self._machine.setup.boot_id

@@ -119,6 +119,11 @@ class Machine:
             new = first.targets[number].baseline if first else None
             self.targets.append(Target(vcpu, layout, machines.xcr0, like, x2apic_ids=setup.x2apic_ids, new=new))
 
+    @property
+    def supported(self) -> list[CpuidEntry]:
+        """What KVM_GET_SUPPORTED_CPUID gives."""
+        return self._machines.supported
+
     def cycles(self) -> int:
         """How far the TSC of a vCPU that counts from 0 can be by now, and in the second or two to come."""
         try:

@@ -12,7 +12,7 @@ from kvmtest.scenario import program as p
 from kvmtest.uapi.kvm import KVM_ENABLE_CAP, kvm_enable_cap
 from kvmtest.x86 import cpuid
 
-__all__ = ("Host", "Made", "SetupError", "make")
+__all__ = ("Host", "Made", "SetupError", "leaves_of", "make")
 
 
 class SetupError(RuntimeError):
@@ -51,8 +51,7 @@ def make(vm: Vm, program: p.Program, supported: list[CpuidEntry]) -> Made:
         if isinstance(op, p.Create):
             vcpus[op.vcpu] = vm.create_vcpu(op.vcpu)
         elif isinstance(op, p.Cpuid):
-            given = [leaf for leaf in supported if not op.only or leaf.function in op.only]
-            leaves = cpuid.changed(given, op.changes)
+            leaves = leaves_of(op, supported)
             vcpus[op.vcpu].set_cpuid2(leaves)
         elif isinstance(op, p.Ioctl):
             fd, what = (vm.fd, "vm") if op.on == p.VM else (vcpus[op.on].fd, f"vcpu {op.on}")
@@ -65,6 +64,11 @@ def make(vm: Vm, program: p.Program, supported: list[CpuidEntry]) -> Made:
         else:
             raise TypeError(f"no op of a VM's: {op}")
     return Made(list(vcpus.values()), leaves)
+
+
+def leaves_of(op: p.Cpuid, supported: list[CpuidEntry]) -> list[CpuidEntry]:
+    """The leaves that ``op`` gives a vCPU."""
+    return cpuid.changed([leaf for leaf in supported if not op.only or leaf.function in op.only], op.changes)
 
 
 def _lacking(vm: Vm, contents: bytes, error: KvmError) -> Exception:

@@ -63,6 +63,10 @@ class _Planting:
         """Nothing: a plant migrates nothing."""
         return {}
 
+    def cpuid(self, who: int) -> p.Cpuid:
+        """None: a plant gives no CPUID."""
+        return p.Cpuid(who, ())
+
 
 class _Source:
     """What a reproducer is made from, of one vCPU."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
 from functools import singledispatchmethod
@@ -10,11 +11,13 @@ from typing import Any, NoReturn
 
 from kvmtest.engine import guest, native, stress
 from kvmtest.engine.machine import Machine
+from kvmtest.engine.making import leaves_of
 from kvmtest.engine.operands import Operands
 from kvmtest.engine.running import Running
 from kvmtest.judge.evidence import Ended, Exited, Played
 from kvmtest.kvm import Exit, GuestMemory, KvmError, RunTimeout, Vcpu
 from kvmtest.kvm.clock import Limit
+from kvmtest.kvm.cpuid import pack_cpuid
 from kvmtest.kvm.ioctl import ioctl
 from kvmtest.kvm.where import where
 from kvmtest.scenario import program as p
@@ -25,6 +28,7 @@ from kvmtest.uapi.kvm import (
     KVM_EXIT_IO_OUT,
     KVM_EXIT_MMIO,
     KVM_INTERNAL_ERROR_EMULATION,
+    KVM_SET_CPUID2,
 )
 
 __all__ = ("Player", "play")
@@ -139,6 +143,11 @@ class Player:
     @_do.register
     def _(self, op: p.Ioctl) -> None:
         self._ioctl(op)
+
+    @_do.register
+    def _(self, op: p.Cpuid) -> None:
+        leaves = pack_cpuid(leaves_of(op, self._machine.supported))
+        self._ioctl(p.Ioctl(op.vcpu, KVM_SET_CPUID2, ctypes.addressof(leaves), op.result))
 
     def _ioctl(self, op: p.Ioctl) -> None:
         try:

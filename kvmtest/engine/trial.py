@@ -47,8 +47,8 @@ class _Vcpu:
 class _Machine:
     """As much of a machine as ops of a reproducer need."""
 
-    def __init__(self, vm: Vm, vcpus: list[Vcpu]) -> None:
-        self.vm, self.targets = vm, [_Vcpu(vcpu) for vcpu in vcpus]
+    def __init__(self, vm: Vm, vcpus: list[Vcpu], supported: list[CpuidEntry]) -> None:
+        self.vm, self.targets, self.supported = vm, [_Vcpu(vcpu) for vcpu in vcpus], supported
 
 
 class Trials:
@@ -106,7 +106,7 @@ class Trials:
         vm = self._kvm.create_vm()
         try:
             vcpus = making.make(vm, repro.vm, self._supported).vcpus
-            machine: Any = _Machine(vm, vcpus)
+            machine: Any = _Machine(vm, vcpus, self._supported)
             player = Player(repro.body, machine, self._timeout_s)
             played = player.run()
             self._took_s = player.slowest_s

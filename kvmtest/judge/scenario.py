@@ -38,6 +38,8 @@ __all__ = ("differences", "played", "unproven")
 _Key = tuple[str, str, str]
 #: An event shows in one of these. MSRs and LAPIC have counters that run by themselves, INIT leaves the others alone.
 _TRACES = ("mp_state", "regs", "sregs", "debugregs")
+#: What a guest does that has come out of SHUTDOWN.
+_COMES_OUT = "the first instruction at the reset vector"
 #: What `Same` expects.
 _NOTHING = "nothing changed"
 #: What `Filled` expects.
@@ -202,12 +204,12 @@ class _Judge:
         names = self.look.names("guest", look.event)
         if (last := after or before) and any(isinstance(step, s.Migrate) for step in self.scenario.steps[: look.step]):
             report = migration.told(report, self.host, layout, last)
-        report = self._told(report, look.event, names)
+        report = self._told(report, look, names)
         told, both = self.book.sheet(ctx, layout).guest(ctx, names, baseline, plant, before, after, report)
         self.blocks[look.event, look.trigger, "guest"] = list(told)
         self.blocks[look.event, look.trigger, "views"] = list(both)
 
-    def _told(self, report: Report, event: str, names: tuple[str, ...]) -> Report:
+    def _told(self, report: Report, look: of.Look, names: tuple[str, ...]) -> Report:
         """The ``report``; of a guest that told nothing one item bears the error, not all of them.
 
         A shutdown is the exception that not every KVM makes an INIT of. kvm_amd does; before 265e43530cb2 ("KVM: SVM: Emulate
@@ -217,10 +219,14 @@ class _Judge:
         if report.values or not report.problem:
             return report
         why = f"the guest told nothing: {report.problem}"
-        if event == "shutdown":
+        if look.event == "shutdown":
             if self.host.backend != "svm":
                 return Report({}, dict.fromkeys(ITEMS, f"a vCPU in shutdown executes nothing: {report.problem}"), "")
             why = f"the guest did not come out of SHUTDOWN, of which KVM on SVM makes an INIT: {report.problem}"
+            if not report.late:
+                seen = report.problem.partition(" after ")[0]
+                self.expect(look._replace(item="runs"), s.Expect(s.Word("RESET"), "runs"), seen, _COMES_OUT)
+                return Report({}, dict.fromkeys(ITEMS, why), "")
         bears = "rip" if "rip" in names else names[0]
         return Report({}, {item: why for item in ITEMS if item != bears}, why, late=report.late)
 

@@ -165,6 +165,7 @@ def _run(config: Config, out: Encoder, log: _Log, hits: _Hits | None) -> None:
     from kvmtest.engine import doctor, host, plan, run
     from kvmtest.lab import relay
     from kvmtest.scenario.program import Effort
+    from kvmtest.spec.fatal import fatal
 
     cases = [plan.Case.unpacked(packed) for packed in config["cases"]]
     facts = host.detect()
@@ -179,6 +180,7 @@ def _run(config: Config, out: Encoder, log: _Log, hits: _Hits | None) -> None:
         with kvm:
             _do(job, kvm, facts, cases, config["timeout_s"], out, log)
         return
+    cases.sort(key=lambda case: fatal(case.name, facts.backend, facts.version))
     judging = relay.Sender(out).judging
     effort = Effort(*config["effort"])
     # What a run leaves in cycles is some 10 MB, and looking for it costs a twentieth of the time.

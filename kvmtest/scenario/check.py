@@ -13,7 +13,7 @@ from kvmtest.scenario import step as s
 from kvmtest.scenario.lower import lower
 from kvmtest.scenario.needs import NEEDS
 from kvmtest.scenario.orders import ORDERS, Order
-from kvmtest.scenario.program import DEFAULT_EFFORT, MEASUREMENTS, NEW_VM, VM, Ioctl, Program
+from kvmtest.scenario.program import DEFAULT_EFFORT, MEASUREMENTS, NEW_VM, VM, Cpuid, Ioctl, Program
 from kvmtest.scenario.setup import LEAVES, VENDORS
 from kvmtest.scenario.text import MODES, PLANTS
 from kvmtest.scenario.triggers import TRIGGERS, events
@@ -79,6 +79,9 @@ class _Nobody:
 
     def saved(self, who: int, order: Order) -> dict[str, tuple[migrate.Part, ...]]:
         return {}
+
+    def cpuid(self, who: int) -> Cpuid:
+        return Cpuid(who, ())
 
 
 def _known(value: object, there: Any, text: str) -> None:

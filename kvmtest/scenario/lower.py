@@ -18,6 +18,7 @@ from kvmtest.scenario.program import (
     Apart,
     Came,
     Compare,
+    Cpuid,
     Do,
     Effort,
     Enter,
@@ -43,6 +44,7 @@ from kvmtest.scenario.program import (
     Write,
 )
 from kvmtest.uapi import kvm as uapi
+from kvmtest.x86.cpuid import ALL
 
 __all__ = ("Planted", "Target", "lower", "of_plant")
 
@@ -76,6 +78,9 @@ class Target(Protocol):
 
     def saved(self, who: int, order: Order) -> Mapping[str, Sequence[migrate.Part]]:
         """What can be saved of vCPU ``who`` or the VM, by section. Raises KvmError."""
+
+    def cpuid(self, who: int) -> Cpuid:
+        """The op that gave vCPU ``who`` its CPUID."""
 
 
 def lower(scenario: s.Scenario, bound: Target) -> Program:
@@ -233,6 +238,12 @@ class _Lowering(Places):
         place, read, write = self.place(step.item, self.who(step.who))
         kept = Otherwise("error", f"KVM did not set bits {step.mask:#x} of {step.item}")
         return [*read, Put(place, step.mask, step.mask), *write, *read, Compare(place, (step.mask,), kept, step.mask)]
+
+    @ops_of.register
+    def _(self, step: s.Cpuid) -> Iterable[Op]:
+        given = self.bound.cpuid(self.who(step.who))._replace(result="result")
+        other = ((1, "eax", ALL, step.signature),) if step.signature else ()
+        return [given._replace(changes=(*given.changes, *other))]
 
     @ops_of.register
     def _(self, step: s.Irqfd) -> Iterable[Op]:

@@ -129,12 +129,13 @@ class Cpuid(NamedTuple):
     """KVM_SET_CPUID2 of ``vcpu`` with what KVM_GET_SUPPORTED_CPUID gives.
 
     ``changes`` are registers that get another value, in every index of the leaf: function, register, mask, value. ``only`` are
-    the functions of the leaves that it gets, all of them where it is empty.
+    the functions of the leaves that it gets, all of them where it is empty. ``result`` is as an Ioctl's.
     """
 
     vcpu: int
     changes: tuple[tuple[int, str, int, int], ...]
     only: tuple[int, ...] = ()
+    result: str = ""
 
 
 class Put(NamedTuple):
@@ -382,6 +383,8 @@ def buffers_of(op: Op) -> tuple[str, ...]:
     """The buffers that ``op`` names."""
     if isinstance(op, Ioctl):
         return tuple(name for name in (op.arg, op.result) if isinstance(name, str) and name)
+    if isinstance(op, Cpuid):
+        return (op.result,) if op.result else ()
     if isinstance(op, (Put, Compare)):
         return (op.place.buffer,)
     if isinstance(op, (Sum, Apart)):

@@ -34,7 +34,7 @@ from kvmtest.scenario.condition import (
 from kvmtest.scenario.setup import Setup
 
 __all__ = (
-    "Answer", "Call", "Complete", "Condition", "Count", "Differs", "Do", "Event", "Exit", "Expect", "Fails", "Fill",
+    "Answer", "Call", "Complete", "Condition", "Count", "Cpuid", "Differs", "Do", "Event", "Exit", "Expect", "Fails", "Fill",
     "Filled", "Give", "Guest", "Holds", "Image", "In", "Irqfd", "Is", "Load", "Migrate", "Mmio", "Moves", "Observe",
     "Page", "Past", "Plant", "Poke", "Quiet", "Reached", "Reporter", "Require", "Resume", "Same", "Scenario", "Send",
     "Sender", "Set", "SetBits", "Settle", "Start", "Step", "Until", "Who", "Window", "Word", "Words", "Written", "Zero",
@@ -90,6 +90,16 @@ class Call(NamedTuple):
     who: Who = "target"
     keep: bool = False
     kind: str = ""
+
+
+class Cpuid(NamedTuple):
+    """KVM_SET_CPUID2 of what the vCPU was given when it was made, or with another ``signature``, CPUID.1:EAX.
+
+    KVM's answer is kept for a following Answer.
+    """
+
+    signature: int = 0
+    who: Who = "target"
 
 
 class Irqfd(NamedTuple):
@@ -304,6 +314,7 @@ Step = (
     Set
     | SetBits
     | Count
+    | Cpuid
     | Irqfd
     | Call
     | Plant

@@ -270,6 +270,11 @@ class Teller:
         return f"Set the bits {step.mask:#x} of {step.item}{self._on(step.who)} ({ioctl('SET', _section(step.item))})"
 
     @step.register
+    def _(self, step: s.Cpuid) -> str:
+        but = f", but for CPUID.1:EAX = {step.signature:#x}" if step.signature else ""
+        return f"Give {self.who(step.who)} the same CPUID again{but} (KVM_SET_CPUID2)"
+
+    @step.register
     def _(self, step: s.Irqfd) -> str:
         return f"Signal an eventfd that KVM_IRQFD assigns to GSI {step.gsi}"
 

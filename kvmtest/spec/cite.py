@@ -191,4 +191,6 @@ LINUX_BOOT_ID = 'Linux commit 7c305d5118e6 ("KVM: x86: Limit check IDs for KVM_S
 LINUX_VCPU_ID = 'Linux commit 8b8e57e5096e ("KVM: Reject overly excessive IDs in KVM_CREATE_VCPU")'
 LINUX_X2APIC_ID = 'Linux commit 4b7c3f6d04bd ("KVM: x86: Make x2APIC ID 100% readonly")'
 LINUX_NMIS = 'Linux commit ab2ee212a57b ("KVM: x86: Save/restore all NMIs when multiple NMIs are pending")'
+LINUX_SMM_SHADOW = 'Linux commit fb28875fd7da ("KVM: x86: smm: preserve interrupt shadow in SMRAM")'
+LINUX_SAME_CPUID = 'Linux commit c6617c61e8fe ("KVM: x86: Partially allow KVM_SET_CPUID{,2} after KVM_RUN")'
 SANDPILE = "sandpile.org, Initial State, an independent compilation"

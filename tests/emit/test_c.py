@@ -38,6 +38,12 @@ def test_there_is_one_of_each_kind() -> None:
     assert {type(op) for op in (*OPS, *VM)} == kinds
 
 
+def test_a_cpuid_that_is_given_again_ends_a_program_by_the_answer() -> None:
+    again = next(op for op in VM if isinstance(op, p.Cpuid))._replace(result="result")
+    text = c.source(repro(again, p.Compare(p.Place("result", 0, 8, "result"), (0,), _FAIL)), _HEAD)
+    assert "result = try_ioctl(vcpu1, KVM_SET_CPUID2, &cpuid);" in text and "return result != 0;" in text
+
+
 def test_all_kinds_at_once_compile(tmp_path: Path) -> None:
     built(c.source(repro(*OPS)._replace(checks=msr_check(1).checks), _HEAD), tmp_path)
 

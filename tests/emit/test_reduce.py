@@ -105,3 +105,11 @@ def test_a_value_that_is_kept_is_told_with_what_took_its_place() -> None:
 
     found = reduced(_made(), shows)
     assert p.Put(_RAX, 8) in _ops(found) and now == 8
+
+
+def test_a_cpuid_that_is_given_again_stays_the_first_time_too() -> None:
+    given = next(op for op in VM if isinstance(op, p.Cpuid))
+    again = given._replace(result="result")
+    last = p.Compare(p.Place("result", 0, 8, "result"), (0,), p.Otherwise("fail", ""))
+    made = reduced(repro(_GET, again, last), lambda made, before, after: again in _ops(made))
+    assert _ops(made) == [again, last] and given in [op for _, op in made.vm.ops]

@@ -167,3 +167,19 @@ def test_a_deviation_that_is_listed_makes_its_exact_value_known(
     assert (results["exits"].verdict, results["exits"].deviation) == (verdict, None if verdict == "fail" else "f()")
     # What is known departs all the same.
     assert ("after" in results) == (verdict == "fixed")
+
+
+def test_a_guest_that_takes_an_exception_after_shutdown_is_a_deviation_of_old_kernels() -> None:
+    """Of those that made no whole INIT of SHUTDOWN. One that says nothing in time is an error as ever."""
+    exception = Report({}, {}, "an exception at CS:IP f000:fff0 after 0 of 18 port writes")
+    case = the("shutdown.triple-fault.guest/bsp,intel,xapic,plant-guest-long,at-triple-fault")
+    assert case.scenario
+    at = next(number for number, step in enumerate(case.scenario.steps) if isinstance(step, s.Guest))
+    old = HOST._replace(backend="svm", kernel="5.10.1")
+    for host, report, told in (
+        (old, exception, {"runs": "known"}),
+        (old._replace(kernel="6.1.0"), exception, {"runs": "fail"}),
+        (old, Report({}, {}, "nothing within 1 s", late=True), {"rip": "error"}),
+    ):
+        results = [one for one in judged(case, host, Played(((at, report),)), basis(case)) if one.view == "guest"]
+        assert {one.item: str(one.verdict) for one in results if str(one.verdict) != "skip"} == told

@@ -13,7 +13,22 @@ from kvmtest.scenario import step as s
 from kvmtest.scenario.catalogue import SCENARIOS
 from kvmtest.scenario.lower import lower
 from kvmtest.scenario.needs import NEEDS
-from kvmtest.scenario.program import DEFAULT_EFFORT, VM, Compare, Enter, Ioctl, Join, Place, Program, Put, Region, Start, Write
+from kvmtest.scenario.program import (
+    DEFAULT_EFFORT,
+    VM,
+    Compare,
+    Cpuid,
+    Enter,
+    Ioctl,
+    Join,
+    Op,
+    Place,
+    Program,
+    Put,
+    Region,
+    Start,
+    Write,
+)
 
 
 class _Plant:
@@ -33,6 +48,9 @@ class _Bound:
 
     def plant(self, who: int, name: str, apic_mode: str) -> _Plant:
         return _Plant()
+
+    def cpuid(self, who: int) -> Cpuid:
+        return Cpuid(who, ())
 
 
 def _plain(value: object) -> bool:
@@ -116,3 +134,20 @@ def test_a_word_may_come_after_others() -> None:
     program = _lowered(s.Load("behaviour"), s.Expect(s.Word("RESET", past=("VALUE",))))
     (enter,) = [op for _, op in program.ops if isinstance(op, Enter)]
     assert (enter.came.number, enter.came.past) == (behaviour.PORT_RESET, (behaviour.PORT_VALUE,))
+
+
+def test_the_same_cpuid_is_what_the_setup_gave_and_another_one_differs_in_its_signature() -> None:
+    """The answer is kept, which a KVM that refuses it shows."""
+
+    class Bound(_Bound):
+        def cpuid(self, who: int) -> Cpuid:
+            return Cpuid(who, ((0, "ebx", 1, 1),))
+
+    def given(*steps: s.Step) -> list[Op]:
+        made = s.Scenario("none", "set-cpuid2", "x", (*steps, s.Expect(s.Answer(0))), ())
+        return [op for _, op in lower(made, Bound()).ops]
+
+    same, compared = given(s.Cpuid(who=1))
+    assert same == Cpuid(1, ((0, "ebx", 1, 1),), result="result")
+    assert isinstance(compared, Compare) and compared.otherwise.verdict == "fail"
+    assert given(s.Cpuid(0x600, 1))[0] == Cpuid(1, ((0, "ebx", 1, 1), (1, "eax", 0xFFFFFFFF, 0x600)), result="result")

@@ -11,7 +11,7 @@ from kvmtest.scenario import step as s
 from kvmtest.scenario.lower import lower
 from kvmtest.scenario.migrate import Part
 from kvmtest.scenario.orders import ORDERS, Order
-from kvmtest.scenario.program import VM, Alike, Compare, Finish, Ioctl, Join, Look, Op, Put, Rebuild, Start
+from kvmtest.scenario.program import VM, Alike, Compare, Cpuid, Finish, Ioctl, Join, Look, Op, Put, Rebuild, Start
 from kvmtest.scenario.triggers import TRIGGERS, To
 from kvmtest.state import saved
 from kvmtest.uapi import kvm as uapi
@@ -34,6 +34,9 @@ class Bound(_Bound):
         found |= {"sregs2": found["sregs"], "fpu": found["regs"], "msrs": _MSRS}
         found |= {name: saved._msrs([name]) for name in order.apart if name.startswith("msr.")}
         return {name: parts for name, parts in found.items() if name not in self.left_out}
+
+    def cpuid(self, who: int) -> Cpuid:
+        return Cpuid(who, ())
 
 
 def _ops(*steps: s.Step, bound: Bound | None = None) -> list[Op]:

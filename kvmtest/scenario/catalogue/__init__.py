@@ -21,6 +21,7 @@ from kvmtest.scenario.catalogue import (
     refused,
     registers,
     restart,
+    reuse,
     rsm,
     same_id,
     smm,
@@ -42,9 +43,9 @@ __all__ = ("SCENARIOS",)
 
 #: In the order of running.
 _TOPICS = (
-    *(creation, delivery, same_id, destinations, mp_state, restart, apic, registers, refused, events, userspace, interrupts),
-    *(timer, tsc, bounds, tasks, memory, paging, control, hypercalls, smm, rsm, gif, svm, svm_events, svm_exits, svm_vmrun),
-    *(vmx, vmx_events, alone, stress),
+    *(creation, delivery, same_id, destinations, mp_state, restart, reuse, apic, registers, refused, events, userspace),
+    *(interrupts, timer, tsc, bounds, tasks, memory, paging, control, hypercalls, smm, rsm, gif, svm, svm_events, svm_exits),
+    *(svm_vmrun, vmx, vmx_events, alone, stress),
 )
 
 #: By the case's name without target and vendor.

@@ -16,13 +16,13 @@ from kvmtest.scenario.triggers import raised, signal
 from kvmtest.spec.cite import A_ICR, A_RECEIVING, KVM_ERRATA, S_APIC_DISABLED, S_ICR, S_IPI_DESTINATION, S_MSI
 from kvmtest.uapi.kvm import KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_RUNNABLE
 
-__all__ = ("SCENARIOS", "SHOWS", "written")
+__all__ = ("IDS", "SCENARIOS", "SHOWS", "locals_of", "written")
 
 #: Two clusters in each model; the first one sends.
-_IDS = (0, 1, 2, 17, 18)
+IDS = (0, 1, 2, 17, 18)
 _SENDER, _NAMED = 0, 2
-_FLAT = dict(zip(_IDS, (0x01, 0x02, 0x04, 0x08, 0x10), strict=True))
-_CLUSTER = dict(zip(_IDS, (0x11, 0x12, 0x14, 0x21, 0x22), strict=True))
+_FLAT = dict(zip(IDS, (0x01, 0x02, 0x04, 0x08, 0x10), strict=True))
+_CLUSTER = dict(zip(IDS, (0x11, 0x12, 0x14, 0x21, 0x22), strict=True))
 #: A second bit for the logical id of one, which nobody else has.
 _SECOND = {"flat": 0x20, "cluster": 0x08}
 #: Nobody's: an id, a bit in the cluster of others, and one in a cluster that nobody is in.
@@ -51,7 +51,7 @@ _TO = (
 _ODD = ("", "shared-id", "shared-logical-id", "two-logical-ids", "software-disabled", "disabled")
 _CITE = (S_IPI_DESTINATION, S_ICR, S_MSI, A_ICR, A_RECEIVING)
 _CITES = dict.fromkeys(_ODD, ()) | {"shared-id": (KVM_ERRATA,), "software-disabled": (S_APIC_DISABLED,)}
-_SETUP = Setup(ids=_IDS)
+_SETUP = Setup(ids=IDS)
 
 
 class _Tried(NamedTuple):
@@ -80,10 +80,10 @@ def _allowed(one: _Tried) -> bool:
     return not (one.road == "icr" and one.delivery == "init" and one.to in _TO_ALL)
 
 
-def _locals(model: str, odd: str) -> dict[int, Local]:
+def locals_of(model: str, odd: str) -> dict[int, Local]:
     """The local APICs, one of which is ``odd``."""
-    logical = {id: derived(id) for id in _IDS} if model == "x2apic" else _FLAT if model == "flat" else _CLUSTER
-    made = {id: Local(id, logical[id], model) for id in _IDS}
+    logical = {id: derived(id) for id in IDS} if model == "x2apic" else _FLAT if model == "flat" else _CLUSTER
+    made = {id: Local(id, logical[id], model) for id in IDS}
     one = made[_NAMED]
     made[_NAMED] = {
         "": one,
@@ -138,11 +138,11 @@ def _sent(one: _Tried, address: Address, sender: Local) -> tuple[s.Step, ...]:
 
 
 def _scenario(one: _Tried) -> Scenario:
-    locals_ = _locals(one.model, one.odd)
+    locals_ = locals_of(one.model, one.odd)
     address = _address(one, locals_)
     event = one.delivery if one.delivery in EVENTS else "none"
     trigger = f"icr-{'x2apic' if address.wide else 'xapic'}" if one.road == "icr" else one.road
-    of = _IDS[1:] if one.delivery == "sipi" else _IDS
+    of = IDS[1:] if one.delivery == "sipi" else IDS
 
     def reached(there: dict[int, Local]) -> tuple[tuple[int, ...], s.Step]:
         ids, alone = receivers(there, address, one.delivery, _SENDER if one.road == "icr" else None)

@@ -92,4 +92,28 @@ BEFORE: tuple[Entry, ...] = (
         check("shutdown.set-mce.guest.exits", "KVM_EXIT_SHUTDOWN", "svm", case="in-svm-l2-intercepted"),
         before="KVM_EXIT_SHUTDOWN, where KVM itself found the triple fault", after="a nested exit", unverified=_RELEASE,
     ),
+    commit(
+        "6906e06db9b0", "v5.12", "nSVM: Add missing checks for reserved bits to svm_set_nested_state()", "nSVM",
+        "KVM_SET_NESTED_STATE refuses a state of L1 whose control registers no CPU can have",
+        *(
+            check("none.nested-state.host.refused", "accepted", case=f"l1-of-svm-l2-{name}")
+            for name in ("cr0-nw-without-cd", "cr0-beyond-32-bits", "without-pae")
+        ),
+        before="accepted", after="EINVAL", unverified=_RELEASE,
+    ),
+    commit(
+        "ee695f22b54a", "v5.13", "nSVM: Check addresses of MSR and IO permission maps", "nSVM",
+        "VMRUN fails where a permission map that is used lies beyond physical memory",
+        check("none.vmrun.guest.exits", "L2", case="beyond-memory"),
+        before="L2 runs", after="VMEXIT_INVALID", unverified=_RELEASE,
+    ),
+    commit(
+        "25b17226cd9a", "v5.14", "x86: Emulate triple fault shutdown if RSM emulation fails", "common",
+        "an RSM that fails shuts the CPU down, and is no error of KVM's emulation any more",
+        *(
+            check("shutdown.rsm.guest.runs", "KVM_EXIT_INTERNAL_ERROR KVM_INTERNAL_ERROR_EMULATION ndata=0 words=[]", case=case)
+            for case in ("cr4-reserved", "cr0-pg-without-pe", "cr0-nw-without-cd")
+        ),
+        before="KVM_EXIT_INTERNAL_ERROR", after="KVM_EXIT_SHUTDOWN", unverified=_RELEASE,
+    ),
 )

@@ -103,6 +103,15 @@ NEEDS: dict[str, tuple[Need, ...]] = {
         Need("the guest's CPUID offers the debug store, so that BTS or PEBS may be there", cpuid=(1, "edx", 21), clear=True),
     ),
     "cmci": (Need("IA32_MCG_CAP.MCG_CMCI_P is clear: KVM_X86_GET_MCE_CAP_SUPPORTED does not have it", msr=(0x179, 10)),),
+    **{
+        f"kvm-{name}": (Need(f"CPUID.40000001H:EAX[{bit}] is clear: this KVM has no {says}", cpuid=(0x40000001, "eax", bit)),)
+        for name, bit, says in (
+            ("clock", 3, "kvmclock"),
+            ("async-pf", 14, "asynchronous page faults that an interrupt ends"),
+            ("steal-time", 5, "steal time"),
+            ("pv-eoi", 6, "EOI by way of memory"),
+        )
+    },
     "split-irqchip": (Need("KVM_CAP_SPLIT_IRQCHIP is not there", KVM_CAP_SPLIT_IRQCHIP),),
     "boot-cpu-id": (Need("KVM_CAP_SET_BOOT_CPU_ID is not there", KVM_CAP_SET_BOOT_CPU_ID),),
     "x2apic-api": (Need("KVM_CAP_X2APIC_API is not there", KVM_CAP_X2APIC_API),),

@@ -172,6 +172,7 @@ KVM_API = "Linux, The Definitive KVM (Kernel-based Virtual Machine) API Document
 KVM_ERRATA = "Linux, Known limitations of CPU virtualization"
 KVM_HYPERCALLS = "Linux, Linux KVM Hypercall"
 KVM_MSR = "Linux, KVM-specific MSRs"
+KVM_RESET = "Linux, kvm_vcpu_reset() and kvm_lapic_reset(), which clear KVM's own MSRs at RESET and INIT alike"
 HYPERV = "Microsoft, Hypervisor Top Level Functional Specification"
 LINUX_CR0 = 'Linux commit 4c72ab5aa6e0 ("KVM: x86: Preserve guest\'s CR0.CD/NW on INIT"), measured on bare metal'
 LINUX_SHUTDOWN = 'Linux commit 265e43530cb2 ("KVM: SVM: Emulate #INIT in response to triple fault shutdown")'

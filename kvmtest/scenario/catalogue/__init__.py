@@ -18,6 +18,7 @@ from kvmtest.scenario.catalogue import (
     memory,
     mp_state,
     paging,
+    paravirt,
     refused,
     registers,
     restart,
@@ -42,7 +43,7 @@ __all__ = ("SCENARIOS",)
 #: In the order of running.
 _TOPICS = (
     *(creation, delivery, destinations, mp_state, restart, apic, registers, refused, events, userspace, interrupts, timer),
-    *(tsc, bounds, tasks, memory, paging, control, hypercalls, smm, rsm, gif, svm, svm_events, svm_exits, svm_vmrun),
+    *(tsc, bounds, tasks, memory, paging, control, hypercalls, paravirt, smm, rsm, gif, svm, svm_events, svm_exits, svm_vmrun),
     *(vmx, vmx_events, alone, stress),
 )
 

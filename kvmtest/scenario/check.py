@@ -26,6 +26,8 @@ __all__ = ("ScenarioError", "check", "kind_of")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,119}")
 #: How many vCPUs a VM may have, and where their ids end.
 _VCPUS, _IDS = 288, 4096
+#: Of how many names a message tells.
+_NAMED = 30
 #: What would make KVM follow an address, or fill more than it was given: a scenario has no use for them.
 _REFUSED = frozenset(
     (
@@ -83,7 +85,9 @@ class _Nobody:
 
 def _known(value: object, there: Any, text: str) -> None:
     if value not in there:
-        raise ScenarioError(f"{text}: no {str(value)[:60]!r}; there are {', '.join(map(str, there))}")
+        names = list(map(str, there))
+        more = f", and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        raise ScenarioError(f"{text}: no {str(value)[:60]!r}; there are {', '.join(names[:_NAMED])}{more}")
 
 
 def check(scenario: s.Scenario) -> None:

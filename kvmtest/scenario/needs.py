@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+from kvmtest.scenario.capabilities import CAPABILITIES, Capability
 from kvmtest.uapi.kvm import (
     KVM_CAP_NESTED_STATE,
     KVM_CAP_SET_BOOT_CPU_ID,
@@ -14,6 +15,7 @@ from kvmtest.uapi.kvm import (
     KVM_CAP_X86_SMM,
     KVM_CAP_X86_TRIPLE_FAULT_EVENT,
 )
+from kvmtest.uapi.names import CAPS
 
 __all__ = ("NEEDS", "Facts", "Need", "unmet")
 
@@ -58,6 +60,11 @@ class Need(NamedTuple):
         if self.cpuid and facts.leaf(*self.cpuid[:2]) >> self.cpuid[2] & 1 == self.clear:
             return False
         return not self.msr or facts.msr(self.msr[0]) >> self.msr[1] & 1 != self.clear
+
+
+def _capability(one: Capability) -> Need:
+    flags = one.argument if one.flags else 0
+    return Need(f"{CAPS[one.cap]} is not there{f' with {flags:#x}' if flags else ''}", one.cap, flags)
 
 
 NEEDS: dict[str, tuple[Need, ...]] = {
@@ -115,6 +122,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     "split-irqchip": (Need("KVM_CAP_SPLIT_IRQCHIP is not there", KVM_CAP_SPLIT_IRQCHIP),),
     "boot-cpu-id": (Need("KVM_CAP_SET_BOOT_CPU_ID is not there", KVM_CAP_SET_BOOT_CPU_ID),),
     "x2apic-api": (Need("KVM_CAP_X2APIC_API is not there", KVM_CAP_X2APIC_API),),
+    **{name: (_capability(one),) for name, one in CAPABILITIES.items()},
     "triple-fault-event": (Need("KVM_CAP_X86_TRIPLE_FAULT_EVENT is not there", KVM_CAP_X86_TRIPLE_FAULT_EVENT),),
 }
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from kvmtest.scenario.capabilities import named
+
 __all__ = ("LEAVES", "SPARSE", "VENDORS", "Setup")
 
 VENDORS = ("intel", "amd")
@@ -51,7 +53,7 @@ class Setup(NamedTuple):
     def needs(self) -> tuple[str, ...]:
         """What it cannot be made without (`kvmtest.scenario.needs`)."""
         given = {"split-irqchip": self.irqchip == "split", "boot-cpu-id": self.boot_id, "x2apic-api": self.x2apic_ids}
-        return tuple(name for name, needed in given.items() if needed)
+        return (*(name for name, needed in given.items() if needed), *named(self.caps))
 
     @property
     def many(self) -> bool:

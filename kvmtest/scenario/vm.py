@@ -61,7 +61,8 @@ def lower(setup: Setup, host: Host) -> Program:
 
     ioctl(VM, uapi.KVM_SET_IDENTITY_MAP_ADDR, "identity_map", "u64", IDENTITY_MAP.to_bytes(8, "little"))
     ops.append(Ioctl(VM, uapi.KVM_SET_TSS_ADDR, TSS))
-    for cap in _EVENT_CAPS:
+    asked = [cap for cap, _ in setup.caps]
+    for cap in (cap for cap in _EVENT_CAPS if cap not in asked):
         if host.check_extension(cap):
             enable(cap, 1)
     if setup.irqchip == "full":

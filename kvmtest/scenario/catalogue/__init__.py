@@ -7,6 +7,7 @@ from kvmtest.scenario.catalogue import (
     alone,
     apic,
     bounds,
+    capabilities,
     control,
     creation,
     delivery,
@@ -44,7 +45,7 @@ __all__ = ("SCENARIOS",)
 _TOPICS = (
     *(creation, delivery, destinations, mp_state, restart, apic, registers, refused, events, userspace, interrupts, timer),
     *(tsc, bounds, tasks, memory, paging, control, hypercalls, paravirt, smm, rsm, gif, svm, svm_events, svm_exits, svm_vmrun),
-    *(vmx, vmx_events, alone, stress),
+    *(vmx, vmx_events, capabilities, alone, stress),
 )
 
 #: By the case's name without target and vendor.

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Capabilities as parameters of a VM: each is enabled by its program, needed by its cases, and tried with INIT."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvmtest.scenario.capabilities import CAPABILITIES, named
+from kvmtest.scenario.catalogue import SCENARIOS
+from kvmtest.scenario.needs import NEEDS
+from kvmtest.scenario.program import Ioctl
+from kvmtest.scenario.setup import Setup
+from kvmtest.scenario.vm import lower
+from kvmtest.uapi.kvm import KVM_ENABLE_CAP, kvm_enable_cap
+
+
+class _Host:
+    supported: list[object] = []
+    mce_cap = 0
+
+    def check_extension(self, cap: int) -> int:
+        return 1
+
+
+def _enabled(setup: Setup) -> list[tuple[int, int]]:
+    program = lower(setup, _Host())  # type: ignore[arg-type]
+    asked = (op for _, op in program.ops if isinstance(op, Ioctl) and op.request == KVM_ENABLE_CAP)
+    made = (kvm_enable_cap.from_buffer_copy(program.buffers[str(op.arg)].contents) for op in asked)
+    return [(one.cap, one.args[0]) for one in made]
+
+
+@pytest.mark.parametrize("name", CAPABILITIES)
+def test_a_vm_asks_for_it_once_and_needs_it(name: str) -> None:
+    cap, argument, flags = CAPABILITIES[name]
+    setup = Setup("none", caps=((cap, argument),))
+    assert [pair for pair in _enabled(setup) if pair[0] == cap] == [(cap, argument)]
+    assert name in setup.needs and named(()) == ()
+    (need,) = NEEDS[name]
+    assert (need.cap, need.flags) == (cap, argument if flags else 0)
+
+
+def test_each_is_tried_with_an_init() -> None:
+    tried = {name for one in SCENARIOS.values() if one.event == "init" for name in named(one.setup.caps)}
+    assert tried == CAPABILITIES.keys()

@@ -7,6 +7,9 @@ from typing import NamedTuple, Protocol
 
 from kvmtest.scenario.capabilities import CAPABILITIES, Capability
 from kvmtest.uapi.kvm import (
+    KVM_CAP_HYPERV_SYNIC2,
+    KVM_CAP_HYPERV_TIME,
+    KVM_CAP_HYPERV_VAPIC,
     KVM_CAP_NESTED_STATE,
     KVM_CAP_SET_BOOT_CPU_ID,
     KVM_CAP_SPLIT_IRQCHIP,
@@ -119,6 +122,9 @@ NEEDS: dict[str, tuple[Need, ...]] = {
             ("pv-eoi", 6, "EOI by way of memory"),
         )
     },
+    "hyperv-synic": (Need("KVM_CAP_HYPERV_SYNIC2 is not there", KVM_CAP_HYPERV_SYNIC2),),
+    "hyperv-time": (Need("KVM_CAP_HYPERV_TIME is not there", KVM_CAP_HYPERV_TIME),),
+    "hyperv-vapic": (Need("KVM_CAP_HYPERV_VAPIC is not there", KVM_CAP_HYPERV_VAPIC),),
     "split-irqchip": (Need("KVM_CAP_SPLIT_IRQCHIP is not there", KVM_CAP_SPLIT_IRQCHIP),),
     "boot-cpu-id": (Need("KVM_CAP_SET_BOOT_CPU_ID is not there", KVM_CAP_SET_BOOT_CPU_ID),),
     "x2apic-api": (Need("KVM_CAP_X2APIC_API is not there", KVM_CAP_X2APIC_API),),

@@ -9,6 +9,7 @@ from kvmtest.spec import (
     debug,
     fpu,
     gpr,
+    hyperv,
     lapic,
     msr_amd,
     msr_memory,
@@ -26,7 +27,7 @@ from kvmtest.x86.msr import MSRS, index_of
 
 __all__ = ("ENTRIES", "EVENTS", "SYNTHETIC", "VENDORS", "Entry", "Rule", "document", "lookup", "rule_for")
 
-_TOPICS = (gpr, segment, control, cpuid, debug, fpu, lapic, msr_memory, msr_system, msr_time, msr_amd, paravirt, pending)
+_TOPICS = (gpr, segment, control, cpuid, debug, fpu, lapic, msr_memory, msr_system, msr_time, msr_amd, paravirt, hyperv, pending)
 _BACKEND_VENDOR = {"vmx": "intel", "svm": "amd"}
 _SHUTDOWN = "what a shutdown leaves is described of VT-x and of KVM's SVM module only"
 #: MSRs of KVM's and Hyper-V's own, outside the ranges that CPUs use.

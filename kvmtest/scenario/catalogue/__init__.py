@@ -15,6 +15,7 @@ from kvmtest.scenario.catalogue import (
     events,
     gif,
     hypercalls,
+    hyperv,
     interrupts,
     memory,
     mp_state,
@@ -44,8 +45,8 @@ __all__ = ("SCENARIOS",)
 #: In the order of running.
 _TOPICS = (
     *(creation, delivery, destinations, mp_state, restart, apic, registers, refused, events, userspace, interrupts, timer),
-    *(tsc, bounds, tasks, memory, paging, control, hypercalls, paravirt, smm, rsm, gif, svm, svm_events, svm_exits, svm_vmrun),
-    *(vmx, vmx_events, capabilities, alone, stress),
+    *(tsc, bounds, tasks, memory, paging, control, hypercalls, paravirt, hyperv, smm, rsm, gif, svm, svm_events, svm_exits),
+    *(svm_vmrun, vmx, vmx_events, capabilities, alone, stress),
 )
 
 #: By the case's name without target and vendor.

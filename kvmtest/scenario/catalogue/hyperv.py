@@ -48,15 +48,16 @@ _ASSIST = Writing(
 )  # fmt: skip
 
 
-def _assist() -> Scenario:
-    """INIT ends it by KVM's own MSR; whether the page is still enabled is not said."""
-    steps = (*written(_ASSIST, "bsp"), FINDS, s.Send("init"), s.Observe())
-    return case("init.msi", "hyperv-vp-assist", steps, _ASSIST, "bsp", "intel", KVM_RESET, HYPERV_ASSIST)
+def _init(trigger: str, sequence: str, writing: Writing, *cite: str) -> Scenario:
+    """The whole table after INIT; EOI by way of memory ends by KVM's own MSR, whether a page is still enabled is not said."""
+    steps = (*written(writing, "bsp"), FINDS, s.Send("init", trigger), s.Settle(), s.Observe())
+    return case(f"init.{trigger}", sequence, steps, writing, "bsp", "intel", *cite)
 
 
 SCENARIOS = (
     vmm_reset("hyperv-synic", _MESSAGES, "intel", HYPERV_SCONTROL, HYPERV_SYNIC_PAGES, HYPERV_TIMERS),
     vmm_reset("hyperv-reference-tsc", _REFERENCE, "amd", HYPERV_TSC),
     vmm_reset("hyperv-vp-assist", _ASSIST, "amd", HYPERV_ASSIST),
-    _assist(),
+    _init("msi", "hyperv-vp-assist", _ASSIST, KVM_RESET, HYPERV_ASSIST),
+    _init("latched", "hyperv-synic", _MESSAGES, HYPERV_SYNIC_PAGES),
 )

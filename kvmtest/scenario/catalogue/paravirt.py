@@ -12,30 +12,31 @@ from kvmtest.spec.cite import KVM_MSR, KVM_RESET, LINUX_SHUTDOWN, SDM_SIPI
 
 __all__ = ("SCENARIOS",)
 
-_STEAL, _CLOCK, _FAULTS, _EOI, _SIZE = 0x8000, 0x8040, 0x8080, 0x80C0, 0x100
+_AT, _ELSEWHERE, _SIZE = 0x8000, 0xA000, 0x100
 _BY_INTERRUPT = 1 << 3
 
 
-def _pages(clock: str) -> Writing:
-    """Steal time, the clock by the MSR ``clock``, and asynchronous page faults.
+def _pages(clock: str, at: int = _AT) -> Writing:
+    """Steal time, the clock by the MSR ``clock``, and asynchronous page faults, from ``at`` on.
 
     Enabling the last ends those that wait, which are none: KVM writes the token of all, and the interrupt comes.
     """
+    steal, time, faults = (at + 0x40 * i for i in range(3))
     msrs = (
-        ("msr.kvm_steal_time", _STEAL | ENABLE),
-        (f"msr.kvm_{clock}", _CLOCK | ENABLE),
+        ("msr.kvm_steal_time", steal | ENABLE),
+        (f"msr.kvm_{clock}", time | ENABLE),
         ("msr.kvm_async_pf_int", FIRST),
-        ("msr.kvm_async_pf_en", _FAULTS | ENABLE | _BY_INTERRUPT),
+        ("msr.kvm_async_pf_en", faults | ENABLE | _BY_INTERRUPT),
     )
     # struct kvm_steal_time.version, pvclock_vcpu_time_info.version, kvm_vcpu_pv_apf_data.token.
-    what = (("steal time", _STEAL + 8), ("clock", _CLOCK), ("token of asynchronous page faults", _FAULTS + 4))
-    return Writing(msrs, ("kvm-clock", "kvm-async-pf", "kvm-steal-time"), (_STEAL, _SIZE), what, brings=True)
+    what = (("steal time", steal + 8), ("clock", time), ("token of asynchronous page faults", faults + 4))
+    return Writing(msrs, ("kvm-clock", "kvm-async-pf", "kvm-steal-time"), (at, _SIZE), what, brings=True)
 
 
-_NEW, _OLD = map(_pages, ("system_time_new", "system_time"))
+_NEW, _OLD, _MOVED = _pages("system_time_new"), _pages("system_time"), _pages("system_time_new", _ELSEWHERE)
 #: KVM sets bit 0 while the guest runs, and clears it after each exit. A CPU that virtualizes the local APIC needs none of that.
 _BY_MEMORY = Writing(
-    (("msr.kvm_pv_eoi_en", _EOI | ENABLE),), ("kvm-pv-eoi",), (_STEAL, _SIZE), (("EOI by way of memory", _EOI),), ((_EOI, 1),)
+    (("msr.kvm_pv_eoi_en", _AT | ENABLE),), ("kvm-pv-eoi",), (_AT, _SIZE), (("EOI by way of memory", _AT),), ((_AT, 1),)
 )
 
 
@@ -47,6 +48,15 @@ def _init(trigger: str, sequence: str, writing: Writing, target: str, vendor: st
         *alone(writing),
     )  # fmt: skip
     return case(f"init.{trigger}", sequence, steps, writing, target, vendor, KVM_RESET, KVM_MSR)
+
+
+def _moved() -> Scenario:
+    """After INIT the MSRs name other memory, which KVM writes, and not that of before."""
+    steps = (
+        *written(_NEW, "bsp"), s.Send("init"), s.Settle(), fill(_NEW), RESTARTS, *_MOVED.enable, *alone(_NEW),
+        *(s.Require(s.Changed(gpa), f"KVM writes no {what} after INIT") for what, gpa in _MOVED.what),
+    )  # fmt: skip
+    return case("init.msi", "written-pages-moved", steps, _NEW, "bsp", "amd", KVM_RESET, KVM_MSR)
 
 
 def _shutdown() -> Scenario:
@@ -72,6 +82,7 @@ SCENARIOS = (
     _init("latched", "eoi-by-memory", _BY_MEMORY, "ap", "intel"),
     vmm_reset("written-pages", _NEW, "amd", KVM_MSR),
     vmm_reset("eoi-by-memory", _BY_MEMORY, "intel", KVM_MSR),
+    _moved(),
     _shutdown(),
     _sipi(),
 )

@@ -15,6 +15,7 @@ from kvmtest.uapi.kvm import (
     KVM_CAP_SPLIT_IRQCHIP,
     KVM_CAP_TSC_DEADLINE_TIMER,
     KVM_CAP_X2APIC_API,
+    KVM_CAP_X86_MSR_FILTER,
     KVM_CAP_X86_SMM,
     KVM_CAP_X86_TRIPLE_FAULT_EVENT,
 )
@@ -125,6 +126,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     "hyperv-synic": (Need("KVM_CAP_HYPERV_SYNIC2 is not there", KVM_CAP_HYPERV_SYNIC2),),
     "hyperv-time": (Need("KVM_CAP_HYPERV_TIME is not there", KVM_CAP_HYPERV_TIME),),
     "hyperv-vapic": (Need("KVM_CAP_HYPERV_VAPIC is not there", KVM_CAP_HYPERV_VAPIC),),
+    "msr-filter": (Need("KVM_CAP_X86_MSR_FILTER is not there", KVM_CAP_X86_MSR_FILTER),),
     "split-irqchip": (Need("KVM_CAP_SPLIT_IRQCHIP is not there", KVM_CAP_SPLIT_IRQCHIP),),
     "boot-cpu-id": (Need("KVM_CAP_SET_BOOT_CPU_ID is not there", KVM_CAP_SET_BOOT_CPU_ID),),
     "x2apic-api": (Need("KVM_CAP_X2APIC_API is not there", KVM_CAP_X2APIC_API),),

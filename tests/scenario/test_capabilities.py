@@ -8,10 +8,10 @@ import pytest
 from kvmtest.scenario.capabilities import CAPABILITIES, named
 from kvmtest.scenario.catalogue import SCENARIOS
 from kvmtest.scenario.needs import NEEDS
-from kvmtest.scenario.program import Ioctl
+from kvmtest.scenario.program import DENIED, Buffer, Create, Ioctl
 from kvmtest.scenario.setup import Setup
 from kvmtest.scenario.vm import lower
-from kvmtest.uapi.kvm import KVM_ENABLE_CAP, kvm_enable_cap
+from kvmtest.uapi.kvm import KVM_ENABLE_CAP, KVM_X86_SET_MSR_FILTER, kvm_enable_cap
 
 
 class _Host:
@@ -37,6 +37,15 @@ def test_a_vm_asks_for_it_once_and_needs_it(name: str) -> None:
     assert name in setup.needs and named(()) == ()
     (need,) = NEEDS[name]
     assert (need.cap, need.flags) == (cap, argument if flags else 0)
+
+
+def test_msrs_are_denied_before_there_is_a_vcpu() -> None:
+    setup = Setup("none", denied=(0xC0000082, 1))
+    program = lower(setup, _Host())  # type: ignore[arg-type]
+    filtered = next(i for i, (_, op) in enumerate(program.ops) if isinstance(op, Ioctl) and op.request == KVM_X86_SET_MSR_FILTER)
+    assert filtered < next(i for i, (_, op) in enumerate(program.ops) if isinstance(op, Create))
+    assert program.buffers["denied"] == Buffer(DENIED, bytes.fromhex("820000c0 01000000"))
+    assert "msr-filter" in setup.needs
 
 
 def test_each_is_tried_with_an_init() -> None:

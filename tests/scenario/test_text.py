@@ -81,7 +81,7 @@ def test_every_trigger_plant_mode_and_need_has_words() -> None:
 
 
 def test_every_field_of_a_setup_is_told() -> None:
-    other = Setup("none", "amd", 1, True, True, SPARSE, True, ((KVM_CAP_X86_SMM, 1),), (0, 7), "0", False)
+    other = Setup("none", "amd", 1, True, True, SPARSE, True, ((KVM_CAP_X86_SMM, 1),), (0, 7), "0", False, (0x1234,))
     assert all(new != old for new, old in zip(other, Setup(), strict=True))
     for name, value in other._asdict().items():
         assert setup_text.setup(Setup()._replace(**{name: value})) != setup_text.setup(Setup()), name

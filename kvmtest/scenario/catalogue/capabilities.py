@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from kvmtest.scenario import items
 from kvmtest.scenario import step as s
-from kvmtest.scenario.access import READY, SAY, WAIT, makes, rdmsr
+from kvmtest.scenario.access import GP, READY, SAY, WAIT, makes, rdmsr
 from kvmtest.scenario.capabilities import CAPABILITIES
 from kvmtest.scenario.catalogue.common import RESTARTS
 from kvmtest.scenario.items import Item
@@ -92,8 +92,8 @@ def _halted(id: str, vendor: str, *steps: s.Step) -> Scenario:
 
 
 _HLT = _with("no-hlt-exits")._replace(mce=False)
-#: An MSR of nobody's.
-_UNKNOWN = 0x1234
+#: An MSR of nobody's, and one that a guest may write without an exit.
+_UNKNOWN, _LSTAR = 0x1234, 0xC0000082
 
 SCENARIOS = (
     *(_tried(name, *tried) for name, tried in _TRIED.items()),
@@ -106,6 +106,15 @@ SCENARIOS = (
             s.Complete(), RESTARTS, s.Observe(),
         ),
         (KVM_API,), "bsp", setup=_with("user-space-msrs"), vendors=("amd",),
+    ),
+    # What a filter denies the guest it denies it after INIT, too.
+    Scenario(
+        "init", "msi", "msr-filter",
+        (
+            *makes(rdmsr(_LSTAR), SAY, rdmsr(_LSTAR)), s.Until(GP), s.Until(READY), s.Observe(), s.Send("init"), RESTARTS,
+            s.Observe(), s.Expect(GP),
+        ),
+        (KVM_API,), "bsp", setup=Setup(mce=True, denied=(_LSTAR,)), vendors=("intel",),
     ),
     _halted("init.msi", "amd", *_HALTS_AGAIN, s.Observe(), s.Start(), s.Send("init"), RESTARTS, s.Observe()),
 )

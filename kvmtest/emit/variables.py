@@ -211,6 +211,8 @@ class Variables:
             id = int.from_bytes(buffer.contents[:8], "little")
             fields = f"\n\t\t.id = {id:#x},\n\t\t.addr = (unsigned long)&ssp,\n\t"
             self.declared.setdefault(f"{var}_reg", f"struct kvm_one_reg {var}_reg = {{{fields}}}")
+        elif kind == p.DENIED:
+            self._denied(var, buffer.contents)
         elif kind == "kvm_cpuid2":
             self._cpuid(var)
         elif kind == "kvm_irq_routing":
@@ -227,6 +229,14 @@ class Variables:
     def _cpuid(self, var: str) -> None:
         inner = f"static struct {{\n\t\tstruct kvm_cpuid2 head;\n\t\tstruct kvm_cpuid_entry2 entries[{_CPUID_ROOM}];\n\t}}"
         self.declared.setdefault(var, f"{inner} {var} = {{ .head.nent = {_CPUID_ROOM} }}")
+
+    def _denied(self, var: str, contents: bytes) -> None:
+        accesses, ranges = "KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE", []
+        for at in range(0, len(contents), 4):
+            base = int.from_bytes(contents[at : at + 4], "little")
+            fields = f".flags = {accesses},\n\t\t\t.nmsrs = 1,\n\t\t\t.base = {base:#x},\n\t\t\t.bitmap = (__u8[]){{ 0 }},"
+            ranges.append(f"\t\t.ranges[{at // 4}] = {{\n\t\t\t{fields}\n\t\t}},\n")
+        self.declared.setdefault(var, f"struct kvm_msr_filter {var} = {{\n{''.join(ranges)}\t}}")
 
     def initializer(self, buffer: p.Buffer, inner: str = "") -> str:
         """What follows a variable in its declaration, where it does not begin as 0."""

@@ -108,7 +108,8 @@ class Machine:
     def _build(self, machines: Machines, first: Machine | None) -> None:
         vm, setup = self.vm, self.setup
         for need in (need for name in setup.needs for need in NEEDS[name]):
-            if not vm.check_extension(need.cap):
+            there = vm.check_extension(need.cap)
+            if not there or there & need.flags != need.flags:
                 raise SetupError(need.why)
         self.program = first.program if first else lower(setup, making.Host(vm, machines.supported))
         vcpus, self.leaves = making.make(vm, self.program, machines.supported)

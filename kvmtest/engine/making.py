@@ -9,7 +9,14 @@ from typing import NamedTuple
 from kvmtest.kvm import CpuidEntry, KvmError, Vcpu, Vm
 from kvmtest.kvm.ioctl import ioctl
 from kvmtest.scenario import program as p
-from kvmtest.uapi.kvm import KVM_ENABLE_CAP, kvm_enable_cap
+from kvmtest.uapi.kvm import (
+    KVM_ENABLE_CAP,
+    KVM_MSR_FILTER_READ,
+    KVM_MSR_FILTER_WRITE,
+    kvm_enable_cap,
+    kvm_msr_filter,
+    kvm_msr_filter_range,
+)
 from kvmtest.x86 import cpuid
 
 __all__ = ("Host", "Made", "SetupError", "leaves_of", "make")
@@ -45,6 +52,10 @@ class Made(NamedTuple):
 def make(vm: Vm, program: p.Program, supported: list[CpuidEntry]) -> Made:
     """Execute ``program``, that of a VM, on ``vm``. Raises SetupError, KvmError."""
     buffers = {name: ctypes.create_string_buffer(kept.contents, len(kept.contents)) for name, kept in program.buffers.items()}
+    for name, kept in program.buffers.items():
+        if kept.kind == p.DENIED:
+            made = _filter(kept.contents)
+            buffers[name] = (ctypes.c_char * ctypes.sizeof(made)).from_buffer(made)
     vcpus: dict[int, Vcpu] = {}
     leaves: list[CpuidEntry] = []
     for _, op in program.ops:
@@ -69,6 +80,20 @@ def make(vm: Vm, program: p.Program, supported: list[CpuidEntry]) -> Made:
 def leaves_of(op: p.Cpuid, supported: list[CpuidEntry]) -> list[CpuidEntry]:
     """The leaves that ``op`` gives a vCPU."""
     return cpuid.changed([leaf for leaf in supported if not op.only or leaf.function in op.only], op.changes)
+
+
+#: The bitmap of one MSR that is denied.
+_NONE = ctypes.create_string_buffer(1)
+
+
+def _filter(contents: bytes) -> kvm_msr_filter:
+    """The filter that denies each of the MSRs in a buffer of the kind DENIED."""
+    made = kvm_msr_filter()
+    for number, at in enumerate(range(0, len(contents), 4)):
+        base = int.from_bytes(contents[at : at + 4], "little")
+        accesses = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE
+        made.ranges[number] = kvm_msr_filter_range(accesses, 1, base, ctypes.addressof(_NONE))
+    return made
 
 
 def _lacking(vm: Vm, contents: bytes, error: KvmError) -> Exception:

@@ -26,12 +26,14 @@ __all__ = ("ScenarioError", "check", "kind_of")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,119}")
 #: How many vCPUs a VM may have, and where their ids end.
 _VCPUS, _IDS = 288, 4096
+#: Of how many names a message tells.
+_NAMED = 30
 #: What would make KVM follow an address, or fill more than it was given: a scenario has no use for them.
 _REFUSED = frozenset(
     (
         *(uapi.KVM_SET_USER_MEMORY_REGION, uapi.KVM_SET_USER_MEMORY_REGION2, uapi.KVM_GET_DIRTY_LOG, uapi.KVM_SET_SIGNAL_MASK),
         *(uapi.KVM_SET_DEVICE_ATTR, uapi.KVM_GET_DEVICE_ATTR, uapi.KVM_GET_ONE_REG, uapi.KVM_SET_ONE_REG),
-        *(uapi.KVM_GET_REG_LIST, uapi.KVM_GET_XSAVE2, uapi.KVM_RUN),
+        *(uapi.KVM_GET_REG_LIST, uapi.KVM_GET_XSAVE2, uapi.KVM_RUN, uapi.KVM_X86_SET_MSR_FILTER),
     )
 )
 #: Where a structure says how much comes after it: offset and size of that number, bytes before the entries and of each.
@@ -86,7 +88,9 @@ class _Nobody:
 
 def _known(value: object, there: Any, text: str) -> None:
     if value not in there:
-        raise ScenarioError(f"{text}: no {str(value)[:60]!r}; there are {', '.join(map(str, there))}")
+        names = list(map(str, there))
+        more = f", and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        raise ScenarioError(f"{text}: no {str(value)[:60]!r}; there are {', '.join(names[:_NAMED])}{more}")
 
 
 def check(scenario: s.Scenario) -> None:
@@ -106,6 +110,8 @@ def check(scenario: s.Scenario) -> None:
         _known(need, NEEDS, "the scenario, needs")
     _known(setup.irqchip, ("none", "split", "full"), "the set-up, irqchip")
     _known(setup.leaves, LEAVES, "the set-up, leaves")
+    if len(setup.denied) > uapi.KVM_MSR_FILTER_MAX_RANGES or not all(0 <= index < 1 << 32 for index in setup.denied):
+        raise ScenarioError("the set-up, denied: 16 indexes of MSRs at most are expected, of 32 bits each")
     ids = setup.ids or range(setup.vcpus or 2)
     if not 0 <= setup.vcpus <= _VCPUS or len(set(ids)) != len(ids) <= _VCPUS or not all(0 <= id < _IDS for id in ids):
         raise ScenarioError(f"the set-up: at most {_VCPUS} vCPUs, with different ids below {_IDS}, are expected")

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 __all__ = (
     "Answer",
+    "Changed",
     "Condition",
     "Differs",
     "Exit",
@@ -127,6 +128,13 @@ class Filled(NamedTuple):
     data: bytes
 
 
+class Changed(NamedTuple):
+    """The 32 bits of guest memory at ``gpa`` are no more ``value``; for Until and Require."""
+
+    gpa: int
+    value: int = 0
+
+
 class Moves(NamedTuple):
     """The guest's 32-bit ``word`` in memory changes."""
 
@@ -185,6 +193,7 @@ Condition = (
     | Differs
     | Holds
     | Filled
+    | Changed
     | Moves
     | Same
     | Zero

@@ -204,6 +204,8 @@ class _Lowering(Places):
         if isinstance(condition, s.Differs):
             place, read, _ = self.place(condition.item, who)
             return read, Compare(place, (condition.value,), otherwise, unlike=True)
+        if isinstance(condition, s.Changed):
+            return [Peek(_WORD, condition.gpa)], Compare(_WORD, (condition.value,), otherwise, unlike=True)
         if isinstance(condition, s.Holds):
             return [self.peek(condition.word)], Compare(_WORD, (condition.value,), otherwise)
         raise TypeError(f"{condition} cannot be read")

@@ -5,19 +5,23 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+from kvmtest.scenario.capabilities import CAPABILITIES, Capability
 from kvmtest.uapi.kvm import (
-    KVM_CAP_DIRTY_LOG_RING,
     KVM_CAP_DISABLE_QUIRKS,
     KVM_CAP_DISABLE_QUIRKS2,
-    KVM_CAP_EXCEPTION_PAYLOAD,
+    KVM_CAP_HYPERV_SYNIC2,
+    KVM_CAP_HYPERV_TIME,
+    KVM_CAP_HYPERV_VAPIC,
     KVM_CAP_NESTED_STATE,
     KVM_CAP_SET_BOOT_CPU_ID,
     KVM_CAP_SPLIT_IRQCHIP,
     KVM_CAP_TSC_DEADLINE_TIMER,
     KVM_CAP_X2APIC_API,
+    KVM_CAP_X86_MSR_FILTER,
     KVM_CAP_X86_SMM,
     KVM_CAP_X86_TRIPLE_FAULT_EVENT,
 )
+from kvmtest.uapi.names import CAPS
 
 __all__ = ("NEEDS", "Facts", "Need", "of_capability", "unmet")
 
@@ -64,6 +68,11 @@ class Need(NamedTuple):
         return not self.msr or facts.msr(self.msr[0]) >> self.msr[1] & 1 != self.clear
 
 
+def _capability(one: Capability) -> Need:
+    flags = one.argument if one.flags else 0
+    return Need(f"{CAPS[one.cap]} is not there{f' with {flags:#x}' if flags else ''}", one.cap, flags)
+
+
 NEEDS: dict[str, tuple[Need, ...]] = {
     "smm": (Need("KVM_CAP_X86_SMM is not there: this KVM has no SMM", KVM_CAP_X86_SMM),),
     "svm": (
@@ -107,22 +116,35 @@ NEEDS: dict[str, tuple[Need, ...]] = {
         Need("the guest's CPUID offers the debug store, so that BTS or PEBS may be there", cpuid=(1, "edx", 21), clear=True),
     ),
     "cmci": (Need("IA32_MCG_CAP.MCG_CMCI_P is clear: KVM_X86_GET_MCE_CAP_SUPPORTED does not have it", msr=(0x179, 10)),),
+    **{
+        f"kvm-{name}": (Need(f"CPUID.40000001H:EAX[{bit}] is clear: this KVM has no {says}", cpuid=(0x40000001, "eax", bit)),)
+        for name, bit, says in (
+            ("clock", 3, "kvmclock"),
+            ("async-pf", 14, "asynchronous page faults that an interrupt ends"),
+            ("steal-time", 5, "steal time"),
+            ("pv-eoi", 6, "EOI by way of memory"),
+        )
+    },
+    "hyperv-synic": (Need("KVM_CAP_HYPERV_SYNIC2 is not there", KVM_CAP_HYPERV_SYNIC2),),
+    "hyperv-time": (Need("KVM_CAP_HYPERV_TIME is not there", KVM_CAP_HYPERV_TIME),),
+    "hyperv-vapic": (Need("KVM_CAP_HYPERV_VAPIC is not there", KVM_CAP_HYPERV_VAPIC),),
+    "msr-filter": (Need("KVM_CAP_X86_MSR_FILTER is not there", KVM_CAP_X86_MSR_FILTER),),
     "split-irqchip": (Need("KVM_CAP_SPLIT_IRQCHIP is not there", KVM_CAP_SPLIT_IRQCHIP),),
     "boot-cpu-id": (Need("KVM_CAP_SET_BOOT_CPU_ID is not there", KVM_CAP_SET_BOOT_CPU_ID),),
     "x2apic-api": (Need("KVM_CAP_X2APIC_API is not there", KVM_CAP_X2APIC_API),),
     "triple-fault-event": (Need("KVM_CAP_X86_TRIPLE_FAULT_EVENT is not there", KVM_CAP_X86_TRIPLE_FAULT_EVENT),),
-    "exception-payload": (Need("KVM_CAP_EXCEPTION_PAYLOAD is not there", KVM_CAP_EXCEPTION_PAYLOAD),),
     "disable-quirks": (Need("KVM_CAP_DISABLE_QUIRKS is not there", KVM_CAP_DISABLE_QUIRKS),),
     "disable-quirks2": (Need("KVM_CAP_DISABLE_QUIRKS2 is not there", KVM_CAP_DISABLE_QUIRKS2),),
-    "dirty-ring": (Need("KVM_CAP_DIRTY_LOG_RING is not there", KVM_CAP_DIRTY_LOG_RING),),
+    **{name: (_capability(one),) for name, one in CAPABILITIES.items()},
 }
-#: The needs of a capability and no more, by its number.
-_OF_CAPABILITY = {needs[0].cap: name for name, needs in NEEDS.items() if needs == (Need(needs[0].why, needs[0].cap),)}
+_NAMED = {(one.cap, one.argument): name for name, one in CAPABILITIES.items()}
+#: The needs of a capability and no more, by its number: the first of each.
+_ALONE = {needs[0].cap: name for name, needs in reversed(NEEDS.items()) if needs == (Need(needs[0].why, needs[0].cap),)}
 
 
-def of_capability(cap: int) -> str:
-    """The name of the need of KVM_CAP_* ``cap``, "" where none has one."""
-    return _OF_CAPABILITY.get(cap, "")
+def of_capability(cap: int, argument: int) -> str:
+    """The name of the need of KVM_CAP_* ``cap`` with ``argument``, else of the capability alone; "" where none has one."""
+    return _NAMED.get((cap, argument)) or _ALONE.get(cap, "")
 
 
 def unmet(names: tuple[str, ...], facts: Facts) -> str:

@@ -13,6 +13,7 @@ __all__ = (
     "Alike",
     "Apart",
     "DEFAULT_EFFORT",
+    "DENIED",
     "NEW_VM",
     "Sum",
     "VM",
@@ -54,6 +55,10 @@ __all__ = (
 VM = -1
 #: A VM beside it, which has no vCPU; it is created when an op first names it.
 NEW_VM = -2
+
+
+#: The kind of a buffer that becomes a struct kvm_msr_filter: indexes of 32 bits of the MSRs that it denies.
+DENIED = "denied-msrs"
 
 
 class Effort(NamedTuple):

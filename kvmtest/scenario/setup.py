@@ -34,7 +34,8 @@ class Setup(NamedTuple):
 
     ``caps`` are enabled on the VM before its vCPUs are created: (KVM_CAP_*, argument). ``ids`` are the vCPUs' ids where they are
     not the usual ones. ``leaves`` says which of CPUID's leaves the vCPUs get: one of LEAVES. ``heard`` is whether messages reach
-    the vCPU created last: KVM's map of APIC ids lacks it until something renews the map.
+    the vCPU created last: KVM's map of APIC ids lacks it until something renews the map. ``denied`` are MSRs that a filter denies
+    the guest (KVM_X86_SET_MSR_FILTER).
     """
 
     irqchip: str = "full"
@@ -48,12 +49,14 @@ class Setup(NamedTuple):
     ids: tuple[int, ...] = ()
     leaves: str = ""
     heard: bool = True
+    denied: tuple[int, ...] = ()
 
     @property
     def needs(self) -> tuple[str, ...]:
         """What it cannot be made without (`kvmtest.scenario.needs`)."""
         given = {"split-irqchip": self.irqchip == "split", "boot-cpu-id": self.boot_id, "x2apic-api": self.x2apic_ids}
-        named = dict.fromkeys(of_capability(cap) for cap, _ in self.caps)
+        given["msr-filter"] = bool(self.denied)
+        named = dict.fromkeys(of_capability(*one) for one in self.caps)
         return (*(name for name, needed in given.items() if needed), *filter(None, named))
 
     @property

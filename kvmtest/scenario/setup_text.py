@@ -7,6 +7,7 @@ from kvmtest.scenario.needs import NEEDS, Need
 from kvmtest.scenario.setup import LEAVES, SPARSE, Setup
 from kvmtest.scenario.text import VENDORS, number
 from kvmtest.uapi.names import CAPS
+from kvmtest.x86.msr import name_of
 
 __all__ = ("need", "setup")
 
@@ -29,6 +30,7 @@ def setup(vm: Setup) -> str:
         "memory" if vm.memory else "",
         "32-bit x2APIC ids (KVM_CAP_X2APIC_API)" if vm.x2apic_ids else "",
         *(f"{CAPS.get(cap, f'capability {cap}')}({number(argument)})" for cap, argument in vm.caps),
+        f"a filter that denies the guest {', '.join(map(name_of, vm.denied))}" if vm.denied else "",
         "" if vm.heard else "the vCPU created last missing from KVM's map of APIC ids",
     )
     return ", ".join(filter(None, parts))

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from kvmtest.scenario.condition import (
     Answer,
+    Changed,
     Condition,
     Differs,
     Exit,
@@ -34,8 +35,8 @@ from kvmtest.scenario.condition import (
 from kvmtest.scenario.setup import Setup
 
 __all__ = (
-    "Answer", "Call", "Complete", "Condition", "Count", "Cpuid", "Differs", "Do", "Event", "Exit", "Expect", "Fails", "Fill",
-    "Filled", "Give", "Guest", "Holds", "Image", "In", "Irqfd", "Is", "Load", "Migrate", "Mmio", "Moves", "Observe",
+    "Answer", "Call", "Changed", "Complete", "Condition", "Count", "Cpuid", "Differs", "Do", "Event", "Exit", "Expect", "Fails",
+    "Fill", "Filled", "Give", "Guest", "Holds", "Image", "In", "Irqfd", "Is", "Load", "Migrate", "Mmio", "Moves", "Observe",
     "Page", "Past", "Plant", "Poke", "Quiet", "Reached", "Reporter", "Require", "Resume", "Same", "Scenario", "Send",
     "Sender", "Set", "SetBits", "Settle", "Start", "Step", "Until", "Who", "Window", "Word", "Words", "Written", "Zero",
 )  # fmt: skip

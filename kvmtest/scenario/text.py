@@ -173,6 +173,8 @@ def condition(of: s.Condition, guest: str = "") -> str:
         return f"{of.item} is not {held(of.item, of.value)}"
     if isinstance(of, s.Filled):
         return f"guest memory at {of.gpa:X}H is {_data(of.data)}"
+    if isinstance(of, s.Changed):
+        return f"guest memory at {of.gpa:X}H is no more {number(of.value)}"
     if isinstance(of, s.Holds):
         return f"the guest's word {of.word} = {number(of.value)}"
     if isinstance(of, s.Moves):

@@ -7,7 +7,7 @@ from ctypes import sizeof
 from typing import Protocol
 
 from kvmtest.scenario.memory import IDENTITY_MAP, TSS
-from kvmtest.scenario.program import VM, Buffer, Cpuid, Create, Ioctl, Op, Program
+from kvmtest.scenario.program import DENIED, VM, Buffer, Cpuid, Create, Ioctl, Op, Program
 from kvmtest.scenario.setup import SPARSE, Setup
 from kvmtest.uapi import kvm as uapi
 from kvmtest.x86 import cpuid
@@ -61,7 +61,8 @@ def lower(setup: Setup, host: Host) -> Program:
 
     ioctl(VM, uapi.KVM_SET_IDENTITY_MAP_ADDR, "identity_map", "u64", IDENTITY_MAP.to_bytes(8, "little"))
     ops.append(Ioctl(VM, uapi.KVM_SET_TSS_ADDR, TSS))
-    for cap in _EVENT_CAPS:
+    asked = [cap for cap, _ in setup.caps]
+    for cap in (cap for cap in _EVENT_CAPS if cap not in asked):
         if host.check_extension(cap):
             enable(cap, 1)
     if setup.irqchip == "full":
@@ -74,6 +75,9 @@ def lower(setup: Setup, host: Host) -> Program:
         enable(uapi.KVM_CAP_X2APIC_API, _X2APIC_API)
     for cap, argument in setup.caps:
         enable(cap, argument)
+    if setup.denied:
+        contents = b"".join(index.to_bytes(4, "little") for index in setup.denied)
+        ioctl(VM, uapi.KVM_X86_SET_MSR_FILTER, "denied", DENIED, contents)
     ids = setup.ids or (tuple(range(setup.vcpus)) if setup.vcpus != SPARSE else _sparse(setup, host))
     ops += map(Create, ids)
     for id in ids:

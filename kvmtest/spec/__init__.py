@@ -3,7 +3,22 @@
 
 from __future__ import annotations
 
-from kvmtest.spec import control, cpuid, debug, fpu, gpr, lapic, msr_amd, msr_memory, msr_system, msr_time, pending, segment
+from kvmtest.spec import (
+    control,
+    cpuid,
+    debug,
+    fpu,
+    gpr,
+    hyperv,
+    lapic,
+    msr_amd,
+    msr_memory,
+    msr_system,
+    msr_time,
+    paravirt,
+    pending,
+    segment,
+)
 from kvmtest.spec.catchall import NAMED, catch_all, synthetic
 from kvmtest.spec.migrated import rule as migrated
 from kvmtest.spec.rule import EVENTS, VENDORS, Entry, Rule, of_svm_shutdown
@@ -12,7 +27,7 @@ from kvmtest.x86.msr import MSRS, index_of
 
 __all__ = ("ENTRIES", "EVENTS", "SYNTHETIC", "VENDORS", "Entry", "Rule", "document", "lookup", "rule_for")
 
-_TOPICS = (gpr, segment, control, cpuid, debug, fpu, lapic, msr_memory, msr_system, msr_time, msr_amd, pending)
+_TOPICS = (gpr, segment, control, cpuid, debug, fpu, lapic, msr_memory, msr_system, msr_time, msr_amd, paravirt, hyperv, pending)
 _BACKEND_VENDOR = {"vmx": "intel", "svm": "amd"}
 _SHUTDOWN = "what a shutdown leaves is described of VT-x and of KVM's SVM module only"
 #: MSRs of KVM's and Hyper-V's own, outside the ranges that CPUs use.

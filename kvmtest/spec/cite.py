@@ -177,7 +177,15 @@ KVM_PROMISE_IDS = (
 )
 KVM_HYPERCALLS = "Linux, Linux KVM Hypercall"
 KVM_MSR = "Linux, KVM-specific MSRs"
+KVM_RESET = "Linux, kvm_vcpu_reset() and kvm_lapic_reset(), which clear KVM's own MSRs at RESET and INIT alike"
 HYPERV = "Microsoft, Hypervisor Top Level Functional Specification"
+HYPERV_SCONTROL = HYPERV + ', SCONTROL Register: 0 "at virtual processor creation time and upon processor reset"'
+HYPERV_SYNIC_PAGES = HYPERV + ", SIEFP Register, and SIMP Register: 0 at virtual processor creation"
+HYPERV_SINT = HYPERV + ", SINTx Registers: masked at virtual processor creation"
+HYPERV_TIMERS = HYPERV + ", Synthetic Timer Configuration Register: a timer that is not enabled does not expire"
+HYPERV_ASSIST = HYPERV + ", Virtual Processor Assist Page"
+HYPERV_TSC = HYPERV + ", Partition Reference TSC MSR"
+HYPERV_RESET = HYPERV + ", HV_X64_MSR_RESET"
 LINUX_CR0 = 'Linux commit 4c72ab5aa6e0 ("KVM: x86: Preserve guest\'s CR0.CD/NW on INIT"), measured on bare metal'
 LINUX_SHUTDOWN = 'Linux commit 265e43530cb2 ("KVM: SVM: Emulate #INIT in response to triple fault shutdown")'
 LINUX_SHUTDOWN_SMM = 'Linux commit a2620f8932fa ("KVM: SVM: Forcibly leave SMM mode on SHUTDOWN interception")'

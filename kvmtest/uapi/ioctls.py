@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from ctypes import Structure, c_uint64, sizeof
 
+from . import filters as _f
 from . import irq as _i
 from . import structs as _s
 
@@ -113,6 +114,7 @@ KVM_GET_REG_LIST = _IOWR(0xB0, _s.kvm_reg_list)
 KVM_SMI = _IO(0xB7)
 KVM_GET_NESTED_STATE = _IOWR(0xBE, _s.kvm_nested_state)
 KVM_SET_NESTED_STATE = _IOW(0xBF, _s.kvm_nested_state)
+KVM_X86_SET_MSR_FILTER = _IOW(0xC6, _f.kvm_msr_filter)
 KVM_GET_SREGS2 = _IOR(0xCC, _s.kvm_sregs2)
 KVM_SET_SREGS2 = _IOW(0xCD, _s.kvm_sregs2)
 KVM_GET_XSAVE2 = _IOR(0xCF, _s.kvm_xsave)

@@ -44,6 +44,7 @@ _OUT = p.Came("out", 0x10, 7, past=(0x11,))
 #: The VM that all of them have.
 VM = (
     p.Ioctl(p.VM, uapi.KVM_CREATE_IRQCHIP),
+    p.Ioctl(p.VM, uapi.KVM_X86_SET_MSR_FILTER, "denied"),
     p.Create(0),
     p.Create(1),
     p.Cpuid(1, ((0, "ebx", -1 & 0xFFFFFFFF, 0x756E6547), (0, "ecx", 0xFF, 0x6C), (1, "ecx", 1 << 24, 1 << 24), (2, "eax", 1, 0))),
@@ -114,7 +115,8 @@ def repro(*ops: p.Op) -> Repro:
     needs = any(isinstance(op, (p.Write, p.Match, p.Peek, p.Enter, p.Poll)) for op in ops)
     first = (_REGION, *(one for one in OPS if isinstance(one, p.Region) and one.slot >> 16)) if needs else ()
     body = p.Program(dict(BUFFERS), tuple(enumerate((*first, *ops))))
-    return Repro(p.Program({}, tuple(enumerate(VM))), body, target=1)
+    buffers = {"denied": p.Buffer(p.DENIED, b"\x82\0\0\xc0\x34\x12\0\0")}
+    return Repro(p.Program(buffers, tuple(enumerate(VM))), body, target=1)
 
 
 def msr_check(expected: int) -> Repro:

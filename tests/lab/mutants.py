@@ -34,6 +34,7 @@ _IS_INIT = "irq.delivery_mode == APIC_DM_INIT"
 
 _NO_TRACE = "the event left no trace*"
 _NOT_PENDING = "*no INIT is pending*"
+_PAGES, _BYTES = "bsp,intel,written-pages", "* other bytes, the first at *"
 
 
 def _dropped(name: str, when: str, selector: str) -> Mutant:
@@ -249,5 +250,20 @@ MUTANTS = (
     Mutant(
         "dr6-not-reset", _X86, "\tvcpu->arch.dr6 = dbgregs->dr6;", "reset.vmm-reset.host.dr6/bsp,*,amd,xapic,plant-a", "0x*",
         "if (!(MUTANT && dbgregs->dr6 == DR6_ACTIVE_LOW))",
+    ),
+    # Guest memory that KVM writes.
+    Mutant(
+        "steal-time-written-on", _X86, "\tvcpu->arch.st.msr_val = 0;", f"init.msi.host.memory/{_PAGES}", _BYTES,
+    ),
+    Mutant(
+        "clock-written-on", _X86, "\tkvm_gpc_deactivate(vcpu->kvm, &vcpu->arch.pv_time);",
+        f"init.msi.host.memory/{_PAGES}", _BYTES,
+    ),
+    Mutant(
+        "async-page-faults-kept", _X86, "\tvcpu->arch.apf.msr_en_val = 0;",
+        f"init.msi.host.msr.kvm_async_pf_en/{_PAGES}", "0x8089",
+    ),
+    Mutant(
+        "eoi-by-memory-kept", _LAPIC, "\tvcpu->arch.pv_eoi.msr_val = 0;", "init.msi.host.memory/bsp,amd,eoi-by-memory", _BYTES,
     ),
 )  # fmt: skip

@@ -105,6 +105,7 @@ _WRONG: list[tuple[Any, str]] = [
     (_with(target="ap", setup={"vcpus": 1}), "no AP to be the target"),
     (_with(setup={"vcpus": 100000}), "at most 288 vCPUs"),
     (_with(setup={"boot_id": 7}), "there is no such BSP"),
+    (_with(setup={"denied": [1 << 32]}), "the set-up, denied: 16 indexes"),
     (_with(setup={"caps": {"KVM_CAP_LUCK": 1}}), "the scenario, setup, caps: a number or a name as KVM_CAP_"),
     (_step(step="jump"), "the scenario, steps 1: no step \"jump\"; there are set, "),
     (_step(step="call"), "steps 1 (call): 'request' is missing"),

@@ -36,6 +36,7 @@ _SAID = [
     ((s.Until(s.Is("mp_state", 2)),), "Run the AP until mp_state = KVM_MP_STATE_INIT_RECEIVED"),
     ((s.Start(), s.Until(s.Moves("COUNT"))), "Wait until the guest's word COUNT changes"),
     ((s.Until(s.Is("mp_state", 3), "each", run=False),), "Wait until mp_state = KVM_MP_STATE_HALTED of each target"),
+    ((s.Require(s.Changed(0x8008), "why", skip=True),), "Require that guest memory at 8008H is no more 0; else skip: why"),
     ((s.SetBits("efer", 0x1000),), "Set the bits 0x1000 of efer (KVM_SET_SREGS)"),
     ((s.Expect(s.Is("events.smi_latched_init", 1)),), "Expect events.smi_latched_init = 1"),
     ((s.Expect(s.Reached("events.nmi_pending", 1, (1, 2), (0, 1, 2), one=True)),),
@@ -80,7 +81,7 @@ def test_every_trigger_plant_mode_and_need_has_words() -> None:
 
 
 def test_every_field_of_a_setup_is_told() -> None:
-    other = Setup("none", "amd", 1, True, True, SPARSE, True, ((KVM_CAP_X86_SMM, 1),), (0, 7), "0", False)
+    other = Setup("none", "amd", 1, True, True, SPARSE, True, ((KVM_CAP_X86_SMM, 1),), (0, 7), "0", False, (0x1234,))
     assert all(new != old for new, old in zip(other, Setup(), strict=True))
     for name, value in other._asdict().items():
         assert setup_text.setup(Setup()._replace(**{name: value})) != setup_text.setup(Setup()), name

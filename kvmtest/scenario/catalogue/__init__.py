@@ -7,6 +7,7 @@ from kvmtest.scenario.catalogue import (
     alone,
     apic,
     bounds,
+    capabilities,
     control,
     creation,
     delivery,
@@ -14,10 +15,12 @@ from kvmtest.scenario.catalogue import (
     events,
     gif,
     hypercalls,
+    hyperv,
     interrupts,
     memory,
     mp_state,
     paging,
+    paravirt,
     refused,
     registers,
     restart,
@@ -44,8 +47,8 @@ __all__ = ("SCENARIOS",)
 #: In the order of running.
 _TOPICS = (
     *(creation, delivery, same_id, destinations, mp_state, restart, reuse, apic, registers, refused, events, userspace),
-    *(interrupts, timer, tsc, bounds, tasks, memory, paging, control, hypercalls, smm, rsm, gif, svm, svm_events, svm_exits),
-    *(svm_vmrun, vmx, vmx_events, alone, stress),
+    *(interrupts, timer, tsc, bounds, tasks, memory, paging, control, hypercalls, paravirt, hyperv, smm, rsm, gif, svm),
+    *(svm_events, svm_exits, svm_vmrun, vmx, vmx_events, capabilities, alone, stress),
 )
 
 #: By the case's name without target and vendor.

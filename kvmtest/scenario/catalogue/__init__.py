@@ -21,6 +21,7 @@ from kvmtest.scenario.catalogue import (
     refused,
     registers,
     restart,
+    restored,
     rsm,
     smm,
     stress,
@@ -42,7 +43,7 @@ __all__ = ("SCENARIOS",)
 #: In the order of running.
 _TOPICS = (
     *(creation, delivery, destinations, mp_state, restart, apic, registers, refused, events, userspace, interrupts, timer),
-    *(tsc, bounds, tasks, memory, paging, control, hypercalls, smm, rsm, gif, svm, svm_events, svm_exits, svm_vmrun),
+    *(tsc, bounds, restored, tasks, memory, paging, control, hypercalls, smm, rsm, gif, svm, svm_events, svm_exits, svm_vmrun),
     *(vmx, vmx_events, alone, stress),
 )
 

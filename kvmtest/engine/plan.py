@@ -271,8 +271,8 @@ def _scenarios() -> list[Case]:
 def _migrated(cases: Sequence[Case], full: bool) -> list[Case]:
     """``cases`` whose VM is migrated, before the event or after it.
 
-    Of the catalogue's those in which a guest shows what comes next, each trigger with each moment, and each event with each order;
-    of the others each trigger and state with each moment, and what the vCPU holds with each order. All of them with ``full``.
+    Of the catalogue's those in which a guest shows what comes next, each trigger with each moment, and each event with each
+    order; of the others each trigger and state with each moment, and what the vCPU holds with each order. With ``full`` all.
     """
     tried = ((case, case.scenario) for case in cases if not case.setup.many)
     every = [case._replace(migrated=how) for case, steps in tried if steps for how in migrations(steps)]

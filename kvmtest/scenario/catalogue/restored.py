@@ -13,6 +13,7 @@ from kvmtest.scenario.hypervisor import svm as hypervisor
 from kvmtest.scenario.setup import Setup
 from kvmtest.scenario.states import gif
 from kvmtest.scenario.step import Scenario
+from kvmtest.scenario.triggers import raised
 from kvmtest.spec.cite import A_MODES, KVM_API, S_IA32E, S_INTERRUPT_ACCEPTANCE, S_PRIORITIES
 from kvmtest.state.values import NEW
 from kvmtest.uapi.kvm import KVM_NMI, KVM_SET_FPU, KVM_STATE_NESTED_GIF_SET, kvm_fpu
@@ -75,6 +76,8 @@ def _interrupts(sequence: str, came: int, *items: tuple[str, int]) -> Scenario:
 
 #: Vector 60H in IRR, and 70H in ISR.
 _REQUESTED, _SERVED = ("lapic.irr3", 1), ("lapic.isr3", 1 << 16)
+#: A redirection entry for vector 60H, masked and level-triggered.
+_LEVEL = 1 << 16 | 1 << 15 | 0x60
 
 SCENARIOS = (
     _PAGING,
@@ -83,6 +86,8 @@ SCENARIOS = (
     _interrupts("requested-below-one-in-service", 0, _REQUESTED, _SERVED),
     # 128 times as long as with the divider that the local APIC has had.
     timer("one-shot-divided-by-128", 0x60, 4_000_000, 4_000_000, 0, 0xA),
+    # A level-triggered line at a pin that is masked: the IOAPIC keeps the request.
+    Scenario("none", "irq-line", "at-masked-pin-migrated", (*raised(_LEVEL)[:-1], s.Migrate()), (KVM_API,), vendors=("amd",)),
     # A VMM writes that no NMI is pending, and one is there that has not been taken up yet.
     Scenario(
         "none", "vcpu-events", "over-ioctl-nmi",

@@ -17,7 +17,7 @@ RESTORED = (
         "if (MUTANT) kvm_set_rflags(vcpu, regs->rflags); else",
     ),
     Mutant(
-        "paging-of-before-sregs", _X86, "\tmax_bits = KVM_NR_INTERRUPTS;", "none.set-sregs.guest.memory/*", "*",
+        "paging-of-before-sregs", _X86, "\tmax_bits = KVM_NR_INTERRUPTS;", "none.set-sregs.host.memory/*", "*",
         "if (MUTANT) mmu_reset_needed = 0;",
     ),
     Mutant(

@@ -129,7 +129,7 @@ _MSRS = {
         *((f"mtrr_{name}", 3 << 56) for name in _FIXED),
     ),
     "bits-reserved": (
-        *(("efer", 0xD01 | bit) for bit in (1 << 1, 1 << 9, 1 << 63)), ("tsc_aux", _BEYOND_32),
+        *(("efer", 0xD01 | bit) for bit in (1 << 1, 1 << 9, 1 << 63)),
         *(("apic_base", value) for value in (0xFEE00400, 0xFEE00801, 1 << 63 | 0xFEE00800)),
     ),
 }  # fmt: skip

@@ -20,7 +20,8 @@ from kvmtest.scenario.covering import Tried, covering, inits, leaves, paired
 from kvmtest.scenario.items import CONTINUE, Item
 from kvmtest.scenario.items import broadcast as of_broadcast
 from kvmtest.scenario.items import scenario as of_item
-from kvmtest.scenario.migrated import MIGRATIONS, migrated
+from kvmtest.scenario.migrated import migrated
+from kvmtest.scenario.migrated import ways as migrations
 from kvmtest.scenario.setup import SPARSE, VENDORS, Setup
 from kvmtest.scenario.states import GUEST_PLANTS, STATES
 from kvmtest.scenario.step import Scenario
@@ -270,21 +271,20 @@ def _scenarios() -> list[Case]:
 def _migrated(cases: Sequence[Case], full: bool) -> list[Case]:
     """``cases`` whose VM is migrated, before the event or after it.
 
-    Of the catalogue's those in which a guest shows what comes next, each event and trigger with each moment and order; of the
-    others each trigger and state with each moment, and what the vCPU holds with each order. All of them with ``full``.
+    Of the catalogue's those in which a guest shows what comes next, each trigger with each moment, and each event with each
+    order; of the others each trigger and state with each moment, and what the vCPU holds with each order. With ``full`` all.
     """
     tried = ((case, case.scenario) for case in cases if not case.setup.many)
-    every = [case._replace(migrated=how) for case, steps in tried if steps for how in MIGRATIONS if migrated(steps, how)]
+    every = [case._replace(migrated=how) for case, steps in tried if steps for how in migrations(steps)]
     if full:
         return every
     told = [case for case in every if case.sequence and case.view == "guest"]
-    ways = [(c.trigger, c.migrated.partition("-")[0]) for c in told]
-    kinds = [(c.event, c.setup.vendor, c.migrated) for c in told]
+    ways = [(c.event, c.trigger, c.migrated.partition("-")[0]) for c in told]
+    kinds = [(c.event, c.setup.vendor, *c.migrated.split("-", 1)) for c in told]
     others = [case for case in every if not case.sequence]
     moments = [(c.event, c.road, c.state, c.view, c.migrated.partition("-")[0]) for c in others]
     orders = [(c.target, c.setup.vendor, c.apic_mode, c.plant, *c.migrated.split("-", 1)) for c in others]
-    items_ = [others[number] for number in sorted({*paired(moments), *paired(orders)})]
-    return items_ + [told[number] for number in sorted({*paired(ways), *paired(kinds)})]
+    return [others[number] for number in paired(moments, orders)] + [told[number] for number in paired(ways, kinds)]
 
 
 def of_file(scenario: Scenario) -> list[Case]:

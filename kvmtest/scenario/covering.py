@@ -135,13 +135,21 @@ def _enough(shows: list[int], missing: int, least: int) -> list[int]:
     return sorted(chosen)
 
 
-def paired(every: Sequence[tuple[Hashable, ...]]) -> list[int]:
-    """Numbers, in order, of some of ``every``: in these each value, in its place, comes with each last one that it comes with."""
+def paired(*tables: Sequence[tuple[Hashable, ...]]) -> list[int]:
+    """Numbers, in order, of some rows of ``tables``, which show the same rows by other values: in these each value, in its place,
+    comes with each last one of its table that it comes with.
+    """
     numbers: dict[Hashable, int] = {}
     shows = []
-    for *values, one in every:
+    for row in zip(*tables, strict=True):
         bits = 0
-        for place, value in enumerate(values):
-            bits |= 1 << numbers.setdefault((place, value, one), len(numbers))
+        for table, (*values, one) in enumerate(row):
+            for place, value in enumerate(values):
+                bits |= 1 << numbers.setdefault((table, place, value, one), len(numbers))
         shows.append(bits)
-    return _enough(shows, (1 << len(numbers)) - 1, max(map(len, every), default=0))
+    missing, chosen = (1 << len(numbers)) - 1, []
+    while missing:
+        best = max(range(len(shows)), key=lambda number: (shows[number] & missing).bit_count())
+        chosen.append(best)
+        missing &= ~shows[best]
+    return sorted(chosen)

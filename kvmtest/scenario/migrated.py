@@ -7,7 +7,7 @@ from kvmtest.scenario import step as s
 from kvmtest.scenario.orders import ORDERS
 from kvmtest.uapi.kvm import KVM_EXIT_SHUTDOWN
 
-__all__ = ("MIGRATIONS", "migrated")
+__all__ = ("MIGRATIONS", "migrated", "ways")
 
 #: When, and in which order: ``before-kvm``.
 MIGRATIONS = tuple(f"{when}-{order}" for order in ORDERS for when in ("before", "after"))
@@ -58,22 +58,39 @@ def _event(scenario: s.Scenario) -> int | None:
     return None
 
 
+def ways(scenario: s.Scenario) -> list[str]:
+    """Those of MIGRATIONS that ``scenario`` allows."""
+    moments = {when for when in ("before", "after") if _place(scenario, when) is not None}
+    return [how for how in MIGRATIONS if how.partition("-")[0] in moments and _restorable(scenario, how)]
+
+
 def migrated(scenario: s.Scenario, how: str) -> s.Scenario | None:
     """``scenario`` with a migration as ``how`` says; None where its VM can nowhere be saved."""
     when, _, order = how.partition("-")
+    number = _place(scenario, when)
+    if number is None or not _restorable(scenario, how):
+        return None
+    steps = scenario.steps
+    # What has been entered is left in the new VM alone.
+    entered = {type(one) for one in steps[:number]} - _PLANTING
+    made = (*steps[:number], s.Migrate(order), *steps[number:])
+    return scenario._replace(steps=made, fresh=scenario.fresh or bool(entered))
+
+
+def _restorable(scenario: s.Scenario, how: str) -> bool:
+    return set(ORDERS[how.partition("-")[2]].lacks).isdisjoint(scenario.needs)
+
+
+def _place(scenario: s.Scenario, when: str) -> int | None:
+    """The number of the step before which its VM can be saved, ``before`` or ``after`` its event."""
     steps, event = scenario.steps, _event(scenario)
     if event is None or any(isinstance(step, s.Do) for step in steps):
-        return None
-    if not set(ORDERS[order].lacks).isdisjoint(scenario.needs):
         return None
     position = _Position()
     for number, step in enumerate((*steps, None)):
         here = number == event if when == "before" else number > event and not position.running
         if here and position.stands(step):
-            made = (*steps[:number], s.Migrate(order), *steps[number:])
-            # What has been entered is left in the new VM alone.
-            entered = {type(one) for one in steps[:number]} - _PLANTING
-            return scenario._replace(steps=made, fresh=scenario.fresh or bool(entered))
+            return number
         if step is None or when == "before" and number == event:
             return None
         position.past(step)

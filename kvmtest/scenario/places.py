@@ -10,7 +10,7 @@ from functools import cache
 from kvmtest.scenario.program import Buffer, Compare, Ioctl, Op, Otherwise, Place, Put
 from kvmtest.state.layout import static_fields
 from kvmtest.uapi import kvm as uapi
-from kvmtest.x86 import msr
+from kvmtest.x86 import msr, xsave
 
 __all__ = ("RESULT", "SECTIONS", "Places", "fields")
 
@@ -22,10 +22,15 @@ SECTIONS = {
     "debugregs": (uapi.KVM_GET_DEBUGREGS, uapi.KVM_SET_DEBUGREGS, uapi.kvm_debugregs),
     "events": (uapi.KVM_GET_VCPU_EVENTS, uapi.KVM_SET_VCPU_EVENTS, uapi.kvm_vcpu_events),
     "xcrs": (uapi.KVM_GET_XCRS, uapi.KVM_SET_XCRS, uapi.kvm_xcrs),
+    "xsave": (uapi.KVM_GET_XSAVE, uapi.KVM_SET_XSAVE, uapi.kvm_xsave),
     "lapic": (uapi.KVM_GET_LAPIC, uapi.KVM_SET_LAPIC, uapi.kvm_lapic_state),
     "ioapic": (uapi.KVM_GET_IRQCHIP, uapi.KVM_SET_IRQCHIP, uapi.kvm_irqchip),
     "nested": (uapi.KVM_GET_NESTED_STATE, uapi.KVM_SET_NESTED_STATE, uapi.kvm_nested_state),
+    # Nothing writes it.
+    "translation": (uapi.KVM_TRANSLATE, uapi.KVM_TRANSLATE, uapi.kvm_translation),
 }
+#: The linear address that KVM_TRANSLATE is asked for: the one that guests have other pages at.
+_LINEAR = 0x80000
 #: What KVM_SET_VCPU_EVENTS takes only with a flag (KVM API).
 _EVENT_FLAGS = {
     "events.nmi_pending": uapi.KVM_VCPUEVENT_VALID_NMI_PENDING,
@@ -55,7 +60,9 @@ def fields() -> dict[str, tuple[str, int, int]]:
     found["debugregs.flags"] = ("debugregs", uapi.kvm_debugregs.flags.offset, 8)
     found["xcrs.count"] = ("xcrs", uapi.kvm_xcrs.nr_xcrs.offset, 4)
     found["xcrs.flags"] = ("xcrs", uapi.kvm_xcrs.flags.offset, 4)
+    found["xsave.xstate_bv"] = ("xsave", xsave.XSTATE_BV_OFFSET, 8)
     found["nested.format"] = ("nested", uapi.kvm_nested_state.format.offset, 2)
+    found["translation.physical"] = ("translation", uapi.kvm_translation.physical_address.offset, 8)
     # L1's registers, at the VMCB's offsets (APM vol. 2, Layout of VMCB).
     found |= {f"nested.vmcb.{name}": ("nested", _NESTED_HEAD + at, 8) for name, at in _VMCB.items()}
     bitmap = uapi.kvm_sregs.interrupt_bitmap.offset
@@ -97,6 +104,8 @@ class Places:
         contents = bytes(_NESTED_SIZE if section == "nested" else sizeof(struct))
         if section == "ioapic":
             contents = uapi.KVM_IRQCHIP_IOAPIC.to_bytes(4, "little") + contents[4:]
+        elif section == "translation":
+            contents = _LINEAR.to_bytes(8, "little") + contents[8:]
         name = self.buffer(f"{section}{who}", struct.__name__, contents)
         read: list[Op] = [Ioctl(who, get, name)]
         if section == "nested":

@@ -19,6 +19,7 @@ LEAVES = {
     "0": "leaf 0 alone",
     "deadline": "with CPUID.1:ECX[24]",
     "no-long-mode": "without CPUID.80000001H:EDX[29]",
+    "no-svm": "without CPUID.80000001H:ECX[2]",
     "no-x2apic": "without CPUID.1:ECX[21]",
 }
 

@@ -27,7 +27,11 @@ _BANKS, _MCE_BANKS = 0xFF, 4
 #: CPUID.1:ECX, the local APIC's timer has the TSC-deadline mode.
 _TSC_DEADLINE = 1 << 24
 #: Features that a setup may leave out: function, register, bit.
-_WITHOUT = {"no-long-mode": (0x80000001, "edx", 29), "no-x2apic": (1, "ecx", 21)}
+_WITHOUT = {
+    "no-long-mode": (0x80000001, "edx", 29),
+    "no-svm": (0x80000001, "ecx", 2),
+    "no-x2apic": (1, "ecx", 21),
+}
 #: The pins of the IOAPIC that userspace has with the split irqchip.
 _PINS = 24
 

@@ -22,7 +22,7 @@ from kvmtest.model.verdict import Verdict
 from kvmtest.scenario import check
 from kvmtest.scenario import program as p
 from kvmtest.scenario import step as s
-from kvmtest.scenario.catalogue import SCENARIOS, alone, bounds, refused, tsc
+from kvmtest.scenario.catalogue import SCENARIOS, alone, bounds, refused, restored, tsc
 from kvmtest.scenario.covering import covering
 from kvmtest.scenario.lower import lower
 from kvmtest.scenario.places import fields
@@ -31,7 +31,7 @@ from kvmtest.state.sections import Snapshot
 from kvmtest.state.vmm_reset import CONSTRAINTS, SECTIONS
 from tests.cases import NOBODY
 
-_ALL = tuple(one for topic in (alone, bounds, refused, tsc) for one in topic.SCENARIOS)
+_ALL = tuple(one for topic in (alone, bounds, refused, restored, tsc) for one in topic.SCENARIOS)
 #: One that has the commits which the catalogue lists.
 _NEW = NOBODY._replace(kernel="7.2.0")
 #: What kernels before 6.7 say of the TSC: dropped, since it is near to what the VM counts.
@@ -69,7 +69,9 @@ def test_what_is_refused_may_change_nothing_and_names_fields_that_are_there() ->
     for scenario in refused.SCENARIOS:
         wanted = [step.condition for step in scenario.steps if isinstance(step, s.Expect)]
         assert isinstance(wanted[0], s.Answer)
-        if scenario.trigger not in ("set-boot-cpu-id", "create-vcpu"):
+        if scenario.trigger == "set-msrs":
+            assert wanted[-1] == s.Same() and set(wanted[:-1]) == {s.Answer(0)}, scenario.sequence
+        elif scenario.trigger not in ("set-boot-cpu-id", "create-vcpu"):
             assert wanted == [s.Answer(-errno.EINVAL), s.Same()], scenario.sequence
 
 
@@ -185,6 +187,28 @@ def test_an_either_order_that_ends_otherwise_fails(machines: Machines) -> None:
     assert _records(case, scene.bases, seen)["delivered"].verdict is Verdict.PASS
     wrong = _records(case, scene.bases, _last(seen, after.put(layout, "rsp", 0x123)))["delivered"]
     assert wrong.verdict is Verdict.FAIL and wrong.observed == "rsp changed"
+
+
+def test_an_address_that_is_translated_as_before_fails(machines: Machines) -> None:
+    case, scene = _scene(machines, "none.set-sregs/ap,intel,into-64-bit-mode-and-back")
+    seen = scene.observe()
+    assert _records(case, scene.bases, seen)["memory"].verdict is Verdict.PASS
+    at = next(number for number, (_, value) in enumerate(seen.told) if value == 0x20000)
+    step = seen.told[at][0]
+    ended = Played((*seen.told[:at], (step, 0x80000)), Ended(step, "fail", "", False))
+    wrong = _records(case, scene.bases, ended)["memory"]
+    assert wrong.verdict is Verdict.FAIL and wrong.observed == "the page at the address itself"
+
+
+def test_an_msr_that_is_accepted_fails_by_its_value(machines: Machines) -> None:
+    case, scene = _scene(machines, "none.set-msrs/ap,intel,addresses-not-canonical", _NEW)
+    seen = scene.observe()
+    assert _records(case, scene.bases, seen, _NEW)["refused"].verdict is Verdict.PASS
+    at = next(number for number, (_, value) in enumerate(seen.told) if value == 0)
+    step = seen.told[at][0]
+    ended = Played((*seen.told[:at], (step, 1)), Ended(step, "fail", "", False))
+    wrong = _records(case, scene.bases, ended, _NEW)["refused"]
+    assert wrong.verdict is Verdict.FAIL and wrong.observed == "0x8000000000000000 in lstar accepted"
 
 
 def test_boot_ids_are_asked_of_a_vm_without_vcpus(machines: Machines) -> None:

@@ -24,6 +24,7 @@ from kvmtest.scenario.catalogue import (
     refused,
     registers,
     restart,
+    restored,
     reuse,
     rsm,
     same_id,
@@ -47,8 +48,8 @@ __all__ = ("SCENARIOS",)
 #: In the order of running.
 _TOPICS = (
     *(creation, delivery, same_id, destinations, mp_state, restart, reuse, apic, registers, refused, events, userspace),
-    *(interrupts, timer, tsc, bounds, tasks, memory, paging, control, hypercalls, paravirt, hyperv, smm, rsm, gif, svm),
-    *(svm_events, svm_exits, svm_vmrun, vmx, vmx_events, capabilities, alone, stress),
+    *(interrupts, timer, tsc, bounds, restored, tasks, memory, paging, control, hypercalls, paravirt, hyperv, smm, rsm, gif),
+    *(svm, svm_events, svm_exits, svm_vmrun, vmx, vmx_events, capabilities, alone, stress),
 )
 
 #: By the case's name without target and vendor.

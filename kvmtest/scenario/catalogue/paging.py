@@ -10,15 +10,15 @@ from kvmtest.scenario.catalogue.common import start
 from kvmtest.scenario.step import Scenario
 from kvmtest.spec.cite import A_T1, S_T1
 
-__all__ = ("SCENARIOS",)
+__all__ = ("LONG", "NEW", "NEW_TABLES", "OLD", "OLD_TABLES", "REAL", "SAYS", "SCENARIOS", "tables")
 
 _PAGE, _PRESENT, _WRITE = 0x1000, 1, 2
 _PAE, _LME = 1 << 5, 1 << 8
 #: Where the tables lie, and the pages that they put at LINEAR; each page holds its own number in its first word.
-_OLD_TABLES, _NEW_TABLES = 0x10000, 0x18000
-_OLD, _NEW, _REAL = 0x20000, 0x21000, 0x80000
+OLD_TABLES, NEW_TABLES = 0x10000, 0x18000
+OLD, NEW, REAL = 0x20000, 0x21000, 0x80000
 _WRITTEN = 0x5A5A5A5A
-_SAYS = ((_OLD, "the page of other tables"), (_NEW, "the page of its tables"), (_REAL, "the page at the address itself"))
+SAYS = ((OLD, "the page of other tables"), (NEW, "the page of its tables"), (REAL, "the page at the address itself"))
 
 
 class _Mode(NamedTuple):
@@ -30,10 +30,10 @@ class _Mode(NamedTuple):
     levels: int
 
 
-_LONG = _Mode(_PAE, _LME, 8, 4)
+LONG = _Mode(_PAE, _LME, 8, 4)
 
 
-def _tables(at: int, mode: _Mode, page: int) -> bytes:
+def tables(at: int, mode: _Mode, page: int) -> bytes:
     """Tables that map RAM's first 2 MiB to itself, but ``page`` at LINEAR."""
 
     def entry(gpa: int, flags: int) -> bytes:
@@ -45,22 +45,22 @@ def _tables(at: int, mode: _Mode, page: int) -> bytes:
         pae_top = mode.levels == 3 and level == 0
         made += entry(at + (level + 1) * _PAGE, _PRESENT if pae_top else _PRESENT | _WRITE).ljust(_PAGE, b"\0")
     for number in range(512):
-        made += entry(page if number * _PAGE == _REAL else number * _PAGE, _PRESENT | _WRITE)
+        made += entry(page if number * _PAGE == REAL else number * _PAGE, _PRESENT | _WRITE)
     return made
 
 
-def _looks(tables: int, mode: _Mode, page: int, *then: s.Step, judged: bool = False) -> tuple[s.Step, ...]:
+def _looks(at: int, mode: _Mode, page: int, *then: s.Step, judged: bool = False) -> tuple[s.Step, ...]:
     """INIT and SIPI; the guest reads and writes LINEAR in real-address mode, and ``then`` reads it with paging."""
-    words = {"ARG_CR3": tables, "ARG_CR4": mode.cr4, "ARG_EFER": mode.efer, "ARG_WORD": _WRITTEN}
-    written = ((_OLD, 0), (_NEW, 0), (_REAL, _WRITTEN))
+    words = {"ARG_CR3": at, "ARG_CR4": mode.cr4, "ARG_EFER": mode.efer, "ARG_WORD": _WRITTEN}
+    written = ((OLD, 0), (NEW, 0), (REAL, _WRITTEN))
     sent = (s.Send("init", judged=judged), s.Settle())
     return (
-        s.Poke(tables, _tables(tables, mode, page)), *(s.Poke(word, value) for word, value in words.items()),
-        *(s.Poke(gpa, gpa.to_bytes(8, "little")) for gpa in (_OLD, _NEW, _REAL)),
+        s.Poke(at, tables(at, mode, page)), *(s.Poke(word, value) for word, value in words.items()),
+        *(s.Poke(gpa, gpa.to_bytes(8, "little")) for gpa in (OLD, NEW, REAL)),
         *((s.Observe(), *sent, s.Observe()) if judged else sent), *start(),
-        s.Expect(s.Word("VALUE", _REAL), "memory", says=_SAYS), s.Until(s.Word("READY")),
+        s.Expect(s.Word("VALUE", REAL), "memory", says=SAYS), s.Until(s.Word("READY")),
         *(s.Expect(s.Filled(gpa + 4, word.to_bytes(4, "little"))) for gpa, word in written),
-        *(then or (s.Expect(s.Word("VALUE", page), "memory", says=_SAYS),)), s.Until(s.Word("READY")),
+        *(then or (s.Expect(s.Word("VALUE", page), "memory", says=SAYS),)), s.Until(s.Word("READY")),
     )  # fmt: skip
 
 
@@ -69,8 +69,8 @@ def _scenario(sequence: str, mode: _Mode, name: str) -> Scenario:
     turned_on = s.Require(s.Word("VALUE"), f"this KVM does not let a vCPU turn {name} paging on", skip=True)
     steps = (
         s.Load("behaviour", (("TOPIC", "TOPIC_PAGING"),)),
-        *_looks(_NEW_TABLES, mode, _NEW, turned_on, s.Expect(s.Is("rax", _NEW, 0xFFFFFFFF), "memory", says=_SAYS)),
-        *_looks(_OLD_TABLES, _LONG, _OLD), *_looks(_NEW_TABLES, mode, _NEW, judged=True),
+        *_looks(NEW_TABLES, mode, NEW, turned_on, s.Expect(s.Is("rax", NEW, 0xFFFFFFFF), "memory", says=SAYS)),
+        *_looks(OLD_TABLES, LONG, OLD), *_looks(NEW_TABLES, mode, NEW, judged=True),
     )  # fmt: skip
     return Scenario("init", "msi", sequence, steps, (S_T1, A_T1), view="guest")
 
@@ -78,5 +78,5 @@ def _scenario(sequence: str, mode: _Mode, name: str) -> Scenario:
 SCENARIOS = (
     _scenario("then-32-bit-paging", _Mode(0, 0, 4, 2), "32-bit"),
     _scenario("then-pae-paging", _Mode(_PAE, 0, 8, 3), "PAE"),
-    _scenario("then-4-level-paging", _LONG, "4-level"),
+    _scenario("then-4-level-paging", LONG, "4-level"),
 )

@@ -365,6 +365,12 @@ LATER: tuple[Entry, ...] = (
         check("shutdown.wrmsr.guest.runs", "L2", new="KVM_EXIT_SHUTDOWN", case="in-svm-l2-without-svme"),
         before="L2 goes on", after="KVM_EXIT_SHUTDOWN", unverified=_RELEASE,
     ),
+    commit(
+        "184bd464bdb6", "v7.2", "x86: Check EFER validity on KVM_SET_SREGS*", "common",
+        "KVM_SET_SREGS refuses reserved bits of EFER, and those of what the guest's CPUID does not have",
+        check("none.set-sregs.host.refused", "accepted", case="efer-"),
+        before="accepted", after="EINVAL", unverified=_RELEASE, backports=((6, 12),),
+    ),
     commit("fc40b1254c32", "v7.2", "x86: Add mode-aware versions of kvm_<reg>_{read,write}() helpers", "common", "uses a 32-bit accessor for EDX in kvm_vcpu_reset()", hidden=_REFACTORING, unverified=_RELEASE),
     commit(
         "", "", "x86: Unconditionally reset MMU context when emulating INIT", "SVM",

@@ -108,9 +108,10 @@ class _Lowering(Places):
 
     def program(self) -> Program:
         """Lower each step."""
+        ops_of = self.ops_of  # looked up once, which costs more than a call
         for number, step in enumerate(self.scenario.steps):
             self._step = number
-            self.emit(*self.ops_of(step))
+            self.emit(*ops_of(step))
         return Program(self.buffers, tuple(self.ops))
 
     def emit(self, *ops: Op) -> None:

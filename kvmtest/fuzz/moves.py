@@ -14,7 +14,7 @@ from kvmtest.scenario.items import CONTINUE
 from kvmtest.scenario.triggers import DATA, TRIGGERS, Steps, signal
 from kvmtest.x86.lapic import LAPIC
 
-__all__ = ("BETWEEN", "GUEST", "MOVES", "Move", "Play")
+__all__ = ("BETWEEN", "BY_CODE", "GUEST", "MOVES", "Move", "Play")
 
 #: Before each move. It is no event: what is observed from here on is what the next event finds.
 BETWEEN = s.Event("none", "fuzz")
@@ -23,7 +23,7 @@ _PAYLOAD = "events.exception_has_payload"
 _PENDING = "events.smi_latched_init"
 #: By ioctl or by a device, to a vCPU that is not in KVM_RUN. Those by another vCPU's code run a guest.
 _INITS = ("latched", "msi", "gsi-msi", "irqfd", "ioapic")
-_BY_CODE = ("icr-xapic", "icr-x2apic")
+BY_CODE = ("icr-xapic", "icr-x2apic")
 #: What an interrupt that is accepted and not delivered shows in (SDM vol. 3, Interrupt Acceptance for Fixed Interrupts).
 _REQUESTED = tuple(f"lapic.{reg.name}" for reg in LAPIC if reg.name.startswith(("irr", "tmr"))) + ("lapic.ppr", "lapic.esr")
 _ORDERS = ("kvm", "qemu")
@@ -55,6 +55,8 @@ class Play:
         #: Whether the other vCPU holds what this scenario gave it.
         self.other = False
         self.reporter = False
+        #: Whether an SMI is pending: guest code in the target would take it.
+        self.smi = False
         #: Of a second migration the judge would have to know other vCPUs.
         self.migrated = False
 
@@ -65,7 +67,7 @@ class Play:
     def initiator(self) -> str:
         """A trigger for INIT that the target's local APIC hears."""
         fits = [name for name in _INITS if self.mode in TRIGGERS[name].modes]
-        code = [name for name in _BY_CODE if self.mode in TRIGGERS[name].modes]
+        code = [name for name in BY_CODE if self.mode in TRIGGERS[name].modes]
         return self.random.choice(code if code and self.random.random() < 0.02 else fits)
 
 
@@ -74,7 +76,7 @@ def _plant(play: Play) -> Steps:
     name = play.random.choice("ac" if play.reporter else "abc")
     # Every section is written, so that nothing pending and no block is left.
     play.target = Vcpu(play.target.bsp, RUNS if name == "b" else HALTS, nmis=int(name == "b"))
-    return (s.Plant(name, play.mode),)
+    return (*_no_smi(play), s.Plant(name, play.mode))
 
 
 def _values(play: Play) -> Steps:
@@ -102,7 +104,8 @@ def _mp_state(play: Play) -> Steps:
     """The activity state alone."""
     wanted = play.random.choice((RUNS, HALTS, *(() if play.target.bsp else (WAITS,))))
     play.target.activity = wanted
-    return (s.Observe(), s.Set((("mp_state", wanted),)), play.same("mp_state"))
+    # With an SMI pending KVM_SET_MP_STATE refuses wait-for-SIPI.
+    return (*_no_smi(play), s.Observe(), s.Set((("mp_state", wanted),)), play.same("mp_state"))
 
 
 def _dirty(play: Play) -> Steps:
@@ -152,8 +155,17 @@ def _nmi(play: Play) -> Steps:
 def _smi(play: Play) -> Steps:
     """An SMI, which stays pending in a vCPU that does not run."""
     play.needs["smm"] = None
+    play.smi = True
     sent = (s.Observe(), s.Send("smi", "ioctl-smi", judged=False), s.Expect(s.Is("events.smi_pending", 1)))
-    return (*sent, play.same("events.smi_pending"), s.Set((("events.smi_pending", 0),)))
+    # One in two is there when the next event comes.
+    more = () if not play.reporter and play.random.random() < 0.5 else _no_smi(play)
+    return (*sent, play.same("events.smi_pending"), *more)
+
+
+def _no_smi(play: Play) -> Steps:
+    """What takes a pending SMI back."""
+    smi, play.smi = play.smi, False
+    return (s.Set((("events.smi_pending", 0),)),) if smi else ()
 
 
 def _interrupt(play: Play) -> Steps:
@@ -190,7 +202,7 @@ def _blocked(play: Play) -> Steps:
     block, facts = BLOCKS[name], BLOCKS[name].facts
     play.needs |= dict.fromkeys(facts.needs)
     play.cite |= dict.fromkeys(block.cite)
-    dirty, target.block = _dirty(play), name
+    dirty, target.block = (*_dirty(play), *_no_smi(play)), name
     steps: list[s.Step] = [*dirty, *facts.prepare, s.Observe()]
     init = random.random() < 0.8
     if init:

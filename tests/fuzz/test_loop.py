@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from kvmtest.fuzz import save
-from kvmtest.fuzz.loop import departures, key_of
+from kvmtest.fuzz.loop import departures, key_of, read_once
+from kvmtest.fuzz.moves import BETWEEN
 from kvmtest.model.case import Case
 from kvmtest.model.record import Block, Observation, Record
 from kvmtest.model.select import Selection
@@ -39,6 +40,16 @@ def test_an_error_is_one_whatever_its_items_and_numbers() -> None:
 def test_other_values_are_the_same_departure() -> None:
     one, other = (next(iter(_seen(_FAILS._replace(planted=n, observed=n))[0].attention)) for n in (5, 6))
     assert key_of(one) == key_of(other)
+
+
+def test_what_nothing_has_happened_to_is_read_once() -> None:
+    same, mp_state = s.Expect(s.Same()), s.Set((("mp_state", 0),))
+    steps = (BETWEEN, s.Plant(), BETWEEN, s.Observe(), mp_state, same, BETWEEN, s.Observe(), s.Send("init"), s.Observe())
+    assert read_once((*steps, BETWEEN, s.Observe(), mp_state, same)) == (
+        *steps[:7], s.Send("init"), s.Observe(), BETWEEN, mp_state, same,
+    )  # fmt: skip
+    other = (s.Observe(), s.Observe(who="other"), s.Observe())
+    assert read_once(other) == other
 
 
 def test_a_selector_chooses_what_counts() -> None:

@@ -7,19 +7,22 @@ taken is no departure. The automaton tells.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import combinations, islice
 from random import Random
 
 from kvmtest.fuzz.model import BLOCKS, HALTS, RUNS, Vcpu, rule
 from kvmtest.fuzz.moves import BETWEEN
 from kvmtest.scenario import step as s
 
-__all__ = ("consistent", "shrunk")
+__all__ = ("Shows", "consistent", "shrunk")
 
 _PENDING = "events.smi_latched_init"
 #: Tries; and of how many numbers one leaves a part out: most first tries have to keep nearly all.
 _TRIES, _ONE_OF = 400, 40
 Part = tuple[s.Step, ...]
+#: Which of some scenarios show what is looked for.
+Shows = Callable[[Sequence[s.Scenario]], Sequence[bool]]
 
 
 def _moves(steps: Iterable[s.Step]) -> list[Part]:
@@ -77,43 +80,71 @@ def _block(move: Part, number: int) -> str:
     return ""
 
 
+def _without(kept: tuple[bool, ...]) -> Iterator[tuple[bool, ...]]:
+    """What leaves out one or two parts more than ``kept``."""
+    there = [number for number, keep in enumerate(kept) if keep]
+    for count in (1, 2):
+        for out in combinations(there, count):
+            yield tuple(keep and number not in out for number, keep in enumerate(kept))
+
+
+class _Tries:
+    """What was tried of the parts of ``scenario``, and the ``best``: that with the fewest steps that shows the same."""
+
+    def __init__(self, scenario: s.Scenario, shows: Shows, told: Callable[[int], None], ahead: int) -> None:
+        self.best, self._scenario, self._shows, self._told, self._ahead = scenario, scenario, shows, told, ahead
+        self.parts = _parts(scenario.steps)
+        self._seen: dict[tuple[bool, ...], bool] = {}
+        self._tries = 0
+
+    def does(self, numbers: Sequence[int]) -> bool:
+        """Whether what is left shows it: parts whose number is 0 are left out."""
+        kept = tuple(number > 0 for number in numbers)
+        if kept not in self._seen:
+            news = [kept, *(one for one in islice(_without(kept), self._ahead) if one not in self._seen)]
+            made = {one: self._made(one) for one in news}
+            tried = {one: scenario for one, scenario in made.items() if consistent(scenario)}
+            self._seen |= dict.fromkeys(made, False) | dict(zip(tried, self.show(list(tried.values())), strict=True))
+        return self._seen[kept]
+
+    def show(self, scenarios: Sequence[s.Scenario]) -> Sequence[bool]:
+        """Which of ``scenarios`` show it."""
+        if not scenarios:
+            return ()
+        found = self._shows(scenarios)
+        self._tries += len(scenarios)
+        self._told(self._tries)
+        small = [one for one, does in zip(scenarios, found, strict=True) if does]
+        self.best = min((self.best, *small), key=lambda one: len(one.steps))
+        return found
+
+    def _made(self, kept: Sequence[bool]) -> s.Scenario:
+        steps = tuple(step for part, keep in zip(self.parts, kept, strict=True) if keep for step in part)
+        return self._scenario._replace(steps=steps)
+
+
 def shrunk(
-    scenario: s.Scenario, shows: Callable[[s.Scenario], bool], told: Callable[[int], None] = lambda tries: None
+    scenario: s.Scenario, shows: Shows, told: Callable[[int], None] = lambda tries: None, *, ahead: int = 0
 ) -> s.Scenario:
     """The smallest scenario found that ``shows`` the same as ``scenario`` does, and is `consistent`.
 
-    ``told`` hears how many were tried. Raises ImportError without Hypothesis.
+    ``told`` hears how many were tried. ``ahead`` is how many that may be asked for next are tried with each, where asking at all
+    takes longer than trying. Raises ImportError without Hypothesis.
     """
     from hypothesis import HealthCheck, Phase, find, settings
     from hypothesis import strategies as st
     from hypothesis.errors import NoSuchExample
 
-    parts = _parts(scenario.steps)
-    best, tries = scenario, 0
-    seen: dict[tuple[bool, ...], bool] = {}
-
-    def made(kept: Sequence[bool]) -> s.Scenario:
-        steps = tuple(step for part, keep in zip(parts, kept, strict=True) if keep for step in part)
-        return scenario._replace(steps=steps)
-
-    def does(numbers: Sequence[int]) -> bool:
-        nonlocal best, tries
-        kept = tuple(number > 0 for number in numbers)
-        if kept not in seen:
-            tries += 1
-            told(tries)
-            tried = made(kept)
-            seen[kept] = consistent(tried) and shows(tried)
-            if seen[kept] and len(tried.steps) < len(best.steps):
-                best = tried
-        return seen[kept]
-
+    tries = _Tries(scenario, shows, told, ahead)
     quiet = settings(
         max_examples=_TRIES, database=None, deadline=None, suppress_health_check=list(HealthCheck),
         phases=(Phase.generate, Phase.shrink),
     )  # fmt: skip
     try:
-        find(st.tuples(*[st.integers(0, _ONE_OF)] * len(parts)), does, settings=quiet, random=Random(1))
+        find(st.tuples(*[st.integers(0, _ONE_OF)] * len(tries.parts)), tries.does, settings=quiet, random=Random(1))
     except NoSuchExample:
         return scenario
-    return best
+    # Between moves nothing happens: where one comes first or alone, nothing needs to tell them apart.
+    plain = [tuple(step for step in tries.best.steps if step != BETWEEN), tries.best.steps[tries.best.steps[0] == BETWEEN :]]
+    tries.show([tries.best._replace(steps=steps) for steps in plain])
+    return tries.best

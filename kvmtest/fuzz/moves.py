@@ -21,6 +21,12 @@ BETWEEN = s.Event("none", "fuzz")
 #: With nothing pending it says nothing, and KVM_SET_VCPU_EVENTS, which latches an INIT, writes it.
 _PAYLOAD = "events.exception_has_payload"
 _PENDING = "events.smi_latched_init"
+#: Of #DB, and its payload, which is as DR6 (KVM API, KVM_CAP_EXCEPTION_PAYLOAD).
+_DB, _BS, _TOLD = 1, 1 << 14, "events.exception_payload"
+_SHADOW, _ALL = "events.interrupt_shadow", (1 << 64) - 1
+#: What KVM_GET_VCPU_EVENTS gives as KVM_SET_VCPU_EVENTS took it.
+_NMIS = ("events.nmi_masked", "events.nmi_injected", "events.nmi_pending")
+_READ = (_SHADOW, values.PENDING, _TOLD, *_NMIS, "events.smi_pending")
 #: By ioctl or by a device, to a vCPU that is not in KVM_RUN. Those by another vCPU's code run a guest.
 _INITS = ("latched", "msi", "gsi-msi", "irqfd", "ioapic")
 BY_CODE = ("icr-xapic", "icr-x2apic")
@@ -84,19 +90,30 @@ def _values(play: Play) -> Steps:
     found = values.items(play.random, play.without)
     # KVM_SET_SREGS lets a boot processor at the reset vector run.
     if play.target.bsp and play.target.activity != RUNS:
-        found = tuple(one for one in found if not one[0].startswith(("cr3", "gdt", "idt"))) or (("rbx", 1),)
+        found = tuple(one for one in found if not one[0].startswith(("cr", "gdt", "idt"))) or (("rbx", 1),)
     # Of MSRs KVM keeps what the vCPU's CPUID has.
-    return tuple(s.Set((one,), check=not one[0].startswith("msr.")) for one in found)
+    written = tuple(s.Set((one,), check=not one[0].startswith("msr.")) for one in found)
+    return (*written, s.Expect(s.Is("mp_state", play.target.activity), "mp_state"))
 
 
-def _shadow(play: Play) -> Steps:
+def _pending(play: Play) -> Steps:
     """What KVM_SET_VCPU_EVENTS takes reads back. Of both kinds of interrupt shadow each CPU has the one of MOV SS."""
-    masked, shadow = play.random.getrandbits(1), play.random.choice((0, 3))
-    written = s.Set((("events.nmi_masked", masked), ("events.interrupt_shadow", shadow)), check=False)
+    random, target = play.random, play.target
+    flags = list(_NMIS)
+    if "smm" in play.states and "smi" in play.events and target.activity != WAITS and not play.reporter:
+        play.needs["smm"] = None
+        flags.append("events.smi_pending")
+    wanted = {item: random.getrandbits(1) for item in flags}
+    wanted |= {"events.interrupt_shadow": random.choice((0, 3))}
+    if values.PENDING not in play.without:
+        # A #DB, which has a payload, without an error code.
+        trap = random.getrandbits(1)
+        wanted |= {values.PENDING: trap, "events.exception_injected": 0, _PAYLOAD: trap, "events.exception_has_error_code": 0}
+        wanted |= {"events.exception_nr": _DB, _TOLD: random.getrandbits(4) | _BS} if trap else {}
+    target.nmis, play.smi = wanted["events.nmi_pending"], bool(wanted.get("events.smi_pending"))
     return (
-        written,
-        s.Expect(s.Is("events.interrupt_shadow", shadow, 1), "events.interrupt_shadow"),
-        s.Expect(s.Is("events.nmi_masked", masked), "events.nmi_masked"),
+        s.Set(tuple(wanted.items()), check=False),
+        *(s.Expect(s.Is(item, value, 1 if item == _SHADOW else _ALL), item) for item, value in wanted.items() if item in _READ),
     )
 
 
@@ -116,7 +133,7 @@ def _dirty(play: Play) -> Steps:
 def _init(play: Play) -> Steps:
     """An INIT that nothing blocks."""
     dirty, target = _dirty(play), play.target
-    target.activity, target.fresh, target.nmis = rule("init", target).activity, True, 0
+    target.activity, target.fresh, target.nmis, play.smi = rule("init", target).activity, True, 0, False
     play.mode = "xapic" if play.mode == "xapic-flat" else play.mode
     return (*dirty, s.Observe(), s.Send("init", play.initiator()), s.Observe())
 
@@ -261,7 +278,7 @@ class Move(NamedTuple):
 MOVES = {
     "plant": Move(2, _plant),
     "values": Move(8, _values),
-    "shadow": Move(1, _shadow),
+    "pending": Move(2, _pending),
     "mp-state": Move(3, _mp_state, event="none"),
     "init": Move(8, _init, event="init"),
     "sipi": Move(6, _sipi, event="sipi"),

@@ -35,13 +35,33 @@ def _moves(steps: Iterable[s.Step]) -> list[Part]:
     return [tuple(part) for part in found if part]
 
 
-def _parts(steps: Iterable[s.Step]) -> list[Part]:
-    """What may be left out alone: a move, or of one that only writes items each."""
-    found: list[Part] = []
+def _parts(steps: Sequence[s.Step]) -> list[tuple[int, ...]]:
+    """What may be left out alone, by the numbers of ``steps``: a move, each item of one that only writes some, and what makes a
+    vCPU differ before an event.
+    """
+    found: list[tuple[int, ...]] = []
+    first = 0
     for move in _moves(steps):
-        alone = len(move) > 1 and move[0] == BETWEEN and all(isinstance(step, s.Set) for step in move[1:])
-        found += [(step,) for step in move[1:]] if alone else [move]
+        numbers = range(first, first + len(move))
+        first += len(move)
+        begins = len(move) > 1 and move[0] == BETWEEN
+        writes = begins and all(isinstance(step, s.Set) or _activity(step) is not None for step in move[1:])
+        alone = [number for number, step in zip(numbers, move, strict=True) if _differs(step) or writes and step != BETWEEN]
+        rest = tuple(number for number in numbers if number not in alone)
+        found += [(number,) for number in alone]
+        # Without its items a move that writes some is nothing.
+        found += [] if writes else [rest]
     return found
+
+
+def _differs(step: s.Step) -> bool:
+    return isinstance(step, s.Set) and [item for item, _ in step.items] == ["rbx"]
+
+
+def _activity(step: s.Step) -> int | None:
+    """The activity state that ``step`` expects."""
+    condition = step.condition if isinstance(step, s.Expect) else None
+    return condition.value if isinstance(condition, s.Is) and condition.item == "mp_state" else None
 
 
 def consistent(scenario: s.Scenario) -> bool:
@@ -57,6 +77,8 @@ def consistent(scenario: s.Scenario) -> bool:
                 vcpu.activity = RUNS if step.name == "b" else HALTS
             elif isinstance(step, s.Set):
                 vcpu.activity = dict(step.items).get("mp_state", vcpu.activity)  # type: ignore[assignment]
+            elif _activity(step) not in (None, vcpu.activity):
+                return False
             elif isinstance(step, s.Send) and step.event in ("init", "sipi"):
                 if not planted:
                     return False
@@ -69,7 +91,7 @@ def consistent(scenario: s.Scenario) -> bool:
                     vcpu.activity = found.activity
                 if found.becomes == "held":
                     vcpu.activity = rule("init", Vcpu(vcpu.bsp)).activity
-    return planted
+    return planted and any(isinstance(step, (s.Expect, s.Observe, s.Guest, s.Migrate)) for step in scenario.steps)
 
 
 def _block(move: Part, number: int) -> str:
@@ -119,8 +141,8 @@ class _Tries:
         return found
 
     def _made(self, kept: Sequence[bool]) -> s.Scenario:
-        steps = tuple(step for part, keep in zip(self.parts, kept, strict=True) if keep for step in part)
-        return self._scenario._replace(steps=steps)
+        numbers = sorted(number for part, keep in zip(self.parts, kept, strict=True) if keep for number in part)
+        return self._scenario._replace(steps=tuple(self._scenario.steps[number] for number in numbers))
 
 
 def shrunk(

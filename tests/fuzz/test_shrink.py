@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from kvmtest.fuzz.model import WAITS
 from kvmtest.fuzz.moves import BETWEEN
 from kvmtest.fuzz.shrink import shrunk
 from kvmtest.scenario import step as s
@@ -35,6 +36,18 @@ def test_what_does_not_matter_is_left_out() -> None:
 
 def test_a_sipi_keeps_its_init() -> None:
     assert shrunk(_LONG, _each(lambda tried: _sends(tried, "sipi"))).steps == _plain(*_PLANT, *_INIT, *_SIPI)
+
+
+def test_what_only_makes_a_vcpu_differ_is_left_out_alone() -> None:
+    long = _LONG._replace(steps=(*_PLANT, BETWEEN, _RBX, *_INIT[1:]))
+    assert shrunk(long, _each(lambda tried: _sends(tried, "init"))).steps == _plain(*_PLANT, *_INIT)
+    assert shrunk(long, _each(lambda tried: _RBX in tried.steps)).steps == _plain(*_PLANT, _RBX, *_INIT[1:])
+
+
+def test_an_activity_state_keeps_what_leads_to_it() -> None:
+    waits = s.Expect(s.Is("mp_state", WAITS), "mp_state")
+    long = _LONG._replace(steps=(*_PLANT, *_INIT, *_SIPI, *_INIT, BETWEEN, _CR2, waits))
+    assert shrunk(long, _each(lambda tried: waits in tried.steps)).steps == _plain(*_PLANT, *_INIT, waits)
 
 
 def test_what_tells_moves_apart_stays_where_that_matters() -> None:

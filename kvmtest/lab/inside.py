@@ -178,6 +178,9 @@ def _run(config: Config, out: Encoder, log: _Log, hits: _Hits | None) -> None:
     if job := config["job"]:
         with kvm:
             _do(job, kvm, facts, cases, config["timeout_s"], out, log)
+        if hits:
+            hits.drain()
+            out.flush()
         return
     judging = relay.Sender(out).judging
     effort = Effort(*config["effort"])

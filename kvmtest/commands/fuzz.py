@@ -242,6 +242,7 @@ def there(args: argparse.Namespace, stop: Interrupt) -> int:
 def _smaller(path: str, alone: Callable[[Sequence[Scenario]], list[set[Key]]], ahead: int = 0) -> int:
     """Make what a file holds small, beside it; ``alone`` is what departs of each of some scenarios. Raises Failed."""
     from kvmtest.fuzz import save
+    from kvmtest.fuzz.loop import alike
     from kvmtest.fuzz.shrink import shrunk
     from kvmtest.scenario import file
 
@@ -254,7 +255,7 @@ def _smaller(path: str, alone: Callable[[Sequence[Scenario]], list[set[Key]]], a
     try:
         small = shrunk(
             scenario,
-            lambda tried: [wanted in found for found in alone(tried)],
+            lambda tried: [any(alike(wanted, key) for key in found) for found in alone(tried)],
             lambda tries: line.show(f"{tries} tried"),
             ahead=ahead,
         )

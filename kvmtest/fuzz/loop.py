@@ -17,7 +17,7 @@ from kvmtest.engine.run import run_case
 from kvmtest.fuzz import values
 from kvmtest.fuzz.generate import Generator
 from kvmtest.fuzz.model import BLOCKS
-from kvmtest.fuzz.moves import BETWEEN, BY_CODE
+from kvmtest.fuzz.moves import BY_CODE, read_once
 from kvmtest.judge.book import Book
 from kvmtest.judge.cases import judge
 from kvmtest.judge.symptom import symptoms
@@ -28,13 +28,12 @@ from kvmtest.model.select import Selection
 from kvmtest.model.verdict import Verdict
 from kvmtest.scenario.needs import unmet
 from kvmtest.scenario.setup import VENDORS, Setup
-from kvmtest.scenario.step import Expect, Observe, Quiet, Reporter, Same, Scenario, Send, Step, Until
+from kvmtest.scenario.step import Quiet, Reporter, Scenario, Send, Until
 
-__all__ = ("Counts", "Found", "Fuzzer", "Key", "departures", "key_of", "reachable", "read_once", "refused")
+__all__ = ("Counts", "Found", "Fuzzer", "Key", "alike", "departures", "key_of", "reachable", "refused")
 
 #: What makes two departures one: event, item, and how it departs. Of errors the reason, whatever the item.
 Key = tuple[str, str, str, str]
-_READ = Observe()
 #: Seconds that a vCPU is given for an exit, and where it is to make none.
 _TIMEOUT_S, _QUIET_S = 1.0, 0.05
 #: Judgements are kept to be known again, but random values seldom come back.
@@ -72,6 +71,11 @@ def key_of(result: Result) -> Key:
         return (result.event, "", symptom.kind, symptom.text)
     # Bits of one item differ with the values.
     return (result.event, result.item, symptom.kind, symptom.text)
+
+
+def alike(key: Key, other: Key) -> bool:
+    """Whether both are the same departure: an error ends what comes after it too, whatever event that is."""
+    return key == other or key[1:] == other[1:] and key[2] == "reason"
 
 
 def departures(seen: Iterable[Observation], selection: Selection) -> dict[Key, Result]:
@@ -189,16 +193,6 @@ class Fuzzer:
             gc.collect()
         (case,) = plan.of_file(scenario._replace(steps=read_once(scenario.steps)))
         return run_case(case, self.machines, _timeout_s(scenario), judging=self._judge)
-
-
-def read_once(steps: tuple[Step, ...]) -> tuple[Step, ...]:
-    """``steps`` without those that read the target again to which nothing has happened since."""
-    found, read = list[Step](), False
-    for step in steps:
-        if not (read and step == _READ):
-            found.append(step)
-        read = step == _READ or isinstance(step, Expect) and isinstance(step.condition, Same) or read and step == BETWEEN
-    return tuple(found)
 
 
 def _timeout_s(scenario: Scenario) -> float:

@@ -14,7 +14,7 @@ from kvmtest.scenario.items import CONTINUE
 from kvmtest.scenario.triggers import DATA, TRIGGERS, Steps, signal
 from kvmtest.x86.lapic import LAPIC
 
-__all__ = ("BETWEEN", "BY_CODE", "GUEST", "MOVES", "Move", "Play")
+__all__ = ("BETWEEN", "BY_CODE", "GUEST", "MOVES", "READ", "Move", "Play", "read_once")
 
 #: Before each move. It is no event: what is observed from here on is what the next event finds.
 BETWEEN = s.Event("none", "fuzz")
@@ -26,7 +26,7 @@ _DB, _BS, _TOLD = 1, 1 << 14, "events.exception_payload"
 _SHADOW, _ALL = "events.interrupt_shadow", (1 << 64) - 1
 #: What KVM_GET_VCPU_EVENTS gives as KVM_SET_VCPU_EVENTS took it.
 _NMIS = ("events.nmi_masked", "events.nmi_injected", "events.nmi_pending")
-_READ = (_SHADOW, values.PENDING, _TOLD, *_NMIS, "events.smi_pending")
+READ = (_SHADOW, values.PENDING, _TOLD, *_NMIS, "events.smi_pending")
 #: By ioctl or by a device, to a vCPU that is not in KVM_RUN. Those by another vCPU's code run a guest.
 _INITS = ("latched", "msi", "gsi-msi", "irqfd", "ioapic")
 BY_CODE = ("icr-xapic", "icr-x2apic")
@@ -113,7 +113,7 @@ def _pending(play: Play) -> Steps:
     target.nmis, play.smi = wanted["events.nmi_pending"], bool(wanted.get("events.smi_pending"))
     return (
         s.Set(tuple(wanted.items()), check=False),
-        *(s.Expect(s.Is(item, value, 1 if item == _SHADOW else _ALL), item) for item, value in wanted.items() if item in _READ),
+        *(s.Expect(s.Is(item, value, 1 if item == _SHADOW else _ALL), item) for item, value in wanted.items() if item in READ),
     )
 
 
@@ -292,3 +292,14 @@ MOVES = {
     "waits": Move(0.02, _waits, lambda play: play.target.activity == WAITS),
 }
 GUEST = Move(0, _guest)
+
+
+def read_once(steps: tuple[s.Step, ...]) -> tuple[s.Step, ...]:
+    """``steps`` without those that read the target again to which nothing has happened since."""
+    found, read = list[s.Step](), False
+    for step in steps:
+        again = step == s.Observe()
+        if not (read and again):
+            found.append(step)
+        read = again or isinstance(step, s.Expect) and isinstance(step.condition, s.Same) or read and step == BETWEEN
+    return tuple(found)

@@ -12,7 +12,7 @@ from itertools import combinations, islice
 from random import Random
 
 from kvmtest.fuzz.model import BLOCKS, HALTS, RUNS, Vcpu, rule
-from kvmtest.fuzz.moves import BETWEEN
+from kvmtest.fuzz.moves import BETWEEN, READ, read_once
 from kvmtest.scenario import step as s
 
 __all__ = ("Shows", "consistent", "shrunk")
@@ -20,6 +20,8 @@ __all__ = ("Shows", "consistent", "shrunk")
 _PENDING = "events.smi_latched_init"
 #: Tries; and of how many numbers one leaves a part out: most first tries have to keep nearly all.
 _TRIES, _ONE_OF = 400, 40
+#: What shows that an event came.
+_COMES = {"nmi": "events.nmi_pending", "smi": "events.smi_pending"}
 Part = tuple[s.Step, ...]
 #: Which of some scenarios show what is looked for.
 Shows = Callable[[Sequence[s.Scenario]], Sequence[bool]]
@@ -45,7 +47,7 @@ def _parts(steps: Sequence[s.Step]) -> list[tuple[int, ...]]:
         numbers = range(first, first + len(move))
         first += len(move)
         begins = len(move) > 1 and move[0] == BETWEEN
-        writes = begins and all(isinstance(step, s.Set) or _activity(step) is not None for step in move[1:])
+        writes = begins and all(isinstance(step, s.Set) or _reads(step) for step in move[1:])
         alone = [number for number, step in zip(numbers, move, strict=True) if _differs(step) or writes and step != BETWEEN]
         rest = tuple(number for number in numbers if number not in alone)
         found += [(number,) for number in alone]
@@ -58,6 +60,10 @@ def _differs(step: s.Step) -> bool:
     return isinstance(step, s.Set) and [item for item, _ in step.items] == ["rbx"]
 
 
+def _reads(step: s.Step) -> bool:
+    return isinstance(step, s.Expect) and isinstance(step.condition, s.Is)
+
+
 def _activity(step: s.Step) -> int | None:
     """The activity state that ``step`` expects."""
     condition = step.condition if isinstance(step, s.Expect) else None
@@ -67,16 +73,22 @@ def _activity(step: s.Step) -> int | None:
 def consistent(scenario: s.Scenario) -> bool:
     """Whether what each move of ``scenario`` expects is what the automaton says."""
     vcpu = Vcpu(scenario.target == "bsp")
-    planted = False
+    planted, written = False, dict[str, int | str]()
     for move in _moves(scenario.steps):
         for number, step in enumerate(move):
             if getattr(step, "who", getattr(step, "to", "target")) != "target":
                 continue
             if isinstance(step, s.Plant):
                 planted, vcpu.block = True, ""
+                written.clear()
                 vcpu.activity = RUNS if step.name == "b" else HALTS
             elif isinstance(step, s.Set):
                 vcpu.activity = dict(step.items).get("mp_state", vcpu.activity)  # type: ignore[assignment]
+                written |= step.items
+            elif isinstance(step, s.Send) and step.event in _COMES:
+                written[_COMES[step.event]] = 1
+            elif isinstance(step, s.Expect) and not _written(step.condition, written):
+                return False
             elif _activity(step) not in (None, vcpu.activity):
                 return False
             elif isinstance(step, s.Send) and step.event in ("init", "sipi"):
@@ -92,6 +104,11 @@ def consistent(scenario: s.Scenario) -> bool:
                 if found.becomes == "held":
                     vcpu.activity = rule("init", Vcpu(vcpu.bsp)).activity
     return planted and any(isinstance(step, (s.Expect, s.Observe, s.Guest, s.Migrate)) for step in scenario.steps)
+
+
+def _written(condition: s.Condition, written: dict[str, int | str]) -> bool:
+    """Whether what ``condition`` expects of what was ``written`` is that, as far as it is of what KVM_SET_VCPU_EVENTS takes."""
+    return not (isinstance(condition, s.Is) and condition.item in READ) or written.get(condition.item) == condition.value
 
 
 def _block(move: Part, number: int) -> str:
@@ -167,6 +184,7 @@ def shrunk(
     except NoSuchExample:
         return scenario
     # Between moves nothing happens: where one comes first or alone, nothing needs to tell them apart.
-    plain = [tuple(step for step in tries.best.steps if step != BETWEEN), tries.best.steps[tries.best.steps[0] == BETWEEN :]]
-    tries.show([tries.best._replace(steps=steps) for steps in plain])
+    steps = tries.best.steps
+    plain = [tuple(step for step in steps if step != BETWEEN), steps[steps[0] == BETWEEN :]]
+    tries.show([tries.best._replace(steps=read_once(steps)) for steps in plain])
     return tries.best

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from kvmtest.commands import common, jobs
@@ -13,8 +14,9 @@ from kvmtest.commands.common import INTERRUPTED, OK, RAW, UNEXPECTED, UNTESTABLE
 from kvmtest.commands.progress import Line
 
 if TYPE_CHECKING:
-    from kvmtest.fuzz.loop import Counts, Found, Fuzzer
+    from kvmtest.fuzz.loop import Counts, Found, Fuzzer, Key
     from kvmtest.model.host import Host
+    from kvmtest.scenario.step import Scenario
 
 __all__ = ("add", "add_lab", "there")
 
@@ -31,13 +33,14 @@ A SELECTOR, as of kvmtest run, says which results count. Exit status: 0 nothing 
 3 nothing could be tested here; 130 interrupted.
 """
 _OFTEN_S = 0.5
+#: How many smaller ones a cell tries with each: to start one takes as long.
+_AHEAD = 60
 
 
 def add(commands: Commands) -> None:
     """Add ``fuzz``."""
     parser = commands.add_parser("fuzz", help="random scenarios against the manuals", epilog=_EPILOG, formatter_class=RAW)
     _options(parser)
-    parser.add_argument("--shrink", metavar="FILE", help="make the scenario in this file as small as it still shows the same")
     common.device(parser)
     parser.set_defaults(function=_fuzz)
 
@@ -61,6 +64,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     what = "only these events: init, sipi, nmi, smi, interrupt, migrate, none; may be repeated"
     parser.add_argument("--event", action="append", metavar="EVENT", help=what)
     parser.add_argument("--stop-at", type=_count, default=0, metavar="N", help="end after so many findings")
+    parser.add_argument("--shrink", metavar="FILE", help="make the scenario in this file as small as it still shows the same")
     parser.add_argument("-o", "--output", metavar="DIR", default="fuzz-found", help="where findings go (default: fuzz-found)")
 
 
@@ -170,7 +174,7 @@ def _fuzz(args: argparse.Namespace) -> int:
             raise Failed(str(error), UNTESTABLE) from None
         try:
             if args.shrink:
-                return _shrink(args.shrink, fuzzer)
+                return _smaller(args.shrink, lambda tried: [fuzzer.alone(one) for one in tried])
             return _run(args, fuzzer, interrupt)
         finally:
             fuzzer.close()
@@ -205,6 +209,8 @@ def there(args: argparse.Namespace, stop: Interrupt) -> int:
     (events, states), counts = _tried(args), Counts(0, 0.0, 0, 0, 0, 0)
     if args.selectors:
         common.selected(args.selectors, True)
+    if args.shrink:
+        return _smaller_there(args, stop)
     findings = _Findings(args.output)
     fuzzing = (args.time, args.seed, tuple(sorted(events)), tuple(sorted(states)), args.stop_at)
     job = {"programs": {}, "selectors": tuple(args.selectors), "minimise": False, "fuzz": fuzzing}
@@ -233,20 +239,25 @@ def there(args: argparse.Namespace, stop: Interrupt) -> int:
     return UNEXPECTED if counts.found or failed else OK
 
 
-def _shrink(path: str, fuzzer: Fuzzer) -> int:
-    """Make what a file holds small, beside it. Raises Failed."""
+def _smaller(path: str, alone: Callable[[Sequence[Scenario]], list[set[Key]]], ahead: int = 0) -> int:
+    """Make what a file holds small, beside it; ``alone`` is what departs of each of some scenarios. Raises Failed."""
     from kvmtest.fuzz import save
+    from kvmtest.fuzz.loop import alike
     from kvmtest.fuzz.shrink import shrunk
     from kvmtest.scenario import file
 
     scenario = file.load(path)
-    keys = fuzzer.alone(scenario)
+    (keys,) = alone([scenario])
     if not keys:
         raise Failed(f"{path}: nothing departs here", UNEXPECTED)
-    wanted, line = sorted(keys)[0], Line()
+    # What is found first names the file.
+    wanted, line = min(keys, key=lambda key: (not _names(path, key), key)), Line()
     try:
         small = shrunk(
-            scenario, lambda tried: wanted in fuzzer.alone(tried), lambda tries: line.show(f"{tries} tried")
+            scenario,
+            lambda tried: [any(alike(wanted, key) for key in found) for found in alone(tried)],
+            lambda tries: line.show(f"{tries} tried"),
+            ahead=ahead,
         )
     except ImportError:
         raise Failed("shrinking needs Hypothesis: pip install hypothesis", USAGE) from None
@@ -256,3 +267,33 @@ def _shrink(path: str, fuzzer: Fuzzer) -> int:
     save.write(to, small._replace(sequence=f"{small.sequence}-small"))
     say(f"{to}: {len(small.steps)} of {len(scenario.steps)} steps, which show {' '.join(filter(None, wanted))}")
     return OK
+
+
+def _names(path: str, key: Key) -> bool:
+    """Whether the file's name is that of a finding with this ``key``."""
+    from kvmtest.fuzz.save import begins
+
+    return os.path.basename(path).removeprefix("once-").startswith(begins(key))
+
+
+def _smaller_there(args: argparse.Namespace, stop: Interrupt) -> int:
+    """Make a scenario small that departs in a cell: one cell for all that is asked at once. Raises Failed."""
+    from kvmtest.fuzz.generate import EVENTS, STATES
+    from kvmtest.scenario import file
+
+    def alone(tried: Sequence[Scenario]) -> list[set[Key]]:
+        fuzzing = (0.0, 1, tuple(EVENTS), tuple(STATES), 0)
+        job = {"programs": {}, "selectors": tuple(args.selectors), "minimise": False, "fuzz": fuzzing}
+        job["tried"] = tuple(file.dump(one) for one in tried)
+        shown = [set(map(tuple, keys)) for _, (kind, keys) in jobs.answers(args, job, stop) if kind == "shows"]
+        if stop.seen:
+            raise KeyboardInterrupt
+        # Of what a guest that died did not come to nothing is known.
+        return [*shown, *(set() for _ in tried[len(shown) :])]
+
+    common.scenarios([args.shrink])
+    stop.running = True
+    try:
+        return _smaller(args.shrink, alone, _AHEAD)
+    except KeyboardInterrupt:
+        return INTERRUPTED

@@ -22,7 +22,7 @@ STATES = tuple(BLOCKS)
 _SOMETHING = "other"
 _MODES = ("xapic", "xapic", "xapic-flat", "x2apic")
 #: The share of scenarios in which the guest tells what it reads, and the most moves of one.
-_GUESTS, _MOST = 0.01, 4
+_GUESTS, _MOST = 0.004, 4
 
 
 class Generator:

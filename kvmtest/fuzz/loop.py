@@ -17,6 +17,7 @@ from kvmtest.engine.run import run_case
 from kvmtest.fuzz import values
 from kvmtest.fuzz.generate import Generator
 from kvmtest.fuzz.model import BLOCKS
+from kvmtest.fuzz.moves import BY_CODE, read_once
 from kvmtest.judge.book import Book
 from kvmtest.judge.cases import judge
 from kvmtest.judge.symptom import symptoms
@@ -27,12 +28,14 @@ from kvmtest.model.select import Selection
 from kvmtest.model.verdict import Verdict
 from kvmtest.scenario.needs import unmet
 from kvmtest.scenario.setup import VENDORS, Setup
-from kvmtest.scenario.step import Scenario
+from kvmtest.scenario.step import Quiet, Reporter, Scenario, Send, Until
 
-__all__ = ("Counts", "Found", "Fuzzer", "Key", "departures", "key_of", "refused", "reachable")
+__all__ = ("Counts", "Found", "Fuzzer", "Key", "alike", "departures", "key_of", "reachable", "refused")
 
 #: What makes two departures one: event, item, and how it departs. Of errors the reason, whatever the item.
 Key = tuple[str, str, str, str]
+#: Seconds that a vCPU is given for an exit, and where it is to make none.
+_TIMEOUT_S, _QUIET_S = 1.0, 0.05
 #: Judgements are kept to be known again, but random values seldom come back.
 _KNOWN = 2000
 
@@ -70,6 +73,11 @@ def key_of(result: Result) -> Key:
     return (result.event, result.item, symptom.kind, symptom.text)
 
 
+def alike(key: Key, other: Key) -> bool:
+    """Whether both are the same departure: an error ends what comes after it too, whatever event that is."""
+    return key == other or key[1:] == other[1:] and key[2] == "reason"
+
+
 def departures(seen: Iterable[Observation], selection: Selection) -> dict[Key, Result]:
     """The unexpected results of ``seen`` that ``selection`` takes, one for each key."""
     found: dict[Key, Result] = {}
@@ -86,7 +94,7 @@ def refused(machines: Machines) -> set[str]:
     for vendor in VENDORS:
         target = machines.kept(Setup("full", vendor, mce=True)).target("ap")
         plants = [target.plant(name, "xapic") for name in ("a", "b")]
-        for item in values.names():
+        for item in (*values.names(), values.PENDING):
             if item not in target.layout.fields or any(item in plant.refused for plant in plants):
                 found.add(item)
     return found
@@ -117,7 +125,8 @@ class Fuzzer:
         self._generator.without |= refused(self.machines)
         self._known: Counter[Key] = Counter()
         self._judged = 0
-        self._judge = partial(judge, Book())
+        self._book = Book(brief=True)
+        self._judge = partial(judge, self._book)
         self._begin = time.monotonic()
         self._scenarios = self._departed = self._skipped = self._explained = self._found = 0
 
@@ -180,10 +189,18 @@ class Fuzzer:
         """Run ``scenario`` once. Raises RunStopped."""
         self._judged += 1
         if self._judged % _KNOWN == 0:
-            self._judge = partial(judge, Book())
+            self._book.forget()
             gc.collect()
-        (case,) = plan.of_file(scenario)
-        return run_case(case, self.machines, judging=self._judge)
+        (case,) = plan.of_file(scenario._replace(steps=read_once(scenario.steps)))
+        return run_case(case, self.machines, _timeout_s(scenario), judging=self._judge)
+
+
+def _timeout_s(scenario: Scenario) -> float:
+    """How long a vCPU may run. Of one that is to do nothing, where no guest code runs, nothing else tells how long to look."""
+    steps = scenario.steps
+    quiet = any(isinstance(step, Until) and isinstance(step.condition, Quiet) for step in steps)
+    code = scenario.needs or any(isinstance(step, Reporter) or isinstance(step, Send) and step.by in BY_CODE for step in steps)
+    return _QUIET_S if quiet and not code else _TIMEOUT_S
 
 
 def _line(result: Result) -> str:

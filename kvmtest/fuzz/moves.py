@@ -14,16 +14,22 @@ from kvmtest.scenario.items import CONTINUE
 from kvmtest.scenario.triggers import DATA, TRIGGERS, Steps, signal
 from kvmtest.x86.lapic import LAPIC
 
-__all__ = ("BETWEEN", "GUEST", "MOVES", "Move", "Play")
+__all__ = ("BETWEEN", "BY_CODE", "GUEST", "MOVES", "READ", "Move", "Play", "read_once")
 
 #: Before each move. It is no event: what is observed from here on is what the next event finds.
 BETWEEN = s.Event("none", "fuzz")
 #: With nothing pending it says nothing, and KVM_SET_VCPU_EVENTS, which latches an INIT, writes it.
 _PAYLOAD = "events.exception_has_payload"
 _PENDING = "events.smi_latched_init"
+#: Of #DB, and its payload, which is as DR6 (KVM API, KVM_CAP_EXCEPTION_PAYLOAD).
+_DB, _BS, _TOLD = 1, 1 << 14, "events.exception_payload"
+_SHADOW, _ALL = "events.interrupt_shadow", (1 << 64) - 1
+#: What KVM_GET_VCPU_EVENTS gives as KVM_SET_VCPU_EVENTS took it.
+_NMIS = ("events.nmi_masked", "events.nmi_injected", "events.nmi_pending")
+READ = (_SHADOW, values.PENDING, _TOLD, *_NMIS, "events.smi_pending")
 #: By ioctl or by a device, to a vCPU that is not in KVM_RUN. Those by another vCPU's code run a guest.
 _INITS = ("latched", "msi", "gsi-msi", "irqfd", "ioapic")
-_BY_CODE = ("icr-xapic", "icr-x2apic")
+BY_CODE = ("icr-xapic", "icr-x2apic")
 #: What an interrupt that is accepted and not delivered shows in (SDM vol. 3, Interrupt Acceptance for Fixed Interrupts).
 _REQUESTED = tuple(f"lapic.{reg.name}" for reg in LAPIC if reg.name.startswith(("irr", "tmr"))) + ("lapic.ppr", "lapic.esr")
 _ORDERS = ("kvm", "qemu")
@@ -55,6 +61,8 @@ class Play:
         #: Whether the other vCPU holds what this scenario gave it.
         self.other = False
         self.reporter = False
+        #: Whether an SMI is pending: guest code in the target would take it.
+        self.smi = False
         #: Of a second migration the judge would have to know other vCPUs.
         self.migrated = False
 
@@ -65,7 +73,7 @@ class Play:
     def initiator(self) -> str:
         """A trigger for INIT that the target's local APIC hears."""
         fits = [name for name in _INITS if self.mode in TRIGGERS[name].modes]
-        code = [name for name in _BY_CODE if self.mode in TRIGGERS[name].modes]
+        code = [name for name in BY_CODE if self.mode in TRIGGERS[name].modes]
         return self.random.choice(code if code and self.random.random() < 0.02 else fits)
 
 
@@ -74,7 +82,7 @@ def _plant(play: Play) -> Steps:
     name = play.random.choice("ac" if play.reporter else "abc")
     # Every section is written, so that nothing pending and no block is left.
     play.target = Vcpu(play.target.bsp, RUNS if name == "b" else HALTS, nmis=int(name == "b"))
-    return (s.Plant(name, play.mode),)
+    return (*_no_smi(play), s.Plant(name, play.mode))
 
 
 def _values(play: Play) -> Steps:
@@ -82,19 +90,30 @@ def _values(play: Play) -> Steps:
     found = values.items(play.random, play.without)
     # KVM_SET_SREGS lets a boot processor at the reset vector run.
     if play.target.bsp and play.target.activity != RUNS:
-        found = tuple(one for one in found if not one[0].startswith(("cr3", "gdt", "idt"))) or (("rbx", 1),)
+        found = tuple(one for one in found if not one[0].startswith(("cr", "gdt", "idt"))) or (("rbx", 1),)
     # Of MSRs KVM keeps what the vCPU's CPUID has.
-    return tuple(s.Set((one,), check=not one[0].startswith("msr.")) for one in found)
+    written = tuple(s.Set((one,), check=not one[0].startswith("msr.")) for one in found)
+    return (*written, s.Expect(s.Is("mp_state", play.target.activity), "mp_state"))
 
 
-def _shadow(play: Play) -> Steps:
+def _pending(play: Play) -> Steps:
     """What KVM_SET_VCPU_EVENTS takes reads back. Of both kinds of interrupt shadow each CPU has the one of MOV SS."""
-    masked, shadow = play.random.getrandbits(1), play.random.choice((0, 3))
-    written = s.Set((("events.nmi_masked", masked), ("events.interrupt_shadow", shadow)), check=False)
+    random, target = play.random, play.target
+    flags = list(_NMIS)
+    if "smm" in play.states and "smi" in play.events and target.activity != WAITS and not play.reporter:
+        play.needs["smm"] = None
+        flags.append("events.smi_pending")
+    wanted = {item: random.getrandbits(1) for item in flags}
+    wanted |= {"events.interrupt_shadow": random.choice((0, 3))}
+    if values.PENDING not in play.without:
+        # A #DB, which has a payload, without an error code.
+        trap = random.getrandbits(1)
+        wanted |= {values.PENDING: trap, "events.exception_injected": 0, _PAYLOAD: trap, "events.exception_has_error_code": 0}
+        wanted |= {"events.exception_nr": _DB, _TOLD: random.getrandbits(4) | _BS} if trap else {}
+    target.nmis, play.smi = wanted["events.nmi_pending"], bool(wanted.get("events.smi_pending"))
     return (
-        written,
-        s.Expect(s.Is("events.interrupt_shadow", shadow, 1), "events.interrupt_shadow"),
-        s.Expect(s.Is("events.nmi_masked", masked), "events.nmi_masked"),
+        s.Set(tuple(wanted.items()), check=False),
+        *(s.Expect(s.Is(item, value, 1 if item == _SHADOW else _ALL), item) for item, value in wanted.items() if item in READ),
     )
 
 
@@ -102,7 +121,8 @@ def _mp_state(play: Play) -> Steps:
     """The activity state alone."""
     wanted = play.random.choice((RUNS, HALTS, *(() if play.target.bsp else (WAITS,))))
     play.target.activity = wanted
-    return (s.Observe(), s.Set((("mp_state", wanted),)), play.same("mp_state"))
+    # With an SMI pending KVM_SET_MP_STATE refuses wait-for-SIPI.
+    return (*_no_smi(play), s.Observe(), s.Set((("mp_state", wanted),)), play.same("mp_state"))
 
 
 def _dirty(play: Play) -> Steps:
@@ -113,7 +133,7 @@ def _dirty(play: Play) -> Steps:
 def _init(play: Play) -> Steps:
     """An INIT that nothing blocks."""
     dirty, target = _dirty(play), play.target
-    target.activity, target.fresh, target.nmis = rule("init", target).activity, True, 0
+    target.activity, target.fresh, target.nmis, play.smi = rule("init", target).activity, True, 0, False
     play.mode = "xapic" if play.mode == "xapic-flat" else play.mode
     return (*dirty, s.Observe(), s.Send("init", play.initiator()), s.Observe())
 
@@ -152,8 +172,17 @@ def _nmi(play: Play) -> Steps:
 def _smi(play: Play) -> Steps:
     """An SMI, which stays pending in a vCPU that does not run."""
     play.needs["smm"] = None
+    play.smi = True
     sent = (s.Observe(), s.Send("smi", "ioctl-smi", judged=False), s.Expect(s.Is("events.smi_pending", 1)))
-    return (*sent, play.same("events.smi_pending"), s.Set((("events.smi_pending", 0),)))
+    # One in two is there when the next event comes.
+    more = () if not play.reporter and play.random.random() < 0.5 else _no_smi(play)
+    return (*sent, play.same("events.smi_pending"), *more)
+
+
+def _no_smi(play: Play) -> Steps:
+    """What takes a pending SMI back."""
+    smi, play.smi = play.smi, False
+    return (s.Set((("events.smi_pending", 0),)),) if smi else ()
 
 
 def _interrupt(play: Play) -> Steps:
@@ -190,7 +219,7 @@ def _blocked(play: Play) -> Steps:
     block, facts = BLOCKS[name], BLOCKS[name].facts
     play.needs |= dict.fromkeys(facts.needs)
     play.cite |= dict.fromkeys(block.cite)
-    dirty, target.block = _dirty(play), name
+    dirty, target.block = (*_dirty(play), *_no_smi(play)), name
     steps: list[s.Step] = [*dirty, *facts.prepare, s.Observe()]
     init = random.random() < 0.8
     if init:
@@ -249,7 +278,7 @@ class Move(NamedTuple):
 MOVES = {
     "plant": Move(2, _plant),
     "values": Move(8, _values),
-    "shadow": Move(1, _shadow),
+    "pending": Move(2, _pending),
     "mp-state": Move(3, _mp_state, event="none"),
     "init": Move(8, _init, event="init"),
     "sipi": Move(6, _sipi, event="sipi"),
@@ -263,3 +292,14 @@ MOVES = {
     "waits": Move(0.02, _waits, lambda play: play.target.activity == WAITS),
 }
 GUEST = Move(0, _guest)
+
+
+def read_once(steps: tuple[s.Step, ...]) -> tuple[s.Step, ...]:
+    """``steps`` without those that read the target again to which nothing has happened since."""
+    found, read = list[s.Step](), False
+    for step in steps:
+        again = step == s.Observe()
+        if not (read and again):
+            found.append(step)
+        read = again or isinstance(step, s.Expect) and isinstance(step.condition, s.Same) or read and step == BETWEEN
+    return tuple(found)

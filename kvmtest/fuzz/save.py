@@ -11,14 +11,19 @@ from typing import Any
 from kvmtest.scenario import file
 from kvmtest.scenario.step import Scenario
 
-__all__ = ("name_of", "write")
+__all__ = ("begins", "name_of", "write")
 
 
 def name_of(scenario: Scenario, keys: tuple[tuple[str, ...], ...], again: bool) -> str:
     """The name of the file of a finding: what departs, and which scenario shows it."""
-    event, item, *_ = keys[0]
     once = "" if again else "once-"
-    return re.sub(r"[^\w.-]", "-", f"{once}{event}-{item or 'error'}-{scenario.sequence}.json")
+    return re.sub(r"[^\w.-]", "-", f"{once}{begins(keys[0])}{scenario.sequence}.json")
+
+
+def begins(key: tuple[str, ...]) -> str:
+    """How the name of a file with this ``key`` begins."""
+    event, item, *_ = key
+    return f"{event}-{item or 'error'}-"
 
 
 def write(path: str, scenario: Scenario) -> None:

@@ -7,19 +7,24 @@ taken is no departure. The automaton tells.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import combinations, islice
 from random import Random
 
 from kvmtest.fuzz.model import BLOCKS, HALTS, RUNS, Vcpu, rule
-from kvmtest.fuzz.moves import BETWEEN
+from kvmtest.fuzz.moves import BETWEEN, READ, read_once
 from kvmtest.scenario import step as s
 
-__all__ = ("consistent", "shrunk")
+__all__ = ("Shows", "consistent", "shrunk")
 
 _PENDING = "events.smi_latched_init"
 #: Tries; and of how many numbers one leaves a part out: most first tries have to keep nearly all.
 _TRIES, _ONE_OF = 400, 40
+#: What shows that an event came.
+_COMES = {"nmi": "events.nmi_pending", "smi": "events.smi_pending"}
 Part = tuple[s.Step, ...]
+#: Which of some scenarios show what is looked for.
+Shows = Callable[[Sequence[s.Scenario]], Sequence[bool]]
 
 
 def _moves(steps: Iterable[s.Step]) -> list[Part]:
@@ -32,28 +37,60 @@ def _moves(steps: Iterable[s.Step]) -> list[Part]:
     return [tuple(part) for part in found if part]
 
 
-def _parts(steps: Iterable[s.Step]) -> list[Part]:
-    """What may be left out alone: a move, or of one that only writes items each."""
-    found: list[Part] = []
+def _parts(steps: Sequence[s.Step]) -> list[tuple[int, ...]]:
+    """What may be left out alone, by the numbers of ``steps``: a move, each item of one that only writes some, and what makes a
+    vCPU differ before an event.
+    """
+    found: list[tuple[int, ...]] = []
+    first = 0
     for move in _moves(steps):
-        alone = len(move) > 1 and move[0] == BETWEEN and all(isinstance(step, s.Set) for step in move[1:])
-        found += [(step,) for step in move[1:]] if alone else [move]
+        numbers = range(first, first + len(move))
+        first += len(move)
+        begins = len(move) > 1 and move[0] == BETWEEN
+        writes = begins and all(isinstance(step, s.Set) or _reads(step) for step in move[1:])
+        alone = [number for number, step in zip(numbers, move, strict=True) if _differs(step) or writes and step != BETWEEN]
+        rest = tuple(number for number in numbers if number not in alone)
+        found += [(number,) for number in alone]
+        # Without its items a move that writes some is nothing.
+        found += [] if writes else [rest]
     return found
+
+
+def _differs(step: s.Step) -> bool:
+    return isinstance(step, s.Set) and [item for item, _ in step.items] == ["rbx"]
+
+
+def _reads(step: s.Step) -> bool:
+    return isinstance(step, s.Expect) and isinstance(step.condition, s.Is)
+
+
+def _activity(step: s.Step) -> int | None:
+    """The activity state that ``step`` expects."""
+    condition = step.condition if isinstance(step, s.Expect) else None
+    return condition.value if isinstance(condition, s.Is) and condition.item == "mp_state" else None
 
 
 def consistent(scenario: s.Scenario) -> bool:
     """Whether what each move of ``scenario`` expects is what the automaton says."""
     vcpu = Vcpu(scenario.target == "bsp")
-    planted = False
+    planted, written = False, dict[str, int | str]()
     for move in _moves(scenario.steps):
         for number, step in enumerate(move):
             if getattr(step, "who", getattr(step, "to", "target")) != "target":
                 continue
             if isinstance(step, s.Plant):
                 planted, vcpu.block = True, ""
+                written.clear()
                 vcpu.activity = RUNS if step.name == "b" else HALTS
             elif isinstance(step, s.Set):
                 vcpu.activity = dict(step.items).get("mp_state", vcpu.activity)  # type: ignore[assignment]
+                written |= step.items
+            elif isinstance(step, s.Send) and step.event in _COMES:
+                written[_COMES[step.event]] = 1
+            elif isinstance(step, s.Expect) and not _written(step.condition, written):
+                return False
+            elif _activity(step) not in (None, vcpu.activity):
+                return False
             elif isinstance(step, s.Send) and step.event in ("init", "sipi"):
                 if not planted:
                     return False
@@ -66,7 +103,12 @@ def consistent(scenario: s.Scenario) -> bool:
                     vcpu.activity = found.activity
                 if found.becomes == "held":
                     vcpu.activity = rule("init", Vcpu(vcpu.bsp)).activity
-    return planted
+    return planted and any(isinstance(step, (s.Expect, s.Observe, s.Guest, s.Migrate)) for step in scenario.steps)
+
+
+def _written(condition: s.Condition, written: dict[str, int | str]) -> bool:
+    """Whether what ``condition`` expects of what was ``written`` is that, as far as it is of what KVM_SET_VCPU_EVENTS takes."""
+    return not (isinstance(condition, s.Is) and condition.item in READ) or written.get(condition.item) == condition.value
 
 
 def _block(move: Part, number: int) -> str:
@@ -77,43 +119,72 @@ def _block(move: Part, number: int) -> str:
     return ""
 
 
+def _without(kept: tuple[bool, ...]) -> Iterator[tuple[bool, ...]]:
+    """What leaves out one or two parts more than ``kept``."""
+    there = [number for number, keep in enumerate(kept) if keep]
+    for count in (1, 2):
+        for out in combinations(there, count):
+            yield tuple(keep and number not in out for number, keep in enumerate(kept))
+
+
+class _Tries:
+    """What was tried of the parts of ``scenario``, and the ``best``: that with the fewest steps that shows the same."""
+
+    def __init__(self, scenario: s.Scenario, shows: Shows, told: Callable[[int], None], ahead: int) -> None:
+        self.best, self._scenario, self._shows, self._told, self._ahead = scenario, scenario, shows, told, ahead
+        self.parts = _parts(scenario.steps)
+        self._seen: dict[tuple[bool, ...], bool] = {}
+        self._tries = 0
+
+    def does(self, numbers: Sequence[int]) -> bool:
+        """Whether what is left shows it: parts whose number is 0 are left out."""
+        kept = tuple(number > 0 for number in numbers)
+        if kept not in self._seen:
+            news = [kept, *(one for one in islice(_without(kept), self._ahead) if one not in self._seen)]
+            made = {one: self._made(one) for one in news}
+            tried = {one: scenario for one, scenario in made.items() if consistent(scenario)}
+            self._seen |= dict.fromkeys(made, False) | dict(zip(tried, self.show(list(tried.values())), strict=True))
+        return self._seen[kept]
+
+    def show(self, scenarios: Sequence[s.Scenario]) -> Sequence[bool]:
+        """Which of ``scenarios`` show it."""
+        if not scenarios:
+            return ()
+        found = self._shows(scenarios)
+        self._tries += len(scenarios)
+        self._told(self._tries)
+        small = [one for one, does in zip(scenarios, found, strict=True) if does]
+        self.best = min((self.best, *small), key=lambda one: len(one.steps))
+        return found
+
+    def _made(self, kept: Sequence[bool]) -> s.Scenario:
+        numbers = sorted(number for part, keep in zip(self.parts, kept, strict=True) if keep for number in part)
+        return self._scenario._replace(steps=tuple(self._scenario.steps[number] for number in numbers))
+
+
 def shrunk(
-    scenario: s.Scenario, shows: Callable[[s.Scenario], bool], told: Callable[[int], None] = lambda tries: None
+    scenario: s.Scenario, shows: Shows, told: Callable[[int], None] = lambda tries: None, *, ahead: int = 0
 ) -> s.Scenario:
     """The smallest scenario found that ``shows`` the same as ``scenario`` does, and is `consistent`.
 
-    ``told`` hears how many were tried. Raises ImportError without Hypothesis.
+    ``told`` hears how many were tried. ``ahead`` is how many that may be asked for next are tried with each, where asking at all
+    takes longer than trying. Raises ImportError without Hypothesis.
     """
     from hypothesis import HealthCheck, Phase, find, settings
     from hypothesis import strategies as st
     from hypothesis.errors import NoSuchExample
 
-    parts = _parts(scenario.steps)
-    best, tries = scenario, 0
-    seen: dict[tuple[bool, ...], bool] = {}
-
-    def made(kept: Sequence[bool]) -> s.Scenario:
-        steps = tuple(step for part, keep in zip(parts, kept, strict=True) if keep for step in part)
-        return scenario._replace(steps=steps)
-
-    def does(numbers: Sequence[int]) -> bool:
-        nonlocal best, tries
-        kept = tuple(number > 0 for number in numbers)
-        if kept not in seen:
-            tries += 1
-            told(tries)
-            tried = made(kept)
-            seen[kept] = consistent(tried) and shows(tried)
-            if seen[kept] and len(tried.steps) < len(best.steps):
-                best = tried
-        return seen[kept]
-
+    tries = _Tries(scenario, shows, told, ahead)
     quiet = settings(
         max_examples=_TRIES, database=None, deadline=None, suppress_health_check=list(HealthCheck),
         phases=(Phase.generate, Phase.shrink),
     )  # fmt: skip
     try:
-        find(st.tuples(*[st.integers(0, _ONE_OF)] * len(parts)), does, settings=quiet, random=Random(1))
+        find(st.tuples(*[st.integers(0, _ONE_OF)] * len(tries.parts)), tries.does, settings=quiet, random=Random(1))
     except NoSuchExample:
         return scenario
-    return best
+    # Between moves nothing happens: where one comes first or alone, nothing needs to tell them apart.
+    steps = tries.best.steps
+    plain = [tuple(step for step in steps if step != BETWEEN), steps[steps[0] == BETWEEN :]]
+    tries.show([tries.best._replace(steps=read_once(steps)) for steps in plain])
+    return tries.best

@@ -10,7 +10,10 @@ from random import Random
 from kvmtest.scenario.places import fields
 from kvmtest.state.values import values
 
-__all__ = ("items", "names")
+__all__ = ("PENDING", "items", "names")
+
+#: Written with what belongs to it alone.
+PENDING = "events.exception_pending"
 
 Value = Callable[[Random], int]
 
@@ -21,7 +24,7 @@ _EDGES = (0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x7FFFFFFFFFFF, 0xFFFF800000
 _DR6_FIXED, _DR6_FREE = 0xFFFF0FF0, 0xE00F
 _DR7_FIXED, _DR7_FREE = 0x400, 0xFFFF03FF
 #: Of lapic.* what counts, names the vCPU, or follows from other registers.
-_LAPIC_LEFT_OUT = ("id", "lvt_timer", "timer_initial", "timer_divide", "timer_current", "ldr", "dfr", "ppr", "icr", "icr2", "esr")
+_LAPIC_LEFT_OUT = ("id", "lvt_timer", "timer_initial", "timer_divide", "timer_current", "ldr", "dfr", "ppr", "icr", "icr2")
 #: Of msr.* what counts, has a register of its own, or moves what the steps themselves need.
 _MSR_LEFT_OUT = ("tsc", "tsc_deadline", "efer", "apic_base", "smbase", "kvm_clock", "kvm_clock_new")
 #: MSRs of which each byte is a field of its own.
@@ -61,6 +64,7 @@ def _items() -> dict[str, Value]:
     found["dr6"] = lambda random: _DR6_FIXED | random.getrandbits(32) & _DR6_FREE
     found["dr7"] = lambda random: _DR7_FIXED | random.getrandbits(32) & _DR7_FREE
     found["rip"] = _address
+    found["cr8"] = lambda random: random.getrandbits(4)
     found["cr3"] = lambda random: random.getrandbits(24) << 12
     for name in ("gdt", "idt"):
         found[f"{name}.base"] = _address

@@ -12,8 +12,10 @@ from functools import cached_property
 from typing import NamedTuple
 
 from kvmtest import spec
+from kvmtest.judge.bits import Bits
 from kvmtest.judge.evidence import Evidence, Planted
 from kvmtest.judge.item import Context, Question, Seen, answer, ask, ask_views, compare_views
+from kvmtest.judge.parts import OWN, Part, Parts
 from kvmtest.model.record import Block, Record
 from kvmtest.model.value import text
 from kvmtest.model.verdict import Verdict
@@ -27,10 +29,11 @@ from kvmtest.x86.cpuid import FOLLOWS
 
 __all__ = ("Book", "Sheet")
 
-#: Judged by themselves: what counts, and what names the vCPU, differs in each case and on each vCPU.
-_OWN = COUNTERS | {"lapic.id", "lapic.ldr"}
 _UNSEEN = "the vCPU ran on before the host could read it"
-_TABLES = tuple(item for item in spec.ENTRIES if item not in spec.SYNTHETIC)
+#: What a SIPI's vector shows in: all other questions are the same ones whatever it is.
+_OF_VECTOR = frozenset(
+    item for item, entry in spec.ENTRIES.items() if any(str(rule.value).startswith("SIPI.") for rule in entry.rules["sipi"])
+)
 
 
 class _Answers:
@@ -49,6 +52,10 @@ class _Answers:
             found = self._known[seen] = answer(self.question, seen)
         return found
 
+    def forget(self) -> None:
+        """Forget all records."""
+        self._known.clear()
+
     def same(self, *values: int | str | None) -> Record:
         """The record for the two views' values, as `compare_views` takes them."""
         found = self._known.get(values)
@@ -57,57 +64,20 @@ class _Answers:
         return found
 
 
-class _Part:
-    """One section of a layout: its items but for those that are judged by themselves."""
-
-    def __init__(self, layout: Layout, section: str) -> None:
-        names = layout.by_section[section]
-        self.items = tuple(item for item in names if item not in _OWN)
-        self.own = tuple(item for item in names if item in _OWN)
-        self._fields = [layout.fields[item] for item in self.items]
-        self._spans = [(layout.fields[item].offset, layout.fields[item].size) for item in self.own]
-        self._values: dict[bytes, tuple[int | None, ...]] = {}
-
-    def key(self, data: bytes) -> bytes:
-        """``data`` without the items that are judged by themselves."""
-        for at, size in self._spans:
-            data = data[:at] + bytes(len(data[at : at + size])) + data[at + size :]
-        return data
-
-    def values(self, data: bytes) -> tuple[int | None, ...]:
-        """The values of the items; ``data`` is a key."""
-        found = self._values.get(data)
-        if found is None:
-            found = self._values[data] = tuple([field.get(data) for field in self._fields])
-        return found
-
-
-class _Parts:
-    """The sections of one layout."""
-
-    def __init__(self, layout: Layout) -> None:
-        self.layout = layout
-        self.by_section = {section: _Part(layout, section) for section in layout.by_section}
-        known = layout.fields
-        self.rest = tuple(item for item in _TABLES if item not in known)
-
-    def keys(self, snapshot: Snapshot | None) -> Hashable:
-        """What tells the sections of ``snapshot`` from others."""
-        if snapshot is None:
-            return None
-        parts = self.by_section
-        keys = [parts[name].key(data) if name in parts else data for name, data in snapshot.sections.items()]
-        return (*snapshot.sections, *keys, *snapshot.unreadable.items())
-
-
 class Book:
-    """All that was judged in a run."""
+    """All that was judged in a run.
 
-    def __init__(self) -> None:
+    ``brief``, of the tables of single vCPUs in the host's view what cannot depart has no records.
+    """
+
+    def __init__(self, *, brief: bool = False) -> None:
+        self.brief = brief
         self._answers: dict[Question, _Answers] = {}
+        self._questions: dict[Hashable, _Answers] = {}
+        self._of_one: dict[Hashable, Question] = {}
         self._blocks: dict[Hashable, Block] = {}
         self._sheets: dict[Hashable, Sheet] = {}
-        self._parts: dict[int, _Parts] = {}
+        self._parts: dict[int, Parts] = {}
         self._plants: dict[int, tuple[Planted, dict[Hashable, int]]] = {}
         self._numbers: dict[Hashable, int] = {}
 
@@ -122,6 +92,26 @@ class Book:
     def answers(self, question: Question) -> _Answers:
         """The answers to ``question``, whoever asked it first."""
         return self._answers.setdefault(question, _Answers(question))
+
+    def alone(self, item: str, ctx: Context, layout: Layout, own: Rule | None) -> Question:
+        """The question of ``item`` for one vCPU."""
+        key = (item, ctx.kind, id(layout), ctx.apic_id, ctx.cycles, own)
+        found = self._of_one.get(key)
+        if found is None:
+            found = self._of_one[key] = ask(item, ctx, own)
+        return found
+
+    def asks(self, items: Iterable[str], ctx: Context, layout: Layout) -> list[_Answers]:
+        """The answers to the questions of ``items`` by the manuals' rules, in cases like that of ``ctx``."""
+        kind, without = (*ctx.kind, id(layout)), (*ctx.without_vector, id(layout))
+        known, made = self._questions, list[_Answers]()
+        for item in items:
+            key = (item, kind if item in _OF_VECTOR else without)
+            found = known.get(key)
+            if found is None:
+                found = known[key] = self.answers(ask(item, ctx))
+            made.append(found)
+        return made
 
     def block(self, records: Iterable[Record], key: Hashable = None) -> Block:
         """The block of ``records``, of which equal ones are one."""
@@ -151,11 +141,21 @@ class Book:
             number = found[items] = self.number((items, *wanted))
         return number
 
-    def parts(self, layout: Layout) -> _Parts:
+    def forget(self) -> None:
+        """Forget what was answered, where values hardly come back; the questions are the same ones."""
+        self._blocks.clear()
+        self._plants.clear()
+        for answers in self._answers.values():
+            answers.forget()
+        for parts in self._parts.values():
+            for part in parts.by_section.values():
+                part.forget()
+
+    def parts(self, layout: Layout) -> Parts:
         """The sections of ``layout``."""
         found = self._parts.get(id(layout))
         if found is None:
-            found = self._parts[id(layout)] = _Parts(layout)
+            found = self._parts[id(layout)] = Parts(layout)
         return found
 
 
@@ -171,7 +171,7 @@ class _Vcpu(NamedTuple):
 class Sheet:
     """The judge of all cases that differ in nothing that a rule depends on."""
 
-    def __init__(self, book: Book, ctx: Context, parts: _Parts, own: Callable[[str], Rule | None] | None) -> None:
+    def __init__(self, book: Book, ctx: Context, parts: Parts, own: Callable[[str], Rule | None] | None) -> None:
         self._book = book
         self._ctx = ctx
         self._parts = parts
@@ -179,17 +179,29 @@ class Sheet:
         self._own = own
         self._asked: dict[tuple[str, ...], tuple[int, list[_Answers]]] = {}
         self._compared: dict[str, _Answers] = {}
+        self._bits: dict[str, Bits] = {}
 
     # The host's view
 
     def host(
-        self, ctx: Context, baseline: Snapshot | None, plant: Planted | None, before: Snapshot | None, after: Snapshot
+        self,
+        ctx: Context,
+        baseline: Snapshot | None,
+        plant: Planted | None,
+        before: Snapshot | None,
+        after: Snapshot,
+        *,
+        brief: bool = False,
     ) -> tuple[Block, ...]:
-        """The blocks of one vCPU that is as ``ctx`` says, by what the host's ioctls showed."""
+        """The blocks of one vCPU that is as ``ctx`` says, by what the host's ioctls showed.
+
+        ``brief``, where all was read, only what may depart has records.
+        """
         vcpu = _Vcpu(baseline, plant, before, after)
         found = []
         for section, part in self._parts.by_section.items():
-            found.append(self._section(section, part, vcpu))
+            short = self._departing(section, part, vcpu) if brief and part.plain else None
+            found.append(self._section(section, part, vcpu) if short is None else short)
             found += [self._book.block((self._alone(item, ctx, self._seen(item, vcpu)),)) for item in part.own]
         if self._parts.rest:
             found.append(self._rest)
@@ -204,7 +216,7 @@ class Sheet:
     def _missing(self, item: str) -> Seen:
         return Seen(None, None, None, unreadable=self._layout.missing.get(item, "no ioctl shows it"))
 
-    def _section(self, section: str, part: _Part, vcpu: _Vcpu) -> Block:
+    def _section(self, section: str, part: Part, vcpu: _Vcpu) -> Block:
         number, asked = self._answers(part.items)
         wanted = self._book.asked(vcpu.plant, part.items)
         datas = [None if one is None else one.sections.get(section) for one in (vcpu.baseline, vcpu.before, vcpu.after)]
@@ -224,19 +236,32 @@ class Sheet:
             found = self._book.block(records, key)
         return found
 
+    def _departing(self, section: str, part: Part, vcpu: _Vcpu) -> Block | None:
+        """The block of what may depart of ``part``; None where not all of it was read."""
+        before, after = (one.sections.get(section) if one and not one.unreadable else None for one in (vcpu.before, vcpu.after))
+        _, asked = self._answers(part.items)
+        bits = self._bits.get(section)
+        if bits is None:
+            bits = self._bits[section] = Bits(part.fields, [answers.question for answers in asked])
+        if before is None or after is None or min(len(before), len(after)) < bits.size:
+            return None
+        chosen = [asked[number] for number in bits.departing(before, after)]
+        return self._book.block([answers.of(self._seen(answers.question.item, vcpu)) for answers in chosen])
+
     def _answers(self, items: tuple[str, ...]) -> tuple[int, list[_Answers]]:
         """The questions of ``items``, and a number for all of them."""
         found = self._asked.get(items)
         if found is None:
-            answers = [self._book.answers(ask(item, self._ctx, self._rule(item))) for item in items]
+            own = self._own
+            if own is None:
+                answers = self._book.asks(items, self._ctx, self._layout)
+            else:
+                answers = [self._book.answers(ask(item, self._ctx, own(item))) for item in items]
             found = self._asked[items] = (self._book.number(tuple(map(id, answers))), answers)
         return found
 
-    def _rule(self, item: str) -> Rule | None:
-        return self._own(item) if self._own else None
-
     def _alone(self, item: str, ctx: Context, seen: Seen) -> Record:
-        record = answer(ask(item, ctx, self._rule(item)), seen)
+        record = answer(self._book.alone(item, ctx, self._layout, self._own(item) if self._own else None), seen)
         if item in COUNTERS and record.verdict in (Verdict.PASS, Verdict.INFO):
             # Where a counter stood says nothing, and would make each case's records its own.
             return record._replace(planted=None, expected=None, observed=None)
@@ -278,7 +303,7 @@ class Sheet:
     ) -> tuple[tuple[Block, ...], tuple[Block, ...]]:
         """The blocks of ``items`` by what the guest reported, and those of comparing that with what the host read."""
         vcpu = _Vcpu(baseline, plant, before, after)
-        shared = tuple([item for item in items if item not in _OWN])
+        shared = tuple([item for item in items if item not in OWN])
         states = tuple(self._parts.keys(one) for one in (baseline, before, after))
         told = tuple([report.values.get(item) for item in shared])
         wanted = (self._book.asked(plant, shared), told, *report.missing.items(), report.problem, report.narrow, *states)
@@ -288,7 +313,7 @@ class Sheet:
         if one is None or two is None:
             one = self._book.block([answers.of(self._told(answers.question.item, vcpu, report)) for answers in asked], key)
             two = self._book.block([self._views(item, vcpu, report) for item in shared], both)
-        alone = [item for item in items if item in _OWN]
+        alone = [item for item in items if item in OWN]
         return (
             (one, *(self._book.block((self._alone(item, ctx, self._told(item, vcpu, report)),)) for item in alone)),
             (two, *(self._book.block((self._views(item, vcpu, report, ctx),)) for item in alone)),

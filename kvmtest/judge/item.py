@@ -64,8 +64,13 @@ class Context(NamedTuple):
     @property
     def kind(self) -> tuple[object, ...]:
         """All of it that a judgement depends on, but for the vCPU's id and the time: equal for many cases."""
+        return (*self.without_vector, self.vector)
+
+    @property
+    def without_vector(self) -> tuple[object, ...]:
+        """The same of an item whose rule knows no vector."""
         parts = tuple(part for part in CASES if part in self.case)
-        return (self.event, self.view, self.created, parts, *self[3:5], *self[6:12], self.extended_apic)
+        return (self.event, self.view, self.created, parts, *self[3:5], *self[6:9], *self[10:12], self.extended_apic)
 
 
 class Seen(NamedTuple):

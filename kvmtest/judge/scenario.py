@@ -161,14 +161,14 @@ class _Judge:
     def host_table(self, look: of.Look, rule: str, befores: list[Snapshot], afters: list[Snapshot]) -> str:
         """The whole table in the host's view, of each vCPU; why there is none, where nothing proves that the event happened."""
         prefix = f"{rule or look.event}.{look.trigger}.host"
-        blocks = []
+        blocks, brief = [], self.book.brief and len(afters) == 1
         for basis, before, after in zip(self.bases, befores or repeat(None), afters, strict=False):
             ctx, layout, baseline, plant = basis
             if before is not None and (why := unproven(layout, look.event, before, after, silent=self.scenario.silent)):
                 return f"vcpu {ctx.apic_id}: {why}" if len(afters) > 1 else why
             known = before is not None or look.event == "reset"
             ctx = ctx._replace(prefix=prefix, before=known, vector=self.vector, apic_mode=apic_mode(before or after, layout))
-            blocks.append(self.book.sheet(ctx, layout).host(ctx, baseline, plant, before, after))
+            blocks.append(self.book.sheet(ctx, layout).host(ctx, baseline, plant, before, after, brief=brief))
         ids = [basis.ctx.apic_id for basis in self.bases[: len(blocks)]]
         shown = merged("vcpus", ids, blocks, self.book) if len(blocks) > 1 else blocks[0]
         self.blocks[look.event, look.trigger, "host"] = list(shown)

@@ -179,6 +179,9 @@ def _run(config: Config, out: Encoder, log: _Log, hits: _Hits | None) -> None:
     if job := config["job"]:
         with kvm:
             _do(job, kvm, facts, cases, config["timeout_s"], out, log)
+        if hits:
+            hits.drain()
+            out.flush()
         return
     cases.sort(key=lambda case: fatal(case.name, facts.backend, facts.version))
     judging = relay.Sender(out).judging

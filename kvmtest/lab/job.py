@@ -29,13 +29,14 @@ Fuzzing = tuple[float, int, tuple[str, ...], tuple[str, ...], int]
 
 class Job(TypedDict):
     """What to do: ``programs`` by their names, static ones, a reproducer of what ``selectors`` take, or where ``fuzz`` is given
-    random scenarios, of which their results count.
+    random scenarios, of which their results count; with ``tried`` too these scenarios in their place.
     """
 
     programs: dict[str, bytes]
     selectors: tuple[str, ...]
     minimise: bool
     fuzz: NotRequired[Fuzzing]
+    tried: NotRequired[tuple[Any, ...]]
 
 
 def execute(job: Job, out: Encoder, between: Callable[[], None]) -> None:
@@ -90,7 +91,10 @@ def reproduce(job: Job, kvm: Kvm, host: Host, cases: list[Case], timeout_s: floa
 
 
 def fuzz(job: Job, kvm: Kvm, host: Host, out: Encoder, between: Callable[[], None]) -> None:
-    """Run random scenarios, and send each finding at once, and how far it is. ``between`` is called after each scenario."""
+    """Run random scenarios, and send each finding at once, and how far it is; or run those given, and send what departs in each.
+
+    ``between`` is called after each scenario.
+    """
     from kvmtest.fuzz.loop import Fuzzer
     from kvmtest.model.select import Selection
     from kvmtest.scenario import file
@@ -98,6 +102,16 @@ def fuzz(job: Job, kvm: Kvm, host: Host, out: Encoder, between: Callable[[], Non
     seconds, seed, events, states, most = job["fuzz"]
     fuzzer = Fuzzer(kvm, host, seed, Selection(job["selectors"]), events=frozenset(events), states=frozenset(states))
     last = time.monotonic()
+
+    if "tried" in job:
+        try:
+            for data in job["tried"]:
+                out.blob("R", ("shows", sorted(fuzzer.alone(file.loads(data)))))
+                out.flush()
+                between()
+        finally:
+            fuzzer.close()
+        return
 
     def counted() -> None:
         out.blob("R", ("counts", tuple(fuzzer.counts)))

@@ -113,25 +113,27 @@ class _Lowering(Places):
 
     def program(self) -> Program:
         """Lower each step."""
+        ops_of = self.ops_of  # looked up once, which costs more than a call
         for number, step in enumerate(self.scenario.steps):
             self._step = number
-            self.emit(*self.ops_of(step))
+            self.emit(*ops_of(step))
         return Program(self.buffers, tuple(self.ops))
 
     def emit(self, *ops: Op) -> None:
         """Append ``ops`` to the current step's."""
         self.ops += [(self._step, op) for op in ops]
         for op in ops:
+            if isinstance(op, Ioctl):  # most are
+                self.touched.add(op.on)
+                if op.request in migrate.KEPT:
+                    self.kept[op.on, op.request] = op
+                continue
             if isinstance(op, (Enter, Start)):
                 self.touched.add(op.vcpu)
             if isinstance(op, (Enter, Join)) or isinstance(op, Poll) and op.vcpu is not None:
                 self.exited.add(op.vcpu)  # type: ignore[arg-type]
             elif isinstance(op, Finish):
                 self.exited.discard(op.vcpu)
-            elif isinstance(op, Ioctl):
-                self.touched.add(op.on)
-                if op.request in migrate.KEPT:
-                    self.kept[op.on, op.request] = op
 
     def who(self, who: s.Who) -> int:
         """A vCPU's id; VM for ``vm``."""

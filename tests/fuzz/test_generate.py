@@ -11,7 +11,7 @@ import pytest
 from kvmtest.fuzz import values
 from kvmtest.fuzz.generate import STATES, Generator
 from kvmtest.fuzz.model import BLOCKS, HALTS, RUNS, WAITS, Vcpu, rule
-from kvmtest.fuzz.moves import MOVES
+from kvmtest.fuzz.moves import BETWEEN, MOVES, read_once
 from kvmtest.fuzz.shrink import consistent
 from kvmtest.scenario import file
 from kvmtest.scenario import step as s
@@ -83,3 +83,13 @@ def test_items_have_places_and_values_that_fit() -> None:
 )
 def test_the_automaton(event: str, vcpu: Vcpu, becomes: str, activity: int) -> None:
     assert rule(event, vcpu) == (becomes, activity)
+
+
+def test_what_nothing_has_happened_to_is_read_once() -> None:
+    same, mp_state = s.Expect(s.Same()), s.Set((("mp_state", 0),))
+    steps = (BETWEEN, s.Plant(), BETWEEN, s.Observe(), mp_state, same, BETWEEN, s.Observe(), s.Send("init"), s.Observe())
+    assert read_once((*steps, BETWEEN, s.Observe(), mp_state, same)) == (
+        *steps[:7], s.Send("init"), s.Observe(), BETWEEN, mp_state, same,
+    )  # fmt: skip
+    other = (s.Observe(), s.Observe(who="other"), s.Observe())
+    assert read_once(other) == other

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kvmtest.fuzz import save
-from kvmtest.fuzz.loop import departures, key_of
+from kvmtest.fuzz.loop import alike, departures, key_of
 from kvmtest.model.case import Case
 from kvmtest.model.record import Block, Observation, Record
 from kvmtest.model.select import Selection
@@ -39,6 +39,12 @@ def test_an_error_is_one_whatever_its_items_and_numbers() -> None:
 def test_other_values_are_the_same_departure() -> None:
     one, other = (next(iter(_seen(_FAILS._replace(planted=n, observed=n))[0].attention)) for n in (5, 6))
     assert key_of(one) == key_of(other)
+
+
+def test_an_error_is_the_same_after_any_event() -> None:
+    one, other = ((event, "", "reason", "no INIT is pending") for event in ("init", "sipi"))
+    assert alike(one, other) and not alike(one, (*other[:3], "KVM_SET_SREGS: EINVAL"))
+    assert not alike(("init", "cr2", "kept", ""), ("none", "cr2", "kept", ""))
 
 
 def test_a_selector_chooses_what_counts() -> None:

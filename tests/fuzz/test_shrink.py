@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
+from kvmtest.fuzz.model import WAITS
 from kvmtest.fuzz.moves import BETWEEN
 from kvmtest.fuzz.shrink import shrunk
 from kvmtest.scenario import step as s
@@ -14,15 +17,65 @@ _PLANT = (BETWEEN, s.Plant())
 _LONG = s.Scenario("none", "fuzz", "one", (*_PLANT, BETWEEN, _RBX, _CR2, _RCX, *_INIT, *_SIPI, *_INIT, *_SIPI), ("x",))
 
 
+def _sends(tried: s.Scenario, event: str) -> bool:
+    return any(isinstance(step, s.Send) and step.event == event for step in tried.steps)
+
+
+def _each(shows: Callable[[s.Scenario], bool]) -> Callable[[Sequence[s.Scenario]], list[bool]]:
+    return lambda tried: [shows(one) for one in tried]
+
+
+def _plain(*steps: s.Step) -> tuple[s.Step, ...]:
+    return tuple(step for step in steps if step != BETWEEN)
+
+
 def test_what_does_not_matter_is_left_out() -> None:
-    small = shrunk(_LONG, lambda tried: _CR2 in tried.steps and any(isinstance(step, s.Send) for step in tried.steps))
-    assert small.steps == (*_PLANT, _CR2, *_INIT)
+    small = shrunk(_LONG, _each(lambda tried: _CR2 in tried.steps and _sends(tried, "init")))
+    assert small.steps == _plain(*_PLANT, _CR2, *_INIT)
 
 
 def test_a_sipi_keeps_its_init() -> None:
-    small = shrunk(_LONG, lambda tried: any(isinstance(step, s.Send) and step.event == "sipi" for step in tried.steps))
-    assert small.steps == (*_PLANT, *_INIT, *_SIPI)
+    assert shrunk(_LONG, _each(lambda tried: _sends(tried, "sipi"))).steps == _plain(*_PLANT, *_INIT, *_SIPI[2:])
+
+
+def test_what_only_makes_a_vcpu_differ_is_left_out_alone() -> None:
+    long = _LONG._replace(steps=(*_PLANT, BETWEEN, _RBX, *_INIT[1:]))
+    assert shrunk(long, _each(lambda tried: _sends(tried, "init"))).steps == _plain(*_PLANT, *_INIT)
+    assert shrunk(long, _each(lambda tried: _RBX in tried.steps)).steps == _plain(*_PLANT, _RBX, *_INIT[1:])
+
+
+def test_an_activity_state_keeps_what_leads_to_it() -> None:
+    waits = s.Expect(s.Is("mp_state", WAITS), "mp_state")
+    long = _LONG._replace(steps=(*_PLANT, *_INIT, *_SIPI, *_INIT, BETWEEN, _CR2, waits))
+    assert shrunk(long, _each(lambda tried: waits in tried.steps)).steps == _plain(*_PLANT, *_INIT, waits)
+
+
+def test_what_tells_moves_apart_stays_where_that_matters() -> None:
+    small = shrunk(_LONG, _each(lambda tried: _sends(tried, "sipi") and tried.steps.count(BETWEEN) > 1))
+    assert small.steps == (*_PLANT, *_INIT, BETWEEN, *_SIPI[2:])[1:]
+
+
+def test_several_that_are_asked_for_at_once_come_to_the_same() -> None:
+    asked: list[int] = []
+
+    def shows(tried: Sequence[s.Scenario]) -> list[bool]:
+        asked.append(len(tried))
+        return [_CR2 in one.steps and _sends(one, "sipi") for one in tried]
+
+    alone = shrunk(_LONG, shows).steps
+    single = len(asked)
+    asked.clear()
+    assert shrunk(_LONG, shows, ahead=60).steps == alone == _plain(*_PLANT, _CR2, *_INIT, *_SIPI[2:])
+    assert len(asked) < single
 
 
 def test_what_departs_no_more_stays_as_it_is() -> None:
-    assert shrunk(_LONG, lambda tried: False) == _LONG
+    assert shrunk(_LONG, _each(lambda tried: False)) == _LONG
+
+
+def test_an_expectation_keeps_what_was_written() -> None:
+    shadow = s.Expect(s.Is("events.interrupt_shadow", 3, 1), "events.interrupt_shadow")
+    wrote = s.Set((("events.nmi_masked", 1), ("events.interrupt_shadow", 3)), check=False)
+    masked = s.Expect(s.Is("events.nmi_masked", 1), "events.nmi_masked")
+    long = _LONG._replace(steps=(*_PLANT, *_INIT, BETWEEN, wrote, shadow, masked))
+    assert shrunk(long, _each(lambda tried: shadow in tried.steps)).steps == _plain(*_PLANT, wrote, shadow)

@@ -123,6 +123,43 @@ def test_a_section_that_comes_again_has_the_records_of_its_items(created: Snapsh
     assert all(one is other for one, other in zip(found, again, strict=True))
 
 
+@settings(deadline=None, max_examples=at_most(60))
+@given(snapshots(), snapshots(), snapshots(), st.sampled_from(("init.msi.host", "sipi.msi.host", "none.fuzz.host")))
+def test_in_brief_all_that_departs_has_its_record(created: Snapshot, before: Snapshot, after: Snapshot, prefix: str) -> None:
+    ctx = CONTEXT._replace(prefix=prefix, vector=5)
+    sheet = BOOK.sheet(ctx, LAYOUT)
+    whole, brief = (sheet.host(ctx, created, Plant(), before, after, brief=brief) for brief in (False, True))
+    departs = {record for block in whole for record in block.records if record.verdict.departs}
+    assert {record for block in brief for record in block.records if record.verdict.departs} == departs
+
+
+def test_in_brief_what_cannot_depart_has_none() -> None:
+    state = Snapshot({name: bytes(size) for name, size in SIZES.items()}, {})
+    ctx = CONTEXT._replace(prefix="none.fuzz.host")
+    whole, brief = (BOOK.sheet(ctx, LAYOUT).host(ctx, state, None, state, state, brief=brief) for brief in (False, True))
+    items = [{record.item for block in seen for record in block.records} for seen in (whole, brief)]
+    assert {"rax", "lapic.svr", "msr.pat", "dr7"} <= items[0] - items[1]
+
+
+@settings(deadline=None, max_examples=at_most(10))
+@given(snapshots(), snapshots(), st.integers(0, 255), st.integers(0, 255))
+def test_each_vector_has_its_own_segment(before: Snapshot, after: Snapshot, one: int, other: int) -> None:
+    for vector in (one, other):
+        ctx = CONTEXT._replace(prefix="sipi.msi.host", vector=vector)
+        found = BOOK.sheet(ctx, LAYOUT).host(ctx, before, None, before, after)
+        cs = {record.item: record for block in found for record in block.records}["cs.base"]
+        assert cs.expected is None or cs.expected.values == (vector << 12,)
+
+
+def test_what_is_forgotten_is_judged_again() -> None:
+    book, state = Book(), Snapshot({name: bytes(size) for name, size in SIZES.items()}, {})
+    first = book.sheet(CONTEXT, LAYOUT).host(CONTEXT, state, Plant(), state, state)
+    book.forget()
+    assert [block.records for block in book.sheet(CONTEXT, LAYOUT).host(CONTEXT, state, Plant(), state, state)] == [
+        block.records for block in first
+    ]
+
+
 ITEMS = items("xapic", None, "init")
 
 

@@ -16,9 +16,11 @@ from kvmtest.emit.plain import dump, load
 from kvmtest.engine import host
 from kvmtest.engine.plan import plan
 from kvmtest.kvm import Kvm
-from kvmtest.lab.job import Job, execute, reproduce
+from kvmtest.lab.job import Job, execute, fuzz, reproduce
 from kvmtest.lab.kernels import Kernel
 from kvmtest.lab.stream import Encoder
+from kvmtest.scenario import file
+from kvmtest.scenario import step as s
 from tests.emit.made import msr_check
 
 _PASSES = "init.msi.host.cr3/ap,intel,xapic,plant-a"
@@ -93,6 +95,19 @@ def test_a_reproducer_is_sent(kvm: Kvm) -> None:
     made, none = (one for one in heard.answers if one[0] == "shown")
     assert made[1] == _PASSES and load(made[2]).about.item == "cr3"
     assert none[1].startswith("sipi.") and isinstance(none[2], str)
+
+
+def test_of_scenarios_that_are_given_it_is_told_what_departs(kvm: Kvm) -> None:
+    heard, job = _Heard(), _job({}, "*.dr7")
+    right, wrong = (s.Expect(s.Is("dr7", value)) for value in (0x400, 0x401))
+    sent = (s.Plant(), s.Observe(), s.Send("init"), s.Observe())
+    tried = [s.Scenario("none", "fuzz", "one", (*sent, one), ("a manual",), vendors=("intel",)) for one in (right, wrong)]
+    job["fuzz"], job["tried"] = (0.0, 1, ("init",), (), 0), tuple(file.dump(one) for one in tried)
+    fuzz(job, kvm, host.detect(), heard, lambda: None)
+    assert [(kind, [tuple(key) for key in keys]) for kind, keys in heard.answers] == [
+        ("shows", []),
+        ("shows", [("init", "dr7", "bits", "")]),
+    ]
 
 
 def test_one_that_cannot_be_made_does_not_keep_the_others_back(kvm: Kvm, monkeypatch: pytest.MonkeyPatch) -> None:

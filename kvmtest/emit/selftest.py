@@ -11,7 +11,10 @@ from kvmtest.scenario import program as p
 __all__ = ("source",)
 
 #: What has no statement here: all of it concerns guest code.
-_OF_GUESTS = (p.Region, p.Write, p.Match, p.Peek, p.Enter, p.Said, p.Start, p.Join, p.Poll, p.Finish, p.Window, p.Reply, p.Irqfd)
+_OF_GUESTS = (
+    p.Region, p.Write, p.Match, p.Peek, p.Enter, p.Said, p.Start, p.Join, p.Poll, p.Finish, p.Window, p.Reply, p.Irqfd, p.Rebuild,
+    p.Listed,
+)  # fmt: skip
 #: Ioctls that answer with more than 0 when they succeed.
 _COUNTING = ("KVM_SIGNAL_MSI",)
 #: Members with the type that an ioctl takes the address of.

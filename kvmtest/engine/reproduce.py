@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from kvmtest.emit import moving
 from kvmtest.emit.head import About, Shown, value
 from kvmtest.emit.reduce import reduced, used
 from kvmtest.emit.reporter import Untold
@@ -37,7 +38,7 @@ from kvmtest.state.inside import GuestStopped, PlantRefused
 from kvmtest.state.plant import Plant
 from kvmtest.state.saved import Part
 from kvmtest.state.snapshot import Unread
-from kvmtest.x86 import cpuid
+from kvmtest.x86 import cpuid, msr
 
 __all__ = ("first", "reproduce")
 
@@ -170,7 +171,10 @@ def _candidates(
     if isinstance(ran, Scene):
         assert case.scenario
         for step in showing.steps(case.scenario, chosen[-1]):
-            yield _made(case, machine, ran, chosen, step, shown)
+            if isinstance(case.scenario.steps[step], s.Migrate):
+                yield from _moved(machine, ran, chosen, step, shown)
+            else:
+                yield _made(case, machine, ran, chosen, step, shown)
         return
     target = machine.target(case.target)
     plant = of_plant(s.Plant(case.plant, case.apic_mode), _Planting(target.vcpu.id, ran.plant))
@@ -197,10 +201,11 @@ def _made(case: Case, machine: Machine, scene: Scene, chosen: tuple[Result, ...]
     ops = [op for number, op in scene.program.ops if number <= step]
     looked = isinstance(case.scenario.steps[step], s.Observe) or bool(ops) and isinstance(ops[-1], p.Look)
     target = ops[-1].vcpu if looked and isinstance(ops[-1], p.Look) and not _of_each(case.scenario, step) else scene.target
-    wanted = showing.changed(case.scenario, step, shown, sources[target].layout) or showing.wanted(
+    basis = scene.bases[0]._replace(layout=sources[target].layout)
+    wanted = showing.changed(case.scenario, step, shown, basis) or showing.wanted(
         case.scenario, step, looked, chosen, rules, witness
     )
-    made = body(scene.program, dict(sources), wanted, target, cpuid.xcr0_mask(machine.leaves))
+    made = body(moving.plain(scene.program), dict(sources), wanted, target, cpuid.xcr0_mask(machine.leaves))
     # Where nothing else proves the event, the way to it does, and what sends it.
     way = set(_way(case.scenario, made))
     if witness:
@@ -211,6 +216,23 @@ def _made(case: Case, machine: Machine, scene: Scene, chosen: tuple[Result, ...]
     made = made._replace(vm=machine.program, pinned=made.pinned | way, cpuid=showing.functions(chosen, rules), pinned_vm=vm)
     lost = chosen[0].of.trigger == "plant" and chosen[0].verdict in _DEPARTURES
     return keeping(made, scene.bases[0].layout, chosen[0].item) if lost else made
+
+
+def _moved(machine: Machine, scene: Scene, chosen: tuple[Result, ...], step: int, shown: Played) -> Iterator[Repro]:
+    """The reproducers of what a migration lost, of each vCPU that did, or of what KVM refused."""
+    sources: dict[int, Any] = {target.vcpu.id: _Source(target) for target in machine.targets}
+    xcr0, program = cpuid.xcr0_mask(machine.leaves), scene.program
+    if refused := showing.refused(shown, step, chosen):
+        made = body(moving.plain(program, refused), sources, Wanted(step), scene.target, xcr0)
+        yield made._replace(vm=machine.program)
+        return
+    values = [value for at, value in shown.told if at == step]
+    for vcpu, wanted in showing.moved(step, chosen, scene.bases, values):
+        item, departs = wanted.items[0][0], bool(wanted.planted)
+        index = msr.index_of(item.removeprefix("msr.")) if item.startswith("msr.") and departs else None
+        unlisted = None if index is None or moving.saved(program, index) else (vcpu, index)
+        made = body(moving.plain(program, None, unlisted), sources, wanted, vcpu, xcr0)._replace(vm=machine.program)
+        yield moving.restoring(made, scene.bases[0].layout, item) if departs else made
 
 
 def _of_each(scenario: s.Scenario, step: int) -> bool:

@@ -3,25 +3,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from kvmtest import spec
+from kvmtest.emit.moving import Refused
 from kvmtest.emit.repro import NoRepro
 from kvmtest.emit.wanted import Together, Wanted, Witness
 from kvmtest.engine.plan import Case
-from kvmtest.judge.evidence import Played
+from kvmtest.judge import alone, migration
+from kvmtest.judge.evidence import Basis, Played
 from kvmtest.judge.scenario import differences
 from kvmtest.model.record import Record, Result
 from kvmtest.model.verdict import Verdict
 from kvmtest.scenario import looks as of
 from kvmtest.scenario import program as p
 from kvmtest.scenario import step as s
+from kvmtest.spec.migrated import COUNTED
 from kvmtest.spec.rule import Rule
-from kvmtest.state.layout import Layout
 from kvmtest.state.sections import Snapshot
 from kvmtest.uapi import kvm as uapi
 
-__all__ = ("EVENTS", "Rules", "addressing", "changed", "functions", "items", "rules", "sent", "steps", "wanted", "witness")
+__all__ = (
+    "EVENTS", "Rules", "addressing", "changed", "functions", "items", "moved", "refused",
+    "rules", "sent", "steps", "wanted", "witness",
+)  # fmt: skip
 
 #: Events that leave a trace in the vCPU.
 EVENTS = ("init", "sipi", "shutdown")
@@ -107,10 +113,13 @@ def addressing(vm: p.Program) -> frozenset[int]:
     return frozenset(found)
 
 
-def changed(scenario: s.Scenario, step: int, played: Played, layout: Layout) -> Wanted | None:
-    """To show what changed though it was to stay, where ``step`` expects that of a vCPU; None where it does not."""
-    expect = scenario.steps[step]
-    if not isinstance(expect, s.Expect) or not isinstance(expect.condition, s.Same):
+def changed(scenario: s.Scenario, step: int, played: Played, basis: Basis) -> Wanted | None:
+    """To show what changed though it was to stay, where ``step`` expects that of a vCPU, or what one section alone did not do.
+
+    None where it expects something else.
+    """
+    expect, layout = scenario.steps[step], basis.layout
+    if not isinstance(expect, s.Expect) or not isinstance(expect.condition, (s.Same, s.Written)):
         return None
     looks = [at for at, one in enumerate(scenario.steps) if isinstance(one, (s.Observe, s.Expect)) and one.who == expect.who]
     seen = [(at, one) for at, one in played.told if at in looks and isinstance(one, Snapshot)]
@@ -118,11 +127,49 @@ def changed(scenario: s.Scenario, step: int, played: Played, layout: Layout) -> 
     before = next((one for at, one in reversed(seen) if at < step), None)
     if not before or not after:
         raise NoRepro("the vCPU was not read both before and after it")
+    if isinstance(expect.condition, s.Written):
+        found = [one for one in alone.wrong(basis, expect.condition.section, before, after) if one.wanted is not None]
+        if not found:
+            raise NoRepro("all is as it was asked for, of all that there is to see of a vCPU")
+        kept = tuple((item, value) for item, value, _ in found if value is not None and before.get(layout, item) == value)
+        return Wanted(step, tuple((item, (value,), None) for item, value, _ in found if value is not None), kept)
     names = differences(layout, before, after, expect.condition.but)
     if not names:
         raise NoRepro("nothing changed, of all that there is to see of a vCPU")
     old = tuple((name, value) for name in names if (value := before.get(layout, name)) is not None)
     return Wanted(step, tuple((name, (value,), None) for name, value in old), old)
+
+
+def refused(played: Played, step: int, results: Iterable[Result]) -> Refused | None:
+    """What KVM refused in the migration ``step``, where that is the result. Raises NoRepro for what has no reproducer."""
+    items = {one.item for one in results}
+    if items & {"irqchip", "clock"}:
+        raise NoRepro("what has no vCPU is compared byte by byte")
+    if "refused" not in items or not played.end:
+        return None
+    told = [value for at, value in played.told if at == step]
+    return Refused(step, len(told), told[-1])
+
+
+def moved(step: int, results: Iterable[Result], bases: Sequence[Basis], values: list[Any]) -> Iterator[tuple[int, Wanted]]:
+    """To show what the migration ``step``, which told ``values``, changed of each vCPU; where nothing departs what it kept."""
+    results = tuple(results)
+    departs = results[0].verdict is not Verdict.PASS
+    for basis, (layout, before, after) in zip(bases, migration.taken(bases, values), strict=False):
+        found = []
+        for one in results:
+            old, mask = before.get(layout, one.item), one.record.expected.mask if one.record.expected else None
+            if old is not None and one.item not in COUNTED and departs == _other(old, after.get(layout, one.item), mask):
+                found.append((one.item, (old,), mask))
+        if found:
+            planted = tuple((item, value) for item, (value,), _ in found) if departs else ()
+            yield basis.ctx.apic_id, Wanted(step, tuple(found), planted)
+    if all(one.item in COUNTED for one in results):
+        raise NoRepro("it counts by itself: no one value is expected of it")
+
+
+def _other(old: int, new: int | None, mask: int | None) -> bool:
+    return new is None or bool((old ^ new) & (-1 if mask is None else mask))
 
 
 _Items = tuple[tuple[str, tuple[int, ...], int | None], ...]

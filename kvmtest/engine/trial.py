@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from kvmtest.emit.repro import Check, Leaf, Repro
@@ -45,10 +47,26 @@ class _Vcpu:
 
 
 class _Machine:
-    """As much of a machine as ops of a reproducer need."""
+    """As much of a machine as ops of a reproducer need: what ``make`` makes of a VM."""
 
-    def __init__(self, vm: Vm, vcpus: list[Vcpu]) -> None:
-        self.vm, self.targets = vm, [_Vcpu(vcpu) for vcpu in vcpus]
+    def __init__(self, kvm: Kvm, make: Callable[[Vm], making.Made]) -> None:
+        self._kvm, self._make = kvm, make
+        self.vm = kvm.create_vm()
+        try:
+            self.targets = [_Vcpu(vcpu) for vcpu in make(self.vm).vcpus]
+        except BaseException:
+            self.vm.close()
+            raise
+
+    def another(self) -> _Machine:
+        """A new one, made as this one was."""
+        return _Machine(self._kvm, self._make)
+
+    def close(self) -> None:
+        """Free the VM."""
+        self.vm.close()
+
+    release = close
 
 
 class Trials:
@@ -101,18 +119,15 @@ class Trials:
         ok = all(holds(check, value) for check, value in zip(repro.checks, values, strict=True) if value is not None)
         return Outcome("pass" if ok else "fail", "", values)
 
-
     def _play(self, repro: Repro) -> tuple[Played, Player]:
-        vm = self._kvm.create_vm()
+        machine: Any = _Machine(self._kvm, partial(making.make, program=repro.vm, supported=self._supported))
         try:
-            vcpus = making.make(vm, repro.vm, self._supported).vcpus
-            machine: Any = _Machine(vm, vcpus)
             player = Player(repro.body, machine, self._timeout_s)
             played = player.run()
             self._took_s = player.slowest_s
             return played, player
         finally:
-            vm.close()
+            machine.close()
 
 
 def _plain(told: Any) -> Any:

@@ -47,11 +47,17 @@ def test_what_the_event_finds_and_leaves_is_pinned(targets: dict[str, Target]) -
 def test_a_section_is_read_and_only_what_differs_is_written(targets: dict[str, Target]) -> None:
     old = targets["ap"].baseline.sections["regs"]
     new = old[:8] + (0x77).to_bytes(8, "little") + old[16:]
-    ioctl = p.Ioctl(1, uapi.KVM_SET_REGS, "kept")
-    made = _body(targets["ap"], Wanted(3, (_CR3,)), (0, ioctl), (3, p.Look(1)), buffers={"kept": p.Buffer("kvm_regs", new)})
+    ioctl, buffers = p.Ioctl(1, uapi.KVM_SET_REGS, "plant_regs1"), {"plant_regs1": p.Buffer("kvm_regs", new)}
+    made = _body(targets["ap"], Wanted(3, (_CR3,)), (0, ioctl), (3, p.Look(1)), buffers=buffers)
     (put,) = [op for _, op in made.body.ops if isinstance(op, p.Put)]
     assert (put.place.offset, put.place.size, put.value) == (8, 8, 0x77)
     assert _requests(made)[:2] == [uapi.KVM_GET_REGS, uapi.KVM_SET_REGS]
+
+
+def test_a_structure_of_the_scenario_is_written_as_it_is(targets: dict[str, Target]) -> None:
+    ioctl, kept = p.Ioctl(1, uapi.KVM_SET_VCPU_EVENTS, "kvm_vcpu_events"), p.Buffer("kvm_vcpu_events", bytes(64))
+    made = _body(targets["ap"], Wanted(3, (_CR3,)), (0, ioctl), (3, p.Look(1)), buffers={"kvm_vcpu_events": kept})
+    assert made.body.ops[0] == (0, ioctl) and made.body.buffers["kvm_vcpu_events"] == kept
 
 
 def test_msrs_are_written_one_by_one(targets: dict[str, Target]) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kvmtest.engine.plan import Case
     from kvmtest.model.host import Host
 
-__all__ = ("add",)
+__all__ = ("add", "written")
 
 _EPILOG = """\
 SELECTOR names a result, as a report prints it: of the first case that shows a departure the first one. The C file needs
@@ -76,13 +76,21 @@ def _repro(args: argparse.Namespace) -> int:
     given = common.scenarios(args.scenario)
     selectors = inner(tuple(args.selectors)) or ("*",)
     common.selected(selectors, False, given)
-    status = OK
     with Interrupt() as stop:
-        for found in (_there if args.backend else _here)(args, selectors, given, stop):
-            why = found if isinstance(found, str) else _write(args, into, *found)
-            if why:
-                say(why)
-                status = UNEXPECTED
+        return written(args, into, selectors, given, stop)
+
+
+def written(args: argparse.Namespace, into: str, selectors: tuple[str, ...], given: tuple[Case, ...], stop: Interrupt) -> int:
+    """Write the C file of what each of ``selectors`` names, to the folder ``into`` where there is one. Returns the exit status.
+
+    Raises Failed.
+    """
+    status = OK
+    for found in (_there if args.backend else _here)(args, selectors, given, stop):
+        why = found if isinstance(found, str) else _write(args, into, *found)
+        if why:
+            say(why)
+            status = UNEXPECTED
     return status
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from kvmtest.emit import moving
 from kvmtest.emit.head import About, Shown, value
-from kvmtest.emit.reduce import reduced, used
+from kvmtest.emit.reduce import keeping_guest, reduced, used
 from kvmtest.emit.reporter import Untold
 from kvmtest.emit.repro import Leaf, NoRepro, Repro, body
 from kvmtest.emit.reset import of_reset
@@ -79,10 +79,12 @@ def reproduce(
     timeout_s: float = 1.0,
     *,
     minimise: bool = True,
+    whole_guest: bool = False,
     told: Callable[[str], None] = lambda what: None,
 ) -> Shown:
     """The reproducer of the first result of ``case`` that ``selection`` takes and that departs; of all that pass where none does.
 
+    With ``whole_guest`` nothing is left out of guest code, its memory, CPUID and the registers that it begins with.
     ``told`` hears how far it is. Raises NoRepro where there is none, KvmError, Unmet, SetupError.
     """
     machine = machines.fresh(case.setup)
@@ -122,6 +124,8 @@ def reproduce(
     if made.checks and isinstance(several := made.checks[0].place, Several):
         needed = (rests_on(made.body, several.event, idle) for idle in (frozenset(), trials.idle(made)))
         made = made._replace(pinned=made.pinned - next(needed) | next(needed))
+    if whole_guest:
+        made = keeping_guest(made)
     trials.hasten()
     told(f"{about.name} departs alone, too; leaving out what it does not need")
     smallest = used(reduced(made, shows))
@@ -258,11 +262,12 @@ def first(
     timeout_s: float = 1.0,
     *,
     minimise: bool = True,
+    whole_guest: bool = False,
     told: Callable[[str], None] = lambda what: None,
 ) -> Shown:
     """The reproducer of the first of ``cases`` that departs and has one, APs first, whose INIT is the easier one to show.
 
-    Of the first that passes where none departs.
+    Of the first that passes where none departs. The options are those of `reproduce`.
 
     Raises NoRepro, with the last reason, where no case has one.
     """
@@ -272,7 +277,7 @@ def first(
     try:
         for case in sorted(cases, key=lambda case: case.target != "ap"):
             try:
-                shown = reproduce(case, machines, selection, timeout_s, minimise=minimise, told=told)
+                shown = reproduce(case, machines, selection, timeout_s, minimise=minimise, whole_guest=whole_guest, told=told)
             except (GuestMissing, GuestStopped, NoRepro, Untold, OSError, PlantRefused, SetupError, Unmet, Unread) as error:
                 why.append(str(error))
                 continue
@@ -280,7 +285,7 @@ def first(
                 return shown
             passing = passing or case
         if passing:
-            return reproduce(passing, machines, selection, timeout_s, minimise=minimise, told=told)
+            return reproduce(passing, machines, selection, timeout_s, minimise=minimise, whole_guest=whole_guest, told=told)
     finally:
         machines.close()
     more = f"; and {len(why) - 1} more cases have none" if len(why) > 1 else ""

@@ -107,6 +107,8 @@ class _Body:
         self.step = 0
         #: What an ioctl has filled by now.
         self.filled: set[str] = set()
+        #: What was written last by an ioctl of a vCPU.
+        self.written: dict[tuple[int, int], bytes] = {}
 
     def emit(self, *ops: p.Op) -> None:
         self.ops += [(self.step, op) for op in ops]
@@ -157,16 +159,22 @@ class _Body:
             self.keep(op)
 
     def fields(self, op: p.Ioctl, kept: p.Buffer) -> None:
-        """Read a section, change the fields in which ``kept`` differs from that of a new vCPU, and write it."""
+        """Read a section, change the fields in which ``kept`` differs from that of a new vCPU, and write it.
+
+        Of one that was written before all fields are, but of the XSAVE area those alone that are others now.
+        """
         get, kind = _READ[op.request]
         section = next((name for name, (_, put, _) in SECTIONS.items() if put == op.request), "xsave")
         old = self.sources[op.on].baseline.sections.get(section, b"").ljust(len(kept.contents), b"\0")
         name = self.buffer(f"{section}{op.on}", kind, bytes(len(kept.contents)))
         self.filled.add(name)
         self.emit(p.Ioctl(op.on, get, name))
+        last = self.written.get((op.on, op.request), old)
+        again = (op.on, op.request) in self.written and section != "xsave"
+        self.written[op.on, op.request] = kept.contents
         for one in members(kind, len(kept.contents)):
-            now = kept.contents[one.offset : one.offset + one.size]
-            if now != old[one.offset : one.offset + one.size]:
+            now, *others = (data[one.offset : one.offset + one.size] for data in (kept.contents, old, last))
+            if again or any(now != other for other in others):
                 self.emit(p.Put(p.Place(name, one.offset, one.size), int.from_bytes(now, "little")))
         self.emit(p.Ioctl(op.on, op.request, name, op.result))
         if op.result:

@@ -68,6 +68,11 @@ class _Selftest(File):
             kind, name = ("vm", "vm") if on == p.VM else ("vcpu", f"vcpu{on}")
             self.say(f"{kind}_ioctl({name}, {request}, {arg});")
 
+    def attempt(self, on: int, request: str, arg: str) -> None:
+        """An ioctl that KVM may refuse."""
+        kind, name = ("vm", "vm") if on == p.VM else ("vcpu", f"vcpu{on}")
+        self.say(f"__{kind}_ioctl({name}, {request}, {arg});")
+
     def get_msr(self, on: int, name: str, to: str) -> None:
         """Read an MSR that has to be there."""
         self.say(f"{to and f'{to} = '}vcpu_get_msr(vcpu{on}, {name});")

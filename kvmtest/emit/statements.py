@@ -98,8 +98,14 @@ class Statements(Variables):
         if judged:
             self.declare(op.result)
             self.say(f"{self.names[op.result]} = {self.use('try_ioctl')}({fd}, {name}, {typed});")
+        elif op.result:
+            self.attempt(op.on, name, typed)
         else:
             self.issue(op.on, name, arg)
+
+    def attempt(self, on: int, request: str, arg: str) -> None:
+        """An ioctl that KVM may refuse: of a message that reaches nobody it says so."""
+        self.say(f"ioctl({self.fd(on)}, {request}, {arg});")
 
     def _msr(self, op: p.Ioctl, fd: str, name: str, judged: object) -> None:
         assert isinstance(op.arg, str)

@@ -135,16 +135,18 @@ def reproduce(
 
 
 def _chosen(results: list[Result]) -> tuple[Result, ...]:
-    """The result that departs, or those that pass in the host's view. Raises NoRepro."""
+    """The result that departs, or those that pass in the host's view, or one in the guest's. Raises NoRepro."""
     for verdict in _DEPARTURES:
         for one in results:
             if one.verdict is verdict:
                 return (one,)
-    if passing := tuple(one for one in results if one.verdict is Verdict.PASS and one.view == "host"):
-        last = passing[-1].of
-        return tuple(one for one in passing if one.of is last)
+    passing = [one for one in results if one.verdict is Verdict.PASS]
+    if hosts := [one for one in passing if one.view == "host"]:
+        return tuple(one for one in hosts if one.of is hosts[-1].of)
+    if guests := [one for one in passing if one.view == "guest"]:
+        return (guests[-1],)
     verdicts = ", ".join(sorted({str(one.verdict) for one in results})) or "nothing"
-    raise NoRepro(f"none of its results departs, and none passes in the host's view: {verdicts}")
+    raise NoRepro(f"none of its results departs, and none passes in one view: {verdicts}")
 
 
 def _about(case: Case, results: tuple[Result, ...]) -> About:
@@ -192,7 +194,8 @@ def _candidates(
 
 
 def _plants(results: Iterable[Result]) -> tuple[tuple[str, int], ...]:
-    return tuple((one.item, one.record.planted) for one in results if isinstance(one.record.planted, int))
+    # PPR is what TPR and ISR make of it.
+    return tuple((one.item, value) for one in results if isinstance(value := one.record.planted, int) and one.item != "lapic.ppr")
 
 
 def _made(case: Case, machine: Machine, scene: Scene, chosen: tuple[Result, ...], step: int, shown: Played) -> Repro:
@@ -206,7 +209,7 @@ def _made(case: Case, machine: Machine, scene: Scene, chosen: tuple[Result, ...]
     looked = isinstance(case.scenario.steps[step], s.Observe) or bool(ops) and isinstance(ops[-1], p.Look)
     target = ops[-1].vcpu if looked and isinstance(ops[-1], p.Look) and not _of_each(case.scenario, step) else scene.target
     basis = scene.bases[0]._replace(layout=sources[target].layout)
-    wanted = showing.changed(case.scenario, step, shown, basis) or showing.wanted(
+    wanted = showing.changed(case.scenario, step, shown, basis, chosen[0].verdict in _DEPARTURES) or showing.wanted(
         case.scenario, step, looked, chosen, rules, witness
     )
     made = body(moving.plain(scene.program), dict(sources), wanted, target, cpuid.xcr0_mask(machine.leaves))

@@ -12,7 +12,7 @@ from kvmtest.spec.alone import follows
 from kvmtest.spec.untouched import COUNTERS
 from kvmtest.state.sections import Snapshot
 
-__all__ = ("AS_ASKED", "Wrong", "departs", "wrong")
+__all__ = ("AS_ASKED", "Judged", "departs", "judged")
 
 #: What is expected.
 AS_ASKED = "as written, and the rest as before"
@@ -24,13 +24,13 @@ _OF_MODE = ("lapic.id", "lapic.ldr", "lapic.dfr")
 
 def departs(basis: Basis, section: str, before: Snapshot, after: Snapshot) -> str:
     """The items that are otherwise, with their values; AS_ASKED where none is."""
-    others = wrong(basis, section, before, after)
+    others = (one for one in judged(basis, section, before, after) if one.seen != one.wanted)
     found = [f"{item} = {seen:#x}" if seen is not None else f"{item} is not there" for item, _, seen in others]
     more = f", and {len(found) - _MANY} more" if len(found) > _MANY else ""
     return ", ".join(found[:_MANY]) + more if found else AS_ASKED
 
 
-class Wrong(NamedTuple):
+class Judged(NamedTuple):
     """An ``item``, what it has to hold and what it holds; None where it is not there."""
 
     item: str
@@ -38,8 +38,8 @@ class Wrong(NamedTuple):
     seen: int | None
 
 
-def wrong(basis: Basis, section: str, before: Snapshot, after: Snapshot) -> Iterator[Wrong]:
-    """The items that are otherwise than they have to be."""
+def judged(basis: Basis, section: str, before: Snapshot, after: Snapshot) -> Iterator[Judged]:
+    """What each item has to hold, and what it holds."""
     layout, plant = basis.layout, basis.plant
     assert basis.baseline and plant
     other = {one.item: one.free for one in follows(section)}
@@ -56,5 +56,4 @@ def wrong(basis: Basis, section: str, before: Snapshot, after: Snapshot) -> Iter
         wanted, seen = source.get(layout, item), after.get(layout, item)
         if item == "mp_state" and written:
             wanted = plant.asked[item]
-        if seen != wanted:
-            yield Wrong(item, wanted, seen)
+        yield Judged(item, wanted, seen)

@@ -59,6 +59,13 @@ def test_what_nobody_looks_at_has_no_variable(tmp_path: Path) -> None:
     assert "\tget_msr(vcpu1, MSR_IA32_SYSENTER_CS);\n" in text and "sysenter_cs =" not in text
 
 
+def test_what_kvm_may_refuse_ends_nothing(tmp_path: Path) -> None:
+    """KVM_SIGNAL_MSI has an error for a message that reaches nobody."""
+    text = c.source(repro(p.Ioctl(p.VM, uapi.KVM_SIGNAL_MSI, "msi", "result"), _REGS, p.Compare(_RAX, (1,), _FAIL)), _HEAD)
+    built(text, tmp_path)
+    assert "\tioctl(vm, KVM_SIGNAL_MSI, &msi);\n" in text
+
+
 def test_where_there_is_another_vm_alone_it_is_the_only_one(tmp_path: Path) -> None:
     asked = (p.Ioctl(p.NEW_VM, uapi.KVM_SET_BOOT_CPU_ID, 1, "result"), p.Compare(p.Place("result", 0, 8), (0,), _FAIL))
     text = c.source(repro(*asked)._replace(vm=p.Program({}, ())), _HEAD)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kvmtest.engine.plan import Case
     from kvmtest.model.host import Host
 
-__all__ = ("add",)
+__all__ = ("add", "written")
 
 _EPILOG = """\
 SELECTOR names a result, as a report prints it: of the first case that shows a departure the first one. The C file needs
@@ -54,6 +54,8 @@ def add(commands: Commands) -> None:
     parser.add_argument("-o", "--output", metavar="FILE.c|DIR", help=what)
     parser.add_argument("--no-minimise", action="store_true", help="all that the case does")
     what = "c: a program of its own (default); selftest: for tools/testing/selftests/kvm/x86, of what needs no guest code"
+    what = "leave guest code whole: what is smallest may be skipped by a KVM that has the fix, whose guest goes further"
+    parser.add_argument("--whole-guest", action="store_true", help=what)
     parser.add_argument("--style", choices=("c", "selftest"), default="c", help=what)
     what = "the case in a scenario file, instead of the plan's"
     parser.add_argument("--scenario", action="append", default=[], metavar="FILE", help=what)
@@ -76,13 +78,21 @@ def _repro(args: argparse.Namespace) -> int:
     given = common.scenarios(args.scenario)
     selectors = inner(tuple(args.selectors)) or ("*",)
     common.selected(selectors, False, given)
-    status = OK
     with Interrupt() as stop:
-        for found in (_there if args.backend else _here)(args, selectors, given, stop):
-            why = found if isinstance(found, str) else _write(args, into, *found)
-            if why:
-                say(why)
-                status = UNEXPECTED
+        return written(args, into, selectors, given, stop)
+
+
+def written(args: argparse.Namespace, into: str, selectors: tuple[str, ...], given: tuple[Case, ...], stop: Interrupt) -> int:
+    """Write the C file of what each of ``selectors`` names, to the folder ``into`` where there is one. Returns the exit status.
+
+    Raises Failed.
+    """
+    status = OK
+    for found in (_there if args.backend else _here)(args, selectors, given, stop):
+        why = found if isinstance(found, str) else _write(args, into, *found)
+        if why:
+            say(why)
+            status = UNEXPECTED
     return status
 
 
@@ -145,8 +155,8 @@ def _here(args: argparse.Namespace, selectors: tuple[str, ...], given: tuple[Cas
         for selector in selectors:
             cases = common.selected((selector,), False, given)
             try:
-                minimise = not args.no_minimise
-                yield first(kvm, facts, cases, Selection((selector,)), args.timeout, minimise=minimise, told=say), facts
+                how = {"minimise": not args.no_minimise, "whole_guest": args.whole_guest}
+                yield first(kvm, facts, cases, Selection((selector,)), args.timeout, **how, told=say), facts
             except NoRepro as error:
                 yield f"{selector}: {error}"
 
@@ -155,7 +165,8 @@ def _there(args: argparse.Namespace, selectors: tuple[str, ...], given: tuple[Ca
     """In a cell of the lab. Raises Failed."""
     from kvmtest.emit.plain import load
 
-    job = {"programs": {}, "selectors": selectors, "minimise": not args.no_minimise}
+    how = {"minimise": not args.no_minimise, "whole_guest": args.whole_guest}
+    job = {"programs": {}, "selectors": selectors, **how}
     for host, (kind, *rest) in jobs.answers(args, job, stop, selectors, given):
         if kind == "told":
             say(rest[0])

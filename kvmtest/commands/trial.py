@@ -5,22 +5,24 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from kvmtest.commands import cells, common, outcome, progress, report, run
-from kvmtest.commands.common import INTERRUPTED, RAW, UNEXPECTED, UNTESTABLE, USAGE, Failed
+from kvmtest.commands import cells, common, outcome, progress, report, repro, run
+from kvmtest.commands.common import INTERRUPTED, RAW, UNEXPECTED, UNTESTABLE, USAGE, Failed, Interrupt
+from kvmtest.compare import changes
 from kvmtest.lab.emulator import BACKENDS
 from kvmtest.lab.error import LabError, NotFound
 from kvmtest.report.play import Unwritten, play
-from kvmtest.report.show import count
+from kvmtest.report.show import count, repeat
 
 if TYPE_CHECKING:
     from kvmtest.compare.baseline import Comparison
-    from kvmtest.kvm import Stop
     from kvmtest.lab.tree import Change
     from kvmtest.lab.trial import Broken, Ran, Trial
+    from kvmtest.model.run import Run
 
 __all__ = ("add", "show")
 
@@ -39,14 +41,17 @@ installed, and the tree is left as it is. The first build takes a minute or two;
   kvmtest lab try --tree ~/linux --report json=both.json HEAD           keeps the results of both sides
 
 It says which findings are new, gone, or have another value, each with the command that runs its example again; and which
-lines of the change no case ran, of which nothing is said so. What the change has outside of KVM's modules stays as the lab's
-kernel has it. The cells of vmx, in Bochs, take ten times as long as those of svm; a change in svm/ or vmx/ alone runs on that
-backend alone.
+lines of the change no case ran, of which nothing is said so. Of the first findings that are new or gone it names the command
+that writes a C program which shows it; with --repro DIR it writes them, in a cell more for each side. What the change has
+outside of KVM's modules stays as the lab's kernel has it. The cells of vmx, in Bochs, take ten times as long as those of svm;
+a change in svm/ or vmx/ alone runs on that backend alone.
 
 Exit status: 0 nothing fails that did not before; 1 something does, or gave no answer in time; 2 wrong usage, no such commit;
 3 a side does not build, or nothing could be tested; 130 interrupted.
 """
 _FOLD = 6
+#: C programs for each side of a comparison.
+_PROGRAMS = 4
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -62,6 +67,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--backend", type=_backends, metavar="svm|vmx|both", help="default: those whose code the change has")
     no = "build without recording which lines are run"
     parser.add_argument("--no-coverage", dest="coverage", action="store_false", help=no)
+    what_c = "write there a C program for each of the first findings that are new or gone"
+    parser.add_argument("--repro", metavar="DIR", help=what_c)
     parser.add_argument("--jobs", type=cells.number, metavar="N", help="cells at once; default: what cores and memory allow")
     run.options(parser)
     cells.options(parser, own=False)
@@ -119,12 +126,14 @@ def _which(args: argparse.Namespace, change: Change) -> str:
     return kernels.nearest(change.version)[0]
 
 
-def show(args: argparse.Namespace, stop: Stop) -> int:
+def show(args: argparse.Namespace, stop: Interrupt) -> int:
     """Build, run, and report. Raises LabError, Failed."""
     from kvmtest.lab import cache, trial
 
     line = progress.Line()
     args.kvm_modules = ""
+    if args.repro and not os.path.isdir(args.repro):
+        raise Failed(f"--repro: no such folder: {args.repro}", USAGE)
     with cache.scratch("trees") as work:
         change = _change(args, work)
         specs = cells.specs(args, args.backend or sorted(change.vendors), [_which(args, change)])
@@ -160,7 +169,7 @@ class _Text(Unwritten):
         self.out = out
 
 
-def _tried(args: argparse.Namespace, stop: Stop, line: progress.Line, tried: Trial) -> int:
+def _tried(args: argparse.Namespace, stop: Interrupt, line: progress.Line, tried: Trial) -> int:
     from kvmtest.compare.baseline import compare
     from kvmtest.lab import matrix
 
@@ -185,14 +194,14 @@ def _tried(args: argparse.Namespace, stop: Stop, line: progress.Line, tried: Tri
         before, after = runs[::2], runs[1::2]
         compared = [compare(old, new, args.strict, run.chosen(args)) for old, new in zip(before, after, strict=True)]
         for out in [one.out for one in texts] or [outcome.out(args)]:
-            common.print_lines(_lines(tried, compared), out)
+            common.print_lines(_lines(tried, compared, not args.repro), out)
             out.flush()
+    if args.repro:
+        _write(args, stop, tried, compared)
     return UNEXPECTED if any(one.failed for one in compared) else outcome.none_new(after)
 
 
-def _lines(tried: Trial, compared: Sequence[Comparison]) -> Iterator[str]:
-    from kvmtest.compare import changes
-
+def _lines(tried: Trial, compared: Sequence[Comparison], programs: bool) -> Iterator[str]:
     change = tried.change
     yield change.title
     for name in change.diff:
@@ -204,6 +213,34 @@ def _lines(tried: Trial, compared: Sequence[Comparison]) -> Iterator[str]:
     yield from changes.lines(compared, hosts=False)
     yield ""
     yield from _coverage(tried.ran())
+    commands = [repeat(of.host, one) for found in compared for of, selectors in _shown(found) for one in selectors]
+    if programs and commands:
+        yield ""
+        yield "Each by itself as a C program, to standard output; --repro DIR writes them all:"
+        yield from (f"  {command.replace('kvmtest lab run', 'kvmtest repro', 1)}" for command in commands)
+
+
+def _shown(compared: Comparison) -> Iterator[tuple[Run, tuple[str, ...]]]:
+    """What selects the examples of the first findings that a C program can show, by the run that has them."""
+    found: dict[str, tuple[Run, dict[str, None]]] = {}
+    for of, cause in changes.causes(compared):
+        # What the kernel says of itself, or that it died, is no result of a vCPU.
+        if not cause.example.id.startswith("none.lab."):
+            found.setdefault(of.name, (of, {}))[1][cause.example.selector] = None
+    yield from ((of, tuple(selectors)[:_PROGRAMS]) for of, selectors in found.values())
+
+
+def _write(args: argparse.Namespace, stop: Interrupt, tried: Trial, compared: Sequence[Comparison]) -> None:
+    """Write the C programs of the first findings: each side's in a cell. What has none, or no cell, is said."""
+    for pair, found in zip(tried.pairs, compared, strict=True):
+        for of, selectors in _shown(found):
+            spec = (pair.after if of is found.run else pair.before).spec
+            own = {"backend": spec.backend, "kernel": args.kernel or spec.kernel.name, "kvm_modules": spec.own_modules}
+            also = {"output": args.repro, "no_minimise": False, "whole_guest": False, "style": "c", "scenario": [], "device": ""}
+            try:
+                repro.written(argparse.Namespace(**vars(args) | own | also), args.repro, selectors, (), stop)
+            except Failed as error:
+                common.say(str(error))
 
 
 def _coverage(ran: Ran | None) -> Iterator[str]:

@@ -17,7 +17,7 @@ from kvmtest.model.verdict import VERDICTS
 from kvmtest.report.finding import details, title
 from kvmtest.report.show import named, printable, repeat
 
-__all__ = ("lines",)
+__all__ = ("causes", "lines")
 
 _WIDTH = 100
 #: Findings, and undefined values, that a section shows; more are counted.
@@ -38,6 +38,13 @@ def lines(compared: Sequence[Comparison], hosts: bool = True) -> Iterator[str]:
             if one.run is None:
                 continue
         yield from _lines(one, one.run, len(compared) > 1, hosts)
+
+
+def causes(found: Comparison) -> Iterator[tuple[Run, Finding]]:
+    """What is new and fails, with the run that shows it, and what is gone, with the run that did."""
+    for run, changes, now in ((found.run, found.new, True), (found.old, found.gone, False)):
+        if run:
+            yield from ((run, finding) for finding in _findings(run, changes, now))
 
 
 def _lines(found: Comparison, run: Run, several: bool, hosts: bool) -> Iterator[str]:

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 from kvmtest.emit.helpers import HELPERS, INCLUDES
 from kvmtest.emit.repro import Check, Repro
+from kvmtest.emit.running import Running
 from kvmtest.emit.several import Several
-from kvmtest.emit.statements import Statements
 from kvmtest.emit.variables import number, words
 from kvmtest.scenario import program as p
 from kvmtest.x86 import xsave
@@ -25,7 +25,7 @@ def source(repro: Repro, head: list[str]) -> str:
     return File(repro).file(head)
 
 
-class File(Statements):
+class File(Running):
     """The whole of it."""
 
     def checks(self) -> None:
@@ -126,6 +126,11 @@ class File(Statements):
         if self.repro.checks:
             self.checks()
         self.over()
+        if not any(re.search(r"\bvm\b", line) for line in self.lines):
+            # Another VM is all that there is.
+            begin = [line for line in begin if not line.startswith("vm = ")]
+            self.declared.pop("vm", None)
+        self._unused(begin)
         main = [*_declarations(self.declared), "", *begin, *self.lines]
         text = "\n".join(main)
         parts = ["// SPDX-License-Identifier: GPL-2.0-only", "/*", *(f" * {line}".rstrip() for line in head), " */"]
@@ -137,6 +142,17 @@ class File(Statements):
             parts.append(one.rstrip("\n") if one.startswith("#define") and after.startswith("#define") else one)
         parts += ["int main(void)", "{", *(_wrapped(f"\t{line}" if line else "") for line in main), "}", ""]
         return "\n".join(parts)
+
+
+    def _unused(self, begin: list[str]) -> None:
+        """Leave out variables that hold what nobody looks at; ``begin`` are the lines before the others."""
+        for name in [name for name, text in self.declared.items() if re.fullmatch(rf"(__u64|__u32|int) {name}", text)]:
+            assigned = re.compile(rf"(\t*){name} = (.*)")
+            if all(not re.search(rf"\b{name}\b", line) or assigned.fullmatch(line) for line in (*begin, *self.lines)):
+                # A call does something besides.
+                lines = [assigned.sub(r"\1\2", line) for line in self.lines]
+                self.lines = [new for old, new in zip(self.lines, lines, strict=True) if new == old or "(" in new]
+                del self.declared[name]
 
 
 def narrow(checks: Iterable[Check]) -> list[Check]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from kvmtest.emit.fields import member
+from kvmtest.emit.moving import is_saved
 from kvmtest.emit.msr_names import macro
 from kvmtest.emit.repro import Repro
 from kvmtest.model.host import Host
@@ -90,6 +91,8 @@ def _does(repro: Repro, about: About) -> str:
     parts = [f"{name} sets {_some(fields)}" for name, fields in written]
     if any(isinstance(op, (p.Enter, p.Start)) for op in ops):
         parts.append("guest code runs")
+    if any(isinstance(op, p.Rebuild) for op in ops):
+        parts.append("what a VMM saves is written to a new VM")
     sent = SENT.get(f"{about.event}.{about.trigger}") or SENT.get(about.trigger, "")
     if about.event != "none" and sent:
         parts.append(f"{EVENTS.get(about.event, about.event)} comes by {sent.partition(',')[0]}")
@@ -117,7 +120,7 @@ def _written(repro: Repro, ops: Iterable[p.Op]) -> list[tuple[str, list[str]]]:
         elif isinstance(op, p.Ioctl) and isinstance(op.arg, str) and not op.request >> 31 and op.arg in changed:
             fields = changed.pop(op.arg)
             found.append((IOCTLS.get(op.request, ""), fields))
-        elif isinstance(op, p.Ioctl) and op.request == uapi.KVM_SET_MSRS and isinstance(op.arg, str):
+        elif isinstance(op, p.Ioctl) and op.request == uapi.KVM_SET_MSRS and isinstance(op.arg, str) and not is_saved(op.arg):
             index = int.from_bytes(repro.body.buffers[op.arg].contents[8:12], "little")
             if found and found[-1][0] == "KVM_SET_MSRS":
                 found[-1][1].append(macro(index))

@@ -118,6 +118,25 @@ static struct kvm_cpuid_entry2 *leaf(struct kvm_cpuid_entry2 *entries,
 	return entries;
 }
 
+/// listed
+
+/* Whether a VMM that asks KVM which MSRs there are to save has this one. */
+static int listed(int kvm, __u32 index)
+{
+	struct {
+		struct kvm_msr_list head;
+		__u32 indices[1024];
+	} list = { .head.nmsrs = 1024 };
+	__u32 i;
+
+	kvm_ioctl(kvm, KVM_GET_MSR_INDEX_LIST, &list);
+	for (i = 0; i < list.head.nmsrs; i++) {
+		if (list.indices[i] == index)
+			return 1;
+	}
+	return 0;
+}
+
 /// map_run: sys/mman.h
 
 static struct kvm_run *map_run(int kvm, int vcpu)
@@ -220,6 +239,19 @@ static void *add_memory(int vm, int slot, __u64 gpa, __u64 size)
 	region.userspace_addr = (unsigned long)memory;
 	kvm_ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region);
 	return memory;
+}
+
+/// keep_memory
+
+/* Give a VM the memory that another one had. */
+static void keep_memory(int vm, int slot, __u64 gpa, __u64 size, void *memory)
+{
+	struct kvm_userspace_memory_region region = {
+		.slot = slot, .guest_phys_addr = gpa, .memory_size = size,
+		.userspace_addr = (unsigned long)memory,
+	};
+
+	kvm_ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region);
 }
 
 /// start: pthread.h unistd.h

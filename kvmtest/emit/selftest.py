@@ -11,7 +11,10 @@ from kvmtest.scenario import program as p
 __all__ = ("source",)
 
 #: What has no statement here: all of it concerns guest code.
-_OF_GUESTS = (p.Region, p.Write, p.Match, p.Peek, p.Enter, p.Said, p.Start, p.Join, p.Poll, p.Finish, p.Window, p.Reply, p.Irqfd)
+_OF_GUESTS = (
+    p.Region, p.Write, p.Match, p.Peek, p.Enter, p.Said, p.Start, p.Join, p.Poll, p.Finish, p.Window, p.Reply, p.Irqfd, p.Rebuild,
+    p.Listed,
+)  # fmt: skip
 #: Ioctls that answer with more than 0 when they succeed.
 _COUNTING = ("KVM_SIGNAL_MSI",)
 #: Members with the type that an ioctl takes the address of.
@@ -64,6 +67,11 @@ class _Selftest(File):
         else:
             kind, name = ("vm", "vm") if on == p.VM else ("vcpu", f"vcpu{on}")
             self.say(f"{kind}_ioctl({name}, {request}, {arg});")
+
+    def attempt(self, on: int, request: str, arg: str) -> None:
+        """An ioctl that KVM may refuse."""
+        kind, name = ("vm", "vm") if on == p.VM else ("vcpu", f"vcpu{on}")
+        self.say(f"__{kind}_ioctl({name}, {request}, {arg});")
 
     def get_msr(self, on: int, name: str, to: str) -> None:
         """Read an MSR that has to be there."""

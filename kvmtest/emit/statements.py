@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 from functools import singledispatchmethod
 
@@ -13,16 +12,14 @@ from kvmtest.emit.repro import MAY_FAIL
 from kvmtest.emit.variables import Variables, changed, memory, number, on, quoted, words
 from kvmtest.scenario import program as p
 from kvmtest.uapi import kvm as uapi
-from kvmtest.uapi.names import EXITS, IOCTLS
+from kvmtest.uapi.names import IOCTLS
 
 __all__ = ("Statements",)
 
 _TYPES = {1: "__u8", 2: "__u16", 4: "__u32", 8: "__u64"}
-#: Milliseconds that an exit is waited for, and that a vCPU is given to show that none comes.
-_LIMIT, _SILENT, _SLICE = 1000, 100, 20
+#: Milliseconds that a vCPU is given to show that no exit comes.
+_SILENT = 100
 _WORD = 8
-#: More ports than are named one by one.
-_MANY = 3
 
 
 class Statements(Variables):
@@ -65,6 +62,8 @@ class Statements(Variables):
     @op.register
     def _(self, op: p.Cpuid, last: bool) -> None:
         self._cpuid("cpuid")
+        if self.shortened:
+            self.say("cpuid.head.nent = sizeof(cpuid.entries) / sizeof(*cpuid.entries);")
         self.issue(None, "KVM_GET_SUPPORTED_CPUID", self.address("cpuid", "kvm_cpuid2", 0))
         if op.changes or op.only:
             self.declared.setdefault("i", "__u32 i")
@@ -80,6 +79,7 @@ class Statements(Variables):
             entry = "\tstruct kvm_cpuid_entry2 *entry = &cpuid.entries[i];"
             self.say("for (i = 0; i < cpuid.head.nent; i++) {", entry, "", *body, "}")
         if op.only:
+            self.shortened = True
             self.say("/* The leaf that comes first is the only one. */", f"cpuid.head.nent = {len(op.only)};")
         arg = self.address("cpuid", "kvm_cpuid2", 0)
         if op.result and self._answered(op):
@@ -103,8 +103,14 @@ class Statements(Variables):
         if judged:
             self.declare(op.result)
             self.say(f"{self.names[op.result]} = {self.use('try_ioctl')}({fd}, {name}, {typed});")
+        elif op.result:
+            self.attempt(op.on, name, typed)
         else:
             self.issue(op.on, name, arg)
+
+    def attempt(self, on: int, request: str, arg: str) -> None:
+        """An ioctl that KVM may refuse: of a message that reaches nobody it says so."""
+        self.say(f"ioctl({self.fd(on)}, {request}, {arg});")
 
     def _msr(self, op: p.Ioctl, fd: str, name: str, judged: object) -> None:
         assert isinstance(op.arg, str)
@@ -264,8 +270,31 @@ class Statements(Variables):
 
     def give(self, region: p.Region) -> str:
         """The call that gives the VM memory."""
+        return f"{self.use('add_memory')}({self.slot(region)})"
+
+    @staticmethod
+    def slot(region: p.Region) -> str:
+        """The arguments that say which memory of the VM it is."""
         slot = f"1 << 16 | {region.slot & 0xFFFF}" if region.slot >> 16 else str(region.slot)
-        return f"{self.use('add_memory')}(vm, {slot}, {region.gpa:#x}, {region.size:#x})"
+        return f"vm, {slot}, {region.gpa:#x}, {region.size:#x}"
+
+    @op.register
+    def _(self, op: p.Rebuild, last: bool) -> None:
+        self.say("", "/* From here on a new VM, with the memory of the one that was. */")
+        self.say("vm = kvm_ioctl(kvm, KVM_CREATE_VM, 0);")
+        for _, one in self.repro.vm.ops:
+            self.op(one, False)
+        for region in self.regions:
+            self.say(f"{self.use('keep_memory')}({self.slot(region)}, {memory(region)});")
+        self.say("")
+
+    @op.register
+    def _(self, op: p.Listed, last: bool) -> None:
+        index = macro(int.from_bytes(self.buffers[op.buffer].contents[8:12], "little"))
+        self.say(f"if ({self.use('listed')}(kvm, {index}))")
+        before, self.lines = self.lines, []
+        self.set_msr(op.vcpu, index, self.declare(op.buffer))
+        self.lines = [*before, *(f"\t{line}" for line in self.lines)]
 
     @op.register
     def _(self, op: p.Write, last: bool) -> None:
@@ -311,115 +340,3 @@ class Statements(Variables):
             self.end("memory", differ, ["0"], "%d")
         elif op.otherwise.verdict:
             self.skip(f"!{differ.removeprefix('!!')}", op.otherwise.why)
-
-    # Running
-
-    def came(self, vcpu: int, came: p.Came) -> str:
-        """The condition under which the last exit of a vCPU is one."""
-        run = self.run(vcpu)
-        if came.kind == "out":
-            value = f" && {self.use('said')}({run}) == {number(came.value)}" if came.value is not None else ""
-            return f"{self.use('is_out')}({run}, reason, {came.number:#x}){value}"
-        if came.kind == "in":
-            return f"{self.use('is_in')}({run}, reason, {came.number:#x})"
-        if came.kind == "mmio":
-            return f"reason == KVM_EXIT_MMIO && {run}->mmio.phys_addr == {came.number:#x}"
-        if came.kind == "exit":
-            return f"reason == {EXITS.get(came.number, str(came.number))}"
-        return "reason == -EINTR" if came.kind == "quiet" else f"reason == -{errno.errorcode[came.number]}"
-
-    def met(self, vcpu: int, came: p.Came, otherwise: p.Otherwise, last: bool) -> None:
-        """What follows an exit that has to be ``came``."""
-        holds = self.came(vcpu, came)
-        if last:
-            self.end("KVM_RUN as expected", holds, ["1"], "%d")
-        elif otherwise.verdict:
-            self.skip(holds, otherwise.why or "the vCPU did something else")
-
-    @op.register
-    def _(self, op: p.Enter, last: bool) -> None:
-        self.declared.setdefault("reason", "int reason")
-        run, fd = self.run(op.vcpu), self.fd(op.vcpu)
-        limit = _SILENT if op.came.kind == "quiet" else _LIMIT
-        call = f"reason = {self.use('enter')}({fd}, {run}, {limit});"
-        again = [f"{self.use('is_out')}({run}, reason, {port:#x})" for port in op.came.past]
-        if len(again) > _MANY:
-            again = [f"(reason == KVM_EXIT_IO && {run}->io.port != {op.came.number:#x})"]
-        if op.blind:
-            again.append("reason == KVM_EXIT_MMIO")
-        if op.resume:
-            self.declared |= {"regs": "struct kvm_regs regs"}
-            where = f"regs.{op.resume}" if isinstance(op.resume, str) else f"*(__u32 *)({self.at(op.resume)})"
-            named = isinstance(op.resume, str)
-            again.append(f"{self.use('emulation')}({run}, reason)" if named else "reason == KVM_EXIT_INTERNAL_ERROR")
-            self.say(
-                "do {", f"\t{call}", f"\tif ({again[-1]}) {{", f"\t\tkvm_ioctl({fd}, KVM_GET_REGS, &regs);",
-                f"\t\tregs.rip = {where};", f"\t\tkvm_ioctl({fd}, KVM_SET_REGS, &regs);", "\t}",
-                f"}} while ({' || '.join(again)});",
-            )
-        elif again:
-            self.say("do {", f"\t{call}", f"}} while ({' || '.join(again)});")
-        else:
-            self.say(call)
-        self.met(op.vcpu, op.came, op.otherwise, last)
-
-    @op.register
-    def _(self, op: p.Said, last: bool) -> None:
-        self.say(f"{self.value(op.to)} = {self.use('said')}({self.run(op.vcpu)});")
-
-    @op.register
-    def _(self, op: p.Start, last: bool) -> None:
-        self.declared.setdefault(f"thread{op.vcpu}", f"struct thread thread{op.vcpu}")
-        self.started.add(op.vcpu)
-        self.say(f"{self.use('start')}(&thread{op.vcpu}, {self.fd(op.vcpu)}, {self.run(op.vcpu)});")
-
-    @op.register
-    def _(self, op: p.Join, last: bool) -> None:
-        self.declared.setdefault("reason", "int reason")
-        limit = _SILENT if op.came.kind == "quiet" else _LIMIT
-        self.started.discard(op.vcpu)
-        self.say(f"reason = {self.use('join')}(&thread{op.vcpu}, {limit});")
-        self.met(op.vcpu, op.came, op.otherwise, last)
-
-    @op.register
-    def _(self, op: p.Poll, last: bool) -> None:
-        self.declared.setdefault("tries", "int tries")
-        before, self.lines = self.lines, []
-        for one in op.read:
-            self.op(one, False)
-        name = self.value(op.test.place)
-        inner, self.lines = self.lines, before
-        if op.changed:
-            self.declared.setdefault("first", "__u64 first = 0")
-            holds = f"tries && {name} != first"
-            inner += ["if (!tries)", f"\tfirst = {name};"]
-        else:
-            holds = self.holds(name, op.test)
-        loop = f"for (tries = 0; tries < {_LIMIT // _SLICE}; tries++) {{"
-        self.say(loop, *(f"\t{line}" for line in inner), f"\tif ({holds})", "\t\tbreak;")
-        if op.vcpu is None:
-            self.say(f"\tusleep({_SLICE * 1000});", "}")
-        else:
-            self.use("enter")
-            self.say(f"\tif (enter({self.fd(op.vcpu)}, {self.run(op.vcpu)}, {_SLICE}) != -EINTR)", "\t\tbreak;", "}")
-        if last:
-            self._last_compare(name, op.test)
-        else:
-            self.skip(f"{name} != first" if op.changed else holds, op.test.otherwise.why)
-
-    @op.register
-    def _(self, op: p.Finish, last: bool) -> None:
-        self.say(f"{self.use('finish')}({self.fd(op.vcpu)}, {self.run(op.vcpu)});")
-
-    @op.register
-    def _(self, op: p.Window, last: bool) -> None:
-        self.say(f"{self.run(op.vcpu)}->request_interrupt_window = {int(op.asked)};")
-
-    @op.register
-    def _(self, op: p.Reply, last: bool) -> None:
-        run, value = self.run(op.vcpu), number(int.from_bytes(op.data, "little"))
-        self.say(f"*(__u32 *)((char *){run} + {run}->io.data_offset) = {value};")
-
-    @op.register
-    def _(self, op: p.Irqfd, last: bool) -> None:
-        self.say(f"{self.use('irqfd')}(vm, {op.gsi});")

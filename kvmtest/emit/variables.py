@@ -77,6 +77,8 @@ class Variables:
         self.arrays: list[str] = []
         self.lines: list[str] = []
         self.regions: list[p.Region] = []
+        #: Whether the structure for CPUID has no room for all leaves any more.
+        self.shortened = False
         self.runs = {op.vcpu for op in self.ops if isinstance(op, (p.Enter, p.Start, p.Join, p.Finish, p.Window, p.Reply))}
         self.runs |= {op.vcpu for op in self.ops if isinstance(op, p.Poll) and op.vcpu is not None}
         self.names: dict[str, str] = {}
@@ -91,11 +93,12 @@ class Variables:
             short = msr.name_of(int.from_bytes(buffer.contents[8:12], "little")) if buffer.kind == "kvm_msrs" else ""
             short = re.sub(r"[^a-z0-9_]", "_", short or re.sub(r"\d+$", "", name) or name)
             short = f"msr_{short}" if short[0].isdigit() else short
+            short = f"saved_{short}" if name.startswith("saved_") and not short.startswith("saved_") else short
             short = f"new_{short}" if name.startswith("new_") and not short.startswith("new_") else short
             taken.setdefault(short, set()).add(name)
             self.names[name] = short
         for names in taken.values():
-            if len(names) > 1 and any(self.buffers[name].kind != "kvm_msrs" for name in names):
+            if len(names) > 1 and any(self.buffers[name].kind != "kvm_msrs" or name.startswith("saved_") for name in names):
                 self.names.update((name, re.sub(r"[^a-z0-9_]", "_", name)) for name in names)
 
     def use(self, name: str) -> str:
@@ -176,7 +179,9 @@ class Variables:
         return f"{memory(one)} + {gpa - one.gpa:#x}" if gpa != one.gpa else memory(one)
 
     def touched(self, region: p.Region) -> bool:
-        """Whether this program itself reads or writes the memory of ``region``."""
+        """Whether this program itself reads or writes the memory of ``region``, or gives it to another VM."""
+        if any(isinstance(op, p.Rebuild) for op in self.ops):
+            return True
         ops = [one for op in self.ops for one in ((op, *op.read) if isinstance(op, p.Poll) else (op,))]
         places = [(op.gpa, op.space) for op in ops if isinstance(op, (p.Write, p.Peek))]
         places += [(op.gpa, 0) for op in ops if isinstance(op, p.Match)]

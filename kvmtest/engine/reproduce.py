@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from kvmtest.emit import moving
 from kvmtest.emit.head import About, Shown, value
-from kvmtest.emit.reduce import reduced, used
+from kvmtest.emit.reduce import keeping_guest, reduced, used
 from kvmtest.emit.reporter import Untold
 from kvmtest.emit.repro import Leaf, NoRepro, Repro, body
 from kvmtest.emit.reset import of_reset
@@ -37,7 +38,7 @@ from kvmtest.state.inside import GuestStopped, PlantRefused
 from kvmtest.state.plant import Plant
 from kvmtest.state.saved import Part
 from kvmtest.state.snapshot import Unread
-from kvmtest.x86 import cpuid
+from kvmtest.x86 import cpuid, msr
 
 __all__ = ("first", "reproduce")
 
@@ -82,10 +83,12 @@ def reproduce(
     timeout_s: float = 1.0,
     *,
     minimise: bool = True,
+    whole_guest: bool = False,
     told: Callable[[str], None] = lambda what: None,
 ) -> Shown:
     """The reproducer of the first result of ``case`` that ``selection`` takes and that departs; of all that pass where none does.
 
+    With ``whole_guest`` nothing is left out of guest code, its memory, CPUID and the registers that it begins with.
     ``told`` hears how far it is. Raises NoRepro where there is none, KvmError, Unmet, SetupError.
     """
     machine = machines.fresh(case.setup)
@@ -125,6 +128,8 @@ def reproduce(
     if made.checks and isinstance(several := made.checks[0].place, Several):
         needed = (rests_on(made.body, several.event, idle) for idle in (frozenset(), trials.idle(made)))
         made = made._replace(pinned=made.pinned - next(needed) | next(needed))
+    if whole_guest:
+        made = keeping_guest(made)
     trials.hasten()
     told(f"{about.name} departs alone, too; leaving out what it does not need")
     smallest = used(reduced(made, shows))
@@ -134,16 +139,18 @@ def reproduce(
 
 
 def _chosen(results: list[Result]) -> tuple[Result, ...]:
-    """The result that departs, or those that pass in the host's view. Raises NoRepro."""
+    """The result that departs, or those that pass in the host's view, or one in the guest's. Raises NoRepro."""
     for verdict in _DEPARTURES:
         for one in results:
             if one.verdict is verdict:
                 return (one,)
-    if passing := tuple(one for one in results if one.verdict is Verdict.PASS and one.view == "host"):
-        last = passing[-1].of
-        return tuple(one for one in passing if one.of is last)
+    passing = [one for one in results if one.verdict is Verdict.PASS]
+    if hosts := [one for one in passing if one.view == "host"]:
+        return tuple(one for one in hosts if one.of is hosts[-1].of)
+    if guests := [one for one in passing if one.view == "guest"]:
+        return (guests[-1],)
     verdicts = ", ".join(sorted({str(one.verdict) for one in results})) or "nothing"
-    raise NoRepro(f"none of its results departs, and none passes in the host's view: {verdicts}")
+    raise NoRepro(f"none of its results departs, and none passes in one view: {verdicts}")
 
 
 def _about(case: Case, results: tuple[Result, ...]) -> About:
@@ -174,7 +181,10 @@ def _candidates(
     if isinstance(ran, Scene):
         assert case.scenario
         for step in showing.steps(case.scenario, chosen[-1]):
-            yield _made(case, machine, ran, chosen, step, shown)
+            if isinstance(case.scenario.steps[step], s.Migrate):
+                yield from _moved(machine, ran, chosen, step, shown)
+            else:
+                yield _made(case, machine, ran, chosen, step, shown)
         return
     target = machine.target(case.target)
     plant = of_plant(s.Plant(case.plant, case.apic_mode), _Planting(target.vcpu.id, ran.plant))
@@ -188,7 +198,8 @@ def _candidates(
 
 
 def _plants(results: Iterable[Result]) -> tuple[tuple[str, int], ...]:
-    return tuple((one.item, one.record.planted) for one in results if isinstance(one.record.planted, int))
+    # PPR is what TPR and ISR make of it.
+    return tuple((one.item, value) for one in results if isinstance(value := one.record.planted, int) and one.item != "lapic.ppr")
 
 
 def _made(case: Case, machine: Machine, scene: Scene, chosen: tuple[Result, ...], step: int, shown: Played) -> Repro:
@@ -201,10 +212,11 @@ def _made(case: Case, machine: Machine, scene: Scene, chosen: tuple[Result, ...]
     ops = [op for number, op in scene.program.ops if number <= step]
     looked = isinstance(case.scenario.steps[step], s.Observe) or bool(ops) and isinstance(ops[-1], p.Look)
     target = ops[-1].vcpu if looked and isinstance(ops[-1], p.Look) and not _of_each(case.scenario, step) else scene.target
-    wanted = showing.changed(case.scenario, step, shown, sources[target].layout) or showing.wanted(
+    basis = scene.bases[0]._replace(layout=sources[target].layout)
+    wanted = showing.changed(case.scenario, step, shown, basis, chosen[0].verdict in _DEPARTURES) or showing.wanted(
         case.scenario, step, looked, chosen, rules, witness
     )
-    made = body(scene.program, dict(sources), wanted, target, cpuid.xcr0_mask(machine.leaves))
+    made = body(moving.plain(scene.program), dict(sources), wanted, target, cpuid.xcr0_mask(machine.leaves))
     # Where nothing else proves the event, the way to it does, and what sends it.
     way = set(_way(case.scenario, made))
     if witness:
@@ -215,6 +227,23 @@ def _made(case: Case, machine: Machine, scene: Scene, chosen: tuple[Result, ...]
     made = made._replace(vm=machine.program, pinned=made.pinned | way, cpuid=showing.functions(chosen, rules), pinned_vm=vm)
     lost = chosen[0].of.trigger == "plant" and chosen[0].verdict in _DEPARTURES
     return keeping(made, scene.bases[0].layout, chosen[0].item) if lost else made
+
+
+def _moved(machine: Machine, scene: Scene, chosen: tuple[Result, ...], step: int, shown: Played) -> Iterator[Repro]:
+    """The reproducers of what a migration lost, of each vCPU that did, or of what KVM refused."""
+    sources: dict[int, Any] = {target.vcpu.id: _Source(target) for target in machine.targets}
+    xcr0, program = cpuid.xcr0_mask(machine.leaves), scene.program
+    if refused := showing.refused(shown, step, chosen):
+        made = body(moving.plain(program, refused), sources, Wanted(step), scene.target, xcr0)
+        yield made._replace(vm=machine.program)
+        return
+    values = [value for at, value in shown.told if at == step]
+    for vcpu, wanted in showing.moved(step, chosen, scene.bases, values):
+        item, departs = wanted.items[0][0], bool(wanted.planted)
+        index = msr.index_of(item.removeprefix("msr.")) if item.startswith("msr.") and departs else None
+        unlisted = None if index is None or moving.saved(program, index) else (vcpu, index)
+        made = body(moving.plain(program, None, unlisted), sources, wanted, vcpu, xcr0)._replace(vm=machine.program)
+        yield moving.restoring(made, scene.bases[0].layout, item) if departs else made
 
 
 def _of_each(scenario: s.Scenario, step: int) -> bool:
@@ -240,11 +269,12 @@ def first(
     timeout_s: float = 1.0,
     *,
     minimise: bool = True,
+    whole_guest: bool = False,
     told: Callable[[str], None] = lambda what: None,
 ) -> Shown:
     """The reproducer of the first of ``cases`` that departs and has one, APs first, whose INIT is the easier one to show.
 
-    Of the first that passes where none departs.
+    Of the first that passes where none departs. The options are those of `reproduce`.
 
     Raises NoRepro, with the last reason, where no case has one.
     """
@@ -254,7 +284,7 @@ def first(
     try:
         for case in sorted(cases, key=lambda case: case.target != "ap"):
             try:
-                shown = reproduce(case, machines, selection, timeout_s, minimise=minimise, told=told)
+                shown = reproduce(case, machines, selection, timeout_s, minimise=minimise, whole_guest=whole_guest, told=told)
             except (GuestMissing, GuestStopped, NoRepro, Untold, OSError, PlantRefused, SetupError, Unmet, Unread) as error:
                 why.append(str(error))
                 continue
@@ -262,7 +292,7 @@ def first(
                 return shown
             passing = passing or case
         if passing:
-            return reproduce(passing, machines, selection, timeout_s, minimise=minimise, told=told)
+            return reproduce(passing, machines, selection, timeout_s, minimise=minimise, whole_guest=whole_guest, told=told)
     finally:
         machines.close()
     more = f"; and {len(why) - 1} more cases have none" if len(why) > 1 else ""

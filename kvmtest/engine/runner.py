@@ -29,6 +29,7 @@ from kvmtest.uapi.kvm import (
     KVM_EXIT_MMIO,
     KVM_INTERNAL_ERROR_EMULATION,
     KVM_SET_CPUID2,
+    KVM_SET_MSRS,
 )
 
 __all__ = ("Player", "play")
@@ -229,6 +230,12 @@ class Player:
         self._ask(True)
         if self._reporter:
             self._reporter.move(machine)
+
+    @_do.register
+    def _(self, op: p.Listed) -> None:
+        index = int.from_bytes(self.buffers[op.buffer][8:12], "little")
+        if index in self._machine.vm.kvm.msr_index_list():
+            self._ioctl(p.Ioctl(op.vcpu, KVM_SET_MSRS, op.buffer))
 
     # Guest memory
 

@@ -3,25 +3,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from kvmtest import spec
+from kvmtest.emit.moving import Refused
 from kvmtest.emit.repro import NoRepro
 from kvmtest.emit.wanted import Together, Wanted, Witness
 from kvmtest.engine.plan import Case
-from kvmtest.judge.evidence import Played
+from kvmtest.judge import alone, migration
+from kvmtest.judge.evidence import Basis, Played
 from kvmtest.judge.scenario import differences
 from kvmtest.model.record import Record, Result
 from kvmtest.model.verdict import Verdict
 from kvmtest.scenario import looks as of
 from kvmtest.scenario import program as p
 from kvmtest.scenario import step as s
+from kvmtest.spec.migrated import COUNTED
 from kvmtest.spec.rule import Rule
-from kvmtest.state.layout import Layout
+from kvmtest.spec.untouched import COUNTERS
 from kvmtest.state.sections import Snapshot
 from kvmtest.uapi import kvm as uapi
 
-__all__ = ("EVENTS", "Rules", "addressing", "changed", "functions", "items", "rules", "sent", "steps", "wanted", "witness")
+__all__ = (
+    "EVENTS", "Rules", "addressing", "changed", "functions", "items", "moved", "refused",
+    "rules", "sent", "steps", "wanted", "witness",
+)  # fmt: skip
 
 #: Events that leave a trace in the vCPU.
 EVENTS = ("init", "sipi", "shutdown")
@@ -107,10 +114,13 @@ def addressing(vm: p.Program) -> frozenset[int]:
     return frozenset(found)
 
 
-def changed(scenario: s.Scenario, step: int, played: Played, layout: Layout) -> Wanted | None:
-    """To show what changed though it was to stay, where ``step`` expects that of a vCPU; None where it does not."""
-    expect = scenario.steps[step]
-    if not isinstance(expect, s.Expect) or not isinstance(expect.condition, s.Same):
+def changed(scenario: s.Scenario, step: int, played: Played, basis: Basis, departs: bool = True) -> Wanted | None:
+    """To show what changed though it was to stay, where ``step`` expects that of a vCPU, or what one section alone did not do.
+
+    Where nothing ``departs``, all that is as it has to be. None where the step expects something else.
+    """
+    expect, layout = scenario.steps[step], basis.layout
+    if not isinstance(expect, s.Expect) or not isinstance(expect.condition, (s.Same, s.Written)):
         return None
     looks = [at for at, one in enumerate(scenario.steps) if isinstance(one, (s.Observe, s.Expect)) and one.who == expect.who]
     seen = [(at, one) for at, one in played.told if at in looks and isinstance(one, Snapshot)]
@@ -118,11 +128,51 @@ def changed(scenario: s.Scenario, step: int, played: Played, layout: Layout) -> 
     before = next((one for at, one in reversed(seen) if at < step), None)
     if not before or not after:
         raise NoRepro("the vCPU was not read both before and after it")
-    names = differences(layout, before, after, expect.condition.but)
-    if not names:
+    if isinstance(expect.condition, s.Written):
+        judged = alone.judged(basis, expect.condition.section, before, after)
+        found = [(item, value) for item, value, seen in judged if value is not None and departs == (seen != value)]
+    else:
+        others = differences(layout, before, after, expect.condition.but)
+        # KVM may compute PPR when a vCPU runs.
+        left_out = {*others, *COUNTERS, *expect.condition.but, "lapic.ppr"}
+        names = others if departs else [name for name in layout.fields if name not in left_out]
+        found = [(name, value) for name in names if (value := before.get(layout, name)) is not None]
+    if not found:
         raise NoRepro("nothing changed, of all that there is to see of a vCPU")
-    old = tuple((name, value) for name in names if (value := before.get(layout, name)) is not None)
-    return Wanted(step, tuple((name, (value,), None) for name, value in old), old)
+    kept = tuple((item, value) for item, value in found if before.get(layout, item) == value) if departs else ()
+    return Wanted(step, tuple((item, (value,), None) for item, value in found), kept)
+
+
+def refused(played: Played, step: int, results: Iterable[Result]) -> Refused | None:
+    """What KVM refused in the migration ``step``, where that is the result. Raises NoRepro for what has no reproducer."""
+    items = {one.item for one in results}
+    if items & {"irqchip", "clock"}:
+        raise NoRepro("what has no vCPU is compared byte by byte")
+    if "refused" not in items or not played.end:
+        return None
+    told = [value for at, value in played.told if at == step]
+    return Refused(step, len(told), told[-1])
+
+
+def moved(step: int, results: Iterable[Result], bases: Sequence[Basis], values: list[Any]) -> Iterator[tuple[int, Wanted]]:
+    """To show what the migration ``step``, which told ``values``, changed of each vCPU; where nothing departs what it kept."""
+    results = tuple(results)
+    departs = results[0].verdict is not Verdict.PASS
+    for basis, (layout, before, after) in zip(bases, migration.taken(bases, values), strict=False):
+        found = []
+        for one in results:
+            old, mask = before.get(layout, one.item), one.record.expected.mask if one.record.expected else None
+            if old is not None and one.item not in COUNTED and departs == _other(old, after.get(layout, one.item), mask):
+                found.append((one.item, (old,), mask))
+        if found:
+            planted = tuple((item, value) for item, (value,), _ in found) if departs else ()
+            yield basis.ctx.apic_id, Wanted(step, tuple(found), planted)
+    if all(one.item in COUNTED for one in results):
+        raise NoRepro("it counts by itself: no one value is expected of it")
+
+
+def _other(old: int, new: int | None, mask: int | None) -> bool:
+    return new is None or bool((old ^ new) & (-1 if mask is None else mask))
 
 
 _Items = tuple[tuple[str, tuple[int, ...], int | None], ...]

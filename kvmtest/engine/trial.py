@@ -10,7 +10,7 @@ from kvmtest.emit.several import Several, bits
 from kvmtest.engine import making
 from kvmtest.engine.runner import Player, meets
 from kvmtest.judge.evidence import Exited, Played
-from kvmtest.kvm import Kvm, KvmError, Vcpu, Vm
+from kvmtest.kvm import Kvm, KvmError, Vcpu
 from kvmtest.scenario import program as p
 from kvmtest.x86 import xsave
 from kvmtest.x86.cpuid import CpuidEntry
@@ -45,10 +45,26 @@ class _Vcpu:
 
 
 class _Machine:
-    """As much of a machine as ops of a reproducer need."""
+    """As much of a machine as ops of a reproducer need, of a VM that ``program`` makes."""
 
-    def __init__(self, vm: Vm, vcpus: list[Vcpu], supported: list[CpuidEntry]) -> None:
-        self.vm, self.targets, self.supported = vm, [_Vcpu(vcpu) for vcpu in vcpus], supported
+    def __init__(self, kvm: Kvm, program: p.Program, supported: list[CpuidEntry]) -> None:
+        self._kvm, self._program, self.supported = kvm, program, supported
+        self.vm = kvm.create_vm()
+        try:
+            self.targets = [_Vcpu(vcpu) for vcpu in making.make(self.vm, program, supported).vcpus]
+        except BaseException:
+            self.vm.close()
+            raise
+
+    def another(self) -> _Machine:
+        """A new one, made as this one was."""
+        return _Machine(self._kvm, self._program, self.supported)
+
+    def close(self) -> None:
+        """Free the VM."""
+        self.vm.close()
+
+    release = close
 
 
 class Trials:
@@ -101,18 +117,15 @@ class Trials:
         ok = all(holds(check, value) for check, value in zip(repro.checks, values, strict=True) if value is not None)
         return Outcome("pass" if ok else "fail", "", values)
 
-
     def _play(self, repro: Repro) -> tuple[Played, Player]:
-        vm = self._kvm.create_vm()
+        machine: Any = _Machine(self._kvm, repro.vm, self._supported)
         try:
-            vcpus = making.make(vm, repro.vm, self._supported).vcpus
-            machine: Any = _Machine(vm, vcpus, self._supported)
             player = Player(repro.body, machine, self._timeout_s)
             played = player.run()
             self._took_s = player.slowest_s
             return played, player
         finally:
-            vm.close()
+            machine.close()
 
 
 def _plain(told: Any) -> Any:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from kvmtest.judge.evidence import Basis
 from kvmtest.judge.migration import apic_mode
@@ -11,7 +12,7 @@ from kvmtest.spec.alone import follows
 from kvmtest.spec.untouched import COUNTERS
 from kvmtest.state.sections import Snapshot
 
-__all__ = ("AS_ASKED", "departs")
+__all__ = ("AS_ASKED", "Judged", "departs", "judged")
 
 #: What is expected.
 AS_ASKED = "as written, and the rest as before"
@@ -23,12 +24,22 @@ _OF_MODE = ("lapic.id", "lapic.ldr", "lapic.dfr")
 
 def departs(basis: Basis, section: str, before: Snapshot, after: Snapshot) -> str:
     """The items that are otherwise, with their values; AS_ASKED where none is."""
-    found = list(_wrong(basis, section, before, after))
+    others = (one for one in judged(basis, section, before, after) if one.seen != one.wanted)
+    found = [f"{item} = {seen:#x}" if seen is not None else f"{item} is not there" for item, _, seen in others]
     more = f", and {len(found) - _MANY} more" if len(found) > _MANY else ""
     return ", ".join(found[:_MANY]) + more if found else AS_ASKED
 
 
-def _wrong(basis: Basis, section: str, before: Snapshot, after: Snapshot) -> Iterator[str]:
+class Judged(NamedTuple):
+    """An ``item``, what it has to hold and what it holds; None where it is not there."""
+
+    item: str
+    wanted: int | None
+    seen: int | None
+
+
+def judged(basis: Basis, section: str, before: Snapshot, after: Snapshot) -> Iterator[Judged]:
+    """What each item has to hold, and what it holds."""
     layout, plant = basis.layout, basis.plant
     assert basis.baseline and plant
     other = {one.item: one.free for one in follows(section)}
@@ -45,5 +56,4 @@ def _wrong(basis: Basis, section: str, before: Snapshot, after: Snapshot) -> Ite
         wanted, seen = source.get(layout, item), after.get(layout, item)
         if item == "mp_state" and written:
             wanted = plant.asked[item]
-        if seen != wanted:
-            yield f"{item} = {seen:#x}" if seen is not None else f"{item} is not there"
+        yield Judged(item, wanted, seen)

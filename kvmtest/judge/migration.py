@@ -22,7 +22,7 @@ from kvmtest.state.guest_view import ITEMS, Report
 from kvmtest.state.layout import Layout
 from kvmtest.state.sections import Snapshot
 
-__all__ = ("apic_mode", "aside", "behaviours", "since", "tables", "told")
+__all__ = ("Migrated", "apic_mode", "aside", "behaviours", "since", "tables", "taken", "told")
 
 _Who = TypeVar("_Who", bound=Hashable)
 _APIC_EN, _APIC_EXTD = 1 << 11, 1 << 10
@@ -39,7 +39,7 @@ _INSTRUCTION = 15
 _PERIODIC = 1 << 17
 
 
-class _Migrated(NamedTuple):
+class Migrated(NamedTuple):
     """One vCPU's state ``before`` the migration and ``after`` it; what counts stands before as it was saved."""
 
     layout: Layout
@@ -62,7 +62,7 @@ def aside(layout: Layout) -> tuple[str, ...]:
     return ("lapic.ppr", *(item for item in layout.unlisted if not added(item)))
 
 
-def _taken(bases: Sequence[Basis], values: list[Any]) -> list[_Migrated]:
+def taken(bases: Sequence[Basis], values: list[Any]) -> list[Migrated]:
     """Each vCPU's, in the order of ``bases``, of what the step told; none where it came to no end.
 
     The last numbers before the first snapshot are what was saved of the items that count.
@@ -83,7 +83,7 @@ def _taken(bases: Sequence[Basis], values: list[Any]) -> list[_Migrated]:
             if item == "lapic.timer_current" and (before.get(layout, "lapic.lvt_timer") or 0) & _PERIODIC:
                 value = before.get(layout, "lapic.timer_initial") or 0
             before = before if before.get(layout, item) is None else before.put(layout, item, value)
-        found.append(_Migrated(layout, before, snapshots[count + number]))
+        found.append(Migrated(layout, before, snapshots[count + number]))
     return found
 
 
@@ -93,7 +93,7 @@ def tables(book: Book, bases: Sequence[Basis], order: str, values: list[Any]) ->
     Where an item tells nothing on one vCPU, what it tells on another counts.
     """
     blocks, lost = [], ORDERS[order].lost
-    for basis, (layout, before, after) in zip(bases, _taken(bases, values), strict=False):
+    for basis, (layout, before, after) in zip(bases, taken(bases, values), strict=False):
         ctx = basis.ctx._replace(prefix="migrate.migrate.host", before=True, apic_mode=apic_mode(before, layout))
         about = About(lost, layout.unlisted, bool(before.get(layout, "events.exception_pending")))
         sheet = book.sheet(ctx, layout, partial(rule, about=about), ("migrate", about))
@@ -112,7 +112,7 @@ def told(report: Report, host: Host, layout: Layout, last: Snapshot) -> Report:
 
 def since(bases: Sequence[Basis], seen: Mapping[_Who, list[Snapshot]], values: list[Any]) -> dict[_Who, list[Snapshot]]:
     """What was ``seen`` of vCPUs that were migrated since, with what the migration has changed: that is judged by itself."""
-    moved = _taken(bases, values)
+    moved = taken(bases, values)
     # The target comes first, and the other one last.
     of_who = {"target": moved[:1], "each": moved, "other": moved[-1:]}
     return {
@@ -121,7 +121,7 @@ def since(bases: Sequence[Basis], seen: Mapping[_Who, list[Snapshot]], values: l
     }
 
 
-def _changed(seen: Snapshot, moved: _Migrated) -> Snapshot:
+def _changed(seen: Snapshot, moved: Migrated) -> Snapshot:
     """What was ``seen`` of a vCPU earlier, with the items that the migration has changed as they were after it."""
     layout, before, after = moved
     # The last exit's I/O, which is completed before anything is saved, moves RIP past an instruction.

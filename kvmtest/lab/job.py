@@ -29,12 +29,14 @@ Fuzzing = tuple[float, int, tuple[str, ...], tuple[str, ...], int]
 
 class Job(TypedDict):
     """What to do: ``programs`` by their names, static ones, a reproducer of what ``selectors`` take, or where ``fuzz`` is given
-    random scenarios, of which their results count; with ``tried`` too these scenarios in their place.
+    random scenarios, of which their results count; with ``tried`` too these scenarios in their place. Of a reproducer's the other
+    two say how it becomes smaller.
     """
 
     programs: dict[str, bytes]
     selectors: tuple[str, ...]
     minimise: bool
+    whole_guest: NotRequired[bool]
     fuzz: NotRequired[Fuzzing]
     tried: NotRequired[tuple[Any, ...]]
 
@@ -80,7 +82,8 @@ def reproduce(job: Job, kvm: Kvm, host: Host, cases: list[Case], timeout_s: floa
     for selector in job["selectors"]:
         chosen = select(cases, (selector,))
         try:
-            answer = dump(first(kvm, host, chosen, Selection((selector,)), timeout_s, minimise=job["minimise"], told=told))
+            how = {"minimise": job["minimise"], "whole_guest": job.get("whole_guest", False)}
+            answer = dump(first(kvm, host, chosen, Selection((selector,)), timeout_s, **how, told=told))
         except NoRepro as error:
             answer = str(error)
         except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:

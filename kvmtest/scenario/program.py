@@ -29,6 +29,7 @@ __all__ = (
     "Ioctl",
     "Irqfd",
     "Join",
+    "Listed",
     "Look",
     "MEASUREMENTS",
     "Match",
@@ -198,6 +199,13 @@ class Rebuild(NamedTuple):
     """
 
 
+class Listed(NamedTuple):
+    """KVM_SET_MSRS of ``vcpu`` with ``buffer``, one MSR, where KVM_GET_MSR_INDEX_LIST names it: a VMM saves those."""
+
+    vcpu: int
+    buffer: str
+
+
 class Write(NamedTuple):
     """Write ``data`` to guest memory at ``gpa``, of the address space ``space``."""
 
@@ -358,6 +366,7 @@ Op = (
     | Compare
     | Region
     | Rebuild
+    | Listed
     | Write
     | Match
     | Peek
@@ -390,6 +399,8 @@ def buffers_of(op: Op) -> tuple[str, ...]:
         return tuple(name for name in (op.arg, op.result) if isinstance(name, str) and name)
     if isinstance(op, Cpuid):
         return (op.result,) if op.result else ()
+    if isinstance(op, Listed):
+        return (op.buffer,)
     if isinstance(op, (Put, Compare)):
         return (op.place.buffer,)
     if isinstance(op, (Sum, Apart)):

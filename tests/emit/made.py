@@ -107,6 +107,8 @@ OPS: tuple[p.Op, ...] = (
     p.Poll((p.Peek(_WORD, 0x108),), p.Compare(_WORD, (1,), _SKIP)),
     p.Poll((p.Peek(_WORD, 0x108),), p.Compare(_WORD, (1,), _SKIP), 1, True),
     p.Irqfd(5),
+    p.Listed(1, "msr_174"),
+    p.Rebuild(),
 )
 
 

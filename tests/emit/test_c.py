@@ -26,7 +26,7 @@ _REGS, _MP, _XSAVE = (
 _RAX, _ST0 = p.Place("regs1", 0, 8, "rax"), p.Place("xsave1", 32, 10, "st0")
 _HEAD = ["rax after INIT: expected 0x0."]
 #: What a reproducer has none of: it is resolved before, or makes none.
-_HIDDEN = (p.Look, p.Install, p.Report, p.Do, p.Rebuild, p.Alike)
+_HIDDEN = (p.Look, p.Install, p.Report, p.Do, p.Alike)
 
 
 def _checked(*checks: Check, ops: tuple[p.Op, ...] = ()) -> Repro:
@@ -46,6 +46,37 @@ def test_a_cpuid_that_is_given_again_ends_a_program_by_the_answer() -> None:
 
 def test_all_kinds_at_once_compile(tmp_path: Path) -> None:
     built(c.source(repro(*OPS)._replace(checks=msr_check(1).checks), _HEAD), tmp_path)
+
+
+def test_a_new_vm_is_made_as_the_first_was_and_has_its_memory(tmp_path: Path) -> None:
+    read = p.Ioctl(1, uapi.KVM_GET_MSRS, "msr_174")
+    text = c.source(repro(p.Write(0x100, b"\x01"), p.Rebuild(), read)._replace(checks=msr_check(1).checks), _HEAD)
+    built(text, tmp_path)
+    before, _, after = text.partition("/* From here on a new VM, with the memory of the one that was. */\n")
+    assert "vm = kvm_ioctl(kvm, KVM_CREATE_VM, 0);\n" in before and "keep_memory(vm, 1, 0x0, 0x10000, mem1);\n" in after
+    for made in ("KVM_CREATE_VM, 0", "KVM_CREATE_IRQCHIP, 0", "KVM_CREATE_VCPU, 1", "KVM_SET_CPUID2, &cpuid"):
+        assert before.count(made) == after.count(made) == 1
+
+
+def test_what_nobody_looks_at_has_no_variable(tmp_path: Path) -> None:
+    get = p.Ioctl(1, uapi.KVM_GET_MSRS, "msr_174")
+    text = c.source(repro(get, p.Put(p.Place("msr_174", 16, 8), 1), _REGS, p.Compare(_RAX, (1,), _FAIL)), _HEAD)
+    built(text, tmp_path)
+    assert "\tget_msr(vcpu1, MSR_IA32_SYSENTER_CS);\n" in text and "sysenter_cs =" not in text
+
+
+def test_what_kvm_may_refuse_ends_nothing(tmp_path: Path) -> None:
+    """KVM_SIGNAL_MSI has an error for a message that reaches nobody."""
+    text = c.source(repro(p.Ioctl(p.VM, uapi.KVM_SIGNAL_MSI, "msi", "result"), _REGS, p.Compare(_RAX, (1,), _FAIL)), _HEAD)
+    built(text, tmp_path)
+    assert "\tioctl(vm, KVM_SIGNAL_MSI, &msi);\n" in text
+
+
+def test_where_there_is_another_vm_alone_it_is_the_only_one(tmp_path: Path) -> None:
+    asked = (p.Ioctl(p.NEW_VM, uapi.KVM_SET_BOOT_CPU_ID, 1, "result"), p.Compare(p.Place("result", 0, 8), (0,), _FAIL))
+    text = c.source(repro(*asked)._replace(vm=p.Program({}, ())), _HEAD)
+    built(text, tmp_path)
+    assert text.count("KVM_CREATE_VM") == 1
 
 
 #: Ends of a program: by its checks, or by its last op.

@@ -27,6 +27,7 @@ from tests.emit.compiled import built, ended
 
 #: With which the passing cases are drawn.
 _SEED = 22
+_LOST = "none.migrate.host.msr.osvw_id_length"
 _DEPARTS, _KEPT = (f"init.msi.host.{item}/ap,intel,xapic,plant-a" for item in ("msr.fs_base", "cr3"))
 
 
@@ -91,6 +92,21 @@ def test_it_fails_where_what_is_expected_is_not_there(kvm: Kvm, tmp_path: Path) 
     assert status == 1 and "\nnot ok 1 cr3: expected 0x1000, observed 0" in said
     # As the trial of it says, too.
     assert Trials(kvm).run(wrong).verdict == "fail"
+
+
+def test_what_a_migration_loses_is_shown_by_a_new_vm(kvm: Kvm, tmp_path: Path) -> None:
+    shown = _first(kvm, _LOST, departs=True, minimise=True)
+    assert len(shown.repro.body.ops) < 12 and any(isinstance(op, p.Rebuild) for _, op in shown.repro.body.ops)
+    status, said = _ended(shown, tmp_path)
+    assert status == 1 and re.search(r"^not ok 1 msr\.osvw_id_length: expected 0x\w+, observed 0$", said, re.MULTILINE)
+    # A VMM that saves it all the same loses nothing.
+    ops = ((step, _written(op)) for step, op in shown.repro.body.ops)
+    kept = shown.repro._replace(body=shown.repro.body._replace(ops=tuple(ops)))
+    assert _ended(_changed(shown, kept), tmp_path)[0] == 0
+
+
+def _written(op: p.Op) -> p.Op:
+    return p.Ioctl(op.vcpu, uapi.KVM_SET_MSRS, op.buffer) if isinstance(op, p.Listed) else op
 
 
 def _passing(kvm: Kvm, count: int) -> list[Shown]:

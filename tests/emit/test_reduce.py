@@ -6,7 +6,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmtest.emit.reduce import reduced, subset, used
+from kvmtest.emit.reduce import keeping_guest, reduced, subset, used
 from kvmtest.emit.repro import Check, Repro
 from kvmtest.scenario import program as p
 from kvmtest.uapi import kvm as uapi
@@ -60,6 +60,13 @@ def test_ops_and_bits_go_as_long_as_it_shows() -> None:
     assert _ops(found) == [_GET, p.Put(_RAX, 2), _SET, _GET]
     assert [op for _, op in found.vm.ops] == [p.Create(1)]
     assert set(found.vm.buffers | found.body.buffers) == {"regs1"}
+
+
+def test_of_a_whole_guest_memory_cpuid_and_registers_stay() -> None:
+    made = keeping_guest(repro(p.Write(0x100, b"\x90"), *(op for _, op in _made().body.ops)))
+    left = reduced(made, lambda *_: True)
+    assert _ops(left) == [op for op in _ops(made) if op not in (_LAPIC, _MP)]
+    assert [op for _, op in left.vm.ops] == [op for op in VM if isinstance(op, p.Cpuid)]
 
 
 def test_what_is_pinned_stays_and_so_does_what_it_rests_on() -> None:

@@ -47,11 +47,27 @@ def test_what_the_event_finds_and_leaves_is_pinned(targets: dict[str, Target]) -
 def test_a_section_is_read_and_only_what_differs_is_written(targets: dict[str, Target]) -> None:
     old = targets["ap"].baseline.sections["regs"]
     new = old[:8] + (0x77).to_bytes(8, "little") + old[16:]
-    ioctl = p.Ioctl(1, uapi.KVM_SET_REGS, "kept")
-    made = _body(targets["ap"], Wanted(3, (_CR3,)), (0, ioctl), (3, p.Look(1)), buffers={"kept": p.Buffer("kvm_regs", new)})
+    ioctl, buffers = p.Ioctl(1, uapi.KVM_SET_REGS, "plant_regs1"), {"plant_regs1": p.Buffer("kvm_regs", new)}
+    made = _body(targets["ap"], Wanted(3, (_CR3,)), (0, ioctl), (3, p.Look(1)), buffers=buffers)
     (put,) = [op for _, op in made.body.ops if isinstance(op, p.Put)]
     assert (put.place.offset, put.place.size, put.value) == (8, 8, 0x77)
     assert _requests(made)[:2] == [uapi.KVM_GET_REGS, uapi.KVM_SET_REGS]
+
+
+def test_what_was_written_before_is_written_whole(targets: dict[str, Target]) -> None:
+    """What a new vCPU has may not be there any more."""
+    old = targets["ap"].baseline.sections["regs"]
+    buffers = {"plant_regs1": p.Buffer("kvm_regs", b"\x77" + old[1:]), "plant_regs1_2": p.Buffer("kvm_regs", old)}
+    ops = ((number, p.Ioctl(1, uapi.KVM_SET_REGS, name)) for number, name in enumerate(buffers))
+    made = _body(targets["ap"], Wanted(3, (_CR3,)), *ops, (3, p.Look(1)), buffers=buffers)
+    puts = [[op for step, op in made.body.ops if step == number and isinstance(op, p.Put)] for number in range(2)]
+    assert len(puts[0]) == 1 and {op.place.offset for op in puts[1]} == set(range(0, 144, 8)) and puts[1][0].value == old[0]
+
+
+def test_a_structure_of_the_scenario_is_written_as_it_is(targets: dict[str, Target]) -> None:
+    ioctl, kept = p.Ioctl(1, uapi.KVM_SET_VCPU_EVENTS, "kvm_vcpu_events"), p.Buffer("kvm_vcpu_events", bytes(64))
+    made = _body(targets["ap"], Wanted(3, (_CR3,)), (0, ioctl), (3, p.Look(1)), buffers={"kvm_vcpu_events": kept})
+    assert made.body.ops[0] == (0, ioctl) and made.body.buffers["kvm_vcpu_events"] == kept
 
 
 def test_msrs_are_written_one_by_one(targets: dict[str, Target]) -> None:

@@ -49,6 +49,21 @@ def _run(kvm: Kvm, made: Repro) -> tuple[str, tuple[object, ...]]:
     return found.verdict, found.observed
 
 
+def test_a_new_vm_has_what_is_written_to_it(kvm: Kvm) -> None:
+    made = msr_check(0x5A)
+    (_, put), (_, get) = made.body.ops
+    again = put._replace(arg="msr_174")
+    for listed, ops in ((True, (put, get, p.Rebuild(), again, get)), (False, (put, get, p.Rebuild(), get))):
+        moved = made._replace(body=made.body._replace(ops=tuple(enumerate(ops))))
+        assert _run(kvm, moved) == (("pass", (0x5A,)) if listed else ("fail", (0,)))
+    # KVM lists IA32_SYSENTER_CS, and no MSR of that number.
+    moved = made._replace(body=made.body._replace(ops=tuple(enumerate((put, get, p.Rebuild(), p.Listed(1, "msr_174"), get)))))
+    assert _run(kvm, moved) == ("pass", (0x5A,))
+    other = moved.body._replace(buffers=moved.body.buffers | {"other": p.Buffer("kvm_msrs", b"\x01" + bytes(7) + b"\xff" * 16)})
+    ops = tuple((at, p.Listed(1, "other") if isinstance(op, p.Listed) else op) for at, op in other.ops)
+    assert _run(kvm, moved._replace(body=other._replace(ops=ops))) == ("fail", (0,))
+
+
 def test_verdicts(kvm: Kvm) -> None:
     assert _run(kvm, msr_check(0x5A)) == ("pass", (0x5A,))
     assert _run(kvm, msr_check(0x5B)) == ("fail", (0x5A,))

@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from kvmtest.cli import main
+from kvmtest.emit.head import About, Shown
+from kvmtest.emit.plain import dump
 from kvmtest.lab.kernels import Kernel
+from tests.emit.made import msr_check
 from tests.lab import fakes
 from tests.lab.conftest import GOOD, KVMTEST
 
@@ -70,7 +73,9 @@ def test_what_fails_only_after_the_commit(
     assert f"--kvm-modules {os.environ['XDG_CACHE_HOME']}/kvmtest/builds/" in again
     assert again.endswith(f"{_HALTED}/ap,intel,halted")
     assert "kernel_source" not in shown.out
-    assert lines[-1] == "Which lines of the change the cases ran was not recorded."
+    assert lines[-4] == "Which lines of the change the cases ran was not recorded."
+    # The same words as those that run it again.
+    assert lines[-1] == "  kvmtest repro " + again.partition("kvmtest lab run ")[2] and "--repro DIR" in lines[-2]
     # svm/ alone changed.
     assert "2 cells, 1 at once" in shown.err and "/svm " in shown.err and "/vmx " not in shown.err
 
@@ -84,6 +89,44 @@ def test_what_is_gone_is_no_failure(
     names = [run["name"] for run in json.loads(Path("both.json").read_text())["runs"]]
     log = subprocess.run(["git", "-C", tree, "log", "--format=%h", "--abbrev=12"], capture_output=True, text=True, check=True)
     assert names == [f"bzImage/svm {commit}" for commit in reversed(log.stdout.split())]
+
+
+#: What a third guest answers, and those after it.
+_ANSWERS = """
+if os.path.exists(os.environ["FIRST"] + "2"):
+    begin()
+    out.blob("R", ("shown", {!r}, {!r}))
+    out.flush()
+    say("E")
+    sys.exit()
+if os.path.exists(os.environ["FIRST"]):
+    open(os.environ["FIRST"] + "2", "w").close()
+"""
+
+
+@pytest.mark.parametrize(("before", "after"), [("pass", "fail"), ("fail", "pass")])
+def test_programs_of_what_is_new_or_gone(
+    before: str, after: str, tree: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = f"{_HALTED}/ap,intel,halted"
+    about = About(_HALTED, "init.msi/ap,intel,halted", "halted", "init", "msi", "1", "0", (), True)
+    answers = _ANSWERS.format(where, dump(Shown(msr_check(1), about, 30, 12)))
+    monkeypatch.setenv("FAKE", answers + _TWO.format(before, after))
+    Path("c").mkdir()
+    main(_command(tree, kernel, "--repro", "c"))
+    (program,) = Path("c").iterdir()
+    assert program.name == f"{where.replace('/', '-')}.c" and "int main(void)" in program.read_text()
+    shown = capsys.readouterr()
+    assert "kvmtest repro" not in shown.out and f"{where}: " in shown.err and "found by 12 tries" in shown.err
+
+
+def test_a_program_that_cannot_be_made_changes_nothing(
+    tree: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FAKE", _ANSWERS.format(_HALTED, "it passes, but not alone") + _TWO.format("fail", "pass"))
+    Path("c").mkdir()
+    assert main(_command(tree, kernel, "--repro", "c")) == 0
+    assert not list(Path("c").iterdir()) and f"kvmtest: {_HALTED}: it passes, but not alone\n" in capsys.readouterr().err
 
 
 def test_what_fails_before_and_after_is_nothing_new(
@@ -154,6 +197,7 @@ def test_a_tree_that_does_not_build_gets_advice(tree: Path, kernel: Kernel, caps
         (["--diff", "none.patch"], "cannot read none.patch: No such file or directory"),
         (["HEAD", "no.such.id"], "no.such.id"),
         (["--kernel", "none.img"], "none.img"),
+        (["--repro", "nowhere"], "--repro: no such folder: nowhere"),
     ],
 )
 def test_wrong_usage_is_one_line(

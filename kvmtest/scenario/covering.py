@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import heapq
 import random
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from functools import cache
@@ -117,21 +118,28 @@ def covering(every: Iterable[_T], together: Iterable[tuple[int, ...]] = _COMBINA
         for fields in fields_:
             bits |= 1 << numbers.setdefault((fields, *(one[at] for at in fields)), len(numbers))
         shows.append(bits)
-    return [tried[number] for number in _enough(shows, (1 << len(numbers)) - 1, len(fields_))]
+    return [tried[number] for number in _fewest(shows, (1 << len(numbers)) - 1)]
 
 
-def _enough(shows: list[int], missing: int, least: int) -> list[int]:
-    """Numbers, in order, of some of ``shows`` that have all bits of ``missing``; each of them has at most ``least``."""
+def _fewest(shows: list[int], missing: int) -> list[int]:
+    """Numbers, in order, of some of ``shows`` that have all bits of ``missing``: always the one that has most of what is missing.
+
+    What one adds never grows, so that an outdated count is looked at again only when it comes first.
+    """
     spread = list(range(len(shows)))
     random.Random(_SEED).shuffle(spread)
-    chosen = set()
+    ahead = [(-shows[number].bit_count(), place, number) for place, number in enumerate(spread)]
+    heapq.heapify(ahead)
+    chosen = []
     while missing:
-        least //= 2
-        for number in spread:
-            new = shows[number] & missing
-            if new and new.bit_count() >= least:
-                chosen.add(number)
-                missing ^= new
+        counted, place, number = ahead[0]
+        new = (shows[number] & missing).bit_count()
+        if new == -counted:
+            heapq.heappop(ahead)
+            chosen.append(number)
+            missing &= ~shows[number]
+        else:
+            heapq.heapreplace(ahead, (-new, place, number))
     return sorted(chosen)
 
 
@@ -147,9 +155,4 @@ def paired(*tables: Sequence[tuple[Hashable, ...]]) -> list[int]:
             for place, value in enumerate(values):
                 bits |= 1 << numbers.setdefault((table, place, value, one), len(numbers))
         shows.append(bits)
-    missing, chosen = (1 << len(numbers)) - 1, []
-    while missing:
-        best = max(range(len(shows)), key=lambda number: (shows[number] & missing).bit_count())
-        chosen.append(best)
-        missing &= ~shows[best]
-    return sorted(chosen)
+    return _fewest(shows, (1 << len(numbers)) - 1)

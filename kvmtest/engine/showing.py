@@ -26,7 +26,7 @@ from kvmtest.state.sections import Snapshot
 from kvmtest.uapi import kvm as uapi
 
 __all__ = (
-    "EVENTS", "Rules", "addressing", "changed", "functions", "items", "moved", "refused",
+    "EVENTS", "Rules", "addressing", "changed", "explicit", "functions", "items", "moved", "refused",
     "rules", "sent", "steps", "wanted", "witness",
 )  # fmt: skip
 
@@ -53,6 +53,11 @@ def witness(result: Result) -> Witness | None:
 def sent(scenario: s.Scenario) -> set[int]:
     """The steps that send the event which is judged."""
     return {number for number, step in enumerate(scenario.steps) if isinstance(step, s.Send) and step.judged}
+
+
+def explicit(scenario: s.Scenario) -> set[int]:
+    """The steps that write single values, or call KVM: a scenario is about these."""
+    return {number for number, step in enumerate(scenario.steps) if isinstance(step, (s.Set, s.SetBits, s.Call, s.Count))}
 
 
 def steps(scenario: s.Scenario, result: Result) -> list[int]:

@@ -54,8 +54,8 @@ def add(commands: Commands) -> None:
     parser.add_argument("-o", "--output", metavar="FILE.c|DIR", help=what)
     parser.add_argument("--no-minimise", action="store_true", help="all that the case does")
     what = "c: a program of its own (default); selftest: for tools/testing/selftests/kvm/x86, of what needs no guest code"
-    what = "leave guest code whole: what is smallest may be skipped by a KVM that has the fix, whose guest goes further"
-    parser.add_argument("--whole-guest", action="store_true", help=what)
+    what = "leave out guest code, too: a KVM that has the fix may run into what was left out, and skip the program or fail"
+    parser.add_argument("--small-guest", action="store_true", help=what)
     parser.add_argument("--style", choices=("c", "selftest"), default="c", help=what)
     what = "the case in a scenario file, instead of the plan's"
     parser.add_argument("--scenario", action="append", default=[], metavar="FILE", help=what)
@@ -155,7 +155,7 @@ def _here(args: argparse.Namespace, selectors: tuple[str, ...], given: tuple[Cas
         for selector in selectors:
             cases = common.selected((selector,), False, given)
             try:
-                how = {"minimise": not args.no_minimise, "whole_guest": args.whole_guest}
+                how = {"minimise": not args.no_minimise, "small_guest": args.small_guest}
                 yield first(kvm, facts, cases, Selection((selector,)), args.timeout, **how, told=say), facts
             except NoRepro as error:
                 yield f"{selector}: {error}"
@@ -165,7 +165,7 @@ def _there(args: argparse.Namespace, selectors: tuple[str, ...], given: tuple[Ca
     """In a cell of the lab. Raises Failed."""
     from kvmtest.emit.plain import load
 
-    how = {"minimise": not args.no_minimise, "whole_guest": args.whole_guest}
+    how = {"minimise": not args.no_minimise, "small_guest": args.small_guest}
     job = {"programs": {}, "selectors": selectors, **how}
     for host, (kind, *rest) in jobs.answers(args, job, stop, selectors, given):
         if kind == "told":

@@ -236,7 +236,7 @@ def _write(args: argparse.Namespace, stop: Interrupt, tried: Trial, compared: Se
         for of, selectors in _shown(found):
             spec = (pair.after if of is found.run else pair.before).spec
             own = {"backend": spec.backend, "kernel": args.kernel or spec.kernel.name, "kvm_modules": spec.own_modules}
-            also = {"output": args.repro, "no_minimise": False, "whole_guest": False, "style": "c", "scenario": [], "device": ""}
+            also = {"output": args.repro, "no_minimise": False, "small_guest": False, "style": "c", "scenario": [], "device": ""}
             try:
                 repro.written(argparse.Namespace(**vars(args) | own | also), args.repro, selectors, (), stop)
             except Failed as error:

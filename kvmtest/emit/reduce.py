@@ -12,13 +12,11 @@ from kvmtest.emit.several import Several
 from kvmtest.scenario import program as p
 from kvmtest.x86 import cpuid
 
-__all__ = ("Shows", "keeping_guest", "reduced", "subset", "used")
+__all__ = ("Shows", "reduced", "subset", "used")
 
 #: Whether a reproducer still shows the departure; ``now`` is the value that takes the place of ``before`` in what it shows.
 Shows = Callable[[Repro, int, int], bool]
 
-#: What buffers of the registers begin with that a mode is made of.
-_REGISTERS = ("regs", "sregs")
 _T = TypeVar("_T")
 _Ops = tuple[tuple[int, p.Op], ...]
 
@@ -98,18 +96,6 @@ def reduced(repro: Repro, shows: Shows, told: Callable[[str], None] = lambda wha
     told(f"{len(found.vm.ops) + len(found.body.ops)} of {len(vm) + len(body)} ops left")
     kept = frozenset(body[at] for at in repro.pinned)
     return _values(_leaves(_fewer(found, shows), shows), shows, kept)
-
-
-def keeping_guest(repro: Repro) -> Repro:
-    """``repro``, from which nothing of the guest is left out: its memory, CPUID, and the registers that it begins with."""
-    vm = {at for at, (_, op) in enumerate(repro.vm.ops) if isinstance(op, p.Cpuid)}
-    changes = {one[:2] for _, op in repro.vm.ops if isinstance(op, p.Cpuid) and op.vcpu == repro.target for one in op.changes}
-    body = set()
-    for at, (_, op) in enumerate(repro.body.ops):
-        named = p.buffers_of(op) if isinstance(op, (p.Put, p.Ioctl)) else ()
-        if isinstance(op, (p.Region, p.Write)) or any(name.startswith(_REGISTERS) for name in named):
-            body.add(at)
-    return repro._replace(pinned=repro.pinned | body, pinned_vm=repro.pinned_vm | vm, cpuid=repro.cpuid | changes)
 
 
 def _fewer(repro: Repro, shows: Shows) -> Repro:

@@ -161,7 +161,7 @@ class _Body:
     def fields(self, op: p.Ioctl, kept: p.Buffer) -> None:
         """Read a section, change the fields in which ``kept`` differs from that of a new vCPU, and write it.
 
-        Of one that was written before all fields are, but of the XSAVE area those alone that are others now.
+        Of one that was written before, or after guest code, all fields are; of the XSAVE area those alone that are others now.
         """
         get, kind = _READ[op.request]
         section = next((name for name, (_, put, _) in SECTIONS.items() if put == op.request), "xsave")
@@ -170,7 +170,8 @@ class _Body:
         self.filled.add(name)
         self.emit(p.Ioctl(op.on, get, name))
         last = self.written.get((op.on, op.request), old)
-        again = (op.on, op.request) in self.written and section != "xsave"
+        ran = any(isinstance(one, (p.Enter, p.Start)) for _, one in self.ops)
+        again = section != "xsave" and (ran or (op.on, op.request) in self.written)
         self.written[op.on, op.request] = kept.contents
         for one in members(kind, len(kept.contents)):
             now, *others = (data[one.offset : one.offset + one.size] for data in (kept.contents, old, last))

@@ -26,6 +26,7 @@ from kvmtest.scenario.setup import SPARSE, VENDORS, Setup
 from kvmtest.scenario.states import GUEST_PLANTS, STATES
 from kvmtest.scenario.step import Scenario
 from kvmtest.scenario.triggers import TRIGGERS
+from kvmtest.spec import SYNTHETIC
 from kvmtest.state.values import PLANTS, SIPI
 
 __all__ = ("CONTINUE", "SPARSE", "Case", "Setup", "chosen", "finds", "ids", "items", "looks", "of_file", "plan", "select")
@@ -342,9 +343,12 @@ def _matches(selector: _Selector, prefix: str, names: tuple[str, ...]) -> bool:
     """The globs over ids of ``selector`` take one of ``names`` below ``prefix``."""
     if not selector.may_match(f"{prefix}."):
         return False
-    # An MSR that has no name yet is known only to the host's KVM_GET_MSR_INDEX_LIST.
-    unnamed = names[-len(of.HOST):] == of.HOST and selector.id.startswith(f"{prefix}.msr.0x")
-    return unnamed or any(selector.id_matches(f"{prefix}.{name}") for name in names)
+    if any(selector.id_matches(f"{prefix}.{name}") for name in names):
+        return True
+    # An MSR of KVM's or Hyper-V's, or one that has no name yet, is known only to the host's KVM_GET_MSR_INDEX_LIST.
+    unnamed = selector.id.startswith(f"{prefix}.msr.0x")
+    whole = names[-len(of.HOST):] == of.HOST
+    return whole and (unnamed or any(selector.id_matches(f"{prefix}.{name}") for name in SYNTHETIC))
 
 
 def chosen(selectors: tuple[str, ...], full: bool = False, given: Sequence[Case] = ()) -> list[Case]:

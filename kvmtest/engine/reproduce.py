@@ -8,7 +8,8 @@ from typing import Any
 
 from kvmtest.emit import moving
 from kvmtest.emit.head import About, Shown, value
-from kvmtest.emit.reduce import keeping_guest, reduced, used
+from kvmtest.emit.keep import keeping_guest, setting
+from kvmtest.emit.reduce import reduced, used
 from kvmtest.emit.reporter import Untold
 from kvmtest.emit.repro import Leaf, NoRepro, Repro, body
 from kvmtest.emit.reset import of_reset
@@ -83,13 +84,15 @@ def reproduce(
     timeout_s: float = 1.0,
     *,
     minimise: bool = True,
-    whole_guest: bool = False,
+    small_guest: bool = False,
     told: Callable[[str], None] = lambda what: None,
 ) -> Shown:
     """The reproducer of the first result of ``case`` that ``selection`` takes and that departs; of all that pass where none does.
 
-    With ``whole_guest`` nothing is left out of guest code, its memory, CPUID and the registers that it begins with.
-    ``told`` hears how far it is. Raises NoRepro where there is none, KvmError, Unmet, SetupError.
+    Where guest code tells the result, or sends what is looked for, nothing is left out of it, its memory, CPUID and the registers
+    that it begins with, but with ``small_guest``. ``told`` hears how far it is.
+
+    Raises NoRepro where there is none, KvmError, Unmet, SetupError.
     """
     machine = machines.fresh(case.setup)
     try:
@@ -128,7 +131,7 @@ def reproduce(
     if made.checks and isinstance(several := made.checks[0].place, Several):
         needed = (rests_on(made.body, several.event, idle) for idle in (frozenset(), trials.idle(made)))
         made = made._replace(pinned=made.pinned - next(needed) | next(needed))
-    if whole_guest:
+    if not small_guest and _by_guest(made):
         made = keeping_guest(made)
     trials.hasten()
     told(f"{about.name} departs alone, too; leaving out what it does not need")
@@ -136,6 +139,12 @@ def reproduce(
     if smallest.checks and isinstance(now[0], int) and isinstance(smallest.checks[0].place, (p.Place, Leaf)):
         about = about._replace(observed=value(about.item, now[0]))
     return Shown(smallest, about, ops, trials.count)
+
+
+def _by_guest(made: Repro) -> bool:
+    """Whether it rests on what guest code does that is not seen to have happened otherwise."""
+    runs = any(isinstance(op, (p.Enter, p.Start)) for _, op in made.body.ops)
+    return runs and (not made.checks or isinstance(made.checks[0].place, Several))
 
 
 def _chosen(results: list[Result]) -> tuple[Result, ...]:
@@ -225,6 +234,9 @@ def _made(case: Case, machine: Machine, scene: Scene, chosen: tuple[Result, ...]
         way = {at for at in way if runs and made.body.ops[at][0] in sent}
     vm = showing.addressing(machine.program) if wanted.together else frozenset()
     made = made._replace(vm=machine.program, pinned=made.pinned | way, cpuid=showing.functions(chosen, rules), pinned_vm=vm)
+    if not wanted.items or isinstance(case.scenario.steps[step], s.Expect):
+        # What such a step expects is said of the whole scenario, not of an item after an event.
+        made = setting(made, showing.explicit(case.scenario))
     lost = chosen[0].of.trigger == "plant" and chosen[0].verdict in _DEPARTURES
     return keeping(made, scene.bases[0].layout, chosen[0].item) if lost else made
 
@@ -269,7 +281,7 @@ def first(
     timeout_s: float = 1.0,
     *,
     minimise: bool = True,
-    whole_guest: bool = False,
+    small_guest: bool = False,
     told: Callable[[str], None] = lambda what: None,
 ) -> Shown:
     """The reproducer of the first of ``cases`` that departs and has one, APs first, whose INIT is the easier one to show.
@@ -284,7 +296,7 @@ def first(
     try:
         for case in sorted(cases, key=lambda case: case.target != "ap"):
             try:
-                shown = reproduce(case, machines, selection, timeout_s, minimise=minimise, whole_guest=whole_guest, told=told)
+                shown = reproduce(case, machines, selection, timeout_s, minimise=minimise, small_guest=small_guest, told=told)
             except (GuestMissing, GuestStopped, NoRepro, Untold, OSError, PlantRefused, SetupError, Unmet, Unread) as error:
                 why.append(str(error))
                 continue
@@ -292,7 +304,7 @@ def first(
                 return shown
             passing = passing or case
         if passing:
-            return reproduce(passing, machines, selection, timeout_s, minimise=minimise, whole_guest=whole_guest, told=told)
+            return reproduce(passing, machines, selection, timeout_s, minimise=minimise, small_guest=small_guest, told=told)
     finally:
         machines.close()
     more = f"; and {len(why) - 1} more cases have none" if len(why) > 1 else ""

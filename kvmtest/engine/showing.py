@@ -26,10 +26,12 @@ from kvmtest.state.sections import Snapshot
 from kvmtest.uapi import kvm as uapi
 
 __all__ = (
-    "EVENTS", "Rules", "addressing", "changed", "functions", "items", "moved", "refused",
+    "EVENTS", "Rules", "addressing", "changed", "explicit", "functions", "items", "moved", "refused",
     "rules", "sent", "steps", "wanted", "witness",
 )  # fmt: skip
 
+#: What KVM may compute anew when a vCPU runs.
+_COMPUTED = "lapic.ppr"
 #: Events that leave a trace in the vCPU.
 EVENTS = ("init", "sipi", "shutdown")
 #: What an event may show in, what says the most first.
@@ -53,6 +55,11 @@ def witness(result: Result) -> Witness | None:
 def sent(scenario: s.Scenario) -> set[int]:
     """The steps that send the event which is judged."""
     return {number for number, step in enumerate(scenario.steps) if isinstance(step, s.Send) and step.judged}
+
+
+def explicit(scenario: s.Scenario) -> set[int]:
+    """The steps that write single values, or call KVM: a scenario is about these."""
+    return {number for number, step in enumerate(scenario.steps) if isinstance(step, (s.Set, s.SetBits, s.Call, s.Count))}
 
 
 def steps(scenario: s.Scenario, result: Result) -> list[int]:
@@ -133,8 +140,7 @@ def changed(scenario: s.Scenario, step: int, played: Played, basis: Basis, depar
         found = [(item, value) for item, value, seen in judged if value is not None and departs == (seen != value)]
     else:
         others = differences(layout, before, after, expect.condition.but)
-        # KVM may compute PPR when a vCPU runs.
-        left_out = {*others, *COUNTERS, *expect.condition.but, "lapic.ppr"}
+        left_out = {*others, *COUNTERS, *expect.condition.but, _COMPUTED}
         names = others if departs else [name for name in layout.fields if name not in left_out]
         found = [(name, value) for name in names if (value := before.get(layout, name)) is not None]
     if not found:
@@ -145,7 +151,7 @@ def changed(scenario: s.Scenario, step: int, played: Played, basis: Basis, depar
 
 def refused(played: Played, step: int, results: Iterable[Result]) -> Refused | None:
     """What KVM refused in the migration ``step``, where that is the result. Raises NoRepro for what has no reproducer."""
-    items = {one.item for one in results}
+    items = {one.item for one in results if one.verdict is not Verdict.PASS}
     if items & {"irqchip", "clock"}:
         raise NoRepro("what has no vCPU is compared byte by byte")
     if "refused" not in items or not played.end:
@@ -161,6 +167,8 @@ def moved(step: int, results: Iterable[Result], bases: Sequence[Basis], values: 
     for basis, (layout, before, after) in zip(bases, migration.taken(bases, values), strict=False):
         found = []
         for one in results:
+            if one.item not in layout.fields:
+                continue
             old, mask = before.get(layout, one.item), one.record.expected.mask if one.record.expected else None
             if old is not None and one.item not in COUNTED and departs == _other(old, after.get(layout, one.item), mask):
                 found.append((one.item, (old,), mask))
@@ -187,7 +195,8 @@ def items(results: Iterable[Result], rules: Rules) -> tuple[_Items, tuple[tuple[
             continue
         found.append((one.item, tuple(int(value) for value in record.expected.values), record.expected.mask))
         rule = rules[one.item]
-        if rule and (rule[0].kind == "unchanged" or rule[0].unchanged) and isinstance(record.planted, int):
+        kept = rule and (rule[0].kind == "unchanged" or rule[0].unchanged) and one.item != _COMPUTED
+        if kept and isinstance(record.planted, int):
             planted.append((one.item, record.planted))
     return tuple(found), tuple(planted)
 

@@ -28,7 +28,7 @@ from kvmtest.model.select import Selection
 from kvmtest.model.verdict import Verdict
 from kvmtest.scenario.needs import unmet
 from kvmtest.scenario.setup import VENDORS, Setup
-from kvmtest.scenario.step import Quiet, Reporter, Scenario, Send, Until
+from kvmtest.scenario.step import Plant, Quiet, Reporter, Scenario, Send, Until
 
 __all__ = ("Counts", "Found", "Fuzzer", "Key", "alike", "departures", "key_of", "reachable", "refused")
 
@@ -64,13 +64,17 @@ class Counts(NamedTuple):
     found: int
 
 
-def key_of(result: Result) -> Key:
-    """What the departure ``result`` has in common with the same one of another scenario."""
+def key_of(result: Result, mode: str = "") -> Key:
+    """What the departure ``result`` has in common with the same one of another scenario.
+
+    ``mode`` is that of the local APIC, whose registers are others in each.
+    """
     symptom = next(symptoms(result.record, result.view))
     if symptom.kind == "reason":
         return (result.event, "", symptom.kind, symptom.text)
     # Bits of one item differ with the values.
-    return (result.event, result.item, symptom.kind, symptom.text)
+    text = f"{symptom.text} {mode}".strip() if result.item.startswith("lapic.") else symptom.text
+    return (result.event, result.item, symptom.kind, text)
 
 
 def alike(key: Key, other: Key) -> bool:
@@ -78,13 +82,13 @@ def alike(key: Key, other: Key) -> bool:
     return key == other or key[1:] == other[1:] and key[2] == "reason"
 
 
-def departures(seen: Iterable[Observation], selection: Selection) -> dict[Key, Result]:
-    """The unexpected results of ``seen`` that ``selection`` takes, one for each key."""
+def departures(seen: Iterable[Observation], selection: Selection, mode: str = "") -> dict[Key, Result]:
+    """The unexpected results of ``seen`` that ``selection`` takes, one for each key; ``mode`` as of `key_of`."""
     found: dict[Key, Result] = {}
     for one in seen:
         for result in one.attention:
             if result.verdict.unexpected and selection.takes_id(result.id):
-                found.setdefault(key_of(result), result)
+                found.setdefault(key_of(result, mode), result)
     return found
 
 
@@ -166,7 +170,7 @@ class Fuzzer:
     def _one(self, scenario: Scenario) -> Found | None:
         seen = self.observe(scenario)
         self._scenarios += 1
-        departed = departures(seen, self._selection)
+        departed = departures(seen, self._selection, _mode(scenario))
         counts = [block.counts for one in seen for block in one.blocks]
         self._explained += not departed and any(count[Verdict.KNOWN] for count in counts)
         self._skipped += not departed and bool(counts) and all(set(count) <= {Verdict.SKIP} for count in counts)
@@ -183,7 +187,7 @@ class Fuzzer:
 
     def alone(self, scenario: Scenario) -> set[Key]:
         """What departs of ``scenario`` on a VM that nothing has happened to."""
-        return set(departures(self.observe(scenario._replace(fresh=True)), self._selection))
+        return set(departures(self.observe(scenario._replace(fresh=True)), self._selection, _mode(scenario)))
 
     def observe(self, scenario: Scenario) -> list[Observation]:
         """Run ``scenario`` once. Raises RunStopped."""
@@ -193,6 +197,12 @@ class Fuzzer:
             gc.collect()
         (case,) = plan.of_file(scenario._replace(steps=read_once(scenario.steps)))
         return run_case(case, self.machines, _timeout_s(scenario), judging=self._judge)
+
+
+def _mode(scenario: Scenario) -> str:
+    """The mode that the target's local APIC is planted in."""
+    modes = [step.apic_mode for step in scenario.steps if isinstance(step, Plant) and step.who == "target"]
+    return modes[-1].removesuffix("-flat") if modes else ""
 
 
 def _timeout_s(scenario: Scenario) -> float:

@@ -36,7 +36,7 @@ class Job(TypedDict):
     programs: dict[str, bytes]
     selectors: tuple[str, ...]
     minimise: bool
-    whole_guest: NotRequired[bool]
+    small_guest: NotRequired[bool]
     fuzz: NotRequired[Fuzzing]
     tried: NotRequired[tuple[Any, ...]]
 
@@ -82,7 +82,7 @@ def reproduce(job: Job, kvm: Kvm, host: Host, cases: list[Case], timeout_s: floa
     for selector in job["selectors"]:
         chosen = select(cases, (selector,))
         try:
-            how = {"minimise": job["minimise"], "whole_guest": job.get("whole_guest", False)}
+            how = {"minimise": job["minimise"], "small_guest": job.get("small_guest", False)}
             answer = dump(first(kvm, host, chosen, Selection((selector,)), timeout_s, **how, told=told))
         except NoRepro as error:
             answer = str(error)

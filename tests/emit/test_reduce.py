@@ -6,7 +6,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmtest.emit.reduce import keeping_guest, reduced, subset, used
+from kvmtest.emit.keep import keeping_guest, setting
+from kvmtest.emit.reduce import reduced, subset, used
 from kvmtest.emit.repro import Check, Repro
 from kvmtest.scenario import program as p
 from kvmtest.uapi import kvm as uapi
@@ -67,6 +68,16 @@ def test_of_a_whole_guest_memory_cpuid_and_registers_stay() -> None:
     left = reduced(made, lambda *_: True)
     assert _ops(left) == [op for op in _ops(made) if op not in (_LAPIC, _MP)]
     assert [op for _, op in left.vm.ops] == [op for op in VM if isinstance(op, p.Cpuid)]
+
+
+def test_of_a_setting_its_steps_and_its_mode_stay() -> None:
+    sregs = [p.Ioctl(1, request, "sregs1") for request in (uapi.KVM_GET_SREGS, uapi.KVM_SET_SREGS)]
+    cr0, cr3 = (p.Put(p.Place("sregs1", getattr(uapi.kvm_sregs, name).offset, 8), 1) for name in ("cr0", "cr3"))
+    made = repro(sregs[0], cr3, cr0, sregs[1], *(op for _, op in _made().body.ops))
+    left = reduced(setting(made, {5}), lambda *_: True)
+    # Step 5 is the read of RAX; the last op stays anyway.
+    assert _ops(left) == [sregs[0], cr0, sregs[1], _GET, _GET]
+    assert [step for step, _ in left.body.ops][-2:] == [5, 10]
 
 
 def test_what_is_pinned_stays_and_so_does_what_it_rests_on() -> None:

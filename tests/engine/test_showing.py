@@ -53,7 +53,7 @@ def test_what_a_migration_lost_is_expected_as_it_was(basis: Basis) -> None:
     assert found[0] == 0 and found[1].items == (("rax", (5,), None),) and found[1].planted == (("rax", 5),)
     # Of what passes nothing has to be proven before, and what another vCPU lost is not this one's.
     kept = _RAX._replace(item="rbx", verdict=Verdict.PASS)
-    ((_, wanted),) = showing.moved(3, [_result(kept)], (basis,), values)
+    ((_, wanted),) = showing.moved(3, [_result(kept), _result(kept._replace(item="clock"))], (basis,), values)
     assert wanted.items == (("rbx", (7,), None),) and not wanted.planted
     assert not list(showing.moved(3, [_result(kept._replace(verdict=Verdict.FAIL))], (basis,), values))
 
@@ -68,6 +68,8 @@ def test_what_was_refused_is_the_last_that_was_told() -> None:
     assert showing.refused(played, 3, [_result(_RAX._replace(item="refused"))]) == Refused(3, 3, -22)
     assert showing.refused(played, 3, [_result(_RAX)]) is None
     assert showing.refused(played._replace(end=None), 3, [_result(_RAX._replace(item="refused"))]) is None
+    # Where nothing departs, what has no vCPU is left out.
+    assert showing.refused(played, 3, [_result(Record("clock", Verdict.PASS, None, Expected(("on",)), "on"))]) is None
     with pytest.raises(NoRepro, match="byte by byte"):
         showing.refused(played, 3, [_result(_RAX._replace(item="clock"))])
 

@@ -47,6 +47,12 @@ def test_an_error_is_the_same_after_any_event() -> None:
     assert not alike(("init", "cr2", "kept", ""), ("none", "cr2", "kept", ""))
 
 
+def test_a_register_of_the_local_apic_is_another_one_in_each_mode() -> None:
+    seen = _seen(_FAILS._replace(item="lapic.icr2"), _FAILS)
+    found = {mode: set(departures(seen, Selection(()), mode)) for mode in ("xapic", "x2apic")}
+    assert found["xapic"] - found["x2apic"] == {("init", "lapic.icr2", "kept", "xapic")}
+
+
 def test_a_selector_chooses_what_counts() -> None:
     assert not departures(_seen(_FAILS), Selection(("init.*.cr3",)))
     assert departures(_seen(_FAILS), Selection(("init.*.cr2",)))

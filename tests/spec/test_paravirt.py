@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from kvmtest.engine import plan
 from kvmtest.judge.item import Context, Seen, judge
 from kvmtest.model.host import Host
 from kvmtest.model.verdict import Verdict
@@ -30,3 +31,8 @@ def test_one_that_was_planted_and_is_left_fails() -> None:
     assert judge(item, _CTX, Seen(0x8001, 0, 0)).verdict is Verdict.PASS
     assert judge(item, _CTX, Seen(0x8001, 0, 0x8001)).verdict is Verdict.FAIL
     assert judge(item, _CTX, Seen(0, 0, 0)).verdict is Verdict.SKIP
+
+
+def test_a_result_of_it_can_be_run_alone() -> None:
+    assert all(plan.finds(f"init.msi.host.{entry.item}") for entry in paravirt.RULES)
+    assert not plan.finds("init.msi.host.msr.kvm_nonsense")

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What is not left out of a reproducer, though what it observes were the same: without it something else would be expected."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+from kvmtest.emit.repro import Repro
+from kvmtest.scenario import program as p
+from kvmtest.uapi import kvm as uapi
+
+__all__ = ("keeping_guest", "setting")
+
+#: What buffers of the registers begin with that a mode is made of.
+_REGISTERS = ("regs", "sregs")
+#: The registers that say which mode a vCPU is in, and its local APIC.
+_MODE = {getattr(uapi.kvm_sregs, name).offset for name in ("cr0", "cr4", "efer", "apic_base")}
+
+
+def keeping_guest(repro: Repro) -> Repro:
+    """``repro``, from which nothing of the guest is left out: its memory, CPUID, and the registers that it begins with."""
+    vm = {at for at, (_, op) in enumerate(repro.vm.ops) if isinstance(op, p.Cpuid)}
+    changes = {one[:2] for _, op in repro.vm.ops if isinstance(op, p.Cpuid) and op.vcpu == repro.target for one in op.changes}
+    body = set()
+    for at, (_, op) in enumerate(repro.body.ops):
+        named = p.buffers_of(op) if isinstance(op, (p.Put, p.Ioctl)) else ()
+        if isinstance(op, (p.Region, p.Write)) or any(name.startswith(_REGISTERS) for name in named):
+            body.add(at)
+    return repro._replace(pinned=repro.pinned | body, pinned_vm=repro.pinned_vm | vm, cpuid=repro.cpuid | changes)
+
+
+def setting(repro: Repro, steps: Container[int]) -> Repro:
+    """``repro``, from which neither ``steps`` are left out nor what puts a vCPU or its local APIC into a mode."""
+    kept = {at for at, (step, op) in enumerate(repro.body.ops) if step in steps and not isinstance(op, (p.Region, p.Write))}
+    mode: dict[str, int] = {}
+    for at, (_, op) in enumerate(repro.body.ops):
+        if isinstance(op, p.Put) and op.place.buffer.startswith("sregs") and op.place.offset in _MODE:
+            kept.add(at)
+            mode[op.place.buffer] = at
+        elif isinstance(op, p.Ioctl) and op.request in (uapi.KVM_SET_SREGS, uapi.KVM_SET_SREGS2) and op.arg in mode:
+            kept.add(at)
+    return repro._replace(pinned=repro.pinned | kept)

@@ -166,6 +166,12 @@ LATER: tuple[Entry, ...] = (
         before="the lowest 20 bits of it, as pages", after="the limit", unverified=_RELEASE,
     ),
     commit(
+        "fb28875fd7da", "v6.2", "x86: smm: preserve interrupt shadow in SMRAM", "common",
+        "an SMI in an interrupt shadow keeps it in SMRAM, from where RSM brings it back",
+        check("none.rsm.host.events.interrupt_shadow", "0x0", case="in-shadow-of"),
+        before="no shadow after RSM", after="the shadow of STI or MOV SS", unverified=_RELEASE,
+    ),
+    commit(
         "2bf934aadcac", "v6.3", "x86: Disable APIC logical map if logical ID covers multiple MDAs", "common",
         "a logical id of several bits is found by each of them",
         check("init.ioapic.host.delivered", "vCPU 1", case="to-logical-several-flat-one-two-logical-ids"),

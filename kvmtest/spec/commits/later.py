@@ -182,8 +182,8 @@ LATER: tuple[Entry, ...] = (
     commit(
         "2970052481b9", "v6.3", "x86: Disable APIC logical map if vCPUs are aliased in logical mode", "common",
         "all that have the same logical id get a message to it",
-        check("sipi.icr-xapic.host.delivered", "vCPU 2", case="one-shared-logical-id"),
-        check("nmi.ioapic.host.delivered", "vCPU 2", case="one-shared-logical-id"),
+        check("sipi.icr-xapic.host.delivered", "vCPU 2", case="to-logical-and-nobody-flat-one-shared-logical-id"),
+        check("nmi.ioapic.host.delivered", "vCPU 2", case="to-logical-cluster-one-shared-logical-id"),
         before="the last one alone", after="all", unverified=_RELEASE,
     ),
     commit(

@@ -16,7 +16,7 @@ from kvmtest.scenario import looks as of
 from kvmtest.scenario import setup_text, text
 from kvmtest.scenario.step import Scenario
 from kvmtest.spec import commits, deviations
-from kvmtest.spec.commits.entry import KEPT, Entry, Sign
+from kvmtest.spec.commits.entry import KEPT, LESS, Entry, Sign
 from kvmtest.spec.rule import EVENTS, Rule
 from kvmtest.state.layout import static_fields
 from kvmtest.state.plant import WHY, XCR0
@@ -65,7 +65,11 @@ _STATES = {
     "sipi": "KVM_MP_STATE_RUNNABLE",
     "shutdown": "KVM_MP_STATE_RUNNABLE",
 }
-_WHEN = {"vmm-reset": "after userspace wrote RESET's values", "none": "after KVM_SET_MP_STATE, which is no event"}
+_WHEN = {
+    "vmm-reset": "after userspace wrote RESET's values",
+    "none": "after KVM_SET_MP_STATE, which is no event",
+    "migrate": "after a migration",
+}
 #: Of the cases that are not written in steps.
 _RESET_BY_IOCTLS = "a used vCPU that userspace writes back to RESET by ioctls; every item is judged"
 
@@ -220,7 +224,8 @@ def _sign(sign: Sign, name: str) -> Iterator[str]:
 
 
 def _value(value: int | str) -> str:
-    return f"{value:#x}" if isinstance(value, int) else "what was planted" if value == KEPT else repr(value)
+    words = {KEPT: "what was planted", LESS: "less than what was planted"}
+    return f"{value:#x}" if isinstance(value, int) else words.get(value) or repr(value)
 
 
 def _field(name: str, text: str) -> list[str]:

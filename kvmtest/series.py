@@ -15,7 +15,7 @@ from kvmtest.model.run import Run
 from kvmtest.model.value import parse
 from kvmtest.model.verdict import Verdict
 from kvmtest.spec.commits import ENTRIES
-from kvmtest.spec.commits.entry import KEPT, Entry, Sign
+from kvmtest.spec.commits.entry import KEPT, LESS, Entry, Sign
 from kvmtest.spec.deviations import DEVIATIONS, Deviation
 
 __all__ = ("BUG", "CANNOT_TELL", "FIXED", "HIDDEN", "SCHEMA", "STATES", "Seen", "Unseen", "document", "states", "unseen")
@@ -57,7 +57,7 @@ class _Index:
         self._places: dict[_Where, frozenset[int]] = {}
         asked: dict[Block, list[Record]] = {}
         for number, seen in enumerate(observations):
-            event = "views" if seen.view == "views" else "vmm-reset" if seen.trigger == "vmm-reset" else seen.event
+            event = "views" if seen.view == "views" else seen.trigger if seen.trigger in _OWN_RULES else seen.event
             for block in seen.blocks:
                 records = asked.get(block)
                 if records is None:
@@ -94,6 +94,8 @@ class _Index:
         return self._places[where]
 
 
+#: Triggers whose observations have rules of their own.
+_OWN_RULES = ("vmm-reset", "migrate")
 #: A record, and the numbers of the observations that show it.
 _Shown = tuple[Record, list[int]]
 _ITEMS = frozenset(
@@ -119,7 +121,10 @@ def _has(record: Record, old: int | str | None, recorded: bool = False) -> bool:
 
 
 def _is(record: Record, value: int | str) -> bool:
-    """``record`` shows ``value``: a number, a text, or KEPT."""
+    """``record`` shows ``value``: a number, a text, KEPT or LESS."""
+    if value == LESS:
+        seen, planted = record.observed, record.planted
+        return isinstance(seen, int) and isinstance(planted, int) and seen < planted
     if value == KEPT:
         return record.planted is not None and record.observed == record.planted
     return record.observed == parse(record.item, value) if isinstance(value, str) else record.observed == value
@@ -200,7 +205,7 @@ def unseen(runs: Sequence[Run]) -> list[Unseen]:
         named = []
         shown = tried = False
         for run, kernel, index in indices:
-            if not deviation.names(run.host.backend, kernel) or kernel in deviation.backports:
+            if not deviation.names(run.host.backend, kernel) or not deviation.expected(kernel):
                 continue
             named.append(run.name)
             for record, _ in index.of_deviation(deviation):

@@ -187,7 +187,7 @@ def ask(item: str, ctx: Context, own: Rule | None = None) -> Question:
             rule = rule._replace(kind="value", value=value)
     here = _listed(item, "vmm-reset" if own and ctx.event == "reset" else ctx.event, ctx)
     # A stable release may have the fix: there the manuals' value is no news.
-    news = tuple(d for d in here if ctx.host.version not in d.backports)
+    news = tuple(d for d in here if d.expected(ctx.host.version))
     return Question(
         item, rule, formula, skip, here, news, ctx.created, ctx.before, ctx.cycles if formula == "TSC-small" else 0
     )
@@ -309,7 +309,7 @@ def _deviated(
     if verdict not in (Verdict.PASS, Verdict.FAIL):
         return verdict, reason, None
     there = [d for d in (news if verdict is Verdict.PASS else here) if d.value(planted) is not None]
-    exact = [d for d in there if d.value(planted) == observed]
+    exact = [d for d in there if d.explains(observed, planted)]
     if verdict is Verdict.FAIL:
         return (Verdict.KNOWN, exact[0].why, exact[0].commit) if exact else (verdict, reason, None)
     # A pass may be with a deviation's own value, where that is what the manuals ask for in this case.
@@ -322,7 +322,7 @@ def excused(record: Record, result_id: str, host: Host, event: str, vendor: str,
         return record
     here = tuple(listed(result_id, event, host.backend, host.version, vendor, target, view, case))
     # A deviation of a behaviour has the text that its check saw, also where that is a number.
-    news = tuple(d for d in here if host.version not in d.backports)
+    news = tuple(d for d in here if d.expected(host.version))
     verdict, why, commit = _deviated(record.verdict, "", here, news, text(record.item, record.observed), None)
     if not commit:
         return record

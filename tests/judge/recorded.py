@@ -63,9 +63,14 @@ def _lines(name: str) -> Iterator[tuple[str, list[Any]]]:
 
 def _case(planned: dict[tuple[str, str], Case], name: str, view: str) -> Case | None:
     """The case of that name, in the plan of today or not; None for a sequence that there is no more."""
+    if case := planned.get((name, view)):
+        return case
     event, rest = name.split("/", 1)
-    with contextlib.suppress(ValueError):
-        return planned.get((name, view)) or the(f"{event}.{view}/{rest}")
+    # A sequence may look like other words of a case: "split-irqchip".
+    with contextlib.suppress(ValueError, KeyError):
+        case = the(f"{event}.{view}/{rest}")
+        case.look()
+        return case
     return None
 
 

@@ -10,6 +10,7 @@ import pytest
 from kvmtest.engine import plan
 from kvmtest.judge import migration
 from kvmtest.judge.evidence import Ended, Played
+from kvmtest.model.host import Host
 from kvmtest.model.record import Result
 from kvmtest.scenario import step as s
 from kvmtest.state.guest_view import Report
@@ -19,6 +20,8 @@ from tests.cases import NOBODY, judged, the
 from tests.judge.made import LAYOUT, NEW, basis, filled
 
 CASE = the("init.msi.host/ap,intel,xapic,plant-a,migrated-before-kvm")
+#: Without what older kernels are known for.
+NEWEST = NOBODY._replace(kernel="7.2.0")
 USED = filled(0x5A, events_smi_latched_init=0, lapic_lvt_timer=0x10000)
 #: What was saved of the items that count: it is less than what is read after that.
 TSC, TIMER = 0x5A5A_0000, 0x100
@@ -41,11 +44,13 @@ def _results(
     saved: tuple[int, ...] = (TSC, TIMER),
     devices: tuple[Any, ...] = DEVICES,
     case: plan.Case = CASE,
+    host: Host = NEWEST,
 ) -> dict[str, Result]:
     """By item, what a vCPU that was migrated and nothing else showed."""
     at = _step(case, s.Migrate)
     told: tuple[Any, ...] = tuple((at, value) for value in (80, *saved, before, 0, 0, 80, *devices, after))
-    results = judged(case, NOBODY, Played(told), basis(case))
+    of = basis(case)
+    results = judged(case, host, Played(told), of._replace(ctx=of.ctx._replace(host=host)))
     return {result.item: result for result in results if result.trigger == "migrate"}
 
 
@@ -73,7 +78,10 @@ def test_what_a_new_vcpu_has_too_tells_nothing_unless_it_is_lost() -> None:
     ("tsc", "verdict"), [(TSC, "pass"), (TSC + 5000, "pass"), (TSC - 1, "fail"), (5000, "fail"), (TSC + (1 << 41), "fail")]
 )
 def test_the_tsc_goes_on_from_what_was_saved(tsc: int, verdict: str) -> None:
-    assert _results(after=AFTER.put(LAYOUT, "msr.tsc", tsc))["msr.tsc"].verdict == verdict
+    after = AFTER.put(LAYOUT, "msr.tsc", tsc)
+    assert _results(after=after)["msr.tsc"].verdict == verdict
+    # Older kernels may drop what is written first to a new vCPU.
+    assert _results(after=after, host=NOBODY)["msr.tsc"].verdict == ("known" if tsc < TSC else verdict)
 
 
 @pytest.mark.parametrize(("left", "verdict"), [(TIMER, "pass"), (0, "pass"), (TIMER + 1, "fail"), (1 << 30, "fail")])

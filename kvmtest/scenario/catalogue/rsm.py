@@ -8,10 +8,16 @@ from kvmtest.scenario.access import SAY, WAIT, makes, says
 from kvmtest.scenario.catalogue.common import DROPPED, HELD, PLANTED, WAITS, pending, restarted
 from kvmtest.scenario.catalogue.smm import GOES_ON, LEFT, handler
 from kvmtest.scenario.setup import Setup
-from kvmtest.scenario.states import STATES
+from kvmtest.scenario.states import STATES, debug
 from kvmtest.scenario.step import Scenario
-from kvmtest.spec.cite import A_RSM, A_SMM_INHIBIT, KVM_API, S_RSM, S_RSM_CHECKS, S_SMM_INHIBIT, S_SMM_NMI
-from kvmtest.uapi.kvm import KVM_EXIT_SHUTDOWN, KVM_MP_STATE_HALTED
+from kvmtest.spec.cite import A_RSM, A_SMM_INHIBIT, KVM_API, LINUX_SMM_SHADOW, S_RSM, S_RSM_CHECKS, S_SMM_INHIBIT, S_SMM_NMI
+from kvmtest.uapi.kvm import (
+    KVM_EXIT_DEBUG,
+    KVM_EXIT_SHUTDOWN,
+    KVM_GUESTDBG_ENABLE,
+    KVM_GUESTDBG_SINGLESTEP,
+    KVM_MP_STATE_HALTED,
+)
 
 __all__ = ("PDPT", "PDPTES", "SCENARIOS")
 
@@ -74,6 +80,26 @@ def _shuts_down(name: str, word: str, value: int, undefined: str) -> Scenario:
     return Scenario("shutdown", "rsm", name, steps, (S_RSM_CHECKS, A_RSM), "bsp", "guest", ("smm",), undefined=undefined)
 
 
+_RFLAGS_IF, _STEPS = 0x202, KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP
+#: Of KVM_SET_VCPU_EVENTS. kvm_amd has one bit for both, and shows both.
+_MOV_SS, _STI = 1, 2
+
+
+def _in_shadow(name: str, shadow: int, setup: Setup, vendor: str) -> Scenario:
+    """An SMI in an interrupt shadow, in which the handler is not: RSM, which the host steps over, brings it back."""
+    steps = (
+        *makes(SAY, SAY), s.Until(s.Word("READY")), s.Complete(), handler(),
+        s.Set((("rip", "CODE+say"), ("rflags", _RFLAGS_IF))), s.Set((("events.interrupt_shadow", shadow),), check=False),
+        s.Require(s.Is("events.interrupt_shadow", shadow, shadow), "KVM keeps no interrupt shadow"), *_SMI,
+        s.Require(s.Is("events.interrupt_shadow", 0), "the SMI's handler begins in the interrupt shadow"), s.Event("none", "rsm"),
+        s.Until(s.Word("smram.VALUE")), s.Complete(), debug(_STEPS), s.Until(s.Exit(KVM_EXIT_DEBUG)),
+        s.Require(s.Is("events.smi_smm", 0), "the vCPU is in SMM after RSM"),
+        s.Expect(s.Is("events.interrupt_shadow", shadow, shadow)), debug(0), *says(s.Word("READY")),
+    )  # fmt: skip
+    cite = (*_BACK, LINUX_SMM_SHADOW)
+    return Scenario("none", "rsm", name, steps, cite, "bsp", "host", ("smm",), setup, vendors=(vendor,))
+
+
 _IN_SMM_INSIDE_NMI = (PLANTED, s.Set((("events.smi_smm", 1), ("events.smi_inside_nmi", 1))))
 
 SCENARIOS = (
@@ -81,6 +107,8 @@ SCENARIOS = (
     _brought_back("guest-long", "", _64_BIT),
     *(_brought_back("guest-protected", *layout) for layout in _LAYOUTS),
     *(_held(*layout) for layout in _LAYOUTS),
+    _in_shadow("in-shadow-of-sti", _STI, _64_BIT, "intel"),
+    _in_shadow("in-shadow-of-mov-ss-without-long-mode", _MOV_SS, _32_BIT, "amd"),
     # The SMI interrupts the handler of an NMI, between its two words.
     Scenario(
         "none", "rsm", "inside-nmi-handler",

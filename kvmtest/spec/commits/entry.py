@@ -7,12 +7,14 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-__all__ = ("BACKENDS", "KEPT", "Entry", "Sign", "Version", "check", "commit", "items", "version")
+__all__ = ("BACKENDS", "KEPT", "LESS", "Entry", "Sign", "Version", "check", "commit", "items", "version")
 
 Version = tuple[int, int]
 
 #: As the old value of a sign: whatever was planted is still there.
 KEPT = "=planted"
+#: As the old value of what counts: it is behind what was planted.
+LESS = "<planted"
 #: Backends by the words of a path; a path without any of them is every backend's.
 BACKENDS = {"VMX": "vmx", "nVMX": "vmx", "TDX": "vmx", "SVM": "svm", "nSVM": "svm"}
 
@@ -22,12 +24,13 @@ _RELEASE = re.compile(r"v(\d+)\.(\d+)")
 class Sign(NamedTuple):
     """What results show of a commit: before it, ``items`` had the value ``old`` after ``event``.
 
-    ``old`` is a number, KEPT, the exact text of a check, or None where it fails without the commit and no such kernel was seen:
+    ``old`` is a number, KEPT, LESS, the exact text of a check, or None where it fails without the commit and no such kernel was seen:
     then another value than the manuals' tells nothing. Any trigger and view of the event shows it; ``triggers`` and ``views`` are those that
     ``kvmtest run --commit`` selects. ``backends`` ("" is any), ``target`` (``bsp`` or ``ap``), ``vendor`` (the guest's CPUID
     vendor), ``view`` and ``case`` (a part of the case's name) say where alone it shows. ``known`` is whether it is a deviation
     of the kernels without the commit, which needs that one of the lab's shows it. ``new`` is what is seen with the commit,
-    where that is not the manuals' value, or is recorded and not judged.
+    where that is not the manuals' value, or is recorded and not judged. ``sometimes`` is whether kernels without the commit do not
+    always show the old value.
     """
 
     event: str
@@ -43,11 +46,12 @@ class Sign(NamedTuple):
     known: bool = True
     check: bool = False
     new: int | str | None = None
+    sometimes: bool = False
 
     @property
     def ids(self) -> tuple[str, ...]:
         """The result ids to run."""
-        event = "reset" if self.event == "vmm-reset" else self.event
+        event = {"vmm-reset": "reset", "migrate": "none"}.get(self.event, self.event)
         return tuple(f"{event}.{t}.{v}.{item}" for item in self.items for t in self.triggers for v in self.views)
 
     @property
@@ -69,10 +73,11 @@ def items(
     case: str = "",
     known: bool = True,
     new: int | None = None,
+    sometimes: bool = False,
 ) -> Sign:
     """The sign that items show; ``names``, ``triggers`` and ``views`` are separated by spaces."""
     asked = (tuple(triggers.split()), tuple(views.split()), tuple(names.split()))
-    return Sign(event, *asked, old, backends, target, vendor, view, case, known, new=new)
+    return Sign(event, *asked, old, backends, target, vendor, view, case, known, new=new, sometimes=sometimes)
 
 
 def check(

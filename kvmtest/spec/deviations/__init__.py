@@ -25,9 +25,10 @@ def _fixed() -> Iterator[Deviation]:
                 continue
             names = sign.ids if sign.check else sign.items
             backends = sign.backends or entry.backends
-            where = (backends, sign.target, sign.vendor, sign.view, (0, 0), version(entry.release), sign.case, entry.backports)
+            where = (backends, sign.target, sign.vendor, sign.view, (0, 0), version(entry.release), sign.case)
+            more = (entry.backports, sign.sometimes)
             for name in names:
-                yield Deviation(name, sign.event, sign.old, entry.commit, f"fixed in {entry.release}: {entry.what}", "fixed", *where)
+                yield Deviation(name, sign.event, sign.old, entry.commit, f"fixed in {entry.release}: {entry.what}", "fixed", *where, *more)
 
 
 DEVIATIONS: tuple[Deviation, ...] = (*ADMITTED, *_fixed(), *OPEN)

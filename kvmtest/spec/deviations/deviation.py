@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from kvmtest.spec.commits.entry import KEPT, Version
+from kvmtest.spec.commits.entry import KEPT, LESS, Version
 
 __all__ = ("FOREVER", "KINDS", "Deviation")
 
@@ -17,14 +17,14 @@ FOREVER: Version = (1 << 16, 0)
 class Deviation(NamedTuple):
     """``item`` shows ``observed`` after ``event`` on ``backends`` ("" is any) of kernels ``since`` to before ``until``.
 
-    ``item`` may be the id of a check, whose text is then ``observed``. ``observed`` may be KEPT: exactly what was planted. The
+    ``item`` may be the id of a check, whose text is then ``observed``. ``observed`` may be KEPT, exactly what was planted, or LESS, anything less than that. The
     event ``views`` is that the guest reads ``observed`` where the host's ioctls show another value, ``vmm-reset`` that a vCPU
     shows it which was written back to RESET by ioctls.
 
     ``view`` is "host" or "guest", ``target`` "bsp" or "ap", ``vendor`` the guest's CPUID vendor, ``case`` a part of the case's
     name, where only one of them departs. ``commit`` is the upstream commit or the function of the kernel's source that admits
     it; ``why`` says it in a sentence. ``backports`` are kernels of which some stable releases have the fix: what they show
-    decides.
+    decides. ``sometimes`` is whether the manuals' value is seen as well.
     """
 
     item: str
@@ -41,10 +41,21 @@ class Deviation(NamedTuple):
     until: Version = FOREVER
     case: str = ""
     backports: tuple[Version, ...] = ()
+    sometimes: bool = False
 
     def value(self, planted: int | None) -> int | str | None:
         """What it shows where ``planted`` was there before the event; None where nothing was."""
-        return planted if self.observed == KEPT else self.observed
+        return planted if self.observed in (KEPT, LESS) else self.observed
+
+    def explains(self, observed: int | str | None, planted: int | None) -> bool:
+        """Whether it shows ``observed`` where ``planted`` was there before the event."""
+        if self.observed == LESS:
+            return isinstance(observed, int) and planted is not None and observed < planted
+        return self.value(planted) == observed
+
+    def expected(self, kernel: Version) -> bool:
+        """Whether this kernel, which it names, shows it always."""
+        return not self.sometimes and kernel not in self.backports
 
     def names(self, backend: str, kernel: Version) -> bool:
         """Whether this kernel's KVM departs on this backend; a kernel that is not known (0, 0) has no fixed bug."""

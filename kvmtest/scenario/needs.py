@@ -8,7 +8,6 @@ from typing import NamedTuple, Protocol
 from kvmtest.scenario.capabilities import CAPABILITIES, Capability
 from kvmtest.uapi.kvm import (
     KVM_CAP_DISABLE_QUIRKS,
-    KVM_CAP_DISABLE_QUIRKS2,
     KVM_CAP_HYPERV_SYNIC2,
     KVM_CAP_HYPERV_TIME,
     KVM_CAP_HYPERV_VAPIC,
@@ -134,7 +133,6 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     "x2apic-api": (Need("KVM_CAP_X2APIC_API is not there", KVM_CAP_X2APIC_API),),
     "triple-fault-event": (Need("KVM_CAP_X86_TRIPLE_FAULT_EVENT is not there", KVM_CAP_X86_TRIPLE_FAULT_EVENT),),
     "disable-quirks": (Need("KVM_CAP_DISABLE_QUIRKS is not there", KVM_CAP_DISABLE_QUIRKS),),
-    "disable-quirks2": (Need("KVM_CAP_DISABLE_QUIRKS2 is not there", KVM_CAP_DISABLE_QUIRKS2),),
     **{name: (_capability(one),) for name, one in CAPABILITIES.items()},
 }
 _NAMED = {(one.cap, one.argument): name for name, one in CAPABILITIES.items()}

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pytest
 
@@ -12,7 +12,9 @@ from kvmtest.scenario import looks
 from kvmtest.scenario import step as s
 from kvmtest.scenario.catalogue import SCENARIOS
 from kvmtest.scenario.lower import lower
+from kvmtest.scenario.migrate import Part
 from kvmtest.scenario.needs import NEEDS
+from kvmtest.scenario.orders import Order
 from kvmtest.scenario.program import (
     DEFAULT_EFFORT,
     VM,
@@ -51,6 +53,9 @@ class _Bound:
 
     def cpuid(self, who: int) -> Cpuid:
         return Cpuid(who, ())
+
+    def saved(self, who: int, order: Order) -> dict[str, Sequence[Part]]:
+        return {}
 
 
 def _plain(value: object) -> bool:

@@ -289,7 +289,7 @@ def _smaller_there(args: argparse.Namespace, stop: Interrupt) -> int:
         if stop.seen:
             raise KeyboardInterrupt
         # Of what a guest that died did not come to nothing is known.
-        return [*shown, *(set() for _ in tried[len(shown) :])]
+        return [*shown, *(set() for _ in tried[len(shown) :])][: len(tried)]
 
     common.scenarios([args.shrink])
     stop.running = True

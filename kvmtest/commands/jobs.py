@@ -37,10 +37,10 @@ def answers(
 ) -> Iterator[tuple[Host | None, Any]]:
     """The host in the cell that ``args`` ask for, and each answer of ``job``; ``bad`` is told that its kernel complained or died.
 
-    Raises Failed.
+    It ends where ``stop`` is seen. Raises Failed.
     """
     from kvmtest.lab import cell, kernels, steps
-    from kvmtest.lab.error import LabError, NotFound
+    from kvmtest.lab.error import Cancelled, LabError, NotFound
 
     boot, host = cells.Boot(), None
     try:
@@ -66,6 +66,8 @@ def answers(
         finally:
             running.close()
             boot.over()
+    except Cancelled:
+        return
     except NotFound as error:
         raise Failed(str(error), USAGE) from None
     except LabError as error:

@@ -15,6 +15,8 @@ from kvmtest.emit.head import About, Shown
 from kvmtest.emit.plain import dump, load
 from kvmtest.engine import host
 from kvmtest.engine.plan import plan
+from kvmtest.fuzz import save
+from kvmtest.fuzz.moves import BETWEEN
 from kvmtest.kvm import Kvm
 from kvmtest.lab.job import Job, execute, fuzz, reproduce
 from kvmtest.lab.kernels import Kernel
@@ -179,3 +181,26 @@ def test_exec_refuses_what_cannot_run_in_a_cell(
 def test_exec_of_what_is_not_there_is_2(kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lab", "exec", "/nonexistent", *_lab(kernel)]) == 2
     assert capsys.readouterr().err == "kvmtest: cannot read /nonexistent: No such file or directory\n"
+
+
+def test_fuzzing_that_is_interrupted_says_how_far_it_came(
+    kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ends = "import signal\nos.kill(os.getppid(), signal.SIGTERM)\ntime.sleep(60)\n"
+    monkeypatch.setenv("FAKE", _answers(("counts", (50, 2.0, 0, 0, 0, 0))).replace("say('E')\n", ends))
+    assert main(["lab", "fuzz", *_lab(kernel), "-o", str(tmp_path / "found")]) == 130
+    said = capsys.readouterr().err
+    assert " scenarios in " in said and "Traceback" not in said
+
+
+def test_what_a_cell_finds_is_made_small_in_cells(
+    kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = (BETWEEN, s.Plant(), BETWEEN, s.Observe(), s.Send("init"), s.Observe())
+    path = tmp_path / "init-cr2-fuzz-1-2.json"
+    save.write(str(path), s.Scenario("none", "fuzz", "fuzz-1-2", steps, ("a manual",)))
+    # Each cell says of all that it is asked for that it shows two.
+    shows = ("shows", [("init", "cr2", "kept", ""), ("init", "cr0", "bits", "")])
+    monkeypatch.setenv("FAKE", _answers(*[shows] * 70))
+    assert main(["lab", "fuzz", *_lab(kernel), "--shrink", str(path)]) == 0
+    assert "init-cr2-fuzz-1-2-small.json: 4 of 6 steps, which show init cr2 kept" in capsys.readouterr().err

@@ -30,7 +30,7 @@ def keeping_guest(repro: Repro) -> Repro:
 
 
 def setting(repro: Repro, steps: Container[int]) -> Repro:
-    """``repro``, from which neither ``steps`` are left out nor what puts a vCPU or its local APIC into a mode, as CPUID has it."""
+    """``repro``, from which neither ``steps`` are left out nor what puts a vCPU or its local APIC into a mode, with CPUID."""
     kept = {at for at, (step, op) in enumerate(repro.body.ops) if step in steps and not isinstance(op, (p.Region, p.Write))}
     mode: dict[str, int] = {}
     for at, (_, op) in enumerate(repro.body.ops):

@@ -30,7 +30,7 @@ def keeping_guest(repro: Repro) -> Repro:
 
 
 def setting(repro: Repro, steps: Container[int]) -> Repro:
-    """``repro``, from which neither ``steps`` are left out nor what puts a vCPU or its local APIC into a mode."""
+    """``repro``, from which neither ``steps`` are left out nor what puts a vCPU or its local APIC into a mode, with CPUID."""
     kept = {at for at, (step, op) in enumerate(repro.body.ops) if step in steps and not isinstance(op, (p.Region, p.Write))}
     mode: dict[str, int] = {}
     for at, (_, op) in enumerate(repro.body.ops):
@@ -39,4 +39,5 @@ def setting(repro: Repro, steps: Container[int]) -> Repro:
             mode[op.place.buffer] = at
         elif isinstance(op, p.Ioctl) and op.request in (uapi.KVM_SET_SREGS, uapi.KVM_SET_SREGS2) and op.arg in mode:
             kept.add(at)
-    return repro._replace(pinned=repro.pinned | kept)
+    vm = {at for at, (_, op) in enumerate(repro.vm.ops) if mode and isinstance(op, p.Cpuid) and op.vcpu == repro.target}
+    return repro._replace(pinned=repro.pinned | kept, pinned_vm=repro.pinned_vm | vm)

@@ -280,7 +280,7 @@ def body(program: p.Program, sources: dict[int, Source], wanted: Wanted, target:
     made = _Body(program, sources, xcr0, wanted.items[0][0] if wanted.guest else "")
     ops = [(number, op) for number, op in program.ops if number <= wanted.step]
     seen = [at for at, (_, op) in enumerate(ops) if isinstance(op, p.Look) and op.vcpu == target]
-    last, before = (seen[-1:] or [-1])[0], (seen[-2:-1] or [-1])[0]
+    last, before = (seen[-1:] or [-1])[0], ((seen[-1:] if wanted.guest else seen[-2:-1]) or [-1])[0]
     checks: tuple[Check, ...] = ()
     compares: list[p.Compare] = []
     for at, (number, op) in enumerate(ops):

@@ -100,7 +100,10 @@ def wanted(
     if not found:
         one = next(iter(results))
         raise NoRepro(f"{one.id}: {one.record.reason or 'there is no value that is expected'}")
-    return Wanted(step, found, () if guest else planted, witness, guest)
+    if compared := {one.item for one in results if one.view == "views"}:
+        # It is the host's value that is expected, and has to be there.
+        planted = tuple((item, value) for item, (value, *_), _ in found if item in compared)
+    return Wanted(step, found, planted, witness, guest)
 
 
 def _begins(scenario: s.Scenario, step: int) -> int:

@@ -77,6 +77,8 @@ def test_of_a_setting_its_steps_and_its_mode_stay() -> None:
     left = reduced(setting(made, {5}), lambda *_: True)
     # Step 5 is the read of RAX; the last op stays anyway.
     assert _ops(left) == [sregs[0], cr0, sregs[1], _GET, _GET]
+    # Which bits of CR4 there are is CPUID's.
+    assert [type(op) for _, op in left.vm.ops] == [p.Cpuid]
     assert [step for step, _ in left.body.ops][-2:] == [5, 10]
 
 

@@ -54,6 +54,14 @@ def test_a_section_is_read_and_only_what_differs_is_written(targets: dict[str, T
     assert _requests(made)[:2] == [uapi.KVM_GET_REGS, uapi.KVM_SET_REGS]
 
 
+def test_what_a_guest_is_to_find_is_read_before_it_runs(targets: dict[str, Target]) -> None:
+    wanted = Wanted(3, (("cr3", (0x5000,), None),), (("cr3", 0x5000),), guest=True)
+    made = _body(targets["ap"], wanted, *_LOOKS, (3, p.Install(1)), (3, p.Report(1)))
+    proven = [at for at, (_, op) in enumerate(made.body.ops) if isinstance(op, p.Compare) and op.values == (0x5000,)]
+    runs = [at for at, (_, op) in enumerate(made.body.ops) if isinstance(op, p.Enter)]
+    assert len(proven) == 1 and set(proven) <= made.pinned and made.body.ops[proven[0]][0] == 2 and proven[0] < runs[0]
+
+
 def test_what_was_written_before_is_written_whole(targets: dict[str, Target]) -> None:
     """What a new vCPU has may not be there any more."""
     old = targets["ap"].baseline.sections["regs"]

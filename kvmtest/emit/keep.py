@@ -13,8 +13,8 @@ __all__ = ("keeping_guest", "setting")
 
 #: What buffers of the registers begin with that a mode is made of.
 _REGISTERS = ("regs", "sregs")
-#: The registers that say which mode a vCPU is in, and its local APIC.
-_MODE = {getattr(uapi.kvm_sregs, name).offset for name in ("cr0", "cr4", "efer", "apic_base")}
+#: The registers that say which mode a vCPU is in, and its local APIC. Of CR4 such a mode needs what KVM refuses it without.
+_MODE = {getattr(uapi.kvm_sregs, name).offset for name in ("cr0", "efer", "apic_base")}
 
 
 def keeping_guest(repro: Repro) -> Repro:

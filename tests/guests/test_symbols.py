@@ -56,7 +56,7 @@ def test_what_l1_has_is_in_both_guests_that_include_it() -> None:
 
 
 def test_numbers_that_a_listing_names_are_those_of_the_source() -> None:
-    assert paging._REAL == behaviour.LINEAR
+    assert paging.REAL == behaviour.LINEAR
     assert (restart._TABLE_0, restart._TABLE_OTHER) == (behaviour.TABLE_0, behaviour.TABLE_OTHER)
     assert SIPI_VECTOR << 12 == behaviour.CODE == smm.CODE == guests.symbols("access")["CODE"]
     assert [guests.symbols("access")[kind] for kind in access.KINDS] == list(range(len(access.KINDS)))

@@ -18,12 +18,10 @@ from kvmtest.model.select import takes
 from kvmtest.model.verdict import Verdict
 from tests.lab.builds import build, chosen
 from tests.lab.mutants import MUTANTS, Mutant
-from tests.lab.restored import RESTORED
 
 pytestmark = [pytest.mark.lab, pytest.mark.nightly]
 
 _KERNEL = "bookworm"
-_ALL = (*MUTANTS, *RESTORED)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +31,7 @@ def modules() -> Path:
         kernel = kernels.find(_KERNEL)
     except LabError as error:
         pytest.skip(str(error))
-    return build(kernel, chosen(_ALL))
+    return build(kernel, chosen(MUTANTS))
 
 
 def _unexpected(modules: Path, number: int, selectors: Iterable[str]) -> list[Result]:
@@ -52,7 +50,7 @@ def _unexpected(modules: Path, number: int, selectors: Iterable[str]) -> list[Re
 @pytest.fixture(scope="module")
 def whole(modules: Path) -> list[Result]:
     """What fails with none of the mutants, in all of their cases."""
-    return _unexpected(modules, 0, sorted({mutant.selector for mutant in _ALL}))
+    return _unexpected(modules, 0, sorted({mutant.selector for mutant in MUTANTS}))
 
 
 def _catching(mutant: Mutant, results: Iterable[Result]) -> list[Result]:
@@ -60,7 +58,7 @@ def _catching(mutant: Mutant, results: Iterable[Result]) -> list[Result]:
     return [result for result in of_it if fnmatchcase(result.observed or result.reason, mutant.shown)]
 
 
-@pytest.mark.parametrize(("number", "mutant"), list(enumerate(_ALL, 1)), ids=[mutant.name for mutant in _ALL])
+@pytest.mark.parametrize(("number", "mutant"), list(enumerate(MUTANTS, 1)), ids=[mutant.name for mutant in MUTANTS])
 def test_a_broken_line_is_caught_by_name(
     number: int, mutant: Mutant, modules: Path, whole: list[Result], capsys: pytest.CaptureFixture[str]
 ) -> None:

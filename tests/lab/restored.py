@@ -74,10 +74,12 @@ RESTORED = (
         "if (MUTANT) __start_apic_timer(apic, APIC_TMICT); else",
     ),
     Mutant(
-        "waiting-irq-lost", _IOAPIC, "\tkvm_ioapic_inject_all(ioapic, state->irr);", "none.migrate.host.irqchip/*,at-masked-pin-migrated", "*bytes of KVM_IRQCHIP_IOAPIC*",
+        "waiting-irq-lost", _IOAPIC, "\tkvm_ioapic_inject_all(ioapic, state->irr);",
+        "none.migrate.host.irqchip/*,at-masked-pin-migrated", "*bytes of KVM_IRQCHIP_IOAPIC*",
     ),
     Mutant(
-        "cpl-of-before", _SVM, "\t\tsvm->vmcb->save.cpl = (var->dpl & 3);", "none.plant.host.ss.dpl/ap,amd,*,plant-*", "0x*", "if (!MUTANT)",
+        "cpl-of-before", _SVM, "\t\tsvm->vmcb->save.cpl = (var->dpl & 3);",
+        "none.plant.host.ss.dpl/ap,amd,*,plant-*", "0x*", "if (!MUTANT)",
     ),
     Mutant(
         "tsc-adjust-moves-tsc", _X86, "\t\t\tif (!msr_info->host_initiated) {", "none.migrate.host.msr.tsc/*plant-a*", "*",

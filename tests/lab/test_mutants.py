@@ -34,7 +34,7 @@ def modules() -> Path:
     return build(kernel, chosen(MUTANTS))
 
 
-def _unexpected(modules: Path, number: int, selectors: Iterable[str]) -> list[Result]:
+def unexpected(modules: Path, number: int, selectors: Iterable[str]) -> list[Result]:
     """What fails in a cell with this mutant."""
     spec = Spec("svm", kernels.find(_KERNEL), tuple(selectors), own_modules=str(modules), parameters={"kvm": f"mutant={number}"})
     cell = Cell(spec)
@@ -50,10 +50,10 @@ def _unexpected(modules: Path, number: int, selectors: Iterable[str]) -> list[Re
 @pytest.fixture(scope="module")
 def whole(modules: Path) -> list[Result]:
     """What fails with none of the mutants, in all of their cases."""
-    return _unexpected(modules, 0, sorted({mutant.selector for mutant in MUTANTS}))
+    return unexpected(modules, 0, sorted({mutant.selector for mutant in MUTANTS}))
 
 
-def _catching(mutant: Mutant, results: Iterable[Result]) -> list[Result]:
+def catching(mutant: Mutant, results: Iterable[Result]) -> list[Result]:
     of_it = [result for result in results if takes([mutant.selector], result.id, result.case)]
     return [result for result in of_it if fnmatchcase(result.observed or result.reason, mutant.shown)]
 
@@ -62,11 +62,11 @@ def _catching(mutant: Mutant, results: Iterable[Result]) -> list[Result]:
 def test_a_broken_line_is_caught_by_name(
     number: int, mutant: Mutant, modules: Path, whole: list[Result], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert not _catching(mutant, whole), "a KVM that is whole shows it, too"
-    results = _unexpected(modules, number, [mutant.selector])
-    catching = _catching(mutant, results)
+    assert not catching(mutant, whole), "a KVM that is whole shows it, too"
+    results = unexpected(modules, number, [mutant.selector])
+    caught = catching(mutant, results)
     with capsys.disabled():
-        first = catching[0] if catching else None
+        first = caught[0] if caught else None
         shown = f"{first.selector}: {first.observed or first.reason}" if first else "not caught"
-        print(f"\n{mutant.name:<30} {len(catching):5}/{len(results):<5} {shown:.150}")
-    assert catching, sorted({(result.id, result.case, result.observed or result.reason) for result in results})[:20]
+        print(f"\n{mutant.name:<30} {len(caught):5}/{len(results):<5} {shown:.150}")
+    assert caught, sorted({(result.id, result.case, result.observed or result.reason) for result in results})[:20]

@@ -29,7 +29,7 @@ def modules() -> Path:
 @pytest.mark.nightly
 @pytest.mark.parametrize(("number", "mutant"), list(enumerate(RESTORED, 1)), ids=[mutant.name for mutant in RESTORED])
 def test_a_broken_line_is_caught_by_name(number: int, mutant: Mutant, modules: Path) -> None:
-    whole = others._catching(mutant, others._unexpected(modules, 0, [mutant.selector]))
-    broken = others._catching(mutant, others._unexpected(modules, number, [mutant.selector]))
+    whole = others.catching(mutant, others.unexpected(modules, 0, [mutant.selector]))
+    broken = others.catching(mutant, others.unexpected(modules, number, [mutant.selector]))
     known = {(result.id, result.case) for result in whole}
     assert any((result.id, result.case) not in known for result in broken), mutant.shown

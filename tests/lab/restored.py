@@ -70,23 +70,19 @@ RESTORED = (
         "an interrupt", "if (MUTANT) apic->divide_count = 1;",
     ),
     Mutant(
-        "timer-has-old-mode", _LAPIC, _RESTART, "none.*", "*", "if (MUTANT) apic->lapic_timer.timer_mode = 0;",
-    ),
-    Mutant(
-        "timer-begins-anew", _LAPIC, _RESTART, "none.migrate.host.lapic.timer_current/*", "*",
+        "timer-begins-anew", _LAPIC, _RESTART, "none.migrate.host.lapic.timer_current/*plant-a*", "*",
         "if (MUTANT) __start_apic_timer(apic, APIC_TMICT); else",
     ),
     Mutant(
-        "waiting-irq-lost", _IOAPIC, "\tkvm_ioapic_inject_all(ioapic, state->irr);", "none.migrate.host.irqchip", "*",
+        "waiting-irq-lost", _IOAPIC, "\tkvm_ioapic_inject_all(ioapic, state->irr);",
+        "none.migrate.host.irqchip/*,at-masked-pin-migrated", "*bytes of KVM_IRQCHIP_IOAPIC*",
     ),
     Mutant(
-        "cpl-of-before", _SVM, "\t\tsvm->vmcb->save.cpl = (var->dpl & 3);", "none.plant.host.ss.dpl", "*", "if (!MUTANT)",
+        "cpl-of-before", _SVM, "\t\tsvm->vmcb->save.cpl = (var->dpl & 3);",
+        "none.plant.host.ss.dpl/ap,amd,*,plant-*", "0x*", "if (!MUTANT)",
     ),
     Mutant(
-        "smm-forgets-nmi", _X86, "\t\t\t\tvcpu->arch.hflags |= HF_SMM_INSIDE_NMI_MASK;", "*", "*", "if (!MUTANT)",
-    ),
-    Mutant(
-        "tsc-adjust-moves-tsc", _X86, "\t\t\tif (!msr_info->host_initiated) {", "none.migrate.host.msr.tsc", "*",
+        "tsc-adjust-moves-tsc", _X86, "\t\t\tif (!msr_info->host_initiated) {", "none.migrate.host.msr.tsc/*plant-a*", "*",
         "if (MUTANT) adjust_tsc_offset_guest(vcpu, data - vcpu->arch.ia32_tsc_adjust_msr); else",
     ),
     # What KVM has to refuse.

@@ -18,12 +18,10 @@ from kvmtest.model.select import takes
 from kvmtest.model.verdict import Verdict
 from tests.lab.builds import build, chosen
 from tests.lab.mutants import MUTANTS, Mutant
-from tests.lab.restored import RESTORED
 
 pytestmark = [pytest.mark.lab, pytest.mark.nightly]
 
 _KERNEL = "bookworm"
-_ALL = (*MUTANTS, *RESTORED)
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +31,10 @@ def modules() -> Path:
         kernel = kernels.find(_KERNEL)
     except LabError as error:
         pytest.skip(str(error))
-    return build(kernel, chosen(_ALL))
+    return build(kernel, chosen(MUTANTS))
 
 
-def _unexpected(modules: Path, number: int, selectors: Iterable[str]) -> list[Result]:
+def unexpected(modules: Path, number: int, selectors: Iterable[str]) -> list[Result]:
     """What fails in a cell with this mutant."""
     spec = Spec("svm", kernels.find(_KERNEL), tuple(selectors), own_modules=str(modules), parameters={"kvm": f"mutant={number}"})
     cell = Cell(spec)
@@ -52,23 +50,23 @@ def _unexpected(modules: Path, number: int, selectors: Iterable[str]) -> list[Re
 @pytest.fixture(scope="module")
 def whole(modules: Path) -> list[Result]:
     """What fails with none of the mutants, in all of their cases."""
-    return _unexpected(modules, 0, sorted({mutant.selector for mutant in _ALL}))
+    return unexpected(modules, 0, sorted({mutant.selector for mutant in MUTANTS}))
 
 
-def _catching(mutant: Mutant, results: Iterable[Result]) -> list[Result]:
+def catching(mutant: Mutant, results: Iterable[Result]) -> list[Result]:
     of_it = [result for result in results if takes([mutant.selector], result.id, result.case)]
     return [result for result in of_it if fnmatchcase(result.observed or result.reason, mutant.shown)]
 
 
-@pytest.mark.parametrize(("number", "mutant"), list(enumerate(_ALL, 1)), ids=[mutant.name for mutant in _ALL])
+@pytest.mark.parametrize(("number", "mutant"), list(enumerate(MUTANTS, 1)), ids=[mutant.name for mutant in MUTANTS])
 def test_a_broken_line_is_caught_by_name(
     number: int, mutant: Mutant, modules: Path, whole: list[Result], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert not _catching(mutant, whole), "a KVM that is whole shows it, too"
-    results = _unexpected(modules, number, [mutant.selector])
-    catching = _catching(mutant, results)
+    assert not catching(mutant, whole), "a KVM that is whole shows it, too"
+    results = unexpected(modules, number, [mutant.selector])
+    caught = catching(mutant, results)
     with capsys.disabled():
-        first = catching[0] if catching else None
+        first = caught[0] if caught else None
         shown = f"{first.selector}: {first.observed or first.reason}" if first else "not caught"
-        print(f"\n{mutant.name:<30} {len(catching):5}/{len(results):<5} {shown:.150}")
-    assert catching, sorted({(result.id, result.case, result.observed or result.reason) for result in results})[:20]
+        print(f"\n{mutant.name:<30} {len(caught):5}/{len(results):<5} {shown:.150}")
+    assert caught, sorted({(result.id, result.case, result.observed or result.reason) for result in results})[:20]

@@ -49,13 +49,13 @@ OPEN = (
         )
         for name, value in (("pinbased", "0x16"), ("procbased", "0x401e172"), ("exit", "0x36dff"), ("entry", "0x11ff"))
     ),
-    *(
-        _open("init.ioapic.host.delivered", "init", seen, "kvm_recalculate_apic_map()", _NO_LOGICAL, case=f"{to}-flat-one-software-disabled")
-        for to, seen in (("to-logical", "no vCPU"), ("to-logical-several", "vCPU 1"))
-    ),
     _open(
-        "none.ioapic.host.delivered", "none", "no vCPU", "kvm_apic_map_get_dest_lapic()", _HASHED,
-        case="lowest-to-logical-and-nobody-x2apic",
+        "nmi.icr-xapic.host.delivered", "nmi", "no vCPU", "kvm_recalculate_apic_map()", _NO_LOGICAL,
+        case="to-logical-and-nobody-flat-one-software-disabled",
+    ),
+    *(
+        _open("none.ioapic.host.delivered", "none", "no vCPU", "kvm_apic_map_get_dest_lapic()", _HASHED, case=f"lowest-to-{case}")
+        for case in ("logical-and-nobody-x2apic", "logical-several-flat-one-disabled", "logical-several-cluster-one-software-disabled")
     ),
     _open(
         "none.vcpu-events.host.delivered", "none", "events.nmi_injected, events.nmi_masked changed",

@@ -17,16 +17,12 @@ RESTORED = (
         "if (MUTANT) kvm_set_rflags(vcpu, regs->rflags); else",
     ),
     Mutant(
-        "paging-of-before-sregs", _X86, "\tmax_bits = KVM_NR_INTERRUPTS;", "none.set-sregs.host.memory/*", "*",
-        "if (MUTANT) mmu_reset_needed = 0;",
-    ),
-    Mutant(
         "cpuid-lags-behind-cr4", _SVM, "\tif ((cr4 ^ old_cr4) & (X86_CR4_OSXSAVE | X86_CR4_PKE))",
         "none.set-sregs.host.delivered/*,alone-*", "*cpuid.1.ecx*", "if (!MUTANT)",
     ),
     Mutant(
         "cpuid-lags-behind-xcr0", _X86, "\tif ((xcr0 ^ old_xcr0) & XFEATURE_MASK_EXTEND)",
-        "none.set-xcrs.host.delivered/*,alone-*", "*cpuid.d.ebx*",
+        "none.set-xcrs.host.delivered/*,either-side-*", "*cpuid.d.ebx*",
     ),
     Mutant(
         "nmi-comes-after-events", _X86, "\tif (events->flags & KVM_VCPUEVENT_VALID_SMM &&",
@@ -68,10 +64,6 @@ RESTORED = (
     Mutant(
         "timer-has-old-divider", _LAPIC, _RESTART, "none.set-lapic.guest.delivered/*,timer-one-shot-divided-by-128",
         "an interrupt", "if (MUTANT) apic->divide_count = 1;",
-    ),
-    Mutant(
-        "timer-begins-anew", _LAPIC, _RESTART, "none.migrate.host.lapic.timer_current/*plant-a*", "*",
-        "if (MUTANT) __start_apic_timer(apic, APIC_TMICT); else",
     ),
     Mutant(
         "waiting-irq-lost", _IOAPIC, "\tkvm_ioapic_inject_all(ioapic, state->irr);",

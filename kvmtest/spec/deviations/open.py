@@ -19,6 +19,11 @@ _HASHED = (
     "with vector_hashing KVM chooses one bit of a logical destination for a lowest-priority message, and drops it if that is nobody's"
 )
 
+#: Each passes on 6.1 with a line of its own: EFER looked at beside CR0 in svm_set_nested_state(); the deadline armed once more after
+#: kvm_synchronize_tsc(); set_target_expiration() leaving a one-shot timer with nothing left alone.
+_L1_LMA = "KVM_SET_NESTED_STATE takes an L1 with EFER.LMA and without EFER.LME"
+_NOT_REARMED = "the deadline was armed by the TSC of before, and writing the TSC does not arm it anew"
+_FIRES_AGAIN = "a one-shot timer with nothing left has fired already; KVM arms it for now"
 #: 265e43530cb2 made an INIT of it, and 5d2d7e41e3b8 of the same release left the MMU to that; passes with "KVM: x86:
 #: Unconditionally reset MMU context when emulating INIT", and with kvm_mmu_reset_context() in shutdown_interception().
 _STALE_MMU = "shutdown_interception() clears the VMCB, and with it the CR0.PG without which INIT does not reset the MMU"
@@ -75,6 +80,12 @@ OPEN = (
         "init.msi.guest.runs", "init", "executes nothing", "kvm_vcpu_reset()", _STALE_MMU, "svm", case="in-shutdown",
         since=(5, 15), backports=((6, 12),),
     ),
+    _open(
+        "none.nested-state.host.refused", "none", "accepted", "svm_set_nested_state()", _L1_LMA, "svm",
+        case="l1-of-svm-l2-lma-without-lme", backports=((6, 12),),
+    ),
+    _open("none.set-msrs.guest.delivered", "none", "none", "kvm_set_msr_common()", _NOT_REARMED, case="tsc-deadline-before-tsc"),
+    _open("none.set-lapic.guest.delivered", "none", "an interrupt", "set_target_expiration()", _FIRES_AGAIN, case="timer-one-shot-0-left"),
     _open("lapic.tpr", "sipi", 0xD0, "sync_cr8_to_lapic()", _TPR, backends="svm", view="guest"),
     _open("lapic.tpr", "views", 0xD0, "sync_cr8_to_lapic()", _TPR, backends="svm"),
     _open("lapic.ppr", "views", 0xF0, "kvm_apic_set_state()", _PPR),

@@ -12,7 +12,7 @@ _BOTH = "host guest"
 #: What a SHUTDOWN intercept left as it was: all of a vCPU that is not in its VMCB.
 _KEPT = (
     "rax rbx rcx rdx rsi rdi rbp rsp r8 r9 r10 r11 r12 r13 r14 r15 cr2 cr8 dr0 dr1 dr2 dr3 dr6 dr7 "
-    "lapic.tpr lapic.ppr lapic.ldr lapic.dfr lapic.svr lapic.timer_initial lapic.timer_divide "
+    "lapic.tpr lapic.ppr lapic.ldr lapic.dfr lapic.svr lapic.isr2 lapic.timer_initial lapic.timer_divide "
     "lapic.lvt_timer lapic.lvt_thermal lapic.lvt_pmc lapic.lvt_error lapic.lvt_lint0 lapic.lvt_lint1 "
     "msr.kvm_system_time msr.kvm_system_time_new msr.kvm_steal_time msr.kvm_async_pf_en msr.kvm_async_pf_int"
 )

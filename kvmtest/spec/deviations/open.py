@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from kvmtest.spec.commits.entry import Version
+from kvmtest.spec.commits.entry import KEPT, Version
 from kvmtest.spec.deviations.deviation import Deviation
 
 __all__ = ("OPEN",)
@@ -19,11 +19,18 @@ _HASHED = (
     "with vector_hashing KVM chooses one bit of a logical destination for a lowest-priority message, and drops it if that is nobody's"
 )
 
-#: Each passes on 6.1 with a line of its own: EFER looked at beside CR0 in svm_set_nested_state(); the deadline armed once more after
-#: kvm_synchronize_tsc(); set_target_expiration() leaving a one-shot timer with nothing left alone.
+#: What these depart by, one line more or less mends on 6.1: tests/lab/counter.py.
 _L1_LMA = "KVM_SET_NESTED_STATE takes an L1 with EFER.LMA and without EFER.LME"
 _NOT_REARMED = "the deadline was armed by the TSC of before, and writing the TSC does not arm it anew"
 _FIRES_AGAIN = "a one-shot timer with nothing left has fired already; KVM arms it for now"
+_SMI_COUNT = "KVM resets the count with INIT as well, which runs since the last RESET"
+_SPEC_CTRL = "KVM resets it with INIT as well as with RESET"
+_CPL = "SS.DPL is the VMCB's CPL, which nothing writes in INIT or RESET"
+_SHADOW = "the VMCB's interrupt shadow outlives INIT: nothing writes it"
+_TRIPLE_FAULT = "a triple fault that a VMM has made pending outlives INIT, and shuts the vCPU down when it runs"
+_ICR2 = "in x2APIC mode the upper half of the 64-bit ICR, where KVM_GET_LAPIC shows it, outlives INIT"
+_VM_CR = "nothing resets VM_CR: its SVMDIS outlives INIT without LOCK"
+_SVMDIS = "SVMDIS once set is not cleared, by a VMM neither"
 #: 265e43530cb2 made an INIT of it, and 5d2d7e41e3b8 of the same release left the MMU to that; passes with "KVM: x86:
 #: Unconditionally reset MMU context when emulating INIT", and with kvm_mmu_reset_context() in shutdown_interception().
 _STALE_MMU = "shutdown_interception() clears the VMCB, and with it the CR0.PG without which INIT does not reset the MMU"
@@ -86,6 +93,16 @@ OPEN = (
     ),
     _open("none.set-msrs.guest.delivered", "none", "none", "kvm_set_msr_common()", _NOT_REARMED, case="tsc-deadline-before-tsc"),
     _open("none.set-lapic.guest.delivered", "none", "an interrupt", "set_target_expiration()", _FIRES_AGAIN, case="timer-one-shot-0-left"),
+    *(_open("msr.smi_count", event, 0, "kvm_vcpu_reset()", _SMI_COUNT) for event in ("init", "shutdown")),
+    *(_open(f"msr.{name}", "init", 0, "svm_vcpu_reset()", _SPEC_CTRL, "svm") for name in ("spec_ctrl", "virt_spec_ctrl")),
+    *(_open(f"msr.{name}", "init", 0, "vmx_vcpu_reset()", _SPEC_CTRL, "vmx") for name in ("spec_ctrl", "umwait_control")),
+    _open("ss.dpl", "init", KEPT, "init_vmcb()", _CPL, "svm"),
+    _open("events.interrupt_shadow", "init", KEPT, "init_vmcb()", _SHADOW, "svm"),
+    _open("events.triple_fault_pending", "init", KEPT, "kvm_vcpu_reset()", _TRIPLE_FAULT),
+    *(_open("lapic.icr2", "init", KEPT, "kvm_lapic_reset()", _ICR2, case=case) for case in ("x2apic", "no-pause-exits")),
+    _open("lapic.icr2", "init", 1, "kvm_lapic_reset()", _ICR2, case="x2apic,plant-guest-long"),
+    *(_open("msr.vm_cr", event, KEPT, "svm_vcpu_reset()", _VM_CR, "svm") for event in ("init", "shutdown")),
+    _open("msr.vm_cr", "vmm-reset", 0x10, "svm_set_vm_cr()", _SVMDIS, "svm"),
     _open("lapic.tpr", "sipi", 0xD0, "sync_cr8_to_lapic()", _TPR, backends="svm", view="guest"),
     _open("lapic.tpr", "views", 0xD0, "sync_cr8_to_lapic()", _TPR, backends="svm"),
     _open("lapic.ppr", "views", 0xF0, "kvm_apic_set_state()", _PPR),

@@ -28,6 +28,7 @@ _SPEC_CTRL = "KVM resets it with INIT as well as with RESET"
 _CPL = "SS.DPL is the VMCB's CPL, which nothing writes in INIT or RESET"
 _SHADOW = "the VMCB's interrupt shadow outlives INIT: nothing writes it"
 _TRIPLE_FAULT = "a triple fault that a VMM has made pending outlives INIT, and shuts the vCPU down when it runs"
+#: Since 73b42dc69be8.
 _ICR2 = "in x2APIC mode the upper half of the 64-bit ICR, where KVM_GET_LAPIC shows it, outlives INIT"
 _VM_CR = "nothing resets VM_CR: its SVMDIS outlives INIT without LOCK"
 _SVMDIS = "SVMDIS once set is not cleared, by a VMM neither"
@@ -78,10 +79,8 @@ OPEN = (
         case="other-id-with-32-bit-ids",
     ),
     *(
-        _open(
-            "init.msi.guest.runs", "init", "L1 after STGI, turns 0x0", "svm_apic_init_signal_blocked()", _NO_WINDOW, "svm", case=case
-        )
-        for case in _AT_STGI
+        _open("init.msi.guest.runs", "init", f"L1 after STGI, turns {turns}", "svm_apic_init_signal_blocked()", _NO_WINDOW, "svm", case=case)
+        for turns, case in (*(("0x0", case) for case in _AT_STGI), ("0x3d0900", "at-stgi"))
     ),
     _open(
         "init.msi.guest.runs", "init", "executes nothing", "kvm_vcpu_reset()", _STALE_MMU, "svm", case="in-shutdown",
@@ -99,8 +98,10 @@ OPEN = (
     _open("ss.dpl", "init", KEPT, "init_vmcb()", _CPL, "svm"),
     _open("events.interrupt_shadow", "init", KEPT, "init_vmcb()", _SHADOW, "svm"),
     _open("events.triple_fault_pending", "init", KEPT, "kvm_vcpu_reset()", _TRIPLE_FAULT),
-    *(_open("lapic.icr2", "init", KEPT, "kvm_lapic_reset()", _ICR2, case=case) for case in ("x2apic", "no-pause-exits")),
-    _open("lapic.icr2", "init", 1, "kvm_lapic_reset()", _ICR2, case="x2apic,plant-guest-long"),
+    *(
+        _open("lapic.icr2", "init", seen, "kvm_lapic_reset()", _ICR2, case=case, since=(5, 18))
+        for seen, case in ((KEPT, "x2apic"), (KEPT, "no-pause-exits"), (1, "x2apic,plant-guest-long"))
+    ),
     *(_open("msr.vm_cr", event, KEPT, "svm_vcpu_reset()", _VM_CR, "svm") for event in ("init", "shutdown")),
     _open("msr.vm_cr", "vmm-reset", 0x10, "svm_set_vm_cr()", _SVMDIS, "svm"),
     _open("lapic.tpr", "sipi", 0xD0, "sync_cr8_to_lapic()", _TPR, backends="svm", view="guest"),

@@ -93,7 +93,8 @@ OPEN = (
     ),
     _open("none.set-msrs.guest.delivered", "none", "none", "kvm_set_msr_common()", _NOT_REARMED, case="tsc-deadline-before-tsc"),
     _open("none.set-lapic.guest.delivered", "none", "an interrupt", "set_target_expiration()", _FIRES_AGAIN, case="timer-one-shot-0-left"),
-    *(_open("msr.smi_count", event, 0, "kvm_vcpu_reset()", _SMI_COUNT) for event in ("init", "shutdown")),
+    _open("msr.smi_count", "init", 0, "kvm_vcpu_reset()", _SMI_COUNT),
+    _open("msr.smi_count", "shutdown", 0, "kvm_vcpu_reset()", _SMI_COUNT, "svm"),
     *(_open(f"msr.{name}", "init", 0, "svm_vcpu_reset()", _SPEC_CTRL, "svm") for name in ("spec_ctrl", "virt_spec_ctrl")),
     *(_open(f"msr.{name}", "init", 0, "vmx_vcpu_reset()", _SPEC_CTRL, "vmx") for name in ("spec_ctrl", "umwait_control")),
     # In L2 the planted ones are in its VMCB, which INIT goes out of.
@@ -101,7 +102,7 @@ OPEN = (
     _open("events.interrupt_shadow", "init", KEPT, "init_vmcb()", _SHADOW, "svm", sometimes=True),
     _open("events.triple_fault_pending", "init", KEPT, "kvm_vcpu_reset()", _TRIPLE_FAULT),
     *(
-        _open("lapic.icr2", "init", seen, "kvm_lapic_reset()", _ICR2, case=case, since=(5, 18))
+        _open("lapic.icr2", "init", seen, "kvm_lapic_reset()", _ICR2, "svm", case=case, since=(5, 18))
         for seen, case in ((KEPT, "x2apic"), (KEPT, "no-pause-exits"), (1, "x2apic,plant-guest-long"))
     ),
     *(_open("msr.vm_cr", event, KEPT, "svm_vcpu_reset()", _VM_CR, "svm") for event in ("init", "shutdown")),

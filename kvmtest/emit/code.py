@@ -37,8 +37,9 @@ def pieces(gpa: int, data: bytes) -> Iterator[tuple[int, bytes]]:
             if table:
                 yield gpa + start + low, data[start + low : start + high]
                 continue
-            for found in re.finditer(_CONTENT, data[start + low : start + high]):
-                yield gpa + start + low + found.start(), found[0]
+            for found in re.finditer(_PARTS, data[start + low : start + high]):
+                if found[1]:
+                    yield gpa + start + low + found.start(), found[1]
 
 
 def _tables(data: bytes) -> Iterator[tuple[int, int, bool]]:
@@ -75,8 +76,8 @@ def repeated(data: bytes) -> int:
     return next((size for size in sizes if data == data[:size] * (len(data) // size)), 0)
 
 
-#: Bytes up to a gap.
-_CONTENT = re.compile(rb"(?:(?!\x00{%d}|\xf4{%d})[\x00-\xff])+" % (_GAP, _GAP), re.DOTALL)
+#: A whole gap, or the bytes up to one.
+_PARTS = re.compile(rb"\x00{%d,}|\xf4{%d,}|((?:(?!\x00{%d}|\xf4{%d})[\x00-\xff])+)" % (4 * (_GAP,)), re.DOTALL)
 
 
 def array(name: str, data: bytes) -> str:

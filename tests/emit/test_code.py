@@ -7,7 +7,7 @@ import re
 import shutil
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kvmtest import guests
@@ -27,6 +27,8 @@ def _bytes(text: str) -> bytes:
 
 
 @given(_DATA, st.integers(0, 1 << 20))
+@example(b"\xf4" * 16, 0)
+@example(b"\0\1" + b"\xf4" * 20 + b"\2", 0)
 def test_pieces_are_all_but_zeros_and_what_fills(data: bytes, gpa: int) -> None:
     there, end = bytearray(len(data)), gpa
     for at, piece in code.pieces(gpa, data):

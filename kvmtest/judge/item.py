@@ -171,7 +171,8 @@ def _rule(item: str, ctx: Context) -> Rule:
 
 def _listed(item: str, event: str, ctx: Context) -> tuple[Deviation, ...]:
     target = "bsp" if ctx.is_bsp else "ap"
-    return tuple(listed(item, event, ctx.host.backend, ctx.host.version, ctx.vendor, target, ctx.view, ctx.case))
+    where = (ctx.vendor, target, ctx.view, ctx.case, ctx.apic_mode)
+    return tuple(listed(item, event, ctx.host.backend, ctx.host.version, *where))
 
 
 def ask(item: str, ctx: Context, own: Rule | None = None) -> Question:

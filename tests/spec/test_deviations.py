@@ -50,3 +50,8 @@ def test_what_counts_may_be_behind_and_no_more() -> None:
     assert not behind.explains(99, None) and not behind.explains("99", 100)
     # It is so within a second after creation: the right value is no news.
     assert behind.sometimes and not behind.expected((6, 1)) and not listed("msr.tsc", "migrate", "svm", (6, 12))
+
+
+def test_a_deviation_of_one_mode_excuses_no_other() -> None:
+    where = ("lapic.icr2", "init", "svm", (7, 2), "intel", "ap", "host", "init.icr-x2apic.host/ap,intel")
+    assert listed(*where, "x2apic") and not listed(*where, "xapic") and not listed(*where)

@@ -42,8 +42,9 @@ for _d in DEVIATIONS:
 
 
 def listed(
-    item: str, event: str, backend: str, kernel: Version, vendor: str = "", target: str = "", view: str = "", case: str = ""
-) -> list[Deviation]:
+    item: str, event: str, backend: str, kernel: Version, vendor: str = "", target: str = "", view: str = "", case: str = "",
+    mode: str = "",
+) -> list[Deviation]:  # fmt: skip
     """The deviations of ``item`` (or the check of this id) after ``event`` on this backend and kernel, in this case."""
     found = _BY_ITEM.get((item, event), ())
-    return [d for d in found if d.names(backend, kernel) and d.where(vendor, target, view, case)]
+    return [d for d in found if d.names(backend, kernel) and d.where(vendor, target, view, case, mode)]

@@ -22,7 +22,7 @@ class Deviation(NamedTuple):
     shows it which was written back to RESET by ioctls.
 
     ``view`` is "host" or "guest", ``target`` "bsp" or "ap", ``vendor`` the guest's CPUID vendor, ``case`` a part of the case's
-    name, where only one of them departs. ``commit`` is the upstream commit or the function of the kernel's source that admits
+    name, ``mode`` its local APIC's mode when the event came, where only one of them departs. ``commit`` is the upstream commit or the function of the kernel's source that admits
     it; ``why`` says it in a sentence. ``backports`` are kernels of which some stable releases have the fix: what they show
     decides. ``sometimes`` is whether the manuals' value is seen as well.
     """
@@ -42,6 +42,7 @@ class Deviation(NamedTuple):
     case: str = ""
     backports: tuple[Version, ...] = ()
     sometimes: bool = False
+    mode: str = ""
 
     def value(self, planted: int | None) -> int | str | None:
         """What it shows where ``planted`` was there before the event; None where nothing was."""
@@ -63,11 +64,12 @@ class Deviation(NamedTuple):
             return False
         return (not self.backends or backend in self.backends.split()) and self.since <= kernel < self.until
 
-    def where(self, vendor: str, target: str, view: str, case: str) -> bool:
+    def where(self, vendor: str, target: str, view: str, case: str, mode: str = "") -> bool:
         """Whether it departs in this case."""
         return (
             self.vendor in ("", vendor)
             and self.target in ("", target)
             and self.view in ("", view)
+            and self.mode in ("", mode)
             and (not self.case or self.case in case)
         )

@@ -45,11 +45,11 @@ _AT_STGI = (
 
 def _open(
     item: str, event: str, observed: int | str, commit: str, why: str, backends: str = "", view: str = "", case: str = "",
-    since: Version = (0, 0), backports: tuple[Version, ...] = (), sometimes: bool = False,
+    since: Version = (0, 0), backports: tuple[Version, ...] = (), sometimes: bool = False, mode: str = "",
 ) -> Deviation:  # fmt: skip
     return Deviation(
         item, event, observed, commit, why, "open", backends, view=view, since=since, case=case, backports=backports,
-        sometimes=sometimes,
+        sometimes=sometimes, mode=mode,
     )  # fmt: skip
 
 
@@ -102,8 +102,8 @@ OPEN = (
     _open("events.interrupt_shadow", "init", KEPT, "init_vmcb()", _SHADOW, "svm", sometimes=True),
     _open("events.triple_fault_pending", "init", KEPT, "kvm_vcpu_reset()", _TRIPLE_FAULT),
     *(
-        _open("lapic.icr2", "init", seen, "kvm_lapic_reset()", _ICR2, "svm", case=case, since=(5, 18))
-        for seen, case in ((KEPT, "x2apic"), (KEPT, "no-pause-exits"), (1, "x2apic,plant-guest-long"))
+        _open("lapic.icr2", "init", seen, "kvm_lapic_reset()", _ICR2, "svm", case=case, since=(5, 18), mode="x2apic")
+        for seen, case in ((KEPT, ""), (1, "plant-guest-long"))
     ),
     *(_open("msr.vm_cr", event, KEPT, "svm_vcpu_reset()", _VM_CR, "svm") for event in ("init", "shutdown")),
     _open("msr.vm_cr", "vmm-reset", 0x10, "svm_set_vm_cr()", _SVMDIS, "svm", sometimes=True),

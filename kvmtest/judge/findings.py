@@ -3,7 +3,7 @@
 
 Records have one cause where they depart after the same event, with the same symptom, and to the same extent: by the same
 triggers, in the same cases, in the same views. Two things do not count as extent, since they only decide where a departure can
-be seen: which plant it was, and whether a view shows the item at all. What one listed deviation explains is one finding, and
+be seen: which plant it was, and whether a view shows the item at all. What one commit explains is one finding, and
 what was not determined for one reason is one.
 """
 
@@ -204,8 +204,11 @@ def _causes(symptom: Symptom, groups: list[_Group], judged: dict[str, set[int]],
         (item,) = group.items
         here = places.of(group.shown)
         views = {place.view for place in places.of(judged[item] | group.shown)}
+        # A function may have several open departures.
+        listed = _kind(group.first) == "open"
         for other, there in found:
-            if whole or here == {place for place in there if place.view in views}:
+            alike = whole and not listed or here == {place for place in there if place.view in views}
+            if alike and listed == (_kind(other.first) == "open"):
                 other.items[item] = None
                 other.shown |= group.shown
                 break

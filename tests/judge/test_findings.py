@@ -132,6 +132,20 @@ def test_another_extent_is_another_cause() -> None:
     assert len(findings(other)) == 3
 
 
+def test_a_function_with_several_open_departures_is_not_one_cause() -> None:
+    one, other = "kvm_vcpu_reset()", "kvm_lapic_reset()"
+    count = _record("msr.smi_count", 5, 5, 0, "known", by=one)
+    fault = _record("events.triple_fault_pending", 1, 0, 1, "known", by=one)
+    found = findings([_seen([count, *_good("events.triple_fault_pending")], target="ap"), _seen([count, fault], target="bsp")])
+    assert sorted(finding.items for finding in found) == [("events.triple_fault_pending",), ("msr.smi_count",)]
+    # What KVM's words admit is none of them, wherever it shows.
+    icr2 = _record("lapic.icr2", 5, 0, 5, "known", by=other)
+    lint0 = _record("lapic.lvt_lint0", 5, 0x10000, 0x700, "known", by=other)
+    assert [(finding.items, finding.open) for finding in findings([_seen([icr2, lint0])])] == [
+        (("lapic.icr2",), True), (("lapic.lvt_lint0",), False),
+    ]  # fmt: skip
+
+
 def test_a_plant_and_what_a_view_cannot_show_make_no_other_cause() -> None:
     """They decide only where a departure can be seen."""
     one, two = _record("cr2", 5, 0, 5), _record("dr0", 5, 0, 5)

@@ -15,9 +15,8 @@ from kvmtest.lab.cell import Cell
 from kvmtest.lab.error import LabError
 from kvmtest.lab.steps import Answer, Spec
 from tests.fuzz.places import PLACES, Place
-from tests.lab.builds import build, chosen
+from tests.lab.builds import KERNEL, modules_with
 
-_KERNEL = "bookworm"
 _STOCK_S, _BROKEN_S = 120.0, 600.0
 
 
@@ -32,18 +31,14 @@ def test_the_list() -> None:
 @pytest.fixture(scope="module")
 def modules() -> Path:
     """KVM's modules with all places in them."""
-    try:
-        kernel = kernels.find(_KERNEL)
-    except LabError as error:
-        pytest.skip(str(error))
-    return build(kernel, chosen(PLACES))
+    return modules_with(PLACES)
 
 
 def _found(modules: Path, number: int, seconds: float) -> Iterator[tuple[object, ...]]:
     """The keys of what ``lab fuzz`` finds with the place ``number`` broken, in order; 0 is none."""
     fuzzing = (seconds, 1, tuple(EVENTS), tuple(STATES), 0)
     job = {"programs": {}, "selectors": (), "minimise": False, "fuzz": fuzzing}
-    kernel, parameters = kernels.find(_KERNEL), {"kvm": f"mutant={number}"}
+    kernel, parameters = kernels.find(KERNEL), {"kvm": f"mutant={number}"}
     cell = Cell(Spec("svm", kernel, (), own_modules=str(modules), parameters=parameters, job=job))
     try:
         cell.emulator.check()

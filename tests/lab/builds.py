@@ -3,18 +3,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
 from kvmtest.lab import build as lab
+from kvmtest.lab import kernels
 from kvmtest.lab.build import change
+from kvmtest.lab.cell import Cell
 from kvmtest.lab.error import LabError
 from kvmtest.lab.kernels import Kernel
+from kvmtest.lab.steps import Spec
+from kvmtest.model.record import Result
 
-__all__ = ("build", "change", "chosen")
+__all__ = ("KERNEL", "build", "change", "chosen", "modules_with", "results")
+
+#: Whose KVM is broken and mended.
+KERNEL = "bookworm"
 
 _DECLARED, _CHOSEN = "int kvmtest_mutant;", "module_param_named(mutant, kvmtest_mutant, int, 0444);"
 _FIRST = "static bool __read_mostly ignore_msrs = 0;\n"
@@ -57,3 +64,25 @@ def build(kernel: Kernel, edit: Callable[[Path], None]) -> Path:
         pytest.fail("\n".join((str(error), *error.errors)))
     except LabError as error:
         pytest.skip(str(error))
+
+
+def modules_with(places: Sequence[Broken]) -> Path:
+    """The folder with KVM's modules of KERNEL in which all ``places`` are; skips where something is missing."""
+    try:
+        kernel = kernels.find(KERNEL)
+    except LabError as error:
+        pytest.skip(str(error))
+    return build(kernel, chosen(places))
+
+
+def results(modules: Path, number: int, selectors: Iterable[str], backend: str = "svm") -> list[Result]:
+    """The results of a cell with ``modules`` in which the place of this number is chosen; 0 is none."""
+    parameters = {"kvm": f"mutant={number}"}
+    cell = Cell(Spec(backend, kernels.find(KERNEL), tuple(selectors), own_modules=str(modules), parameters=parameters))
+    try:
+        cell.emulator.check()
+    except LabError as error:
+        pytest.skip(str(error))
+    seen = [result for step in cell.steps() if isinstance(step, list) for one in step for result in one.results]
+    assert seen
+    return seen

@@ -10,18 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from kvmtest.lab import kernels
-from kvmtest.lab.cell import Cell
-from kvmtest.lab.error import LabError
-from kvmtest.lab.steps import Spec
 from kvmtest.model.record import Result
 from kvmtest.model.select import takes
 from kvmtest.model.verdict import Verdict
 from kvmtest.spec.deviations.open import OPEN
-from tests.lab.builds import build, chosen
+from tests.lab.builds import modules_with, results
 from tests.lab.counter import COUNTERS, Counter
-
-_KERNEL = "bookworm"
 
 
 def test_each_is_of_a_deviation_that_is_listed() -> None:
@@ -32,32 +26,17 @@ def test_each_is_of_a_deviation_that_is_listed() -> None:
 @pytest.fixture(scope="module")
 def modules() -> Path:
     """KVM's modules with all of the lines in them."""
-    try:
-        kernel = kernels.find(_KERNEL)
-    except LabError as error:
-        pytest.skip(str(error))
-    return build(kernel, chosen(COUNTERS))
-
-
-def _seen(modules: Path, backend: str, number: int, selectors: Iterable[str]) -> list[Result]:
-    """The results of a cell in which the line of this number is in; 0 is none."""
-    parameters = {"kvm": f"mutant={number}"}
-    cell = Cell(Spec(backend, kernels.find(_KERNEL), tuple(selectors), own_modules=str(modules), parameters=parameters))
-    try:
-        cell.emulator.check()
-    except LabError as error:
-        pytest.skip(str(error))
-    return [result for step in cell.steps() if isinstance(step, list) for one in step for result in one.results]
+    return modules_with(COUNTERS)
 
 
 @cache
 def _before(modules: Path, backend: str) -> list[Result]:
     """The results without any of them."""
-    return _seen(modules, backend, 0, [counter.selector for counter in COUNTERS if counter.backend == backend])
+    return results(modules, 0, [counter.selector for counter in COUNTERS if counter.backend == backend], backend)
 
 
-def _verdicts(counter: Counter, results: Iterable[Result]) -> Count[Verdict]:
-    return Count(result.verdict for result in results if takes([counter.selector], result.id, result.case))
+def _verdicts(counter: Counter, seen: Iterable[Result]) -> Count[Verdict]:
+    return Count(result.verdict for result in seen if takes([counter.selector], result.id, result.case))
 
 
 @pytest.mark.lab
@@ -68,7 +47,7 @@ def _verdicts(counter: Counter, results: Iterable[Result]) -> Count[Verdict]:
 def test_the_record_passes_with_it(number: int, counter: Counter, modules: Path) -> None:
     was = _verdicts(counter, _before(modules, counter.backend))
     assert was[Verdict.KNOWN] and not was[Verdict.FAIL] + was[Verdict.ERROR]
-    now = _verdicts(counter, _seen(modules, counter.backend, number, [counter.selector]))
+    now = _verdicts(counter, results(modules, number, [counter.selector], counter.backend))
     assert not now[Verdict.KNOWN] + now[Verdict.FAIL] + now[Verdict.ERROR]
     # A deviation that is listed, and not seen, is `fixed`, or passes where that happens anyway.
     assert now[Verdict.FIXED] + now[Verdict.PASS]

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kvmtest.lab import kernels
-from kvmtest.lab.error import LabError
 from tests.lab import test_mutants as others
-from tests.lab.builds import build, chosen
+from tests.lab.builds import modules_with
 from tests.lab.mutants import Mutant
 from tests.lab.restored import RESTORED
 
@@ -18,11 +16,7 @@ from tests.lab.restored import RESTORED
 @pytest.fixture(scope="module")
 def modules() -> Path:
     """KVM's modules with all of these in them."""
-    try:
-        kernel = kernels.find("bookworm")
-    except LabError as error:
-        pytest.skip(str(error))
-    return build(kernel, chosen(RESTORED))
+    return modules_with(RESTORED)
 
 
 @pytest.mark.lab

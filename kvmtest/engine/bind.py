@@ -29,7 +29,7 @@ class Unmet(Exception):
 
 
 class Facts:
-    """What needs are looked up in, of a vCPU of a machine."""
+    """Facts about a vCPU and its machine, which needs are checked against."""
 
     def __init__(self, machine: Machine, target: Target) -> None:
         self.vendor = machine.setup.vendor
@@ -50,7 +50,7 @@ class Facts:
 
 
 def context(case: Case, machine: Machine, host: Host) -> Context:
-    """What the rules may depend on in ``case``."""
+    """Return the context of the rules in ``case``."""
     setup = case.setup
     leaf1 = next((leaf.eax for leaf in machine.leaves if leaf.function == 1), None)
     made = Context(
@@ -127,7 +127,7 @@ class Scene:
         return made
 
     def saved(self, who: int, order: Order) -> dict[str, tuple[saved.Part, ...]]:
-        """What can be saved of vCPU ``who`` or the VM, by section."""
+        """Return the parts that can be saved of vCPU ``who`` or the VM, by section."""
         machine = self._machine
         if who == VM:
             return saved.of_vm(machine.setup.irqchip)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What this machine's KVM can do, and what to install or enable for the rest."""
+"""Report of what this machine's KVM supports, and what to install or enable for the rest."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ _OPTIONAL = (
     ("KVM_CAP_X2APIC_API", uapi.KVM_CAP_X2APIC_API, "a broadcast to vCPUs with ids above 255", "4.8"),
     ("KVM_CAP_XSAVE2", uapi.KVM_CAP_XSAVE2, "XSAVE state above 4096 bytes (AMX)", "5.17"),
 )
-#: What /proc/cpuinfo calls what an XSAVE component belongs to, where the kernel has turned it on.
+#: The flag in /proc/cpuinfo of an XSAVE component's feature, if the kernel has enabled it.
 _COMPONENT_FLAGS = {2: "avx", 9: "ospke", 19: "apx", **dict.fromkeys((3, 4), "mpx"), **dict.fromkeys((5, 6, 7), "avx512f")}
 _COMPONENT_FLAGS |= dict.fromkeys((17, 18), "amx_tile")
 #: CPUID.1:ECX.VMX and CPUID.80000001H:ECX.SVM.
@@ -209,7 +209,7 @@ def _components(leaves: list[CpuidEntry], flags: frozenset[str]) -> Iterator[Fin
 
 
 def _guests(kvm: Kvm, host: Host) -> Iterator[Finding]:
-    """What guest code can do here, found by letting it run once on each road that others depend on; last how much is usable."""
+    """Run guest code once by each way that cases depend on, and report what works; last, how many items are usable."""
     machines = Machines(kvm, host)
     total = [item for item in spec.ENTRIES if item not in spec.SYNTHETIC]
     read = told = 0
@@ -246,7 +246,7 @@ def _needs(machines: Machines) -> Iterator[Finding]:
 
 
 def _emulated(host: Host) -> str:
-    """What makes the CPU run code of real mode and of protected mode without paging itself."""
+    """Explain how to make the CPU itself run code in real mode and in protected mode without paging."""
     if host.backend == "vmx":
         return "to enable: kvm_intel.ept=1 and kvm_intel.unrestricted_guest=1, so that the CPU runs such code itself"
     return f"nothing to enable: it is how {module_of(host.backend)} runs such code"

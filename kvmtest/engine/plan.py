@@ -81,7 +81,7 @@ class Case(NamedTuple):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What its VM and its steps need, as NEEDS names it."""
+        """The needs of the VM and of the steps, by their names in NEEDS."""
         return (*self.setup.needs, *(self.scenario.needs if self.scenario else ()))
 
     @property
@@ -119,7 +119,7 @@ class Case(NamedTuple):
 
     @property
     def prefix(self) -> str:
-        """What all result ids of the case begin with."""
+        """The prefix of all result ids of the case."""
         return f"{self.event}.{self.trigger}.{self.view}"
 
     @property
@@ -165,7 +165,7 @@ class Case(NamedTuple):
         return f"{self.event}.{self.trigger}/{self.words}"
 
     def look(self) -> Look:
-        """What is to be judged of it."""
+        """Return what to judge of this case."""
         named = Named(self.name, tuple(self.params.items()))
         where, scenario = (self.event, self.trigger, self.view), self.scenario
         names = () if scenario else items(self)
@@ -313,7 +313,7 @@ def _plan(full: bool) -> tuple[Case, ...]:
 
 @cache
 def looks(case: Case) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """What a case judges: the beginning of ids, ``<event>.<trigger>.<view>``, and the items below it."""
+    """Return what a case judges: prefixes of ids, ``<event>.<trigger>.<view>``, each with its items."""
     if scenario := case.scenario:
         found: dict[str, list[str]] = {}
         look = case.look()

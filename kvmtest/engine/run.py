@@ -36,12 +36,12 @@ class Done(NamedTuple):
     seconds: float
 
 
-#: What is known of the vCPUs before a case runs, and what it showed.
+#: The facts about the vCPUs before a case runs, and its evidence.
 _Seen = tuple[tuple[Basis, ...], Any]
 
 
 class _Runner(NamedTuple):
-    """How each case is run."""
+    """The machines and limits that each case is run with."""
 
     machines: Machines
     timeout_s: float
@@ -85,7 +85,7 @@ class _Runner(NamedTuple):
 
 
 def _needs_fresh(case: Case) -> bool:
-    """Whether a case needs a machine that nothing has happened to."""
+    """Return True if a case needs a machine that no other case has used."""
     if scenario := case.scenario:
         return scenario.fresh
     # What the guest reports of a new vCPU is what is compared with what it reports later.

@@ -38,7 +38,7 @@ _VECTORS = range(0x10, 0x40)
 _X2APIC = 0xC00
 #: The most turns of the guest's delay loop.
 _TURNS = 256
-#: What a target does when the INIT comes: the last is not run until everything is sent.
+#: The activity of a target when the INIT comes: the last one is not run until everything is sent.
 _STATES = ("spinning", "halted", "outside KVM_RUN")
 #: No more rounds after so many that went wrong, since each takes a time-out.
 _ENOUGH = 4
@@ -68,7 +68,7 @@ class Stopped(TriggerError):
 
 
 def schedule(seed: int, vcpus: int, rounds: int) -> Iterator[Round]:
-    """Who sends what to whom in each round; the beginning of a longer schedule of the same seed is the shorter one."""
+    """Yield the rounds: senders, targets and vectors. With one seed, more rounds only append."""
     dice = random.Random(f"{seed}/{vcpus}")
     for _ in range(rounds):
         order = list(range(vcpus))
@@ -161,7 +161,7 @@ class _Arena:
             self.ram.write_int(stress.ORDERS + id * stress.ORDER_SIZE + getattr(stress, name), value, 4)
 
     def arrived(self, id: int) -> int:
-        """How often vCPU ``id`` has arrived."""
+        """Return how often vCPU ``id`` has arrived."""
         return self.ram.read_int(stress.ORDERS + id * stress.ORDER_SIZE + stress.ARRIVED, 4)
 
     def came_by(self, id: int) -> int:
@@ -205,7 +205,7 @@ def _play(arena: _Arena, runners: list[_Runner], cycles: Round) -> None:
 
 
 def _wrong(arena: _Arena, cycles: Round) -> list[_Wrong]:
-    """What of a round was lost, came twice, or came elsewhere. Counts go on from here."""
+    """List the events of a round that were lost, came twice, or reached another vCPU; then update the counts."""
     found: list[_Wrong] = []
     by_target = {cycle.target: cycle for cycle in cycles}
     for id, vcpu in enumerate(arena.vcpus):
@@ -228,7 +228,7 @@ def _wrong(arena: _Arena, cycles: Round) -> list[_Wrong]:
 
 
 def arrivals(machine: Machine, timeout_s: float, rounds: int, seed: int) -> Measured:
-    """How many of INIT-SIPI-SIPI are ``lost``, ``doubled`` and ``astray`` in so many rounds. Raises Stopped, KvmError."""
+    """Count the ``lost``, ``doubled`` and ``astray`` INIT-SIPI-SIPI sequences in ``rounds``. Raises Stopped, KvmError."""
     vcpus = max(2, min(_MOST, len(os.sched_getaffinity(0))))
     arena = _Arena(machine, vcpus, timeout_s)
     bad: list[_Wrong] = []

@@ -30,7 +30,7 @@ from kvmtest.x86.cpuid import FOLLOWS
 __all__ = ("Book", "Sheet")
 
 _UNSEEN = "the vCPU ran on before the host could read it"
-#: What a SIPI's vector shows in: all other questions are the same ones whatever it is.
+#: Items that depend on a SIPI's vector.
 _OF_VECTOR = frozenset(
     item for item, entry in spec.ENTRIES.items() if any(str(rule.value).startswith("SIPI.") for rule in entry.rules["sipi"])
 )
@@ -351,7 +351,7 @@ class Sheet:
         return answers.same(host, told, report.problem if told is None else "", missing if told is None else "", unread, lost)
 
     def _refusal(self, item: str, plant: Planted | None, planted: int | None) -> str:
-        """Why ``item`` does not hold what ``plant`` asked for; "" where it does."""
+        """Return why ``item`` does not have the value that ``plant`` asked for; "" if it has."""
         if plant is None:
             return ""
         layout = self._layout

@@ -23,12 +23,12 @@ __all__ = ("BOTH_VIEWS", "Context", "Question", "Seen", "answer", "ask", "ask_vi
 
 
 class Context(NamedTuple):
-    """What a rule may depend on besides the item: the case, the vCPU, the host.
+    """The facts that a rule may depend on besides the item: the case, the vCPU, the host.
 
     ``vendor`` is the guest's CPUID vendor or "" before KVM_SET_CPUID2. ``signature`` is CPUID.1:EAX of the vCPU,
-    ``apic_id`` its id, ``apic_mode`` its local APIC's mode when the event came, ``vector`` the SIPI's. ``before`` is whether
-    the state before the event is known; else bits that must be as before are not judged. ``cycles`` is how far a new vCPU's TSC
-    can have counted. ``extended_apic`` is CPUID's ExtApicSpace, None where that is not known.
+    ``apic_id`` its id, ``apic_mode`` its local APIC's mode when the event came, ``vector`` the SIPI's. ``before`` is set if
+    the state before the event is known; else bits that must be unchanged are not judged. ``cycles`` is an upper bound for the TSC
+    of a new vCPU. ``extended_apic`` is CPUID's ExtApicSpace, None if unknown.
     """
 
     prefix: str
@@ -114,7 +114,7 @@ _TSC_LEAP = 1 << 40
 _TSC_RUN = 1 << 50
 _COUNTED = "the counter only counted on when another value was written: KVM did not take it"
 _COUNTING = frozenset(("TSC>=", "TSC-new", "TSC-small", "TSC-on", "timer-on"))
-#: What comparing the two views rests on.
+#: The source for comparing the two views.
 BOTH_VIEWS = "one vCPU has one state, whoever reads it"
 
 
@@ -149,7 +149,7 @@ def _formula(name: str, ctx: Context) -> int | str:
 
 
 def _absent(item: str, ctx: Context) -> str:
-    """Why this view or the local APIC's mode has no such register, though KVM shows its bytes."""
+    """Return why this view or the local APIC's mode has no such register, though KVM has bytes for it; "" if there is one."""
     if item.startswith("lapic.") and ctx.apic_mode == "disabled":
         return "with IA32_APIC_BASE.EN clear there is no local APIC"
     if item in ("fop", "fip", "fdp") and ctx.host.cpu_vendor == "AuthenticAMD" and ctx.view != "host":

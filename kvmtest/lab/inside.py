@@ -24,7 +24,7 @@ from kvmtest.lab.stream import WAITS, Encoder
 
 __all__ = ("MODULES", "Config", "main")
 
-#: Where the modules lie.
+#: The folder of the modules.
 MODULES = "/modules"
 #: From linux/random.h.
 _RNDADDENTROPY, _RNDRESEEDCRNG = 0x40085203, 0x5207
@@ -44,10 +44,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Config(TypedDict):
-    """What a cell is to do: modules and their parameters in the order of loading, which cases, and the rest as of the engine.
+    """A cell's order: modules and their parameters in the order of loading, the cases, and the engine's options.
 
-    ``job`` is a `kvmtest.lab.job.Job` in the place of running them, or None. ``coverage`` is whether to tell what of KVM's
-    modules each executes.
+    ``job`` is a `kvmtest.lab.job.Job` to do instead of running cases, or None. ``coverage`` makes each case report what it
+    executed of KVM's modules.
     """
 
     modules: list[tuple[str, str]]
@@ -59,7 +59,7 @@ class Config(TypedDict):
 
 
 class _Failed(Exception):
-    """Why this cell shows nothing."""
+    """The reason why this cell has no results."""
 
 
 class _Log:
@@ -86,7 +86,7 @@ class _Log:
 
 
 class _Hits:
-    """What KVM's modules execute, as far as it is not what was sent last; they are built for it (`kvmtest.lab.instrument`)."""
+    """Coverage of KVM's modules, as the difference from the last record; they must be instrumented (`kvmtest.lab.instrument`)."""
 
     def __init__(self, out: Encoder) -> None:
         self._out = out

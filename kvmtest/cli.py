@@ -17,7 +17,7 @@ __all__ = ("main", "parser")
 
 #: In the order of the help.
 _COMMANDS = (run, report, diff, snapshot, list, explain, repro, fuzz, series, spec, doctor, lab)
-#: What the file system says when a report does not fit.
+#: Errors of a file system that is full or broken.
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 

@@ -21,9 +21,9 @@ from kvmtest.state.values import NEW, PLANTS
 
 __all__ = ("NONE", "NoCase", "Wish", "candidates", "choose", "named", "take")
 
-#: What ``--plant`` calls a vCPU that nothing is planted in.
+#: The name in ``--plant`` of a vCPU without a plant.
 NONE = "none"
-#: What is taken where nothing is asked for.
+#: The defaults.
 _TRIGGERS = {"reset": "create", "init": "msi", "sipi": "msi", "shutdown": "triple-fault"}
 _TARGETS = {"init": "ap", "sipi": "ap"}
 
@@ -33,7 +33,7 @@ class NoCase(ValueError):
 
 
 class Wish(NamedTuple):
-    """What the case is to be; None where it does not matter."""
+    """The properties of the case to find; None for any."""
 
     event: str
     trigger: str | None = None
@@ -113,7 +113,7 @@ def choose(wish: Wish, vendor: str) -> Case:
 
 
 def _part(case: Case, option: str) -> str:
-    """What ``option`` of a Wish is in ``case``."""
+    """Return the value of a property of ``case``."""
     if option == "vendor":
         return case.setup.vendor
     if option == "mode":

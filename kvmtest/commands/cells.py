@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the lab's commands are told of cells: backends, kernels, modules and their parameters."""
+"""Options of the lab's commands for cells: backends, kernels, modules and their parameters."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PARAMETER = re.compile(r"(\w+)\.(\w+=\S*)")
 
 
 def options(parser: argparse.ArgumentParser, own: bool = True) -> None:
-    """What every command that runs cells takes; ``own`` is whether KVM's modules may be the user's."""
+    """Add the options of all commands that run cells; with ``own``, also those for the user's modules of KVM."""
     parser.add_argument("--modules", default="", metavar="DIR", help="modules folder of a kernel image given by its path")
     if own:
         parser.add_argument("--kvm-modules", default="", metavar="DIR", help="take kvm.ko and the vendor modules there from DIR")
@@ -102,7 +102,7 @@ def specs(args: argparse.Namespace, backends: list[str], names: list[str]) -> li
 
 
 class Boot:
-    """Where a boot is: a line on a terminal that is written anew as it goes on, or one that says that it began."""
+    """Progress of a boot: a line that is rewritten on a terminal, else one line when it begins."""
 
     def __init__(self) -> None:
         self._width = 0

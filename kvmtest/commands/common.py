@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What commands share: exit statuses, errors of one line, selectors, where output goes, Ctrl-C."""
+"""Parts that commands share: exit statuses, one-line errors, selectors, output files, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ OK, UNEXPECTED, USAGE, UNTESTABLE, INTERRUPTED = 0, 1, 2, 3, 130
 BISECT_SKIP = 125
 
 T = TypeVar("T")
-#: What ends things in order.
+#: Signals that stop a run in an orderly way.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-#: Seconds after which a signal is another wish, and no longer the first one once more.
+#: Seconds after which another signal counts as a second request, and not as a repetition of the first.
 _AGAIN_S = 1.5
 
 
@@ -73,12 +73,12 @@ class RAW(argparse.RawDescriptionHelpFormatter):
 
 
 def _hang(line: str) -> str:
-    """What stands below the second column of an example, or below the words of one that has none."""
+    """Return the indentation of continuation lines: below the second column of an example, or below its words without one."""
     found = re.match(r" +\S.*?\s{2,}(?=\S)", line)
     return " " * (len(found[0]) if found else 6) if line.startswith(" ") else ""
 
 
-#: What ``add_subparsers()`` returns.
+#: The type that ``add_subparsers()`` returns.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 #: The end of the help of what takes selectors.
 SELECTORS = """\

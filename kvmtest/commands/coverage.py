@@ -124,7 +124,7 @@ def covers(text: str, wanted: Place, release: str) -> set[str]:
 
 
 class _Shown(NamedTuple):
-    """What is reported: a table, and its source."""
+    """The table to report, and its source files."""
 
     table: Table
     sources: Sources

@@ -33,7 +33,7 @@ A SELECTOR, as of kvmtest run, says which results count. Exit status: 0 nothing 
 3 nothing could be tested here; 130 interrupted.
 """
 _OFTEN_S = 0.5
-#: How many smaller ones a cell tries with each: to start one takes as long.
+#: Smaller scenarios that a cell tries at once: starting a cell takes as long as running them.
 _AHEAD = 60
 
 
@@ -54,7 +54,7 @@ def add_lab(commands: Commands) -> None:
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    """What to try, and for how long."""
+    """Add the options for what to try, and for how long."""
     parser.add_argument("selectors", nargs="*", metavar="SELECTOR", help="which results count; all when none is given")
     what = "seconds, from the first scenario on (default: 60)"
     parser.add_argument("--time", type=_seconds, default=60.0, metavar="S", help=what)
@@ -141,7 +141,7 @@ class _Findings:
 
 
 def _tainted() -> int:
-    """What taints the kernel: bit 7 is an oops, bit 9 a WARN; 0 where it does not tell."""
+    """Read the kernel's taint flags: bit 7 is an oops, bit 9 a WARN; 0 if they cannot be read."""
     try:
         with open("/proc/sys/kernel/tainted", encoding="ascii") as file:
             return int(file.read())
@@ -270,7 +270,7 @@ def _smaller(path: str, alone: Callable[[Sequence[Scenario]], list[set[Key]]], a
 
 
 def _names(path: str, key: Key) -> bool:
-    """Whether the file's name is that of a finding with this ``key``."""
+    """Return True if the file's name is that of a finding with this ``key``."""
     from kvmtest.fuzz.save import begins
 
     return os.path.basename(path).removeprefix("once-").startswith(begins(key))

@@ -25,7 +25,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 @contextlib.contextmanager
 def recording(args: argparse.Namespace, kvm: Kvm, host: Host) -> Iterator[Callable[[str], None]]:
-    """What is told of each case that ended; the file is written at the end. Raises Failed where this host cannot tell."""
+    """Yield a function to call after each case; write the file at the end. Raises Failed if this host cannot record coverage."""
     if not args.coverage:
         yield lambda case: None
         return

@@ -71,7 +71,7 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _skipped(cases: list[Case], device: str) -> dict[Case, str]:
-    """What this host's KVM would skip, and why. Raises Failed."""
+    """Return the cases that this host's KVM would skip, with the reasons. Raises Failed."""
     from kvmtest.engine import bind, doctor, host
     from kvmtest.engine.machine import Machines, SetupError
     from kvmtest.state.snapshot import Unread

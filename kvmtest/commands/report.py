@@ -58,7 +58,7 @@ def add(commands: Commands) -> None:
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """What every command that makes a report takes."""
+    """Add the options of all commands that write a report."""
     names = f"{', '.join(FORMATS)} (default: text)"
     parser.add_argument("--format", choices=FORMATS, default="text", metavar="FORMAT", help=names)
     parser.add_argument("-o", "--output", metavar="FILE", help="write there instead of to standard output")
@@ -157,9 +157,9 @@ def _checked(args: argparse.Namespace) -> None:
 def writing(
     args: argparse.Namespace, runs: int = 1, live: bool = True, text: Callable[[TextIO], Writer] | None = None
 ) -> Iterator[Gatherer]:
-    """What takes a run, or several in turn, and writes all reports that ``options`` ask for. Raises Failed.
+    """Yield the receiver of one or several runs, which writes all reports that ``options`` ask for. Raises Failed.
 
-    Of a run that is ``live`` the text shows the progress. ``text`` makes another writer of the text than the usual one.
+    With ``live`` the text report shows progress. ``text`` replaces the usual text writer.
     """
     _checked(args)
     known = _known(args)

@@ -26,7 +26,7 @@ def add(commands: Commands) -> None:
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """What every command that runs cases into results takes."""
+    """Add the options of all commands that run cases and report results."""
     cases(parser)
     report.options(parser)
     report.waivers(parser)
@@ -34,7 +34,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def cases(parser: argparse.ArgumentParser) -> None:
-    """What every command that runs cases takes: which, and how long and often."""
+    """Add the options of all commands that run cases: which cases, time limits and rounds."""
     parser.add_argument("selectors", nargs="*", metavar="SELECTOR", help="which results; all when none is given")
     what = "what shows this commit of KVM, besides any SELECTOR; may be repeated; kvmtest series lists them"
     parser.add_argument("--commit", action="append", default=[], metavar="ID", help=what)

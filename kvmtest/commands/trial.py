@@ -79,7 +79,7 @@ def _backends(text: str) -> list[str]:
 
 
 def _change(args: argparse.Namespace, work: str) -> Change:
-    """What is asked for, unpacked into ``work``. Raises LabError, Failed."""
+    """Unpack the change that was asked for into ``work``. Raises LabError, Failed."""
     from kvmtest.engine import plan
     from kvmtest.model.select import SelectorError
     from kvmtest.spec import commits
@@ -221,7 +221,7 @@ def _lines(tried: Trial, compared: Sequence[Comparison], programs: bool) -> Iter
 
 
 def _shown(compared: Comparison) -> Iterator[tuple[Run, tuple[str, ...]]]:
-    """What selects the examples of the first findings that a C program can show, by the run that has them."""
+    """Yield the selectors of the first findings that a C program can reproduce, by the run that has them."""
     found: dict[str, tuple[Run, dict[str, None]]] = {}
     for of, cause in changes.causes(compared):
         # What the kernel says of itself, or that it died, is no result of a vCPU.
@@ -244,7 +244,7 @@ def _write(args: argparse.Namespace, stop: Interrupt, tried: Trial, compared: Se
 
 
 def _coverage(ran: Ran | None) -> Iterator[str]:
-    """Which of the lines that changed were run."""
+    """Report which of the changed lines were executed."""
     if ran is None:
         yield "Which lines of the change the cases ran was not recorded."
         return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What KVM_RUN came back with."""
+"""Exits of KVM_RUN."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ __all__ = ["VcpuState"]
 
 
 class VcpuState:
-    """What Vcpu can read and write. Every method raises KvmError if KVM refuses."""
+    """The state ioctls of Vcpu. Every method raises KvmError if KVM refuses."""
 
     fd: int
     id: int

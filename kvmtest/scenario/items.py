@@ -18,7 +18,7 @@ CONTINUE = 0x10
 #: The trigger of what is no event: a state that is entered and left.
 LEAVE = "leave"
 _LATCHED_INIT = "events.smi_latched_init"
-#: What the ioctls that enter a state leave set after it has been left.
+#: Items that the ioctls that enter a state set, and leaving does not clear.
 _LEFT_BEHIND = ("efer", "events.smi_smm", "nested.flags", "nested.vmxon_pa", "nested.vmcs12_pa")
 
 
@@ -56,7 +56,8 @@ def scenario(item: Item) -> s.Scenario:
     return s.Scenario(item.event, name, "", steps, cite, item.target, "host", needs, fresh=fresh, silent=state.silent)
 
 
-#: What sending changes in the sender; and the x87 pointers, which AMD CPUs save and restore only with an exception pending (APM
+#: Items that sending changes in the sender; and the x87 pointers, which AMD CPUs save and restore only with an exception pending
+#: (APM
 #: vol. 5, FXSAVE), QEMU's TCG never.
 _BY_SENDING = ("rip", "lapic.icr", "lapic.icr2", "msr.hv_icr", "fop", "fip", "fdp")
 _DELIVERY_STATUS = 1 << 12
@@ -128,7 +129,7 @@ def _joined(bsp: bool) -> Steps:
 
 
 def _told(item: Item, ran: bool) -> Steps:
-    """What the guest's instructions read."""
+    """Return the steps in which the guest's instructions read the items."""
     if not item.guest:
         return ()
     start = (s.Send("sipi", vector=CONTINUE, judged=False),) if item.event == "init" and not item.bsp else ()

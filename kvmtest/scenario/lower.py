@@ -65,7 +65,7 @@ class Planted(Protocol):
 
 
 class Target(Protocol):
-    """What binding knows of the host and the VM."""
+    """The facts about the host and the VM that lowering needs; binding has them."""
 
     target: int
     other: int
@@ -77,7 +77,7 @@ class Target(Protocol):
         """The plant of vCPU ``who``. Raises PlantRefused, KvmError."""
 
     def saved(self, who: int, order: Order) -> Mapping[str, Sequence[migrate.Part]]:
-        """What can be saved of vCPU ``who`` or the VM, by section. Raises KvmError."""
+        """Return the parts that can be saved of vCPU ``who`` or the VM, by section. Raises KvmError."""
 
     def cpuid(self, who: int) -> Cpuid:
         """The op that gave vCPU ``who`` its CPUID."""
@@ -105,7 +105,7 @@ class _Lowering(Places):
         self.restarted: set[int] = set()
         #: Those whose last exit's I/O is not complete, maybe.
         self.exited: set[int] = set()
-        #: What no ioctl reads, as it was written last.
+        #: The last write of state that no ioctl reads.
         self.kept: dict[tuple[int, int], Ioctl] = {}
         #: Those that something was done to.
         self.touched = {bound.target}
@@ -151,7 +151,7 @@ class _Lowering(Places):
     # Conditions
 
     def came(self, condition: s.Condition) -> Came | None:
-        """What a vCPU does next, of a condition that says that."""
+        """Return the exit that a condition waits for; None for other conditions."""
         if isinstance(condition, s.Word):
             port, *past = (memory.number(self.guest, f"PORT_{name}") for name in (condition.name, *condition.past))
             return Came("out", port, condition.value, condition.mask, tuple(past))

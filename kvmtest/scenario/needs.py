@@ -26,7 +26,7 @@ __all__ = ("NEEDS", "Facts", "Need", "of_capability", "unmet")
 
 
 class Facts(Protocol):
-    """What a need is looked up in."""
+    """Facts that needs are checked against."""
 
     vendor: str
 
@@ -55,7 +55,7 @@ class Need(NamedTuple):
     clear: bool = False
 
     def met(self, facts: Facts) -> bool:
-        """Whether a vCPU and its KVM have it."""
+        """Return True if a vCPU and its KVM have it."""
         if self.vendor not in ("", facts.vendor):
             return False
         if self.cap:

@@ -344,7 +344,7 @@ class Report(NamedTuple):
     running: bool = False
 
 
-#: What Do may name, for which the engine has a function each, and the items that it counts.
+#: The measurements of Do, and the items that each counts; the engine has a function for each.
 MEASUREMENTS = {"arrivals": ("lost", "doubled", "astray")}
 
 

@@ -12,7 +12,7 @@ __all__ = ("LEAVES", "SPARSE", "VENDORS", "Setup")
 VENDORS = ("intel", "amd")
 #: For Setup.vcpus.
 SPARSE = 0
-#: Which of CPUID's leaves vCPUs get, in words.
+#: The choices of CPUID leaves for vCPUs, in words.
 LEAVES = {
     "": "",
     "none": "without KVM_SET_CPUID2",
@@ -54,7 +54,7 @@ class Setup(NamedTuple):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What it cannot be made without (`kvmtest.scenario.needs`)."""
+        """The needs of making it (`kvmtest.scenario.needs`)."""
         given = {"split-irqchip": self.irqchip == "split", "boot-cpu-id": self.boot_id, "x2apic-api": self.x2apic_ids}
         given["msr-filter"] = bool(self.denied)
         named = dict.fromkeys(of_capability(*one) for one in self.caps)
@@ -62,5 +62,5 @@ class Setup(NamedTuple):
 
     @property
     def many(self) -> bool:
-        """Whether the VM has so many vCPUs that one such VM at a time is enough."""
+        """True if the VM has so many vCPUs that one such VM at a time is enough."""
         return self.vcpus == SPARSE or self.vcpus > 8

@@ -38,16 +38,16 @@ _LATCHED = s.Until(s.Is("events.smi_latched_init", 1), note="no INIT is pending"
 
 
 class State(NamedTuple):
-    """What a target is in.
+    """A state of the target.
 
-    ``before`` are the steps before everything is planted, ``keep`` is what that leaves set (`s.Plant`). ``prepare`` are the steps
-    before the state is read that the event finds, ``enter`` those after it. ``leave`` let the event be taken that was held,
-    ``release`` undo what would outlive the case. ``plants`` are the plants by guest code that it takes, none for those by ioctls.
-    ``needs`` is what it cannot do without. ``holds`` and ``drops`` are the events that wait until the state is left, and that are
-    lost in it; ``on_thread`` is whether the target is in KVM_RUN, ``silent`` whether the event may leave no trace, ``fresh``
-    whether its VM is one that nothing has happened to. ``events`` are the only events that it is for, and ``only`` the only
-    plants, where that is not any. ``memory`` is whether a guest of its own lies where the reporting one does, ``runs`` whether
-    the target has to run for the event to be taken.
+    ``before`` are the steps before everything is planted, ``keep`` is what they leave set (`s.Plant`). ``prepare`` are the
+    steps before the observation that precedes the event, ``enter`` those after it. ``leave`` ends what held the event,
+    ``release`` undoes what would outlast the case. ``plants`` are the plants by guest code that it allows; without any, it
+    allows those by ioctls. ``needs`` are its needs. ``holds`` and ``drops`` are the events that wait until the state is left,
+    and those that are lost in it. ``on_thread`` is set if the target is in KVM_RUN, ``silent`` if the event may leave no trace,
+    ``fresh`` if it needs a new VM. ``events`` are the only events that it is for, and ``only`` the only plants, if not all.
+    ``memory`` is set if a guest of its own lies where the reporting one does, ``runs`` if the target has to run to accept the
+    event.
     """
 
     before: Steps = ()

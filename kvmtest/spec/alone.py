@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What else follows when one section of a vCPU is written back to RESET's values: all other items stay as they are."""
+"""Side effects of writing one section of a vCPU back to RESET's values: all other items must be unchanged."""
 
 from __future__ import annotations
 
@@ -46,6 +46,6 @@ _FOLLOWS: dict[str, tuple[Follows, ...]] = {
 
 
 def follows(section: str) -> tuple[Follows, ...]:
-    """What follows when ``section`` is written."""
+    """Return the side effects of writing ``section``."""
     mirrors = (Follows(item, "CPUID shows it") for item, of in FOLLOWS.items() if of == section)
     return (*_FOLLOWS.get(section, ()), *mirrors)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What an emulated CPU does wrong to the guests of the KVM that runs on it, so that a guest's view there tells nothing of KVM.
+"""Bugs of emulated CPUs that show in guests of the KVM that runs on them: a guest's view there says nothing of KVM.
 
-Each line was found by a guest that saw something else than KVM_GET_* showed, and followed to the emulator's source.
+Each line was found by a guest that read something else than KVM_GET_* showed, and traced to the emulator's source.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _WRONG = {
 
 
 def cannot_tell(names: tuple[str, ...], item: str) -> str:
-    """Why a guest under KVM on a CPU with ``names``, its model and its emulator, cannot tell what ``item`` holds; "" where it can."""
+    """Return why a guest on a CPU with ``names`` (model and emulator) cannot read ``item`` correctly; "" if it can."""
     return next((wrong.get(item, "") for begin, wrong in _WRONG.items() if any(n.startswith(begin) for n in names)), "")
 
 
 def ends_early(names: tuple[str, ...], cr0: int | None, ss_dpl: int | None) -> str:
-    """Why a guest whose CR0 and SS were restored like this stops where it should not; "" where it has no reason to."""
+    """Return why a guest with this restored CR0 and SS stops too early on this emulator; "" if it does not."""
     tcg = any(name.startswith("QEMU TCG CPU") for name in names)
     return _CPL if tcg and ss_dpl and cr0 is not None and not cr0 & _CR0_PE else ""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What KVM makes of what KVM_SET_* gives it: every item is kept as it was written, but for what stands here.
+"""Values that KVM changes when KVM_SET_* writes them. Every other item must be kept as it was written.
 
-A fact explains one exact value: anything else that is read back departs. What an ioctl refuses with an error is no fact.
+A fact explains one exact value: anything else that is read back is a departure. A refusal with an error is no fact.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ class Fact(NamedTuple):
 
     @property
     def says(self) -> str:
-        """What KVM does, and where."""
+        """The change that KVM makes, and its source."""
         return f"{self.why} ({self.source})"
 
     def holds(self, backend: str, kernel: Version, vendor: str, written: Written) -> bool:
-        """Whether it holds on this KVM for this guest, in which ``written`` was."""
+        """Return True if it applies to this KVM and this guest, in which ``written`` was written."""
         here = (not self.backends or backend in self.backends.split()) and self.since <= kernel < self.until
         return here and self.vendor in ("", vendor) and (not self.where or bool(written(self.where)))
 
     def value(self, item: str, written: Written) -> int | None:
-        """What is read back, where it is known."""
+        """Return the value that is read back; None if unknown."""
         if self.formula:
             return _FORMULAS[self.formula](written)
         asked = written(item)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What is in flight or pending, the activity state, and virtualization state."""
+"""Rules for pending events, the activity state, and virtualization state."""
 
 from __future__ import annotations
 

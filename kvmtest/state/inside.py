@@ -129,7 +129,7 @@ class GuestPlant(Plant):
         raise GuestStopped(f"the planting guest cannot be emulated: {seen}")
 
     def reason(self, item: str) -> str:
-        """Why this plant has no value for ``item``."""
+        """Return the reason for having no value for ``item``."""
         return "the planting guest has no instruction that writes it, or leaves it as it needs it"
 
     def _skip(self, vcpu: Vcpu, seen: Exit) -> None:
@@ -143,7 +143,7 @@ class GuestPlant(Plant):
         vcpu.set_regs(regs)
 
     def _asked(self, base: dict[str, int], vectors: tuple[str, ...], apic_mode: str) -> dict[str, int]:
-        """What the code is to write, as the host's ioctls should then show it; ``vectors`` are the items of the XSAVE image."""
+        """Return the values that the code must write, as ioctls show them; ``vectors`` are the items of the XSAVE image."""
         asked = {item: base[item] for item in (*_AS_BASE, *vectors) if item in base}
         asked |= {k: v for k, v in base.items() if k.startswith("msr.") and k.removeprefix("msr.") not in _LEFT_OUT}
         # AMD CPUs have 32 bits of these, and KVM shows that many; an emulated one may keep 64.

@@ -76,7 +76,7 @@ _HALTS_AGAIN = (
     *makes(SAY), s.Until(READY), s.Complete(), s.Poke(_LOOP_AT, _HLT_LOOP), s.Set((("rip", _LOOP_AT),)),
     s.Until(s.Quiet(), note="the guest was to halt without an exit"), _RUNS_ON,
 )  # fmt: skip
-#: What a VMM writes for a reset: KVM_SET_SREGS, KVM_SET_REGS, KVM_SET_MP_STATE.
+#: The values that a VMM writes for a reset: KVM_SET_SREGS, KVM_SET_REGS, KVM_SET_MP_STATE.
 _WRITTEN = s.Set(
     (
         *(("cr0", 0x60000010), ("cs.selector", 0xF000), ("cs.base", 0xFFFF0000), ("cs.limit", 0xFFFF), ("cs.g", 0), ("cs.db", 0)),

@@ -15,7 +15,7 @@ __all__ = ("SCENARIOS",)
 _DICE = random.Random(1)
 #: Slot, address and contents of RAM in as many slots: at 0, below and above 1 MiB, and above 4 GiB.
 _SLOTS = tuple((slot, gpa, _DICE.randbytes(0x4000)) for slot, gpa in ((2, 0), (3, 0x80000), (4, 0x100000), (5, 1 << 32)))
-#: What the guest sums up: RAM after its own first pages, and some of what real mode reaches last.
+#: The RAM that the guest adds up: after its own first pages, and near the end of what real mode reaches.
 _PARTS = tuple((gpa, _DICE.randbytes(0x2000)) for gpa in (0x2000, 0x9E000))
 
 _PRESENT, _GLOBAL, _CR4_PGE = 3, 1 << 8, 1 << 7
@@ -29,7 +29,7 @@ _RAM = (S_T1, S_OVERVIEW, A_CACHES)
 
 
 def _sum(data: bytes) -> int:
-    """What the guest makes of these bytes."""
+    """Compute the guest's checksum of these bytes."""
     total = 0
     for i in range(0, len(data), 4):
         total = (total << 1 & 0xFFFFFFFF | total >> 31) + int.from_bytes(data[i : i + 4], "little") & 0xFFFFFFFF

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What KVM_SET_MP_STATE accepts and refuses, and where it leads (KVM API, KVM_GET_MP_STATE and KVM_SET_MP_STATE)."""
+"""States that KVM_SET_MP_STATE accepts or refuses, and their effect (KVM API, KVM_GET_MP_STATE and KVM_SET_MP_STATE)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _OTHERS = (
     KVM_MP_STATE_SUSPENDED,
     100,
 )
-#: Where a SIPI leads.
+#: The items that a SIPI sets.
 _STARTED = ("mp_state", "cs.selector", "cs.base", "rip")
 _SIPI = s.Send("sipi", "mp-state", vector=_VECTOR)
 

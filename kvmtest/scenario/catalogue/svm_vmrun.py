@@ -43,7 +43,7 @@ _NO_ADDRESS = 1 << 60
 #: Fields of the VMCB.
 _ASID, _IOPM, _MSRPM, _EFER, _CR4, _CR3, _CR0, _DR7, _DR6 = 0x58, 0x40, 0x48, 0x4D0, 0x548, 0x550, 0x558, 0x560, 0x568
 _EVENTINJ, _NESTED_CTL, _NCR3, _IDT_BASE, _EXITINTINFO = 0xA8, 0x90, 0xB0, 0x488, 0x88
-#: What VMRUN refuses: bits that make each field illegal, with all others as they have to be.
+#: VMCBs that VMRUN must refuse: one field with illegal bits, all others legal.
 _ILLEGAL = (
     ("vmrun-not-intercepted", 0x10, field(0, 4)),
     ("asid-0", _ASID, field(0, 4)),

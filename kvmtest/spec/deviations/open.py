@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What KVM does otherwise in every kernel, found in its source, without a word of it that it is meant to."""
+"""Departures of every kernel that were found in KVM's source, without any statement that they are intended."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HASHED = (
     "with vector_hashing KVM chooses one bit of a logical destination for a lowest-priority message, and drops it if that is nobody's"
 )
 
-#: What these depart by, one line more or less mends on 6.1: tests/lab/counter.py.
+#: Causes of these departures; a change of one line fixes each on 6.1: tests/lab/counter.py.
 _L1_LMA = "KVM_SET_NESTED_STATE takes an L1 with EFER.LMA and without EFER.LME"
 _NOT_REARMED = "the deadline was armed by the TSC of before, and writing the TSC does not arm it anew"
 _FIRES_AGAIN = "a one-shot timer with nothing left has fired already; KVM arms it for now"
@@ -36,7 +36,7 @@ _SVMDIS = "SVMDIS once set is not cleared, by a VMM neither"
 #: Unconditionally reset MMU context when emulating INIT", and with kvm_mmu_reset_context() in shutdown_interception().
 _STALE_MMU = "shutdown_interception() clears the VMCB, and with it the CR0.PG without which INIT does not reset the MMU"
 _NO_WINDOW = "with vgif KVM does not intercept STGI for an INIT that waits, as it does for NMI and SMI: it comes after the next exit"
-#: Where it waits for STGI; with kvm_amd.vgif=0 it comes in time.
+#: Cases in which INIT waits for STGI; with kvm_amd.vgif=0 it comes in time.
 _AT_STGI = (
     *(f"after-{name}-in-svm-l2" for name in ("rdmsr", "out", "gp", "pf", "vmrun")),
     *("in-svm-l2-intercepted", "after-refused-vmrun", "after-nested-page-fault"),

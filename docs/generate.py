@@ -45,7 +45,7 @@ def commands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParse
 
 
 def selectors() -> list[str]:
-    """What a selector may begin with: each event, trigger and view, and `event.trigger`."""
+    """Return the beginnings of selectors to complete: each event, trigger and view, and `event.trigger`."""
     from kvmtest.engine import plan
 
     prefixes = dict.fromkeys(case.prefix for case in plan.plan())

@@ -83,12 +83,12 @@ def by_item(case: plan.Case, machines: Machines, timeout_s: float = 1.0) -> dict
 
 
 def judged(case: plan.Case, host: Host, seen: Any, *bases: Basis, plants: bool = False) -> list[Result]:
-    """What was ``seen`` of ``case``, judged by a book of its own; ``plants`` is whether also what KVM keeps of a plant."""
+    """Judge what was ``seen`` of ``case`` with a book of its own; with ``plants`` also what KVM keeps of a plant."""
     return _flat(judge(Book(), case.look(), host, bases, seen), plants=plants)
 
 
 def shown(case: plan.Case, *targets: _Pair, report: Report | None = None, sender: _Pair | None = None) -> Played:
-    """What ``case`` would tell of its ``targets`` before its event and after it, of the ``sender``, and the ``report``."""
+    """Return the evidence of ``case`` with its ``targets`` before and after the event, the ``sender``, and the ``report``."""
     assert case.scenario
     told: list[tuple[int, Any]] = []
     sent = False

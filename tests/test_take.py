@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which case a snapshot is of, and snapshots of this machine's KVM."""
+"""The case that a snapshot is of, and snapshots of this machine's KVM."""
 
 from __future__ import annotations
 

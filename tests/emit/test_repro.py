@@ -63,7 +63,7 @@ def test_what_a_guest_is_to_find_is_read_before_it_runs(targets: dict[str, Targe
 
 
 def test_what_was_written_before_is_written_whole(targets: dict[str, Target]) -> None:
-    """What a new vCPU has may not be there any more."""
+    """Values of a new vCPU may have been overwritten."""
     old = targets["ap"].baseline.sections["regs"]
     buffers = {"plant_regs1": p.Buffer("kvm_regs", b"\x77" + old[1:]), "plant_regs1_2": p.Buffer("kvm_regs", old)}
     ops = ((number, p.Ioctl(1, uapi.KVM_SET_REGS, name)) for number, name in enumerate(buffers))

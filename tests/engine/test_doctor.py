@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What doctor says is what the run then skips; each no says what would change that."""
+"""The run skips what doctor says is missing; each ``no`` says what would change that."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def _run(cases: list[plan.Case], machines: Machines) -> dict[tuple[str, str], Re
 
 
 def _others(quiet: dict[tuple[str, str], Result], seen: dict[tuple[str, str], Result], *words: str) -> list[Result]:
-    """What is judged otherwise than in the quiet run, and is no error or skip that says ``words``."""
+    """Return the results with another verdict than in the quiet run, except errors and skips with ``words`` in the reason."""
     changed = [r for key, r in seen.items() if key not in quiet or r.verdict != quiet[key].verdict]
     return [r for r in changed if r.verdict not in ("error", "skip") or not all(word in r.reason for word in words)]
 
@@ -149,7 +149,7 @@ def _after(
 
 
 def test_without_mp_state_no_init_was_taken(machines: Machines, failing: Failing, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That ioctl is what makes KVM take it: registers that were read without it are those of before."""
+    """KVM_GET_MP_STATE makes KVM process the INIT: registers read without it are from before."""
     for case, nth in ((MSI, 2), (BROADCAST, 10)):
         results = _after(monkeypatch, machines, case, failing, "KVM_GET_MP_STATE", nth)
         assert {r.verdict for r in results} == {"error"}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What KVM accepts and does not keep fails by itself, item by item; what it is known to make of it is a skip that says so."""
+"""Items that KVM accepts and does not keep fail by themselves; changes that KVM is known to make are skips that say so."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LAB = ("7.2-svm", "7.2-vmx")
 
 
 def _at(trial: Trial) -> int | None:
-    """Where the first vCPU was read after its plant; None where that is not judged."""
+    """Return the index of the first read of the vCPU after its plant; None if that is not judged."""
     scenario = trial.look.scenario
     writing = of.written(scenario) if scenario and isinstance(trial.seen, Played) else None
     found = [at for at, (number, _) in enumerate(trial.seen.told) if writing and number == writing.observed] if writing else []

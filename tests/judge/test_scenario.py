@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a scenario told is judged step by step: each condition by itself, up to the first departure."""
+"""Scenarios are judged step by step: each condition by itself, up to the first departure."""
 
 from __future__ import annotations
 

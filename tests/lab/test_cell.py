@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a cell makes of each way in which a guest can end, with an emulator that is none."""
+"""All ways in which a guest can end, with a fake emulator."""
 
 from __future__ import annotations
 

@@ -25,14 +25,14 @@ def modules() -> Path:
 
 
 def unexpected(modules: Path, number: int, selectors: Iterable[str]) -> list[Result]:
-    """What fails in a cell with this mutant."""
+    """Return the failures in a cell with this mutant."""
     seen = results(modules, number, selectors)
     return [result for result in seen if result.verdict in (Verdict.FAIL, Verdict.ERROR)]
 
 
 @pytest.fixture(scope="module")
 def whole(modules: Path) -> list[Result]:
-    """What fails with none of the mutants, in all of their cases."""
+    """The failures without any of the mutants, in all of their cases."""
     return unexpected(modules, 0, sorted({mutant.selector for mutant in MUTANTS}))
 
 

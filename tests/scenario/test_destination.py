@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Who accepts a message: examples of the manuals, and what has to hold for every destination."""
+"""Acceptance of messages: examples of the manuals, and properties of every destination."""
 
 from __future__ import annotations
 

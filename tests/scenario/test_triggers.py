@@ -21,7 +21,7 @@ from tests.playing import steps
 
 INIT_RECEIVED, RUNNABLE = 2, 0
 INITS = sorted(name for name, one in TRIGGERS.items() if "init" in one.events)
-#: What shows in a vCPU that events are sent to and that does not run.
+#: Items that show events sent to a vCPU that does not run.
 PENDING = {"nmi": ("events.nmi_pending", 1), "smi": ("events.smi_pending", 1), "interrupt": ("lapic.irr2", 1 << 21)}
 VECTORS = {"sipi": 0x9F, "interrupt": 0x55}
 

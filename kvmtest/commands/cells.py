@@ -25,13 +25,18 @@ _PARAMETER = re.compile(r"(\w+)\.(\w+=\S*)")
 
 def options(parser: argparse.ArgumentParser, own: bool = True) -> None:
     """Add the options of all commands that run cells; with ``own``, also those for the user's modules of KVM."""
-    parser.add_argument("--modules", default="", metavar="DIR", help="modules folder of a kernel image given by its path")
+    parser.add_argument("--modules", default="", metavar="DIR", help="modules of a kernel image: .../lib/modules/RELEASE")
     if own:
-        parser.add_argument("--kvm-modules", default="", metavar="DIR", help="take kvm.ko and the vendor modules there from DIR")
+        parser.add_argument("--kvm-modules", default="", metavar="DIR", help="use kvm.ko and the vendor modules in DIR")
     parser.add_argument(
-        "--module-param", type=parameter, action="append", default=[], metavar="M.P=V", help="for example kvm_amd.npt=0"
+        "--module-param",
+        type=parameter,
+        action="append",
+        default=[],
+        metavar="M.P=V",
+        help="set a module parameter, for example kvm_amd.npt=0",
     )
-    parser.add_argument("--fresh-boot", action="store_true", help="boot the kernel, also where its saved boot is kept (QEMU)")
+    parser.add_argument("--fresh-boot", action="store_true", help="boot the kernel even if a saved boot is cached (QEMU)")
 
 
 def names(text: str) -> list[str]:

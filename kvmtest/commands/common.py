@@ -82,18 +82,18 @@ def _hang(line: str) -> str:
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 #: The end of the help of what takes selectors.
 SELECTORS = """\
-A SELECTOR is a glob over result ids <event>.<trigger>.<view>.<item> or the beginning of one up to a dot, a bare item, a glob
-over the names of cases, or an id and the words of a case. {a,b} stands for either. What a report prints can be pasted:
+A SELECTOR is a glob over result ids <event>.<trigger>.<view>.<item>, the beginning of an id up to a dot, a bare item, a glob
+over names of cases, or an id and the words of a case. {a,b} means a or b. Ids and cases can be copied from a report:
   kvmtest run cr3                                   one item, after every event
   kvmtest run init.msi.host.cr3                     after INIT by MSI, in every case
   kvmtest run 'init.*.cr*'                          all control registers after INIT
-  kvmtest run reset sipi.msi.guest                  everything after RESET, and what the guest sees after SIPI
-  kvmtest run init.msi.host.cr3/ap,intel,xapic,plant-a    one result alone
-  kvmtest run 'init.*/*,in-hlt'                     all cases of a vCPU in HLT
+  kvmtest run reset sipi.msi.guest                  everything after RESET, and the guest's view after SIPI
+  kvmtest run init.msi.host.cr3/ap,intel,xapic,plant-a    a single result
+  kvmtest run 'init.*/*,in-hlt'                     all cases with a vCPU in HLT
 
-Exit status: 0 nothing unexpected; 1 at least one fail or error; 2 wrong usage; 3 nothing could be tested here;
-130 interrupted. With --baseline: 1 for failures that it has not, and for what gave no answer in time. With --bisect, by the
-SELECTORs alone: 0 good, 1 bad, 125 could not tell, 255 whatever no commit can change, at which git bisect run stops.
+Exit status: 0 nothing unexpected; 1 at least one fail or error; 2 usage error; 3 nothing could be tested here; 130 interrupted.
+With --baseline: 1 only for failures and time-outs that the baseline does not have. With --bisect, by the SELECTORs alone:
+0 good, 1 bad, 125 not testable, 255 setup error, which stops git bisect run.
 """
 
 
@@ -219,7 +219,7 @@ def scenarios(paths: Sequence[str]) -> tuple[Case, ...]:
 
 def full(parser: argparse.ArgumentParser) -> None:
     """Add ``--full``."""
-    what = "all combinations of trigger, state, plant and the rest that can be, not only enough for each pair of them"
+    what = "run all possible combinations of trigger, state, plant and so on, instead of enough to cover each pair"
     parser.add_argument("--full", action="store_true", help=what)
 
 

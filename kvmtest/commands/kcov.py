@@ -17,9 +17,9 @@ __all__ = ("options", "recording")
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add ``--coverage``."""
-    what = "write which of KVM's code each case ran, if this kernel has CONFIG_KCOV; kvmtest lab coverage --from FILE shows it"
+    what = "write KVM's code coverage by case to FILE (needs CONFIG_KCOV); kvmtest lab coverage --from FILE shows it"
     parser.add_argument("--coverage", metavar="FILE", help=what)
-    what = "with --coverage: KVM's modules as they were built, not stripped (default: /lib/modules/RELEASE)"
+    what = "with --coverage: folder of KVM's modules, not stripped (default: /lib/modules/RELEASE)"
     parser.add_argument("--kvm-modules", metavar="DIR", help=what)
 
 

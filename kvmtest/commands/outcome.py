@@ -31,7 +31,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     """Add what decides the exit status of one run."""
     group = parser.add_mutually_exclusive_group()
     baseline(group)
-    group.add_argument("--bisect", action="store_true", help="exit status for git bisect run; the SELECTORs alone decide")
+    group.add_argument("--bisect", action="store_true", help="exit status for git bisect run, decided by the SELECTORs alone")
 
 
 def baseline(parser: argparse._ActionsContainer) -> None:

@@ -195,12 +195,12 @@ class Reporter:
             if exit_.port == spine.PORT_ENTRY:
                 if value != (spine.ENTRY_RESET if self.vector is None else spine.ENTRY_SIPI):
                     self.seen.clear()
-                    return f"the guest came in by entry {value}, not by the one of this event"
+                    return f"the guest started at entry {value}, not at the one for this event"
             elif item := ports.get(exit_.port):
                 self.seen[item] = _base(value) if item in _BASES else value
             else:
                 return f"unexpected {exit_}"
-        return "the guest reports without end"
+        return "the guest does not stop reporting"
 
     def _where(self) -> str:
         if len(self.seen) < len(spine.PORT_ITEMS):

@@ -198,7 +198,7 @@ def _play(arena: _Arena, runners: list[_Runner], cycles: Round) -> None:
     for cycle, seen, arrival in zip(cycles, sent, came, strict=True):
         if _port(seen) != stress.PORT_SENT:
             vcpu = arena.vcpus[cycle.sender]
-            what = f"the sender did not come to its end: {seen or 'no exit in time'} ({where(vcpu)}); {cycle}"
+            what = f"the sender did not finish: {seen or 'no exit in time'} ({where(vcpu)}); {cycle}"
             raise Stopped(what) from None if seen else TimeoutError()
         if arrival is not None and _port(arrival) != stress.PORT_ARRIVED:
             raise Stopped(f"the target stopped: {arrival} ({where(arena.vcpus[cycle.target])}); {cycle}")
@@ -215,15 +215,15 @@ def _wrong(arena: _Arena, cycles: Round) -> list[_Wrong]:
         cycle = by_target.get(id)
         if cycle is None:
             if came:
-                found.append(("astray", f"vcpu {id} came {came} times without being sent to"))
+                found.append(("astray", f"vcpu {id} arrived {came} times without a message to it"))
             continue
         entry = 0xF000 if id == 0 else cycle.vector << 8
         if came < 1:
             found.append(("lost", f"lost: {cycle}"))
         elif came > 1:
-            found.append(("doubled", f"came {came} times: {cycle}"))
+            found.append(("doubled", f"arrived {came} times: {cycle}"))
         elif arena.came_by(id) != entry:
-            found.append(("astray", f"came by CS {arena.came_by(id):04x}: {cycle}"))
+            found.append(("astray", f"arrived with CS {arena.came_by(id):04x}: {cycle}"))
     return found
 
 

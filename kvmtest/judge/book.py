@@ -326,7 +326,7 @@ class Sheet:
         created = vcpu.baseline.get(layout, item) if vcpu.baseline else None
         observed, missing, failed = report.values.get(item), report.missing.get(item, ""), ""
         if observed is None and not missing:
-            failed = report.problem or "the guest did not tell"
+            failed = report.problem or "the guest did not report it"
         elif not missing and vcpu.before is not None and planted is None and item in layout.fields:
             failed = vcpu.before.why(layout, item)
         refused = self._refusal(item, vcpu.plant, planted)
@@ -363,7 +363,8 @@ class Sheet:
         if asked is None:
             return plant.reason(item)
         if planted is None or planted == asked:
-            return "" if planted == asked else f"{text(item, asked)} was planted, and could not be read back"
+            return "" if planted == asked else f"{text(item, asked)} was planted, but could not be read back"
         host = self._ctx.host
         fact = explained(item, planted, host.backend, host.version, self._ctx.vendor, plant.asked.get)
-        return f"KVM kept {text(item, planted)} when {text(item, asked)} was planted{f': {fact.says}' if fact else ''}"
+        found = f"{text(item, asked)} was planted, but KVM_GET_* returned {text(item, planted)} before the event"
+        return f"{found}{f': {fact.says}' if fact else ''}"

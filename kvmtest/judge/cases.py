@@ -108,7 +108,7 @@ def _told(
         values = {item: value for item, value in report.values.items() if item in new.values}
         missing = {item: reason for item, reason in report.missing.items() if item in new.values}
         why = {item: new.missing[item] for item in lost if item in new.missing}
-        problem = report.problem if len(why) == len(lost) else new.problem or "the guest did not tell"
+        problem = report.problem if len(why) == len(lost) else new.problem or "the guest did not report it"
         compared = report._replace(values=values, missing=missing | why, problem=problem)
         told, _ = sheet.guest(ctx, look.items, *about, compared)
     return told, both

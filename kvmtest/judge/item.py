@@ -112,7 +112,7 @@ class Question(NamedTuple):
 _TSC_LEAP = 1 << 40
 #: A day at 10 GHz is more than any run takes, and far below the distance between the plants.
 _TSC_RUN = 1 << 50
-_COUNTED = "the counter only counted on when another value was written: KVM did not take it"
+_COUNTED = "KVM ignored the write: the counter continued from its old value"
 _COUNTING = frozenset(("TSC>=", "TSC-new", "TSC-small", "TSC-on", "timer-on"))
 #: The source for comparing the two views.
 BOTH_VIEWS = "one vCPU has one state, whoever reads it"
@@ -246,7 +246,7 @@ def _bits(rule: Rule, formula: str, seen: Seen, observed: int) -> _Judged:
     if keep & judged and seen.baseline is not None and (planted ^ seen.baseline) & keep & judged:
         return _Judged(Verdict.PASS, expected)
     same = "equals its value at creation" if keep == everything else "equals the expected one"
-    return _Judged(Verdict.SKIP, expected, seen.refused or f"the planted value {same}: nothing to tell")
+    return _Judged(Verdict.SKIP, expected, seen.refused or f"the planted value {same}, which proves nothing")
 
 
 def _one_of(rule: Rule, seen: Seen, observed: int) -> _Judged:
@@ -254,7 +254,7 @@ def _one_of(rule: Rule, seen: Seen, observed: int) -> _Judged:
     if observed not in rule.values:
         return _Judged(Verdict.FAIL, expected)
     if seen.planted is not None and seen.planted in rule.values:
-        why = seen.refused or "the planted value is among the expected ones: nothing to tell"
+        why = seen.refused or "the planted value is one of the expected ones, which proves nothing"
         return _Judged(Verdict.SKIP, expected, why)
     return _Judged(Verdict.PASS, expected)
 
@@ -271,7 +271,7 @@ def _apply(question: Question, seen: Seen) -> _Judged:
         return _Judged(Verdict.INFO, None, rule.note or "undefined in the manuals")
     unknown = rule.kind == "unchanged" or rule.value in ("TSC>=", "TSC-on", "timer-on")
     if seen.planted is None and not question.created and (question.before or unknown):
-        return _Judged(Verdict.SKIP, None, seen.refused or "what was planted could not be read back")
+        return _Judged(Verdict.SKIP, None, seen.refused or "the planted value could not be read back")
     observed = seen.observed
     if rule.kind == "formula":
         return _counts(question.formula, seen, observed, question.cycles)
@@ -334,7 +334,7 @@ def ask_views(item: str, ctx: Context) -> Question:
     """The question whether both views of ``item`` agree; ``ctx`` is that of the view ``views``."""
     skip = _absent(item, ctx)
     if not skip and ctx.event == "sipi" and item == "lapic.timer_current":
-        skip = "it counts down from one reading to the next"
+        skip = "it counts down between two reads"
     here = _listed(item, "views", ctx)
     return Question(item, Rule("same", cite=(BOTH_VIEWS,)), "", skip, here, here, ctx.created, ctx.before, 0)
 
@@ -358,7 +358,7 @@ def compare_views(
     deviation: str | None = None
     reason = ""
     if guest is None:
-        verdict, reason = (Verdict.SKIP, missing) if missing else (Verdict.ERROR, problem or "the guest did not tell")
+        verdict, reason = (Verdict.SKIP, missing) if missing else (Verdict.ERROR, problem or "the guest did not report it")
     elif lost:
         verdict, reason = Verdict.ERROR, lost
     elif question.skip:

@@ -100,7 +100,7 @@ class _Vcpu(NamedTuple):
             return _passed(item, expected)
         fact = explained(item, observed, self.host.backend, self.host.version, self.ctx.vendor, self.written)
         if fact:
-            shown = f"KVM kept {text(item, observed)} when {text(item, expected)} was written: {fact.says}"
+            shown = f"{text(item, expected)} was written, but KVM_GET_* returned {text(item, observed)}: {fact.says}"
             return Record(item, Verdict.SKIP, None, None, observed, shown, AS_WRITTEN)
         return self._failed(item, expected, observed)
 

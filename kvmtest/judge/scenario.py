@@ -74,9 +74,9 @@ def unproven(layout: Layout, event: str, before: Snapshot, after: Snapshot, *, s
         for section in ("mp_state", "events"):
             if section not in after.sections:
                 why = layout.missing_sections.get(section) or after.lost(layout, section)
-                return f"whether the INIT was taken cannot be told: {why}"
+                return f"cannot determine if the INIT was accepted: {why}"
         if after.get(layout, "events.smi_latched_init"):
-            return "the INIT that was sent is pending and was not taken"
+            return "the INIT that was sent is still pending"
     if silent:
         return ""
     lost = ""
@@ -87,7 +87,7 @@ def unproven(layout: Layout, event: str, before: Snapshot, after: Snapshot, *, s
         else:
             lost = lost or before.lost(layout, section) or after.lost(layout, section)
     if lost:
-        return f"whether the event happened cannot be told: {lost}"
+        return f"cannot determine if the event happened: {lost}"
     return "the event left no trace: registers and activity state are as planted"
 
 
@@ -218,11 +218,11 @@ class _Judge:
         """
         if report.values or not report.problem:
             return report
-        why = f"the guest told nothing: {report.problem}"
+        why = f"the guest reported nothing: {report.problem}"
         if look.event == "shutdown":
             if self.host.backend != "svm":
                 return Report({}, dict.fromkeys(ITEMS, f"a vCPU in shutdown executes nothing: {report.problem}"), "")
-            why = f"the guest did not come out of SHUTDOWN, of which KVM on SVM makes an INIT: {report.problem}"
+            why = f"the guest did not leave SHUTDOWN, which KVM on SVM turns into an INIT: {report.problem}"
             if not report.late:
                 seen = report.problem.partition(" after ")[0]
                 self.expect(look._replace(item="runs"), s.Expect(s.Word("RESET"), "runs"), seen, _COMES_OUT)
@@ -334,7 +334,7 @@ def _expected(judge: _Judge, look: of.Look, step: s.Expect, value: Any, last: li
         layout, old = judge.basis.layout, last[-1]
         lost = (seen.lost(layout, section) for section in layout.by_section for seen in (old, value))
         if why := next(filter(None, lost), ""):
-            judge.untried(look, Verdict.ERROR, f"whether anything changed cannot be told: {why}")
+            judge.untried(look, Verdict.ERROR, f"cannot determine if anything changed: {why}")
             return True
         moved = any(isinstance(one, s.Migrate) for one in judge.scenario.steps)
         found = differences(layout, old, value, (*condition.but, *(migration.aside(layout) if moved else ())))
@@ -343,7 +343,7 @@ def _expected(judge: _Judge, look: of.Look, step: s.Expect, value: Any, last: li
         assert judge.basis
         lost = (seen.lost(judge.basis.layout, section) for section in judge.basis.layout.by_section for seen in (last[-1], value))
         if why := next(filter(None, lost), ""):
-            judge.untried(look, Verdict.ERROR, f"whether anything changed cannot be told: {why}")
+            judge.untried(look, Verdict.ERROR, f"cannot determine if anything changed: {why}")
             return True
         return judge.expect(look, step, alone.departs(judge.basis, condition.section, last[-1], value), alone.AS_ASKED)
     if isinstance(condition, s.Zero):

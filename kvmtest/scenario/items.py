@@ -79,7 +79,7 @@ def broadcast(item: Item) -> s.Scenario:
         s.Event(item.event, item.trigger),
         s.Until(s.Word("sender.SENT"), "other", "the sending guest did not write its ICR"),
         s.Complete("other"),
-        s.Until(arrives, "each", "the guest's broadcast reached not all: no INIT is pending", run=False),
+        s.Until(arrives, "each", "the guest's broadcast did not reach all vCPUs: no INIT is pending", run=False),
         s.Observe("each"),
         s.Require(written, "the sender's ICR does not read as it was written", "other"),
         s.Expect(s.Same(_BY_SENDING), who="other"),
@@ -125,7 +125,7 @@ def _joined(bsp: bool) -> Steps:
     if bsp:
         return arrival(bsp)
     waits = s.Require(s.Is("mp_state", 2), "the event left no trace: the vCPU that was running does not wait for a SIPI")
-    return (s.Until(s.Quiet(), note="the AP was to wait for a SIPI"), waits)
+    return (s.Until(s.Quiet(), note="the AP does not wait for a SIPI"), waits)
 
 
 def _told(item: Item, ran: bool) -> Steps:

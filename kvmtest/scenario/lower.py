@@ -282,7 +282,7 @@ class _Lowering(Places):
             place, read, _ = self.place("cr0", who)
             cr0 = int.from_bytes(sregs[place.offset : place.offset + place.size], "little")
             refused = Otherwise("skip", f"KVM_SET_SREGS kept another CR0 when {cr0:#x} was asked for, in 32-bit protected mode")
-            stopped = Otherwise("error", "the planting guest did not come to its end")
+            stopped = Otherwise("error", "the planting guest did not finish")
             ops += [
                 Ioctl(who, uapi.KVM_SET_SREGS, self.buffer(f"entry_sregs{who}", "kvm_sregs", sregs)),
                 *read,
@@ -410,7 +410,7 @@ class _Lowering(Places):
         # The others are as an earlier case left them, which is nothing to go on with.
         order, ids = ORDERS[step.order], [id for id in dict.fromkeys((*self.bound.each, self.bound.other)) if id in self.touched]
         running = [id for id in ids if id in self.started]
-        stopped = Otherwise("error", "the vCPU that was to be migrated made an exit")
+        stopped = Otherwise("error", "the vCPU to migrate left KVM_RUN with an exit")
         finished = [Finish(id) for id in ids if id in self.exited or id in self.started]
         vcpus = {id: self.bound.saved(id, order) for id in ids}
         moved = migrate.ops(order, vcpus, self.bound.saved(VM, order), self.kept.values(), self.buffer)

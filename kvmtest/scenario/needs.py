@@ -100,7 +100,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     ),
     "vmx-restricted-guest": (
         Need(
-            "a guest without paging is the CPU's business here: needs kvm_intel's parameter unrestricted_guest=0",
+            "the CPU itself runs guests without paging here: needs kvm_intel's parameter unrestricted_guest=0",
             # What may be 1 is in the upper half of IA32_VMX_PROCBASED_CTLS2.
             msr=(0x48B, 32 + 7),
             clear=True,

@@ -159,6 +159,6 @@ class Places:
                 # Without KVM_GET_MP_STATE where it would make KVM take what is pending.
                 ops += read
                 for place, value, item in puts:
-                    why = skip or f"KVM kept another value when {value:#x} was written to {item}"
+                    why = skip or f"KVM did not keep {value:#x}, which was written to {item}"
                     ops.append(Compare(place, (value,), Otherwise("skip" if skip else "error", why)))
         return ops

@@ -80,7 +80,7 @@ def _at_exit(end: str, condition: s.Condition) -> tuple[Steps, Steps]:
     """In the middle of an instruction that reads a device: the answer arrives with the INIT pending, and userspace has to let KVM
     finish the instruction (KVM API, struct kvm_run).
     """
-    reads = s.Until(condition, note="the guest was to read a port or memory of a device")
+    reads = s.Until(condition, note="the guest does not read a port or a device's memory")
     return (s.Resume(end), reads), (_LATCHED, s.Give(b"\x5a" * 4), s.Complete())
 
 
@@ -112,14 +112,14 @@ _MMIO, _MMIO_LEFT = _at_exit("mmio", s.Mmio("planter.MMIO"))
 #: Before a UD2 and without an IDT, so that the fault itself changes no register: with no entry to read, none of the three
 #: exceptions writes CR2.
 _AT_UD = (s.Set((("idt.limit", 0), ("rip", "planter.ud"))),)
-_HALTED = s.Until(s.Is("mp_state", KVM_MP_STATE_HALTED), note="the guest was to halt, and KVM_GET_MP_STATE does not say so")
+_HALTED = s.Until(s.Is("mp_state", KVM_MP_STATE_HALTED), note="the guest does not halt, by KVM_GET_MP_STATE")
 
 STATES: dict[str, State] = {
     # Not in KVM_RUN; and one that has never been.
     "": State(),
     NEVER_RUN: State(fresh=True, only=("a",)),
     "in-loop": State(
-        enter=(s.Resume("loop"), s.Start(), s.Until(s.Moves("planter.count"), note="the guest did not come to its loop")),
+        enter=(s.Resume("loop"), s.Start(), s.Until(s.Moves("planter.count"), note="the guest did not reach its loop")),
         plants=GUEST_PLANTS, on_thread=True,
     ),
     "in-hlt": State(enter=(s.Resume("hlt"), _HALTED, s.Start()), plants=GUEST_PLANTS[:2], on_thread=True),
@@ -135,7 +135,7 @@ STATES: dict[str, State] = {
     ),
     "at-triple-fault": State(prepare=_AT_UD, plants=_LONG, silent=True, events=("shutdown",)),
     "in-shutdown": State(
-        prepare=(*_AT_UD, s.Until(s.Exit(KVM_EXIT_SHUTDOWN), note="the guest was to shut down")),
+        prepare=(*_AT_UD, s.Until(s.Exit(KVM_EXIT_SHUTDOWN), note="the guest does not shut down")),
         leave=(_LATCHED,), plants=_LONG, silent=True,
     ),
     "in-smm": State(
@@ -153,7 +153,7 @@ STATES: dict[str, State] = {
             s.Send("smi", "ioctl-smi", judged=False), s.Until(s.Word("smram.SMI"), note="the SMI handler does not run"),
             s.Require(s.Is("events.smi_smm", 1), "the SMI handler runs, and KVM_GET_VCPU_EVENTS shows no SMM"),
         ),
-        leave=(s.Until(s.Word("smram.VALUE"), note="the SMI handler does not go on"),), needs=("smm",), plants=_LONG,
+        leave=(s.Until(s.Word("smram.VALUE"), note="the SMI handler does not continue"),), needs=("smm",), plants=_LONG,
         holds=("init",), drops=("sipi",), runs=True, fresh=True,
     ),
     # In L2, where L1 does not intercept INIT; what is planted then is L2's.

@@ -246,7 +246,7 @@ def arrival(bsp: bool) -> Steps:
 
 
 def _triple_fault(send: s.Send, to: To) -> Steps:
-    return (s.Until(s.Exit(KVM_EXIT_SHUTDOWN), note="the guest was to shut down"),)
+    return (s.Until(s.Exit(KVM_EXIT_SHUTDOWN), note="the guest does not shut down"),)
 
 
 class Trigger(NamedTuple):

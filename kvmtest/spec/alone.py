@@ -22,7 +22,7 @@ class Follows(NamedTuple):
 
 
 _SAME = "one register, which both sections show"
-_LEFT = "an instruction that is done anew raises it anew: __set_regs() drops it, and the API says nothing of it"
+_LEFT = "a restarted instruction raises it again: __set_regs() drops it, and the API does not mention it"
 _MODE = "another mode of the timer disarms it (SDM vol. 3, TSC-Deadline Mode)"
 _TPR = "TPR is CR8 (SDM vol. 3, Task and Processor Priorities)"
 _LOCK = "writing 0 does not undo all of its bits: reset.vmm-reset judges that"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 __all__ = ("cannot_tell", "ends_early")
 
-_NO_INTERCEPT = "QEMU's TCG does not intercept XSETBV, so KVM learns nothing of it and loads no PKRU (helper_xsetbv())"
-_MXCSR = "QEMU's TCG leaves MXCSR alone in an XRSTOR with XSTATE_BV.SSE clear (helper_xrstor())"
+_NO_INTERCEPT = "QEMU's TCG does not intercept XSETBV, so KVM does not see it and loads no PKRU (helper_xsetbv())"
+_MXCSR = "QEMU's TCG does not initialize MXCSR in an XRSTOR with XSTATE_BV.SSE clear (helper_xrstor())"
 _SPEC_CTRL = "QEMU's TCG has no IA32_SPEC_CTRL: it reads as 0 and drops what is written (helper_rdmsr())"
 
 _BAD_MSR = "Bochs' Haswell has no IA32_SPEC_CTRL, and Bochs reads an MSR that is not there as 0"
@@ -17,7 +17,7 @@ _BAD_MSR = "Bochs' Haswell has no IA32_SPEC_CTRL, and Bochs reads an MSR that is
 #: kvm_amd keeps the VMCB's CPL through INIT and shows it as SS.DPL, which fails there, and what restores that writes it to the
 #: VMCB's SS, too. A CPU does not look at either outside of protected mode.
 _CPL = (
-    "QEMU's TCG takes CPL from SS.DPL in real mode, too, where VMRUN has it as 0, so that a guest with an SS.DPL other than 0 cannot "
+    "QEMU's TCG uses SS.DPL as CPL in real mode, too, where VMRUN sets CPL to 0: a guest with another SS.DPL cannot "
     "execute LIDT (cpu_x86_load_seg_cache(); APM vol. 2, VMRUN, Canonicalization and Consistency Checks)"
 )
 _CR0_PE = 1

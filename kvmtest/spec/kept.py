@@ -14,7 +14,7 @@ from kvmtest.spec.commits.entry import Version
 
 __all__ = ("AS_WRITTEN", "FACTS", "Fact", "explained")
 
-AS_WRITTEN = ("what KVM_SET_* has accepted KVM_GET_* shows", KVM_API)
+AS_WRITTEN = ("KVM_GET_* returns what KVM_SET_* accepted", KVM_API)
 _ALL = (1 << 64) - 1
 _FOREVER: Version = (1 << 16, 0)
 #: The value of an item as it was written, None where it was not.
@@ -76,18 +76,18 @@ _FORMULAS: dict[str, Callable[[Written], int | None]] = {"TPR": lambda written: 
 _K7 = tuple(f"msr.{name}{i}" for name in ("k7_evntsel", "k7_perfctr") for i in range(4))
 _P6 = tuple(f"msr.{name}{i}" for name in ("perfevtsel", "pmc") for i in range(2))
 _SEGMENTS = ("cs", "ss", "ds", "es", "fs", "gs", "tr")
-_SOFT = "a soft interrupt is not shown: the instruction that makes it is executed again"
-_NO_LBR = "last-branch recording that is not virtualized is taken and ignored"
-_NO_BTF = "single steps on branches are not virtualized: BTF is taken and ignored"
+_SOFT = "a soft interrupt is not shown: its instruction is executed again"
+_NO_LBR = "last-branch recording that is not virtualized is accepted and ignored"
+_NO_BTF = "single steps on branches are not virtualized: BTF is accepted and ignored"
 _STICKY = "SVMDIS and LOCK stay once SVMDIS is set"
 _BY_PPR = "PPR is computed from TPR and ISR"
 
 FACTS = (
     Fact(
-        (*_K7, *_P6), "kvm_set_msr_common()", "a counter that the vCPU does not have is taken, and reads as 0",
+        (*_K7, *_P6), "kvm_set_msr_common()", "a counter that the vCPU does not have is accepted, and reads as 0",
     ),
     Fact(
-        ("msr.vm_hsave_pa",), "kvm_set_msr_common()", "without SVM it is taken, and reads as 0", backends="vmx pvm",
+        ("msr.vm_hsave_pa",), "kvm_set_msr_common()", "without SVM it is accepted, and reads as 0", backends="vmx pvm",
     ),
     Fact(("msr.debugctl",), "vmx_set_msr()", _NO_LBR, keep=_ALL & ~3, backends="vmx"),
     Fact(("msr.debugctl",), "vmx_set_msr()", _NO_BTF, keep=_ALL & ~2, backends="vmx"),

@@ -11,7 +11,7 @@ from kvmtest.spec.rule import Rule, cited, formula, masked, unchanged, undefined
 
 __all__ = ("AS_SAVED", "COUNTED", "About", "added", "rule")
 
-AS_SAVED = ("a vCPU that was saved and restored goes on as it was", KVM_API)
+AS_SAVED = ("a vCPU that was saved and restored continues as before", KVM_API)
 _ALONE = cited(unchanged(), *AS_SAVED)
 _ALL = (1 << 64) - 1
 #: Items that count on from the value that was saved.
@@ -29,7 +29,7 @@ _PROBED = re.compile(
 )
 _OTHERS = {
     **dict.fromkeys(("msr.hv_vp_runtime", "msr.hv_time_ref_count"), cited(undefined("it counts by itself"), *AS_SAVED)),
-    "lapic.ppr": cited(undefined("KVM computes it anew, from TPR and ISR"), *AS_SAVED),
+    "lapic.ppr": cited(undefined("KVM recomputes it from TPR and ISR"), *AS_SAVED),
 }
 _PAYLOAD = "events.exception_has_payload"
 _NO_PAYLOAD = cited(undefined("no exception is pending that it could belong to (KVM API, KVM_SET_VCPU_EVENTS)"), *AS_SAVED)

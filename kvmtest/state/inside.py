@@ -130,7 +130,7 @@ class GuestPlant(Plant):
 
     def reason(self, item: str) -> str:
         """Return the reason for having no value for ``item``."""
-        return "the planting guest has no instruction that writes it, or leaves it as it needs it"
+        return "the planting guest has no instruction that writes it, or needs a value of its own"
 
     def _skip(self, vcpu: Vcpu, seen: Exit) -> None:
         """Go on behind an instruction that KVM cannot emulate. Raises GuestStopped for everything else."""

@@ -229,7 +229,7 @@ def judge_state(
     if vendor not in ("", *spec.VENDORS):
         raise ValueError(f"vendor {vendor!r}: one of {', '.join(spec.VENDORS)}")
     if event == "sipi" and vector is None:
-        raise ValueError("after a SIPI CS follows from its vector: give vector=")
+        raise ValueError("CS after a SIPI depends on its vector: give vector=")
     of = _called(vcpu)
     state = _state(vcpu)
     host = _host(state, backend, kernel)

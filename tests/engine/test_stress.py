@@ -90,13 +90,13 @@ def test_one_that_comes_twice_fails(judged: Judge, play: Callable[..., None]) ->
     results = judged(effort=Effort(10, 9))
     result = results["doubled"]
     assert _verdicts(results) == ("pass", "fail", "pass") and result.observed == f"{stress._ENOUGH:#x}"
-    assert "seed 9" in result.reason and "round 0: came 2 times: vcpu" in result.reason
+    assert "seed 9" in result.reason and "round 0: arrived 2 times: vcpu" in result.reason
 
 
 def test_one_that_comes_by_another_vector_fails(judged: Judge, play: Callable[..., None]) -> None:
     play(lambda arena, cycle: arena.order(cycle.target, ARRIVED_CS=0x100))
     results = judged(effort=Effort(3, 1))
-    assert _verdicts(results) == ("pass", "pass", "fail") and "came by CS 0100" in results["astray"].reason
+    assert _verdicts(results) == ("pass", "pass", "fail") and "arrived with CS 0100" in results["astray"].reason
 
 
 def test_one_that_comes_uncalled_fails(judged: Judge, play: Callable[..., None]) -> None:
@@ -105,7 +105,7 @@ def test_one_that_comes_uncalled_fails(judged: Judge, play: Callable[..., None])
 
     play(uncalled)
     results = judged(effort=Effort(1, 1))
-    assert results["astray"].verdict == "fail" and "without being sent to" in results["astray"].reason
+    assert results["astray"].verdict == "fail" and "without a message to it" in results["astray"].reason
 
 
 def test_one_that_is_lost_fails_in_bounded_time(judged: Judge, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,12 +64,12 @@ def _tried(name: str, vendor: str, item: Item) -> Scenario:
 
 #: STI; HLT; and again.
 _HLT_LOOP, _LOOP_AT = b"\xfb\xf4\xeb\xfc", 0x8000
-_RUNS_ON = s.Require(s.Is("mp_state", KVM_MP_STATE_RUNNABLE), "nothing to tell: KVM halts the vCPU, not the CPU", skip=True)
+_RUNS_ON = s.Require(s.Is("mp_state", KVM_MP_STATE_RUNNABLE), "not testable here: KVM halts the vCPU, not the CPU", skip=True)
 #: A guest that halts, in KVM_RUN, once: KVM hears of it only with exits for HLT. IF is set, without which Bochs sleeps for ever:
 #: its HLT in VMX non-root operation does not end with a host's interrupt.
 _HALTS = (
     *makes(SAY, WAIT), s.Until(READY),
-    s.Require(s.Quiet(), "nothing to tell: this CPU goes on after HLT when the host has an interrupt", skip=True), _RUNS_ON,
+    s.Require(s.Quiet(), "not testable here: this CPU goes on after HLT when the host has an interrupt", skip=True), _RUNS_ON,
 )  # fmt: skip
 #: One that halts again whatever wakes it.
 _HALTS_AGAIN = (

@@ -22,7 +22,7 @@ _PRESENT, _GLOBAL, _CR4_PGE = 3, 1 << 8, 1 << 7
 _PAGE_TABLE, _OLD, _NEW = 0x3000, 0x20000, 0x21000
 _OLD_WORD, _NEW_WORD = 0x0A0A0A0A, 0x0B0B0B0B
 _STALE = (
-    "nothing to tell: even without INIT, this host shows no translation that was changed without a flush;"
+    "not testable here: even without INIT, this host shows no translation that was changed without a flush;"
     " where KVM shadows page tables (kvm_amd.npt=0, kvm_intel.ept=0) it does"
 )
 _RAM = (S_T1, S_OVERVIEW, A_CACHES)

@@ -143,7 +143,7 @@ SCENARIOS = (
             s.Set((("mp_state", KVM_MP_STATE_HALTED),), check=False),
             s.Require(
                 s.Is("mp_state", KVM_MP_STATE_RUNNABLE),
-                "nothing to tell: a vCPU that KVM_HC_KICK_CPU has reached does not read as awake here", skip=True,
+                "not testable here: a vCPU that KVM_HC_KICK_CPU has reached does not read as awake here", skip=True,
             ),
             *wait_for_sipi(), s.Send("sipi", vector=_VECTOR), s.Settle(),
             s.Set((("mp_state", KVM_MP_STATE_HALTED),), check=False), s.Expect(s.Is("mp_state", KVM_MP_STATE_HALTED)),

@@ -168,7 +168,7 @@ _STEPPED = s.Until(s.Exit(KVM_EXIT_DEBUG))
 _RUN_PENDING = KVM_STATE_NESTED_GUEST_MODE | KVM_STATE_NESTED_GIF_SET | KVM_STATE_NESTED_RUN_PENDING
 _PENDING = (
     _STEPS, _STEPPED, _STEPPED, debug(0),
-    s.Require(s.Is("nested.flags", _RUN_PENDING), "nothing to tell: no VM entry is pending after VMRUN", skip=True),
+    s.Require(s.Is("nested.flags", _RUN_PENDING), "not testable here: no VM entry is pending after VMRUN", skip=True),
 )  # fmt: skip
 _ENTERS = s.Expect(s.Word("NESTED"), "runs")
 

@@ -68,7 +68,7 @@ def written(writing: Writing, target: str) -> tuple[s.Step, ...]:
     comes = (s.Until(s.Word("TAKEN", FIRST)),) if writing.brings else _comes(FIRST)
     values = dict(writing.at_first)
     proof = (
-        s.Require(s.Changed(gpa, values.get(gpa, 0)), f"nothing to tell: this KVM writes no {what}", skip=True)
+        s.Require(s.Changed(gpa, values.get(gpa, 0)), f"not testable here: this KVM writes no {what}", skip=True)
         for what, gpa in writing.what
     )
     return (*first, s.Until(READY), *writing.enable, _NEW_TIME, *comes, *proof)

@@ -9,19 +9,19 @@ from kvmtest.spec.deviations.deviation import Deviation
 __all__ = ("OPEN",)
 
 _FNINIT = "a new vCPU's FPU is in the FNINIT configuration, in all kernels; the architectural RESET image is another"
-_TPR = "on an exit KVM takes TPR from the VMCB's V_TPR, which has its priority class only: bits 3:0 are lost"
+_TPR = "on an exit KVM reads TPR from the VMCB's V_TPR, which has its priority class only: bits 3:0 are lost"
 _PPR = "KVM_SET_LAPIC computes PPR before it looks at the ISR that it was given; a guest's read computes it anew"
 _VMX_CONTROLS = "KVM_GET_MSRS adds the bits that are always 1 to the four VMX controls without TRUE, whatever they hold; the API says 0"
 _NO_LOGICAL = "KVM's map of logical ids leaves out a local APIC that software has disabled, which INIT, SIPI and NMI reach all the same"
-_SVR_TAKEN = "KVM looks at the id after it has taken the spurious-interrupt vector register, which stays when it refuses the rest"
-_HALF_DONE = "KVM looks at this flag after all others, and has taken what else is there when it refuses it"
+_SVR_TAKEN = "KVM checks the id after it has written the spurious-interrupt vector register, which stays when it refuses the rest"
+_HALF_DONE = "KVM checks this flag after all others, and has written the rest when it refuses it"
 _HASHED = (
     "with vector_hashing KVM chooses one bit of a logical destination for a lowest-priority message, and drops it if that is nobody's"
 )
 
 #: Causes of these departures; a change of one line fixes each on 6.1: tests/lab/counter.py.
-_L1_LMA = "KVM_SET_NESTED_STATE takes an L1 with EFER.LMA and without EFER.LME"
-_NOT_REARMED = "the deadline was armed by the TSC of before, and writing the TSC does not arm it anew"
+_L1_LMA = "KVM_SET_NESTED_STATE accepts an L1 with EFER.LMA and without EFER.LME"
+_NOT_REARMED = "the deadline was armed by the old TSC, and writing the TSC does not arm it again"
 _FIRES_AGAIN = "a one-shot timer with nothing left has fired already; KVM arms it for now"
 _SMI_COUNT = "KVM resets the count with INIT as well, which runs since the last RESET"
 _SPEC_CTRL = "KVM resets it with INIT as well as with RESET"

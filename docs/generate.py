@@ -36,7 +36,7 @@ _PATHS = {"FILE": "FILE", "PATH": "FILE", "DIR": "DIRECTORY"}
 
 
 def commands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """The parser of each command, those of lab's behind it."""
+    """The parser of each command, followed by those of lab's commands."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():

@@ -16,7 +16,7 @@ from kvmtest.model import record
 from kvmtest.model.host import Host
 from kvmtest.model.record import Result
 from kvmtest.scenario import step as s
-from kvmtest.scenario.program import DEFAULT_EFFORT, Effort
+from kvmtest.scenario.program import DEFAULT_ROUNDS, StressRounds
 from kvmtest.scenario.states import STATES
 from kvmtest.state.guest_view import Report
 from kvmtest.state.sections import Snapshot
@@ -67,9 +67,9 @@ def the(name: str) -> plan.Case:
     return Case(event, trigger, view, Setup(**setup), target, **found)
 
 
-def ran(case: plan.Case, machines: Machines, timeout_s: float = 1.0, effort: Effort = DEFAULT_EFFORT) -> list[Result]:
+def ran(case: plan.Case, machines: Machines, timeout_s: float = 1.0, rounds: StressRounds = DEFAULT_ROUNDS) -> list[Result]:
     """All results of one run of ``case``, but for what KVM keeps of a plant."""
-    return _flat(run_case(case, machines, timeout_s, effort))
+    return _flat(run_case(case, machines, timeout_s, rounds))
 
 
 def by_view(case: plan.Case, machines: Machines, timeout_s: float = 1.0) -> dict[tuple[str, str], Result]:

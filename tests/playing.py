@@ -8,7 +8,7 @@ from kvmtest.engine.runner import play
 from kvmtest.judge.evidence import Played
 from kvmtest.scenario import step as s
 from kvmtest.scenario.lower import lower
-from kvmtest.scenario.program import DEFAULT_EFFORT, Op, Program
+from kvmtest.scenario.program import DEFAULT_ROUNDS, Op, Program
 from kvmtest.state.plant import Plant
 
 __all__ = ("Bound", "ops", "steps")
@@ -17,7 +17,7 @@ __all__ = ("Bound", "ops", "steps")
 class Bound:
     """The facts that binding has of ``machine``. The ``target`` is the vCPU with id 1 or the BSP; the other one is the sender."""
 
-    effort = DEFAULT_EFFORT
+    stress_rounds = DEFAULT_ROUNDS
 
     def __init__(self, machine: Machine, target: str = "ap") -> None:
         self._machine = machine

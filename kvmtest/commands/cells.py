@@ -96,10 +96,10 @@ def specs(args: argparse.Namespace, backends: list[str], names: list[str]) -> li
         emulator.for_backend(backend).check()
     parameters = together(args.module_param)
     found = {name: kernels.find(name, args.modules, say) for name in dict.fromkeys(names)}
-    effort = (args.rounds, args.seed)
+    rounds = (args.rounds, args.seed)
     return [
         steps.Spec(
-            backend, kernel, selectors, args.timeout, args.kvm_modules, parameters, effort, args.fresh_boot, cases, args.full
+            backend, kernel, selectors, args.timeout, args.kvm_modules, parameters, rounds, args.fresh_boot, cases, args.full
         )
         for backend in dict.fromkeys(backends)
         for kernel in found.values()

@@ -110,7 +110,7 @@ class Interrupt(Stop):
 
     Where nothing is ``running`` that would be lost, a signal raises KeyboardInterrupt. Else it only sets ``seen``, so that it
     cuts no record in two; another one that comes at least _AGAIN_S later, while each() waits for the next step, raises. Those
-    that come sooner are the same wish: two Ctrl-C, or a terminal's SIGHUP and the SIGTERM after it.
+    that come sooner repeat the same request: two Ctrl-C, or a terminal's SIGHUP and the SIGTERM after it.
     """
 
     def __init__(self, running: bool = False) -> None:

@@ -87,7 +87,7 @@ def head(host: Host, name: str = "") -> Head:
 def _run(args: argparse.Namespace) -> int:
     from kvmtest.engine import doctor, host, run
     from kvmtest.model.select import Selection
-    from kvmtest.scenario.program import Effort
+    from kvmtest.scenario.program import StressRounds
 
     asked = chosen(args)
     decides = outcome.of(args, asked)
@@ -103,8 +103,8 @@ def _run(args: argparse.Namespace) -> int:
             say("no vendor module found in /sys/module: hidden attributes are judged by either vendor's values")
         begin = time.monotonic()
         selection = Selection(asked)
-        effort = Effort(args.rounds, args.seed)
-        steps = run.run(kvm, facts, wanted, args.timeout, lambda case: to.case(case.look().case), effort)
+        stress_rounds = StressRounds(args.rounds, args.seed)
+        steps = run.run(kvm, facts, wanted, args.timeout, lambda case: to.case(case.look().case), stress_rounds)
         try:
             to.begin(head(facts), len(wanted))
             for done in interrupt.each(steps):

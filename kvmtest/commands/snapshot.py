@@ -58,12 +58,12 @@ def _snapshot(args: argparse.Namespace) -> int:
     from kvmtest.state.snapshot import Unread
 
     facts = host.detect()
-    wish = take.Wish(args.event, args.trigger, args.view, args.target, args.mode, args.vendor, args.plant, args.state)
+    criteria = take.Criteria(args.event, args.trigger, args.view, args.target, args.mode, args.vendor, args.plant, args.state)
     try:
-        if args.case and any(wish):
+        if args.case and any(criteria):
             raise take.NoCase("--case says it all: no other option can choose a case with it")
         vendor = "amd" if facts.cpu_vendor == "AuthenticAMD" else "intel"
-        case = take.named(args.case) if args.case else take.choose(wish, vendor)
+        case = take.named(args.case) if args.case else take.choose(criteria, vendor)
     except take.NoCase as error:
         raise Failed(str(error), USAGE) from None
     try:

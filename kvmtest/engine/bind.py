@@ -15,7 +15,7 @@ from kvmtest.scenario import step as s
 from kvmtest.scenario.lower import lower
 from kvmtest.scenario.needs import unmet
 from kvmtest.scenario.orders import Order
-from kvmtest.scenario.program import DEFAULT_EFFORT, VM, Cpuid, Effort, Look
+from kvmtest.scenario.program import DEFAULT_ROUNDS, VM, Cpuid, Look, StressRounds
 from kvmtest.scenario.setup import Setup
 from kvmtest.state import saved
 from kvmtest.state.plant import Plant
@@ -84,10 +84,10 @@ class Scene:
     """A scenario's case on a machine, ready to run; ``bases`` is what judging needs. Raises Unmet, PlantRefused, KvmError."""
 
     def __init__(
-        self, case: Case, machine: Machine, host: Host, timeout_s: float = 1.0, effort: Effort = DEFAULT_EFFORT
+        self, case: Case, machine: Machine, host: Host, timeout_s: float = 1.0, stress_rounds: StressRounds = DEFAULT_ROUNDS
     ) -> None:
         assert case.scenario
-        self._machine, self.effort = machine, effort
+        self._machine, self.stress_rounds = machine, stress_rounds
         self._by_id = {target.vcpu.id: target for target in machine.targets}
         mine = machine.target(case.target)
         if why := unmet(case.scenario.needs, Facts(machine, mine)):

@@ -32,7 +32,7 @@ _RAM_SLOT = 1
 #: The size of FXSAVE's data outside 64-bit mode: eight XMM registers, and 32 bits of the x87 pointers.
 _FXSAVE_16 = 160 + 8 * 16
 #: The step that precedes the code that a step is in.
-_BEHIND = {
+_PRECEDING = {
     **dict.fromkeys(("TR", "LDT", "LIMITLESS", "LONG"), "PROTECTED"),
     **dict.fromkeys(("R8", "CR8", "WIDE", "XCR0", "XSETBV"), "LONG"),
     "XSAVE": "XSETBV",
@@ -130,7 +130,7 @@ class Reporter:
         return self.ram.read_int(spine.DATA + offset, 4)
 
     def _skip(self, exit_: Exit) -> bool:
-        """Note that KVM could not do the current step, and let the guest go on behind it."""
+        """Note that KVM could not do the current step, and let the guest continue after it."""
         resume, status = self._word(spine.RESUME), self._word(spine.STATUS)
         if not resume or status in self.failures:
             return False
@@ -216,7 +216,7 @@ class Reporter:
         if offset in self.failures:
             return self.failures[offset]
         status = self._word(offset)
-        # A limit is told by the exception behind the last good read: #SS or #GP.
+        # A limit shows by the exception after the last good read: #SS or #GP.
         if status in (0, _DONE):
             return ""
         if _steps().get(offset, "").endswith("_LIMIT") and status & _DONE and status >> 8 in (12, _GP):
@@ -233,7 +233,7 @@ class Reporter:
             return False, failed
         if self._word(offset) & _DONE:
             return True, ""
-        before = _BEHIND.get(name)
+        before = _PRECEDING.get(name)
         if before:
             reached, reason = self._step(before)
             if not reached and reason:

@@ -156,7 +156,7 @@ class Machine:
 
 
 class _Closer:
-    """Closes machines behind the run: to free a VM, KVM waits for grace periods of RCU, mostly asleep.
+    """Closes machines while the run goes on: to free a VM, KVM waits for grace periods of RCU, mostly asleep.
 
     Where there is one CPU, as in the lab's cells, each is closed at once: another thread would only take turns with the run.
     """

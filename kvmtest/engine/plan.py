@@ -76,7 +76,7 @@ class Case(NamedTuple):
         if self.trigger == "vmm-reset":
             return None
         guest = self.view == "guest"
-        item = Item(self.event, self.road, self.target, self.apic_mode, self.plant, self.state, self.vector, guest)
+        item = Item(self.event, self.trigger_name, self.target, self.apic_mode, self.plant, self.state, self.vector, guest)
         return of_broadcast(item) if self.many else of_item(item)
 
     @property
@@ -87,7 +87,7 @@ class Case(NamedTuple):
     @property
     def many(self) -> bool:
         """True where the event reaches several vCPUs."""
-        trigger = TRIGGERS.get(self.road)
+        trigger = TRIGGERS.get(self.trigger_name)
         return trigger is not None and trigger.many
 
     @property
@@ -113,7 +113,7 @@ class Case(NamedTuple):
         return scenario._replace(sequence=name, setup=self.setup._replace(vendor=""), vendors=(self.setup.vendor,))
 
     @property
-    def road(self) -> str:
+    def trigger_name(self) -> str:
         """The trigger in its variant, as the table of triggers names it."""
         return f"{self.trigger}/{self.how}" if self.how else self.trigger
 
@@ -283,7 +283,7 @@ def _migrated(cases: Sequence[Case], full: bool) -> list[Case]:
     ways = [(c.event, c.trigger, c.migrated.partition("-")[0]) for c in told]
     kinds = [(c.event, c.setup.vendor, *c.migrated.split("-", 1)) for c in told]
     others = [case for case in every if not case.sequence]
-    moments = [(c.event, c.road, c.state, c.view, c.migrated.partition("-")[0]) for c in others]
+    moments = [(c.event, c.trigger_name, c.state, c.view, c.migrated.partition("-")[0]) for c in others]
     orders = [(c.target, c.setup.vendor, c.apic_mode, c.plant, *c.migrated.split("-", 1)) for c in others]
     return [others[number] for number in paired(moments, orders)] + [told[number] for number in paired(ways, kinds)]
 

@@ -34,7 +34,7 @@ from kvmtest.scenario import program as p
 from kvmtest.scenario import step as s
 from kvmtest.scenario.lower import of_plant
 from kvmtest.scenario.orders import Order
-from kvmtest.scenario.program import DEFAULT_EFFORT
+from kvmtest.scenario.program import DEFAULT_ROUNDS
 from kvmtest.state.inside import GuestStopped, PlantRefused
 from kvmtest.state.plant import Plant
 from kvmtest.state.saved import Part
@@ -50,7 +50,7 @@ _DEPARTURES = (Verdict.FAIL, Verdict.KNOWN, Verdict.ERROR)
 class _Planting:
     """A vCPU that lowering a plant needs no more of."""
 
-    effort = DEFAULT_EFFORT
+    stress_rounds = DEFAULT_ROUNDS
 
     def __init__(self, id: int, plant: Plant) -> None:
         self.target = self.other = id

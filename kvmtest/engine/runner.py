@@ -404,7 +404,7 @@ class Player:
 
     @_do.register
     def _(self, op: p.Do) -> None:
-        self._tell(_MEASUREMENTS[op.name](self._machine, self._timeout_s, *op.effort))
+        self._tell(_MEASUREMENTS[op.name](self._machine, self._timeout_s, *op.stress_rounds))
 
 
 def _exited(seen: Exit | None) -> Exited:

@@ -120,7 +120,7 @@ class _Runner:
             self._thread.join()
 
 
-class _Arena:
+class _StressVm:
     """The stress guest on ``vcpus``, each at rest after the first arrival."""
 
     def __init__(self, machine: Machine, vcpus: int, timeout_s: float) -> None:
@@ -138,12 +138,12 @@ class _Arena:
             sregs.apic_base |= _X2APIC
             vcpu.set_sregs(sregs)
             # The BSP arrives by the reset vector.
-            self.revive(vcpu, timeout_s)
+            self.restart(vcpu, timeout_s)
         self.counted = [self.arrived(id) for id in range(vcpus)]
         if self.counted != [1] * vcpus:
             raise Stopped(f"the guest counts {self.counted} arrivals of vCPUs that each arrived once")
 
-    def revive(self, vcpu: Vcpu, timeout_s: float) -> None:
+    def restart(self, vcpu: Vcpu, timeout_s: float) -> None:
         """INIT and SIPI by the host, and see the vCPU arrive. Raises Stopped, KvmError."""
         _send(vcpu, DATA["init"])
         if vcpu.get_mp_state():
@@ -178,14 +178,14 @@ def _port(seen: Exit | None) -> int:
     return seen.port if seen is not None and seen.reason == KVM_EXIT_IO else 0
 
 
-def _play(arena: _Arena, runners: list[_Runner], cycles: Round) -> None:
+def _play(stress_vm: _StressVm, runners: list[_Runner], cycles: Round) -> None:
     """Send everything of a round and let everyone come to rest."""
     for cycle in cycles:
-        arena.order(cycle.target, DO=stress.DO_HALT if cycle.state == "halted" else stress.DO_SPIN)
+        stress_vm.order(cycle.target, DO=stress.DO_HALT if cycle.state == "halted" else stress.DO_SPIN)
         first, second = cycle.delays
-        destination = arena.vcpus[cycle.target].id
+        destination = stress_vm.vcpus[cycle.target].id
         sending = {"DESTINATION": destination, "VECTOR": cycle.vector, "DELAY_SIPI": first, "DELAY_SECOND": second}
-        arena.order(cycle.sender, DO=stress.DO_SEND, **sending)
+        stress_vm.order(cycle.sender, DO=stress.DO_SEND, **sending)
         if cycle.state != _STATES[-1]:
             runners[cycle.target].start()
     for cycle in cycles:
@@ -197,21 +197,21 @@ def _play(arena: _Arena, runners: list[_Runner], cycles: Round) -> None:
     came = [runners[cycle.target].wait() for cycle in cycles]
     for cycle, seen, arrival in zip(cycles, sent, came, strict=True):
         if _port(seen) != stress.PORT_SENT:
-            vcpu = arena.vcpus[cycle.sender]
+            vcpu = stress_vm.vcpus[cycle.sender]
             what = f"the sender did not finish: {seen or 'no exit in time'} ({where(vcpu)}); {cycle}"
             raise Stopped(what) from None if seen else TimeoutError()
         if arrival is not None and _port(arrival) != stress.PORT_ARRIVED:
-            raise Stopped(f"the target stopped: {arrival} ({where(arena.vcpus[cycle.target])}); {cycle}")
+            raise Stopped(f"the target stopped: {arrival} ({where(stress_vm.vcpus[cycle.target])}); {cycle}")
 
 
-def _wrong(arena: _Arena, cycles: Round) -> list[_Wrong]:
+def _wrong(stress_vm: _StressVm, cycles: Round) -> list[_Wrong]:
     """List the events of a round that were lost, came twice, or reached another vCPU; then update the counts."""
     found: list[_Wrong] = []
     by_target = {cycle.target: cycle for cycle in cycles}
-    for id, vcpu in enumerate(arena.vcpus):
+    for id, vcpu in enumerate(stress_vm.vcpus):
         # KVM decides here about what is still pending.
         vcpu.get_mp_state()
-        came, arena.counted[id] = arena.arrived(id) - arena.counted[id], arena.arrived(id)
+        came, stress_vm.counted[id] = stress_vm.arrived(id) - stress_vm.counted[id], stress_vm.arrived(id)
         cycle = by_target.get(id)
         if cycle is None:
             if came:
@@ -222,33 +222,33 @@ def _wrong(arena: _Arena, cycles: Round) -> list[_Wrong]:
             found.append(("lost", f"lost: {cycle}"))
         elif came > 1:
             found.append(("doubled", f"arrived {came} times: {cycle}"))
-        elif arena.came_by(id) != entry:
-            found.append(("astray", f"arrived with CS {arena.came_by(id):04x}: {cycle}"))
+        elif stress_vm.came_by(id) != entry:
+            found.append(("astray", f"arrived with CS {stress_vm.came_by(id):04x}: {cycle}"))
     return found
 
 
 def arrivals(machine: Machine, timeout_s: float, rounds: int, seed: int) -> Measured:
     """Count the ``lost``, ``doubled`` and ``astray`` INIT-SIPI-SIPI sequences in ``rounds``. Raises Stopped, KvmError."""
     vcpus = max(2, min(_MOST, len(os.sched_getaffinity(0))))
-    arena = _Arena(machine, vcpus, timeout_s)
+    stress_vm = _StressVm(machine, vcpus, timeout_s)
     bad: list[_Wrong] = []
     sent = 0
     runners: list[_Runner] = []
     try:
-        runners += (_Runner(vcpu, timeout_s) for vcpu in arena.vcpus)
+        runners += (_Runner(vcpu, timeout_s) for vcpu in stress_vm.vcpus)
         for number, cycles in enumerate(schedule(seed, vcpus, rounds)):
             try:
-                _play(arena, runners, cycles)
+                _play(stress_vm, runners, cycles)
             except (Stopped, KvmError) as error:
                 raise Stopped(f"round {number} of seed {seed}, {vcpus} vCPUs: {error}") from error
             sent += len(cycles)
-            found = _wrong(arena, cycles)
+            found = _wrong(stress_vm, cycles)
             bad += [(item, f"round {number}: {what}") for item, what in found]
             if len(bad) >= _ENOUGH:
                 break
             for cycle in cycles if found else ():
-                arena.revive(arena.vcpus[cycle.target], timeout_s)
-                arena.counted[cycle.target] = arena.arrived(cycle.target)
+                stress_vm.restart(stress_vm.vcpus[cycle.target], timeout_s)
+                stress_vm.counted[cycle.target] = stress_vm.arrived(cycle.target)
     finally:
         for runner in runners:
             runner.close()

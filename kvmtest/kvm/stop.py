@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The wish that what goes on should end."""
+"""A request to stop what is running."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class Cell:
         config: dict[str, object] = {
             "cases": _chosen(spec),
             "timeout_s": spec.timeout_s,
-            "effort": tuple(spec.effort),
+            "stress_rounds": tuple(spec.stress_rounds),
             "job": spec.job,
             "coverage": spec.coverage,
         }
@@ -149,9 +149,9 @@ class Cell:
             except Died as died:
                 if restore and not self._release:
                     raise Unusable(f"the saved boot does not go on: {died}") from died
-                yield from self._obituary(str(died))
+                yield from self._died(str(died))
             else:
-                yield from self._last_words()
+                yield from self._final_log()
             self._mark("end")
             if self._ended:
                 self._watch.wait(_POWER_OFF_S)
@@ -309,14 +309,14 @@ class Cell:
                 place = "" if self._look else f"{self._where}: "
                 yield from self._kernel("log", Verdict.FAIL, place + "\n".join(incident))
 
-    def _last_words(self) -> Iterator[list[Observation]]:
+    def _final_log(self) -> Iterator[list[Observation]]:
         """Yield what the kernel logged after the last case, and a pass for a log without incidents."""
         yield from self._new_incidents()
         yield from self._over()
         if not self._reported and takes(self.spec.selectors, f"{ids.ID}log"):
             yield [ids.of_kernel("log", Verdict.PASS, "")]
 
-    def _obituary(self, why: str) -> Iterator[Step]:
+    def _died(self, why: str) -> Iterator[Step]:
         """The observations of a guest that died: what its log says, and the end of its console."""
         if "up" not in self._marks:
             yield Begin(self.host(), self._cases)

@@ -243,12 +243,12 @@ def _archive(config: dict[str, object] | None, modules: Iterable[Module] = ()) -
 
 
 def cell(modules: list[Module], parameters: dict[str, str], config: dict[str, object]) -> bytes:
-    """The archive that makes one cell of it, to be put behind `base`'s: KVM's modules, and the init that runs `config`."""
+    """The archive that makes one cell of it, to be put after `base`'s: KVM's modules, and the init that runs `config`."""
     return _archive(_full(modules, parameters, config), modules)
 
 
 def waiting() -> bytes:
-    """The archive that makes a guest of it which waits for its order, to be put behind `base`'s."""
+    """The archive that makes a guest of it which waits for its order, to be put after `base`'s."""
     return _archive(None)
 
 

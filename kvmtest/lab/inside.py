@@ -53,7 +53,7 @@ class Config(TypedDict):
     modules: list[tuple[str, str]]
     cases: list[tuple[Any, ...]]
     timeout_s: float
-    effort: tuple[int, int]
+    stress_rounds: tuple[int, int]
     job: Any
     coverage: bool
 
@@ -164,7 +164,7 @@ def _load_all(config: Config, out: Encoder, log: _Log) -> _Hits | None:
 def _run(config: Config, out: Encoder, log: _Log, hits: _Hits | None) -> None:
     from kvmtest.engine import doctor, host, plan, run
     from kvmtest.lab import relay
-    from kvmtest.scenario.program import Effort
+    from kvmtest.scenario.program import StressRounds
     from kvmtest.spec.fatal import fatal
 
     cases = [plan.Case.unpacked(packed) for packed in config["cases"]]
@@ -185,11 +185,11 @@ def _run(config: Config, out: Encoder, log: _Log, hits: _Hits | None) -> None:
         return
     cases.sort(key=lambda case: fatal(case.name, facts.backend, facts.version))
     judging = relay.Sender(out).judging
-    effort = Effort(*config["effort"])
+    rounds = StressRounds(*config["stress_rounds"])
     # What a run leaves in cycles is some 10 MB, and looking for it costs a twentieth of the time.
     gc.disable()
     with kvm:
-        for done in run.run(kvm, facts, cases, config["timeout_s"], lambda case: out.case(case.name, case.view), effort, judging):
+        for done in run.run(kvm, facts, cases, config["timeout_s"], lambda case: out.case(case.name, case.view), rounds, judging):
             log.drain()
             if hits:
                 hits.drain()

@@ -23,7 +23,7 @@ __all__ = ("Died", "Limits", "Spent")
 #: The time in which an emulator may neither run nor wait for a CPU, if its limit is not longer.
 _ASLEEP_S = 600.0
 #: For the console of a dying kernel to say why.
-_LAST_WORDS_S = 3.0
+_DYING_S = 3.0
 #: Not looked at more often: it takes a file of each thread.
 _EVERY_S = 0.1
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -101,7 +101,7 @@ class Limits:
             self._began = now
         self._sign = self._step = False
         self._dying = (self._dying or now) if dying else None
-        if self._dying and now.since(self._dying).own_s > _LAST_WORDS_S:
+        if self._dying and now.since(self._dying).own_s > _DYING_S:
             raise Died(dying)
         emulator = self._emulator
         if spent := now.since(self._last).exceeds(emulator.silence_s if self._up else emulator.boot_s):

@@ -11,15 +11,15 @@ from kvmtest.lab.kernels import Kernel
 from kvmtest.model.case import Case
 from kvmtest.model.host import Host
 from kvmtest.model.record import Observation
-from kvmtest.scenario.program import DEFAULT_EFFORT
+from kvmtest.scenario.program import DEFAULT_ROUNDS
 
 __all__ = ("Alive", "Answer", "Begin", "Booting", "Executed", "Remark", "Running", "Spec", "Step", "Times")
 
 
 class Spec(NamedTuple):
-    """A cell to run. ``parameters`` are those of modules: ``{"kvm_amd": "npt=0 nested=1"}``; ``effort`` is rounds and seed of
-    randomised cases. ``fresh_boot`` boots even if a saved boot is kept. ``cases`` are those to select from, if not the plan's;
-    ``full`` selects from the full plan. ``job`` is done instead of running cases (`kvmtest.lab.job`). ``coverage`` uses
+    """A cell to run. ``parameters`` are those of modules: ``{"kvm_amd": "npt=0 nested=1"}``; ``stress_rounds`` is rounds and
+    seed of randomised cases. ``fresh_boot`` boots even if a saved boot is kept. ``cases`` are those to select from, if not the
+    plan's; ``full`` selects from the full plan. ``job`` is done instead of running cases (`kvmtest.lab.job`). ``coverage`` uses
     instrumented modules and makes each case report what it executed of them.
     """
 
@@ -29,7 +29,7 @@ class Spec(NamedTuple):
     timeout_s: float = 1.0
     own_modules: str = ""
     parameters: dict[str, str] = {}
-    effort: tuple[int, int] = DEFAULT_EFFORT
+    stress_rounds: tuple[int, int] = DEFAULT_ROUNDS
     fresh_boot: bool = False
     cases: tuple[plan.Case, ...] = ()
     full: bool = False

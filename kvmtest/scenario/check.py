@@ -13,7 +13,7 @@ from kvmtest.scenario import step as s
 from kvmtest.scenario.lower import lower
 from kvmtest.scenario.needs import NEEDS
 from kvmtest.scenario.orders import ORDERS, Order
-from kvmtest.scenario.program import DEFAULT_EFFORT, MEASUREMENTS, NEW_VM, VM, Cpuid, Ioctl, Program
+from kvmtest.scenario.program import DEFAULT_ROUNDS, MEASUREMENTS, NEW_VM, VM, Cpuid, Ioctl, Program
 from kvmtest.scenario.setup import LEAVES, VENDORS
 from kvmtest.scenario.text import MODES, PLANTS
 from kvmtest.scenario.triggers import TRIGGERS, events
@@ -54,7 +54,7 @@ def kind_of(cls: type) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", cls.__name__).lower()
 
 
-class _Nobody:
+class _NoHost:
     """A target on no host: a plant writes nothing."""
 
     def __init__(self, scenario: s.Scenario) -> None:
@@ -65,9 +65,9 @@ class _Nobody:
         self.other = next((id for id in ids if id != self.target), self.target)
         self.each = tuple(id for id in ids if id != self.other)
         self.ids = ids
-        self.effort = DEFAULT_EFFORT
+        self.stress_rounds = DEFAULT_ROUNDS
 
-    def plant(self, who: int, name: str, apic_mode: str) -> _Nobody:
+    def plant(self, who: int, name: str, apic_mode: str) -> _NoHost:
         return self
 
     def writes(self, id: int) -> tuple[tuple[str, int, bytes], ...]:
@@ -172,7 +172,7 @@ def _named(scenario: s.Scenario, number: int) -> str:
 
 def _lowered(scenario: s.Scenario) -> None:
     """Lower all steps up to each of them, and look at what ioctls get. Raises ScenarioError."""
-    bound = _Nobody(scenario)
+    bound = _NoHost(scenario)
     try:
         program = lower(scenario, bound)
     except _FAULTS:

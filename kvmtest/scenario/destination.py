@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-__all__ = ("ALL", "DELIVERIES", "Address", "Local", "after_init", "derived", "hears", "receivers")
+__all__ = ("ALL", "DELIVERIES", "Address", "Local", "after_init", "derived", "matches", "receivers")
 
 #: Delivery modes, as they stand in bits 10:8 of the ICR, of a message's data and of a redirection entry.
 DELIVERIES = {"fixed": 0, "lowest": 1, "smi": 2, "nmi": 4, "init": 5, "sipi": 6}
@@ -59,7 +59,7 @@ def after_init(local: Local) -> Local:
     return Local(local.id, 0, "flat", False)
 
 
-def hears(local: Local, address: Address) -> bool:
+def matches(local: Local, address: Address) -> bool:
     """Return True if ``address``, which has no shorthand, matches ``local``."""
     wanted = address.destination
     if local.model == "off":
@@ -80,7 +80,7 @@ def receivers(
     """Return which of ``locals_`` accept a message from the ICR of ``sender``, and whether only one of them does."""
     there = tuple(id for id, local in locals_.items() if local.model != "off")
     named = {
-        "": tuple(id for id in there if hears(locals_[id], address)),
+        "": tuple(id for id in there if matches(locals_[id], address)),
         "self": tuple(id for id in there if id == sender),
         "all": there,
         "others": tuple(id for id in there if id != sender),

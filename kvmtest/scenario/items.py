@@ -19,7 +19,7 @@ CONTINUE = 0x10
 LEAVE = "leave"
 _LATCHED_INIT = "events.smi_latched_init"
 #: Items that the ioctls that enter a state set, and leaving does not clear.
-_LEFT_BEHIND = ("efer", "events.smi_smm", "nested.flags", "nested.vmxon_pa", "nested.vmcs12_pa")
+_REMAINING = ("efer", "events.smi_smm", "nested.flags", "nested.vmxon_pa", "nested.vmcs12_pa")
 
 
 class Item(NamedTuple):
@@ -106,7 +106,7 @@ def _planted(item: Item) -> Steps:
         steps += [s.Send("init", judged=False), s.Settle(), plant]
     steps += [*state.prepare, s.Observe(), *state.enter]
     if item.trigger == LEAVE:
-        return (*steps, *state.leave, s.Event(item.event, LEAVE), s.Expect(s.Same(_LEFT_BEHIND)), *state.release)
+        return (*steps, *state.leave, s.Event(item.event, LEAVE), s.Expect(s.Same(_REMAINING)), *state.release)
     steps.append(s.Send(item.event, item.trigger, vector=item.vector or 0))
     if item.event in state.drops:
         return (*steps, s.Expect(s.Same()), *state.leave, *state.release)

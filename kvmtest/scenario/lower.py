@@ -20,7 +20,6 @@ from kvmtest.scenario.program import (
     Compare,
     Cpuid,
     Do,
-    Effort,
     Enter,
     Finish,
     Install,
@@ -39,6 +38,7 @@ from kvmtest.scenario.program import (
     Reply,
     Report,
     Start,
+    StressRounds,
     Sum,
     Window,
     Write,
@@ -71,7 +71,7 @@ class Target(Protocol):
     other: int
     #: All vCPUs but ``other``.
     each: tuple[int, ...]
-    effort: Effort
+    stress_rounds: StressRounds
 
     def plant(self, who: int, name: str, apic_mode: str) -> Planted:
         """The plant of vCPU ``who``. Raises PlantRefused, KvmError."""
@@ -418,4 +418,4 @@ class _Lowering(Places):
 
     @ops_of.register
     def _(self, step: s.Do) -> Iterable[Op]:
-        return [Do(step.name, self.bound.effort)]
+        return [Do(step.name, self.bound.stress_rounds)]

@@ -21,7 +21,7 @@ __all__ = (
     "PLANTS",
     "SENT",
     "VENDORS",
-    "Teller",
+    "Describer",
     "condition",
     "held",
     "ioctl",
@@ -212,7 +212,7 @@ def _of(guest: str, name: str) -> str:
     return f"{memory.number(guest, name):X}H" if guest or "." in name else name
 
 
-class Teller:
+class Describer:
     """Tells the steps of a scenario one after the other; what some mean depends on those before."""
 
     def __init__(self, target: str = "ap") -> None:
@@ -411,5 +411,5 @@ class Teller:
 
 def lines(scenario: s.Scenario) -> Iterator[str]:
     """A sentence for each step of ``scenario``."""
-    teller = Teller(scenario.target)
-    return map(teller.step, scenario.steps)
+    describer = Describer(scenario.target)
+    return map(describer.step, scenario.steps)

@@ -243,7 +243,7 @@ class Planter:
         return msr_buffers(KVM_SET_MSRS, [entry for _, entry in named if not self._msr_errors[entry]])
 
     def _try_msrs(self, entries: list[tuple[int, int]]) -> None:
-        """Write each once, in order: KVM_SET_MSRS stops at one that KVM refuses, and goes on behind it when called again."""
+        """Write each once, in order: KVM_SET_MSRS stops at one that KVM refuses, and continues after it when called again."""
         while entries:
             buf = msr_buffers(KVM_SET_MSRS, entries)[0]
             most = (buf.size - 8) // 16

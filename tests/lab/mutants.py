@@ -20,7 +20,7 @@ class Mutant(NamedTuple):
     statement: str = "if (!MUTANT)"
 
 
-_LAPIC, _X86, _ROAD, _SVM, _NESTED = "lapic.c", "x86.c", "irq_comm.c", "svm/svm.c", "svm/nested.c"
+_LAPIC, _X86, _IRQ, _SVM, _NESTED = "lapic.c", "x86.c", "irq_comm.c", "svm/svm.c", "svm/nested.c"
 _ACCEPT = "\tif (!kvm_apic_init_sipi_allowed(vcpu)) {"
 _DROP_SIPI = "\t\tclear_bit(KVM_APIC_SIPI, &apic->pending_events);"
 _PEND_INIT = "\t\t\tapic->pending_events = (1UL << KVM_APIC_INIT);"
@@ -100,13 +100,13 @@ MUTANTS = (
         "init-keeps-sipi", _LAPIC, _PEND_INIT, "init.msi.host.cs.selector/ap,amd,over-sipi*", "0x9f00",
         "if (MUTANT) set_bit(KVM_APIC_INIT, &apic->pending_events); else",
     ),
-    # The roads of an INIT.
+    # The triggers of an INIT.
     Mutant(
-        "init-lost-by-msi", _ROAD, "\treturn kvm_irq_delivery_to_apic(kvm, NULL, &irq, NULL);",
+        "init-lost-by-msi", _IRQ, "\treturn kvm_irq_delivery_to_apic(kvm, NULL, &irq, NULL);",
         "init.msi.host.rax/ap,amd,xapic,plant-a", _NO_TRACE, f"if (MUTANT && {_IS_INIT}) return 1;",
     ),
     Mutant(
-        "init-lost-by-irqfd", _ROAD, "\t\tif (kvm_irq_delivery_to_apic_fast(kvm, NULL, &irq, &r, NULL))",
+        "init-lost-by-irqfd", _IRQ, "\t\tif (kvm_irq_delivery_to_apic_fast(kvm, NULL, &irq, &r, NULL))",
         "init.irqfd.host.rax/ap,amd,*,never-run", _NOT_PENDING, f"if (MUTANT && {_IS_INIT}) return 1;",
     ),
     Mutant(
@@ -127,7 +127,7 @@ MUTANTS = (
         "init.icr-xapic.host.rax/*,amd,*,never-run,logical", _NOT_PENDING, "if (MUTANT) return true;",
     ),
     Mutant(
-        "broadcast-skips-last", _ROAD, "\t\tif (!kvm_apic_match_dest(vcpu, src, irq->shorthand,",
+        "broadcast-skips-last", _IRQ, "\t\tif (!kvm_apic_match_dest(vcpu, src, irq->shorthand,",
         "init.broadcast.host.rax/ap,amd,8-vcpus,xapic,*", "*did not reach all vCPUs*",
         "if (MUTANT && irq->shorthand && i == atomic_read(&kvm->online_vcpus) - 1) continue;",
     ),

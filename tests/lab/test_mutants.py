@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Each state, event and road can fail: with one line of KVM broken, kvmtest says so by name. Minutes: make nightly."""
+"""Each state, event and trigger can fail: with one line of KVM broken, kvmtest says so by name. Minutes: make nightly."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def test_lines_that_are_cut_at_any_byte_give_every_whole_line() -> None:
             _read(whole[:size])
 
 
-def test_what_a_disk_leaves_behind_a_crash_is_left_out() -> None:
+def test_what_a_disk_has_after_a_crash_is_left_out() -> None:
     whole = lines(saved([made("pass")]))
     for tail in ("\0" * 5000, '{"of":0,"eve' + "\0" * 100, "\n\n\0\n", " \r\n"):
         (found,) = _read(whole + tail)

@@ -55,7 +55,7 @@ _SETUP = Setup(ids=IDS)
 
 
 class _Tried(NamedTuple):
-    road: str
+    route: str
     delivery: str
     model: str
     to: str
@@ -69,15 +69,15 @@ def _allowed(one: _Tried) -> bool:
         return False  # ids are read-only there
     if (one.odd, one.to) == ("two-logical-ids", "logical-and-nobody") or one.delivery == "smi":
         return False
-    if one.road != "icr" and (one.to in _SHORTHANDS or one.delivery == "sipi"):
+    if one.route != "icr" and (one.to in _SHORTHANDS or one.delivery == "sipi"):
         return False
-    if one.delivery == "lowest" and (one.road == "icr" or not one.to.startswith("logical")):
+    if one.delivery == "lowest" and (one.route == "icr" or not one.to.startswith("logical")):
         # Of IPIs it is up to the model.
         return False
     # The shorthands that are valid (SDM, Valid Combinations); and the sender goes on, so that it can say that it has sent.
     if one.to in ("self", "all") and one.delivery != "fixed":
         return False
-    return not (one.road == "icr" and one.delivery == "init" and one.to in _TO_ALL)
+    return not (one.route == "icr" and one.delivery == "init" and one.to in _TO_ALL)
 
 
 def locals_of(model: str, odd: str) -> dict[int, Local]:
@@ -98,7 +98,7 @@ def locals_of(model: str, odd: str) -> dict[int, Local]:
 
 def _address(one: _Tried, locals_: dict[int, Local]) -> Address:
     """Return the message's destination: the odd vCPU if it names a single one."""
-    wide = one.model == "x2apic" and one.road == "icr"
+    wide = one.model == "x2apic" and one.route == "icr"
     if one.to in _SHORTHANDS:
         return Address(shorthand=one.to, wide=wide)
     named = locals_[_NAMED]
@@ -126,9 +126,9 @@ def written(id: int, local: Local, *, waits: bool) -> tuple[s.Step, ...]:
 def _sent(one: _Tried, address: Address, sender: Local) -> tuple[s.Step, ...]:
     """The message, by guest code or by a device."""
     data = DELIVERIES[one.delivery] << 8 | (_VECTOR if one.delivery in ("fixed", "lowest", "sipi") else 0)
-    if one.road == "msi":
+    if one.route == "msi":
         return (signal(address.destination, data, logical=address.logical),)
-    if one.road == "ioapic":
+    if one.route == "ioapic":
         return raised(address.destination << 56 | (_LOGICAL if address.logical else 0) | data)
     icr = data | _ASSERT | _SHORTHANDS[address.shorthand] | (_LOGICAL if address.logical else 0)
     return (
@@ -141,11 +141,11 @@ def _scenario(one: _Tried) -> Scenario:
     locals_ = locals_of(one.model, one.odd)
     address = _address(one, locals_)
     event = one.delivery if one.delivery in EVENTS else "none"
-    trigger = f"icr-{'x2apic' if address.wide else 'xapic'}" if one.road == "icr" else one.road
+    trigger = f"icr-{'x2apic' if address.wide else 'xapic'}" if one.route == "icr" else one.route
     of = IDS[1:] if one.delivery == "sipi" else IDS
 
     def reached(there: dict[int, Local]) -> tuple[tuple[int, ...], s.Step]:
-        ids, alone = receivers(there, address, one.delivery, _SENDER if one.road == "icr" else None)
+        ids, alone = receivers(there, address, one.delivery, _SENDER if one.route == "icr" else None)
         item, value, mask = SHOWS[one.delivery]
         return ids, s.Expect(s.Reached(item, value, tuple(id for id in ids if id in of), of, mask, alone))
 

@@ -40,7 +40,7 @@ PDPT = 0xFFFCA000
 PDPTES = b"".join((0xFFFC6000 + 0x1000 * number | 1).to_bytes(8, "little") for number in range(4))
 
 
-def _brought_back(plant: str, name: str, setup: Setup) -> Scenario:
+def _restored(plant: str, name: str, setup: Setup) -> Scenario:
     """RSM brings back all that ioctls read, of a guest whose loop changes no register but RIP."""
     steps = (
         s.Plant(plant), s.Resume("loop"), handler(), _COUNTS, s.Poke(PDPT, PDPTES), s.Observe(), *_SMI,
@@ -104,8 +104,8 @@ _IN_SMM_INSIDE_NMI = (PLANTED, s.Set((("events.smi_smm", 1), ("events.smi_inside
 
 SCENARIOS = (
     *(_shuts_down(*one) for one in _ILLEGAL),
-    _brought_back("guest-long", "", _64_BIT),
-    *(_brought_back("guest-protected", *layout) for layout in _LAYOUTS),
+    _restored("guest-long", "", _64_BIT),
+    *(_restored("guest-protected", *layout) for layout in _LAYOUTS),
     *(_held(*layout) for layout in _LAYOUTS),
     _in_shadow("in-shadow-of-sti", _STI, _64_BIT, "intel"),
     _in_shadow("in-shadow-of-mov-ss-without-long-mode", _MOV_SS, _32_BIT, "amd"),

@@ -85,7 +85,7 @@ _VALID, _WITH_CODE, _CODE = 1 << 31, 1 << 11, 0x18
 _INTERRUPT, _NMI, _EXCEPTION, _SOFTWARE = 0 << 8, 2 << 8, 3 << 8, 4 << 8
 _BP, _LAST = 3, 0x1F
 _FIRST_OF_L2 = 0x1600
-#: Name, what is injected, and whether RIP is that of L2's beginning in the handler: the RIP behind a software interrupt is not.
+#: Name, what is injected, and whether RIP is that of L2's beginning in the handler: the RIP after a software interrupt is not.
 _INJECTED = (
     ("interrupt", _INTERRUPT | _LAST, True),
     ("nmi", _NMI | 2, True),

@@ -77,7 +77,7 @@ def _other_id() -> bytes:
 
 
 SCENARIOS = (
-    # With IF clear there is no window, and behind STI there is one, in which the interrupt comes.
+    # With IF clear there is no window, and after STI there is one, in which the interrupt comes.
     _case(
         "none.interrupt-window", "without-irqchip", (KVM_API,),
         *makes(SAY, OPEN), s.Window(), s.Event("none", "interrupt-window"), s.Expect(READY), s.Expect(_OPENS), _INJECTS,

@@ -13,7 +13,7 @@ Version = tuple[int, int]
 
 #: As the old value of a sign: whatever was planted is still there.
 KEPT = "=planted"
-#: As the old value of what counts: it is behind what was planted.
+#: The old value of a counter that is less than the planted value.
 LESS = "<planted"
 #: Backends by the words of a path; a path without any of them is every backend's.
 BACKENDS = {"VMX": "vmx", "nVMX": "vmx", "TDX": "vmx", "SVM": "svm", "nSVM": "svm"}

@@ -36,7 +36,7 @@ _PATHS = {"FILE": "FILE", "PATH": "FILE", "DIR": "DIRECTORY"}
 
 
 def commands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """The parser of each command, those of lab's behind it."""
+    """The parser of each command, followed by those of lab's commands."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():
@@ -45,7 +45,7 @@ def commands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParse
 
 
 def selectors() -> list[str]:
-    """What a selector may begin with: each event, trigger and view, and `event.trigger`."""
+    """Return the beginnings of selectors to complete: each event, trigger and view, and `event.trigger`."""
     from kvmtest.engine import plan
 
     prefixes = dict.fromkeys(case.prefix for case in plan.plan())

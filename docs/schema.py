@@ -14,7 +14,7 @@ PATH = ROOT / "kvmtest" / "schemas" / "scenario.schema.json"
 
 
 def schema() -> dict[str, Any]:
-    """What kvmtest/scenario/file.py reads and writes, as far as types say it."""
+    """Return the schema of what kvmtest/scenario/file.py reads and writes, as far as types define it."""
     from kvmtest.scenario import file
     from kvmtest.scenario import step as s
     from kvmtest.scenario.setup import Setup

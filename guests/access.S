@@ -40,7 +40,7 @@
 	.set PORT_VALUE, 0xf5
 	.set PORT_NMI, 0xf7
 	.set PORT_TAKEN, 0xf6		# an interrupt: the value is the vector
-	.set PORT_AWAKE, 0xfc		# behind HLT
+	.set PORT_AWAKE, 0xfc		# after HLT
 	.set PORT_FAULT, 0xfe		# exception: vector << 24 | low bits of what lies on the stack: the error code, or else EIP
 
 	.set CODE32, 0x8

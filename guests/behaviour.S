@@ -22,11 +22,11 @@
 	.set ARG_ICR2, 0x518
 	.set ARG_CR4, 0x51c		# 0: is not written
 	.set ARG_PTE, 0x520
-	.set ARG_FIRST, 0x524		# segments of the first page to sum up, and behind the last one
+	.set ARG_FIRST, 0x524		# segments of the first page to sum up, and after the last one
 	.set ARG_LAST, 0x528
 	.set ARG_CR3, 0x52c
 	.set ARG_EFER, 0x530		# 0: is not written; else 64-bit code follows
-	.set ARG_WORD, 0x534		# written behind what is read at LINEAR
+	.set ARG_WORD, 0x534		# written after what is read at LINEAR
 	.set COUNT, 0x540
 
 	.set TOPIC_HALT, 0

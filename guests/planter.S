@@ -17,7 +17,7 @@
 	.set STACK, BLOCK + 0x1000	# grows down, above the block
 	.set PORT_READY, 0xf2		# everything is written; the address of what comes next is in `end`
 	.set PORT_IN, 0xf3		# read by `in64` and `in16`
-	.set MMIO, 0xe0000000		# nothing is behind it
+	.set MMIO, 0xe0000000		# no memory is there
 	.set APIC_ICR, 0xfee00300
 	.set APIC_ICR2, 0xfee00310
 	.set MSR_X2APIC_ICR, 0x830
@@ -298,7 +298,7 @@ in16:
 	inl	$PORT_IN, %eax
 	jmp	loop16
 
-# Written by the host: where to go behind PORT_READY. Read by it: how often the loop came round.
+# Written by the host: where to go after PORT_READY. Read by it: the turns of the loop.
 	.balign	16, 0xf4
 end:
 	.quad	0

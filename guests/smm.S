@@ -18,7 +18,7 @@
 	.set PORT_SIPI, 0xf3		# the value is CS, after SIPI
 	.set PORT_READY, 0xf4
 	.set PORT_VALUE, 0xf5		# the handler, a loop later
-	.set PORT_LEFT, 0xf6		# the interrupted code, behind the instruction that let the SMI in
+	.set PORT_LEFT, 0xf6		# the interrupted code, after the instruction that let the SMI in
 	.set PORT_SMI, 0xf8		# the handler's first word
 	.set PORT_FAULT, 0xfe
 

@@ -273,7 +273,7 @@ sipi_vector:
 where:
 	.long	0xffff0000
 
-# Ends the guest after an exception. The host copies these 16 bytes to 0:400, behind the real-mode vector table.
+# Ends the guest after an exception. The host copies these 16 bytes to 0:400, after the real-mode vector table.
 	.org	0x10, 0xf4
 fault:
 	popl	%eax			# IP in the low half, CS in the high half
@@ -480,7 +480,7 @@ tr_end:
 	flat_done LDT
 ldt_end:
 
-# Whether limits mean anything: a read behind the limit of SMALL that raises no exception. Destroys EAX.
+# Check if limits are enforced: a read beyond the limit of SMALL that raises no exception. Destroys EAX.
 	flat_step LIMITLESS, limitless_end
 	movl	$SMALL, %eax
 	movl	%eax, %es

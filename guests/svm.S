@@ -61,7 +61,7 @@ enter:
 	vmrun	%rax
 	say	EXIT, VMCB + VMCB_EXIT_CODE
 	stgi
-	say	LEFT, COUNT		# the instruction behind STGI
+	say	LEFT, COUNT		# the instruction after STGI
 	jmp	enter
 
 # GIF clear; a loop; GIF set; the loop once more.

@@ -290,7 +290,7 @@ l2_cr3:
 	say	NESTED, $L2_CR3
 	jmp	l2_silent
 
-# A single-step trap is pending behind the OUT.
+# A single-step trap is pending after the OUT.
 l2_step:
 	movl	ARG_MARK, %ebx
 	movl	$L2_STEP, %eax

@@ -17,7 +17,7 @@ __all__ = ("main", "parser")
 
 #: In the order of the help.
 _COMMANDS = (run, report, diff, snapshot, list, explain, repro, fuzz, series, spec, doctor, lab)
-#: What the file system says when a report does not fit.
+#: Errors of a file system that is full or broken.
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
@@ -25,8 +25,8 @@ def parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
     made = argparse.ArgumentParser(
         prog="kvmtest",
-        description="Check what an x86 vCPU looks like after RESET, INIT and SIPI on this host's KVM, against the manuals.",
-        epilog="kvmtest COMMAND --help tells more. Start with: kvmtest run",
+        description="Compare an x86 vCPU's state after RESET, INIT and SIPI on this host's KVM with the Intel and AMD manuals.",
+        epilog="For details: kvmtest COMMAND --help. Start with: kvmtest run",
     )
     made.add_argument("--version", action="version", version=f"kvmtest {__version__}")
     commands = made.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise
 
     def ended(status: int) -> int:
-        """No number that `git bisect run` takes for an answer, unless it is one."""
+        """Map statuses that git would read as good or bad to ABORT."""
         return status if not bisect or status in (BISECT_SKIP, INTERRUPTED) else outcome.ABORT
 
     try:

@@ -29,7 +29,7 @@ _RESET = "kvm_vcpu_reset() in arch/x86/kvm/x86.c"
 _VENDOR = f"vmx_vcpu_reset() or init_vmcb(), called by {_RESET}"
 _ACCEPT = "kvm_apic_accept_events() in arch/x86/kvm/lapic.c"
 _LAPIC = "kvm_lapic_reset() in arch/x86/kvm/lapic.c"
-#: Which function of KVM gives an item its value at RESET or INIT, by the item, or by its section. What is not here is given it by
+#: The function of KVM that sets an item at RESET or INIT, by the item, or by its section. Items that are not here are set by
 #: code that differs from register to register, or from kernel to kernel.
 _KVM = {
     "regs": _RESET,
@@ -46,7 +46,7 @@ _KVM = {
     "nested": f"kvm_leave_nested(), called by {_RESET}",
     "cpuid": "kvm_update_cpuid_runtime() in arch/x86/kvm/cpuid.c, after CR4, XCR0, XSS or APIC_BASE",
 }
-#: What each formula gives.
+#: The value of each formula, in words.
 _FORMULAS = {
     "APIC_BASE": "0xfee00900 on the BSP, 0xfee00800 on an AP",
     "APIC_ID": "the vCPU's APIC id in bits 31:24",
@@ -159,7 +159,7 @@ def _case(case: Case) -> Iterator[str]:
 
 
 def _expected(case: Case, scenario: Scenario) -> Iterator[str]:
-    """What a scenario's steps are judged as."""
+    """Yield how a scenario's steps are judged."""
     steps: dict[str, list[str]] = {}
     for one in of.looks(scenario):
         id = f"{one.event}.{one.trigger}.{one.view}.{one.item or '*'}"
@@ -265,7 +265,7 @@ def _item(item: str) -> Iterator[str]:
 
 
 def _planted(item: str) -> str:
-    """What ioctls plant in ``item``, plant by plant."""
+    """Describe what ioctls plant in ``item``, by plant."""
     known = next((known for known in msr.MSRS if item == f"msr.{known.name}"), None)
     if known and known.sregs:
         return f"as {known.sregs}: {_planted(known.sregs)}"
@@ -314,7 +314,7 @@ def _deviation(d: deviations.Deviation) -> Iterator[str]:
 
 
 def _shown(d: deviations.Deviation, count: int = 1) -> str:
-    """What a deviation, or ``count`` that differ in the item alone, shows after what and where."""
+    """Describe what a deviation, or ``count`` deviations that differ only in the item, show, and where."""
     who, verb, what = (
         (d.item, "reads", "holds its planted value") if count == 1 else (f"{count} items", "read", "hold their planted values")
     )

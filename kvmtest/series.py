@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What saved results say of the commits of the catalogue, and of the deviations that are listed. Pure.
+"""The state of the catalogue's commits and of the listed deviations, from saved results. Pure.
 
-A kernel's version decides nothing here: a distribution's kernel has what it has.
+A kernel's version decides nothing here: distributions backport commits.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FIXED, BUG, CANNOT_TELL, HIDDEN = STATES = ("fixed", "bug present", "cannot tell
 
 
 class Seen(NamedTuple):
-    """What one run says of one commit: one of STATES, ``why``, and the ids of the results that it rests on."""
+    """The state of one commit in one run: one of STATES, ``why``, and the ids of the results that prove it."""
 
     state: str
     why: str = ""
@@ -67,12 +67,12 @@ class _Index:
                         self._found.setdefault(key, {}).setdefault(record, []).append(number)
 
     def of(self, sign: Sign) -> Iterator[_Shown]:
-        """Where ``sign`` shows."""
+        """Yield the results that ``sign`` is about."""
         keys = sign.ids if sign.check else [(sign.event, item) for item in sign.items]
         return (found for key in keys for found in self._at(key, (sign.target, sign.vendor, sign.view, sign.case)))
 
     def of_deviation(self, deviation: Deviation) -> Iterator[_Shown]:
-        """Where ``deviation`` would show."""
+        """Yield the results that ``deviation`` is about."""
         key = (deviation.event, deviation.item)
         where = (deviation.target, deviation.vendor, deviation.view, deviation.case)
         return self._at(key if key in self._found else deviation.item, where)
@@ -189,7 +189,7 @@ def _ids(shown: Iterable[_Shown], index: _Index) -> tuple[str, ...]:
 
 
 def states(run: Run) -> dict[str, Seen]:
-    """What a run says of each commit, by the entries' keys."""
+    """Return the state of each commit in a run, by the entries' keys."""
     index = _Index(run.observations)
     return {entry.key: _state(entry, run.host, index) for entry in ENTRIES}
 

@@ -19,11 +19,11 @@ from kvmtest.state.guest_view import Report
 from kvmtest.state.sections import Snapshot
 from kvmtest.state.values import NEW, PLANTS
 
-__all__ = ("NONE", "NoCase", "Wish", "candidates", "choose", "named", "take")
+__all__ = ("NONE", "NoCase", "Criteria", "candidates", "choose", "named", "take")
 
-#: What ``--plant`` calls a vCPU that nothing is planted in.
+#: The name in ``--plant`` of a vCPU without a plant.
 NONE = "none"
-#: What is taken where nothing is asked for.
+#: The defaults.
 _TRIGGERS = {"reset": "create", "init": "msi", "sipi": "msi", "shutdown": "triple-fault"}
 _TARGETS = {"init": "ap", "sipi": "ap"}
 
@@ -32,8 +32,8 @@ class NoCase(ValueError):
     """No case is as asked for; one line says what there is."""
 
 
-class Wish(NamedTuple):
-    """What the case is to be; None where it does not matter."""
+class Criteria(NamedTuple):
+    """The properties of the case to find; None for any."""
 
     event: str
     trigger: str | None = None
@@ -82,10 +82,10 @@ def named(name: str) -> Case:
     raise NoCase(f"no case is called {name!r}: kvmtest list --full --cases shows them all")
 
 
-def choose(wish: Wish, vendor: str) -> Case:
-    """The case that is as ``wish``, and usual in what that leaves open; ``vendor`` is the usual one. Raises NoCase."""
+def choose(criteria: Criteria, vendor: str) -> Case:
+    """The case that is as ``criteria``, and usual in what that leaves open; ``vendor`` is the usual one. Raises NoCase."""
     found = list(candidates())
-    for option, value in wish._asdict().items():
+    for option, value in criteria._asdict().items():
         if value is None:
             continue
         fitting = [case for case in found if _part(case, option) == value]
@@ -93,7 +93,7 @@ def choose(wish: Wish, vendor: str) -> Case:
             have = ", ".join(sorted({_part(case, option) or NONE for case in found}))
             raise NoCase(f"no such case has --{option} {value}: there is {have}")
         found = fitting
-    event = wish.event
+    event = criteria.event
     usual = {
         "trigger": _TRIGGERS[event],
         "view": "host",
@@ -113,7 +113,7 @@ def choose(wish: Wish, vendor: str) -> Case:
 
 
 def _part(case: Case, option: str) -> str:
-    """What ``option`` of a Wish is in ``case``."""
+    """Return the value of a property of ``case``."""
     if option == "vendor":
         return case.setup.vendor
     if option == "mode":

@@ -16,7 +16,7 @@ from kvmtest.model import record
 from kvmtest.model.host import Host
 from kvmtest.model.record import Result
 from kvmtest.scenario import step as s
-from kvmtest.scenario.program import DEFAULT_EFFORT, Effort
+from kvmtest.scenario.program import DEFAULT_ROUNDS, StressRounds
 from kvmtest.scenario.states import STATES
 from kvmtest.state.guest_view import Report
 from kvmtest.state.sections import Snapshot
@@ -67,9 +67,9 @@ def the(name: str) -> plan.Case:
     return Case(event, trigger, view, Setup(**setup), target, **found)
 
 
-def ran(case: plan.Case, machines: Machines, timeout_s: float = 1.0, effort: Effort = DEFAULT_EFFORT) -> list[Result]:
+def ran(case: plan.Case, machines: Machines, timeout_s: float = 1.0, rounds: StressRounds = DEFAULT_ROUNDS) -> list[Result]:
     """All results of one run of ``case``, but for what KVM keeps of a plant."""
-    return _flat(run_case(case, machines, timeout_s, effort))
+    return _flat(run_case(case, machines, timeout_s, rounds))
 
 
 def by_view(case: plan.Case, machines: Machines, timeout_s: float = 1.0) -> dict[tuple[str, str], Result]:
@@ -83,12 +83,12 @@ def by_item(case: plan.Case, machines: Machines, timeout_s: float = 1.0) -> dict
 
 
 def judged(case: plan.Case, host: Host, seen: Any, *bases: Basis, plants: bool = False) -> list[Result]:
-    """What was ``seen`` of ``case``, judged by a book of its own; ``plants`` is whether also what KVM keeps of a plant."""
+    """Judge what was ``seen`` of ``case`` with a book of its own; with ``plants`` also what KVM keeps of a plant."""
     return _flat(judge(Book(), case.look(), host, bases, seen), plants=plants)
 
 
 def shown(case: plan.Case, *targets: _Pair, report: Report | None = None, sender: _Pair | None = None) -> Played:
-    """What ``case`` would tell of its ``targets`` before its event and after it, of the ``sender``, and the ``report``."""
+    """Return the evidence of ``case`` with its ``targets`` before and after the event, the ``sender``, and the ``report``."""
     assert case.scenario
     told: list[tuple[int, Any]] = []
     sent = False

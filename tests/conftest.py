@@ -22,7 +22,7 @@ settings.register_profile("fast", deadline=None, max_examples=10)
 settings.load_profile("kvmtest")
 
 
-#: What a test that uses one of these fixtures is marked with.
+#: The marks of tests that use one of these fixtures.
 _MARKS = {"kvm": "kvm", **dict.fromkeys(("fake", "lab_cache", "chromium", "kunit", "pytester"), "program")}
 
 

@@ -8,16 +8,16 @@ from kvmtest.engine.runner import play
 from kvmtest.judge.evidence import Played
 from kvmtest.scenario import step as s
 from kvmtest.scenario.lower import lower
-from kvmtest.scenario.program import DEFAULT_EFFORT, Op, Program
+from kvmtest.scenario.program import DEFAULT_ROUNDS, Op, Program
 from kvmtest.state.plant import Plant
 
 __all__ = ("Bound", "ops", "steps")
 
 
 class Bound:
-    """What binding knows of ``machine``, the vCPU with id 1 and any other being the ``target`` or the other one."""
+    """The facts that binding has of ``machine``. The ``target`` is the vCPU with id 1 or the BSP; the other one is the sender."""
 
-    effort = DEFAULT_EFFORT
+    stress_rounds = DEFAULT_ROUNDS
 
     def __init__(self, machine: Machine, target: str = "ap") -> None:
         self._machine = machine
@@ -32,11 +32,11 @@ class Bound:
 
 
 def steps(machine: Machine, *of: s.Step, target: str = "ap", timeout_s: float = 1.0) -> Played:
-    """What the steps ``of`` a scenario tell of ``machine``."""
+    """Run the steps ``of`` a scenario on ``machine``."""
     scenario = s.Scenario("init", "msi", "made-up", of, ("a manual",), target)
     return play(lower(scenario, Bound(machine, target)), machine, timeout_s)
 
 
 def ops(machine: Machine, program: Program, *of: Op, timeout_s: float = 1.0) -> Played:
-    """What single ops tell, with the buffers of ``program``; each is a step of its own."""
+    """Run single ops with the buffers of ``program``; each is a step of its own."""
     return play(program._replace(ops=tuple(enumerate(of))), machine, timeout_s)

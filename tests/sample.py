@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How much is tried: everything, or with Hypothesis's profile ``fast`` as small a part as it makes examples."""
+"""The size of samples: everything, or with Hypothesis's profile ``fast`` a part as small as its number of examples."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def _kvmtest(*args: str) -> subprocess.CompletedProcess[str]:
 
 
 def _results(path: Path) -> int:
-    """How many results the document has: as many as it says."""
+    """Count the results in the document, and compare with its totals."""
     totals = json.loads(path.read_text())["runs"][0]["totals"]
     (run,) = saved.load(str(path))
     assert sum(totals.values()) == sum(1 for _ in run.results)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What `kvmtest explain` says of items and cases is what the tables and the planter say."""
+"""`kvmtest explain` shows of items and cases what the tables and the planter have."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kvmtest.x86 import msr
 
 
 def said(name: str, field: str) -> str:
-    """What follows ``field`` in the explanation of ``name``, unwrapped."""
+    """Return the text of ``field`` in the explanation of ``name``, unwrapped."""
     text = re.sub(r"\n {14}", " ", "\n".join(explain.explain(name)))
     return "\n".join(re.findall(rf"^  {field} +(.*)$", text, re.M))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What results say of commits: from made-up results, and from a few that real kernels gave in the lab (data/cells.json)."""
+"""Commits found in results: made-up results, and some of real kernels in the lab (data/cells.json)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which case a snapshot is of, and snapshots of this machine's KVM."""
+"""The case that a snapshot is of, and snapshots of this machine's KVM."""
 
 from __future__ import annotations
 
@@ -14,45 +14,45 @@ from kvmtest.cli import main
 from kvmtest.engine.plan import plan
 from kvmtest.kvm import Kvm
 from kvmtest.scenario.triggers import TRIGGERS
-from kvmtest.take import NoCase, Wish
+from kvmtest.take import Criteria, NoCase
 from tests.sample import some
 
 _SCHEMA = schemas.load("snapshot")
 
 
 @pytest.mark.parametrize(
-    ("wish", "name"),
+    ("criteria", "name"),
     [
-        (Wish("init"), "init.msi.host/ap,amd,xapic,plant-a"),
-        (Wish("reset"), "reset.create.host/bsp,full-irqchip,amd"),
-        (Wish("reset", view="guest"), "reset.create.guest/bsp,full-irqchip,amd"),
-        (Wish("sipi"), "sipi.msi.host/ap,amd,xapic,plant-sipi,vector-00"),
-        (Wish("shutdown"), "shutdown.triple-fault.host/bsp,amd,xapic,plant-guest-long,at-triple-fault"),
-        (Wish("init", "icr-x2apic", plant="c", vendor="intel"), "init.icr-x2apic.host/ap,intel,x2apic,plant-c"),
-        (Wish("init", mode="disabled", target="bsp"), "init.latched.host/bsp,amd,disabled,plant-a"),
-        (Wish("init", state="in-hlt", view="guest"), "init.msi.guest/ap,amd,xapic,plant-guest-long,in-hlt"),
-        (Wish("init", plant="none"), "init.msi.host/ap,amd,xapic,plant-new"),
+        (Criteria("init"), "init.msi.host/ap,amd,xapic,plant-a"),
+        (Criteria("reset"), "reset.create.host/bsp,full-irqchip,amd"),
+        (Criteria("reset", view="guest"), "reset.create.guest/bsp,full-irqchip,amd"),
+        (Criteria("sipi"), "sipi.msi.host/ap,amd,xapic,plant-sipi,vector-00"),
+        (Criteria("shutdown"), "shutdown.triple-fault.host/bsp,amd,xapic,plant-guest-long,at-triple-fault"),
+        (Criteria("init", "icr-x2apic", plant="c", vendor="intel"), "init.icr-x2apic.host/ap,intel,x2apic,plant-c"),
+        (Criteria("init", mode="disabled", target="bsp"), "init.latched.host/bsp,amd,disabled,plant-a"),
+        (Criteria("init", state="in-hlt", view="guest"), "init.msi.guest/ap,amd,xapic,plant-guest-long,in-hlt"),
+        (Criteria("init", plant="none"), "init.msi.host/ap,amd,xapic,plant-new"),
     ],
 )
-def test_what_is_left_open_is_usual(wish: Wish, name: str) -> None:
-    case = take.choose(wish, "amd")
+def test_what_is_left_open_is_usual(criteria: Criteria, name: str) -> None:
+    case = take.choose(criteria, "amd")
     assert f"{case.prefix}/{case.words}" == name
 
 
 @pytest.mark.parametrize(
-    ("wish", "says"),
+    ("criteria", "says"),
     [
-        (Wish("init", "create"), "--trigger create: there is .*msi"),
-        (Wish("sipi", target="bsp"), "--target bsp: there is ap"),
-        (Wish("init", "icr-x2apic", mode="xapic"), "--mode xapic: there is x2apic"),
-        (Wish("reset", plant="a"), "--plant a: there is none"),
-        (Wish("reset", "vmm-reset"), "--trigger vmm-reset"),
-        (Wish("init", "broadcast", "host"), "--view host: there is guest"),
+        (Criteria("init", "create"), "--trigger create: there is .*msi"),
+        (Criteria("sipi", target="bsp"), "--target bsp: there is ap"),
+        (Criteria("init", "icr-x2apic", mode="xapic"), "--mode xapic: there is x2apic"),
+        (Criteria("reset", plant="a"), "--plant a: there is none"),
+        (Criteria("reset", "vmm-reset"), "--trigger vmm-reset"),
+        (Criteria("init", "broadcast", "host"), "--view host: there is guest"),
     ],
 )
-def test_what_is_not_says_what_is(wish: Wish, says: str) -> None:
+def test_what_is_not_says_what_is(criteria: Criteria, says: str) -> None:
     with pytest.raises(NoCase, match=says):
-        take.choose(wish, "amd")
+        take.choose(criteria, "amd")
 
 
 def test_a_case_by_its_name() -> None:

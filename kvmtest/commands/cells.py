@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the lab's commands are told of cells: backends, kernels, modules and their parameters."""
+"""Options of the lab's commands for cells: backends, kernels, modules and their parameters."""
 
 from __future__ import annotations
 
@@ -24,14 +24,19 @@ _PARAMETER = re.compile(r"(\w+)\.(\w+=\S*)")
 
 
 def options(parser: argparse.ArgumentParser, own: bool = True) -> None:
-    """What every command that runs cells takes; ``own`` is whether KVM's modules may be the user's."""
-    parser.add_argument("--modules", default="", metavar="DIR", help="modules folder of a kernel image given by its path")
+    """Add the options of all commands that run cells; with ``own``, also those for the user's modules of KVM."""
+    parser.add_argument("--modules", default="", metavar="DIR", help="modules of a kernel image: .../lib/modules/RELEASE")
     if own:
-        parser.add_argument("--kvm-modules", default="", metavar="DIR", help="take kvm.ko and the vendor modules there from DIR")
+        parser.add_argument("--kvm-modules", default="", metavar="DIR", help="use kvm.ko and the vendor modules in DIR")
     parser.add_argument(
-        "--module-param", type=parameter, action="append", default=[], metavar="M.P=V", help="for example kvm_amd.npt=0"
+        "--module-param",
+        type=parameter,
+        action="append",
+        default=[],
+        metavar="M.P=V",
+        help="set a module parameter, for example kvm_amd.npt=0",
     )
-    parser.add_argument("--fresh-boot", action="store_true", help="boot the kernel, also where its saved boot is kept (QEMU)")
+    parser.add_argument("--fresh-boot", action="store_true", help="boot the kernel even if a saved boot is cached (QEMU)")
 
 
 def names(text: str) -> list[str]:
@@ -91,10 +96,10 @@ def specs(args: argparse.Namespace, backends: list[str], names: list[str]) -> li
         emulator.for_backend(backend).check()
     parameters = together(args.module_param)
     found = {name: kernels.find(name, args.modules, say) for name in dict.fromkeys(names)}
-    effort = (args.rounds, args.seed)
+    rounds = (args.rounds, args.seed)
     return [
         steps.Spec(
-            backend, kernel, selectors, args.timeout, args.kvm_modules, parameters, effort, args.fresh_boot, cases, args.full
+            backend, kernel, selectors, args.timeout, args.kvm_modules, parameters, rounds, args.fresh_boot, cases, args.full
         )
         for backend in dict.fromkeys(backends)
         for kernel in found.values()
@@ -102,7 +107,7 @@ def specs(args: argparse.Namespace, backends: list[str], names: list[str]) -> li
 
 
 class Boot:
-    """Where a boot is: a line on a terminal that is written anew as it goes on, or one that says that it began."""
+    """Progress of a boot: a line that is rewritten on a terminal, else one line when it begins."""
 
     def __init__(self) -> None:
         self._width = 0

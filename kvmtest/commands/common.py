@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What commands share: exit statuses, errors of one line, selectors, where output goes, Ctrl-C."""
+"""Parts that commands share: exit statuses, one-line errors, selectors, output files, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ OK, UNEXPECTED, USAGE, UNTESTABLE, INTERRUPTED = 0, 1, 2, 3, 130
 BISECT_SKIP = 125
 
 T = TypeVar("T")
-#: What ends things in order.
+#: Signals that stop a run in an orderly way.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-#: Seconds after which a signal is another wish, and no longer the first one once more.
+#: Seconds after which another signal counts as a second request, and not as a repetition of the first.
 _AGAIN_S = 1.5
 
 
@@ -73,27 +73,27 @@ class RAW(argparse.RawDescriptionHelpFormatter):
 
 
 def _hang(line: str) -> str:
-    """What stands below the second column of an example, or below the words of one that has none."""
+    """Return the indentation of continuation lines: below the second column of an example, or below its words without one."""
     found = re.match(r" +\S.*?\s{2,}(?=\S)", line)
     return " " * (len(found[0]) if found else 6) if line.startswith(" ") else ""
 
 
-#: What ``add_subparsers()`` returns.
+#: The type that ``add_subparsers()`` returns.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 #: The end of the help of what takes selectors.
 SELECTORS = """\
-A SELECTOR is a glob over result ids <event>.<trigger>.<view>.<item> or the beginning of one up to a dot, a bare item, a glob
-over the names of cases, or an id and the words of a case. {a,b} stands for either. What a report prints can be pasted:
+A SELECTOR is a glob over result ids <event>.<trigger>.<view>.<item>, the beginning of an id up to a dot, a bare item, a glob
+over names of cases, or an id and the words of a case. {a,b} means a or b. Ids and cases can be copied from a report:
   kvmtest run cr3                                   one item, after every event
   kvmtest run init.msi.host.cr3                     after INIT by MSI, in every case
   kvmtest run 'init.*.cr*'                          all control registers after INIT
-  kvmtest run reset sipi.msi.guest                  everything after RESET, and what the guest sees after SIPI
-  kvmtest run init.msi.host.cr3/ap,intel,xapic,plant-a    one result alone
-  kvmtest run 'init.*/*,in-hlt'                     all cases of a vCPU in HLT
+  kvmtest run reset sipi.msi.guest                  everything after RESET, and the guest's view after SIPI
+  kvmtest run init.msi.host.cr3/ap,intel,xapic,plant-a    a single result
+  kvmtest run 'init.*/*,in-hlt'                     all cases with a vCPU in HLT
 
-Exit status: 0 nothing unexpected; 1 at least one fail or error; 2 wrong usage; 3 nothing could be tested here;
-130 interrupted. With --baseline: 1 for failures that it has not, and for what gave no answer in time. With --bisect, by the
-SELECTORs alone: 0 good, 1 bad, 125 could not tell, 255 whatever no commit can change, at which git bisect run stops.
+Exit status: 0 nothing unexpected; 1 at least one fail or error; 2 usage error; 3 nothing could be tested here; 130 interrupted.
+With --baseline: 1 only for failures and time-outs that the baseline does not have. With --bisect, by the SELECTORs alone:
+0 good, 1 bad, 125 not testable, 255 setup error, which stops git bisect run.
 """
 
 
@@ -110,7 +110,7 @@ class Interrupt(Stop):
 
     Where nothing is ``running`` that would be lost, a signal raises KeyboardInterrupt. Else it only sets ``seen``, so that it
     cuts no record in two; another one that comes at least _AGAIN_S later, while each() waits for the next step, raises. Those
-    that come sooner are the same wish: two Ctrl-C, or a terminal's SIGHUP and the SIGTERM after it.
+    that come sooner repeat the same request: two Ctrl-C, or a terminal's SIGHUP and the SIGTERM after it.
     """
 
     def __init__(self, running: bool = False) -> None:
@@ -219,7 +219,7 @@ def scenarios(paths: Sequence[str]) -> tuple[Case, ...]:
 
 def full(parser: argparse.ArgumentParser) -> None:
     """Add ``--full``."""
-    what = "all combinations of trigger, state, plant and the rest that can be, not only enough for each pair of them"
+    what = "run all possible combinations of trigger, state, plant and so on, instead of enough to cover each pair"
     parser.add_argument("--full", action="store_true", help=what)
 
 

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 __all__ = ("add", "covers", "place", "show")
 
 _EPILOG = """\
-KVM's modules are built with -fsanitize-coverage=trace-pc against the headers of the lab's kernel, once, and kept; a cell
-then says after each case which blocks of their code the case ran. A block is what runs from its first instruction to its last, or
-not at all. It counts for the function whose source it is of, also where that is inlined: each copy is a block.
+KVM's modules are built once with -fsanitize-coverage=trace-pc, against the headers of the lab's kernel, and cached. A cell then
+reports after each case which basic blocks the case ran. An inlined block counts for the function in whose source it is, each
+copy as a block of its own.
 
   kvmtest lab coverage --kernel 6.1              everything: a table by file
-  kvmtest lab coverage --kernel 6.1 'init.*/*,in-smm'     what some cases run
-  kvmtest lab coverage --kernel 6.1 --kept       what was run before: no cell
+  kvmtest lab coverage --kernel 6.1 'init.*/*,in-smm'     some cases only
+  kvmtest lab coverage --kernel 6.1 --kept       report earlier runs, without a cell
   kvmtest lab coverage --kernel 6.1 --kept --of lapic.c --missed
   kvmtest lab coverage --kernel 6.1 --kept --report html=cov/
   kvmtest lab coverage --kernel 6.1 --kept --diff fix.patch
@@ -38,44 +38,44 @@ not at all. It counts for the function whose source it is of, also where that is
   kvmtest lab coverage --kernel 6.1 --also kvm_amd.vgif=0,kvm_amd.npt=0
   kvmtest list --covers lapic.c:3155             the cases that run a line
 
-What several cells of a kernel ran is shown for each, and together: what any of them ran. A case's machine may have been made for
-a case before it: that its vCPUs are created is that one's. The loading of the modules is no case, and counts as run.
+Several cells of one kernel are shown each and in total. A case may reuse the VM of an earlier case: the code that creates its
+vCPUs then counts for that one. Code that runs when the modules are loaded belongs to no case, and counts as run.
 
-That a block is run says nothing of whether what it did was right: that is what the verdicts of kvmtest lab run are for.
+Coverage does not mean that the code is right: for that see the verdicts of kvmtest lab run.
 
-Exit status: 0 the report is written, whatever the verdicts; 2 wrong usage; 3 nothing could be measured; 130 interrupted.
+Exit status: 0 the report is written, whatever the verdicts; 2 usage error; 3 nothing could be measured; 130 interrupted.
 """
 _REPORTS = ("html", "lcov", "json")
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``coverage``."""
-    what = "which of KVM's code the cases run"
+    what = "show which of KVM's code the cases run"
     parser = verbs.add_parser("coverage", help=what, epilog=_EPILOG, formatter_class=RAW)
-    which = "which kernels: as of kvmtest lab run; their headers and KVM's source are got as they are"
+    which = "the kernels, as in kvmtest lab run; their headers and KVM's source are fetched in the same way"
     parser.add_argument("--kernel", type=cells.names, action="extend", default=[], metavar="WHICH[,WHICH]", help=which)
     parser.add_argument("--backend", type=cells.backends, action="extend", metavar="B[,B]", help="default: svm,vmx")
     run.cases(parser)
-    what = "KVM's source of this kernel tree, as it lies there, instead of Debian's of that kernel"
+    what = "use KVM's source in this kernel tree, with local changes, instead of Debian's"
     parser.add_argument("--tree", default="", metavar="DIR", help=what)
     cells.options(parser, own=False)
-    what = "another cell, with these parameters besides; of a vendor's module: of its backend; may be repeated"
+    what = "run another cell with these parameters added, on the backend of the vendor module if it is one's; may be repeated"
     parser.add_argument("--also", type=_parameters, action="append", default=[], metavar="M.P=V[,M.P=V]", help=what)
-    parser.add_argument("--jobs", type=cells.number, metavar="N", help="cells at once; default: what cores and memory allow")
-    what = "run nothing: report what all runs before came to, of --kernel, or of the one that was measured last"
+    parser.add_argument("--jobs", type=cells.number, metavar="N", help="number of cells at once (default: by cores and memory)")
+    what = "run nothing; report all earlier runs of --kernel (default: the kernel measured last)"
     parser.add_argument("--kept", action="store_true", help=what)
-    what = "run nothing: report what --report json=FILE, or kvmtest run --coverage FILE, wrote; may be repeated"
+    what = "run nothing; report a file of --report json=FILE or kvmtest run --coverage FILE; may be repeated"
     parser.add_argument("--from", action="append", default=[], dest="files", metavar="FILE", help=what)
 
     shown = parser.add_argument_group("what is shown")
-    what = "a row for it: FILE.c, FILE.c:LINE-LINE, or a pattern of functions; may be repeated"
+    what = "show a row for this place: FILE.c, FILE.c:LINE-LINE, or a pattern of functions; may be repeated"
     shown.add_argument("--of", type=place, action="append", default=[], metavar="PLACE", help=what)
-    shown.add_argument("--functions", metavar="FILE", help="a row for each place that FILE lists, one a line, and their sum")
-    shown.add_argument("--missed", action="store_true", help="the blocks of these places that no case ran, with their source")
-    what = "who runs the lines of a unified diff, or of a commit of the git repository --tree (default: the folder we are in)"
+    shown.add_argument("--functions", metavar="FILE", help="show a row for each place in FILE (one per line), and their sum")
+    shown.add_argument("--missed", action="store_true", help="show blocks of these places that no case ran, with their source")
+    what = "show the cases that run the lines of a unified diff, or of a commit of the git repository --tree (default: here)"
     shown.add_argument("--diff", metavar="PATCH|COMMIT", help=what)
     shown.add_argument("-v", "--verbose", action="store_true", help="a row for each function; with --diff all cases of a line")
-    shown.add_argument("-o", "--output", metavar="FILE", help="write there instead of to standard output")
+    shown.add_argument("-o", "--output", metavar="FILE", help="write to FILE instead of standard output")
     what = "html=DIR, html=FILE.html, lcov=FILE or json=FILE (kvmtest.coverage/1); may be repeated"
     shown.add_argument("--report", type=_report, action="append", default=[], metavar="FORMAT=WHERE", help=what)
 
@@ -124,7 +124,7 @@ def covers(text: str, wanted: Place, release: str) -> set[str]:
 
 
 class _Shown(NamedTuple):
-    """What is reported: a table, and its source."""
+    """The table to report, and its source files."""
 
     table: Table
     sources: Sources

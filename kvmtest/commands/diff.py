@@ -12,13 +12,13 @@ from kvmtest.commands.common import OK, RAW, UNEXPECTED, USAGE, Commands, Failed
 __all__ = ("add",)
 
 _EPILOG = """\
-Two snapshots (kvmtest snapshot): of the items only those whose value, or what was planted before, is not the same. Of a counter
-that runs by itself (the TSC, the timer's current count) no value is the same. That kernels, CPUs or parameters differ is shown
-too, and does not count. Results are compared by kvmtest report --baseline OLD NEW.
+Shows the items of two snapshots (kvmtest snapshot) whose values or planted values differ. Values of counters that run by
+themselves (the TSC, the timer's current count) are not compared. Different kernels, CPUs or parameters are shown, too, and do
+not count as differences. To compare results: kvmtest report --baseline OLD NEW.
 
   kvmtest diff before.json after.json
 
-Exit status: 0 nothing differs; 1 something does; 2 a file that cannot be read or compared.
+Exit status: 0 no differences; 1 differences; 2 a file cannot be read or compared.
 """
 
 
@@ -26,10 +26,10 @@ def add(commands: Commands) -> None:
     """Add ``diff``."""
     what = "compare two saved snapshots"
     parser = commands.add_parser("diff", help=what, epilog=_EPILOG, formatter_class=RAW)
-    parser.add_argument("a", metavar="A", help="what was before")
-    parser.add_argument("b", metavar="B", help="what is now")
+    parser.add_argument("a", metavar="A", help="the earlier snapshot")
+    parser.add_argument("b", metavar="B", help="the later snapshot")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
-    parser.add_argument("-o", "--output", metavar="FILE", help="write there instead of to standard output")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write to FILE instead of standard output")
     parser.set_defaults(function=_diff)
 
 

@@ -16,7 +16,7 @@ _INSTEAD = "usable: nothing here; next: what the first line says, or another ker
 
 def add(commands: Commands) -> None:
     """Add ``doctor``."""
-    parser = commands.add_parser("doctor", help="what this machine's KVM can do, and what to install or enable for the rest")
+    parser = commands.add_parser("doctor", help="show what can be tested here, and what to install or enable for the rest")
     common.device(parser)
     parser.set_defaults(function=_doctor)
 

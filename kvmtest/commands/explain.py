@@ -13,10 +13,10 @@ __all__ = ("add",)
 
 def add(commands: Commands) -> None:
     """Add ``explain``."""
-    parser = commands.add_parser("explain", help="an item's rules and deviations, or a case in steps")
+    parser = commands.add_parser("explain", help="show an item's rules and deviations, or the steps of a case")
     what = "an item (cr0, lapic.svr, msr.pat), a result id, a case, a commit or v1#14"
     parser.add_argument("name", metavar="ITEM|CASE|COMMIT", help=what)
-    what = "json: the case as a scenario file, for kvmtest run --scenario"
+    what = "json: write the case as a scenario file, for kvmtest run --scenario"
     parser.add_argument("--format", choices=("text", "json"), default="text", help=what)
     parser.set_defaults(function=_explain)
 

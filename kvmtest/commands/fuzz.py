@@ -21,25 +21,26 @@ if TYPE_CHECKING:
 __all__ = ("add", "add_lab", "there")
 
 _EPILOG = """\
-Random scenarios of INIT, SIPI, NMI, interrupts, activity states, single items and migrations, each held against the manuals. What
-departs is written at once, one scenario file a finding; only the first scenario that shows it is. A file whose name begins with
-"once" did not depart again on a VM of its own. The same seed makes the same scenarios on the same KVM.
+Runs random scenarios of INIT, SIPI, NMI, interrupts, activity states, single items and migrations, and compares each with the
+manuals. The first scenario that shows a finding is written at once to a scenario file. A file whose name begins with "once" did
+not fail again on a new VM. The same seed makes the same scenarios on the same KVM.
 
   kvmtest fuzz --time 600 -o found
   kvmtest run --scenario found/init-cr3-fuzz-1-5.json
-  kvmtest fuzz --shrink found/init-cr3-fuzz-1-5.json     the smallest that shows the same; needs Hypothesis
+  kvmtest fuzz --shrink found/init-cr3-fuzz-1-5.json     reduce it; needs Hypothesis
 
-A SELECTOR, as of kvmtest run, says which results count. Exit status: 0 nothing found; 1 something was; 2 wrong usage;
+A SELECTOR limits the results that count; see kvmtest run --help. Exit status: 0 no findings; 1 findings; 2 usage error;
 3 nothing could be tested here; 130 interrupted.
 """
 _OFTEN_S = 0.5
-#: How many smaller ones a cell tries with each: to start one takes as long.
+#: Smaller scenarios that a cell tries at once: starting a cell takes as long as running them.
 _AHEAD = 60
 
 
 def add(commands: Commands) -> None:
     """Add ``fuzz``."""
-    parser = commands.add_parser("fuzz", help="random scenarios against the manuals", epilog=_EPILOG, formatter_class=RAW)
+    what = "run random scenarios and compare them with the manuals"
+    parser = commands.add_parser("fuzz", help=what, epilog=_EPILOG, formatter_class=RAW)
     _options(parser)
     common.device(parser)
     parser.set_defaults(function=_fuzz)
@@ -47,25 +48,25 @@ def add(commands: Commands) -> None:
 
 def add_lab(commands: Commands) -> None:
     """Add ``lab fuzz``."""
-    what = "random scenarios against the manuals, in a cell"
+    what = "run random scenarios in a cell"
     parser = commands.add_parser("fuzz", help=what, epilog=_EPILOG, formatter_class=RAW)
     _options(parser)
     jobs.options(parser, required=True)
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    """What to try, and for how long."""
-    parser.add_argument("selectors", nargs="*", metavar="SELECTOR", help="which results count; all when none is given")
-    what = "seconds, from the first scenario on (default: 60)"
+    """Add the options for what to try, and for how long."""
+    parser.add_argument("selectors", nargs="*", metavar="SELECTOR", help="results that count (default: all)")
+    what = "run time in seconds, from the first scenario on (default: 60)"
     parser.add_argument("--time", type=_seconds, default=60.0, metavar="S", help=what)
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="which scenarios (default: 1)")
-    what = "only these states that block INIT: smm, gif, vmx; none for none; may be repeated"
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed of the random scenarios (default: 1)")
+    what = "only this state that blocks INIT: smm, gif or vmx, or none; may be repeated"
     parser.add_argument("--state", action="append", metavar="STATE", help=what)
-    what = "only these events: init, sipi, nmi, smi, interrupt, migrate, none; may be repeated"
+    what = "only this event: init, sipi, nmi, smi, interrupt or migrate, or none; may be repeated"
     parser.add_argument("--event", action="append", metavar="EVENT", help=what)
-    parser.add_argument("--stop-at", type=_count, default=0, metavar="N", help="end after so many findings")
-    parser.add_argument("--shrink", metavar="FILE", help="make the scenario in this file as small as it still shows the same")
-    parser.add_argument("-o", "--output", metavar="DIR", default="fuzz-found", help="where findings go (default: fuzz-found)")
+    parser.add_argument("--stop-at", type=_count, default=0, metavar="N", help="stop after N findings")
+    parser.add_argument("--shrink", metavar="FILE", help="reduce the scenario in FILE as far as it shows the same finding")
+    parser.add_argument("-o", "--output", metavar="DIR", default="fuzz-found", help="folder for findings (default: fuzz-found)")
 
 
 def _seconds(text: str) -> float:
@@ -141,7 +142,7 @@ class _Findings:
 
 
 def _tainted() -> int:
-    """What taints the kernel: bit 7 is an oops, bit 9 a WARN; 0 where it does not tell."""
+    """Read the kernel's taint flags: bit 7 is an oops, bit 9 a WARN; 0 if they cannot be read."""
     try:
         with open("/proc/sys/kernel/tainted", encoding="ascii") as file:
             return int(file.read())
@@ -270,7 +271,7 @@ def _smaller(path: str, alone: Callable[[Sequence[Scenario]], list[set[Key]]], a
 
 
 def _names(path: str, key: Key) -> bool:
-    """Whether the file's name is that of a finding with this ``key``."""
+    """Return True if the file's name is that of a finding with this ``key``."""
     from kvmtest.fuzz.save import begins
 
     return os.path.basename(path).removeprefix("once-").startswith(begins(key))

@@ -19,10 +19,10 @@ __all__ = ("answers", "options")
 
 
 def options(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    """Which cell: backend, kernel and the rest."""
-    what = "in a cell of the lab: svm is kvm_amd in QEMU, vmx is kvm_intel in Bochs"
+    """Add the options that choose a cell: backend, kernel and the rest."""
+    what = "run in a cell of the lab: svm is kvm_amd in QEMU, vmx is kvm_intel in Bochs"
     parser.add_argument("--backend", choices=BACKENDS, required=required, help=what)
-    what = "which kernel, as of kvmtest lab run"
+    what = "the kernel, as in kvmtest lab run"
     parser.add_argument("--kernel", metavar="WHICH", required=required, help=what)
     cells.options(parser)
 

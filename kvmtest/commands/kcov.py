@@ -17,15 +17,15 @@ __all__ = ("options", "recording")
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add ``--coverage``."""
-    what = "write which of KVM's code each case ran, if this kernel has CONFIG_KCOV; kvmtest lab coverage --from FILE shows it"
+    what = "write KVM's code coverage by case to FILE (needs CONFIG_KCOV); kvmtest lab coverage --from FILE shows it"
     parser.add_argument("--coverage", metavar="FILE", help=what)
-    what = "with --coverage: KVM's modules as they were built, not stripped (default: /lib/modules/RELEASE)"
+    what = "with --coverage: folder of KVM's modules, not stripped (default: /lib/modules/RELEASE)"
     parser.add_argument("--kvm-modules", metavar="DIR", help=what)
 
 
 @contextlib.contextmanager
 def recording(args: argparse.Namespace, kvm: Kvm, host: Host) -> Iterator[Callable[[str], None]]:
-    """What is told of each case that ended; the file is written at the end. Raises Failed where this host cannot tell."""
+    """Yield a function to call after each case; write the file at the end. Raises Failed if this host cannot record coverage."""
     if not args.coverage:
         yield lambda case: None
         return

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 __all__ = ("add",)
 
 _EPILOG = """\
-WHICH is a Debian suite (bullseye, trixie, sid) or version (5.10, 6.12): fetched from the mirror this machine is configured
-for, and kept; a .deb; a kernel image, with --modules; or host, the kernel that runs here.
+WHICH is a Debian suite (bullseye, trixie, sid) or version (5.10, 6.12), fetched from the mirror that this machine is configured
+for, and cached; a .deb; a kernel image, with --modules; or host, the kernel that runs here.
 
   kvmtest lab run --backend svm --kernel trixie 'init.*.cr*'
   kvmtest lab run --backend vmx --kernel 6.1 --kvm-modules ~/linux/arch/x86/kvm
   kvmtest lab matrix --backend svm,vmx --kernel 5.10,6.1,6.12,7.2
 
-svm is kvm_amd in QEMU (TCG emulates SVM), vmx is kvm_intel in Bochs. Exit status as of kvmtest run.
+svm is kvm_amd in QEMU (TCG emulates SVM), vmx is kvm_intel in Bochs. The exit status is that of kvmtest run.
 """
 #: The exit status of a kselftest that could not be tried.
 _SKIPPED = 4
@@ -36,36 +36,37 @@ _SKIPPED = 4
 
 def add(commands: Commands) -> None:
     """Add ``lab``."""
-    what = "the same on another kernel's KVM, in an emulator"
+    what = "test another kernel's KVM, in an emulator"
     parser = commands.add_parser("lab", help=what, epilog=_EPILOG, formatter_class=RAW)
     parser.set_defaults(function=_lab)
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
 
-    one = verbs.add_parser("run", help="one kernel on one backend", epilog=_EPILOG, formatter_class=RAW)
+    one = verbs.add_parser("run", help="run the cases on one kernel and one backend", epilog=_EPILOG, formatter_class=RAW)
     one.add_argument("--backend", choices=BACKENDS, required=True, help="svm: kvm_amd in QEMU; vmx: kvm_intel in Bochs")
-    one.add_argument("--kernel", metavar="WHICH", required=True, help="which kernel (below)")
+    one.add_argument("--kernel", metavar="WHICH", required=True, help="the kernel (see below)")
     run.options(one)
     outcome.options(one)
     cells.options(one)
 
-    matrix = verbs.add_parser("matrix", help="several kernels on several backends", epilog=_EPILOG, formatter_class=RAW)
+    matrix = verbs.add_parser("matrix", help="run the cases on several kernels and backends", epilog=_EPILOG, formatter_class=RAW)
     matrix.add_argument("--backend", type=cells.backends, action="extend", metavar="B[,B]", help="default: svm,vmx")
-    which = "which kernels (below)"
+    which = "the kernels (see below)"
     matrix.add_argument("--kernel", type=cells.names, action="extend", metavar="WHICH[,WHICH]", required=True, help=which)
-    matrix.add_argument("--jobs", type=cells.number, metavar="N", help="cells at once; default: what cores and memory allow")
+    matrix.add_argument("--jobs", type=cells.number, metavar="N", help="number of cells at once (default: by cores and memory)")
     run.options(matrix)
     cells.options(matrix)
 
-    execute = verbs.add_parser("exec", help="static programs, as those of kvmtest repro", epilog=_EPILOG, formatter_class=RAW)
+    execute = verbs.add_parser("exec", help="run static programs, as those of kvmtest repro", epilog=_EPILOG, formatter_class=RAW)
     execute.add_argument("programs", nargs="+", metavar="PROGRAM", help="a static binary: gcc -static")
     jobs.options(execute, required=True)
     fuzz.add_lab(verbs)
     coverage.add(verbs)
     trial.add(verbs)
 
-    kernels = verbs.add_parser("kernels", help="what is kept, and what can be had")
-    kernels.add_argument("--fetch", type=cells.names, action="extend", default=[], metavar="WHICH", help="get it, or its newest")
-    kernels.add_argument("--remove", action="store_true", help="remove everything that is kept")
+    kernels = verbs.add_parser("kernels", help="list cached and available kernels")
+    what = "fetch this kernel, or the newest of a suite"
+    kernels.add_argument("--fetch", type=cells.names, action="extend", default=[], metavar="WHICH", help=what)
+    kernels.add_argument("--remove", action="store_true", help="empty the cache")
 
 
 def _play(cell: Cell, recorder: Recorder, stop: common.Interrupt) -> None:

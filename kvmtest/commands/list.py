@@ -18,19 +18,19 @@ __all__ = ("add",)
 
 def add(commands: Commands) -> None:
     """Add ``list``."""
-    what = "what would run, without running it"
+    what = "list results and cases without running them"
     parser = commands.add_parser("list", help=what, epilog=SELECTORS, formatter_class=RAW)
     parser.add_argument("selectors", nargs="*", metavar="SELECTOR")
-    parser.add_argument("--cases", action="store_true", help="the cases instead of result ids, each with its view: <id>/<words>")
-    what = "json: the cases with parameters, what they look at and what they need; without --cases also their ids"
+    parser.add_argument("--cases", action="store_true", help="list cases instead of result ids, each with its view: <id>/<words>")
+    what = "json: cases with parameters, observed items and needs; without --cases also their ids"
     parser.add_argument("--format", choices=("text", "json"), default="text", help=what)
-    what = "without what this host's KVM lacks something for; in JSON with it, and with the reason of the skip"
+    what = "leave out what this host's KVM cannot run; in JSON keep it, with the reason of the skip"
     parser.add_argument("--here", action="store_true", help=what)
     common.device(parser)
     common.full(parser)
-    what = "the cases that ran it, as kvmtest lab coverage saw last: FILE.c:LINE, FILE.c:LINE-LINE, FILE.c, or functions of KVM"
+    what = "list the cases that ran this code in the last lab coverage: FILE.c:LINE, FILE.c:LINE-LINE, FILE.c, or functions"
     parser.add_argument("--covers", type=coverage.place, metavar="PLACE", help=what)
-    what = "with --covers: by which kernel, or which begins so (default: the one that was measured last)"
+    what = "with --covers: the kernel, or the beginning of its release (default: the one measured last)"
     parser.add_argument("--kernel", default="", metavar="RELEASE", help=what)
     parser.set_defaults(function=_list)
 
@@ -71,7 +71,7 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _skipped(cases: list[Case], device: str) -> dict[Case, str]:
-    """What this host's KVM would skip, and why. Raises Failed."""
+    """Return the cases that this host's KVM would skip, with the reasons. Raises Failed."""
     from kvmtest.engine import bind, doctor, host
     from kvmtest.engine.machine import Machines, SetupError
     from kvmtest.state.snapshot import Unread

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What decides the exit status of a run: its totals, a baseline, or under ``--bisect`` the ids that were asked for."""
+"""The exit status of a run: from its totals, a baseline, or with ``--bisect`` the ids that were asked for."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     """Add what decides the exit status of one run."""
     group = parser.add_mutually_exclusive_group()
     baseline(group)
-    group.add_argument("--bisect", action="store_true", help="exit status for git bisect run; the SELECTORs alone decide")
+    group.add_argument("--bisect", action="store_true", help="exit status for git bisect run, decided by the SELECTORs alone")
 
 
 def baseline(parser: argparse._ActionsContainer) -> None:
@@ -41,7 +41,7 @@ def baseline(parser: argparse._ActionsContainer) -> None:
 
 
 def bisecting(argv: Sequence[str]) -> bool:
-    """Whether a command line means ``--bisect``, also where it cannot be parsed; argparse takes an option's beginning."""
+    """Return True if a command line has ``--bisect``, even if it cannot be parsed; argparse accepts abbreviated options."""
     return any(len(word) > 3 and "--bisect".startswith(word) for word in argv)
 
 
@@ -140,8 +140,8 @@ class Bisect(Outcome):
 
 
 def out(args: argparse.Namespace) -> TextIO:
-    """Where a comparison goes: after the report where that is text for whoever sits here; a file or another format is for a
-    program.
+    """Choose the stream for a comparison: standard output after a text report there; else standard error, since a file or another
+    format is for a program.
     """
     return sys.stdout if args.format == "text" and args.output is None else sys.stderr
 

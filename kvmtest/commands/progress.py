@@ -50,7 +50,7 @@ class Line:
 
 
 class Cells:
-    """How far each of several cells is, in one line."""
+    """Progress of several cells, in one line."""
 
     def __init__(self, line: Line) -> None:
         self._line = line

@@ -27,53 +27,53 @@ if TYPE_CHECKING:
 __all__ = ("add", "check", "options", "waivers", "write", "writing")
 
 _EPILOG = """\
-RESULTS is what --format json or jsonl wrote, gzipped or not, of a run or of a lab's matrix; - is standard input. Several are one
-report that keeps which run a result is of.
+RESULTS are files written by --format json or jsonl, gzipped or not, of a run or of a lab's matrix; - is standard input. Several
+files make one report, which shows the run of each result.
 
-  kvmtest report results.json                                       what the run printed
-  kvmtest report --report junit=r.xml --report html=r.html r.json   two reports, besides the text
+  kvmtest report results.json                                       the report that the run printed
+  kvmtest report --report junit=r.xml --report html=r.html r.json   two reports, and the text
   kvmtest report --format html -o all.html hostA.json hostB.json    two hosts side by side
-  kvmtest report --baseline old.json new.json                       what is new, what is gone
-  kvmtest report --format jsonl --expand r.json                     for each result an object that needs no other
+  kvmtest report --baseline old.json new.json                       failures that are new, and those that are gone
+  kvmtest report --format jsonl --expand r.json                     a self-contained object for each result
 
-Exit status: 0 the report is written, whatever it says: the run itself had the status that tells; with --baseline 1 for failures
-that it has not; 2 a file that is no results, or one that cannot be written.
+Exit status: 0 the report is written, whatever the verdicts in it; with --baseline 1 for failures that the baseline does not
+have; 2 a file has no results, or cannot be written.
 """
 _ORIGIN = re.compile("[a-z0-9_]+")
 
 
 def add(commands: Commands) -> None:
     """Add ``report``."""
-    what = "make reports of saved results, without KVM"
+    what = "make reports from saved results, without KVM"
     parser = commands.add_parser("report", help=what, epilog=_EPILOG, formatter_class=RAW)
-    parser.add_argument("results", nargs="+", metavar="RESULTS", help="files that were saved (below)")
+    parser.add_argument("results", nargs="+", metavar="RESULTS", help="saved results (see below)")
     options(parser)
     waivers(parser)
     outcome.baseline(parser)
-    parser.add_argument("--strict", action="store_true", help="with --baseline: a new known deviation fails too")
-    parser.add_argument("--expand", action="store_true", help="jsonl: each result with all that it refers to")
-    parser.add_argument("--origin", type=_origin, metavar="NAME", help="kcidb: who submits (default: kvmtest)")
-    parser.add_argument("--build", type=_build, metavar="ID", help="kcidb: the build that was tested, ORIGIN:ID")
+    parser.add_argument("--strict", action="store_true", help="with --baseline: new known deviations fail, too")
+    parser.add_argument("--expand", action="store_true", help="jsonl: write each result as a self-contained object")
+    parser.add_argument("--origin", type=_origin, metavar="NAME", help="kcidb: the submitter (default: kvmtest)")
+    parser.add_argument("--build", type=_build, metavar="ID", help="kcidb: the tested build, ORIGIN:ID")
     parser.set_defaults(function=_report)
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """What every command that makes a report takes."""
+    """Add the options of all commands that write a report."""
     names = f"{', '.join(FORMATS)} (default: text)"
     parser.add_argument("--format", choices=FORMATS, default="text", metavar="FORMAT", help=names)
-    parser.add_argument("-o", "--output", metavar="FILE", help="write there instead of to standard output")
-    when = "colour in text; auto: on a terminal, without NO_COLOR in the environment (default)"
+    parser.add_argument("-o", "--output", metavar="FILE", help="write to FILE instead of standard output")
+    when = "colour the text; auto: on a terminal, unless NO_COLOR is set (default)"
     parser.add_argument("--color", choices=("auto", "always", "never"), default="auto", metavar="auto|always|never", help=when)
-    what = "text: with what is known, what could not be tried, and totals by trigger"
+    what = "text: also show known deviations, skips with their reasons, and totals by trigger"
     parser.add_argument("-v", "--verbose", action="store_true", help=what)
     parser.add_argument(
-        "--report", type=_format_and_file, action="append", default=[], metavar="FORMAT=FILE", help="another report besides"
+        "--report", type=_format_and_file, action="append", default=[], metavar="FORMAT=FILE", help="write another report to FILE"
     )
 
 
 def waivers(parser: argparse.ArgumentParser) -> None:
     """Add ``--known``."""
-    what = "a TOML file of what you know already: a fail that it lists is known"
+    what = "a TOML file of your own known failures: a fail that it lists becomes known"
     parser.add_argument("--known", metavar="FILE", help=what)
 
 
@@ -157,9 +157,9 @@ def _checked(args: argparse.Namespace) -> None:
 def writing(
     args: argparse.Namespace, runs: int = 1, live: bool = True, text: Callable[[TextIO], Writer] | None = None
 ) -> Iterator[Gatherer]:
-    """What takes a run, or several in turn, and writes all reports that ``options`` ask for. Raises Failed.
+    """Yield the receiver of one or several runs, which writes all reports that ``options`` ask for. Raises Failed.
 
-    Of a run that is ``live`` the text shows the progress. ``text`` makes another writer of the text than the usual one.
+    With ``live`` the text report shows progress. ``text`` replaces the usual text writer.
     """
     _checked(args)
     known = _known(args)

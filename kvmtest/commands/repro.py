@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 __all__ = ("add", "written")
 
 _EPILOG = """\
-SELECTOR names a result, as a report prints it: of the first case that shows a departure the first one. The C file needs
-<linux/kvm.h> and libc only, prints KTAP, and ends with 0 (as expected), 1 (it departs) or 4 (it cannot be tried), as kselftest
-has it. It is the smallest that was found by leaving out, again and again, what the departure does not need; where there is a C
-compiler it was built and run here before it is written. Of a case in which nothing departs it checks all that the host reads.
-Several SELECTORs, each of them a file, need a folder to write to.
+SELECTOR names a result, as a report prints it. If it matches several, the first failure of the first case that has one is
+reproduced. The C file needs only <linux/kvm.h> and libc, prints KTAP, and exits as a kselftest: 0 as expected, 1 failure,
+4 skipped. Everything that the failure does not need is left out. With a C compiler, the program is built and run here before
+it is written. If nothing in the case fails, the program checks everything that the host reads. Several SELECTORs make one file
+each, in the folder DIR.
 
   kvmtest repro init.msi.host.cr3/ap,intel,xapic,plant-a -o cr3.c && gcc -o cr3 cr3.c && ./cr3
-  kvmtest repro --backend svm --kernel 6.1 events.interrupt_shadow        found and made smaller in one cell of the lab
+  kvmtest repro --backend svm --kernel 6.1 events.interrupt_shadow        on another kernel, in a cell of the lab
   kvmtest repro --scenario found.json
 
-Exit status: 0 written; 1 it departs, but not alone; 2 wrong usage; 3 it cannot be tested here; 130 interrupted.
+Exit status: 0 written; 1 no C program shows the result; 2 usage error; 3 not testable here; 130 interrupted.
 """
 #: Seconds that the program gets: it waits for no exit longer than one.
 _LONGEST_S = 60
@@ -46,20 +46,20 @@ _Found = tuple["Shown", "Host"] | str
 
 def add(commands: Commands) -> None:
     """Add ``repro``."""
-    what = "a C program that shows one result, the smallest that does"
+    what = "write a C program that reproduces one result, as small as possible"
     parser = commands.add_parser("repro", help=what, epilog=_EPILOG, formatter_class=RAW)
-    what = "which result; that of a scenario file where none is given"
+    what = "the result (default: that of the scenario file)"
     parser.add_argument("selectors", nargs="*", metavar="SELECTOR", help=what)
-    what = "write it there, or into this folder, instead of to standard output"
+    what = "write to this file, or into this folder, instead of standard output"
     parser.add_argument("-o", "--output", metavar="FILE.c|DIR", help=what)
-    parser.add_argument("--no-minimise", action="store_true", help="all that the case does")
-    what = "c: a program of its own (default); selftest: for tools/testing/selftests/kvm/x86, of what needs no guest code"
-    what = "leave out guest code, too: a KVM that has the fix may run into what was left out, and skip the program or fail"
+    parser.add_argument("--no-minimise", action="store_true", help="keep everything that the case does")
+    what = "leave out guest code, too; on a fixed KVM the program may then miss that code, and skip or fail"
     parser.add_argument("--small-guest", action="store_true", help=what)
+    what = "c: a program of its own (default); selftest: a file for tools/testing/selftests/kvm/x86, if it needs no guest code"
     parser.add_argument("--style", choices=("c", "selftest"), default="c", help=what)
-    what = "the case in a scenario file, instead of the plan's"
+    what = "use the case in a scenario file instead of the plan"
     parser.add_argument("--scenario", action="append", default=[], metavar="FILE", help=what)
-    parser.add_argument("--timeout", type=seconds, default=1.0, metavar="S", help="seconds for each KVM_RUN (default: 1)")
+    parser.add_argument("--timeout", type=seconds, default=1.0, metavar="S", help="limit of each KVM_RUN in seconds (default: 1)")
     common.device(parser)
     jobs.options(parser, required=False)
     parser.set_defaults(function=_repro)

@@ -17,7 +17,7 @@ __all__ = ("add", "cases", "chosen", "head", "options", "seconds")
 
 def add(commands: Commands) -> None:
     """Add ``run``."""
-    parser = commands.add_parser("run", help="run on /dev/kvm", epilog=SELECTORS, formatter_class=RAW)
+    parser = commands.add_parser("run", help="run the cases on /dev/kvm", epilog=SELECTORS, formatter_class=RAW)
     options(parser)
     outcome.options(parser)
     kcov.options(parser)
@@ -26,22 +26,22 @@ def add(commands: Commands) -> None:
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """What every command that runs cases into results takes."""
+    """Add the options of all commands that run cases and report results."""
     cases(parser)
     report.options(parser)
     report.waivers(parser)
-    parser.add_argument("--strict", action="store_true", help="a known deviation counts as unexpected too")
+    parser.add_argument("--strict", action="store_true", help="known deviations fail the run, too")
 
 
 def cases(parser: argparse.ArgumentParser) -> None:
-    """What every command that runs cases takes: which, and how long and often."""
-    parser.add_argument("selectors", nargs="*", metavar="SELECTOR", help="which results; all when none is given")
-    what = "what shows this commit of KVM, besides any SELECTOR; may be repeated; kvmtest series lists them"
+    """Add the options of all commands that run cases: which cases, time limits and rounds."""
+    parser.add_argument("selectors", nargs="*", metavar="SELECTOR", help="results to test (default: all)")
+    what = "also select what shows this commit of KVM; may be repeated; kvmtest series lists the commits"
     parser.add_argument("--commit", action="append", default=[], metavar="ID", help=what)
-    what = "the case in a scenario file, instead of the plan's; may be repeated; kvmtest explain CASE --format json writes one"
+    what = "run the case in a scenario file instead of the plan; may be repeated; kvmtest explain CASE --format json writes one"
     parser.add_argument("--scenario", action="append", default=[], metavar="FILE", help=what)
     common.full(parser)
-    parser.add_argument("--timeout", type=seconds, default=1.0, metavar="S", help="seconds for each KVM_RUN (default: 1)")
+    parser.add_argument("--timeout", type=seconds, default=1.0, metavar="S", help="limit of each KVM_RUN in seconds (default: 1)")
     parser.add_argument("--rounds", type=_rounds, default=24, metavar="N", help="rounds of the stress case (default: 24)")
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="seed of the rounds of the stress case (default: 1)")
 
@@ -87,7 +87,7 @@ def head(host: Host, name: str = "") -> Head:
 def _run(args: argparse.Namespace) -> int:
     from kvmtest.engine import doctor, host, run
     from kvmtest.model.select import Selection
-    from kvmtest.scenario.program import Effort
+    from kvmtest.scenario.program import StressRounds
 
     asked = chosen(args)
     decides = outcome.of(args, asked)
@@ -103,8 +103,8 @@ def _run(args: argparse.Namespace) -> int:
             say("no vendor module found in /sys/module: hidden attributes are judged by either vendor's values")
         begin = time.monotonic()
         selection = Selection(asked)
-        effort = Effort(args.rounds, args.seed)
-        steps = run.run(kvm, facts, wanted, args.timeout, lambda case: to.case(case.look().case), effort)
+        stress_rounds = StressRounds(args.rounds, args.seed)
+        steps = run.run(kvm, facts, wanted, args.timeout, lambda case: to.case(case.look().case), stress_rounds)
         try:
             to.begin(head(facts), len(wanted))
             for done in interrupt.each(steps):

@@ -23,16 +23,16 @@ _KEYS = 26
 _KEY = "o: result ids show it   -: not observable; kvmtest explain COMMIT says which, and why"
 _HOW = "for a column of your kernel: kvmtest run --format json -o r.json; kvmtest series --results r.json"
 _EPILOG = """\
-Without --results the catalogue alone; with it a column for each run, decided from what it observed:
+Without --results, print the catalogue; with it, add a column for each run, decided by its results:
 
-  fixed           the manuals' value, where a kernel without the commit shows another one; its plant is proven
-  bug present     exactly the value of a kernel without the commit
-  cannot tell     neither, and why: not run, not on this backend, skipped, a third value
-  not observable  nothing outside of the kernel shows the commit, and why
+  fixed           the manuals' value was seen, where a kernel without the commit has another; the plant is proven
+  bug present     the exact value of a kernel without the commit was seen
+  cannot tell     neither, with the reason: not run, not on this backend, skipped, a third value
+  not observable  nothing outside of the kernel shows the commit, with the reason
 
   kvmtest run --format json -o r.json; kvmtest series --results r.json
-  kvmtest run --commit 4c72ab5aa6e0      just what shows this commit
-  kvmtest explain 4c72ab5aa6e0           all about it
+  kvmtest run --commit 4c72ab5aa6e0      only what shows this commit
+  kvmtest explain 4c72ab5aa6e0           everything about it
 """
 #: States in a table with columns.
 _SHORT = {"fixed": "fixed", "bug present": "BUG", "cannot tell": "?", "not observable": "-"}
@@ -40,7 +40,7 @@ _SHORT = {"fixed": "fixed", "bug present": "BUG", "cannot tell": "?", "not obser
 
 def add(commands: Commands) -> None:
     """Add ``series``."""
-    what = "KVM's commits on RESET and INIT, and which of them a kernel has"
+    what = "list KVM's commits on RESET and INIT, and which of them a kernel has"
     parser = commands.add_parser("series", help=what, epilog=_EPILOG, formatter_class=RAW)
     parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
     files = "saved results, or a lab's matrix"

@@ -12,7 +12,7 @@ __all__ = ("add",)
 
 def add(commands: Commands) -> None:
     """Add ``spec``."""
-    parser = commands.add_parser("spec", help="all rules; --format json for other programs")
+    parser = commands.add_parser("spec", help="print all rules; --format json for other programs")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
     parser.set_defaults(function=_spec)
 

@@ -27,27 +27,27 @@ if TYPE_CHECKING:
 __all__ = ("add", "show")
 
 _EPILOG = """\
-kvm.ko, kvm-amd.ko and kvm-intel.ko are built of the tree before and after the change, out of tree, against the headers of the
-lab's kernel that is nearest to the tree's version, and run in cells of that kernel. No kernel is built, nothing is
-installed, and the tree is left as it is. The first build takes a minute or two; later ones are of the files that differ.
+Builds kvm.ko, kvm-amd.ko and kvm-intel.ko from the tree before and after the change, out of tree, against the headers of the
+lab's kernel that is nearest to the tree's version, and tests both in cells of that kernel. No kernel is built, nothing is
+installed, and the tree is not changed. The first build takes a minute or two; later ones only build the files that differ.
 
   kvmtest lab try --tree ~/linux                          the last commit: HEAD against its parent
-  kvmtest lab try --tree ~/linux 4c72ab5aa6e0             another one
+  kvmtest lab try --tree ~/linux 4c72ab5aa6e0             another commit
   kvmtest lab try --tree ~/linux v6.12..HEAD              a series, as a whole
-  kvmtest lab try --tree ~/linux --uncommitted            what is not committed yet, against HEAD
+  kvmtest lab try --tree ~/linux --uncommitted            uncommitted changes, against HEAD
   kvmtest lab try --tree ~/linux --diff fix.patch         a patch on top of HEAD; - is standard input
-  kvmtest lab try --tree ~/linux --backend svm HEAD init sipi           on one backend, and only what these SELECTORs take
+  kvmtest lab try --tree ~/linux --backend svm HEAD init sipi           on one backend, only INIT and SIPI
   kvmtest lab try --tree ~/linux --kernel 6.1 HEAD                      in cells of another kernel
-  kvmtest lab try --tree ~/linux --report json=both.json HEAD           keeps the results of both sides
+  kvmtest lab try --tree ~/linux --report json=both.json HEAD           save the results of both sides
 
-It says which findings are new, gone, or have another value, each with the command that runs its example again; and which
-lines of the change no case ran, of which nothing is said so. Of the first findings that are new or gone it names the command
-that writes a C program which shows it; with --repro DIR it writes them, in a cell more for each side. What the change has
-outside of KVM's modules stays as the lab's kernel has it. The cells of vmx, in Bochs, take ten times as long as those of svm;
-a change in svm/ or vmx/ alone runs on that backend alone.
+The report lists the findings that are new, gone, or have another value, each with the command that runs its example again; and
+the changed lines that no case ran, which are therefore not tested. For the first findings that are new or gone it names the
+command that writes a C program; --repro DIR writes these programs, in one more cell for each side. Changes outside of KVM's
+modules have no effect. Cells of vmx, in Bochs, take ten times as long as those of svm; a change in svm/ or vmx/ alone is tested
+on that backend alone.
 
-Exit status: 0 nothing fails that did not before; 1 something does, or gave no answer in time; 2 wrong usage, no such commit;
-3 a side does not build, or nothing could be tested; 130 interrupted.
+Exit status: 0 no new failures; 1 new failures or time-outs; 2 usage error, or no such commit; 3 a side does not build, or nothing
+could be tested; 130 interrupted.
 """
 _FOLD = 6
 #: C programs for each side of a comparison.
@@ -56,20 +56,20 @@ _PROGRAMS = 4
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``try``."""
-    parser = verbs.add_parser("try", help="what a commit of your kernel tree changes", epilog=_EPILOG, formatter_class=RAW)
+    parser = verbs.add_parser("try", help="show what a commit of your kernel tree changes", epilog=_EPILOG, formatter_class=RAW)
     parser.add_argument("--tree", required=True, metavar="DIR", help="a kernel tree; for a commit, a git repository")
     parser.add_argument("change", nargs="?", metavar="COMMIT", help="a commit, or A..B (default: HEAD)")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--uncommitted", action="store_true", help="what is not committed, against HEAD")
-    what.add_argument("--diff", metavar="PATCH", help="a unified diff, on top of COMMIT")
-    what_kernel = "whose cells (default: the lab's kernel that is nearest to the tree); as of kvmtest lab run"
+    what.add_argument("--uncommitted", action="store_true", help="try uncommitted changes, against HEAD")
+    what.add_argument("--diff", metavar="PATCH", help="try a unified diff, on top of COMMIT")
+    what_kernel = "the kernel of the cells, as in kvmtest lab run (default: the lab's nearest to the tree)"
     parser.add_argument("--kernel", metavar="WHICH", help=what_kernel)
-    parser.add_argument("--backend", type=_backends, metavar="svm|vmx|both", help="default: those whose code the change has")
-    no = "build without recording which lines are run"
+    parser.add_argument("--backend", type=_backends, metavar="svm|vmx|both", help="default: the backends that the change affects")
+    no = "do not record which lines are run"
     parser.add_argument("--no-coverage", dest="coverage", action="store_false", help=no)
-    what_c = "write there a C program for each of the first findings that are new or gone"
+    what_c = "write into DIR a C program for each of the first findings that are new or gone"
     parser.add_argument("--repro", metavar="DIR", help=what_c)
-    parser.add_argument("--jobs", type=cells.number, metavar="N", help="cells at once; default: what cores and memory allow")
+    parser.add_argument("--jobs", type=cells.number, metavar="N", help="number of cells at once (default: by cores and memory)")
     run.options(parser)
     cells.options(parser, own=False)
 
@@ -79,7 +79,7 @@ def _backends(text: str) -> list[str]:
 
 
 def _change(args: argparse.Namespace, work: str) -> Change:
-    """What is asked for, unpacked into ``work``. Raises LabError, Failed."""
+    """Unpack the change that was asked for into ``work``. Raises LabError, Failed."""
     from kvmtest.engine import plan
     from kvmtest.model.select import SelectorError
     from kvmtest.spec import commits
@@ -221,7 +221,7 @@ def _lines(tried: Trial, compared: Sequence[Comparison], programs: bool) -> Iter
 
 
 def _shown(compared: Comparison) -> Iterator[tuple[Run, tuple[str, ...]]]:
-    """What selects the examples of the first findings that a C program can show, by the run that has them."""
+    """Yield the selectors of the first findings that a C program can reproduce, by the run that has them."""
     found: dict[str, tuple[Run, dict[str, None]]] = {}
     for of, cause in changes.causes(compared):
         # What the kernel says of itself, or that it died, is no result of a vCPU.
@@ -244,7 +244,7 @@ def _write(args: argparse.Namespace, stop: Interrupt, tried: Trial, compared: Se
 
 
 def _coverage(ran: Ran | None) -> Iterator[str]:
-    """Which of the lines that changed were run."""
+    """Report which of the changed lines were executed."""
     if ran is None:
         yield "Which lines of the change the cases ran was not recorded."
         return

@@ -19,7 +19,7 @@ from kvmtest.spec.untouched import COUNTERS, MEASURED
 
 __all__ = ("Change", "Comparison", "PairError", "against", "compare")
 
-#: What has another value in every run, or after every boot.
+#: Items with another value in every run, or after every boot.
 _UNSTABLE = COUNTERS | MEASURED
 #: Addresses, lines and process numbers in what a kernel logs.
 _NUMBER = re.compile(r"0x[0-9a-f]+|\d+")
@@ -52,13 +52,13 @@ class Change(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What became of each departure.
+    """The departures of two runs, compared.
 
-    ``new`` are failures with another verdict than before, or none; ``new_known`` what is new and listed; ``late`` what is new
-    since time was up on this host, while others of its kind were determined. ``gone`` departed before, ``same`` still does,
-    ``untold`` cannot be told now; ``untried`` was good, and is not tried now. ``info`` are the undefined values that are not
-    what they were. Cases of one run alone are in ``only_then`` and ``only_now``. ``old`` or ``run`` is None where the other has
-    no counterpart.
+    ``new`` are failures with another verdict than before, or none; ``new_known`` are new but listed; ``late`` are new because
+    of a time-out on this host, while others of their kind were determined. ``gone`` departed before, ``same`` still do,
+    ``untold`` cannot be determined now; ``untried`` passed before, and are not tried now. ``info`` are undefined values that
+    have changed. Cases of one run alone are in ``only_then`` and ``only_now``. ``old`` or ``run`` is None if the other has no
+    counterpart.
     """
 
     old: Run | None
@@ -82,7 +82,7 @@ class Comparison(NamedTuple):
 
 #: Of an observation: the name of its case, event, trigger, view.
 _Place = tuple[str, str, str, str]
-#: What a kernel logged: id, and the first line without its numbers.
+#: An incident in a kernel's log: id, and the first line without its numbers.
 _Said = tuple[str, str]
 
 
@@ -91,7 +91,7 @@ class _Index:
 
     def __init__(self, run: Run | None) -> None:
         self.places: dict[_Place, list[Observation]] = {}
-        #: Which case ran when the kernel spoke is chance.
+        #: Not by case: which one ran when the kernel logged it is chance.
         self.said: dict[_Said, Result] = {}
         self.cases = dict.fromkeys(case.name for case in run.cases) if run else {}
         for seen in run.observations if run else ():
@@ -190,7 +190,7 @@ def compare(
 
 
 def _kernels(then: _Index, now: _Index, strict: bool) -> Iterator[tuple[str, Change]]:
-    """What became of what the kernel said; a log without incidents stands for each that is not in it."""
+    """Compare the kernels' logs; a log without incidents stands for each incident that is not in it."""
     logged = {id for id, _ in now.said}
     for key in dict.fromkeys((*then.said, *now.said)):
         a = then.said.get(key) or then.said.get((key[0], ""))

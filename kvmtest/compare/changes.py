@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a comparison of runs comes to, in lines for people: findings, not results."""
+"""A comparison of runs as text: findings, not single results."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def lines(compared: Sequence[Comparison], hosts: bool = True) -> Iterator[str]:
 
 
 def causes(found: Comparison) -> Iterator[tuple[Run, Finding]]:
-    """What is new and fails, with the run that shows it, and what is gone, with the run that did."""
+    """Yield the new failures with the run that shows them, and those that are gone with the run that showed them."""
     for run, changes, now in ((found.run, found.new, True), (found.old, found.gone, False)):
         if run:
             yield from ((run, finding) for finding in _findings(run, changes, now))
@@ -147,7 +147,7 @@ def _section(causes: Sequence[Finding], changes: Iterable[Change], run: Run) -> 
 
 
 def _became(change: Change, shown: Result) -> tuple[str, str]:
-    """What the other run says where the example of a finding is: ``before`` of what is new, ``now`` of what was."""
+    """Return what the other run has for the example of a finding: ``before`` for a new one, ``now`` for one that is gone."""
     label, other = ("now", change.now) if change.before and shown.record is change.before.record else ("before", change.before)
     if other is None:
         return label, "no result"

@@ -19,7 +19,7 @@ __all__ = ("SCHEMA", "Head", "head", "items", "items_json", "state")
 SCHEMA = "kvmtest.diff/1"
 #: The column of values in a snapshot: a 64-bit one fits.
 _VALUE = 24
-#: What differs in where the two come from or how they were made: name, and what each says.
+#: Differences in the origin of the two, or in how they were made: name, and both values.
 Head = list[tuple[str, str, str]]
 
 
@@ -58,7 +58,7 @@ def state(taken: State) -> Iterator[str]:
 
 
 def head(a: str, b: str, differs: Head) -> Iterator[str]:
-    """What is compared, and where it differs in where it comes from."""
+    """Yield the names of what is compared, and the differences between their origins."""
     if differs:
         yield f"--- {printable(a)}"
         yield f"+++ {printable(b)}"

@@ -19,7 +19,7 @@ SCHEMA = "kvmtest.snapshot/1"
 _SAYS = re.compile(rb'"schema"\s*:\s*"kvmtest\.snapshot/')
 _NAME = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)*")
 _VALUE = re.compile(r"0x[0-9a-f]+|[A-Z][A-Z_]*")
-#: How the state was made, in the order of the document: the parts of a case.
+#: The parts of the case that made the state, in the order of the document.
 _MADE = ("case", "event", "trigger", "view", "target", "mode", "plant", "vendor")
 
 

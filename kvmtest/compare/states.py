@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What differs between two snapshots, and between what two files say of where they come from. Pure."""
+"""Differences between two snapshots, and between the origins of two files. Pure."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def difference(a: State, b: State) -> list[Change]:
 
 
 def made(a: State, b: State) -> list[tuple[str, str, str]]:
-    """How the two were made, where that differs: name, and what each says."""
+    """Return the differences in how the two were made: name, and both values."""
     return [(name, value, b.made[name]) for name, value in a.made.items() if value != b.made[name]]
 
 
 def hosts(a: Host, b: Host) -> list[tuple[str, str, str]]:
-    """Where the two come from, where that differs: name, and what each says; "-" for a parameter that one has not.
+    """Return the differences between the two hosts: name, and both values; "-" for a parameter that one of them does not have.
 
-    Records one a line say nothing of it: there is nothing to hold against each other then.
+    JSON lines of single records have no host: there is nothing to compare then.
     """
     if "unknown" in (a.kernel, b.kernel):
         return []

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 __all__ = ("CALL", "Block", "Line", "blocks")
 
-#: What the compiler calls, and such a call: objtool leaves none where the kernel must not be instrumented.
+#: The function that the compiler inserts calls of, and such a call: objtool removes those in noinstr code.
 CALL = "__sanitizer_cov_trace_pc"
 _CALL = re.compile(rf"\bR_X86_64_(?:PLT32|PC32)\t{CALL}\b")
 #: File and number.
@@ -28,7 +28,7 @@ _FUNCTION = re.compile(r"(\S+)\(\):")
 _INSTRUCTION = re.compile(r" *([0-9a-f]+):\t(\S*)(.*)")
 _INLINED = re.compile(r"inlined by (.+):(\d+|\?)(?: \(discriminator \d+\))? \((\S+)\)")
 _PLACE = re.compile(r"(.+):(\d+|\?)(?: \(discriminator \d+\))?")
-#: What is between a call and the address that it returns to, which the recorder notes.
+#: The length of a call instruction: the recorder notes the return address.
 _CALL_LENGTH = 5
 #: The folders of a kernel's tree that KVM is made of.
 _TREE = re.compile(r"/((?:arch/x86|include|virt)/.+)")
@@ -73,7 +73,7 @@ class _Reader:
         self._place: Line | None = None
         self._stack: list[Line] = []
         self._inside = ""
-        #: Where lines go; None after a jump that is always taken.
+        #: The block that the next lines belong to; None after an unconditional jump.
         self._to: dict[Line, None] | None = None
         #: The instructions of a function before its first call.
         self._entry: dict[Line, None] = {}

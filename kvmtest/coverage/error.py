@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What keeps coverage from being measured, or read."""
+"""The error of coverage that cannot be measured, or read."""
 
 from __future__ import annotations
 

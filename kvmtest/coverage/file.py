@@ -101,7 +101,7 @@ def _to_cell(plain: dict[str, Any], blocks: int) -> Cell:
 
 
 def _numbers(told: Iterable[Any]) -> Iterator[int]:
-    """What `spans` made of numbers."""
+    """Yield the numbers that `spans` packed."""
     for span in told:
         if isinstance(span, list):
             first, last = span

@@ -47,7 +47,7 @@ def _id(file: str) -> str:
 
 
 class _Pages:
-    """What the pages of a ``table`` are made of."""
+    """The contents of the pages of a ``table``."""
 
     def __init__(self, table: Table, sources: Sources) -> None:
         self._table = table
@@ -59,7 +59,7 @@ class _Pages:
                 self._lines.setdefault(file, {}).setdefault(line, []).append(number)
         self.files = [file for file in sorted(self._lines) if file.startswith(OURS) and sources.lines(file)]
         self.title = f"KVM of {table.kernel}"
-        #: Who ran a line, as spans of cases for each cell, and the number it has on the page.
+        #: The cases that ran a line, as spans for each cell, and their number on the page.
         self._who: dict[str, int] = {}
 
     def index(self, link: Any) -> Iterator[str]:

@@ -50,6 +50,6 @@ def _record(table: Table, path: str, lines: dict[int, list[int]], functions: dic
 
 
 def _count(table: Table, numbers: list[int]) -> int:
-    """How many cases ran one of these blocks; 1 where the loading of the modules did alone."""
+    """Count the cases that ran one of these blocks; 1 if only the loading of the modules did."""
     total = sum(cell.mask(numbers).bit_count() for cell in table.cells)
     return total or int(any(number in cell.loading for cell in table.cells for number in numbers))

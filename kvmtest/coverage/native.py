@@ -14,12 +14,12 @@ from kvmtest.coverage.table import Cell, Recording, Table
 __all__ = ("Native",)
 
 _MODULES = ("kvm", "kvm_amd", "kvm_intel")
-#: Where the kernel's text begins without KASLR: __START_KERNEL_map and CONFIG_PHYSICAL_START.
+#: The address of the kernel's text without KASLR: __START_KERNEL_map and CONFIG_PHYSICAL_START.
 _TEXT = 0xFFFF_FFFF_8100_0000
 
 
 class Native:
-    """What cases run of the modules in ``folder``, which are those that are loaded, not stripped. Raises CoverageError."""
+    """Recorder of what cases run of the loaded modules; ``folder`` has the same modules, not stripped. Raises CoverageError."""
 
     def __init__(self, release: str, backend: str, folder: str, started: str, root: str = "/") -> None:
         self._root = root
@@ -51,7 +51,7 @@ class Native:
         return int(self._read("sys/module", module, "sections", section), 16)
 
     def _kaslr(self) -> int:
-        """How far the kernel was moved: KCOV takes that from what it tells."""
+        """Return the KASLR offset, which KCOV subtracts from the addresses that it reports."""
         for line in self._read("proc/kallsyms").splitlines():
             address, _, name, *_ = line.split()
             if name == "_text":
@@ -70,7 +70,7 @@ class Native:
 
     @property
     def table(self) -> Table:
-        """What it came to until now."""
+        """The coverage recorded so far."""
         return self._table
 
 

@@ -69,14 +69,14 @@ def hunks(text: str) -> Iterator[Hunk]:
 
 
 def _places(lines: Sequence[str], wanted: Sequence[str], likely: int) -> Iterator[int]:
-    """Where ``wanted`` stands in ``lines``, the place nearest to ``likely`` first; counted from 0."""
+    """Find ``wanted`` in ``lines``, the position nearest to ``likely`` first; counted from 0."""
     number = len(wanted)
     starts = [at for at in range(len(lines) - number + 1) if lines[at] == wanted[0] and list(lines[at : at + number]) == wanted]
     yield from sorted(starts, key=lambda at: abs(at - likely))
 
 
 def _about(side: Iterable[tuple[str, str]], sign: str, hunk: Hunk) -> list[int]:
-    """Which lines of a side, from 0 on, a hunk is about: those with the ``sign``; without any, those beside what it does."""
+    """Return the lines of a side, from 0 on, that a hunk changes: those with the ``sign``; without any, those next to it."""
     signs = [one for one, _ in side]
     if own := [number for number, one in enumerate(signs) if one == sign]:
         return own

@@ -27,7 +27,7 @@ class Place(NamedTuple):
     function: str
 
     def holds(self, block: Block) -> bool:
-        """Whether ``block`` is of this place."""
+        """Return True if ``block`` belongs to this place."""
         if self.function:
             return fnmatchcase(block.function, self.function)
         if not self.first:

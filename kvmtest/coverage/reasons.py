@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Why no guest and no VMM of the lab's runs some blocks of KVM: told beside those that no case ran.
+"""Reasons why no guest and no VMM of the lab runs some blocks of KVM: shown with the blocks that no case ran.
 
-They are looked up by function and a part of the source line, which moves less than its number. Each was read in 6.1's source.
+They are looked up by function and a part of the source line, which is more stable than its number. Each was found by reading
+the source of 6.1.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ _REASONS = (
 
 
 def reason(function: str, inside: str, line: str) -> str:
-    """Why nothing runs a block of ``function``, inlined into ``inside``, at this source ``line``; "" where none is known."""
+    """Return why nothing runs a block of ``function``, inlined into ``inside``, at this source ``line``; "" if unknown."""
     return next(
         (why for name, part, why in _REASONS if (fnmatchcase(function, name) or inside == name) and part in line), ""
     )  # fmt: skip

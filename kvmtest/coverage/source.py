@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 __all__ = ("OURS", "Sources")
 
-#: Where KVM's own source lies in the kernel's tree.
+#: The folders of KVM's own source in the kernel's tree.
 OURS = ("arch/x86/kvm/", "virt/kvm/", "virt/lib/")
 
 
@@ -20,7 +20,7 @@ class Sources:
         self._lines: dict[str, list[str]] = {}
 
     def path(self, file: str) -> str:
-        """Where ``file`` is; "" where it is not."""
+        """Return the path of ``file``; "" if it does not exist."""
         for folder in self._folders:
             path = os.path.join(folder, file)
             if os.path.isfile(path):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which cases ran which blocks of one build of KVM's modules, in one cell or in several."""
+"""Coverage of one build of KVM's modules: which cases ran which blocks, in one cell or in several."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def bits(mask: int) -> Iterator[int]:
 
 
 class Ran(NamedTuple):
-    """Who ran a block: the cell's name, and the case's; "" is the loading of the modules."""
+    """A cell and a case that ran a block; "" as the case is the loading of the modules."""
 
     cell: str
     case: str
 
 
 class Cell:
-    """What ran in the cell ``name``: for the number of a block ``ran`` has a mask of the numbers of the cases that ran it.
+    """Coverage of the cell ``name``: ``ran`` has, by number of a block, a mask of the numbers of the cases that ran it.
 
-    Two views of one case are one here. ``loading`` is what the modules ran when they were loaded, before the first case.
+    Two views of one case count as one. ``loading`` has the blocks that ran when the modules were loaded, before the first case.
     """
 
     def __init__(self, name: str, backend: str, parameters: Mapping[str, str] | None = None, started: str = "") -> None:
@@ -60,14 +60,14 @@ class Cell:
         yield from (self.cases[number] for number in bits(self.ran.get(block, 0)))
 
     def mask(self, blocks: Iterable[int]) -> int:
-        """Which cases ran one of ``blocks``, as of `ran`."""
+        """Return the mask of the cases that ran one of ``blocks``, as in `ran`."""
         found = 0
         for block in blocks:
             found |= self.ran.get(block, 0)
         return found
 
     def has(self, block: int) -> bool:
-        """Whether anything ran ``block``."""
+        """Return True if anything ran ``block``."""
         return block in self.ran or block in self.loading
 
     def update(self, new: Cell) -> None:
@@ -100,11 +100,11 @@ class Table(NamedTuple):
         return [number for number, block in enumerate(self.blocks) if block.module in modules]
 
     def ran(self, block: int) -> bool:
-        """Whether any cell ran the block of this number."""
+        """Return True if any cell ran the block of this number."""
         return any(cell.has(block) for cell in self.cells)
 
     def who(self, blocks: Iterable[int]) -> list[Ran]:
-        """Who ran one of these blocks, in the order of the cells and of their cases; loading only where no case did."""
+        """List the cases that ran one of these blocks, in the order of cells and cases; loading only if no case did."""
         numbers = list(blocks)
         found = []
         for cell in self.cells:

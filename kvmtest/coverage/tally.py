@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How many blocks there are, and were run, by cell and in all, of whatever is asked about."""
+"""Numbers of blocks, in total and run, by cell and in all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kvmtest.coverage.table import Table
 
 __all__ = ("REST", "Counts", "Tally")
 
-#: What the headers outside of KVM's folders come under.
+#: The name for all headers outside of KVM's folders.
 REST = "headers of other parts"
 
 

@@ -19,7 +19,7 @@ _SHOWN = 3
 
 
 def head(table: Table) -> Iterator[str]:
-    """What was measured: kernel and cells."""
+    """Yield the kernel and the cells that were measured."""
     yield f"KVM of {table.kernel}: blocks of its code that cases ran"
     for cell in table.cells:
         yield f"  {cell.name}: {count(len(cell.cases), 'case')}, {cell.started}"
@@ -39,7 +39,7 @@ def rows(table: Table, counts: Mapping[str, Counts]) -> Iterator[str]:
 
 
 def part(ran: int | None, of: int) -> str:
-    """How many of all, and in percent; a dash where they could not run."""
+    """Format the number that ran, and the percentage; a dash if they could not run."""
     if ran is None:
         return "-"
     return f"{ran} {100 * ran / of:5.1f} %" if of else "0"
@@ -73,7 +73,7 @@ def missed(table: Table, numbers: Iterable[int], sources: Sources) -> Iterator[s
 
 
 def diff(table: Table, fit: Sequence[Patched], unfit: Sequence[Hunk], sources: Sources, every: bool) -> Iterator[str]:
-    """Who ran the lines that a patch is about; all of the cases if ``every`` is set, else some."""
+    """Yield the lines that a patch changes with the cases that ran them; with ``every`` all of the cases, else some."""
     at: dict[tuple[str, int], list[int]] = {}
     for number, block in enumerate(table.blocks):
         for place in block.lines:

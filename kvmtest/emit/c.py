@@ -44,7 +44,7 @@ class File(Running):
         self.say("return failed;")
 
     def observed(self, check: Check) -> str:
-        """What a check looks at."""
+        """Return the C expression for the value that a check tests."""
         if isinstance(check.place, Several):
             return self.several(check.place)
         name = self.value(check.place)
@@ -67,12 +67,12 @@ class File(Running):
         return "reached"
 
     def literals(self, check: Check) -> list[str]:
-        """What a check asks for: one of these."""
+        """Return the C literals of the values that a check accepts."""
         place, values = check.place, [value & check.mask for value in check.values]
         return [self.literal(place, value) if isinstance(place, p.Place) else number(value) for value in values]
 
     def expected(self, check: Check) -> str:
-        """What a check asks for, where there is room for one value: what is observed, if it is one of several."""
+        """Return a C expression for a single expected value: the observed one if it is accepted, else the first accepted one."""
         first, *rest = self.literals(check)
         for other in rest:
             first = f"{self._grouped(check)} == {other} ? {other} : {first}"
@@ -83,7 +83,7 @@ class File(Running):
         return f"({observed})" if " " in observed else observed
 
     def begin(self) -> None:
-        """What main() begins with, before its first ioctl on the VM."""
+        """Append the beginning of main(), up to its first ioctl on the VM."""
         count = max(1, len(narrow(self.repro.checks)))
         self.say(
             f'printf("KTAP version 1\\n1..{count}\\n");',
@@ -93,7 +93,7 @@ class File(Running):
         self.declared |= {"kvm": "int kvm", "vm": "int vm"}
 
     def over(self) -> None:
-        """What main() ends with."""
+        """Append the end of main()."""
 
     def define(self, name: str, value: str) -> str:
         """A macro."""
@@ -179,7 +179,7 @@ def _size(check: Check) -> int:
 
 
 def _called(name: str, text: str) -> bool:
-    """Whether main(), of this ``text``, calls a helper, or another one that it calls does."""
+    """Return True if main(), with this ``text``, calls the helper ``name``, directly or through another helper."""
     if re.search(rf"\b{name}\(", text) or name == "need":
         return True
     return any(other != name and re.search(rf"\b{name}\(", HELPERS[other]) and _called(other, text) for other in HELPERS)

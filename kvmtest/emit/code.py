@@ -43,7 +43,7 @@ def pieces(gpa: int, data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _tables(data: bytes) -> Iterator[tuple[int, int, bool]]:
-    """Where in ``data`` there are tables whose entries are as far apart, and where there is something else."""
+    """Split ``data`` into tables of evenly spaced 64-bit entries and the rest: begin, end, and whether it is a table."""
     words = [int.from_bytes(data[at : at + 8], "little") for at in range(0, len(data) & ~7, 8)]
     at = done = 0
     while at + 1 < len(words):
@@ -71,7 +71,7 @@ def progression(data: bytes) -> tuple[int, int, int] | None:
 
 
 def repeated(data: bytes) -> int:
-    """How many bytes ``data`` repeats, many times over; 0 where it does not: gates of an IDT."""
+    """Return the size of the unit that ``data`` repeats, as in an IDT of equal gates; 0 if it does not."""
     sizes = (size for size in (8, 16) if len(data) >= _GAP * size and len(data) % size == 0)
     return next((size for size in sizes if data == data[:size] * (len(data) // size)), 0)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a reproducer says of itself: what it does, what the manuals expect, what was seen where."""
+"""The head comment of a reproducer: what it does, what the manuals expect, what was observed where."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from kvmtest.uapi.names import IOCTLS
 __all__ = ("About", "Shown", "lines", "value")
 
 _WIDTH = 76
-#: What is written to send an INIT, which is said as such.
+#: The write that sends an INIT; it is described as an INIT instead.
 _SENDS = ["smi.latched_init"]
 #: More fields than are named.
 _MANY = 6
-#: What KVM's modules are called, by backend.
+#: The names of KVM's vendor modules, by backend.
 _MODULES = {"svm": "kvm_amd", "vmx": "kvm_intel"}
 
 
@@ -85,7 +85,7 @@ def lines(about: About, repro: Repro, host: Host) -> list[str]:
 
 
 def _does(repro: Repro, about: About) -> str:
-    """What the program does, in a sentence."""
+    """Describe the program in a sentence."""
     ops = [op for _, op in repro.body.ops]
     written = [(name, fields) for name, fields in _written(repro, ops) if fields != _SENDS]
     parts = [f"{name} sets {_some(fields)}" for name, fields in written]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What is not left out of a reproducer, though what it observes were the same: without it something else would be expected."""
+"""Parts that a reproducer must keep although its observations do not need them: without them another value would be expected."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kvmtest.uapi import kvm as uapi
 
 __all__ = ("keeping_guest", "setting")
 
-#: What buffers of the registers begin with that a mode is made of.
+#: The beginnings of the names of buffers with the registers that make a CPU mode.
 _REGISTERS = ("regs", "sregs")
 #: The registers that say which mode a vCPU is in, and its local APIC. Of CR4 such a mode needs what KVM refuses it without.
 _MODE = {getattr(uapi.kvm_sregs, name).offset for name in ("cr0", "efer", "apic_base")}

@@ -14,7 +14,7 @@ from kvmtest.x86 import msr
 __all__ = ("Refused", "is_saved", "plain", "restoring", "saved")
 
 _HEAD, _MSR = 8, 16
-#: What the buffers of a migration begin with.
+#: The beginning of the names of a migration's buffers.
 _SAVED = "saved_"
 #: Sections that show the same as another one.
 _OTHERS = {"sregs": ("sregs2",), "xsave": ("fpu",)}
@@ -24,7 +24,7 @@ _ANSWER = "result"
 
 
 class Refused(NamedTuple):
-    """What KVM refused to take back: the last of ``told`` values that a ``step`` told, and its ``answer``."""
+    """KVM's refusal to restore something: the last of the ``told`` results of a ``step``, and its ``answer``."""
 
     step: int
     told: int
@@ -32,12 +32,12 @@ class Refused(NamedTuple):
 
 
 def is_saved(buffer: str) -> bool:
-    """Whether a buffer of this name holds what a migration saves."""
+    """Return True if a buffer of this name holds state that a migration saves."""
     return buffer.startswith(_SAVED)
 
 
 def saved(program: p.Program, index: int) -> bool:
-    """Whether a migration in ``program`` saves the MSR of this ``index``."""
+    """Return True if a migration in ``program`` saves the MSR of this ``index``."""
     buffers = {op.arg for _, op in program.ops if isinstance(op, p.Ioctl)} & program.buffers.keys()
     return any(is_saved(name) and index in _indexes(program.buffers[name]) for name in map(str, buffers))
 
@@ -72,7 +72,7 @@ def plain(program: p.Program, refused: Refused | None = None, unlisted: tuple[in
 
 
 def _single(buffers: dict[str, p.Buffer], op: p.Op) -> list[p.Op]:
-    """What takes the place of one op; ``buffers`` get what it needs."""
+    """Return the replacement of one op; add the buffers that it needs to ``buffers``."""
     if isinstance(op, (p.Compare, p.Alike)):
         return []
     if not isinstance(op, p.Ioctl):
@@ -83,7 +83,7 @@ def _single(buffers: dict[str, p.Buffer], op: p.Op) -> list[p.Op]:
 
 
 def _refusal(buffers: dict[str, p.Buffer], op: p.Ioctl, answer: int) -> list[p.Op]:
-    """What was written when KVM refused it, and its answer; of MSRs those before it are accepted."""
+    """Return the ioctl that KVM refused, with a check of its answer. The MSRs before the refused one are accepted."""
     ops, wanted = _single(buffers, op), 0
     if isinstance(op.arg, str) and buffers[op.arg].kind == "kvm_msrs":
         ops, wanted = ops[: answer + 1], 1

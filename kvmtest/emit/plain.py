@@ -30,7 +30,7 @@ def dump(value: Any) -> Any:
 
 
 def load(value: Any) -> Any:
-    """What `dump` made ``value`` from. Raises KeyError, TypeError for what it makes of nothing."""
+    """Restore the object that `dump` converted. Raises KeyError, TypeError for what `dump` does not return."""
     if isinstance(value, list):
         name, *fields = value
         return _CLASSES[name](*map(load, fields))

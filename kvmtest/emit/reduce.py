@@ -14,7 +14,7 @@ from kvmtest.x86 import cpuid
 
 __all__ = ("Shows", "reduced", "subset", "used")
 
-#: Whether a reproducer still shows the departure; ``now`` is the value that takes the place of ``before`` in what it shows.
+#: A test if a reproducer still shows the departure; ``now`` is the value that replaces ``before`` in its checks.
 Shows = Callable[[Repro, int, int], bool]
 
 _T = TypeVar("_T")
@@ -65,7 +65,7 @@ def _needs(ops: Sequence[p.Op]) -> list[set[int]]:
 
 
 def _reads(op: p.Ioctl) -> bool:
-    """Whether an ioctl fills its structure: the direction is in bits 31:30 of its number."""
+    """Return True if an ioctl fills its structure: the direction is in bits 31:30 of its number."""
     return bool(op.request >> 31)
 
 
@@ -119,7 +119,7 @@ def _fewer(repro: Repro, shows: Shows) -> Repro:
 
 
 def _concerns(op: p.Op, vcpu: int, buffers: Container[str] = ()) -> bool:
-    """Whether an op is one of that vCPU, or on one of ``buffers``."""
+    """Return True if an op concerns that vCPU, or one of ``buffers``."""
     if isinstance(op, (p.Put, p.Compare)):
         return op.place.buffer in buffers
     return op.on == vcpu if isinstance(op, p.Ioctl) else getattr(op, "vcpu", None) == vcpu
@@ -163,7 +163,7 @@ def _values(repro: Repro, shows: Shows, kept: frozenset[tuple[int, p.Op]]) -> Re
 
 
 class _Values:
-    """What may take the place of the value that op ``at`` of the body writes, or of the last one that was shown in its place."""
+    """Smaller replacements for the value that op ``at`` of the body writes, starting from the last one that still showed it."""
 
     def __init__(self, repro: Repro, shows: Shows, at: int) -> None:
         self._repro, self._shows, self._at = repro, shows, at
@@ -172,7 +172,7 @@ class _Values:
         self._op, self._before = op, op.value
 
     def show(self, bits: Sequence[int]) -> bool:
-        """Whether it is shown by these bits."""
+        """Return True if a value of these bits still shows it, and keep that value."""
         after = sum(1 << bit for bit in bits)
         if not self._shows(_writing(self._repro, self._at, self._step, self._op, bits), self._before, after):
             return False

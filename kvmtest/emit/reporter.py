@@ -17,9 +17,9 @@ _APIC = 0xFEE00000
 _X2APIC_FIRST = 0x800
 _WORD = 8
 _ALIASES = {"efer": 0xC0000080, "apic_base": 0x1B}
-#: What the pattern in RAM tells, which is not written here.
+#: Items that the guest finds by the pattern in RAM, which is not written here.
 _BY_PATTERN = LIMITS | {f"{seg}.base" for seg in ("ds", "es", "ss", "fs", "gs")}
-#: Where x2APIC mode has another form of a register, or none.
+#: Registers that x2APIC mode has in another form, or not at all.
 _NOT_X2APIC = ("lapic.id", "lapic.dfr", "lapic.icr", "lapic.icr2")
 
 
@@ -72,7 +72,7 @@ def report(vcpu: int, item: str, layout: Layout, apic_mode: str, to: p.Place) ->
 
 
 def _place(item: str, layout: Layout, apic_mode: str) -> tuple[int, int]:
-    """Where the guest writes ``item``, and how many bytes of it."""
+    """Return the guest's address of ``item``, and its size in bytes."""
     if item in spine.slots():
         return spine.DATA + spine.slots()[item], 8
     if item in _ALIASES or item.startswith("msr.") or item.startswith("lapic.") and apic_mode == "x2apic":

@@ -36,7 +36,7 @@ _MSR_HEAD, _MSR = 8, 16
 #: The buffer for the answer of an ioctl that KVM may refuse, which nobody looks at.
 MAY_FAIL = "refused"
 _WORD = 8
-#: What the buffers begin with that hold a whole vCPU: a scenario's own structures are written as they are.
+#: The beginnings of the names of buffers with a whole vCPU: a scenario's own structures are written as they are.
 _WHOLE = ("plant_", "entry_")
 #: Sections whose reading changes nothing.
 _WITHOUT_EFFECT = ("msrs", "cpuid", "ssp", "xsave")
@@ -56,10 +56,10 @@ class Leaf(NamedTuple):
 
 
 class Check(NamedTuple):
-    """What ``item`` has to hold at the end: one of ``values`` in the bits of ``mask``.
+    """A test at the end of a reproducer: ``item`` must have one of ``values`` in the bits of ``mask``.
 
-    ``component`` is the bit of XSTATE_BV that says whether the place counts: where it is clear the item holds ``init``. ``ahead``
-    are the bytes that the place is ahead of the item by.
+    ``component`` is the bit of XSTATE_BV that says whether the place is valid: if it is clear, the item has the value ``init``.
+    ``ahead`` is how much larger than the item's value the place's is.
     """
 
     item: str
@@ -99,15 +99,15 @@ class Repro(NamedTuple):
 class _Body:
     def __init__(self, program: p.Program, sources: dict[int, Source], xcr0: int, item: str) -> None:
         self.program, self.sources = program, sources
-        #: What the reporting guest reads, in which mode of the local APIC.
+        #: The item that the reporting guest reads, and the local APIC's mode.
         self.xcr0, self.item, self.apic_mode = xcr0, item, "xapic"
         self.buffers: dict[str, p.Buffer] = {}
         self.ops: list[tuple[int, p.Op]] = []
         self.pinned: set[int] = set()
         self.step = 0
-        #: What an ioctl has filled by now.
+        #: The buffers that ioctls have filled so far.
         self.filled: set[str] = set()
-        #: What was written last by an ioctl of a vCPU.
+        #: The last contents that an ioctl wrote to a vCPU.
         self.written: dict[tuple[int, int], bytes] = {}
 
     def emit(self, *ops: p.Op) -> None:
@@ -218,7 +218,7 @@ class _Body:
         self.emit(p.Ioctl(vcpu, read.request, name))
 
     def check(self, vcpu: int, item: str, values: tuple[int, ...], mask: int | None = None, ahead: int = 0) -> Check:
-        """What ``item`` has to hold, in the section that was read last; an MSR is read by itself."""
+        """Return a check of ``item`` in the section that was read last; an MSR is read by itself."""
         layout = self.sources[vcpu].layout
         field = layout.fields[item]
         judged = (1 << 8 * field.size) - 1 if mask is None else mask
@@ -318,7 +318,7 @@ def _together(made: _Body, wanted: Together, compares: list[p.Compare], target: 
     return Repro(p.Program({}, ()), program, (check,), rests_on(program, wanted.event), target)
 
 
-#: What a program calls the vCPUs together.
+#: The name for the vCPUs together.
 _REACHED = "vCPUs that got it, a bit for each id"
 #: The place of a comparison that is still to be made.
 _NOWHERE = p.Place("", 0, 0)
@@ -351,7 +351,7 @@ def _on_the_way(op: p.Op) -> p.Op:
 
 
 def _found(made: _Body, target: int, wanted: Wanted) -> None:
-    """What the event finds: the items that are to stay, and a witness that a new vCPU would be one, too."""
+    """Check the state before the event: the items that must be unchanged, and a witness that a new vCPU could be taken for."""
     for item, value in wanted.planted:
         why = f"KVM does not keep {value:#x} in {item}"
         _proven(made, target, item, p.Compare(_NOWHERE, (value,), p.Otherwise("skip", why)))

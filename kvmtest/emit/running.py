@@ -20,7 +20,7 @@ _MANY = 3
 
 
 class Running(Statements):
-    """What ops do that enter a guest, or look at what it did."""
+    """C code of the ops that enter a guest, or look at what it did."""
 
     @singledispatchmethod
     def op(self, op: object, last: bool) -> None:
@@ -42,7 +42,7 @@ class Running(Statements):
         return "reason == -EINTR" if came.kind == "quiet" else f"reason == -{errno.errorcode[came.number]}"
 
     def met(self, vcpu: int, came: p.Came, otherwise: p.Otherwise, last: bool) -> None:
-        """What follows an exit that has to be ``came``."""
+        """Append the check that an exit is ``came``."""
         holds = self.came(vcpu, came)
         if last:
             self.end("KVM_RUN as expected", holds, ["1"], "%d")

@@ -10,7 +10,7 @@ from kvmtest.scenario import program as p
 
 __all__ = ("source",)
 
-#: What has no statement here: all of it concerns guest code.
+#: Ops without a statement here: all of them concern guest code.
 _OF_GUESTS = (
     p.Region, p.Write, p.Match, p.Peek, p.Enter, p.Said, p.Start, p.Join, p.Poll, p.Finish, p.Window, p.Reply, p.Irqfd, p.Rebuild,
     p.Listed,
@@ -106,12 +106,12 @@ class _Selftest(File):
             self.say(f'TEST_ASSERT({tests}, "{check.item}: expected {expected}, observed %#llx", observed);')
 
     def begin(self) -> None:
-        """What main() begins with."""
+        """Append the beginning of main()."""
         self.declared["vm"] = "struct kvm_vm *vm"
         self.say("vm = vm_create_barebones();")
 
     def over(self) -> None:
-        """What main() ends with."""
+        """Append the end of main()."""
         self.say("kvm_vm_free(vm);", "return 0;")
 
     def define(self, name: str, value: str) -> str:

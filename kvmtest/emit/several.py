@@ -47,7 +47,7 @@ def rests_on(program: p.Program, event: int, idle: frozenset[int] = frozenset())
 
 
 def _writes(program: p.Program, at: int, buffer: str) -> bool:
-    """Whether op ``at`` writes into ``buffer`` what a local APIC is."""
+    """Return True if op ``at`` writes the id or mode of a local APIC into ``buffer``."""
     op, kind = program.ops[at][1], program.buffers[buffer].kind
     if not isinstance(op, p.Put) or op.place.buffer != buffer:
         return False

@@ -23,7 +23,7 @@ _WORD = 8
 
 
 class Statements(Variables):
-    """What ops do, as lines of main()."""
+    """C code of ops, as lines of main()."""
 
     # Ops
 
@@ -136,7 +136,7 @@ class Statements(Variables):
             self.set_msr(op.on, macro(index), value)
 
     def _answered(self, op: p.Ioctl | p.Cpuid) -> bool:
-        """Whether what KVM answered is looked at: that of MSRs only where it has to be something else than 1."""
+        """Return True if KVM's answer is checked; for MSRs only if it has to be something else than 1."""
         at = next(i for i, one in enumerate(self.ops) if one is op)
         for one in self.ops[at + 1 :]:
             if isinstance(one, p.Compare) and one.place.buffer == op.result:
@@ -213,7 +213,7 @@ class Statements(Variables):
             self.skip(self.holds(name, op), op.otherwise.why)
 
     def _kept(self, op: p.Compare) -> bool:
-        """Whether the answer that ``op`` compares is in a variable."""
+        """Return True if a variable holds the answer that ``op`` compares."""
         at = next(i for i, one in enumerate(self.ops) if one is op)
         before = [one for one in self.ops[:at] if isinstance(one, (p.Ioctl, p.Cpuid)) and one.result == op.place.buffer]
         return bool(before) and self._answered(before[-1])

@@ -56,7 +56,7 @@ def quoted(text: str) -> str:
 
 
 def on(op: p.Op, vcpu: int) -> bool:
-    """Whether an op is one of that vCPU."""
+    """Return True if an op is an op of that vCPU."""
     if isinstance(op, p.Ioctl):
         return op.on == vcpu
     if isinstance(op, p.Poll):
@@ -77,7 +77,7 @@ class Variables:
         self.arrays: list[str] = []
         self.lines: list[str] = []
         self.regions: list[p.Region] = []
-        #: Whether the structure for CPUID has no room for all leaves any more.
+        #: True once the structure for CPUID no longer has room for all leaves.
         self.shortened = False
         self.runs = {op.vcpu for op in self.ops if isinstance(op, (p.Enter, p.Start, p.Join, p.Finish, p.Window, p.Reply))}
         self.runs |= {op.vcpu for op in self.ops if isinstance(op, p.Poll) and op.vcpu is not None}
@@ -110,12 +110,12 @@ class Variables:
         return name
 
     def filled(self, op: p.Ioctl) -> bool:
-        """Whether something writes the buffer of ``op`` at all."""
+        """Return True if any op writes the buffer of ``op``."""
         writers = (one for one in self.ops if isinstance(one, p.Put) or isinstance(one, p.Ioctl) and one.request >> 31)
         return any(op.arg in p.buffers_of(one) for one in writers)
 
     def looked_at(self, buffer: str) -> bool:
-        """Whether something that is read into ``buffer`` is compared or written."""
+        """Return True if data that is read into ``buffer`` is compared or written."""
         if any(buffer in buffers_of(check) for check in self.repro.checks):
             return True
         reads = (one for one in self.ops if not isinstance(one, p.Ioctl) or one.request == uapi.KVM_SET_MSRS)
@@ -145,7 +145,7 @@ class Variables:
         return f"{self.use('leaf')}({name}.entries, {number(leaf.function)}, {leaf.index})->{leaf.register}"
 
     def value(self, place: p.Place | Leaf) -> str:
-        """What ``place`` is called."""
+        """Return the C expression for ``place``."""
         buffer = self.buffers[place.buffer]
         name, kind, size = self.names[place.buffer], buffer.kind, len(buffer.contents)
         self.declare(place.buffer)
@@ -170,7 +170,7 @@ class Variables:
         return f"&{var}_reg" if kind == "ssp" else f"&{var}"
 
     def large(self, kind: str, size: int) -> bool:
-        """Whether a structure has more room than its type."""
+        """Return True if a structure needs more room than its type."""
         return kind in _UNIONS and (kind != "kvm_xsave" or size > 4096)
 
     def at(self, gpa: int, space: int = 0) -> str:
@@ -179,7 +179,7 @@ class Variables:
         return f"{memory(one)} + {gpa - one.gpa:#x}" if gpa != one.gpa else memory(one)
 
     def touched(self, region: p.Region) -> bool:
-        """Whether this program itself reads or writes the memory of ``region``, or gives it to another VM."""
+        """Return True if the program itself accesses the memory of ``region``, or gives it to another VM."""
         if any(isinstance(op, p.Rebuild) for op in self.ops):
             return True
         ops = [one for op in self.ops for one in ((op, *op.read) if isinstance(op, p.Poll) else (op,))]
@@ -244,7 +244,7 @@ class Variables:
         self.declared.setdefault(var, f"struct kvm_msr_filter {var} = {{\n{''.join(ranges)}\t}}")
 
     def initializer(self, buffer: p.Buffer, inner: str = "") -> str:
-        """What follows a variable in its declaration, where it does not begin as 0."""
+        """Return the initializer of a variable; "" if it begins as 0."""
         if not any(buffer.contents):
             return ""
         text = self.initial(buffer)
@@ -265,7 +265,7 @@ class Variables:
 
     @staticmethod
     def _of_entry(buffer: p.Buffer, path: str) -> bool:
-        """Whether a field of a routing entry is one of its type's."""
+        """Return True if a field of a routing entry belongs to the entry's type."""
         if buffer.kind != "kvm_irq_routing" or ".u." not in path:
             return True
         kind = int.from_bytes(buffer.contents[8 + 4 : 8 + 8], "little")

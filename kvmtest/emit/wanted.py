@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What to show of a case, and what it is made from."""
+"""Requirements on a reproducer, and the sources that it is made from."""
 
 from __future__ import annotations
 
@@ -31,11 +31,12 @@ class Together(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What to show of a case: up to which ``step``, and what items of the host's table hold there.
+    """Requirements on a reproducer: run up to ``step``, and check these items of the host's table there.
 
-    ``items`` are none for an expectation that is a step itself; of each its values and the mask, None for all bits. ``planted``
-    are items with what the event found, where that is part of what is expected; ``witness`` is that of the event, if there is
-    one. ``guest`` is whether the reporting guest tells the one item. ``together`` is what is expected of several vCPUs.
+    ``items`` is empty if the step itself is the expectation; each item has its values and the mask, None for all bits.
+    ``planted`` are items with their values before the event, if these are part of what is expected; ``witness`` is that of the
+    event, if there is one. ``guest`` is set if the reporting guest reads the one item. ``together`` is the expectation of
+    several vCPUs.
     """
 
     step: int

@@ -15,7 +15,7 @@ from kvmtest.scenario import step as s
 from kvmtest.scenario.lower import lower
 from kvmtest.scenario.needs import unmet
 from kvmtest.scenario.orders import Order
-from kvmtest.scenario.program import DEFAULT_EFFORT, VM, Cpuid, Effort, Look
+from kvmtest.scenario.program import DEFAULT_ROUNDS, VM, Cpuid, Look, StressRounds
 from kvmtest.scenario.setup import Setup
 from kvmtest.state import saved
 from kvmtest.state.plant import Plant
@@ -29,7 +29,7 @@ class Unmet(Exception):
 
 
 class Facts:
-    """What needs are looked up in, of a vCPU of a machine."""
+    """Facts about a vCPU and its machine, which needs are checked against."""
 
     def __init__(self, machine: Machine, target: Target) -> None:
         self.vendor = machine.setup.vendor
@@ -50,7 +50,7 @@ class Facts:
 
 
 def context(case: Case, machine: Machine, host: Host) -> Context:
-    """What the rules may depend on in ``case``."""
+    """Return the context of the rules in ``case``."""
     setup = case.setup
     leaf1 = next((leaf.eax for leaf in machine.leaves if leaf.function == 1), None)
     made = Context(
@@ -84,10 +84,10 @@ class Scene:
     """A scenario's case on a machine, ready to run; ``bases`` is what judging needs. Raises Unmet, PlantRefused, KvmError."""
 
     def __init__(
-        self, case: Case, machine: Machine, host: Host, timeout_s: float = 1.0, effort: Effort = DEFAULT_EFFORT
+        self, case: Case, machine: Machine, host: Host, timeout_s: float = 1.0, stress_rounds: StressRounds = DEFAULT_ROUNDS
     ) -> None:
         assert case.scenario
-        self._machine, self.effort = machine, effort
+        self._machine, self.stress_rounds = machine, stress_rounds
         self._by_id = {target.vcpu.id: target for target in machine.targets}
         mine = machine.target(case.target)
         if why := unmet(case.scenario.needs, Facts(machine, mine)):
@@ -127,7 +127,7 @@ class Scene:
         return made
 
     def saved(self, who: int, order: Order) -> dict[str, tuple[saved.Part, ...]]:
-        """What can be saved of vCPU ``who`` or the VM, by section."""
+        """Return the parts that can be saved of vCPU ``who`` or the VM, by section."""
         machine = self._machine
         if who == VM:
             return saved.of_vm(machine.setup.irqchip)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What this machine's KVM can do, and what to install or enable for the rest."""
+"""Report of what this machine's KVM supports, and what to install or enable for the rest."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ _OPTIONAL = (
     ("KVM_CAP_X2APIC_API", uapi.KVM_CAP_X2APIC_API, "a broadcast to vCPUs with ids above 255", "4.8"),
     ("KVM_CAP_XSAVE2", uapi.KVM_CAP_XSAVE2, "XSAVE state above 4096 bytes (AMX)", "5.17"),
 )
-#: What /proc/cpuinfo calls what an XSAVE component belongs to, where the kernel has turned it on.
+#: The flag in /proc/cpuinfo of an XSAVE component's feature, if the kernel has enabled it.
 _COMPONENT_FLAGS = {2: "avx", 9: "ospke", 19: "apx", **dict.fromkeys((3, 4), "mpx"), **dict.fromkeys((5, 6, 7), "avx512f")}
 _COMPONENT_FLAGS |= dict.fromkeys((17, 18), "amx_tile")
 #: CPUID.1:ECX.VMX and CPUID.80000001H:ECX.SVM.
@@ -104,7 +104,7 @@ def _check(kvm: Kvm, path: str) -> None:
     except OSError as error:
         raise Unusable(f"{path}: {error}; is this a KVM device?") from error
     if version != _API_VERSION:
-        raise Unusable(f"{path}: KVM API version {version}, this tool speaks {_API_VERSION}")
+        raise Unusable(f"{path}: KVM API version {version}, kvmtest needs {_API_VERSION}")
     lacking = [name for name, cap in _REQUIRED if not kvm.check_extension(cap)]
     if lacking:
         raise Unusable(f"{path}: this KVM lacks {', '.join(lacking)}")
@@ -181,7 +181,7 @@ def _nesting(kvm: Kvm, leaves: list[CpuidEntry], host: Host) -> Finding:
         enable = f"to enable: load {module} with nested=1" + ("" if there else ", on a CPU that has it")
     else:
         enable = f"nothing to enable: {module} has no parameter nested"
-    return Finding("no", "nested virtualization", "skipped: nested.*, and what is tried in VMX operation, SVM and L2", enable)
+    return Finding("no", "nested virtualization", "skipped: nested.*, and cases in VMX operation, SVM and L2", enable)
 
 
 def _smm(kvm: Kvm, host: Host) -> Finding:
@@ -192,7 +192,7 @@ def _smm(kvm: Kvm, host: Host) -> Finding:
         "vmx": "to enable: a kernel with CONFIG_KVM_SMM=y, and kvm_intel.unrestricted_guest=1 or emulate_invalid_guest_state=1",
         "svm": "to enable: a kernel with CONFIG_KVM_SMM=y",
     }.get(host.backend, f"to enable: a kernel with CONFIG_KVM_SMM=y, if {module_of(host.backend)} has SMM at all")
-    return Finding("no", "KVM_CAP_X86_SMM", "skipped: what is tried in SMM, events.smi_*, msr.smbase", enable)
+    return Finding("no", "KVM_CAP_X86_SMM", "skipped: cases in SMM, events.smi_*, msr.smbase", enable)
 
 
 def _components(leaves: list[CpuidEntry], flags: frozenset[str]) -> Iterator[Finding]:
@@ -200,7 +200,7 @@ def _components(leaves: list[CpuidEntry], flags: frozenset[str]) -> Iterator[Fin
     yield Finding("ok", f"XSAVE components: x87 SSE {' '.join(c.name for c in xsave.COMPONENTS if c.bit in there)}".rstrip())
     absent = [c for c in xsave.COMPONENTS if c.bit not in there]
     for has, enable in (
-        (False, "nothing to enable: this CPU, or what emulates it, has them not"),
+        (False, "nothing to enable: this CPU, or its emulator, does not have them"),
         # kvm_set_cpu_caps(): PKU needs tdp_enabled.
         (True, "to enable: a newer kernel, as this CPU has them; for PKRU kvm_intel.ept=1 or kvm_amd.npt=1"),
     ):
@@ -209,7 +209,7 @@ def _components(leaves: list[CpuidEntry], flags: frozenset[str]) -> Iterator[Fin
 
 
 def _guests(kvm: Kvm, host: Host) -> Iterator[Finding]:
-    """What guest code can do here, found by letting it run once on each road that others depend on; last how much is usable."""
+    """Run guest code once by each way that cases depend on, and report what works; last, how many items are usable."""
     machines = Machines(kvm, host)
     total = [item for item in spec.ENTRIES if item not in spec.SYNTHETIC]
     read = told = 0
@@ -226,7 +226,7 @@ def _guests(kvm: Kvm, host: Host) -> Iterator[Finding]:
                 yield _plant(target, name, host)
     except (GuestMissing, KvmError, SetupError, Unread) as error:
         enable = "to enable: make guests" if isinstance(error, GuestMissing) else _emulated(host)
-        yield Finding("no", "guest code", f"skipped: the guest's view and what guest code plants: {error}", enable)
+        yield Finding("no", "guest code", f"skipped: the guest's view and plants by guest code: {error}", enable)
     finally:
         machines.close()
     usable = f"usable: {read} of {len(total)} items by ioctls, {told} of {len(ITEMS)} by guest code"
@@ -241,12 +241,12 @@ def _needs(machines: Machines) -> Iterator[Finding]:
     for name in NEEDS:
         why = [unmet((name,), facts) for facts in there]
         if all(why):
-            enable = "to enable: another kernel, CPU or parameter of KVM that changes this"
+            enable = "to enable: another kernel, CPU or KVM parameter"
             yield Finding("no", f"{name}: {why[0]}", f"skipped: {wanted[name]} cases", enable)
 
 
 def _emulated(host: Host) -> str:
-    """What makes the CPU run code of real mode and of protected mode without paging itself."""
+    """Explain how to make the CPU itself run code in real mode and in protected mode without paging."""
     if host.backend == "vmx":
         return "to enable: kvm_intel.ept=1 and kvm_intel.unrestricted_guest=1, so that the CPU runs such code itself"
     return f"nothing to enable: it is how {module_of(host.backend)} runs such code"
@@ -258,7 +258,7 @@ def _observer(report: Report, host: Host) -> Iterator[Finding]:
     yield Finding("no", what, report.problem, enable) if report.problem else Finding("ok", what)
     not_emulated = [item for item, why in report.missing.items() if "INTERNAL_ERROR" in why]
     if not_emulated:
-        advice = f"skipped: KVM cannot emulate what reads them ({report.missing[not_emulated[0]]})"
+        advice = f"skipped: KVM cannot emulate the instructions that read them ({report.missing[not_emulated[0]]})"
         yield Finding("no", f"{len(not_emulated)} items of the guest's view", advice, enable)
 
 
@@ -275,7 +275,7 @@ def _tools() -> Iterator[Finding]:
     import shutil  # slow to import, and no other part of a run needs it
 
     if missing := guests.missing():
-        yield Finding("no", "guest images", f"skipped: what needs {', '.join(missing)}", "to enable: make guests")
+        yield Finding("no", "guest images", f"skipped: cases that need {', '.join(missing)}", "to enable: make guests")
     else:
         yield Finding("ok", f"guest images: {', '.join(guests.IMAGES)}")
     if native.library():

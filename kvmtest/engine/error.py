@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a trigger raises when it knows that the event did not happen."""
+"""The error of a trigger that knows that its event did not happen."""
 
 from __future__ import annotations
 

@@ -29,10 +29,10 @@ _X2APIC_FIRST = 0x800
 _LOW = (1 << 32) - 1
 _LIST_ROOM = 0x4000
 _RAM_SLOT = 1
-#: What FXSAVE stores outside 64-bit mode: eight XMM registers, and of the x87 pointers 32 bits.
+#: The size of FXSAVE's data outside 64-bit mode: eight XMM registers, and 32 bits of the x87 pointers.
 _FXSAVE_16 = 160 + 8 * 16
-#: Which step leads to the code that a step is in.
-_BEHIND = {
+#: The step that precedes the code that a step is in.
+_PRECEDING = {
     **dict.fromkeys(("TR", "LDT", "LIMITLESS", "LONG"), "PROTECTED"),
     **dict.fromkeys(("R8", "CR8", "WIDE", "XCR0", "XSETBV"), "LONG"),
     "XSAVE": "XSETBV",
@@ -70,7 +70,7 @@ class Reporter:
     cannot be had, ValueError for a vector from 20H to 53H.
     """
 
-    #: What the guest wrote, while it is being read.
+    #: The memory that the guest wrote, while it is being read.
     _words: memoryview | None = None
     #: Offset of the status of the step or list entry in which the guest was stopped before its end: it may be half done.
     _cut: int | None = None
@@ -130,7 +130,7 @@ class Reporter:
         return self.ram.read_int(spine.DATA + offset, 4)
 
     def _skip(self, exit_: Exit) -> bool:
-        """Note that KVM could not do the current step, and let the guest go on behind it."""
+        """Note that KVM could not do the current step, and let the guest continue after it."""
         resume, status = self._word(spine.RESUME), self._word(spine.STATUS)
         if not resume or status in self.failures:
             return False
@@ -173,7 +173,7 @@ class Reporter:
         return Report(values, missing, problem, frozenset() if self.reached("WIDE") else frozenset(spine.WIDE), late)
 
     def _run(self, timeout_s: float, first: Exit | None) -> str:
-        """Until the guest is done; why it stopped before that."""
+        """Run until the guest is done; return why it stopped earlier, or ""."""
         limit, ports = Limit(_PATIENCE * timeout_s), spine.ports()
         for _ in range(_EXITS):
             if limit.left() <= 0:
@@ -195,12 +195,12 @@ class Reporter:
             if exit_.port == spine.PORT_ENTRY:
                 if value != (spine.ENTRY_RESET if self.vector is None else spine.ENTRY_SIPI):
                     self.seen.clear()
-                    return f"the guest came in by entry {value}, not by the one of this event"
+                    return f"the guest started at entry {value}, not at the one for this event"
             elif item := ports.get(exit_.port):
                 self.seen[item] = _base(value) if item in _BASES else value
             else:
                 return f"unexpected {exit_}"
-        return "the guest reports without end"
+        return "the guest does not stop reporting"
 
     def _where(self) -> str:
         if len(self.seen) < len(spine.PORT_ITEMS):
@@ -212,11 +212,11 @@ class Reporter:
         return f"at {entries[(offset - start) // spine.LIST_ENTRY][0]}"
 
     def _failed(self, offset: int) -> str:
-        """Why the step or list entry whose status is at ``offset`` did not end; "" where it did, or was not reached."""
+        """Return why the step or list entry with its status at ``offset`` failed; "" if it succeeded, or was not reached."""
         if offset in self.failures:
             return self.failures[offset]
         status = self._word(offset)
-        # A limit is told by the exception behind the last good read: #SS or #GP.
+        # A limit shows by the exception after the last good read: #SS or #GP.
         if status in (0, _DONE):
             return ""
         if _steps().get(offset, "").endswith("_LIMIT") and status & _DONE and status >> 8 in (12, _GP):
@@ -224,7 +224,7 @@ class Reporter:
         return f"exception {status >> 8} in the guest"
 
     def _step(self, name: str) -> tuple[bool, str]:
-        """Whether a step came to its end, and why not."""
+        """Return whether a step was completed, and if not, why."""
         offset = spine.status(name)
         # Of a loop of steps a later one may be done, from the turn before.
         if self._cut is not None and self._cut <= offset:
@@ -233,7 +233,7 @@ class Reporter:
             return False, failed
         if self._word(offset) & _DONE:
             return True, ""
-        before = _BEHIND.get(name)
+        before = _PRECEDING.get(name)
         if before:
             reached, reason = self._step(before)
             if not reached and reason:
@@ -241,7 +241,7 @@ class Reporter:
         return False, ""
 
     def reached(self, name: str) -> bool:
-        """Whether a step came to its end."""
+        """Return True if a step was completed."""
         return self._step(name)[0]
 
     def collect(self) -> tuple[dict[str, int], dict[str, str]]:
@@ -314,7 +314,7 @@ class Reporter:
             missing["lapic.icr2"] = missing["lapic.icr"]
 
     def _vectors(self, values: dict[str, int], missing: dict[str, str]) -> None:
-        """What XSAVE, or else FXSAVE, has stored."""
+        """Add the items that XSAVE, or else FXSAVE, has stored."""
         xsaved, why = self._step("XSAVE")
         fxsaved, why_not = self._step("FXSAVE")
         area = self.ram.read(spine.XSAVE, spine.XSAVE_ROOM)

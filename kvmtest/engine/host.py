@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What KVM this is: kernel, vendor module, its parameters, the CPU, and what emulates that."""
+"""Identification of the KVM under test: kernel, vendor module and its parameters, the CPU, and what emulates the CPU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ("accel", "detect", "flags", "under")
 #: Vendor modules by the name of their folder in sysfs.
 _MODULES = {"kvm_intel": "vmx", "kvm_amd": "svm"}
 
-#: What a hypervisor calls itself in EBX, ECX and EDX of its CPUID leaf; Hyper-V's comes last, as KVM and Xen can show it too.
+#: A hypervisor's signature in EBX, ECX and EDX of its CPUID leaf; Hyper-V's comes last, as KVM and Xen can show it too.
 _SIGNATURES = {
     b"KVMKVMKVM": "kvm",
     b"TCGTCGTCGTCG": "tcg",
@@ -72,7 +72,7 @@ def _parameters(sysfs: str, module: str) -> dict[str, str]:
 
 
 def _fields(cpuinfo: str) -> dict[str, str]:
-    """What the file says of the first CPU."""
+    """Return the fields of the first CPU."""
     fields: dict[str, str] = {}
     for line in _read(cpuinfo).splitlines():
         name, _, value = line.partition(":")
@@ -86,7 +86,7 @@ def _cpu(cpuinfo: str) -> tuple[str, str]:
 
 
 def _signatures() -> list[bytes]:
-    """What this CPU's leaves of a hypervisor hold; nothing where the system lets no program make code."""
+    """Read the signatures in this CPU's hypervisor CPUID leaves; none if the system forbids executable memory."""
     if sys.maxsize < 1 << 32:
         return []
     try:
@@ -105,10 +105,10 @@ def _signatures() -> list[bytes]:
 
 
 def accel(has: Iterable[str], signatures: Iterable[bytes], firmware: str = "") -> str:
-    """What makes the CPU: ``silicon``, the name of a hypervisor or an emulator, ``vm`` for one without a known name, or "".
+    """Tell what implements the CPU: ``silicon``, the name of a hypervisor or an emulator, ``vm`` for an unknown one.
 
-    ``has`` are the flags of /proc/cpuinfo, of which ``hypervisor`` is CPUID.1:ECX[31] (left to hypervisors by both vendors);
-    ``firmware`` is its maker by DMI, which gives away a Bochs. "" says that nothing is known of the CPU.
+    ``has`` are the flags of /proc/cpuinfo, of which ``hypervisor`` is CPUID.1:ECX[31] (reserved for hypervisors by both vendors);
+    ``firmware`` is the vendor of the BIOS by DMI, which identifies Bochs. Returns "" if nothing is known of the CPU.
     """
     has, signatures = set(has), [signature.rstrip(b"\0") for signature in signatures]
     if not has:
@@ -119,12 +119,12 @@ def accel(has: Iterable[str], signatures: Iterable[bytes], firmware: str = "") -
 
 
 def flags(cpuinfo: str = "/proc/cpuinfo") -> frozenset[str]:
-    """What this machine's CPU has, by the kernel's names."""
+    """Return the flags of this machine's CPU, with the kernel's names."""
     return frozenset(_fields(cpuinfo).get("flags", "").split())
 
 
 def under(cpuinfo: str = "/proc/cpuinfo", dmi: str = "/sys/class/dmi/id") -> str:
-    """What makes this machine's CPU (`accel`)."""
+    """Tell what implements this machine's CPU (`accel`)."""
     has = flags(cpuinfo)
     return accel(has, _signatures() if "hypervisor" in has else (), _read(f"{dmi}/bios_vendor"))
 

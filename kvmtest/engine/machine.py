@@ -28,7 +28,7 @@ from kvmtest.x86 import cpuid, msr
 
 __all__ = ("Machine", "Machines", "SetupError", "Target")
 
-#: How many machines wait to be closed at most: each has some file descriptors.
+#: The limit of machines that wait to be closed: each has some file descriptors.
 _CLOSING = 8
 
 
@@ -63,7 +63,7 @@ class Target:
 
     @property
     def reset(self) -> Reset:
-        """What writes it back to its state at creation."""
+        """The writer that restores the vCPU's state at creation."""
         if self._reset is None:
             self._reset = Reset(self.vcpu, self.layout, self.baseline)
         return self._reset
@@ -122,11 +122,11 @@ class Machine:
 
     @property
     def supported(self) -> list[CpuidEntry]:
-        """What KVM_GET_SUPPORTED_CPUID gives."""
+        """The entries of KVM_GET_SUPPORTED_CPUID."""
         return self._machines.supported
 
     def cycles(self) -> int:
-        """How far the TSC of a vCPU that counts from 0 can be by now, and in the second or two to come."""
+        """Return an upper bound for the TSC of a vCPU that counts from 0, now and in the next second or two."""
         try:
             khz = self.targets[0].vcpu.get_tsc_khz()
         except KvmError:  # where the host's TSC is not stable; no CPU is faster
@@ -156,7 +156,7 @@ class Machine:
 
 
 class _Closer:
-    """Closes machines behind the run: to free a VM, KVM waits for grace periods of RCU, mostly asleep.
+    """Closes machines while the run goes on: to free a VM, KVM waits for grace periods of RCU, mostly asleep.
 
     Where there is one CPU, as in the lab's cells, each is closed at once: another thread would only take turns with the run.
     """
@@ -243,7 +243,7 @@ class Machines:
 
     @staticmethod
     def has_cpuid(setup: Setup) -> bool:
-        """Whether the vCPUs were given CPUID."""
+        """Return True if the vCPUs have CPUID."""
         return bool(setup.vendor) and setup.leaves != "none"
 
     def layout(self, setup: Setup, vcpu: Vcpu) -> Layout:

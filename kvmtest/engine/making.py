@@ -27,7 +27,7 @@ class SetupError(RuntimeError):
 
 
 class Host:
-    """What the program of ``vm`` depends on; ``supported`` is what KVM_GET_SUPPORTED_CPUID gives. Raises KvmError."""
+    """The facts that the program of ``vm`` depends on; ``supported`` are KVM_GET_SUPPORTED_CPUID's entries. Raises KvmError."""
 
     def __init__(self, vm: Vm, supported: list[CpuidEntry]) -> None:
         self._vm, self.supported = vm, supported
@@ -97,7 +97,7 @@ def _filter(contents: bytes) -> kvm_msr_filter:
 
 
 def _lacking(vm: Vm, contents: bytes, error: KvmError) -> Exception:
-    """What it means that KVM does not enable a capability."""
+    """Return the exception for a capability that KVM does not enable."""
     asked = kvm_enable_cap.from_buffer_copy(contents)
     cap, argument = asked.cap, asked.args[0]
     there = vm.check_extension(cap)

@@ -28,7 +28,7 @@ NAME = "runner.so"
 _IOCTL, _PUT, _COMPARE, _COPY, _UPDATE = range(5)
 #: Its struct op, and where `done` is in that.
 _OP, _DONE = Struct("<2HiIIQQQQq"), 48
-#: What it compares at once, in bytes.
+#: The number of bytes that are compared at once.
 _LINE = 32
 _WORD, _ALL = 8, (1 << 64) - 1
 
@@ -59,7 +59,7 @@ def _ioctl(fd: int, request: int, address: int, other: int = 0, value: int = 0) 
 
 
 class _Look:
-    """Where ioctls put the sections of one vCPU, and what these were the last time.
+    """The addresses where ioctls put the sections of one vCPU, and the last contents.
 
     A section that has not changed since then is the same object, and so is a snapshot.
     """
@@ -68,7 +68,7 @@ class _Look:
         self._sections: dict[str, bytes] = {}
         self._snapshot: Snapshot | None = None
         self._names = [buf.section for buf in reader.buffers]
-        #: Where each section is, in all of its buffers, and their sizes.
+        #: The addresses of each section's buffers, and their sizes.
         self._parts: dict[str, list[tuple[int, int]]] = {}
         sizes = [-(-buf.size // _LINE) * _LINE for buf in reader.buffers]
         self._now, self._last = ctypes.create_string_buffer(sum(sizes)), ctypes.create_string_buffer(sum(sizes))
@@ -91,7 +91,7 @@ class _Look:
         self.ops = ops + compared
 
     def read(self) -> Snapshot:
-        """What was read."""
+        """Return what was read."""
         flags = self._changed.raw if self._snapshot else b"\1" * len(self._names)
         at = flags.find(1)
         if self._snapshot is None or at >= 0:
@@ -248,7 +248,7 @@ class Stretches:
         #: By the number of their first op; they know the VM, and where its memory is.
         self._stretches: dict[int, _Stretch] = {}
         self._vm, self._memory = operands.vm, list[GuestMemory]()
-        #: How many looks there are at each vCPU.
+        #: The number of observations of each vCPU.
         self._looked: dict[int, int] = {}
 
     def run(self, at: int, told: list[tuple[int, Any]]) -> tuple[int, int]:

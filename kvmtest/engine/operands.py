@@ -61,7 +61,7 @@ class Operands:
             self._beside = None
 
     def address(self, buffer: str) -> int:
-        """Where a buffer is."""
+        """Return the address of a buffer."""
         return ctypes.addressof(self.buffers[buffer])
 
     def memory(self, gpa: int, space: int) -> GuestMemory | None:
@@ -70,7 +70,7 @@ class Operands:
         return next((memory for memory in there if memory.gpa <= gpa < memory.gpa + memory.size), None)
 
     def reader(self, vcpu: int) -> Reader:
-        """What reads a vCPU."""
+        """Return the reader of a vCPU."""
         return self.targets[vcpu].reader
 
     def seen(self, op: p.Look, read: Snapshot) -> Snapshot:

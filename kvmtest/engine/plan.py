@@ -76,18 +76,18 @@ class Case(NamedTuple):
         if self.trigger == "vmm-reset":
             return None
         guest = self.view == "guest"
-        item = Item(self.event, self.road, self.target, self.apic_mode, self.plant, self.state, self.vector, guest)
+        item = Item(self.event, self.trigger_name, self.target, self.apic_mode, self.plant, self.state, self.vector, guest)
         return of_broadcast(item) if self.many else of_item(item)
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What its VM and its steps need, as NEEDS names it."""
+        """The needs of the VM and of the steps, by their names in NEEDS."""
         return (*self.setup.needs, *(self.scenario.needs if self.scenario else ()))
 
     @property
     def many(self) -> bool:
         """True where the event reaches several vCPUs."""
-        trigger = TRIGGERS.get(self.road)
+        trigger = TRIGGERS.get(self.trigger_name)
         return trigger is not None and trigger.many
 
     @property
@@ -113,13 +113,13 @@ class Case(NamedTuple):
         return scenario._replace(sequence=name, setup=self.setup._replace(vendor=""), vendors=(self.setup.vendor,))
 
     @property
-    def road(self) -> str:
+    def trigger_name(self) -> str:
         """The trigger in its variant, as the table of triggers names it."""
         return f"{self.trigger}/{self.how}" if self.how else self.trigger
 
     @property
     def prefix(self) -> str:
-        """What all result ids of the case begin with."""
+        """The prefix of all result ids of the case."""
         return f"{self.event}.{self.trigger}.{self.view}"
 
     @property
@@ -165,7 +165,7 @@ class Case(NamedTuple):
         return f"{self.event}.{self.trigger}/{self.words}"
 
     def look(self) -> Look:
-        """What is to be judged of it."""
+        """Return what to judge of this case."""
         named = Named(self.name, tuple(self.params.items()))
         where, scenario = (self.event, self.trigger, self.view), self.scenario
         names = () if scenario else items(self)
@@ -283,7 +283,7 @@ def _migrated(cases: Sequence[Case], full: bool) -> list[Case]:
     ways = [(c.event, c.trigger, c.migrated.partition("-")[0]) for c in told]
     kinds = [(c.event, c.setup.vendor, *c.migrated.split("-", 1)) for c in told]
     others = [case for case in every if not case.sequence]
-    moments = [(c.event, c.road, c.state, c.view, c.migrated.partition("-")[0]) for c in others]
+    moments = [(c.event, c.trigger_name, c.state, c.view, c.migrated.partition("-")[0]) for c in others]
     orders = [(c.target, c.setup.vendor, c.apic_mode, c.plant, *c.migrated.split("-", 1)) for c in others]
     return [others[number] for number in paired(moments, orders)] + [told[number] for number in paired(ways, kinds)]
 
@@ -313,7 +313,7 @@ def _plan(full: bool) -> tuple[Case, ...]:
 
 @cache
 def looks(case: Case) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """What a case judges: the beginning of ids, ``<event>.<trigger>.<view>``, and the items below it."""
+    """Return what a case judges: prefixes of ids, ``<event>.<trigger>.<view>``, each with its items."""
     if scenario := case.scenario:
         found: dict[str, list[str]] = {}
         look = case.look()

@@ -34,7 +34,7 @@ from kvmtest.scenario import program as p
 from kvmtest.scenario import step as s
 from kvmtest.scenario.lower import of_plant
 from kvmtest.scenario.orders import Order
-from kvmtest.scenario.program import DEFAULT_EFFORT
+from kvmtest.scenario.program import DEFAULT_ROUNDS
 from kvmtest.state.inside import GuestStopped, PlantRefused
 from kvmtest.state.plant import Plant
 from kvmtest.state.saved import Part
@@ -50,7 +50,7 @@ _DEPARTURES = (Verdict.FAIL, Verdict.KNOWN, Verdict.ERROR)
 class _Planting:
     """A vCPU that lowering a plant needs no more of."""
 
-    effort = DEFAULT_EFFORT
+    stress_rounds = DEFAULT_ROUNDS
 
     def __init__(self, id: int, plant: Plant) -> None:
         self.target = self.other = id
@@ -71,7 +71,7 @@ class _Planting:
 
 
 class _Source:
-    """What a reproducer is made from, of one vCPU."""
+    """The sources for a reproducer, of one vCPU."""
 
     def __init__(self, target: Target) -> None:
         self.layout, self.baseline, self.reads = target.layout, target.baseline, target.reader.made()
@@ -142,7 +142,7 @@ def reproduce(
 
 
 def _by_guest(made: Repro) -> bool:
-    """Whether it rests on what guest code does that is not seen to have happened otherwise."""
+    """Return True if the reproducer depends on guest code of which nothing else proves that it ran."""
     runs = any(isinstance(op, (p.Enter, p.Start)) for _, op in made.body.ops)
     return runs and (not made.checks or isinstance(made.checks[0].place, Several))
 
@@ -186,7 +186,7 @@ def _about(case: Case, results: tuple[Result, ...]) -> About:
 def _candidates(
     case: Case, machine: Machine, ran: Scene | VmmReset, chosen: tuple[Result, ...], shown: Any
 ) -> Iterator[Repro]:
-    """What may show the result: by each step that observes it, or with the ioctls in each order."""
+    """Yield reproducers that may show the result: one for each step that observes it, or one for each order of the ioctls."""
     if isinstance(ran, Scene):
         assert case.scenario
         for step in showing.steps(case.scenario, chosen[-1]):
@@ -259,7 +259,7 @@ def _moved(machine: Machine, scene: Scene, chosen: tuple[Result, ...], step: int
 
 
 def _of_each(scenario: s.Scenario, step: int) -> bool:
-    """Whether a step looks at all vCPUs, of which the target is the first."""
+    """Return True if a step observes all vCPUs, of which the target is the first."""
     return getattr(scenario.steps[step], "who", "") == "each"
 
 

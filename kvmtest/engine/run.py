@@ -21,7 +21,7 @@ from kvmtest.judge.tries import out_of_time, untried
 from kvmtest.kvm import Kvm, RunStopped
 from kvmtest.model.host import Host
 from kvmtest.model.record import FIRST_TRY, Observation
-from kvmtest.scenario.program import DEFAULT_EFFORT, Effort
+from kvmtest.scenario.program import DEFAULT_ROUNDS, StressRounds
 from kvmtest.state.inside import GuestStopped, PlantRefused
 from kvmtest.state.snapshot import Unread
 
@@ -36,16 +36,16 @@ class Done(NamedTuple):
     seconds: float
 
 
-#: What is known of the vCPUs before a case runs, and what it showed.
+#: The facts about the vCPUs before a case runs, and its evidence.
 _Seen = tuple[tuple[Basis, ...], Any]
 
 
 class _Runner(NamedTuple):
-    """How each case is run."""
+    """The machines and limits that each case is run with."""
 
     machines: Machines
     timeout_s: float
-    effort: Effort
+    stress_rounds: StressRounds
 
     def attempt(self, case: Case, alone: bool = False) -> _Seen:
         """Run ``case``; ``alone`` is on a machine that nothing has happened to."""
@@ -78,14 +78,14 @@ class _Runner(NamedTuple):
         host = self.machines.host
         made: VmmReset | Scene
         if case.scenario:
-            made = Scene(case, machine, host, self.timeout_s, self.effort)
+            made = Scene(case, machine, host, self.timeout_s, self.stress_rounds)
         else:
             made = VmmReset(case, machine, host, self.timeout_s)
         return made.bases, made.observe()
 
 
 def _needs_fresh(case: Case) -> bool:
-    """Whether a case needs a machine that nothing has happened to."""
+    """Return True if a case needs a machine that no other case has used."""
     if scenario := case.scenario:
         return scenario.fresh
     # What the guest reports of a new vCPU is what is compared with what it reports later.
@@ -96,14 +96,14 @@ def run_case(
     case: Case,
     machines: Machines,
     timeout_s: float = 1.0,
-    effort: Effort = DEFAULT_EFFORT,
+    stress_rounds: StressRounds = DEFAULT_ROUNDS,
     judging: Judging | None = None,
 ) -> list[Observation]:
     """Run one case; ``judging`` takes what it showed. What cannot be tried becomes ``skip``, what went wrong ``error``.
 
     One that runs out of time is tried once more, alone.
     """
-    runner = _Runner(machines, timeout_s, effort)
+    runner = _Runner(machines, timeout_s, stress_rounds)
     bases, seen = runner.attempt(case)
     if out_of_time(seen):
         machines.drop(case.setup)
@@ -119,14 +119,14 @@ def run(
     cases: list[Case],
     timeout_s: float = 1.0,
     started: Callable[[Case], None] | None = None,
-    effort: Effort = DEFAULT_EFFORT,
+    stress_rounds: StressRounds = DEFAULT_ROUNDS,
     judging: Judging | None = None,
 ) -> Generator[Done, None, None]:
     """Run ``cases``, and yield what each of them showed.
 
-    ``timeout_s`` bounds each KVM_RUN, in seconds. ``started`` is told of each case before it runs. ``effort`` is for what has
-    rounds. ``judging`` judges what was seen, or passes it on. It ends in the middle of a case, of which nothing is
-    shown, when ``kvm.stop`` is set.
+    ``timeout_s`` bounds each KVM_RUN, in seconds. ``started`` is called with each case before it runs. ``stress_rounds`` is for
+    the stress case. ``judging`` judges the evidence, or passes it on. When ``kvm.stop`` is set, the current case is dropped, and
+    the run ends.
     """
     machines = Machines(kvm, host)
     judging = judging or partial(judge, Book())
@@ -135,7 +135,7 @@ def run(
             if started:
                 started(case)
             begin = time.monotonic()
-            seen = run_case(case, machines, timeout_s, effort, judging)
+            seen = run_case(case, machines, timeout_s, stress_rounds, judging)
             if kvm.stop.seen:
                 return
             yield Done(case, seen, time.monotonic() - begin)

@@ -36,14 +36,14 @@ __all__ = ("Player", "play")
 
 #: Seconds that a vCPU runs until it is looked at again, and between two looks where none has to run.
 _SLICE_S, _LOOK_S = 0.02, 0.0005
-#: How long a vCPU is given to show that it does nothing: seconds, and so many times what its slowest exit took until then. The
+#: The time after which a vCPU counts as silent: seconds, and a multiple of the time of its slowest exit so far. The
 #: slowest one was mostly the first, with whatever KVM or an emulator does only then.
 _SILENT_S, _SILENT_EXITS = 0.02, 50
-#: How long one that should make an exit is given where the manuals, not this host, say that it comes.
+#: The time for an exit that the manuals require.
 _EXPECTED_S = 0.1
 #: More instructions than guest code has that a KVM may not be able to emulate.
 _MAX_RESUMED = 512
-#: What a Do measures, by its name.
+#: The measurements of Do, by name.
 _MEASUREMENTS = {"arrivals": stress.arrivals}
 
 
@@ -404,7 +404,7 @@ class Player:
 
     @_do.register
     def _(self, op: p.Do) -> None:
-        self._tell(_MEASUREMENTS[op.name](self._machine, self._timeout_s, *op.effort))
+        self._tell(_MEASUREMENTS[op.name](self._machine, self._timeout_s, *op.stress_rounds))
 
 
 def _exited(seen: Exit | None) -> Exited:
@@ -419,12 +419,12 @@ def _exited(seen: Exit | None) -> Exited:
 
 
 def meets(value: int, test: p.Compare) -> bool:
-    """Whether ``value`` is one that ``test`` asks for."""
+    """Return True if ``value`` satisfies ``test``."""
     return (value in test.values) != test.unlike
 
 
 def _passed(seen: Exit, came: p.Came) -> bool:
-    """Whether an exit is one that may come before the one that is waited for."""
+    """Return True if an exit may precede the awaited one."""
     return seen.reason == KVM_EXIT_IO and seen.direction == KVM_EXIT_IO_OUT and seen.port in came.past
 
 
@@ -437,7 +437,7 @@ def _answered(vcpu: Vcpu, seen: Exit) -> bool:
 
 
 def matches(exited: Exited, came: p.Came) -> bool:
-    """Whether the exit is the one that was waited for."""
+    """Return True if the exit is the awaited one."""
     if exited.kind != came.kind or exited.kind != "quiet" and exited.number != came.number:
         return False
     return came.value is None or exited.value is not None and not (exited.value ^ came.value) & came.mask

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a reproducer has to show of a result: what is expected where, what proves the event, and what that rests on."""
+"""Requirements on a reproducer of a result: the items with expected values, the proof of the event, and their preconditions."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ __all__ = (
     "rules", "sent", "steps", "wanted", "witness",
 )  # fmt: skip
 
-#: What KVM may compute anew when a vCPU runs.
+#: The item that KVM may recompute when a vCPU runs.
 _COMPUTED = "lapic.ppr"
 #: Events that leave a trace in the vCPU.
 EVENTS = ("init", "sipi", "shutdown")
-#: What an event may show in, what says the most first.
+#: Items that may show an event, the most telling first.
 _WITNESSES = ("mp_state", "rip", "cs.selector", "rflags", "rax", "cr0", "efer")
 
 
@@ -89,7 +89,7 @@ def rules(result: Result, case: Case, backend: str) -> tuple[Rule, Rule] | None:
 def wanted(
     scenario: s.Scenario, step: int, looked: bool, results: Iterable[Result], rules: Rules, witness: Witness | None
 ) -> Wanted:
-    """What to show; ``looked`` is whether the ``step`` is judged by a look at the whole vCPU."""
+    """Return what to show; with ``looked``, the ``step`` is judged by an observation of the whole vCPU."""
     guest, condition = isinstance(scenario.steps[step], s.Guest), getattr(scenario.steps[step], "condition", None)
     if isinstance(condition, s.Reached):
         either = tuple((id,) for id in condition.ids) if condition.one else (condition.ids,)
@@ -153,7 +153,7 @@ def changed(scenario: s.Scenario, step: int, played: Played, basis: Basis, depar
 
 
 def refused(played: Played, step: int, results: Iterable[Result]) -> Refused | None:
-    """What KVM refused in the migration ``step``, where that is the result. Raises NoRepro for what has no reproducer."""
+    """Return KVM's refusal in the migration ``step``, if that is the result. Raises NoRepro for results without a reproducer."""
     items = {one.item for one in results if one.verdict is not Verdict.PASS}
     if items & {"irqchip", "clock"}:
         raise NoRepro("what has no vCPU is compared byte by byte")
@@ -190,7 +190,7 @@ _Items = tuple[tuple[str, tuple[int, ...], int | None], ...]
 
 
 def items(results: Iterable[Result], rules: Rules) -> tuple[_Items, tuple[tuple[str, int], ...]]:
-    """What items have to hold, and what those were planted with that are to stay as they were."""
+    """Return the expected values of items, and the planted values of those items that must be unchanged."""
     found, planted = [], []
     for one in results:
         record: Record = one.record

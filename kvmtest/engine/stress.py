@@ -38,7 +38,7 @@ _VECTORS = range(0x10, 0x40)
 _X2APIC = 0xC00
 #: The most turns of the guest's delay loop.
 _TURNS = 256
-#: What a target does when the INIT comes: the last is not run until everything is sent.
+#: The activity of a target when the INIT comes: the last one is not run until everything is sent.
 _STATES = ("spinning", "halted", "outside KVM_RUN")
 #: No more rounds after so many that went wrong, since each takes a time-out.
 _ENOUGH = 4
@@ -68,7 +68,7 @@ class Stopped(TriggerError):
 
 
 def schedule(seed: int, vcpus: int, rounds: int) -> Iterator[Round]:
-    """Who sends what to whom in each round; the beginning of a longer schedule of the same seed is the shorter one."""
+    """Yield the rounds: senders, targets and vectors. With one seed, more rounds only append."""
     dice = random.Random(f"{seed}/{vcpus}")
     for _ in range(rounds):
         order = list(range(vcpus))
@@ -120,7 +120,7 @@ class _Runner:
             self._thread.join()
 
 
-class _Arena:
+class _StressVm:
     """The stress guest on ``vcpus``, each at rest after the first arrival."""
 
     def __init__(self, machine: Machine, vcpus: int, timeout_s: float) -> None:
@@ -138,12 +138,12 @@ class _Arena:
             sregs.apic_base |= _X2APIC
             vcpu.set_sregs(sregs)
             # The BSP arrives by the reset vector.
-            self.revive(vcpu, timeout_s)
+            self.restart(vcpu, timeout_s)
         self.counted = [self.arrived(id) for id in range(vcpus)]
         if self.counted != [1] * vcpus:
             raise Stopped(f"the guest counts {self.counted} arrivals of vCPUs that each arrived once")
 
-    def revive(self, vcpu: Vcpu, timeout_s: float) -> None:
+    def restart(self, vcpu: Vcpu, timeout_s: float) -> None:
         """INIT and SIPI by the host, and see the vCPU arrive. Raises Stopped, KvmError."""
         _send(vcpu, DATA["init"])
         if vcpu.get_mp_state():
@@ -161,7 +161,7 @@ class _Arena:
             self.ram.write_int(stress.ORDERS + id * stress.ORDER_SIZE + getattr(stress, name), value, 4)
 
     def arrived(self, id: int) -> int:
-        """How often vCPU ``id`` has arrived."""
+        """Return how often vCPU ``id`` has arrived."""
         return self.ram.read_int(stress.ORDERS + id * stress.ORDER_SIZE + stress.ARRIVED, 4)
 
     def came_by(self, id: int) -> int:
@@ -178,14 +178,14 @@ def _port(seen: Exit | None) -> int:
     return seen.port if seen is not None and seen.reason == KVM_EXIT_IO else 0
 
 
-def _play(arena: _Arena, runners: list[_Runner], cycles: Round) -> None:
+def _play(stress_vm: _StressVm, runners: list[_Runner], cycles: Round) -> None:
     """Send everything of a round and let everyone come to rest."""
     for cycle in cycles:
-        arena.order(cycle.target, DO=stress.DO_HALT if cycle.state == "halted" else stress.DO_SPIN)
+        stress_vm.order(cycle.target, DO=stress.DO_HALT if cycle.state == "halted" else stress.DO_SPIN)
         first, second = cycle.delays
-        destination = arena.vcpus[cycle.target].id
+        destination = stress_vm.vcpus[cycle.target].id
         sending = {"DESTINATION": destination, "VECTOR": cycle.vector, "DELAY_SIPI": first, "DELAY_SECOND": second}
-        arena.order(cycle.sender, DO=stress.DO_SEND, **sending)
+        stress_vm.order(cycle.sender, DO=stress.DO_SEND, **sending)
         if cycle.state != _STATES[-1]:
             runners[cycle.target].start()
     for cycle in cycles:
@@ -197,58 +197,58 @@ def _play(arena: _Arena, runners: list[_Runner], cycles: Round) -> None:
     came = [runners[cycle.target].wait() for cycle in cycles]
     for cycle, seen, arrival in zip(cycles, sent, came, strict=True):
         if _port(seen) != stress.PORT_SENT:
-            vcpu = arena.vcpus[cycle.sender]
-            what = f"the sender did not come to its end: {seen or 'no exit in time'} ({where(vcpu)}); {cycle}"
+            vcpu = stress_vm.vcpus[cycle.sender]
+            what = f"the sender did not finish: {seen or 'no exit in time'} ({where(vcpu)}); {cycle}"
             raise Stopped(what) from None if seen else TimeoutError()
         if arrival is not None and _port(arrival) != stress.PORT_ARRIVED:
-            raise Stopped(f"the target stopped: {arrival} ({where(arena.vcpus[cycle.target])}); {cycle}")
+            raise Stopped(f"the target stopped: {arrival} ({where(stress_vm.vcpus[cycle.target])}); {cycle}")
 
 
-def _wrong(arena: _Arena, cycles: Round) -> list[_Wrong]:
-    """What of a round was lost, came twice, or came elsewhere. Counts go on from here."""
+def _wrong(stress_vm: _StressVm, cycles: Round) -> list[_Wrong]:
+    """List the events of a round that were lost, came twice, or reached another vCPU; then update the counts."""
     found: list[_Wrong] = []
     by_target = {cycle.target: cycle for cycle in cycles}
-    for id, vcpu in enumerate(arena.vcpus):
+    for id, vcpu in enumerate(stress_vm.vcpus):
         # KVM decides here about what is still pending.
         vcpu.get_mp_state()
-        came, arena.counted[id] = arena.arrived(id) - arena.counted[id], arena.arrived(id)
+        came, stress_vm.counted[id] = stress_vm.arrived(id) - stress_vm.counted[id], stress_vm.arrived(id)
         cycle = by_target.get(id)
         if cycle is None:
             if came:
-                found.append(("astray", f"vcpu {id} came {came} times without being sent to"))
+                found.append(("astray", f"vcpu {id} arrived {came} times without a message to it"))
             continue
         entry = 0xF000 if id == 0 else cycle.vector << 8
         if came < 1:
             found.append(("lost", f"lost: {cycle}"))
         elif came > 1:
-            found.append(("doubled", f"came {came} times: {cycle}"))
-        elif arena.came_by(id) != entry:
-            found.append(("astray", f"came by CS {arena.came_by(id):04x}: {cycle}"))
+            found.append(("doubled", f"arrived {came} times: {cycle}"))
+        elif stress_vm.came_by(id) != entry:
+            found.append(("astray", f"arrived with CS {stress_vm.came_by(id):04x}: {cycle}"))
     return found
 
 
 def arrivals(machine: Machine, timeout_s: float, rounds: int, seed: int) -> Measured:
-    """How many of INIT-SIPI-SIPI are ``lost``, ``doubled`` and ``astray`` in so many rounds. Raises Stopped, KvmError."""
+    """Count the ``lost``, ``doubled`` and ``astray`` INIT-SIPI-SIPI sequences in ``rounds``. Raises Stopped, KvmError."""
     vcpus = max(2, min(_MOST, len(os.sched_getaffinity(0))))
-    arena = _Arena(machine, vcpus, timeout_s)
+    stress_vm = _StressVm(machine, vcpus, timeout_s)
     bad: list[_Wrong] = []
     sent = 0
     runners: list[_Runner] = []
     try:
-        runners += (_Runner(vcpu, timeout_s) for vcpu in arena.vcpus)
+        runners += (_Runner(vcpu, timeout_s) for vcpu in stress_vm.vcpus)
         for number, cycles in enumerate(schedule(seed, vcpus, rounds)):
             try:
-                _play(arena, runners, cycles)
+                _play(stress_vm, runners, cycles)
             except (Stopped, KvmError) as error:
                 raise Stopped(f"round {number} of seed {seed}, {vcpus} vCPUs: {error}") from error
             sent += len(cycles)
-            found = _wrong(arena, cycles)
+            found = _wrong(stress_vm, cycles)
             bad += [(item, f"round {number}: {what}") for item, what in found]
             if len(bad) >= _ENOUGH:
                 break
             for cycle in cycles if found else ():
-                arena.revive(arena.vcpus[cycle.target], timeout_s)
-                arena.counted[cycle.target] = arena.arrived(cycle.target)
+                stress_vm.restart(stress_vm.vcpus[cycle.target], timeout_s)
+                stress_vm.counted[cycle.target] = stress_vm.arrived(cycle.target)
     finally:
         for runner in runners:
             runner.close()

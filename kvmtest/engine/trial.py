@@ -19,7 +19,7 @@ __all__ = ("Outcome", "Trials")
 
 #: Seconds that a guest is given at least, and how many times what it took.
 _LEAST_S, _TIMES = 0.05, 5
-#: What may become of a program of which parts are left out.
+#: Errors of a program without some of its parts.
 _ERRORS = (KvmError, LookupError, TypeError, ValueError, making.SetupError)
 _LEAF, _REGISTERS = 40, {"eax": 12, "ebx": 16, "ecx": 20, "edx": 24}
 
@@ -129,17 +129,17 @@ class Trials:
 
 
 def _plain(told: Any) -> Any:
-    """What an op told, without what differs each time."""
+    """Return an op's result without the parts that differ each time."""
     return told[:3] if isinstance(told, Exited) else told
 
 
 def holds(check: Check, value: int) -> bool:
-    """Whether ``value`` is one that ``check`` asks for."""
+    """Return True if ``value`` satisfies ``check``."""
     return any(not (value ^ wanted) & check.mask for wanted in check.values)
 
 
 def observed(check: Check, buffers: dict[str, Any]) -> int | None:
-    """What the item of ``check`` holds in ``buffers``; None where it is not there."""
+    """Return the value of the item of ``check`` in ``buffers``; None if it is not there."""
     place = check.place
     if isinstance(place, Several):
         return bits(id for id, one in place.of if meets(_masked(one, buffers), one))

@@ -53,7 +53,7 @@ class VmmReset:
         return ResetTry(order, refused, Evidence(before, after, self._report()))
 
     def _report(self) -> Report | None:
-        """What the guest says, in its own view."""
+        """Let the guest report its own view; None in the host's view."""
         if self.case.view == "host":
             return None
         reporter = guest.Reporter(self.machine, self.target.vcpu, self.target.layout, None)

@@ -15,7 +15,7 @@ from kvmtest.scenario.setup import VENDORS, Setup
 
 __all__ = ("EVENTS", "STATES", "Generator")
 
-#: What --event and --state take.
+#: The values of --event and --state.
 EVENTS = tuple(dict.fromkeys(move.event for move in MOVES.values() if move.event))
 STATES = tuple(BLOCKS)
 #: The last move of a scenario that would say nothing.

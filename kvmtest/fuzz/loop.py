@@ -32,7 +32,7 @@ from kvmtest.scenario.step import Plant, Quiet, Reporter, Scenario, Send, Until
 
 __all__ = ("Counts", "Found", "Fuzzer", "Key", "alike", "departures", "key_of", "reachable", "refused")
 
-#: What makes two departures one: event, item, and how it departs. Of errors the reason, whatever the item.
+#: The key of a departure: event, item, and how it departs; for errors the reason, whatever the item.
 Key = tuple[str, str, str, str]
 #: Seconds that a vCPU is given for an exit, and where it is to make none.
 _TIMEOUT_S, _QUIET_S = 1.0, 0.05
@@ -52,8 +52,8 @@ class Found(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """How many ``scenarios`` were run in ``seconds``, how many of them departed and how many did not come to their end as a
-    ``skip``; of those that departed the ``known`` ones by a listed deviation alone; ``found`` are the findings.
+    """Totals: ``scenarios`` run in ``seconds``; ``departed`` and ``skipped`` ones among them; ``known``, those that departed
+    only as listed deviations say; ``found``, the number of findings.
     """
 
     scenarios: int
@@ -65,9 +65,9 @@ class Counts(NamedTuple):
 
 
 def key_of(result: Result, mode: str = "") -> Key:
-    """What the departure ``result`` has in common with the same one of another scenario.
+    """Return the key that the same departure has in all scenarios.
 
-    ``mode`` is that of the local APIC, whose registers are others in each.
+    ``mode`` is that of the local APIC: its registers differ between modes.
     """
     symptom = next(symptoms(result.record, result.view))
     if symptom.kind == "reason":
@@ -78,7 +78,7 @@ def key_of(result: Result, mode: str = "") -> Key:
 
 
 def alike(key: Key, other: Key) -> bool:
-    """Whether both are the same departure: an error ends what comes after it too, whatever event that is."""
+    """Return True if both are the same departure. An error is the same after any event, since it ends the scenario."""
     return key == other or key[1:] == other[1:] and key[2] == "reason"
 
 
@@ -136,13 +136,13 @@ class Fuzzer:
 
     @property
     def counts(self) -> Counts:
-        """How far it is."""
+        """The totals so far."""
         seconds = time.monotonic() - self._begin
         return Counts(self._scenarios, seconds, self._departed, self._skipped, self._explained, self._found)
 
     @property
     def known(self) -> Counter[Key]:
-        """How many scenarios showed each departure."""
+        """The number of scenarios that showed each departure."""
         return self._known
 
     def close(self) -> None:
@@ -150,7 +150,7 @@ class Fuzzer:
         self.machines.close()
 
     def run(self, seconds: float, between: Callable[[], None] = lambda: None) -> Iterator[Found]:
-        """What is found in ``seconds``; ``between`` is called after each scenario. It ends when ``kvm.stop`` is set."""
+        """Yield findings for ``seconds``, or until ``kvm.stop`` is set; call ``between`` after each scenario."""
         self._begin = time.monotonic()
         end = self._begin + seconds
         # Looking for cycles costs a fifth of the time; there are few, and they are looked for now and then.
@@ -186,7 +186,7 @@ class Fuzzer:
         return Found(scenario, tuple(new), tuple(_line(departed[key]) for key in new), any(key in again for key in new))
 
     def alone(self, scenario: Scenario) -> set[Key]:
-        """What departs of ``scenario`` on a VM that nothing has happened to."""
+        """Return the departures of ``scenario`` on a new VM."""
         return set(departures(self.observe(scenario._replace(fresh=True)), self._selection, _mode(scenario)))
 
     def observe(self, scenario: Scenario) -> list[Observation]:
@@ -206,7 +206,7 @@ def _mode(scenario: Scenario) -> str:
 
 
 def _timeout_s(scenario: Scenario) -> float:
-    """How long a vCPU may run. Of one that is to do nothing, where no guest code runs, nothing else tells how long to look."""
+    """Return the time limit of a vCPU. It is short if the vCPU must do nothing and no guest code runs: only time shows that."""
     steps = scenario.steps
     quiet = any(isinstance(step, Until) and isinstance(step.condition, Quiet) for step in steps)
     code = scenario.needs or any(isinstance(step, Reporter) or isinstance(step, Send) and step.by in BY_CODE for step in steps)

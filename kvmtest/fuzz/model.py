@@ -24,7 +24,7 @@ class Block(NamedTuple):
 
     @property
     def facts(self) -> State:
-        """How to enter and to leave it."""
+        """The steps that enter and leave it."""
         return STATES[self.state]
 
 
@@ -36,7 +36,7 @@ BLOCKS = {
 
 
 class Rule(NamedTuple):
-    """What an event ``becomes``, ``taken``, ``held`` or ``dropped``, and the activity state after it."""
+    """The effect of an event (``taken``, ``held`` or ``dropped``), and the activity state after it."""
 
     becomes: str
     activity: int
@@ -44,10 +44,10 @@ class Rule(NamedTuple):
 
 @dataclass
 class Vcpu:
-    """What the manuals need to know of one vCPU.
+    """The state of one vCPU that the rules of the manuals depend on.
 
-    ``block`` names what blocks INIT, "" where nothing does; ``latched`` is whether an INIT is held. ``nmis`` are the pending
-    NMIs, None where that is not known. ``fresh`` is whether it is as INIT or SIPI left it.
+    ``block`` names what blocks INIT, or is ""; ``latched`` is set while an INIT is held. ``nmis`` is the number of pending
+    NMIs, None if unknown. ``fresh`` is set if the vCPU is as INIT or SIPI left it.
     """
 
     bsp: bool
@@ -59,10 +59,10 @@ class Vcpu:
 
 
 def rule(event: str, vcpu: Vcpu) -> Rule:
-    """What becomes of ``event``, INIT or SIPI, on ``vcpu``.
+    """Return the effect of ``event``, INIT or SIPI, on ``vcpu``.
 
-    An INIT is held while something blocks it; else a boot processor begins at the reset vector, another one waits for a SIPI. A
-    SIPI counts only in wait-for-SIPI, and where nothing blocks.
+    An INIT is held while something blocks it; else the BSP begins at the reset vector, and an AP waits for a SIPI. A SIPI is
+    accepted only in wait-for-SIPI, and if nothing blocks it.
     """
     if event == "init":
         if vcpu.block:

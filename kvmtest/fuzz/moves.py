@@ -24,13 +24,13 @@ _PENDING = "events.smi_latched_init"
 #: Of #DB, and its payload, which is as DR6 (KVM API, KVM_CAP_EXCEPTION_PAYLOAD).
 _DB, _BS, _TOLD = 1, 1 << 14, "events.exception_payload"
 _SHADOW, _ALL = "events.interrupt_shadow", (1 << 64) - 1
-#: What KVM_GET_VCPU_EVENTS gives as KVM_SET_VCPU_EVENTS took it.
+#: Items that KVM_GET_VCPU_EVENTS returns as KVM_SET_VCPU_EVENTS wrote them.
 _NMIS = ("events.nmi_masked", "events.nmi_injected", "events.nmi_pending")
 READ = (_SHADOW, values.PENDING, _TOLD, *_NMIS, "events.smi_pending")
 #: By ioctl or by a device, to a vCPU that is not in KVM_RUN. Those by another vCPU's code run a guest.
 _INITS = ("latched", "msi", "gsi-msi", "irqfd", "ioapic")
 BY_CODE = ("icr-xapic", "icr-x2apic")
-#: What an interrupt that is accepted and not delivered shows in (SDM vol. 3, Interrupt Acceptance for Fixed Interrupts).
+#: Items that show an interrupt that is accepted and not delivered (SDM vol. 3, Interrupt Acceptance for Fixed Interrupts).
 _REQUESTED = tuple(f"lapic.{reg.name}" for reg in LAPIC if reg.name.startswith(("irr", "tmr"))) + ("lapic.ppr", "lapic.esr")
 _ORDERS = ("kvm", "qemu")
 
@@ -58,10 +58,10 @@ class Play:
         self.events, self.states, self.without = events, states, without
         self.needs: dict[str, None] = {}
         self.cite: dict[str, None] = {}
-        #: Whether the other vCPU holds what this scenario gave it.
+        #: True if the other vCPU has state that this scenario wrote.
         self.other = False
         self.reporter = False
-        #: Whether an SMI is pending: guest code in the target would take it.
+        #: True while an SMI is pending: the target would enter SMM if it ran guest code.
         self.smi = False
         #: Of a second migration the judge would have to know other vCPUs.
         self.migrated = False
@@ -97,7 +97,7 @@ def _values(play: Play) -> Steps:
 
 
 def _pending(play: Play) -> Steps:
-    """What KVM_SET_VCPU_EVENTS takes reads back. Of both kinds of interrupt shadow each CPU has the one of MOV SS."""
+    """Check that what KVM_SET_VCPU_EVENTS accepts reads back. Of the two interrupt shadows every CPU has the one of MOV SS."""
     random, target = play.random, play.target
     flags = list(_NMIS)
     if "smm" in play.states and "smi" in play.events and target.activity != WAITS and not play.reporter:
@@ -126,7 +126,7 @@ def _mp_state(play: Play) -> Steps:
 
 
 def _dirty(play: Play) -> Steps:
-    """What shows that an event happened, of a vCPU that is as one left it."""
+    """Change a vCPU that is as an event left it, so that the next event shows."""
     return (s.Set((("rbx", play.random.getrandbits(32) | 1),)),) if play.target.fresh else ()
 
 
@@ -180,7 +180,7 @@ def _smi(play: Play) -> Steps:
 
 
 def _no_smi(play: Play) -> Steps:
-    """What takes a pending SMI back."""
+    """Clear a pending SMI."""
     smi, play.smi = play.smi, False
     return (s.Set((("events.smi_pending", 0),)),) if smi else ()
 
@@ -259,7 +259,7 @@ def _waits(play: Play) -> Steps:
 
 
 def _guest(play: Play) -> Steps:
-    """What the guest's instructions read after INIT, against what the host's ioctls show."""
+    """Compare what the guest's instructions read after INIT with what the host's ioctls show."""
     steps = _init(play)
     start = () if play.target.bsp else (s.Send("sipi", "msi", vector=CONTINUE, judged=False),)
     return (*steps, *start, s.Guest())

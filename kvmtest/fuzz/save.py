@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What was found, as files: each is there as a whole, or not at all, also where the host dies right after it."""
+"""Findings as files. Each is written whole or not at all, even if the host dies right afterwards."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def name_of(scenario: Scenario, keys: tuple[tuple[str, ...], ...], again: bool) 
 
 
 def begins(key: tuple[str, ...]) -> str:
-    """How the name of a file with this ``key`` begins."""
+    """Return the beginning of the name of a file with this ``key``."""
     event, item, *_ = key
     return f"{event}-{item or 'error'}-"
 

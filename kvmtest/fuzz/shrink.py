@@ -20,10 +20,10 @@ __all__ = ("Shows", "consistent", "shrunk")
 _PENDING = "events.smi_latched_init"
 #: Tries; and of how many numbers one leaves a part out: most first tries have to keep nearly all.
 _TRIES, _ONE_OF = 400, 40
-#: What shows that an event came.
+#: The items that show that an event came.
 _COMES = {"nmi": "events.nmi_pending", "smi": "events.smi_pending"}
 Part = tuple[s.Step, ...]
-#: Which of some scenarios show what is looked for.
+#: A test which of some scenarios show the departure.
 Shows = Callable[[Sequence[s.Scenario]], Sequence[bool]]
 
 
@@ -38,8 +38,8 @@ def _moves(steps: Iterable[s.Step]) -> list[Part]:
 
 
 def _parts(steps: Sequence[s.Step]) -> list[tuple[int, ...]]:
-    """What may be left out alone, by the numbers of ``steps``: a move, each item of one that only writes some, and what makes a
-    vCPU differ before an event.
+    """Return the parts that can be left out alone, as numbers of ``steps``: a move, each item of a move that only writes some,
+    and what makes a vCPU differ before an event.
     """
     found: list[tuple[int, ...]] = []
     first = 0
@@ -71,7 +71,7 @@ def _activity(step: s.Step) -> int | None:
 
 
 def consistent(scenario: s.Scenario) -> bool:
-    """Whether what each move of ``scenario`` expects is what the automaton says."""
+    """Return True if the expectations of each move of ``scenario`` agree with the automaton."""
     vcpu = Vcpu(scenario.target == "bsp")
     planted, written = False, dict[str, int | str]()
     for move in _moves(scenario.steps):
@@ -107,12 +107,12 @@ def consistent(scenario: s.Scenario) -> bool:
 
 
 def _written(condition: s.Condition, written: dict[str, int | str]) -> bool:
-    """Whether what ``condition`` expects of what was ``written`` is that, as far as it is of what KVM_SET_VCPU_EVENTS takes."""
+    """Return True unless ``condition`` expects of an item of KVM_SET_VCPU_EVENTS another value than was ``written``."""
     return not (isinstance(condition, s.Is) and condition.item in READ) or written.get(condition.item) == condition.value
 
 
 def _block(move: Part, number: int) -> str:
-    """What blocks INIT at a step of ``move``: the state that is entered before it, and left after it."""
+    """Return the name of the state that blocks INIT at a step of ``move``: it is entered before the step, and left after it."""
     for name, block in BLOCKS.items():
         if all(step in move[:number] for step in block.facts.prepare):
             return name
@@ -120,7 +120,7 @@ def _block(move: Part, number: int) -> str:
 
 
 def _without(kept: tuple[bool, ...]) -> Iterator[tuple[bool, ...]]:
-    """What leaves out one or two parts more than ``kept``."""
+    """Yield ``kept`` with one or two more parts left out."""
     there = [number for number, keep in enumerate(kept) if keep]
     for count in (1, 2):
         for out in combinations(there, count):
@@ -128,7 +128,7 @@ def _without(kept: tuple[bool, ...]) -> Iterator[tuple[bool, ...]]:
 
 
 class _Tries:
-    """What was tried of the parts of ``scenario``, and the ``best``: that with the fewest steps that shows the same."""
+    """The tries with parts of ``scenario`` left out, and the ``best`` one: that with the fewest steps that shows the same."""
 
     def __init__(self, scenario: s.Scenario, shows: Shows, told: Callable[[int], None], ahead: int) -> None:
         self.best, self._scenario, self._shows, self._told, self._ahead = scenario, scenario, shows, told, ahead
@@ -137,7 +137,7 @@ class _Tries:
         self._tries = 0
 
     def does(self, numbers: Sequence[int]) -> bool:
-        """Whether what is left shows it: parts whose number is 0 are left out."""
+        """Return True if the scenario without some parts still shows it: parts with the number 0 are left out."""
         kept = tuple(number > 0 for number in numbers)
         if kept not in self._seen:
             news = [kept, *(one for one in islice(_without(kept), self._ahead) if one not in self._seen)]
@@ -147,7 +147,7 @@ class _Tries:
         return self._seen[kept]
 
     def show(self, scenarios: Sequence[s.Scenario]) -> Sequence[bool]:
-        """Which of ``scenarios`` show it."""
+        """Try ``scenarios``, and return for each whether it shows the same."""
         if not scenarios:
             return ()
         found = self._shows(scenarios)

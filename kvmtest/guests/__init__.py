@@ -16,7 +16,7 @@ __all__ = ("IMAGES", "PAGE", "ROM_GPA", "ROM_SIZE", "GuestMissing", "items", "la
 
 #: All guests: the sources in ``guests/``.
 IMAGES = ("access", "behaviour", "planter", "sender", "smm", "spine", "stress", "svm", "vmx")
-#: Where the ROM goes: its last 16 bytes are then at the reset vector, FFFFFFF0.
+#: The address of the ROM: its last 16 bytes are at the reset vector, FFFFFFF0.
 ROM_GPA = 0xFFFF0000
 ROM_SIZE = 0x10000
 #: The part of an image that is copied to VV000 for SIPI vector VV.

@@ -17,7 +17,7 @@ def __getattr__(name: str) -> int:
 
 
 def pages(name: str) -> bytes:
-    """What of guest ``name`` is to be put at CODE."""
+    """Return the bytes of guest ``name`` to put at CODE."""
     return load(name)[: symbol(name, "CODE_SIZE")]
 
 

@@ -160,7 +160,7 @@ def _ram() -> bytes:
 
 
 def pattern(gpa: int, size: int) -> bytes:
-    """What the guest reads at ``gpa`` while it looks for a segment's base: each aligned 32-bit word is its own address."""
+    """Return the bytes at ``gpa`` for the guest's search of a segment's base: each aligned 32-bit word is its own address."""
     start = gpa & ~3
     words = array("I", range(start, gpa + size, 4)).tobytes()
     return words[gpa - start : gpa - start + size]

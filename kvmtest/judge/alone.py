@@ -14,11 +14,11 @@ from kvmtest.state.sections import Snapshot
 
 __all__ = ("AS_ASKED", "Judged", "departs", "judged")
 
-#: What is expected.
+#: The expected value, in words.
 AS_ASKED = "as written, and the rest as before"
-#: More items than are told.
+#: More items than a reason names.
 _MANY = 8
-#: What x2APIC mode derives from the vCPU's id, or has not.
+#: Registers that x2APIC mode derives from the vCPU's id, or does not have.
 _OF_MODE = ("lapic.id", "lapic.ldr", "lapic.dfr")
 
 
@@ -39,7 +39,7 @@ class Judged(NamedTuple):
 
 
 def judged(basis: Basis, section: str, before: Snapshot, after: Snapshot) -> Iterator[Judged]:
-    """What each item has to hold, and what it holds."""
+    """Yield each item with its expected and its observed value."""
     layout, plant = basis.layout, basis.plant
     assert basis.baseline and plant
     other = {one.item: one.free for one in follows(section)}

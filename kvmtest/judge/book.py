@@ -30,7 +30,7 @@ from kvmtest.x86.cpuid import FOLLOWS
 __all__ = ("Book", "Sheet")
 
 _UNSEEN = "the vCPU ran on before the host could read it"
-#: What a SIPI's vector shows in: all other questions are the same ones whatever it is.
+#: Items that depend on a SIPI's vector.
 _OF_VECTOR = frozenset(
     item for item, entry in spec.ENTRIES.items() if any(str(rule.value).startswith("SIPI.") for rule in entry.rules["sipi"])
 )
@@ -326,7 +326,7 @@ class Sheet:
         created = vcpu.baseline.get(layout, item) if vcpu.baseline else None
         observed, missing, failed = report.values.get(item), report.missing.get(item, ""), ""
         if observed is None and not missing:
-            failed = report.problem or "the guest did not tell"
+            failed = report.problem or "the guest did not report it"
         elif not missing and vcpu.before is not None and planted is None and item in layout.fields:
             failed = vcpu.before.why(layout, item)
         refused = self._refusal(item, vcpu.plant, planted)
@@ -351,7 +351,7 @@ class Sheet:
         return answers.same(host, told, report.problem if told is None else "", missing if told is None else "", unread, lost)
 
     def _refusal(self, item: str, plant: Planted | None, planted: int | None) -> str:
-        """Why ``item`` does not hold what ``plant`` asked for; "" where it does."""
+        """Return why ``item`` does not have the value that ``plant`` asked for; "" if it has."""
         if plant is None:
             return ""
         layout = self._layout
@@ -363,7 +363,8 @@ class Sheet:
         if asked is None:
             return plant.reason(item)
         if planted is None or planted == asked:
-            return "" if planted == asked else f"{text(item, asked)} was planted, and could not be read back"
+            return "" if planted == asked else f"{text(item, asked)} was planted, but could not be read back"
         host = self._ctx.host
         fact = explained(item, planted, host.backend, host.version, self._ctx.vendor, plant.asked.get)
-        return f"KVM kept {text(item, planted)} when {text(item, asked)} was planted{f': {fact.says}' if fact else ''}"
+        found = f"{text(item, asked)} was planted, but KVM_GET_* returned {text(item, planted)} before the event"
+        return f"{found}{f': {fact.says}' if fact else ''}"

@@ -28,14 +28,14 @@ __all__ = ("Judging", "differences", "judge")
 
 #: Judges what was seen of a case on a host, for the vCPUs that it takes; of none where it could not be tried.
 Judging = Callable[[Look, Host, tuple[Basis, ...], Any], list[Observation]]
-#: What comparing a vCPU that was reset with a new one rests on.
+#: The source for comparing a vCPU that was reset with a new one.
 _AS_NEW = ("a vCPU that was reset is as a new one", KVM_API)
 _TSC = cited(formula("TSC-new", "counts on from what was written"), *_AS_NEW)
 _COUNTS = cited(undefined("it counts by itself"), *_AS_NEW)
 
 
 def judge(book: Book, look: Look, host: Host, bases: tuple[Basis, ...], seen: Any) -> list[Observation]:
-    """What was ``seen`` of a case, judged in each of its views."""
+    """Judge what was ``seen`` of a case, in each of its views."""
     if isinstance(seen, Again):
         return [_again(book, one, seen.first) for one in judge(book, look, host, bases, seen.seen)]
     if look.scenario:
@@ -97,7 +97,7 @@ def _told(
     after: Snapshot | None,
     report: Report,
 ) -> tuple[tuple[Block, ...], tuple[Block, ...]]:
-    """What the guest reports after a reset is compared with what it reported on the ``new`` vCPU."""
+    """Compare the guest's report after a reset with its report on the ``new`` vCPU."""
     key = ("new", *new.values.items(), *new.missing.items(), new.problem)
     sheet: Sheet = book.sheet(ctx, basis.layout, partial(_as_told, new), key)
     about = (basis.baseline, basis.plant, before, after)
@@ -108,7 +108,7 @@ def _told(
         values = {item: value for item, value in report.values.items() if item in new.values}
         missing = {item: reason for item, reason in report.missing.items() if item in new.values}
         why = {item: new.missing[item] for item in lost if item in new.missing}
-        problem = report.problem if len(why) == len(lost) else new.problem or "the guest did not tell"
+        problem = report.problem if len(why) == len(lost) else new.problem or "the guest did not report it"
         compared = report._replace(values=values, missing=missing | why, problem=problem)
         told, _ = sheet.guest(ctx, look.items, *about, compared)
     return told, both

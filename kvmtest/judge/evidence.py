@@ -37,14 +37,14 @@ class Planted(Protocol):
     refused: dict[str, str]
 
     def reason(self, item: str) -> str:
-        """Why it has no value for ``item``."""
+        """Return the reason for having no value for ``item``."""
 
 
 class Look(NamedTuple):
-    """What is to be judged of a case, in one of its views.
+    """The part of a case that one of its views judges.
 
-    The steps of its ``scenario`` say the rest; it has none where a vCPU is written back to RESET. Then ``items`` are those of the
-    project's tables that the view judges.
+    The steps of its ``scenario`` say the rest. It is None where a vCPU is written back to RESET; then ``items`` are the items of
+    the project's tables that the view judges.
     """
 
     case: Case
@@ -64,7 +64,7 @@ class Look(NamedTuple):
 
 
 class Basis(NamedTuple):
-    """What is known of one vCPU of a case before it runs: what rules depend on, where items lie, its state at creation and its
+    """Facts about one vCPU before a case runs: the context of the rules, the layout of the items, its state at creation and its
     plant, both None for a new vCPU.
     """
 
@@ -75,8 +75,8 @@ class Basis(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """What one vCPU showed: its state ``before`` the event, None for a new vCPU, and ``after`` it, None where it ran on at once;
-    the guest's ``report`` where it was asked for one.
+    """Evidence of one vCPU: its state ``before`` the event, None for a new vCPU, and ``after`` it, None if it ran on at once;
+    and the guest's ``report``, if requested.
     """
 
     before: Snapshot | None
@@ -93,8 +93,8 @@ class ResetTry(NamedTuple):
 
 
 class ResetSeen(NamedTuple):
-    """What the guest reported on the ``new`` vCPU (None in the host's view), the MSRs that are ``read_only`` with the error, and
-    what each order left.
+    """Evidence of a VMM's reset: the guest's report on the ``new`` vCPU (None in the host's view), the ``read_only`` MSRs with
+    the error, and the state after each order of ioctls.
     """
 
     new: Report | None
@@ -103,10 +103,10 @@ class ResetSeen(NamedTuple):
 
 
 class Exited(NamedTuple):
-    """What a vCPU did next.
+    """The next thing that a vCPU did.
 
     ``kind`` is ``out``, ``in``, ``mmio``, ``exit``, ``quiet`` or ``errno``; ``number`` the port, the guest-physical address,
-    KVM_EXIT_* or the errno, ``value`` what an OUT wrote, ``text`` the whole exit in a line.
+    KVM_EXIT_* or the errno, ``value`` the value of an OUT, ``text`` the whole exit in a line.
     """
 
     kind: str
@@ -116,9 +116,9 @@ class Exited(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """Where a program ended before its end: at an op of ``step``, with the ``verdict`` that this gives.
+    """The early end of a program: at an op of ``step``, with the ``verdict`` that results.
 
-    ``late`` is whether something did not come in time.
+    ``late`` is set if something did not come in time.
     """
 
     step: int
@@ -128,14 +128,14 @@ class Ended(NamedTuple):
 
 
 class Played(NamedTuple):
-    """What a program ``told``, in order: the number of the step, and a value, an Exited, a Snapshot, a Report or a Measured."""
+    """The results of a program, in order: the number of the step, and a value, an Exited, a Snapshot, a Report or a Measured."""
 
     told: tuple[tuple[int, Any], ...]
     end: Ended | None = None
 
 
 class Measured(NamedTuple):
-    """What was counted, by item: the number, and what goes with it in words."""
+    """Counts by item: the number, and a description of it."""
 
     counts: dict[str, tuple[int, str]]
 
@@ -152,7 +152,7 @@ class Untried(NamedTuple):
 
 
 class Again(NamedTuple):
-    """What was ``seen`` at the second try, and what the ``first`` one lacked."""
+    """Evidence of a second try (``seen``), with what the ``first`` one lacked."""
 
     seen: Any
     first: str

@@ -11,7 +11,7 @@ __all__ = ("extent",)
 
 _Value = str | int | None
 
-#: How a parameter is spoken of: one value, several; "" where the value alone says it.
+#: The name of a parameter with one value and with several; "" if the value needs no name.
 _PARAMS = (
     ("trigger", "trigger", "triggers"),
     ("view", "view", "views"),

@@ -22,7 +22,7 @@ from kvmtest.spec.untouched import COUNTERS
 
 __all__ = ("EFFECTS", "Finding", "findings")
 
-#: What it does, the worst first: the guest does not run or an event is lost, the guest sees wrong state, only the host's API
+#: Effects, the worst first: the guest does not run or an event is lost, the guest sees wrong state, only the host's API
 #: shows it.
 EFFECTS = ("dead", "guest", "host")
 _KINDS = {(deviation.commit, deviation.item): deviation.kind for deviation in DEVIATIONS}
@@ -63,7 +63,7 @@ class Finding(NamedTuple):
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What it has in common with the same finding of another run: but for its extent, the same items do the same."""
+        """The key that equal findings of two runs share: the symptom and the items, not the number of cases."""
         symptom = next(symptoms(self.example.record, self.example.view))
         value = self.example.record.observed if symptom.kind == "behaves" or self._valued else None
         return (self.event, self.verdict, symptom._replace(bit=0), self.bits, self.items, value)
@@ -94,7 +94,7 @@ class _Group:
 
 
 class _Place(NamedTuple):
-    """Where an observation was made, but for the plant."""
+    """The trigger, view and parameters of an observation, without the plant."""
 
     trigger: str
     view: str
@@ -156,7 +156,7 @@ def _rank(finding: Finding) -> tuple[int, ...]:
     return (not finding.open, EFFECTS.index(finding.effect), finding.verdict.severity, -len(finding.items), -finding.cases)
 
 
-#: What may be one cause at all: symptom, verdict.
+#: The key without which results cannot have one cause: symptom, verdict.
 _Key = tuple[Symptom, Verdict]
 
 

@@ -23,12 +23,12 @@ __all__ = ("BOTH_VIEWS", "Context", "Question", "Seen", "answer", "ask", "ask_vi
 
 
 class Context(NamedTuple):
-    """What a rule may depend on besides the item: the case, the vCPU, the host.
+    """The facts that a rule may depend on besides the item: the case, the vCPU, the host.
 
     ``vendor`` is the guest's CPUID vendor or "" before KVM_SET_CPUID2. ``signature`` is CPUID.1:EAX of the vCPU,
-    ``apic_id`` its id, ``apic_mode`` its local APIC's mode when the event came, ``vector`` the SIPI's. ``before`` is whether
-    the state before the event is known; else bits that must be as before are not judged. ``cycles`` is how far a new vCPU's TSC
-    can have counted. ``extended_apic`` is CPUID's ExtApicSpace, None where that is not known.
+    ``apic_id`` its id, ``apic_mode`` its local APIC's mode when the event came, ``vector`` the SIPI's. ``before`` is set if
+    the state before the event is known; else bits that must be unchanged are not judged. ``cycles`` is an upper bound for the TSC
+    of a new vCPU. ``extended_apic`` is CPUID's ExtApicSpace, None if unknown.
     """
 
     prefix: str
@@ -112,9 +112,9 @@ class Question(NamedTuple):
 _TSC_LEAP = 1 << 40
 #: A day at 10 GHz is more than any run takes, and far below the distance between the plants.
 _TSC_RUN = 1 << 50
-_COUNTED = "the counter only counted on when another value was written: KVM did not take it"
+_COUNTED = "KVM ignored the write: the counter continued from its old value"
 _COUNTING = frozenset(("TSC>=", "TSC-new", "TSC-small", "TSC-on", "timer-on"))
-#: What comparing the two views rests on.
+#: The source for comparing the two views.
 BOTH_VIEWS = "one vCPU has one state, whoever reads it"
 
 
@@ -149,7 +149,7 @@ def _formula(name: str, ctx: Context) -> int | str:
 
 
 def _absent(item: str, ctx: Context) -> str:
-    """Why this view or the local APIC's mode has no such register, though KVM shows its bytes."""
+    """Return why this view or the local APIC's mode has no such register, though KVM has bytes for it; "" if there is one."""
     if item.startswith("lapic.") and ctx.apic_mode == "disabled":
         return "with IA32_APIC_BASE.EN clear there is no local APIC"
     if item in ("fop", "fip", "fdp") and ctx.host.cpu_vendor == "AuthenticAMD" and ctx.view != "host":
@@ -246,7 +246,7 @@ def _bits(rule: Rule, formula: str, seen: Seen, observed: int) -> _Judged:
     if keep & judged and seen.baseline is not None and (planted ^ seen.baseline) & keep & judged:
         return _Judged(Verdict.PASS, expected)
     same = "equals its value at creation" if keep == everything else "equals the expected one"
-    return _Judged(Verdict.SKIP, expected, seen.refused or f"the planted value {same}: nothing to tell")
+    return _Judged(Verdict.SKIP, expected, seen.refused or f"the planted value {same}, which proves nothing")
 
 
 def _one_of(rule: Rule, seen: Seen, observed: int) -> _Judged:
@@ -254,7 +254,7 @@ def _one_of(rule: Rule, seen: Seen, observed: int) -> _Judged:
     if observed not in rule.values:
         return _Judged(Verdict.FAIL, expected)
     if seen.planted is not None and seen.planted in rule.values:
-        why = seen.refused or "the planted value is among the expected ones: nothing to tell"
+        why = seen.refused or "the planted value is one of the expected ones, which proves nothing"
         return _Judged(Verdict.SKIP, expected, why)
     return _Judged(Verdict.PASS, expected)
 
@@ -271,7 +271,7 @@ def _apply(question: Question, seen: Seen) -> _Judged:
         return _Judged(Verdict.INFO, None, rule.note or "undefined in the manuals")
     unknown = rule.kind == "unchanged" or rule.value in ("TSC>=", "TSC-on", "timer-on")
     if seen.planted is None and not question.created and (question.before or unknown):
-        return _Judged(Verdict.SKIP, None, seen.refused or "what was planted could not be read back")
+        return _Judged(Verdict.SKIP, None, seen.refused or "the planted value could not be read back")
     observed = seen.observed
     if rule.kind == "formula":
         return _counts(question.formula, seen, observed, question.cycles)
@@ -334,7 +334,7 @@ def ask_views(item: str, ctx: Context) -> Question:
     """The question whether both views of ``item`` agree; ``ctx`` is that of the view ``views``."""
     skip = _absent(item, ctx)
     if not skip and ctx.event == "sipi" and item == "lapic.timer_current":
-        skip = "it counts down from one reading to the next"
+        skip = "it counts down between two reads"
     here = _listed(item, "views", ctx)
     return Question(item, Rule("same", cite=(BOTH_VIEWS,)), "", skip, here, here, ctx.created, ctx.before, 0)
 
@@ -358,7 +358,7 @@ def compare_views(
     deviation: str | None = None
     reason = ""
     if guest is None:
-        verdict, reason = (Verdict.SKIP, missing) if missing else (Verdict.ERROR, problem or "the guest did not tell")
+        verdict, reason = (Verdict.SKIP, missing) if missing else (Verdict.ERROR, problem or "the guest did not report it")
     elif lost:
         verdict, reason = Verdict.ERROR, lost
     elif question.skip:

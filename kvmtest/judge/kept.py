@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What KVM keeps of a plant: each item as KVM_SET_* has written it, and as KVM_GET_* shows it next."""
+"""Judging whether KVM keeps a plant: the value that KVM_SET_* wrote is compared with what KVM_GET_* returns next."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class _Vcpu(NamedTuple):
 
     @property
     def ctx(self) -> Context:
-        """What is known of it."""
+        """The context of the rules."""
         return self.basis.ctx
 
     @property
@@ -100,7 +100,7 @@ class _Vcpu(NamedTuple):
             return _passed(item, expected)
         fact = explained(item, observed, self.host.backend, self.host.version, self.ctx.vendor, self.written)
         if fact:
-            shown = f"KVM kept {text(item, observed)} when {text(item, expected)} was written: {fact.says}"
+            shown = f"{text(item, expected)} was written, but KVM_GET_* returned {text(item, observed)}: {fact.says}"
             return Record(item, Verdict.SKIP, None, None, observed, shown, AS_WRITTEN)
         return self._failed(item, expected, observed)
 
@@ -119,7 +119,7 @@ class _Vcpu(NamedTuple):
         return self._failed(item, written, observed, "TSC>=" if item == "msr.tsc" else "timer-on")
 
     def _named(self, item: str, written: int, observed: int) -> Record:
-        """What follows from the vCPU's id, in x2APIC mode; KVM_SET_LAPIC takes the ID in either form (KVM API, KVM_GET_LAPIC)."""
+        """Judge what x2APIC mode derives from the id; KVM_SET_LAPIC accepts the ID in either form (KVM API, KVM_GET_LAPIC)."""
         id, mode = self.ctx.apic_id, self.writing.plant.apic_mode
         good: tuple[int, ...] = (written,)
         if mode == _X2APIC:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a migration told: the state of each vCPU before and after it, and what KVM refused to take back."""
+"""Judging a migration: the state of each vCPU before and after it, and what KVM refused to restore."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def apic_mode(snapshot: Snapshot, layout: Layout) -> str:
 
 
 def aside(layout: Layout) -> tuple[str, ...]:
-    """What may change in a scenario with a migration, which alone is judged by it: what KVM computes anew when the vCPU runs, and
-    MSRs that no VMM saves.
+    """List the items that may change in a scenario with a migration: those that KVM computes when the vCPU runs, and MSRs that no
+    VMM saves.
     """
     return ("lapic.ppr", *(item for item in layout.unlisted if not added(item)))
 
@@ -102,7 +102,7 @@ def tables(book: Book, bases: Sequence[Basis], order: str, values: list[Any]) ->
 
 
 def told(report: Report, host: Host, layout: Layout, last: Snapshot) -> Report:
-    """What a guest told after a migration; what an emulator kept it from for what was restored is missing."""
+    """Return the guest's report after a migration; items that an emulator could not report for the restored state are missing."""
     why = ends_early(host.names, last.get(layout, "cr0"), last.get(layout, "ss.dpl")) if report.problem else ""
     if not why:
         return report
@@ -111,7 +111,7 @@ def told(report: Report, host: Host, layout: Layout, last: Snapshot) -> Report:
 
 
 def since(bases: Sequence[Basis], seen: Mapping[_Who, list[Snapshot]], values: list[Any]) -> dict[_Who, list[Snapshot]]:
-    """What was ``seen`` of vCPUs that were migrated since, with what the migration has changed: that is judged by itself."""
+    """Return what was ``seen`` of vCPUs, with the changes that a later migration made: the migration itself is judged apart."""
     moved = taken(bases, values)
     # The target comes first, and the other one last.
     of_who = {"target": moved[:1], "each": moved, "other": moved[-1:]}
@@ -122,7 +122,7 @@ def since(bases: Sequence[Basis], seen: Mapping[_Who, list[Snapshot]], values: l
 
 
 def _changed(seen: Snapshot, moved: Migrated) -> Snapshot:
-    """What was ``seen`` of a vCPU earlier, with the items that the migration has changed as they were after it."""
+    """Return an earlier snapshot of a vCPU with the items that the migration changed as they were after it."""
     layout, before, after = moved
     # The last exit's I/O, which is completed before anything is saved, moves RIP past an instruction.
     rip, old = (one.get(layout, "rip") or 0 for one in (before, seen))
@@ -138,7 +138,7 @@ def _changed(seen: Snapshot, moved: Migrated) -> Snapshot:
 
 
 def behaviours(end: Ended | None, values: list[Any], vcpus: int) -> list[Record]:
-    """What a migration shows besides the tables of ``vcpus`` many: what KVM refused, which ends it, the irqchip and the clock."""
+    """Judge a migration apart from the tables of its ``vcpus``: a refusal by KVM, which ends it, the irqchip and the clock."""
     made = [Record("refused", Verdict.PASS, None, Expected((_ACCEPTED,)), _refused(end, values) or _ACCEPTED, "", AS_SAVED)]
     if not end:
         differ = [value for value in values if type(value) is tuple]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where the items of each section lie, for judging: together, but for those that differ in each case."""
+"""Sections split for judging: items that differ in each case, and all other items together."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Part:
         self.items = tuple(item for item in names if item not in OWN)
         self.own = tuple(item for item in names if item in OWN)
         self.fields = [layout.fields[item] for item in self.items]
-        #: Whether each item's bytes are its value, whatever the others are.
+        #: True if each item's bytes are its value, independent of all others.
         self.plain = all(field.component is None for field in self.fields)
         self._spans = [(layout.fields[item].offset, layout.fields[item].size) for item in self.own]
         self._values: dict[bytes, tuple[int | None, ...]] = {}
@@ -58,7 +58,7 @@ class Parts:
         self.rest = tuple(item for item in _TABLES if item not in known)
 
     def keys(self, snapshot: Snapshot | None) -> Hashable:
-        """What tells the sections of ``snapshot`` from others."""
+        """Return a key that equal sections of snapshots share."""
         if snapshot is None:
             return None
         parts = self.by_section

@@ -38,11 +38,11 @@ __all__ = ("differences", "played", "unproven")
 _Key = tuple[str, str, str]
 #: An event shows in one of these. MSRs and LAPIC have counters that run by themselves, INIT leaves the others alone.
 _TRACES = ("mp_state", "regs", "sregs", "debugregs")
-#: What a guest does that has come out of SHUTDOWN.
+#: The sign that a guest has left SHUTDOWN.
 _COMES_OUT = "the first instruction at the reset vector"
-#: What `Same` expects.
+#: The expectation of `Same`.
 _NOTHING = "nothing changed"
-#: What `Filled` expects.
+#: The expectation of `Filled`.
 _WRITTEN = "what was written"
 
 
@@ -66,17 +66,17 @@ def _still(layout: Layout, names: Iterable[str], data: bytes | None) -> bytes | 
 
 
 def unproven(layout: Layout, event: str, before: Snapshot, after: Snapshot, *, silent: bool = False) -> str:
-    """Why nothing proves that ``event`` happened between two snapshots; "" where something does.
+    """Return why nothing proves that ``event`` happened between two snapshots; "" if something does.
 
-    KVM_GET_MP_STATE is what makes KVM take an INIT. ``silent`` is for an event that may change nothing.
+    KVM_GET_MP_STATE makes KVM process a pending INIT. ``silent`` is set for an event that may change nothing.
     """
     if event == "init":
         for section in ("mp_state", "events"):
             if section not in after.sections:
                 why = layout.missing_sections.get(section) or after.lost(layout, section)
-                return f"whether the INIT was taken cannot be told: {why}"
+                return f"cannot determine if the INIT was accepted: {why}"
         if after.get(layout, "events.smi_latched_init"):
-            return "the INIT that was sent is pending and was not taken"
+            return "the INIT that was sent is still pending"
     if silent:
         return ""
     lost = ""
@@ -87,7 +87,7 @@ def unproven(layout: Layout, event: str, before: Snapshot, after: Snapshot, *, s
         else:
             lost = lost or before.lost(layout, section) or after.lost(layout, section)
     if lost:
-        return f"whether the event happened cannot be told: {lost}"
+        return f"cannot determine if the event happened: {lost}"
     return "the event left no trace: registers and activity state are as planted"
 
 
@@ -101,7 +101,7 @@ class _Judge:
         self.records: dict[_Key, dict[str, Record]] = {}
         self.guest = ""
         self.end: Ended | None = None
-        #: That of the last event.
+        #: The vector of the last event.
         self.vector: int | None = None
 
     def observations(self) -> list[Observation]:
@@ -136,13 +136,13 @@ class _Judge:
         self.records.setdefault((look.event, look.trigger, look.view), {})[record.item] = record
 
     def rest(self, step: int, verdict: Verdict, why: str) -> None:
-        """What could not be observed from ``step`` on."""
+        """Note as not observed everything from ``step`` on."""
         for one in of.looks(self.scenario):
             if one.step >= step:
                 self.untried(one, verdict, why)
 
     def untried(self, look: of.Look, verdict: Verdict, why: str) -> None:
-        """What could not be observed."""
+        """Note ``look`` as not observed."""
         key = (look.event, look.trigger, look.view)
         if look.item != of.TABLE:
             # Also where an earlier expectation of the item held: it did not come to the last one.
@@ -218,11 +218,11 @@ class _Judge:
         """
         if report.values or not report.problem:
             return report
-        why = f"the guest told nothing: {report.problem}"
+        why = f"the guest reported nothing: {report.problem}"
         if look.event == "shutdown":
             if self.host.backend != "svm":
                 return Report({}, dict.fromkeys(ITEMS, f"a vCPU in shutdown executes nothing: {report.problem}"), "")
-            why = f"the guest did not come out of SHUTDOWN, of which KVM on SVM makes an INIT: {report.problem}"
+            why = f"the guest did not leave SHUTDOWN, which KVM on SVM turns into an INIT: {report.problem}"
             if not report.late:
                 seen = report.problem.partition(" after ")[0]
                 self.expect(look._replace(item="runs"), s.Expect(s.Word("RESET"), "runs"), seen, _COMES_OUT)
@@ -233,7 +233,7 @@ class _Judge:
     # Conditions in words
 
     def shown(self, exited: Exited, item: str, wanted: Exited, step: s.Expect) -> Value:
-        """What a vCPU did next, where ``wanted`` is waited for."""
+        """Describe what a vCPU did next instead of, or as, the awaited exit ``wanted``."""
         if exited.kind == "quiet":
             return s.Quiet().says
         if exited.kind == "out":
@@ -248,7 +248,7 @@ class _Judge:
         return exited.text
 
     def told(self, words: Iterable[s.Word], told: Iterable[Exited]) -> str:
-        """What the values of words mean, up to something else that the vCPU did."""
+        """Describe the values of the words that a guest wrote, up to the first exit that is none of them."""
         said: list[str] = []
         for word, exited in zip(words, told, strict=False):
             port = memory.number(self.guest, f"PORT_{word.name}")
@@ -260,7 +260,7 @@ class _Judge:
 
 
 def played(book: Book, look: Look, host: Host, bases: tuple[Basis, ...], seen: Played | Untried) -> list[Observation]:
-    """What a program told, judged."""
+    """Judge the results of a program."""
     judge = _Judge(book, look, host, bases)
     scenario = judge.scenario
     if isinstance(seen, Untried):
@@ -271,7 +271,7 @@ def played(book: Book, look: Look, host: Host, bases: tuple[Basis, ...], seen: P
     for number, value in seen.told:
         told.setdefault(number, []).append(value)
     at = {one.step: one for one in of.looks(scenario) if one.view != "views"}
-    #: What was observed last of each vCPU that steps name, and that of the target before the event.
+    #: The last observation of each vCPU that steps name, and that before the event.
     last: dict[s.Who, list[Snapshot]] = {}
     before: dict[s.Who, list[Snapshot]] = {}
     for number, step in enumerate(scenario.steps):
@@ -334,7 +334,7 @@ def _expected(judge: _Judge, look: of.Look, step: s.Expect, value: Any, last: li
         layout, old = judge.basis.layout, last[-1]
         lost = (seen.lost(layout, section) for section in layout.by_section for seen in (old, value))
         if why := next(filter(None, lost), ""):
-            judge.untried(look, Verdict.ERROR, f"whether anything changed cannot be told: {why}")
+            judge.untried(look, Verdict.ERROR, f"cannot determine if anything changed: {why}")
             return True
         moved = any(isinstance(one, s.Migrate) for one in judge.scenario.steps)
         found = differences(layout, old, value, (*condition.but, *(migration.aside(layout) if moved else ())))
@@ -343,7 +343,7 @@ def _expected(judge: _Judge, look: of.Look, step: s.Expect, value: Any, last: li
         assert judge.basis
         lost = (seen.lost(judge.basis.layout, section) for section in judge.basis.layout.by_section for seen in (last[-1], value))
         if why := next(filter(None, lost), ""):
-            judge.untried(look, Verdict.ERROR, f"whether anything changed cannot be told: {why}")
+            judge.untried(look, Verdict.ERROR, f"cannot determine if anything changed: {why}")
             return True
         return judge.expect(look, step, alone.departs(judge.basis, condition.section, last[-1], value), alone.AS_ASKED)
     if isinstance(condition, s.Zero):

@@ -18,20 +18,20 @@ __all__ = ("out_of_time", "second", "untried")
 
 
 def _by_time(error: BaseException | None) -> bool:
-    """Whether ``error`` is that something did not come in time, or comes of such a one."""
+    """Return True if ``error`` is a time-out, or was caused by one."""
     while error is not None and not isinstance(error, TimeoutError):
         error = error.__cause__
     return error is not None
 
 
 def untried(error: Exception) -> Untried:
-    """What stands in the place of evidence after ``error``."""
+    """Return what replaces evidence after ``error``."""
     late = _by_time(error)
     return Untried("error", f"{OUT_OF_TIME}: {error}" if late else str(error), late)
 
 
 def out_of_time(seen: Any) -> bool:
-    """Whether evidence lacks something that did not come in time."""
+    """Return True if evidence lacks something that did not come in time."""
     if isinstance(seen, Untried):
         return seen.late
     if isinstance(seen, Played):

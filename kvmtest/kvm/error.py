@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What goes wrong with an ioctl."""
+"""Errors of ioctls."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What KVM_RUN came back with."""
+"""Exits of KVM_RUN."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def _internal(e: Exit, run: kvm_run, page: mmap.mmap | None) -> None:
     e.fields = ("suberror", "suberror_name", "ndata", "words")
     if e.suberror == _c.KVM_INTERNAL_ERROR_EMULATION:
         failure = run.emulation_failure
-        # The flags word and the 16 bytes behind it are there only if ndata counts them.
+        # The flags word and the 16 bytes after it are there only if ndata counts them.
         if e.ndata >= 3 and failure.flags & _c.KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES:
             e.insn = bytes(failure.insn_bytes[: min(failure.insn_size, 15)])
             e.fields = ("suberror", "suberror_name", "ndata", "insn")

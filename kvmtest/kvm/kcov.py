@@ -23,11 +23,11 @@ _SIZE = 8
 
 
 class KcovError(OSError):
-    """Why nothing can be traced; one line says it, and what to do."""
+    """The reason why tracing is impossible, in one line, with the remedy."""
 
 
 class Trace:
-    """What one thread executes, from `on` to `off`, both by that thread. Raises OSError."""
+    """A trace of what one thread executes between `on` and `off`, which that thread calls. Raises OSError."""
 
     def __init__(self, path: str = PATH) -> None:
         with contextlib.ExitStack() as stack:
@@ -39,7 +39,7 @@ class Trace:
             self._words = memoryview(self._map).cast("Q")
             stack.callback(self._words.release)
             self._stack = stack.pop_all()
-        #: Whether there were more than there was room for.
+        #: True if there were more addresses than the buffer has room for.
         self.cut = False
 
     def on(self) -> None:

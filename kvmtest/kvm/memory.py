@@ -59,7 +59,7 @@ class GuestMemory:
 
     @property
     def closed(self) -> bool:
-        """Whether the memory has been given back."""
+        """True once the memory has been unmapped."""
         return self._map.closed
 
     def close(self) -> None:

@@ -71,7 +71,7 @@ __all__ = ["VcpuState"]
 
 
 class VcpuState:
-    """What Vcpu can read and write. Every method raises KvmError if KVM refuses."""
+    """The state ioctls of Vcpu. Every method raises KvmError if KVM refuses."""
 
     fd: int
     id: int
@@ -190,7 +190,7 @@ class VcpuState:
         ioctl(self.fd, KVM_SET_XSAVE, bytes(area), self._what)
 
     def get_nested_state(self) -> bytes:
-        """KVM_GET_NESTED_STATE (4.114): a struct kvm_nested_state and the data behind it, `size` bytes in all.
+        """KVM_GET_NESTED_STATE (4.114): a struct kvm_nested_state and the data after it, `size` bytes in all.
 
         KVM_CAP_NESTED_STATE.
         """

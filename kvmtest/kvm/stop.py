@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The wish that what goes on should end."""
+"""A request to stop what is running."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ __all__ = ["RunStopped", "Stop"]
 
 
 class Stop:
-    """Whether things are to end, once ``seen`` is set. ``running`` is for who sets it: whether there is something to end."""
+    """A request to stop: ``seen`` is set. ``running`` tells the requester whether there is something to stop."""
 
     def __init__(self) -> None:
         self.seen = self.running = False

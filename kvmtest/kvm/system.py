@@ -44,7 +44,7 @@ class Kvm:
         self.fd = -1
         self.path = path
         self.stop = Stop()
-        #: What a thread that runs a vCPU is in meanwhile: `kvmtest.kvm.kcov.Kcov.thread`, where that is to trace it.
+        #: The context that a thread runs a vCPU in: `kvmtest.kvm.kcov.Kcov.thread` to trace it.
         self.traced: Callable[[], AbstractContextManager[None]] = nullcontext
         self._mmap_size = 0
         self.fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -116,7 +116,7 @@ class Kvm:
 
     @property
     def closed(self) -> bool:
-        """Whether close() was called."""
+        """True once close() was called."""
         return self.fd < 0
 
     def close(self) -> None:

@@ -185,7 +185,7 @@ class Vcpu(VcpuState):
 
     @property
     def immediate_exit(self) -> bool:
-        """Whether KVM_RUN comes back before it runs any of the guest; stays until it is set to False."""
+        """True if KVM_RUN returns before it runs any guest code; stays so until set to False."""
         return bool(self.run_struct.immediate_exit)
 
     @immediate_exit.setter
@@ -266,7 +266,7 @@ class Vcpu(VcpuState):
 
     @property
     def closed(self) -> bool:
-        """Whether close() was called."""
+        """True once close() was called."""
         return self.fd < 0
 
     def close(self) -> None:

@@ -258,7 +258,7 @@ class Vm:
 
     @property
     def closed(self) -> bool:
-        """Whether close() was called."""
+        """True once close() was called."""
         return self.fd < 0
 
     def close(self) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where a vCPU is, in a line, for error messages."""
+"""A vCPU's position in one line, for error messages."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class Apt:
         self.suite = suite
         self.home = os.path.join(cache.home(), "apt", suite)
         self._config = os.path.join(self.home, "apt.conf")
-        #: What `kernel` found last: apt takes seconds to look into its lists.
+        #: The last result of `kernel`: apt needs seconds to search its lists.
         self._known = os.path.join(self.home, "kernel.json")
 
     def _apt(self, *command: str) -> str:

@@ -39,9 +39,9 @@ _FLAGS = {
 }
 #: Options that modules can do without: BTF needs pahole and the kernel's vmlinux; a newer compiler has warnings of its own.
 _WITHOUT = ("CONFIG_DEBUG_INFO_BTF_MODULES", "CONFIG_KVM_WERROR")
-#: What a build leaves in a tree.
+#: Files that a build leaves in a tree.
 _MADE = ("*.o", "*.ko", "*.mod", "*.mod.c", ".*", "*.order", "Module.symvers", "kvm-asm-offsets.[hs]")
-#: Where KVM's own headers are.
+#: The folders of KVM's own headers.
 _INCLUDES = ("arch/x86/include", "arch/x86/include/uapi", "include", "include/uapi")
 _PROGRAMS = {"gcc": "gcc", "make": "make", "ld": "binutils"}
 _ERROR = re.compile(r"\berror:|\bfatal error:|^ERROR: modpost|undefined!$|^make(?:\[\d+\])?: \*\*\* No rule")

@@ -14,7 +14,7 @@ from kvmtest.lab.error import LabError
 
 __all__ = ("file", "folder", "home", "keep", "locked", "scratch", "trim", "workspace")
 
-#: How many files of one kind, and how many folders that `keep` is given, are kept.
+#: The number of files of one kind, and of folders given to `keep`, that are kept.
 _KEPT = 4
 _LOCK = ".lock"
 

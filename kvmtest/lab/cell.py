@@ -33,10 +33,10 @@ _LOG_LINES = 10_000
 _TELL_S = 30.0
 #: After the last word, to power off.
 _POWER_OFF_S = 5.0
-#: What of a dead guest's console goes into its result.
+#: The part of a dead guest's console that goes into its result.
 _SHOWN_LINES = 12
 _SHOWN_CHARACTERS = 300
-#: What comes after the number of cases.
+#: Lines that may only come after the number of cases.
 _OF_CASES = ("O", "C", "c")
 _LONGEST_S = 1e12
 
@@ -55,7 +55,7 @@ class Cell:
         self._reported: set[str] = set()
         self._where = ""  # the case that runs, or what else does
         self._look: Look | None = None
-        #: What the case that runs showed until now.
+        #: The observations of the current case so far.
         self._seen: list[Observation] = []
         self._selection = Selection(spec.selectors)
         self._cases = self._done = 0
@@ -89,7 +89,7 @@ class Cell:
         config: dict[str, object] = {
             "cases": _chosen(spec),
             "timeout_s": spec.timeout_s,
-            "effort": tuple(spec.effort),
+            "stress_rounds": tuple(spec.stress_rounds),
             "job": spec.job,
             "coverage": spec.coverage,
         }
@@ -149,9 +149,9 @@ class Cell:
             except Died as died:
                 if restore and not self._release:
                     raise Unusable(f"the saved boot does not go on: {died}") from died
-                yield from self._obituary(str(died))
+                yield from self._died(str(died))
             else:
-                yield from self._last_words()
+                yield from self._final_log()
             self._mark("end")
             if self._ended:
                 self._watch.wait(_POWER_OFF_S)
@@ -170,7 +170,7 @@ class Cell:
         return Times(up - self._start, self._marks["end"] - up, time.monotonic() - self._marks["end"])
 
     def _listen(self) -> Iterator[Step]:
-        """Until the guest says that it is done. Raises Died."""
+        """Yield steps until the guest says that it has ended. Raises Died, Cancelled."""
         told: Booting | None = None
         while not self._ended:
             if self._stop.seen:
@@ -266,7 +266,7 @@ class Cell:
             raise ValueError(f"a line {letter[:1]!r}")
 
     def _enter(self, where: str, look: Look | None = None) -> None:
-        """What runs inside has come to ``where``."""
+        """Note that the guest has begun ``where``, and restart the limits."""
         self._where, self._look = where, look
         self._since = self._told = time.monotonic()
         self._limits.entered()
@@ -286,7 +286,7 @@ class Cell:
         return known._replace(lab=lab, name=os.uname().nodename, accel=self.emulator.accel)
 
     def _over(self, seconds: float | None = None) -> Iterator[list[Observation]]:
-        """What the case that ran, or the boot, showed, also where it did not come to its end."""
+        """Yield the observations of the current case, or of the boot, even if it did not finish."""
         if seconds is not None and self._seen:
             self._seen[-1] = self._seen[-1]._replace(seconds=seconds)
         if seconds is not None or self._seen:
@@ -309,14 +309,14 @@ class Cell:
                 place = "" if self._look else f"{self._where}: "
                 yield from self._kernel("log", Verdict.FAIL, place + "\n".join(incident))
 
-    def _last_words(self) -> Iterator[list[Observation]]:
-        """What came after the last case, and one observation of a log without incidents."""
+    def _final_log(self) -> Iterator[list[Observation]]:
+        """Yield what the kernel logged after the last case, and a pass for a log without incidents."""
         yield from self._new_incidents()
         yield from self._over()
         if not self._reported and takes(self.spec.selectors, f"{ids.ID}log"):
             yield [ids.of_kernel("log", Verdict.PASS, "")]
 
-    def _obituary(self, why: str) -> Iterator[Step]:
+    def _died(self, why: str) -> Iterator[Step]:
         """The observations of a guest that died: what its log says, and the end of its console."""
         if "up" not in self._marks:
             yield Begin(self.host(), self._cases)

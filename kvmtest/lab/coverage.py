@@ -33,7 +33,7 @@ class Measured:
 
     @property
     def left(self) -> int:
-        """How many cases have not said what they executed."""
+        """The number of cases that have not reported coverage yet."""
         return max(0, self._left)
 
     def take(self, step: Step) -> None:
@@ -48,7 +48,7 @@ class Measured:
 
     @property
     def whole(self) -> bool:
-        """Whether it was the whole plan, and came to its end."""
+        """True if the cell ran the whole plan to its end."""
         return not (self.spec.selectors or self.spec.cases or self._left)
 
     def keep(self) -> None:
@@ -64,7 +64,7 @@ class Measured:
 
     @property
     def cell(self) -> Cell:
-        """What it came to until now."""
+        """The coverage recorded so far."""
         return self._recording.cell
 
     @property

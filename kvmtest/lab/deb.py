@@ -16,7 +16,7 @@ from kvmtest.lab.error import LabError
 
 __all__ = ("BROKEN", "contents", "unpack")
 
-#: What reading a package that is broken raises.
+#: Errors of reading a broken package.
 BROKEN = (tarfile.TarError, lzma.LZMAError, EOFError, ValueError)
 
 

@@ -26,7 +26,7 @@ _APPEND = (
 
 
 class Started(NamedTuple):
-    """What to execute, and whether it wants a terminal."""
+    """An emulator's command line, and whether it needs a terminal."""
 
     command: list[str]
     terminal: bool

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What keeps a cell from being run at all."""
+"""Errors that prevent a cell from running."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class LabError(RuntimeError):
 
 
 class NotFound(LabError):
-    """What the user named is not there."""
+    """Something that the user named does not exist."""
 
 
 class Cancelled(Exception):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the recorder in KVM's modules (`kvmtest/lab/kvmcov/kvmcov.c`) says of each case: what differs from the case before."""
+"""Decoder of the coverage records of KVM's modules (`kvmtest/lab/kvmcov/kvmcov.c`): each is the difference from the last case."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WORD = struct.Struct("<QQ")
 
 
 class Hits:
-    """Where the modules lie, and what was executed last."""
+    """Addresses of the modules' sections, and the coverage words of the last case."""
 
     def __init__(self) -> None:
         self._sections: dict[tuple[str, str], int] = {}
@@ -27,7 +27,7 @@ class Hits:
         self._sections[module, name] = int(address, 16)
 
     def executed(self, case: Case | None, data: bytes) -> Executed:
-        """What ``case`` executed (K). Raises ValueError."""
+        """Return the coverage of ``case`` from its record (K). Raises ValueError."""
         words: Iterable[tuple[int, int]] = _WORD.iter_unpack(data)
         try:
             new = dict(words)

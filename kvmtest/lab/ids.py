@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What only a lab observes: what the kernel under test said, or how it died."""
+"""Results that only the lab has: the kernel's log, and how the guest died."""
 
 from __future__ import annotations
 

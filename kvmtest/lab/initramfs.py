@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the lab's kernels boot into: this host's Python with the modules that are imported, and this package. No shell.
+"""The initramfs that the lab's kernels boot: this host's Python with the modules that are imported, and this package. No shell.
 
-Files lie where they lie on the host, so that the interpreter and the loader of shared libraries find them as there, except
-for this package, which is below LAB. Sources are compiled once, here, as the emulated CPU would take seconds for it.
+Files have the same paths as on the host, so that the interpreter and the dynamic loader find them there, except for this
+package, which is below LAB. Sources are compiled here once: the emulated CPU would take seconds for it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from kvmtest.lab.modules import Module
 __all__ = ("LAB", "base", "cell", "order", "waiting", "write")
 
 LAB = "/lab"
-#: What the program inside imports, also inside functions: then only when it is needed.
+#: Modules that the program inside imports, some only inside functions.
 _ENGINE = ("run", "doctor", "host", "plan")
 _ROOTS = ("kvmtest.lab.inside", "kvmtest.lab.relay", *(f"kvmtest.engine.{name}" for name in _ENGINE))
 #: Imported by the interpreter itself when something goes wrong.
@@ -135,7 +135,7 @@ def _compiled(path: str, shown: str, optimize: int) -> bytes:
 
 
 def _lazy(names: Iterable[str], files: dict[str, str]) -> set[str]:
-    """What functions of this package import: such imports do not show by importing the modules that they are in."""
+    """Return what functions of this package import. Importing the package does not reveal these imports."""
     found: set[str] = set()
     for name in names:
         package = name if files[name].endswith("__init__.py") else name.rpartition(".")[0]
@@ -243,17 +243,17 @@ def _archive(config: dict[str, object] | None, modules: Iterable[Module] = ()) -
 
 
 def cell(modules: list[Module], parameters: dict[str, str], config: dict[str, object]) -> bytes:
-    """The archive that makes one cell of it, to be put behind `base`'s: KVM's modules, and the init that runs `config`."""
+    """The archive that makes one cell of it, to be put after `base`'s: KVM's modules, and the init that runs `config`."""
     return _archive(_full(modules, parameters, config), modules)
 
 
 def waiting() -> bytes:
-    """The archive that makes a guest of it which waits for its order, to be put behind `base`'s."""
+    """The archive that makes a guest of it which waits for its order, to be put after `base`'s."""
     return _archive(None)
 
 
 def order(modules: list[Module], parameters: dict[str, str], config: dict[str, object]) -> bytes:
-    """What such a guest is to do: as `cell`, with the time of day, and randomness that no other guest of the same boot has."""
+    """Return the order for such a guest: as in `cell`, with the time of day, and random bytes for this guest alone."""
     images = {module.name: module.image for module in modules}
     return marshal.dumps((_full(modules, parameters, config), images, time.time(), os.urandom(64)))
 

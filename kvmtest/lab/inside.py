@@ -24,7 +24,7 @@ from kvmtest.lab.stream import WAITS, Encoder
 
 __all__ = ("MODULES", "Config", "main")
 
-#: Where the modules lie.
+#: The folder of the modules.
 MODULES = "/modules"
 #: From linux/random.h.
 _RNDADDENTROPY, _RNDRESEEDCRNG = 0x40085203, 0x5207
@@ -44,22 +44,22 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Config(TypedDict):
-    """What a cell is to do: modules and their parameters in the order of loading, which cases, and the rest as of the engine.
+    """A cell's order: modules and their parameters in the order of loading, the cases, and the engine's options.
 
-    ``job`` is a `kvmtest.lab.job.Job` in the place of running them, or None. ``coverage`` is whether to tell what of KVM's
-    modules each executes.
+    ``job`` is a `kvmtest.lab.job.Job` to do instead of running cases, or None. ``coverage`` makes each case report what it
+    executed of KVM's modules.
     """
 
     modules: list[tuple[str, str]]
     cases: list[tuple[Any, ...]]
     timeout_s: float
-    effort: tuple[int, int]
+    stress_rounds: tuple[int, int]
     job: Any
     coverage: bool
 
 
 class _Failed(Exception):
-    """Why this cell shows nothing."""
+    """The reason why this cell has no results."""
 
 
 class _Log:
@@ -86,7 +86,7 @@ class _Log:
 
 
 class _Hits:
-    """What KVM's modules execute, as far as it is not what was sent last; they are built for it (`kvmtest.lab.instrument`)."""
+    """Coverage of KVM's modules, as the difference from the last record; they must be instrumented (`kvmtest.lab.instrument`)."""
 
     def __init__(self, out: Encoder) -> None:
         self._out = out
@@ -164,7 +164,7 @@ def _load_all(config: Config, out: Encoder, log: _Log) -> _Hits | None:
 def _run(config: Config, out: Encoder, log: _Log, hits: _Hits | None) -> None:
     from kvmtest.engine import doctor, host, plan, run
     from kvmtest.lab import relay
-    from kvmtest.scenario.program import Effort
+    from kvmtest.scenario.program import StressRounds
     from kvmtest.spec.fatal import fatal
 
     cases = [plan.Case.unpacked(packed) for packed in config["cases"]]
@@ -185,11 +185,11 @@ def _run(config: Config, out: Encoder, log: _Log, hits: _Hits | None) -> None:
         return
     cases.sort(key=lambda case: fatal(case.name, facts.backend, facts.version))
     judging = relay.Sender(out).judging
-    effort = Effort(*config["effort"])
+    rounds = StressRounds(*config["stress_rounds"])
     # What a run leaves in cycles is some 10 MB, and looking for it costs a twentieth of the time.
     gc.disable()
     with kvm:
-        for done in run.run(kvm, facts, cases, config["timeout_s"], lambda case: out.case(case.name, case.view), effort, judging):
+        for done in run.run(kvm, facts, cases, config["timeout_s"], lambda case: out.case(case.name, case.view), rounds, judging):
             log.drain()
             if hits:
                 hits.drain()

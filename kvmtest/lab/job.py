@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a cell can do besides running cases: make a reproducer, execute programs, or fuzz. This runs inside."""
+"""Jobs of a cell other than running cases: make a reproducer, execute programs, fuzz. This runs inside the guest."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ Fuzzing = tuple[float, int, tuple[str, ...], tuple[str, ...], int]
 
 
 class Job(TypedDict):
-    """What to do: ``programs`` by their names, static ones, a reproducer of what ``selectors`` take, or where ``fuzz`` is given
-    random scenarios, of which their results count; with ``tried`` too these scenarios in their place. Of a reproducer's the other
-    two say how it becomes smaller.
+    """A cell's job: execute ``programs`` (static, by name), make a reproducer of the results that ``selectors`` match, or, with
+    ``fuzz``, run random scenarios and report their results; with ``tried`` also given, run these scenarios instead. ``minimise``
+    and ``small_guest`` say how a reproducer is reduced.
     """
 
     programs: dict[str, bytes]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a kernel's modules are built from: its headers with the programs of its build, and KVM's source.
+"""Files to build a kernel's modules from: its headers with the programs of its build, and KVM's source.
 
 Both come from Debian's packages, unpacked into the cache: nothing is installed, and no privilege is needed. Programs that were
 linked against a newer libc than this machine's run with that of their suite.
@@ -33,7 +33,7 @@ HEADERS = re.compile(
     r"arch/x86/include/(?:uapi/)?asm/(?:kvm\w*|kvm-\w+|svm|vmx|virt|posted_intr)\.h|include/(?:uapi/)?linux/kvm\w*\.h"
     r"|include/trace/events/kvm\.h"
 )
-#: What is kept of a kernel's source.
+#: The files of a kernel's source that are kept.
 SOURCE = re.compile(rf"(?:arch/x86/kvm|virt)/.+|{HEADERS.pattern}|Makefile")
 
 
@@ -44,7 +44,7 @@ class _Package(NamedTuple):
 
 
 def _package(kernel: Kernel) -> _Package | None:
-    """Where a Debian kernel came from."""
+    """Return the package that a Debian kernel came from, None for another kernel."""
     found = _DEBIAN.fullmatch(kernel.source)
     return _Package(*found.groups()) if found else None
 

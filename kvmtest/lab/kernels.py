@@ -145,7 +145,7 @@ def _named(package: str) -> str:
 
 
 def _by_version(name: str, say: Callable[[str], None], fresh: bool) -> Kernel:
-    """What the packages are called says which suite has it: no kernel is fetched to find out."""
+    """Find the suite that has this version by the names of its packages, without fetching a kernel."""
     short = re.match(r"\d+\.\d+", name)
     likely = _VERSIONS.get(short[0] if short else "")
     for _, kernel in [] if fresh else sorted(cached(), key=lambda pair: pair[0] != likely):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What in a kernel's log says that the kernel found a fault in itself. Pure."""
+"""Lines of a kernel's log that report a fault of the kernel itself. Pure."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterable
 
 __all__ = ("death", "incidents", "stripped")
 
-#: How each kind begins: lib/bug.c and kernel/panic.c (WARN, BUG), arch/x86/kernel/dumpstack.c (Oops, and the names of the
+#: The first line of each kind: lib/bug.c and kernel/panic.c (WARN, BUG), arch/x86/kernel/dumpstack.c (Oops, and the names of the
 #: exceptions in arch/x86/kernel/traps.c), mm/kasan/report.c, lib/ubsan.c, kernel/kcsan/report.c, kernel/locking/lockdep.c.
 #: Not: "unhandled wrmsr", "kvm_intel: VMX not supported" and other remarks about what a guest or the CPU does.
 _BEGINS = re.compile(
     r"WARNING: |kernel BUG at |BUG: |Oops\b|general protection fault|double fault|stack segment|divide error|invalid opcode"
     r"|UBSAN: |Kernel panic|\[ BUG|DEBUG_LOCKS_WARN_ON|=+ BUG|refcount_t: |list_(?:add|del) corruption"
 )
-#: What ends the kernel, or at least the thread that it happens in: kernel/panic.c; lib/bug.c; arch/x86/mm/fault.c
+#: Lines that say that the kernel ends, or at least a thread: kernel/panic.c; lib/bug.c; arch/x86/mm/fault.c
 #: (show_fault_oops); and what arch/x86/kernel/dumpstack.c (die_header) makes of the name of any other exception.
 _DEADLY = re.compile(
     r"Kernel panic|kernel BUG at |BUG: (?:unable to handle|kernel NULL pointer)|Oops\b|general protection fault"
@@ -34,7 +34,7 @@ def stripped(line: str) -> str:
 
 
 def death(line: str) -> str:
-    """What a line says has come of the kernel, where it says that this, or a thread, is at its end; else nothing."""
+    """Return how the kernel ended, if this line says that it, or a thread of it, did; else ""."""
     return f"its kernel {'panicked' if line.startswith('Kernel panic') else 'oopsed'}: {line}" if _DEADLY.match(line) else ""
 
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How long to wait for a guest: by what its emulator had of this machine, not by the clock on the wall.
+"""Time limits for a guest, in the CPU time that its emulator got instead of wall time.
 
-On a busy machine an emulator may get a second of CPU time a minute: what makes no progress then is not hung, it starves. So a
-limit counts the CPU time that the emulator used. One that sleeps uses none, as where the guest is halted for ever; therefore
-time in which it neither ran nor waited for a CPU has a limit, too, and a long one: with a slow disk, on a machine that swaps,
-or on one that is itself a guest and gets no CPU, it looks the same. (So does waiting for a CPU, where the kernel of this
+On a busy machine an emulator may get a second of CPU time a minute: a guest that makes no progress then does not hang, it
+starves. So a limit counts the CPU time that the emulator used. An emulator that sleeps uses none, for example where the guest
+is halted for ever. So the time in which it neither ran nor waited for a CPU has a limit, too. That one is long: a slow disk,
+swapping, or a machine that is itself a guest without a CPU look the same. (So does waiting for a CPU, where the kernel of this
 machine was built without CONFIG_SCHED_INFO.)
 """
 
@@ -20,10 +20,10 @@ from kvmtest.lab.emulator import Emulator
 
 __all__ = ("Died", "Limits", "Spent")
 
-#: How long an emulator may neither run nor wait for a CPU, where its limit is not longer.
+#: The time in which an emulator may neither run nor wait for a CPU, if its limit is not longer.
 _ASLEEP_S = 600.0
 #: For the console of a dying kernel to say why.
-_LAST_WORDS_S = 3.0
+_DYING_S = 3.0
 #: Not looked at more often: it takes a file of each thread.
 _EVERY_S = 0.1
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -42,7 +42,7 @@ class Spent(NamedTuple):
 
     @classmethod
     def by(cls, pid: int) -> Spent:
-        """What the process ``pid`` has had until now."""
+        """Return what the process ``pid`` has used so far."""
         cpu = queued = 0.0
         with contextlib.suppress(OSError):
             with open(f"/proc/{pid}/stat", "rb") as file:
@@ -54,7 +54,7 @@ class Spent(NamedTuple):
         return cls(cpu, time.monotonic(), queued)
 
     def since(self, before: Spent) -> Spent:
-        """What of it came after ``before``."""
+        """Return what was used since ``before``."""
         return Spent(*(max(0.0, now - then) for now, then in zip(self, before, strict=True)))
 
     @property
@@ -63,7 +63,7 @@ class Spent(NamedTuple):
         return max(0.0, self.wall_s - self.queued_s)
 
     def exceeds(self, limit_s: float) -> str:
-        """How it is more than ``limit_s``, in words; nothing where it is not."""
+        """Describe by how much ``limit_s`` is exceeded; "" if it is not."""
         if self.cpu_s > limit_s:
             return f"{self.cpu_s:.0f} s of CPU time ({self.wall_s:.0f} s of wall time)"
         asleep = self.own_s - self.cpu_s
@@ -87,7 +87,7 @@ class Limits:
         self._sign = True
 
     def entered(self) -> None:
-        """What runs inside is up, and has come to another case, or to something else that it does."""
+        """Note that the guest is up, and has begun a new case or another step."""
         self._up = self._sign = self._step = True
 
     def check(self, where: str, dying: str) -> None:
@@ -101,7 +101,7 @@ class Limits:
             self._began = now
         self._sign = self._step = False
         self._dying = (self._dying or now) if dying else None
-        if self._dying and now.since(self._dying).own_s > _LAST_WORDS_S:
+        if self._dying and now.since(self._dying).own_s > _DYING_S:
             raise Died(dying)
         emulator = self._emulator
         if spent := now.since(self._last).exceeds(emulator.silence_s if self._up else emulator.boot_s):

@@ -24,7 +24,7 @@ _TICK_S = 0.5
 
 
 class Outcome:
-    """What became of a cell: the ``run``, its ``times``, and why it ``failed``. ``told`` is of each step of it."""
+    """A cell's result: the ``run``, its ``times``, and the reason if it ``failed``. ``told`` is called for each step."""
 
     def __init__(self, spec: Spec, name: str, started: str, told: Callable[[Step], None] = lambda step: None) -> None:
         self.spec = spec
@@ -64,7 +64,7 @@ def outcomes(specs: Sequence[Spec], started: str) -> list[Outcome]:
 
 
 def jobs(specs: Sequence[Spec], asked: int | None) -> int:
-    """How many cells to run at once: one a core, within the memory that is free."""
+    """Return the number of cells to run at once: one per core, limited by free memory."""
     cores = len(os.sched_getaffinity(0))
     each = max((emulator.for_backend(spec.backend).memory_mib for spec in specs), default=1)
     with open("/proc/meminfo", encoding="ascii") as file:

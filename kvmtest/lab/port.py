@@ -40,7 +40,7 @@ _CODE = bytes.fromhex(
 
 
 _SELECTOR, _DIRECTORY = 0x510, 0x19
-#: How often a guest looks whether its order has come.
+#: The interval at which a guest polls for its order.
 _LOOK_S = 0.001
 #: An entry of the directory: size and key, big-endian, two bytes of nothing, a name.
 _ENTRY = 64

@@ -15,9 +15,9 @@ _LONGEST_S = 900
 
 
 def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[Any]:
-    """What becomes of ``command``, its output captured, its input empty; ``options`` are those of `subprocess.run`.
+    """Run ``command`` with captured output and empty input; ``options`` are those of `subprocess.run`.
 
-    Raises LabError where it does not start, or does not end.
+    Raises LabError if it does not start, or does not end.
     """
     try:
         if "input" not in options:

@@ -43,7 +43,7 @@ __all__ = ("Receiver", "Sender")
 _ITEM = re.compile(r"[a-z0-9_.-]+")
 _PIECE = 256
 _LATELY = 6
-#: What evidence consists of; each goes as its name and its fields.
+#: The types of evidence; each is sent as its name and its fields.
 _KINDS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (Again, Ended, Evidence, Exited, Measured, Played, Report, ResetSeen, ResetTry, Untried)
@@ -97,7 +97,7 @@ class Sender:
         return self._kept[id(value)][1]
 
     def _plant(self, plant: Any, layout: Layout) -> tuple[dict[str, int], dict[str, str], dict[str, str]]:
-        """What it asked for, what was refused, and why it has no value for the rest, as far as no plant before said so."""
+        """Pack a plant: its values, those refused, and for all other items the reasons that earlier plants did not have."""
         rest = {*ENTRIES, *layout.fields} - plant.asked.keys() - plant.refused.keys()
         why = {item: reason for item in rest if self._why.get(item) != (reason := plant.reason(item))}
         self._why.update(why)
@@ -137,7 +137,7 @@ class _Plant:
         self._reasons = reasons
 
     def reason(self, item: str) -> str:
-        """Why it has no value for ``item``."""
+        """Return the reason for having no value for ``item``."""
         return self._reasons.get(item, "this plant has no value for it")
 
 
@@ -160,7 +160,7 @@ class Receiver:
         (self._pieces if letter == "D" else self._kept).append(value)
 
     def look(self, name: str, view: str) -> Look:
-        """What is to be judged of a case that begins (C). Raises ValueError for one that was not asked for."""
+        """Return what to judge of a case that begins (C). Raises ValueError for a case that was not requested."""
         if (name, view) not in self._cases:
             # A case of the full plan, which takes longer to make.
             self._cases = {(case.name, case.view): case for case in plan(full=True)} | self._cases
@@ -169,11 +169,11 @@ class Receiver:
         return self._cases[name, view].look()
 
     def observations(self, look: Look, evidence: Any, host: Host) -> list[Observation]:
-        """What the evidence (O) of a case on ``host`` comes to."""
+        """Judge the evidence (O) of a case on ``host``."""
         return judge(self._book, look, host, *self.unpack(evidence, host))
 
     def unpack(self, evidence: Any, host: Host) -> tuple[tuple[Basis, ...], Any]:
-        """What the evidence (O) of a case on ``host`` is judged by, and what was seen."""
+        """Decode the evidence (O) of a case on ``host``: the bases for judging, and what was observed."""
         packed, seen = evidence
         bases = tuple(
             Basis(

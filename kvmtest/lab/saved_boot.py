@@ -31,12 +31,12 @@ _CHUNK, _PIECE = 1 << 16, 1 << 16
 #: Seconds for an answer of QEMU's monitor, and for a guest to be saved or restored; either is a matter of milliseconds.
 _ANSWER_S = 60.0
 _TICK_S = 0.02
-#: What has to be free to save one: its RAM, of which a guest that has just booted has filled an eighth.
+#: The free space needed to save a boot: a guest that has just booted has filled an eighth of its RAM.
 _ROOM = 1 << 29
 
 
 class Unusable(Exception):
-    """Why a cell cannot go on from a saved boot."""
+    """The reason why a cell cannot continue from a saved boot."""
 
 
 class SavedBoot:
@@ -69,7 +69,7 @@ class SavedBoot:
         return digest.hexdigest()[:32]
 
     def kept(self) -> bool:
-        """Whether it is there, which is not whether it is whole."""
+        """Return True if the saved boot exists. It may still be incomplete."""
         with contextlib.suppress(FileNotFoundError):
             os.utime(self._path)
             return True
@@ -81,7 +81,7 @@ class SavedBoot:
 
     @contextlib.contextmanager
     def making(self) -> Iterator[tuple[Started, Callable[[], None]]]:
-        """What boots the guest, and what saves it once it waits for its order. Raises Unusable, also the latter."""
+        """Yield the command that boots the guest, and a function that saves it once it waits. Both raise Unusable."""
         try:
             with cache.scratch(_KIND) as work:
                 room = shutil.disk_usage(work).free
@@ -112,7 +112,7 @@ class SavedBoot:
         cache.keep(_KIND, self._name, fresh)
 
     def restored(self, order: bytes) -> Started:
-        """What goes on with the guest, once `restore` has been called."""
+        """Return the command that continues the guest, after `restore` was called."""
         path = os.path.join(self._folder, "order")
         with open(path, "wb") as file:
             file.write(order)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a cell is asked for, and what it says while it runs."""
+"""A cell's specification, and the steps that it reports while it runs."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from kvmtest.lab.kernels import Kernel
 from kvmtest.model.case import Case
 from kvmtest.model.host import Host
 from kvmtest.model.record import Observation
-from kvmtest.scenario.program import DEFAULT_EFFORT
+from kvmtest.scenario.program import DEFAULT_ROUNDS
 
 __all__ = ("Alive", "Answer", "Begin", "Booting", "Executed", "Remark", "Running", "Spec", "Step", "Times")
 
 
 class Spec(NamedTuple):
-    """What to run in a cell. ``parameters`` are those of modules: ``{"kvm_amd": "npt=0 nested=1"}``; ``effort`` is rounds and
-    seed of what has them. ``fresh_boot`` is to boot even where a saved boot is kept. ``cases`` are those to choose from, where
-    that is not the plan; ``full`` is to choose from the full one. ``job`` is done in the place of a run (`kvmtest.lab.job`).
-    ``coverage`` is to tell what of KVM's modules each case executes; they are built for it.
+    """A cell to run. ``parameters`` are those of modules: ``{"kvm_amd": "npt=0 nested=1"}``; ``stress_rounds`` is rounds and
+    seed of randomised cases. ``fresh_boot`` boots even if a saved boot is kept. ``cases`` are those to select from, if not the
+    plan's; ``full`` selects from the full plan. ``job`` is done instead of running cases (`kvmtest.lab.job`). ``coverage`` uses
+    instrumented modules and makes each case report what it executed of them.
     """
 
     backend: str
@@ -29,7 +29,7 @@ class Spec(NamedTuple):
     timeout_s: float = 1.0
     own_modules: str = ""
     parameters: dict[str, str] = {}
-    effort: tuple[int, int] = DEFAULT_EFFORT
+    stress_rounds: tuple[int, int] = DEFAULT_ROUNDS
     fresh_boot: bool = False
     cases: tuple[plan.Case, ...] = ()
     full: bool = False
@@ -79,14 +79,14 @@ class Alive(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a job has come to, as it sent it."""
+    """The result of a job, as the guest sent it."""
 
     value: Any
 
 
 class Executed(NamedTuple):
-    """What KVM's modules executed in ``case``, or before the first one. ``sections`` is the address of each section by module and
-    name, ``words`` by address of 64 bytes which of them a call of the recorder returned to: bit 0 is the first.
+    """Coverage of KVM's modules in ``case``, or before the first case. ``sections`` has the address of each section by module and
+    name. ``words`` has, by address of each 64 bytes, the return addresses of calls of the recorder: bit 0 is the first byte.
     """
 
     case: Case | None
@@ -95,7 +95,7 @@ class Executed(NamedTuple):
 
 
 class Remark(NamedTuple):
-    """How the cell runs, where that is not as usual."""
+    """A note on something unusual in how the cell runs."""
 
     text: str
 

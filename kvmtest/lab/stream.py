@@ -1,26 +1,26 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How evidence leaves the lab: lines of tab-separated fields, the first of which is one letter.
+"""The format in which evidence leaves the guest: lines of tab-separated fields, the first of which is one letter.
 
 All of it is one zlib stream, flushed with each case. `Encoder` runs inside and imports little.
 
 | letter | fields |
 |---|---|
-| W | nothing: the program inside is up, and waits to be told what to do; a new stream begins then |
+| W | nothing: the program inside is up, and waits for its order; a new stream begins then |
 | B | kernel release: the program inside has started |
 | M | module that is being loaded |
 | H | kernel, backend, CPU vendor, CPU model, then the parameters, each name=value |
 | N | number of cases |
 | C | name and view of the case that is about to run |
 | D | a piece of a section's bytes; numbered from 0 as they come |
-| V | what a layout, a plant or a snapshot holds; numbered from 0 as they come (marshal) |
-| O | what the running case showed, to be judged outside (marshal) |
+| V | the contents of a layout, a plant or a snapshot; numbered from 0 as they come (marshal) |
+| O | the evidence of the running case, to be judged outside (marshal) |
 | S | name, section and address in the kernel of a module's code |
-| K | what the running case executed, or the guest before the first one (bytes, see `kvmtest/lab/kvmcov/kvmcov.c`) |
+| K | coverage of the running case, or of the guest before the first one (bytes, see `kvmtest/lab/kvmcov/kvmcov.c`) |
 | c | seconds that the case took |
-| R | what a job that is no run has come to (marshal) |
+| R | the result of a job that runs no cases (marshal) |
 | h | a sign of life, from a thread beside the one that all others are from |
 | L | line of the kernel's log |
-| X | why nothing more will come |
+| X | the reason why nothing more will come |
 | E | the end: everything has been sent |
 """
 

@@ -19,7 +19,7 @@ from kvmtest.report.show import columns, count
 
 __all__ = ("Table",)
 
-#: What a cell says of a finding that it does not have.
+#: The marks for a finding that a cell does not have.
 _UNSEEN, _UNTRIED, _UNKNOWN = "-", "skip", "?"
 _MEANS = {
     _UNSEEN: "not seen there",
@@ -30,7 +30,7 @@ _FEWEST = 60
 
 
 class _Cell:
-    """What one cell came to."""
+    """The results of one cell."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -22,7 +22,7 @@ from kvmtest.lab.error import LabError, NotFound
 
 __all__ = ("Change", "committed", "patched", "uncommitted")
 
-#: Where files that `kbuild.SOURCE` takes can be.
+#: The folders of files that `kbuild.SOURCE` matches.
 _FOLDERS = (KVM, "virt", "arch/x86/include", "include")
 _VERSION = re.compile(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) *= *(\S*)$", re.MULTILINE)
 _PATCHED = re.compile(r"^(?:---|\+\+\+) [^/\s]+/([^\t\n]+)", re.MULTILINE)
@@ -30,9 +30,9 @@ _NONE = "/dev/null"
 
 
 class Change(NamedTuple):
-    """What to try. ``before`` and ``after`` are folders with KVM's part of the tree, ``old`` and ``new`` what each is called, and
-    ``title`` what the change is. ``version`` is the tree's. ``diff`` is the unified diff of each file that KVM's modules are
-    built from, and ``outside`` are the others that it changes.
+    """A change to try. ``before`` and ``after`` are folders with KVM's part of the tree, ``old`` and ``new`` their names,
+    ``title`` that of the change, ``version`` that of the tree. ``diff`` is the unified diff of each file that KVM's modules are
+    built from; ``outside`` are the other files that it changes.
     """
 
     before: str
@@ -51,13 +51,13 @@ class Change(NamedTuple):
         return places if len(places) == 1 and places <= {"svm", "vmx"} else {"svm", "vmx"}
 
     def counts(self, name: str) -> tuple[int, int]:
-        """How many lines of the file ``name`` were added and removed."""
+        """Count the lines of the file ``name`` that were added and removed."""
         lines = self.diff[name][2:]
         return sum(line.startswith("+") for line in lines), sum(line.startswith("-") for line in lines)
 
 
 def _git(tree: str, *words: str) -> str:
-    """What git says. Raises LabError, NotFound."""
+    """Run git and return its output. Raises LabError, NotFound."""
     return _git_bytes(tree, *words).decode(errors="replace")
 
 
@@ -120,7 +120,7 @@ def _short(tree: str, commit: str) -> str:
 
 
 def uncommitted(tree: str, work: str) -> Change:
-    """What is changed in ``tree`` against HEAD. Raises NotFound, LabError."""
+    """Return the uncommitted changes of ``tree`` against HEAD. Raises NotFound, LabError."""
     _checked(tree)
     head = _commit(tree, "HEAD")
     names = _git(tree, "diff", "--name-only", "--no-renames", "HEAD").splitlines()

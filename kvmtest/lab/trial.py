@@ -68,7 +68,7 @@ class Trial(NamedTuple):
     pairs: list[Pair]
 
     def ran(self) -> Ran | None:
-        """What ran of the lines that changed, after the cells are over; None where they do not tell."""
+        """Return which of the changed lines ran in the cells; None if the cells recorded no coverage."""
         # Not kept: what kvmtest lab coverage keeps is of the kernel's own KVM.
         tables = merged(pair.measured.table for pair in self.pairs if pair.measured and pair.measured.cell.cases)
         if not (self.builds.instrumented and tables):
@@ -77,7 +77,7 @@ class Trial(NamedTuple):
 
 
 def lines(table: Table, sources: Sources, diffs: Iterable[Sequence[str]]) -> Ran:
-    """What ran, by ``table``, of the lines that ``diffs`` are about."""
+    """Return which of the lines in ``diffs`` ran, according to ``table``."""
     at: dict[Place, list[int]] = {}
     for number, block in enumerate(table.blocks):
         for place in block.lines:

@@ -29,10 +29,10 @@ _LINE = 1 << 12
 #: Bytes of the emulator's own terminal that are kept.
 _SCREEN = 4096
 _DISPLAY = re.compile(rb'connected to screen "(/dev/pts/\d+)"')
-#: What a program writes to a terminal besides text (ECMA-48 control sequences, character sets).
+#: Output to a terminal that is not text (ECMA-48 control sequences, character sets).
 _CONTROL = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[()][0-9A-Za-z]|[ -/]*[0-~])|[\x00-\x09\x0b-\x1f]")
 #: Dies with this program, however that ends; then becomes the emulator.
-_LEASH = """import ctypes, os, sys
+_LAUNCHER = """import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, 9)
 if os.getppid() == int(sys.argv[1]):
     os.execvp(sys.argv[2], sys.argv[2:])
@@ -71,7 +71,7 @@ class Watch:
         self._watch.register(fd, selectors.EVENT_READ)
 
     def read(self) -> Iterator[bytes]:
-        """What comes through the parallel port, until there is nothing for a moment. Raises Died."""
+        """Yield data from the parallel port until it pauses for a moment. Raises Died."""
         self._watch.select(_TICK_S)
         # The port after the console, and heard before it: what a guest sent before it died is in what came by then.
         came = {name: self._take(name) for name in ("terminal", "display", "serial", "parallel")}
@@ -86,7 +86,7 @@ class Watch:
             raise Died(self.dying or _how(self._process.returncode, self._name))
 
     def _take(self, name: str) -> bytes:
-        """What has come by one of the ways out of the emulator; nothing from one that is not open, or closed."""
+        """Read from one of the emulator's outputs; nothing if it is not open, or closed."""
         fd = self._open.get(name)
         if fd is None:
             return b""
@@ -110,11 +110,11 @@ class Watch:
         self.dying = ""
 
     def spent(self) -> Spent:
-        """What the emulator has had of this machine."""
+        """Return the CPU and wall time that the emulator has used."""
         return Spent.by(self._process.pid)
 
     def alive(self) -> bool:
-        """Whether the emulator runs."""
+        """Return True while the emulator runs."""
         return self._process.poll() is None
 
     def wait(self, seconds: float) -> None:
@@ -123,7 +123,7 @@ class Watch:
             self._process.wait(seconds)
 
     def last_lines(self) -> tuple[list[str], list[str]]:
-        """What the guest's console and the emulator's own terminal show."""
+        """Return the last lines of the guest's console and of the emulator's own terminal."""
         console = [line for line in [*self.console, self._rest.decode(errors="replace")] if line.strip()]
         screen = [line.strip() for line in _CONTROL.sub(b"", self._screen).decode(errors="replace").split("\n")]
         return console, [line for line in screen if line]
@@ -131,7 +131,7 @@ class Watch:
     @contextlib.contextmanager
     def _running(self, started: Started, folder: str) -> Iterator[subprocess.Popen[bytes]]:
         """The emulator, in a session of its own; killed at the end."""
-        command = [sys.executable, "-ISc", _LEASH, str(os.getpid()), *started.command]
+        command = [sys.executable, "-ISc", _LAUNCHER, str(os.getpid()), *started.command]
         with contextlib.ExitStack() as stack:
             if started.terminal:
                 ours, theirs = pty.openpty()

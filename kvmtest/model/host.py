@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 __all__ = ("Host", "Tool", "module_of", "version_of")
 
-#: What makes the CPU under the KVM under test (`Host.accel`), as part of a title.
+#: The kind of CPU under the KVM under test (`Host.accel`), as part of a title.
 _ON = {
     "": "",
     "silicon": " on silicon",
@@ -72,7 +72,7 @@ class Host(NamedTuple):
 
     @property
     def title(self) -> str:
-        """Whose KVM this is and what it runs on, in a line."""
+        """The KVM and what it runs on, in a line."""
         if self.kernel == "unknown":
             return "an unknown KVM: what was saved does not say whose"
         whose = "KVM" if self.backend == "unknown" else module_of(self.backend)

@@ -16,7 +16,7 @@ __all__ = ("Head", "Run", "counted")
 
 
 class Head(NamedTuple):
-    """What is known of a run when it begins. ``name`` tells it from others beside it; ``started`` is UTC in RFC 3339."""
+    """The facts about a run that are known at its beginning. ``name`` tells it from other runs; ``started`` is UTC (RFC 3339)."""
 
     tool: Tool
     host: Host

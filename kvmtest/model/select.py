@@ -108,7 +108,7 @@ def takes(selectors: Iterable[str], result_id: str, case: str = "") -> bool:
 
 
 class Selection:
-    """What ``selectors`` take; without any, everything. Raises SelectorError."""
+    """The results that ``selectors`` match; without any, all results. Raises SelectorError."""
 
     def __init__(self, selectors: Iterable[str] = ()) -> None:
         self._all = [one for selector in selectors for one in parse(selector)]
@@ -129,7 +129,7 @@ class Selection:
         return seen._replace(blocks=blocks) if blocks else None
 
     def all_of(self, seen: Iterable[Observation], seconds: float | None = None) -> list[Observation]:
-        """What is taken of the observations of one case, the last of them with the ``seconds`` that the case took."""
+        """Return the observations of one case that match; the last has the ``seconds`` that the case took."""
         found = [taken for one in seen if (taken := self.of(one))]
         if found and seconds is not None:
             found[-1] = found[-1]._replace(seconds=seconds)

@@ -38,7 +38,7 @@ class MissingError(RuntimeError):
 
 
 class End(NamedTuple):
-    """How a run ended, after ``duration_s`` seconds, and what it comes to. ``interrupted`` is None where it was cut short."""
+    """The end of a run, after ``duration_s`` seconds, with its result. ``interrupted`` is None if the run was cut short."""
 
     duration_s: float
     interrupted: bool | None

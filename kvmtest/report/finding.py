@@ -64,7 +64,7 @@ def summary(finding: Finding) -> str:
 
 
 def details(finding: Finding, host: Host) -> list[tuple[str, str]]:
-    """What there is to say besides the title, by label, each in one printable line."""
+    """Return the details of a finding by label, each in one printable line."""
     first = finding.example
     said: list[tuple[str, str]] = []
     if first.observed is not None or first.expected is not None:

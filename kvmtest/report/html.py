@@ -36,9 +36,9 @@ from kvmtest.results.lines import spans
 
 __all__ = ("Html",)
 
-#: How many findings of a kind stand on the page itself; the matrix has the records of all.
+#: The number of findings of a kind on the page itself; the matrix has the records of all.
 _MOST = 200
-#: What the effects of `EFFECTS` are called.
+#: The names of the effects in `EFFECTS`.
 _EFFECTS = dict(
     zip(
         EFFECTS,
@@ -184,7 +184,7 @@ class Html:
         return [ORDER.index(record.verdict), self._items.number(item), *(self._strings.number(text) for text in said), cite]
 
     def _tried(self, ran: _Ran) -> Tried:
-        """How many cases of a run have which verdict, by place. A case that looks twice counts once, with the worse."""
+        """Count the cases of a run by place and verdict. A case with two observations counts once, with the worse verdict."""
         observed, cases = self._seen.values, self._cases.values
         worst: dict[tuple[Place, int], int] = {}
         for group, case, look in (observed[number] for number in ran.seen):
@@ -332,7 +332,7 @@ def _file(name: str) -> str:
 
 
 def _hash(text: str) -> str:
-    """What a Content-Security-Policy calls the text of an element."""
+    """Return the hash of an element's text for the Content-Security-Policy."""
     return f"sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 

@@ -12,7 +12,7 @@ from kvmtest.model.verdict import VERDICTS, Verdict, overall
 
 __all__ = ("MARKS", "ORDER", "Cell", "Place", "Table", "Tried", "tables")
 
-#: What says the most of a cell first.
+#: Verdicts in the order in which one decides a cell of the map.
 ORDER: list[Verdict] = []
 while len(ORDER) < len(VERDICTS):
     ORDER.append(overall(set(VERDICTS).difference(ORDER)))
@@ -21,7 +21,7 @@ MARKS = dict(zip(("fail", "error", "fixed", "known", "pass", "info", "skip"), "F
 
 #: The numbers of a group, which is event, trigger and view, and of a state.
 Place = tuple[int, int]
-#: How many cases have which verdict, as its number in `ORDER`, by place.
+#: Numbers of cases by place and verdict, which is its index in `ORDER`.
 Tried = Mapping[Place, Counter[int]]
 
 

@@ -37,7 +37,7 @@ class Gatherer:
         self._writer.case(case)
 
     def observed(self, seen: Sequence[Observation]) -> None:
-        """What a case showed."""
+        """Add the observations of a case."""
         if self._known:
             seen = self._known.apply(seen)
         self._seen.extend(seen)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How reports show a text, a value and the command that repeats a result, and in how many columns."""
+"""Texts, values and repeat commands as reports show them, and the width of the output."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LONGEST = 34
 
 
 def columns(out: TextIO | None = None) -> int:
-    """How many columns ``out`` has, by default standard output: those of the terminal that it is, 100 where it is none."""
+    """Return the width of ``out``, by default standard output: that of the terminal, or 100 if it is no terminal."""
     out = out or sys.stdout
     try:
         return max(os.get_terminal_size(out.fileno()).columns or _COLUMNS, _FEWEST) if out.isatty() else _COLUMNS

@@ -20,7 +20,7 @@ from kvmtest.report.show import count, difference, lines, named, printable, repe
 
 __all__ = ("Tally", "Test")
 
-#: How many cases and sets of values a test names before it only counts them.
+#: The number of cases and sets of values that a test names before it only counts them.
 _CASES, _SEEN = 3, 4
 
 
@@ -70,7 +70,7 @@ class Test:
 
     @property
     def why(self) -> str:
-        """Why it has its verdict, in one line; "" where the values say it."""
+        """The reason of the verdict in one line; "" if the values are the reason."""
         verdict = self.verdict
         return printable(self._reasons[verdict]) if verdict in self._reasons else _why(self.worst[0].record)
 
@@ -144,7 +144,7 @@ class Tally:
         return {where: _tests(blocks, findings) for where, blocks in self._blocks.items() if any(b.records for b in blocks)}
 
     def seconds(self, where: tuple[str, str, str]) -> float:
-        """How long the cases of that event, trigger and view took."""
+        """Return the time that the cases of this event, trigger and view took."""
         return self._seconds[where]
 
 

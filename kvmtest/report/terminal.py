@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a terminal can show: colours, and a line of progress."""
+"""Terminal output: colours, and a progress line."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _FINDINGS = 30
 #: Reasons of skips that are shown.
 _REASONS = 12
 _HEX = re.compile("0x[0-9a-f]+")
-#: What an effect is called.
+#: The names of effects.
 _EFFECTS = {"dead": "event lost or guest dead", "guest": "the guest sees it", "host": "only ioctls show it"}
 
 
@@ -124,7 +124,7 @@ class Text:
             self._line()
 
     def _show_skips(self) -> None:
-        """What could not be tried: reasons that differ in numbers only are one line."""
+        """Show what was skipped; reasons that differ only in numbers share a line."""
         ids: dict[str, set[str]] = {}
         told: dict[str, set[str]] = {}
         for where, blocks in self._blocks.items():
@@ -166,7 +166,7 @@ class Text:
         return self._paint(verdict, cell) if number else cell
 
     def _closing(self, end: End, shown: Sequence[Finding]) -> None:
-        """What failed, a line each, with the command that runs it again: the end is what a terminal still shows."""
+        """Show the failures, a line each, with the command to repeat it. The end is what a terminal still shows."""
         failed = [one for one in shown if one.verdict.unexpected]
         for one in failed:
             head = f"{one.verdict.upper():5} "

@@ -16,7 +16,7 @@ _LAB = ("emulator", "cpu", "kernel_source")
 
 
 class Bad(ValueError):
-    """What a file says is not what it should be."""
+    """A value in a file is not of the expected kind."""
 
 
 def index(number: Any) -> int:

@@ -139,7 +139,7 @@ class Lines:
             self._write(f'{{"case":{number}}}\n')
 
     def observed(self, seen: Sequence[Observation]) -> None:
-        """What one run of a case, or of none, showed: its observations together."""
+        """Write the observations of one run of a case, or those of no case."""
         what = [(one.event, one.trigger, one.view, one.blocks) for one in seen]
         case = seen[0].case if seen else None
         if case is not None and what and self._last.get(case) == what:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What to call runs that were found in files."""
+"""Names for runs that were read from files."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ _DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def read(path: str) -> bytes:
-    """What is in the file ``path`` (- is standard input), unpacked where it is gzipped. Raises SavedError."""
+    """Read the file ``path`` (- is standard input), and unpack it if it is gzipped. Raises SavedError."""
     try:
         if path == "-":
             contents = sys.stdin.buffer.read()
@@ -82,7 +82,7 @@ def _unpacked(path: str, contents: bytes) -> bytes:
 
 
 def parsed(path: str, contents: bytes, made: Callable[[str, str], _Made]) -> _Made:
-    """What ``made`` makes of ``path`` and its text; any ValueError of it, also of json, is a SavedError of one line."""
+    """Return ``made`` of ``path`` and its text; turn any ValueError, also of json, into a SavedError of one line."""
     try:
         return made(path, contents.decode())
     except SavedError:
@@ -357,7 +357,7 @@ class _Reading:
         self._observations += [*again[:-1], again[-1]._replace(seconds=seconds)]
 
     def end(self, fields: dict[str, Any]) -> None:
-        """How the run ended; what can be recomputed is."""
+        """Read the end of a run; its totals are recomputed."""
         field.seconds(fields.get("duration_s"))
         if not isinstance(fields.get("interrupted"), bool):
             raise field.Bad("interrupted is neither true nor false")

@@ -25,7 +25,7 @@ APIC_PAGE = 0xFEE00000
 #: Selector of the task's TSS.
 TASK_TSS = 0x20
 _MSR_X2APIC = 0x800
-#: What the guest says of #GP(0), and at the end of its list.
+#: The guest's words for #GP(0), and for the end of its list.
 GP, READY = s.Word("FAULT", 13 << 24), s.Word("READY")
 
 

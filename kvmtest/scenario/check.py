@@ -13,7 +13,7 @@ from kvmtest.scenario import step as s
 from kvmtest.scenario.lower import lower
 from kvmtest.scenario.needs import NEEDS
 from kvmtest.scenario.orders import ORDERS, Order
-from kvmtest.scenario.program import DEFAULT_EFFORT, MEASUREMENTS, NEW_VM, VM, Cpuid, Ioctl, Program
+from kvmtest.scenario.program import DEFAULT_ROUNDS, MEASUREMENTS, NEW_VM, VM, Cpuid, Ioctl, Program
 from kvmtest.scenario.setup import LEAVES, VENDORS
 from kvmtest.scenario.text import MODES, PLANTS
 from kvmtest.scenario.triggers import TRIGGERS, events
@@ -24,11 +24,11 @@ from kvmtest.uapi.names import IOCTLS
 __all__ = ("ScenarioError", "check", "kind_of")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,119}")
-#: How many vCPUs a VM may have, and where their ids end.
+#: Limits of the number of vCPUs in a VM, and of their ids.
 _VCPUS, _IDS = 288, 4096
-#: Of how many names a message tells.
+#: The number of names that a message lists.
 _NAMED = 30
-#: What would make KVM follow an address, or fill more than it was given: a scenario has no use for them.
+#: Ioctls that would make KVM access an address of its caller, or fill more than it was given: no scenario needs them.
 _REFUSED = frozenset(
     (
         *(uapi.KVM_SET_USER_MEMORY_REGION, uapi.KVM_SET_USER_MEMORY_REGION2, uapi.KVM_GET_DIRTY_LOG, uapi.KVM_SET_SIGNAL_MASK),
@@ -36,7 +36,7 @@ _REFUSED = frozenset(
         *(uapi.KVM_GET_REG_LIST, uapi.KVM_GET_XSAVE2, uapi.KVM_RUN, uapi.KVM_X86_SET_MSR_FILTER),
     )
 )
-#: Where a structure says how much comes after it: offset and size of that number, bytes before the entries and of each.
+#: Structures with a number of entries: its offset, the bytes before the entries, and the bytes of each.
 _COUNTED = {
     **dict.fromkeys((uapi.KVM_GET_MSRS, uapi.KVM_SET_MSRS), (0, 8, 16)),
     **dict.fromkeys((uapi.KVM_GET_CPUID2, uapi.KVM_SET_CPUID2), (0, 8, 40)),
@@ -54,7 +54,7 @@ def kind_of(cls: type) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", cls.__name__).lower()
 
 
-class _Nobody:
+class _NoHost:
     """A target on no host: a plant writes nothing."""
 
     def __init__(self, scenario: s.Scenario) -> None:
@@ -65,9 +65,9 @@ class _Nobody:
         self.other = next((id for id in ids if id != self.target), self.target)
         self.each = tuple(id for id in ids if id != self.other)
         self.ids = ids
-        self.effort = DEFAULT_EFFORT
+        self.stress_rounds = DEFAULT_ROUNDS
 
-    def plant(self, who: int, name: str, apic_mode: str) -> _Nobody:
+    def plant(self, who: int, name: str, apic_mode: str) -> _NoHost:
         return self
 
     def writes(self, id: int) -> tuple[tuple[str, int, bytes], ...]:
@@ -162,7 +162,7 @@ def _step(step: s.Step, text: str) -> None:
         _known(who, ("target", "other", "each", "vm", "new-vm"), text)
 
 
-#: What lowering raises of a name, a number or an order that it cannot do anything with.
+#: Errors of lowering a scenario with a wrong name, number or order.
 _FAULTS = (guests.GuestMissing, LookupError, AttributeError, TypeError, ValueError, OverflowError)
 
 
@@ -172,7 +172,7 @@ def _named(scenario: s.Scenario, number: int) -> str:
 
 def _lowered(scenario: s.Scenario) -> None:
     """Lower all steps up to each of them, and look at what ioctls get. Raises ScenarioError."""
-    bound = _Nobody(scenario)
+    bound = _NoHost(scenario)
     try:
         program = lower(scenario, bound)
     except _FAULTS:
@@ -191,7 +191,7 @@ def _lowered(scenario: s.Scenario) -> None:
 
 
 def _unsafe(op: Ioctl, program: Program, ids: tuple[int, ...]) -> str:
-    """Why KVM must not be asked this: it would read or write what is none of the buffer's."""
+    """Return why KVM must not be asked this: it would access memory outside the buffer. "" if it is safe."""
     name = IOCTLS.get(op.request)
     if name is None or op.request in _REFUSED:
         return f"no scenario may call {name or f'ioctl {op.request:#x}'}"

@@ -148,9 +148,9 @@ class Same(NamedTuple):
 
 
 class Written(NamedTuple):
-    """What a Plant of ``section`` alone asked for is there, and all else as when it was observed last; for Expect.
+    """A condition for Expect: what a Plant of ``section`` alone asked for is there, and all else is as last observed.
 
-    But for counters, and for what follows from that section (`kvmtest.spec.alone`).
+    Counters are excepted, and what follows from that section (`kvmtest.spec.alone`).
     """
 
     section: str

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which combinations of parameters are tried: all that the facts allow, or so many that each pair stands in one of them."""
+"""The combinations of parameters to try: all that the facts allow, or a covering array, in which each pair of values occurs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Tried(NamedTuple):
 
 
 def _allowed(event: str, one: Tried) -> bool:
-    """Whether the tables of triggers and states have this combination."""
+    """Return True if the tables of triggers and states allow this combination."""
     trigger, state = TRIGGERS[one.trigger], STATES[one.state]
     guest = one.plant in GUEST_PLANTS
     if one.mode not in trigger.modes or trigger.plants and one.plant not in trigger.plants:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Who accepts a message of the APIC bus: the matching rules of the manuals, on local APICs as data.
+"""The rules of the manuals for which local APICs accept a message, on local APICs as data.
 
 SDM vol. 3, Determining IPI Destination, Logical Destination Mode and x2APIC, Logical Destination; APM vol. 2, Interprocessor
 Interrupts and x2APIC. Nothing here knows KVM.
@@ -10,22 +10,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-__all__ = ("ALL", "DELIVERIES", "Address", "Local", "after_init", "derived", "hears", "receivers")
+__all__ = ("ALL", "DELIVERIES", "Address", "Local", "after_init", "derived", "matches", "receivers")
 
 #: Delivery modes, as they stand in bits 10:8 of the ICR, of a message's data and of a redirection entry.
 DELIVERIES = {"fixed": 0, "lowest": 1, "smi": 2, "nmi": 4, "init": 5, "sipi": 6}
 #: The destination that is everybody, of 8 bits and of 32.
 ALL = {False: 0xFF, True: 0xFFFFFFFF}
-#: What only a local APIC accepts that software has enabled.
+#: Delivery modes that only a software-enabled local APIC accepts.
 _INTERRUPTS = ("fixed", "lowest")
 
 
 class Local(NamedTuple):
-    """What decides whether a local APIC accepts a message.
+    """The properties of a local APIC on which it depends whether it accepts a message.
 
-    ``id`` is its APIC id, ``logical`` the logical one: bits 31:24 of LDR, or in x2APIC mode all of it. ``model`` is ``flat`` or
-    ``cluster``, as DFR has it in xAPIC mode, or ``x2apic``, or ``off`` where IA32_APIC_BASE disables it. ``software`` is
-    IA32_SVR[8].
+    ``id`` is its APIC id, ``logical`` its logical id: bits 31:24 of LDR, or in x2APIC mode all of LDR. ``model`` is ``flat`` or
+    ``cluster``, from DFR in xAPIC mode, or ``x2apic``, or ``off`` if IA32_APIC_BASE disables it. ``software`` is IA32_SVR[8].
     """
 
     id: int
@@ -35,9 +34,9 @@ class Local(NamedTuple):
 
 
 class Address(NamedTuple):
-    """Where a message goes: to a physical or a ``logical`` ``destination``, which ``wide`` gives 32 bits instead of 8.
+    """The destination of a message: physical or ``logical``; a ``wide`` one has 32 bits instead of 8.
 
-    ``shorthand`` is ``self``, ``all`` or ``others`` in the place of a destination.
+    ``shorthand`` is ``self``, ``all`` or ``others`` instead of a destination.
     """
 
     destination: int = 0
@@ -60,8 +59,8 @@ def after_init(local: Local) -> Local:
     return Local(local.id, 0, "flat", False)
 
 
-def hears(local: Local, address: Address) -> bool:
-    """Whether ``local`` is one that ``address`` names; it has no shorthand."""
+def matches(local: Local, address: Address) -> bool:
+    """Return True if ``address``, which has no shorthand, matches ``local``."""
     wanted = address.destination
     if local.model == "off":
         return False
@@ -78,10 +77,10 @@ def hears(local: Local, address: Address) -> bool:
 def receivers(
     locals_: Mapping[int, Local], address: Address, delivery: str, sender: int | None = None
 ) -> tuple[tuple[int, ...], bool]:
-    """Which of ``locals_`` accept a message, of one that ``sender`` writes to its ICR; and whether only one of them does."""
+    """Return which of ``locals_`` accept a message from the ICR of ``sender``, and whether only one of them does."""
     there = tuple(id for id, local in locals_.items() if local.model != "off")
     named = {
-        "": tuple(id for id in there if hears(locals_[id], address)),
+        "": tuple(id for id in there if matches(locals_[id], address)),
         "self": tuple(id for id in there if id == sender),
         "all": there,
         "others": tuple(id for id in there if id != sender),

@@ -55,7 +55,7 @@ def names(cls: type, field: str, item: str = "") -> Mapping[int, str]:
 
 
 class _Where(NamedTuple):
-    """Where a value is: for messages, and for what it means."""
+    """The position of a value: for messages, and for its type."""
 
     text: str
     cls: type

@@ -18,8 +18,8 @@ CONTINUE = 0x10
 #: The trigger of what is no event: a state that is entered and left.
 LEAVE = "leave"
 _LATCHED_INIT = "events.smi_latched_init"
-#: What the ioctls that enter a state leave set after it has been left.
-_LEFT_BEHIND = ("efer", "events.smi_smm", "nested.flags", "nested.vmxon_pa", "nested.vmcs12_pa")
+#: Items that the ioctls that enter a state set, and leaving does not clear.
+_REMAINING = ("efer", "events.smi_smm", "nested.flags", "nested.vmxon_pa", "nested.vmcs12_pa")
 
 
 class Item(NamedTuple):
@@ -56,7 +56,8 @@ def scenario(item: Item) -> s.Scenario:
     return s.Scenario(item.event, name, "", steps, cite, item.target, "host", needs, fresh=fresh, silent=state.silent)
 
 
-#: What sending changes in the sender; and the x87 pointers, which AMD CPUs save and restore only with an exception pending (APM
+#: Items that sending changes in the sender; and the x87 pointers, which AMD CPUs save and restore only with an exception pending
+#: (APM
 #: vol. 5, FXSAVE), QEMU's TCG never.
 _BY_SENDING = ("rip", "lapic.icr", "lapic.icr2", "msr.hv_icr", "fop", "fip", "fdp")
 _DELIVERY_STATUS = 1 << 12
@@ -78,7 +79,7 @@ def broadcast(item: Item) -> s.Scenario:
         s.Event(item.event, item.trigger),
         s.Until(s.Word("sender.SENT"), "other", "the sending guest did not write its ICR"),
         s.Complete("other"),
-        s.Until(arrives, "each", "the guest's broadcast reached not all: no INIT is pending", run=False),
+        s.Until(arrives, "each", "the guest's broadcast did not reach all vCPUs: no INIT is pending", run=False),
         s.Observe("each"),
         s.Require(written, "the sender's ICR does not read as it was written", "other"),
         s.Expect(s.Same(_BY_SENDING), who="other"),
@@ -105,7 +106,7 @@ def _planted(item: Item) -> Steps:
         steps += [s.Send("init", judged=False), s.Settle(), plant]
     steps += [*state.prepare, s.Observe(), *state.enter]
     if item.trigger == LEAVE:
-        return (*steps, *state.leave, s.Event(item.event, LEAVE), s.Expect(s.Same(_LEFT_BEHIND)), *state.release)
+        return (*steps, *state.leave, s.Event(item.event, LEAVE), s.Expect(s.Same(_REMAINING)), *state.release)
     steps.append(s.Send(item.event, item.trigger, vector=item.vector or 0))
     if item.event in state.drops:
         return (*steps, s.Expect(s.Same()), *state.leave, *state.release)
@@ -124,11 +125,11 @@ def _joined(bsp: bool) -> Steps:
     if bsp:
         return arrival(bsp)
     waits = s.Require(s.Is("mp_state", 2), "the event left no trace: the vCPU that was running does not wait for a SIPI")
-    return (s.Until(s.Quiet(), note="the AP was to wait for a SIPI"), waits)
+    return (s.Until(s.Quiet(), note="the AP does not wait for a SIPI"), waits)
 
 
 def _told(item: Item, ran: bool) -> Steps:
-    """What the guest's instructions read."""
+    """Return the steps in which the guest's instructions read the items."""
     if not item.guest:
         return ()
     start = (s.Send("sipi", vector=CONTINUE, judged=False),) if item.event == "init" and not item.bsp else ()

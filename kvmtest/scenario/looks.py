@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a scenario shows, by its steps alone: which items, after which event, in which view."""
+"""The items that a scenario observes, after which event, and in which view; from its steps alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TABLE = ""
 MIGRATION = ("none", "migrate", "host")
 #: The same of what KVM keeps of a plant.
 PLANT = ("none", "plant", "host")
-#: What a migration shows besides.
+#: The behaviours that a migration shows.
 BEHAVIOURS = ("refused", "irqchip", "clock")
 
 
@@ -62,7 +62,7 @@ _ASIDE = (s.Load, s.Poke, s.Page, s.Fill, s.Reporter)
 
 
 def written(scenario: s.Scenario) -> Writing | None:
-    """What the last plant of the target writes, or of each vCPU, where it is read before anything else is done to them."""
+    """Return the last plant of the target, or of each vCPU, if it is read back before anything else happens; else None."""
     steps = scenario.steps
     plants = [number for number, step in enumerate(steps) if isinstance(step, s.Plant) and step.who in ("target", "each")]
     if not plants:

@@ -20,7 +20,6 @@ from kvmtest.scenario.program import (
     Compare,
     Cpuid,
     Do,
-    Effort,
     Enter,
     Finish,
     Install,
@@ -39,6 +38,7 @@ from kvmtest.scenario.program import (
     Reply,
     Report,
     Start,
+    StressRounds,
     Sum,
     Window,
     Write,
@@ -65,19 +65,19 @@ class Planted(Protocol):
 
 
 class Target(Protocol):
-    """What binding knows of the host and the VM."""
+    """The facts about the host and the VM that lowering needs; binding has them."""
 
     target: int
     other: int
     #: All vCPUs but ``other``.
     each: tuple[int, ...]
-    effort: Effort
+    stress_rounds: StressRounds
 
     def plant(self, who: int, name: str, apic_mode: str) -> Planted:
         """The plant of vCPU ``who``. Raises PlantRefused, KvmError."""
 
     def saved(self, who: int, order: Order) -> Mapping[str, Sequence[migrate.Part]]:
-        """What can be saved of vCPU ``who`` or the VM, by section. Raises KvmError."""
+        """Return the parts that can be saved of vCPU ``who`` or the VM, by section. Raises KvmError."""
 
     def cpuid(self, who: int) -> Cpuid:
         """The op that gave vCPU ``who`` its CPUID."""
@@ -105,7 +105,7 @@ class _Lowering(Places):
         self.restarted: set[int] = set()
         #: Those whose last exit's I/O is not complete, maybe.
         self.exited: set[int] = set()
-        #: What no ioctl reads, as it was written last.
+        #: The last write of state that no ioctl reads.
         self.kept: dict[tuple[int, int], Ioctl] = {}
         #: Those that something was done to.
         self.touched = {bound.target}
@@ -151,7 +151,7 @@ class _Lowering(Places):
     # Conditions
 
     def came(self, condition: s.Condition) -> Came | None:
-        """What a vCPU does next, of a condition that says that."""
+        """Return the exit that a condition waits for; None for other conditions."""
         if isinstance(condition, s.Word):
             port, *past = (memory.number(self.guest, f"PORT_{name}") for name in (condition.name, *condition.past))
             return Came("out", port, condition.value, condition.mask, tuple(past))
@@ -282,7 +282,7 @@ class _Lowering(Places):
             place, read, _ = self.place("cr0", who)
             cr0 = int.from_bytes(sregs[place.offset : place.offset + place.size], "little")
             refused = Otherwise("skip", f"KVM_SET_SREGS kept another CR0 when {cr0:#x} was asked for, in 32-bit protected mode")
-            stopped = Otherwise("error", "the planting guest did not come to its end")
+            stopped = Otherwise("error", "the planting guest did not finish")
             ops += [
                 Ioctl(who, uapi.KVM_SET_SREGS, self.buffer(f"entry_sregs{who}", "kvm_sregs", sregs)),
                 *read,
@@ -410,7 +410,7 @@ class _Lowering(Places):
         # The others are as an earlier case left them, which is nothing to go on with.
         order, ids = ORDERS[step.order], [id for id in dict.fromkeys((*self.bound.each, self.bound.other)) if id in self.touched]
         running = [id for id in ids if id in self.started]
-        stopped = Otherwise("error", "the vCPU that was to be migrated made an exit")
+        stopped = Otherwise("error", "the vCPU to migrate left KVM_RUN with an exit")
         finished = [Finish(id) for id in ids if id in self.exited or id in self.started]
         vcpus = {id: self.bound.saved(id, order) for id in ids}
         moved = migrate.ops(order, vcpus, self.bound.saved(VM, order), self.kept.values(), self.buffer)
@@ -418,4 +418,4 @@ class _Lowering(Places):
 
     @ops_of.register
     def _(self, step: s.Do) -> Iterable[Op]:
-        return [Do(step.name, self.bound.effort)]
+        return [Do(step.name, self.bound.stress_rounds)]

@@ -40,7 +40,7 @@ SIZE_OF_OUT = 3
 _ROM_SLOT, _RAM_SLOT, _VIDEO_SLOT, _SENDER_SLOT = 0, 1, 9, 7
 _SMRAM_SLOT = 1 << 16 | 8
 SENDER, _SENDER_SIZE = 0xFFFE0000, 0x1000
-#: What a guest's OUT to each of its ports means, where that is the same in all of them.
+#: The meaning of an OUT to each port, if it is the same in all guests.
 _WORDS = {
     "RESET": "the first instruction at the reset vector",
     "SIPI": "the first instruction at the SIPI's vector",
@@ -56,7 +56,7 @@ _WORDS = {
     "VMFAIL": "VM-instruction error",
     "FAULT": "an exception",
 }
-#: What it means in one of them.
+#: The meaning in one guest.
 _OWN = {
     ("smm", "VALUE"): "the end of the SMI handler's loop",
     ("smm", "LEFT"): "the code that the SMI interrupted",
@@ -69,7 +69,7 @@ _OWN = {
 _PLAIN = frozenset(("RESET", "spine.RESET", "READY", "AWAKE", "NMI", "SMI", "NESTED"))
 #: Guests that begin with guests/l1.inc.
 _HYPERVISORS = ("svm", "vmx")
-#: What the labels of the planter's code end with, by the mode that it leaves the vCPU in.
+#: The suffix of the planter's labels, by the mode that it leaves the vCPU in.
 _SUFFIX = {"guest-long": "64", "guest-protected": "32", "guest-v86": "16"}
 
 
@@ -178,7 +178,7 @@ def page(guest: str, vector: int) -> Iterator[Op]:
 
 
 def planted_address(plant: str, end: str) -> int:
-    """Where the code of a vCPU planted by ``plant`` does what ``end`` names. Raises ValueError where its mode has none."""
+    """Return the address of the code of ``plant`` that does what ``end`` names. Raises ValueError if its mode has none."""
     label, at = end + _SUFFIX[plant], guests.symbols("planter")
     if label not in at:
         raise ValueError(f"the planting guest has no end {label!r}")

@@ -17,7 +17,7 @@ from kvmtest.x86 import msr
 
 __all__ = ("KEPT", "Part", "ops")
 
-#: What no ioctl reads: the VMM knows it, and writes it again.
+#: State that no ioctl reads: the VMM knows it, and writes it again.
 KEPT = (uapi.KVM_SET_GSI_ROUTING, uapi.KVM_SET_GUEST_DEBUG, uapi.KVM_TPR_ACCESS_REPORTING, uapi.KVM_SET_VAPIC_ADDR)
 _SIZE = 4
 _MSR_ENTRY, _MSR_DATA = 16, 16
@@ -40,7 +40,7 @@ class Part(Protocol):
 
     @property
     def contents(self) -> bytes:
-        """What it holds at first."""
+        """The initial contents."""
 
     @property
     def number(self) -> int:
@@ -60,7 +60,7 @@ class _Saved:
 
     @property
     def count(self) -> int:
-        """How many MSRs it has."""
+        """The number of MSRs."""
         return int.from_bytes(self.part.contents[:4], "little") if self.part.kind == "kvm_msrs" else 0
 
     def read(self) -> Iterable[Op]:
@@ -96,7 +96,7 @@ class _Saved:
 
     @property
     def name(self) -> str:
-        """What KVM would refuse; of MSRs all, in order."""
+        """The ioctl that KVM would refuse; for MSRs with all of them, in order."""
         if not self.count:
             return IOCTLS[self.part.put]
         return _named(IOCTLS[self.part.put], self.part.contents)

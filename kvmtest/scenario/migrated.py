@@ -9,15 +9,15 @@ from kvmtest.uapi.kvm import KVM_EXIT_SHUTDOWN
 
 __all__ = ("MIGRATIONS", "migrated", "ways")
 
-#: When, and in which order: ``before-kvm``.
+#: The time and the order of the migration: ``before-kvm``.
 MIGRATIONS = tuple(f"{when}-{order}" for order in ORDERS for when in ("before", "after"))
-#: What leaves nothing in a VM that the next plant does not write.
+#: Steps that leave nothing in a VM that the next plant does not write.
 _PLANTING = {s.Plant, s.Observe, s.Reporter, s.Load, s.Send, s.Settle, s.Event, s.Complete}
 _NEXT = (s.Word, s.Words, s.In, s.Mmio, s.Exit, s.Quiet, s.Fails)
 
 
 class _Position:
-    """What a VM is in between two steps."""
+    """The state of a VM between two steps."""
 
     def __init__(self) -> None:
         self.running: set[s.Who] = set()
@@ -43,7 +43,7 @@ class _Position:
             self.down.discard(step.to)
 
     def stands(self, following: s.Step | None) -> bool:
-        """Whether all state can be saved here: no answer is owed, and none is to be looked at."""
+        """Return True if all state can be saved here: no answer is outstanding, and saving does not disturb the next check."""
         owed = isinstance(getattr(following, "condition", None), s.Answer)
         # KVM_GET_MP_STATE, with which saving begins, takes the INIT.
         pending = isinstance(following, (s.Until, s.Require)) and following.condition == s.Is("events.smi_latched_init", 1)

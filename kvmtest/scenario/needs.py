@@ -26,7 +26,7 @@ __all__ = ("NEEDS", "Facts", "Need", "of_capability", "unmet")
 
 
 class Facts(Protocol):
-    """What a need is looked up in."""
+    """Facts that needs are checked against."""
 
     vendor: str
 
@@ -55,7 +55,7 @@ class Need(NamedTuple):
     clear: bool = False
 
     def met(self, facts: Facts) -> bool:
-        """Whether a vCPU and its KVM have it."""
+        """Return True if a vCPU and its KVM have it."""
         if self.vendor not in ("", facts.vendor):
             return False
         if self.cap:
@@ -100,7 +100,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     ),
     "vmx-restricted-guest": (
         Need(
-            "a guest without paging is the CPU's business here: needs kvm_intel's parameter unrestricted_guest=0",
+            "the CPU itself runs guests without paging here: needs kvm_intel's parameter unrestricted_guest=0",
             # What may be 1 is in the upper half of IA32_VMX_PROCBASED_CTLS2.
             msr=(0x48B, 32 + 7),
             clear=True,

@@ -12,12 +12,12 @@ __all__ = ("ORDERS", "Order")
 
 
 class Order(NamedTuple):
-    """How a VM is saved and restored.
+    """The order in which a VM is saved and restored.
 
     ``save`` and ``restore`` are the sections of each vCPU; ``before`` and ``after`` those of the VM that are written before and
-    after all vCPUs. MSRs that are written ``apart`` are not among ``msrs``. What a VMM does not write, ``added``, comes at the
-    end of its sections. ``lacks`` are the needs of states that it cannot restore, ``lost`` are items, their bits, and why this
-    order cannot keep them. ``source`` says where it stands.
+    after all vCPUs. MSRs that are written ``apart`` are not among ``msrs``. ``added`` sections, which a VMM does not write,
+    come at the end. ``lacks`` are the needs of states that it cannot restore. ``lost`` are items, the bits that this order
+    cannot keep, and why. ``source`` names the document or code that defines the order.
     """
 
     save: tuple[str, ...]
@@ -31,7 +31,7 @@ class Order(NamedTuple):
     lost: tuple[tuple[str, int, str], ...] = ()
 
 
-#: What KVM itself asks for: KVM_GET_MP_STATE takes a pending INIT or SIPI, and so comes first; KVM_SET_CPUID2 before what is
+#: KVM's own requirements: KVM_GET_MP_STATE processes a pending INIT or SIPI, and so comes first; KVM_SET_CPUID2 before what is
 #: checked against it; the APIC base before the local APIC, whose format depends on it (KVM API, KVM_GET_LAPIC); the LVT timer's
 #: mode before IA32_TSC_DEADLINE (kvm_set_lapic_tscdeadline_msr()); EFER.SVME and CR4.VMXE, and the VMX capability MSRs
 #: (vmx_set_vmx_msr()), before nested state; nested state before L2's registers; registers before a pending exception

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where single items lie in the structures of ioctls, and the ops that read and write them."""
+"""Positions of single items in the structures of ioctls, and the ops that read and write them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SECTIONS = {
 }
 #: The linear address that KVM_TRANSLATE is asked for: the one that guests have other pages at.
 _LINEAR = 0x80000
-#: What KVM_SET_VCPU_EVENTS takes only with a flag (KVM API).
+#: Items that KVM_SET_VCPU_EVENTS writes only with a flag (KVM API).
 _EVENT_FLAGS = {
     "events.nmi_pending": uapi.KVM_VCPUEVENT_VALID_NMI_PENDING,
     "events.interrupt_shadow": uapi.KVM_VCPUEVENT_VALID_SHADOW,
@@ -97,7 +97,7 @@ class Places:
         return unique
 
     def place(self, item: str, who: int) -> tuple[Place, list[Op], list[Op]]:
-        """Where ``item`` of vCPU ``who`` is, and the ops that read and write its section."""
+        """Return the place of ``item`` of vCPU ``who``, and the ops that read and write its section."""
         if item.startswith("msr."):
             return self._msr(item.removeprefix("msr."), who)
         section, offset, size = fields()[item]
@@ -125,7 +125,7 @@ class Places:
         return Place(buf, 16, 8, f"msr.{name}"), read, write
 
     def written(self, place: Place) -> Place:
-        """Where what is written to ``place`` is kept."""
+        """Return the place that holds what is written to ``place``."""
         name = self.buffer(f"written_{place.buffer}_{place.offset}", "u64", bytes(8))
         return Place(name, 0, place.size, place.name)
 
@@ -159,6 +159,6 @@ class Places:
                 # Without KVM_GET_MP_STATE where it would make KVM take what is pending.
                 ops += read
                 for place, value, item in puts:
-                    why = skip or f"KVM kept another value when {value:#x} was written to {item}"
+                    why = skip or f"KVM did not keep {value:#x}, which was written to {item}"
                     ops.append(Compare(place, (value,), Otherwise("skip" if skip else "error", why)))
         return ops

@@ -12,7 +12,7 @@ from typing import NamedTuple
 __all__ = (
     "Alike",
     "Apart",
-    "DEFAULT_EFFORT",
+    "DEFAULT_ROUNDS",
     "DENIED",
     "NEW_VM",
     "Sum",
@@ -22,7 +22,7 @@ __all__ = (
     "Cpuid",
     "Create",
     "Do",
-    "Effort",
+    "StressRounds",
     "Enter",
     "Finish",
     "Install",
@@ -62,14 +62,14 @@ NEW_VM = -2
 DENIED = "denied-msrs"
 
 
-class Effort(NamedTuple):
-    """For what is done again and again in an order that dice choose: how many ``rounds``, and the dice's ``seed``."""
+class StressRounds(NamedTuple):
+    """Size of the stress case: the number of ``rounds``, and the ``seed`` of their random order."""
 
     rounds: int = 24
     seed: int = 1
 
 
-DEFAULT_EFFORT = Effort()
+DEFAULT_ROUNDS = StressRounds()
 
 
 class Buffer(NamedTuple):
@@ -344,15 +344,15 @@ class Report(NamedTuple):
     running: bool = False
 
 
-#: What Do may name, for which the engine has a function each, and the items that it counts.
+#: The measurements of Do, and the items that each counts; the engine has a function for each.
 MEASUREMENTS = {"arrivals": ("lost", "doubled", "astray")}
 
 
 class Do(NamedTuple):
-    """Make the measurement of that ``name``, with so much ``effort``; what it counted is evidence."""
+    """Make the measurement of that ``name``, with so much ``stress_rounds``; what it counted is evidence."""
 
     name: str
-    effort: Effort
+    stress_rounds: StressRounds
 
 
 Op = (

@@ -12,7 +12,7 @@ __all__ = ("LEAVES", "SPARSE", "VENDORS", "Setup")
 VENDORS = ("intel", "amd")
 #: For Setup.vcpus.
 SPARSE = 0
-#: Which of CPUID's leaves vCPUs get, in words.
+#: The choices of CPUID leaves for vCPUs, in words.
 LEAVES = {
     "": "",
     "none": "without KVM_SET_CPUID2",
@@ -31,7 +31,7 @@ class Setup(NamedTuple):
     ``boot_id`` is the vCPU id given to KVM_SET_BOOT_CPU_ID. ``vcpus`` are created, their ids from 0 on; SPARSE are some two dozen
     whose ids go to the last one of the xAPIC or, with ``x2apic_ids`` (KVM_CAP_X2APIC_API), a few beyond. ``mce`` is whether
     KVM_X86_SETUP_MCE gives them MCE_BANKS banks and what else KVM supports: it changes what RESET has left. ``memory`` is
-    whether RAM and ROM of the guest that reports its state are there; without them nothing is behind the reset vector.
+    whether RAM and ROM of the guest that reports its state are there; without them nothing is at the reset vector.
 
     ``caps`` are enabled on the VM before its vCPUs are created: (KVM_CAP_*, argument). ``ids`` are the vCPUs' ids where they are
     not the usual ones. ``leaves`` says which of CPUID's leaves the vCPUs get: one of LEAVES. ``heard`` is whether messages reach
@@ -54,7 +54,7 @@ class Setup(NamedTuple):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What it cannot be made without (`kvmtest.scenario.needs`)."""
+        """The needs of making it (`kvmtest.scenario.needs`)."""
         given = {"split-irqchip": self.irqchip == "split", "boot-cpu-id": self.boot_id, "x2apic-api": self.x2apic_ids}
         given["msr-filter"] = bool(self.denied)
         named = dict.fromkeys(of_capability(*one) for one in self.caps)
@@ -62,5 +62,5 @@ class Setup(NamedTuple):
 
     @property
     def many(self) -> bool:
-        """Whether the VM has so many vCPUs that one such VM at a time is enough."""
+        """True if the VM has so many vCPUs that one such VM at a time is enough."""
         return self.vcpus == SPARSE or self.vcpus > 8

@@ -38,16 +38,16 @@ _LATCHED = s.Until(s.Is("events.smi_latched_init", 1), note="no INIT is pending"
 
 
 class State(NamedTuple):
-    """What a target is in.
+    """A state of the target.
 
-    ``before`` are the steps before everything is planted, ``keep`` is what that leaves set (`s.Plant`). ``prepare`` are the steps
-    before the state is read that the event finds, ``enter`` those after it. ``leave`` let the event be taken that was held,
-    ``release`` undo what would outlive the case. ``plants`` are the plants by guest code that it takes, none for those by ioctls.
-    ``needs`` is what it cannot do without. ``holds`` and ``drops`` are the events that wait until the state is left, and that are
-    lost in it; ``on_thread`` is whether the target is in KVM_RUN, ``silent`` whether the event may leave no trace, ``fresh``
-    whether its VM is one that nothing has happened to. ``events`` are the only events that it is for, and ``only`` the only
-    plants, where that is not any. ``memory`` is whether a guest of its own lies where the reporting one does, ``runs`` whether
-    the target has to run for the event to be taken.
+    ``before`` are the steps before everything is planted, ``keep`` is what they leave set (`s.Plant`). ``prepare`` are the
+    steps before the observation that precedes the event, ``enter`` those after it. ``leave`` ends what held the event,
+    ``release`` undoes what would outlast the case. ``plants`` are the plants by guest code that it allows; without any, it
+    allows those by ioctls. ``needs`` are its needs. ``holds`` and ``drops`` are the events that wait until the state is left,
+    and those that are lost in it. ``on_thread`` is set if the target is in KVM_RUN, ``silent`` if the event may leave no trace,
+    ``fresh`` if it needs a new VM. ``events`` are the only events that it is for, and ``only`` the only plants, if not all.
+    ``memory`` is set if a guest of its own lies where the reporting one does, ``runs`` if the target has to run to accept the
+    event.
     """
 
     before: Steps = ()
@@ -80,7 +80,7 @@ def _at_exit(end: str, condition: s.Condition) -> tuple[Steps, Steps]:
     """In the middle of an instruction that reads a device: the answer arrives with the INIT pending, and userspace has to let KVM
     finish the instruction (KVM API, struct kvm_run).
     """
-    reads = s.Until(condition, note="the guest was to read a port or memory of a device")
+    reads = s.Until(condition, note="the guest does not read a port or a device's memory")
     return (s.Resume(end), reads), (_LATCHED, s.Give(b"\x5a" * 4), s.Complete())
 
 
@@ -112,14 +112,14 @@ _MMIO, _MMIO_LEFT = _at_exit("mmio", s.Mmio("planter.MMIO"))
 #: Before a UD2 and without an IDT, so that the fault itself changes no register: with no entry to read, none of the three
 #: exceptions writes CR2.
 _AT_UD = (s.Set((("idt.limit", 0), ("rip", "planter.ud"))),)
-_HALTED = s.Until(s.Is("mp_state", KVM_MP_STATE_HALTED), note="the guest was to halt, and KVM_GET_MP_STATE does not say so")
+_HALTED = s.Until(s.Is("mp_state", KVM_MP_STATE_HALTED), note="the guest does not halt, by KVM_GET_MP_STATE")
 
 STATES: dict[str, State] = {
     # Not in KVM_RUN; and one that has never been.
     "": State(),
     NEVER_RUN: State(fresh=True, only=("a",)),
     "in-loop": State(
-        enter=(s.Resume("loop"), s.Start(), s.Until(s.Moves("planter.count"), note="the guest did not come to its loop")),
+        enter=(s.Resume("loop"), s.Start(), s.Until(s.Moves("planter.count"), note="the guest did not reach its loop")),
         plants=GUEST_PLANTS, on_thread=True,
     ),
     "in-hlt": State(enter=(s.Resume("hlt"), _HALTED, s.Start()), plants=GUEST_PLANTS[:2], on_thread=True),
@@ -135,7 +135,7 @@ STATES: dict[str, State] = {
     ),
     "at-triple-fault": State(prepare=_AT_UD, plants=_LONG, silent=True, events=("shutdown",)),
     "in-shutdown": State(
-        prepare=(*_AT_UD, s.Until(s.Exit(KVM_EXIT_SHUTDOWN), note="the guest was to shut down")),
+        prepare=(*_AT_UD, s.Until(s.Exit(KVM_EXIT_SHUTDOWN), note="the guest does not shut down")),
         leave=(_LATCHED,), plants=_LONG, silent=True,
     ),
     "in-smm": State(
@@ -153,7 +153,7 @@ STATES: dict[str, State] = {
             s.Send("smi", "ioctl-smi", judged=False), s.Until(s.Word("smram.SMI"), note="the SMI handler does not run"),
             s.Require(s.Is("events.smi_smm", 1), "the SMI handler runs, and KVM_GET_VCPU_EVENTS shows no SMM"),
         ),
-        leave=(s.Until(s.Word("smram.VALUE"), note="the SMI handler does not go on"),), needs=("smm",), plants=_LONG,
+        leave=(s.Until(s.Word("smram.VALUE"), note="the SMI handler does not continue"),), needs=("smm",), plants=_LONG,
         holds=("init",), drops=("sipi",), runs=True, fresh=True,
     ),
     # In L2, where L1 does not intercept INIT; what is planted then is L2's.

@@ -196,7 +196,7 @@ class Expect(NamedTuple):
 
 
 class Event(NamedTuple):
-    """What is observed from here on comes after ``event``, sent by ``trigger``."""
+    """Observations after this step come after ``event``, sent by ``trigger``."""
 
     event: str
     trigger: str
@@ -302,9 +302,9 @@ class Migrate(NamedTuple):
 
 
 class Do(NamedTuple):
-    """What loops by what it measures, and so is no list of steps: the measurement of that ``name`` (`kvmtest.engine.runner`).
+    """The measurement of that ``name`` (`kvmtest.engine.runner`): it loops depending on what it measures, unlike a list of steps.
 
-    ``expected`` are the items that it counts, each with the number that it has to come to.
+    ``expected`` are the items that it counts, each with the number that is expected.
     """
 
     name: str
@@ -362,9 +362,9 @@ class Scenario(NamedTuple):
     setup: Setup = Setup()
     undefined: str = ""
     vendors: tuple[str, ...] = ("intel", "amd")
-    #: Whether its VM is one that nothing has happened to.
+    #: True if it needs a new VM.
     fresh: bool = True
-    #: Whether the event may leave no trace: there the pending event or the exit is the proof that it happened.
+    #: True if the event may leave no trace: then the pending event or the exit proves that it happened.
     silent: bool = False
 
     @property

@@ -21,7 +21,7 @@ __all__ = (
     "PLANTS",
     "SENT",
     "VENDORS",
-    "Teller",
+    "Describer",
     "condition",
     "held",
     "ioctl",
@@ -61,7 +61,7 @@ MODES = {
 }
 _ROUTED = "routed to an MSI with data {data:X}H by KVM_SET_GSI_ROUTING"
 _ICR = "the other vCPU's code writes {data:X}H to its ICR"
-#: How each trigger sends an event.
+#: The ioctl or access by which each trigger sends an event.
 SENT = {
     "latched": "KVM_SET_VCPU_EVENTS, smi.latched_init = 1",
     "msi": "KVM_SIGNAL_MSI, data {data:X}H",
@@ -81,9 +81,9 @@ SENT = {
     "ioctl-nmi": "KVM_NMI",
     "ioctl-smi": "KVM_SMI",
 }
-#: What is not the section's name in capitals in the names of the ioctls that read and write it.
+#: Sections whose ioctls do not have the section's name in capitals.
 _SECTIONS = {"events": "VCPU_EVENTS", "nested": "NESTED_STATE", "ssp": "ONE_REG", "cpuid": "CPUID2"}
-#: More items than are all said.
+#: More items than are all listed.
 _MANY = 24
 _WHO = {"other": "the other vCPU", "each": "each target", "vm": "the VM", "new-vm": "a new VM"}
 #: Conditions that are what a vCPU does next.
@@ -107,7 +107,7 @@ def ioctl(verb: str, section: str) -> str:
 
 
 def held(item: str, value: int | str) -> str:
-    """What ``item`` holds: an activity state by its name, anything else as a number."""
+    """Format the value of ``item``: an activity state as its name, anything else as a number."""
     return MP_STATES.get(value, str(value)) if item == "mp_state" and isinstance(value, int) else number(value)
 
 
@@ -212,7 +212,7 @@ def _of(guest: str, name: str) -> str:
     return f"{memory.number(guest, name):X}H" if guest or "." in name else name
 
 
-class Teller:
+class Describer:
     """Tells the steps of a scenario one after the other; what some mean depends on those before."""
 
     def __init__(self, target: str = "ap") -> None:
@@ -234,7 +234,7 @@ class Teller:
         return "; it is to be as before" if event == "none" else f"; the rules of {EVENTS[event]} judge it"
 
     def _does(self, of: s.Condition, who: s.Who) -> str:
-        """What has to happen or to be, with the vCPU that it is about."""
+        """Describe what has to happen or to be, with the vCPU that it is about."""
         if isinstance(of, _NEXT):
             joined = ", which is in KVM_RUN," if who in self._started else " next"
             self._started.discard(who)
@@ -411,5 +411,5 @@ class Teller:
 
 def lines(scenario: s.Scenario) -> Iterator[str]:
     """A sentence for each step of ``scenario``."""
-    teller = Teller(scenario.target)
-    return map(teller.step, scenario.steps)
+    describer = Describer(scenario.target)
+    return map(describer.step, scenario.steps)

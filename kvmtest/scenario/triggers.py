@@ -192,7 +192,7 @@ def sender(who: s.Who, bsp: bool, icr: int, destination: int, mode: str) -> Step
     )
 
 
-#: What an earlier case may have left pending on the vCPU that sends.
+#: Items that an earlier case may have left pending on the sender.
 _PENDING = (
     *("exception_injected", "exception_pending", "exception_has_payload", "triple_fault_pending", "interrupt_injected"),
     *("interrupt_soft", "interrupt_shadow", "nmi_injected", "nmi_pending", "nmi_masked", "smi_smm", "smi_pending"),
@@ -246,7 +246,7 @@ def arrival(bsp: bool) -> Steps:
 
 
 def _triple_fault(send: s.Send, to: To) -> Steps:
-    return (s.Until(s.Exit(KVM_EXIT_SHUTDOWN), note="the guest was to shut down"),)
+    return (s.Until(s.Exit(KVM_EXIT_SHUTDOWN), note="the guest does not shut down"),)
 
 
 class Trigger(NamedTuple):

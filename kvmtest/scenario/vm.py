@@ -14,13 +14,13 @@ from kvmtest.x86 import cpuid
 
 __all__ = ("Host", "lower")
 
-#: How far ids go: of an xAPIC below FFH, which is the broadcast, with 32-bit ids to what any KVM has taken since v4.9.
+#: Limits of ids: of an xAPIC FFH, which is the broadcast; with 32-bit ids what every KVM has accepted since v4.9.
 _END_XAPIC, _END_X2APIC = 255, 288
 #: Those below the last one that say something: on both sides of each power of two and of FFH, and at the ends of the clusters of
 #: 16 that logical x2APIC ids have.
 _SPARSE = (0, 1, 2, 3, 4, 7, 8, 15, 16, 17, 31, 32, 63, 64, 127, 128, 253, 254, 255, 256, 257, 271, 272)
 _X2APIC_API = uapi.KVM_X2APIC_API_USE_32BIT_IDS | uapi.KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK
-#: What makes KVM_GET_VCPU_EVENTS tell a pending exception from an injected one, and show a pending triple fault.
+#: Capabilities with which KVM_GET_VCPU_EVENTS reports pending exceptions apart from injected ones, and a pending triple fault.
 _EVENT_CAPS = (uapi.KVM_CAP_EXCEPTION_PAYLOAD, uapi.KVM_CAP_X86_TRIPLE_FAULT_EVENT)
 #: IA32_MCG_CAP.Count: as many banks as show what there is to show.
 _BANKS, _MCE_BANKS = 0xFF, 4
@@ -37,14 +37,14 @@ _PINS = 24
 
 
 class Host(Protocol):
-    """What a VM's program depends on."""
+    """The facts about the host that a VM's program depends on."""
 
-    #: What KVM_GET_SUPPORTED_CPUID gives.
+    #: The entries of KVM_GET_SUPPORTED_CPUID.
     supported: list[cpuid.CpuidEntry]
 
     @property
     def mce_cap(self) -> int:
-        """What KVM_X86_GET_MCE_CAP_SUPPORTED gives."""
+        """The value of KVM_X86_GET_MCE_CAP_SUPPORTED."""
 
     def check_extension(self, cap: int) -> int:
         """KVM_CHECK_EXTENSION on the VM."""
@@ -104,7 +104,7 @@ def _sparse(setup: Setup, host: Host) -> tuple[int, ...]:
 
 
 def _cpuid(setup: Setup, host: Host, id: int) -> Cpuid:
-    """What a vCPU's CPUID has otherwise than KVM_GET_SUPPORTED_CPUID."""
+    """Return a vCPU's CPUID, as changes to KVM_GET_SUPPORTED_CPUID."""
     changes = cpuid.changes(host.supported, setup.vendor, id)
     if setup.leaves == "0":
         return Cpuid(id, (*(change for change in changes if change[0] == 0), (0, "eax", cpuid.ALL, 0)), (0,))

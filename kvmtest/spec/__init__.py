@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the manuals say of every item after RESET, INIT and SIPI."""
+"""The rules of the manuals for every item after RESET, INIT and SIPI."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def rule_for(item: str, event: str, vendor: str, backend: str) -> Rule:
 
 
 def _same(a: Rule, b: Rule) -> bool:
-    """Whether two rules say the same, whatever they cite."""
+    """Return True if two rules are the same but for their citations."""
     return a._replace(cite=()) == b._replace(cite=())
 
 

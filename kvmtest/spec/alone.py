@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What else follows when one section of a vCPU is written back to RESET's values: all other items stay as they are."""
+"""Side effects of writing one section of a vCPU back to RESET's values: all other items must be unchanged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Follows(NamedTuple):
 
 
 _SAME = "one register, which both sections show"
-_LEFT = "an instruction that is done anew raises it anew: __set_regs() drops it, and the API says nothing of it"
+_LEFT = "a restarted instruction raises it again: __set_regs() drops it, and the API does not mention it"
 _MODE = "another mode of the timer disarms it (SDM vol. 3, TSC-Deadline Mode)"
 _TPR = "TPR is CR8 (SDM vol. 3, Task and Processor Priorities)"
 _LOCK = "writing 0 does not undo all of its bits: reset.vmm-reset judges that"
@@ -46,6 +46,6 @@ _FOLLOWS: dict[str, tuple[Follows, ...]] = {
 
 
 def follows(section: str) -> tuple[Follows, ...]:
-    """What follows when ``section`` is written."""
+    """Return the side effects of writing ``section``."""
     mirrors = (Follows(item, "CPUID shows it") for item, of in FOLLOWS.items() if of == section)
     return (*_FOLLOWS.get(section, ()), *mirrors)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where the manuals say it: document and name of the section or table.
+"""Citations: document and name of the section or table.
 
 Chapter and table numbers move between revisions, so they are not given; the revision is, where the text changed.
 """
@@ -173,7 +173,7 @@ A_PPR = "AMD Processor Programming Reference, Performance Counter Global Control
 #: Not a manual: no CPU manual speaks of it.
 KVM_API = "Linux, The Definitive KVM (Kernel-based Virtual Machine) API Documentation"
 KVM_ERRATA = "Linux, Known limitations of CPU virtualization"
-#: What KVM promises where no manual says anything.
+#: A promise of KVM where no manual says anything.
 KVM_PROMISE_IDS = (
     'KVM\'s own promise, Linux, Known limitations of CPU virtualization, x2APIC: "all vCPUs matching the target APIC ID receive the '
     'interrupt", or with KVM_X2APIC_API_USE_32BIT_IDS "only the vCPU with the lowest vCPU ID"'

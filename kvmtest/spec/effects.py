@@ -6,12 +6,12 @@ from __future__ import annotations
 __all__ = ("COUNTED", "lost")
 
 _EVENTS = ("init", "sipi")
-#: How many of many events do not come, come again, or come elsewhere.
+#: Counts of events that do not come, come again, or reach another vCPU.
 COUNTED = frozenset(("lost", "doubled", "astray"))
-#: Besides, what the vCPU executes next, which VM exit L1 gets, and that INIT is kept for later.
+#: Also the next instruction of the vCPU, the VM exit that L1 gets, and whether INIT stays pending.
 _LOST = COUNTED | {"runs", "exits", "pending"}
 
 
 def lost(event: str, item: str) -> bool:
-    """Whether another value than the expected one of the behaviour ``item`` says that ``event`` is lost."""
+    """Return True if a departure of the behaviour ``item`` means that ``event`` was lost."""
     return event in _EVENTS and item in _LOST

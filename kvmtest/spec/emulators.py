@@ -1,24 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What an emulated CPU does wrong to the guests of the KVM that runs on it, so that a guest's view there tells nothing of KVM.
+"""Bugs of emulated CPUs that show in guests of the KVM that runs on them: a guest's view there says nothing of KVM.
 
-Each line was found by a guest that saw something else than KVM_GET_* showed, and followed to the emulator's source.
+Each line was found by a guest that read something else than KVM_GET_* showed, and traced to the emulator's source.
 """
 
 from __future__ import annotations
 
 __all__ = ("cannot_tell", "ends_early")
 
-_NO_INTERCEPT = "QEMU's TCG does not intercept XSETBV, so KVM learns nothing of it and loads no PKRU (helper_xsetbv())"
-_MXCSR = "QEMU's TCG leaves MXCSR alone in an XRSTOR with XSTATE_BV.SSE clear (helper_xrstor())"
+_NO_INTERCEPT = "QEMU's TCG does not intercept XSETBV, so KVM does not see it and loads no PKRU (helper_xsetbv())"
+_MXCSR = "QEMU's TCG does not load MXCSR in an XRSTOR with XSTATE_BV.SSE clear (helper_xrstor())"
 _SPEC_CTRL = "QEMU's TCG has no IA32_SPEC_CTRL: it reads as 0 and drops what is written (helper_rdmsr())"
 
-_OLD_XRSTOR = "Bochs before 2.8 leaves MXCSR alone in an XRSTOR with XSTATE_BV.SSE clear (its commit f3537f282a1e)"
+_OLD_XRSTOR = "Bochs before 2.8 does not load MXCSR in an XRSTOR with XSTATE_BV.SSE clear (its commit f3537f282a1e)"
 _BAD_MSR = "Bochs' Haswell has no IA32_SPEC_CTRL, and Bochs reads an MSR that is not there as 0"
 
 #: kvm_amd keeps the VMCB's CPL through INIT and shows it as SS.DPL, which fails there, and what restores that writes it to the
 #: VMCB's SS, too. A CPU does not look at either outside of protected mode.
 _CPL = (
-    "QEMU's TCG takes CPL from SS.DPL in real mode, too, where VMRUN has it as 0, so that a guest with an SS.DPL other than 0 cannot "
+    "QEMU's TCG uses SS.DPL as CPL in real mode, too, where VMRUN sets CPL to 0: a guest with another SS.DPL cannot "
     "execute LIDT (cpu_x86_load_seg_cache(); APM vol. 2, VMRUN, Canonicalization and Consistency Checks)"
 )
 _CR0_PE = 1
@@ -32,12 +32,12 @@ _WRONG = {
 
 
 def cannot_tell(names: tuple[str, ...], item: str) -> str:
-    """Why a guest under KVM on a CPU with ``names``, its model and its emulator, cannot tell what ``item`` holds; "" where it can."""
+    """Return why a guest on a CPU with ``names`` (model and emulator) cannot read ``item`` correctly; "" if it can."""
     there = (wrong for begin, wrong in _WRONG.items() if any(name.startswith(begin) for name in names))
     return next((wrong[item] for wrong in there if item in wrong), "")
 
 
 def ends_early(names: tuple[str, ...], cr0: int | None, ss_dpl: int | None) -> str:
-    """Why a guest whose CR0 and SS were restored like this stops where it should not; "" where it has no reason to."""
+    """Return why a guest with this restored CR0 and SS stops too early on this emulator; "" if it does not."""
     tcg = any(name.startswith("QEMU TCG CPU") for name in names)
     return _CPL if tcg and ss_dpl and cr0 is not None and not cr0 & _CR0_PE else ""

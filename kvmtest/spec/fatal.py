@@ -28,5 +28,5 @@ FATAL = (
 
 
 def fatal(case: str, backend: str, kernel: Version) -> bool:
-    """Whether this kernel is known to die of ``case``."""
+    """Return True if this kernel is known to die of ``case``."""
     return any(one.case in case and one.backend == backend and kernel < one.until for one in FATAL)

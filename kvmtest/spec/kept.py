@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What KVM makes of what KVM_SET_* gives it: every item is kept as it was written, but for what stands here.
+"""Values that KVM changes when KVM_SET_* writes them. Every other item must be kept as it was written.
 
-A fact explains one exact value: anything else that is read back departs. What an ioctl refuses with an error is no fact.
+A fact explains one exact value: anything else that is read back is a departure. A refusal with an error is no fact.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from kvmtest.spec.commits.entry import Version
 
 __all__ = ("AS_WRITTEN", "FACTS", "Fact", "explained")
 
-AS_WRITTEN = ("what KVM_SET_* has accepted KVM_GET_* shows", KVM_API)
+AS_WRITTEN = ("KVM_GET_* returns what KVM_SET_* accepted", KVM_API)
 _ALL = (1 << 64) - 1
 _FOREVER: Version = (1 << 16, 0)
 #: The value of an item as it was written, None where it was not.
@@ -42,16 +42,16 @@ class Fact(NamedTuple):
 
     @property
     def says(self) -> str:
-        """What KVM does, and where."""
+        """The change that KVM makes, and its source."""
         return f"{self.why} ({self.source})"
 
     def holds(self, backend: str, kernel: Version, vendor: str, written: Written) -> bool:
-        """Whether it holds on this KVM for this guest, in which ``written`` was."""
+        """Return True if it applies to this KVM and this guest, in which ``written`` was written."""
         here = (not self.backends or backend in self.backends.split()) and self.since <= kernel < self.until
         return here and self.vendor in ("", vendor) and (not self.where or bool(written(self.where)))
 
     def value(self, item: str, written: Written) -> int | None:
-        """What is read back, where it is known."""
+        """Return the value that is read back; None if unknown."""
         if self.formula:
             return _FORMULAS[self.formula](written)
         asked = written(item)
@@ -76,17 +76,17 @@ _FORMULAS: dict[str, Callable[[Written], int | None]] = {"TPR": lambda written: 
 _K7 = tuple(f"msr.{name}{i}" for name in ("k7_evntsel", "k7_perfctr") for i in range(4))
 _P6 = tuple(f"msr.{name}{i}" for name in ("perfevtsel", "pmc") for i in range(2))
 _SEGMENTS = ("cs", "ss", "ds", "es", "fs", "gs", "tr")
-_SOFT = "a soft interrupt is not shown: the instruction that makes it is executed again"
-_NO_LBR = "last-branch recording that is not virtualized is taken and ignored"
-_NO_BTF = "single steps on branches are not virtualized: BTF is taken and ignored"
+_SOFT = "a soft interrupt is not shown: its instruction is executed again"
+_NO_LBR = "last-branch recording that is not virtualized is accepted and ignored"
+_NO_BTF = "single steps on branches are not virtualized: BTF is accepted and ignored"
 _BY_PPR = "PPR is computed from TPR and ISR"
 
 FACTS = (
     Fact(
-        (*_K7, *_P6), "kvm_set_msr_common()", "a counter that the vCPU does not have is taken, and reads as 0",
+        (*_K7, *_P6), "kvm_set_msr_common()", "a counter that the vCPU does not have is accepted, and reads as 0",
     ),
     Fact(
-        ("msr.vm_hsave_pa",), "kvm_set_msr_common()", "without SVM it is taken, and reads as 0", backends="vmx pvm",
+        ("msr.vm_hsave_pa",), "kvm_set_msr_common()", "without SVM it is accepted, and reads as 0", backends="vmx pvm",
     ),
     Fact(("msr.debugctl",), "vmx_set_msr()", _NO_LBR, keep=_ALL & ~3, backends="vmx"),
     Fact(("msr.debugctl",), "vmx_set_msr()", _NO_BTF, keep=_ALL & ~2, backends="vmx"),

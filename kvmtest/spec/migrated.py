@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a vCPU has after its VM was saved and restored: what it had, but for what counts meanwhile."""
+"""The state of a vCPU after its VM was saved and restored: as before, except for counters."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from kvmtest.spec.rule import Rule, cited, formula, masked, unchanged, undefined
 
 __all__ = ("AS_SAVED", "COUNTED", "About", "added", "rule")
 
-AS_SAVED = ("a vCPU that was saved and restored goes on as it was", KVM_API)
+AS_SAVED = ("a vCPU that was saved and restored continues as before", KVM_API)
 _ALONE = cited(unchanged(), *AS_SAVED)
 _ALL = (1 << 64) - 1
-#: What counts from the value that was saved.
+#: Items that count on from the value that was saved.
 COUNTED: dict[str, Rule] = {
     "msr.tsc": cited(formula("TSC-on", "counts on from what was saved"), *AS_SAVED),
     "lapic.timer_current": cited(formula("timer-on", "counts down from what was saved"), *AS_SAVED),
@@ -22,14 +22,14 @@ COUNTED: dict[str, Rule] = {
 #: MSRs that KVM_GET_MSR_INDEX_LIST never names and VMMs save all the same: the machine-check banks, of which the API says so, the
 #: memory types, which QEMU (kvm_get_msrs()) and Cloud Hypervisor (get_msr_list()) add, and what QEMU adds of SGX and of SynIC.
 _ADDED = re.compile(r"msr\.(mtrr|mc\d+_|sgxlepubkeyhash|hv_sint|hv_si[em]|hv_stimer)")
-#: What it names only where the host's CPU has it (kvm_probe_msr_to_save()). Elsewhere the host alone reaches them.
+#: MSRs that it names only if the host's CPU has them (kvm_probe_msr_to_save()). Else only the host can access them.
 _PROBED = re.compile(
     r"msr\.(bndcfgs|tsc_aux|umwait_control|rtit_|xfd|tsx_ctrl|xss|spec_ctrl|[us]_cet|pl\d_ssp|int_ssp_tab|debugctl|last(branch|int)"
     r"|pmc|perfevtsel|fixed_ctr|perf_|amd_perf|k7_|pebs_|ds_area)"
 )
 _OTHERS = {
     **dict.fromkeys(("msr.hv_vp_runtime", "msr.hv_time_ref_count"), cited(undefined("it counts by itself"), *AS_SAVED)),
-    "lapic.ppr": cited(undefined("KVM computes it anew, from TPR and ISR"), *AS_SAVED),
+    "lapic.ppr": cited(undefined("KVM recomputes it from TPR and ISR"), *AS_SAVED),
 }
 _PAYLOAD = "events.exception_has_payload"
 _NO_PAYLOAD = cited(undefined("no exception is pending that it could belong to (KVM API, KVM_SET_VCPU_EVENTS)"), *AS_SAVED)
@@ -37,15 +37,15 @@ _NOT_HERE = cited(undefined("KVM_GET_MSR_INDEX_LIST names it only where the host
 
 
 def added(item: str) -> bool:
-    """Whether a VMM saves the MSR ``item`` though KVM_GET_MSR_INDEX_LIST does not name it."""
+    """Return True if a VMM saves the MSR ``item`` though KVM_GET_MSR_INDEX_LIST does not name it."""
     return bool(_ADDED.match(item))
 
 
 class About(NamedTuple):
-    """What the rules of one migration depend on.
+    """The facts that the rules of one migration depend on.
 
-    ``lost`` are items of which the order of restoring cannot keep some bits, and why; ``unlisted`` those that
-    KVM_GET_MSR_INDEX_LIST does not name, ``pending`` whether an exception is.
+    ``lost`` are items, the bits that the order of restoring cannot keep, and why; ``unlisted`` are those that
+    KVM_GET_MSR_INDEX_LIST does not name; ``pending`` is set if an exception is pending.
     """
 
     lost: tuple[tuple[str, int, str], ...] = ()

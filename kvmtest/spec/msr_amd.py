@@ -23,7 +23,7 @@ _VM_CR_INIT = vendors(
     intel=INTEL_NONE,
     amd=cited(masked(0, unchanged=_ALL ^ _SVMDIS, note="SVMDIS is cleared because LOCK is 0 in every plant; with LOCK it would be unchanged"), A_VM_CR, A_OTH),
 )
-#: What the APM's figure of SYSCFG defines lies above; the value in its cross-reference is that of a K8's bus controls.
+#: The bits below those that the APM's figure of SYSCFG defines; the value in its cross-reference is that of a K8's bus controls.
 _SYSCFG_BUS = 0x3FFFF
 _SYSCFG = masked(0, ignore=_SYSCFG_BUS, note="the APM gives 00020601H: bits 17:0 are a processor's own, and no guest has that bus")
 _HWCR_INIT = vendors(intel=INTEL_NONE, amd=cited(unchanged(), A_HWCR, A_OTH))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What is in flight or pending, the activity state, and virtualization state."""
+"""Rules for pending events, the activity state, and virtualization state."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ __all__ = ("RULES",)
 
 _BOUNDARY = (S_OVERVIEW_IMPLIED, A_SVM_INIT_IMPLIED)
 _SMM = (S_SMM_INIT, A_SMM_INIT)
-_NONE = value(0, "implied: INIT is taken at an instruction boundary and starts afresh")
-_STALE = undefined("says something only beside a pending or injected event (KVM API, KVM_GET_VCPU_EVENTS)")
-_NOT_IN_SMM = value(0, "INIT is not recognized in SMM, so it is taken outside it")
+_NONE = value(0, "implied: INIT is recognized at an instruction boundary, and execution starts anew")
+_STALE = undefined("valid only with a pending or injected event (KVM API, KVM_GET_VCPU_EVENTS)")
+_NOT_IN_SMM = value(0, "INIT is not recognized in SMM, so it is accepted outside of SMM")
 _HELD = vendors(
     intel=cited(value(0, "INIT clears what was pending"), S_VMX_EXITS_CLEAR),
     amd=cited(undefined("the APM holds those pending that come while a processor waits for its STARTUP IPI; it does not speak of earlier ones"), A_INIT_IPI),
@@ -38,7 +38,7 @@ _HELD = vendors(
 _DELIVERED = undefined("one that was held pending may be delivered by now")
 _NMI_BLOCKING = undefined("neither manual says whether INIT ends the blocking of NMIs")
 _SIPI_VECTOR = undefined("KVM's own bookkeeping of the last vector")
-_STATE = formula("mp_state", "who runs after RESET and INIT depends on IA32_APIC_BASE.BSP; KVM has no state for shutdown")
+_STATE = formula("mp_state", "which vCPU runs after RESET and INIT depends on IA32_APIC_BASE.BSP; KVM has no state for shutdown")
 
 
 def _event(name: str, row: int, init: Rule | Vendored, *cite: str, sipi: Rule | None = None) -> Entry:
@@ -47,8 +47,8 @@ def _event(name: str, row: int, init: Rule | Vendored, *cite: str, sipi: Rule | 
 
 
 _FLAGS = vendors(
-    intel=cited(value(0, "INIT is blocked in VMX root operation and exits from non-root: it is taken outside VMX only"), S_VMX_LIMITS, KVM_API),
-    amd=cited(value(0x100, "GIF is 1: RESET sets it, and INIT is held while it is 0; an INIT that is taken leaves guest mode"), A_GIF, A_SVM_INIT, KVM_API),
+    intel=cited(value(0, "INIT is blocked in VMX root operation and exits from non-root: it is accepted outside VMX operation only"), S_VMX_LIMITS, KVM_API),
+    amd=cited(value(0x100, "GIF is 1: RESET sets it, and INIT is held while it is 0; an accepted INIT leaves guest mode"), A_GIF, A_SVM_INIT, KVM_API),
 )
 _NOT_VMX = vendors(
     intel=cited(value(0xFFFFFFFFFFFFFFFF, "KVM's value for none"), S_VMX_LIMITS, KVM_API),
@@ -68,7 +68,7 @@ RULES: tuple[Entry, ...] = (
     _event("smi_smm", 127, _NOT_IN_SMM, *_SMM),
     _event("smi_pending", 125, _HELD, S_VMX_ACTIVITY, A_INIT_IPI, sipi=_DELIVERED),
     _event("smi_inside_nmi", 127, _NOT_IN_SMM, *_SMM),
-    _event("smi_latched_init", 127, value(0, "the INIT that was latched in SMM is the one taken"), *_SMM),
+    _event("smi_latched_init", 127, value(0, "the INIT that was latched in SMM is the one accepted"), *_SMM),
     _event("triple_fault_pending", 123, value(0, "INIT ends the shutdown state"), S_DF, A_SHUTDOWN),
     entry("events.sipi_vector", row=(), reset=_SIPI_VECTOR, init=_SIPI_VECTOR, sipi=_SIPI_VECTOR, cite=(KVM_API,)),
     entry("mp_state", row=129, reset=_STATE, init=_STATE, sipi=cited(_STATE, SDM_SIPI), shutdown=cited(_STATE, S_DF), cite=(S_MP, A_MP, A_INIT_IPI)),

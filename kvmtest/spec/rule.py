@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a manual says of one item after one event: the words a rule is made of."""
+"""Rules: the statement of a manual about one item after one event."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def cited(rule: Rule, *cite: str) -> Rule:
 
 
 def _at_fault(item: str, sipi: Rule | Vendored) -> Rule:
-    """What VT-x has saved of ``item`` at a triple fault. What a SIPI cannot hold still, for it counts, a shutdown cannot either."""
+    """Return the rule for the value of ``item`` that VT-x saves at a triple fault. Counters keep counting, as across a SIPI."""
     if item == "rflags":
         return masked(0, unchanged=_M64 & ~_RF, ignore=_RF, note="RF is set in what a fault saves")
     if isinstance(sipi, Rule) and (sipi.kind == "undefined" or sipi.value == "TSC>="):
@@ -129,7 +129,7 @@ def _at_fault(item: str, sipi: Rule | Vendored) -> Rule:
 
 
 def of_svm_shutdown(item: str, init: Rule) -> Rule:
-    """What KVM promises of ``item`` after a shutdown with SVM, where its rule after INIT is ``init``."""
+    """Return KVM's promise for ``item`` after a shutdown with SVM; ``init`` is the rule after INIT."""
     if item in _IN_VMCB and init.kind == "unchanged":
         init = init._replace(kind="undefined", note="INIT leaves it, and the VMCB that holds it is undefined after a shutdown")
     return init._replace(cite=(A_SHUTDOWN_INTERCEPT, LINUX_SHUTDOWN, *init.cite))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What an ioctl that writes the activity state and is no event must leave alone: everything else."""
+"""Rules for an ioctl that writes the activity state and is no event: nothing else changes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from kvmtest.spec.rule import Rule, cited, formula, unchanged, undefined
 
 __all__ = ("COUNTERS", "MEASURED", "rule")
 
-#: What counts on by itself, whatever is done to the vCPU.
+#: Items that count by themselves, whatever is done to the vCPU.
 COUNTERS = frozenset(("msr.tsc", "lapic.timer_current", "msr.hv_vp_runtime", "msr.hv_time_ref_count"))
-#: What a kernel measures anew at each boot: HV_X64_MSR_TSC_FREQUENCY is the TSC's, as kvm_hv_get_msr() gives it.
+#: Items that a kernel measures at each boot: HV_X64_MSR_TSC_FREQUENCY is the TSC's, as kvm_hv_get_msr() gives it.
 MEASURED = frozenset(("msr.hv_tsc_frequency",))
 _COUNTS = cited(undefined("it counts by itself"), KVM_API)
 _TSC = cited(formula("TSC>=", "keeps counting"), KVM_API)

@@ -18,7 +18,7 @@ _HALF = frozenset(
 _LOW = (1 << 32) - 1
 #: Reserved places unless the CPU has what they belong to: reading one sets ESR (SDM vol. 3, Error Handling).
 LAPIC_UNREAD = frozenset(("lvt_cmci", "rrd", "efeat", "ecntl"))
-#: What a guest can tell of a limit is which of spine.LIMITS it reaches.
+#: Limits, of which a guest can only tell which of spine.LIMITS they reach.
 LIMITS = frozenset(f"{seg}.limit" for seg in ("cs", "ds", "es", "ss", "fs", "gs"))
 _IN_STEPS = frozenset(item for names in spine.STEP_ITEMS.values() for item in names)
 
@@ -36,11 +36,11 @@ ITEMS = tuple(item for item in spec.ENTRIES if item not in spec.SYNTHETIC and _r
 
 
 class Report(NamedTuple):
-    """What the guest said.
+    """The guest's report.
 
     ``values`` are its items; ``missing`` are those that it cannot read here, with the reason. ``problem`` says why it stopped
-    early ("" where it came to its end): items that are in neither are lost to that. Of items in ``narrow`` it told the low 32
-    bits, though it can read more where 64-bit code runs. ``late`` is whether it stopped because nothing came in time.
+    early ("" if it did not): items that are in neither are lost because of that. Of items in ``narrow`` it reported the low 32
+    bits, though 64-bit code can read more. ``late`` is set if it stopped because something did not come in time.
     """
 
     values: dict[str, int]
@@ -69,7 +69,7 @@ def mask(item: str) -> int:
 
 
 def shown(item: str, value: int | None, narrow: frozenset[str] = frozenset()) -> int | None:
-    """What a guest says of an item that holds ``value``; ``narrow`` is its report's."""
+    """Return the value that a guest reports for an item that has ``value``; ``narrow`` is its report's."""
     if value is None:
         return None
     if item in LIMITS:

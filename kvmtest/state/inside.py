@@ -31,7 +31,7 @@ __all__ = ("GUEST_PLANTS", "GuestPlant", "GuestStopped", "PlantRefused")
 GUEST_PLANTS = ("guest-long", "guest-protected", "guest-v86")
 
 _SLOT = 6
-# Offsets in the guest's memory, behind its code and its block.
+# Offsets in the guest's memory, after its code and its block.
 _GDT, _LDT, _IDT32, _IDT64 = 0x2000, 0x2400, 0x2800, 0x3000
 _PML4, _PDPT, _PD, _PDPT_PAE, _PT = 0x4000, 0x5000, 0x6000, 0xA000, 0xB000
 _XSAVE, _MSRS, _APIC, _TSS = 0xC000, 0x10000, 0x18000, 0x1A000
@@ -54,7 +54,7 @@ _XSAVE_ROOM = _MSRS - _XSAVE
 #: Local APIC registers that a guest writes; SVR first, since a software-disabled local APIC masks its LVT.
 _WRITABLE = ("svr", "tpr", "ldr", "dfr", *(f"lvt_{n}" for n in ("timer", "thermal", "pmc", "lint0", "lint1", "error")))
 _WRITABLE_TIMER = ("timer_divide", "timer_initial")
-#: MSRs with another road into the vCPU, or that would move the local APIC under the code.
+#: MSRs that are written in another way, or that would move the local APIC under the code.
 _LEFT_OUT = ("efer", "apic_base", "tsc_deadline", "smbase")
 #: Items that take the value of the ioctls' plant.
 _AS_BASE = (*planter.GPRS, "cr2", "xcr0", "apic_base", "dr0", "dr1", "dr2", "dr3", "dr6")
@@ -129,11 +129,11 @@ class GuestPlant(Plant):
         raise GuestStopped(f"the planting guest cannot be emulated: {seen}")
 
     def reason(self, item: str) -> str:
-        """Why this plant has no value for ``item``."""
-        return "the planting guest has no instruction that writes it, or leaves it as it needs it"
+        """Return the reason for having no value for ``item``."""
+        return "the planting guest has no instruction that writes it, or needs a value of its own"
 
     def _skip(self, vcpu: Vcpu, seen: Exit) -> None:
-        """Go on behind an instruction that KVM cannot emulate. Raises GuestStopped for everything else."""
+        """Continue after an instruction that KVM cannot emulate. Raises GuestStopped for everything else."""
         if seen.reason != KVM_EXIT_INTERNAL_ERROR or seen.suberror != KVM_INTERNAL_ERROR_EMULATION:
             raise GuestStopped(f"the planting guest stopped: {seen}")
         regs = vcpu.get_regs()
@@ -143,7 +143,7 @@ class GuestPlant(Plant):
         vcpu.set_regs(regs)
 
     def _asked(self, base: dict[str, int], vectors: tuple[str, ...], apic_mode: str) -> dict[str, int]:
-        """What the code is to write, as the host's ioctls should then show it; ``vectors`` are the items of the XSAVE image."""
+        """Return the values that the code must write, as ioctls show them; ``vectors`` are the items of the XSAVE image."""
         asked = {item: base[item] for item in (*_AS_BASE, *vectors) if item in base}
         asked |= {k: v for k, v in base.items() if k.startswith("msr.") and k.removeprefix("msr.") not in _LEFT_OUT}
         # AMD CPUs have 32 bits of these, and KVM shows that many; an emulated one may keep 64.

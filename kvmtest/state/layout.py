@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where each item lives in what the KVM_GET_* ioctls return.
+"""The position of each item in what the KVM_GET_* ioctls return.
 
 A *section* is the buffer of one ioctl, an *item* a bit field of a section. A layout belongs to a kind of vCPU: which MSRs
 it lets the host read and where its XSAVE components lie.

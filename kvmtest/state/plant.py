@@ -49,14 +49,14 @@ _SET = (
     ("events", KVM_SET_VCPU_EVENTS),
     ("mp_state", KVM_SET_MP_STATE),
 )
-#: What no plant can be made without.
+#: Sections that every plant needs.
 _NEEDED = ("sregs", "regs", "events", "debugregs", "mp_state")
 _ID = lapic.offset_of("id")
 #: MXCSR_MASK where a CPU reports 0 (SDM vol. 1, Guidelines for Writing to the MXCSR Register).
 _MXCSR_MASK = 0xFFBF
 #: XCR0 where a plant has not all that KVM supports: x87 state, which is always on, and SSE.
 XCR0 = {"b": 3, "c": 1, SIPI: 3, NEW: 1}
-#: Why the tables have no value for an item.
+#: The reasons why the tables have no value for an item.
 WHY = {f"msr.{known.name}": known.why for known in msr.MSRS} | {f"lapic.{reg.name}": reg.why for reg in lapic.LAPIC}
 
 
@@ -74,7 +74,7 @@ class Plant:
         self._id_shift = id_shift
 
     def reason(self, item: str) -> str:
-        """Why this plant has no value for ``item``."""
+        """Return the reason for having no value for ``item``."""
         why = WHY.get(item, "")
         return f"cannot be planted: {why}" if why else "this plant has no value for it"
 
@@ -153,7 +153,7 @@ class Planter:
         return Plant(buffers, {k: v for k, v in asked.items() if k in self.layout.fields}, refused, id_shift)
 
     def _found(self, prefix: str, items: Iterable[str]) -> dict[str, int]:
-        """What those of ``items`` that begin with ``prefix`` held when the vCPU was created."""
+        """Return the values at creation of those of ``items`` that begin with ``prefix``."""
         found = {item: self.baseline.get(self.layout, item) for item in items if item.startswith(prefix)}
         return {item: value for item, value in found.items() if value is not None and item != "msr.tsc"}
 
@@ -243,7 +243,7 @@ class Planter:
         return msr_buffers(KVM_SET_MSRS, [entry for _, entry in named if not self._msr_errors[entry]])
 
     def _try_msrs(self, entries: list[tuple[int, int]]) -> None:
-        """Write each once, in order: KVM_SET_MSRS stops at one that KVM refuses, and goes on behind it when called again."""
+        """Write each once, in order: KVM_SET_MSRS stops at one that KVM refuses, and continues after it when called again."""
         while entries:
             buf = msr_buffers(KVM_SET_MSRS, entries)[0]
             most = (buf.size - 8) // 16

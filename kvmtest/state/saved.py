@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a VMM reads of a vCPU and its VM to restore it elsewhere: by section, the ioctls and their structures."""
+"""State that a VMM reads from a vCPU and its VM to restore it elsewhere: by section, the ioctls and their structures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Part(NamedTuple):
     number: int = 0
 
 
-#: What writes what the Reader reads, and the structure's name.
+#: The ioctl that writes each section that the Reader reads, and the structure's name.
 _PUT = {
     "mp_state": (uapi.KVM_SET_MP_STATE, "kvm_mp_state"),
     "regs": (uapi.KVM_SET_REGS, "kvm_regs"),
@@ -45,7 +45,7 @@ _PUT = {
     "nested": (uapi.KVM_SET_NESTED_STATE, "kvm_nested_state"),
     "ssp": (uapi.KVM_SET_ONE_REG, "ssp"),
 }
-#: What says which features a vCPU has, and cannot be written any more when some are in use.
+#: MSRs that define a vCPU's features; they cannot be written once some are in use.
 _FEATURES = re.compile(r"msr\.(vmx_|arch_capabilities|perf_capabilities|ucode_rev)")
 
 

@@ -31,14 +31,14 @@ class Snapshot(NamedTuple):
         return self._replace(sections=self.sections | {field.section: bytes(section)})
 
     def why(self, layout: Layout, item: str) -> str:
-        """Why ``item``, which has a place in ``layout``, has no value here."""
+        """Return why ``item``, which has a place in ``layout``, has no value here."""
         section = layout.fields[item].section
         if why := self.unreadable.get(item) or self.lost(layout, section):
             return why
         return f"it lies beyond the {len(self.sections[section])} bytes that were read of the section {section}"
 
     def lost(self, layout: Layout, section: str) -> str:
-        """Why ``section``, which ``layout`` has, was not read; "" where it was."""
+        """Return why ``section``, which ``layout`` has, was not read; "" if it was."""
         if section in self.sections or section not in layout.by_section:
             return ""
         return self.unreadable.get(layout.by_section[section][0], f"the section {section} was not read")

@@ -40,14 +40,14 @@ from kvmtest.uapi.kvm import (
 
 __all__ = ("ROOM", "Buffer", "Reader", "Unread", "contents_of", "missing_sections", "msr_buffers", "one_reg", "point", "refusal")
 
-#: What an ioctl fails with for want of memory or time: this says nothing of what KVM knows or takes.
+#: Errors for want of memory or time: they say nothing of what KVM supports or accepts.
 _PASSING = (errno.EAGAIN, errno.EINTR, errno.EIO, errno.ENOMEM)
 
 #: KVM_X86_REG_KVM(KVM__REG_GUEST_SSP) of the UAPI header since v6.18: x86, 64 bits wide, type KVM.
 _REG_GUEST_SSP = 0x2030_0003_0000_0000
 #: One less than MAX_IO_MSRS in arch/x86/kvm/x86.c: KVM_GET_MSRS and KVM_SET_MSRS take no more at once (msr_io()).
 _MAX_IO_MSRS = 255
-#: What comes before a section in its buffer: struct kvm_msrs's number of MSRs, and struct kvm_one_reg.
+#: The bytes before a section in its buffer: struct kvm_msrs's number of MSRs, and struct kvm_one_reg.
 _HEADS = {"msrs": 8, "ssp": ctypes.sizeof(kvm_one_reg)}
 #: The offset of struct kvm_nested_state's `size`: the room that there is, in 32 bits, of which KVM writes back what it used.
 ROOM = 4

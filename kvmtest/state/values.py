@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What is planted: for each item two complementary values, and three modes a CPU can be in when the event comes.
+"""Values to plant: two complementary ones for each item, and three CPU modes at the time of the event.
 
 Plant ``a`` is 64-bit mode with paging, ``b`` real mode just after leaving protected mode (its descriptor caches still hold
 protected-mode descriptors), ``c`` virtual-8086 mode. Each has one of the three legal CR0.CD/NW pairs. Items that no mode
@@ -114,7 +114,7 @@ _EVENTS = {
 #: KVM_MP_STATE_HALTED (3) and KVM_MP_STATE_RUNNABLE (0).
 _MP_STATE = {"a": 3, "b": 0, "c": 3}
 
-#: What SIPI differs in from b: descriptor caches that real-mode code can fetch, read and write through, no single-stepping,
+#: The differences of SIPI from b: descriptor caches that real-mode code can fetch, read and write through, no single-stepping,
 #: no #NM, KVM_MP_STATE_INIT_RECEIVED.
 _FOR_SIPI = {
     **{
@@ -193,7 +193,7 @@ def _events(plant: str) -> dict[str, int]:
 
 
 def values(plant: str) -> dict[str, int]:
-    """What ``plant`` (one of PLANTS, SIPI or NEW) asks for, item by item, before the host's limits are known.
+    """Return the values of ``plant`` (one of PLANTS, SIPI or NEW), item by item, before the host's limits are known.
 
     CR4 and EFER are left to the planter, which tries their bits; XCR0 too, whose legal values the host gives.
     """

@@ -31,7 +31,7 @@ from kvmtest.uapi.kvm import (
 
 __all__ = ("COMMANDS", "CONSTRAINTS", "SECTIONS", "SETTERS", "Constraint", "Reset", "orders")
 
-#: What writes each section.
+#: The ioctl that writes each section.
 SETTERS = {
     "nested": KVM_SET_NESTED_STATE,
     "sregs": KVM_SET_SREGS,
@@ -103,7 +103,7 @@ def orders(sections: tuple[str, ...] = SECTIONS) -> list[tuple[str, ...]]:
 
 
 def _after(a: str, b: str) -> bool:
-    """Whether the constraints put ``a`` behind ``b``, directly or by others."""
+    """Return True if the constraints require ``a`` after ``b``, directly or through others."""
     return any(first == b and (second == a or _after(a, second)) for first, second in _AT_RESET)
 
 
@@ -143,7 +143,7 @@ class Reset:
 
     @property
     def sections(self) -> tuple[str, ...]:
-        """What is written, in a legal order."""
+        """The sections that are written, in a legal order."""
         return tuple(self._buffers)
 
     def write(self, order: Iterable[str]) -> dict[str, str]:

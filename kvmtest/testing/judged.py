@@ -27,9 +27,9 @@ __all__ = ["EVENTS", "Judged", "StateMismatch", "assert_state", "assert_unchange
 
 EVENTS = (*spec.EVENTS, "none")
 _APIC_ENABLED, _X2APIC = 1 << 11, 1 << 10
-#: How many reasons a summary shows.
+#: The number of reasons that a summary shows.
 _REASONS = 8
-#: What assert_state() judged last: the pytest plugin empties it after each test.
+#: The last results of assert_state(): the pytest plugin clears it after each test.
 log: deque[Judged] = deque(maxlen=1000)
 
 
@@ -47,12 +47,12 @@ class Judged(NamedTuple):
 
     @property
     def failed(self) -> tuple[Result, ...]:
-        """What differs from the manuals; with `strict` also where a deviation of KVM explains it."""
+        """The results that differ from the manuals; with `strict` also those that a deviation explains."""
         return tuple(r for r in self.results if r.verdict.unexpected or self.strict and r.verdict is Verdict.KNOWN)
 
     @property
     def good(self) -> tuple[Result, ...]:
-        """What is as the manuals say."""
+        """The results that agree with the manuals."""
         return tuple(r for r in self.results if r.verdict in (Verdict.PASS, Verdict.FIXED))
 
     @property
@@ -73,16 +73,16 @@ class Judged(NamedTuple):
         return f"{self.of}{f' after {self.event.upper()}' if self.event else ''}: {self.counts}"
 
     def report(self) -> str:
-        """What failed, each as the text report of `kvmtest run` shows it, and the summary."""
+        """Return the failures, formatted as in the text report of `kvmtest run`, and the summary."""
         shown = [line for result in self.failed for line in (*_shown(result), "")]
         return "\n".join((self.head, "", *shown, *self._rest()))
 
     def summary(self) -> str:
-        """What was judged and what was not, and why not: some lines."""
+        """Summarise in some lines what was judged, what was not, and why not."""
         return "\n".join((self.head, *self._rest()))
 
     def _rest(self) -> list[str]:
-        """What the numbers do not say: what is judged in part, what a deviation explains, what is not judged."""
+        """List what the numbers do not say: results judged in part, results that a deviation explains, items not judged."""
         partly = [r for r in self.good if r.reason and r.verdict is Verdict.PASS]
         known = [] if self.strict else [r for r in self.results if r.verdict is Verdict.KNOWN]
         lines = [f"  {r.item}: {r.reason}" for r in partly]
@@ -229,7 +229,7 @@ def judge_state(
     if vendor not in ("", *spec.VENDORS):
         raise ValueError(f"vendor {vendor!r}: one of {', '.join(spec.VENDORS)}")
     if event == "sipi" and vector is None:
-        raise ValueError("after a SIPI CS follows from its vector: give vector=")
+        raise ValueError("CS after a SIPI depends on its vector: give vector=")
     of = _called(vcpu)
     state = _state(vcpu)
     host = _host(state, backend, kernel)
@@ -301,9 +301,9 @@ def _one(item: str, ctx: Context, state: State, before: State | None) -> Record:
 
 
 def _at_reset(item: str, ctx: Context, planted: int | None) -> int | None:
-    """What tells an item that was planted from one that is as it always was: ``planted`` itself where RESET leaves that.
+    """Return a value that shows whether an item was planted: ``planted`` itself if it is RESET's value, else 0.
 
-    What no rule tells the value of after RESET counts as planted where it is not 0.
+    An item without a rule for RESET counts as planted if it is not 0.
     """
     if planted is None:
         return None

@@ -18,7 +18,7 @@ from .state import State
 __all__ = ["compared"]
 
 _AS_OTHER = ("a vCPU that is used again holds nothing of its last use", KVM_API)
-#: What follows from the vCPU's own id.
+#: Items that depend on the vCPU's own id.
 _OF_ID = ("lapic.id", "lapic.ldr", "cpuid.1.ebx", "cpuid.b*", "cpuid.1f*", "cpuid.8000001e.eax", "msr.hv_vp_index")
 _BSP = 1 << 8
 

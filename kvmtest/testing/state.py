@@ -116,7 +116,7 @@ def saved_state(
 
 
 def _why(item: str, reason: str, missing: dict[str, str], leaves: bool) -> str:
-    """Why a saved state lacks an item, where Layout speaks of a KVM that it asked."""
+    """Return why a saved state lacks an item; Layout's reasons speak of a KVM that was asked."""
     if item.startswith("msr."):
         return "KVM_GET_MSRS: not among the MSRs given"
     if not leaves and (item.startswith("cpuid.") or reason not in missing.values()):

@@ -109,7 +109,7 @@ class _kvm_run_s(Union):
 
 
 class kvm_run(Structure):
-    """What mmap() of a vCPU's file descriptor shows; the exit union is anonymous, as in C."""
+    """struct kvm_run, which mmap() of a vCPU's file descriptor maps; the exit union is anonymous, as in C."""
 
     _anonymous_ = ("u",)
     _fields_ = (

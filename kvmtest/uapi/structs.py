@@ -283,7 +283,7 @@ class _kvm_nested_state_data(Union):
 
 
 class kvm_nested_state(Structure):
-    """For KVM_GET_NESTED_STATE and KVM_SET_NESTED_STATE; `size` in bytes, with the data behind it."""
+    """For KVM_GET_NESTED_STATE and KVM_SET_NESTED_STATE; `size` in bytes, with the data after it."""
 
     _fields_ = (
         ("flags", c_uint16), ("format", c_uint16), ("size", c_uint32), ("hdr", _kvm_nested_state_hdr),

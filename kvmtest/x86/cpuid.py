@@ -70,7 +70,7 @@ Change = tuple[int, str, int, int]
 
 
 def changes(supported: list[CpuidEntry], vendor: str, apic_id: int) -> tuple[Change, ...]:
-    """What makes ``supported`` (KVM_GET_SUPPORTED_CPUID) a guest of ``vendor`` with a signature that is not the host's."""
+    """Return the changes that make ``supported`` (KVM_GET_SUPPORTED_CPUID) CPUID of ``vendor``, with another signature."""
     name = VENDORS[vendor]
     host = next((leaf.eax for leaf in supported if leaf.function == 1), 0)
     signature = next(s for s in _SIGNATURES[vendor] if s != host)

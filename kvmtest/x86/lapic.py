@@ -70,7 +70,7 @@ _OFFSETS = {reg.name: reg.offset for reg in LAPIC}
 
 
 def offset_of(name: str) -> int:
-    """Where register ``name`` lies in the page."""
+    """Return the offset of register ``name`` in the page."""
     return _OFFSETS[name]
 
 

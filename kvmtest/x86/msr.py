@@ -42,7 +42,7 @@ _ALL_OR_NONE = (0x0, 0xFFFFFFFFFFFFFFFF)
 _SREGS = "planted through KVM_SET_SREGS"
 _MODEL = "describes the CPU model; read-only"
 _CONSTANT = "KVM returns a constant"
-_PT = "KVM takes it only with Intel PT in the guest, behind CPUID leaf 14H"
+_PT = "KVM accepts it only with Intel PT in the guest (CPUID leaf 14H)"
 _GUEST_MEMORY = "KVM's paravirtual interface: writing it makes KVM write to guest memory"
 _PARAVIRT = "KVM's paravirtual interface"
 _HYPERV = "Hyper-V's synthetic interface"
@@ -57,7 +57,7 @@ _PMU = "needs version 2 of the architectural PMU in the guest's CPUID"
 _LBRV = "needs LBR virtualization (svm)"
 
 _LINES = (
-    Msr("tsc", 0x10, (0x0000555555555555, 0x00002AAAAAAAAAAA), "counts on from the plant"),
+    Msr("tsc", 0x10, (0x0000555555555555, 0x00002AAAAAAAAAAA), "continues to count from the planted value"),
     Msr("kvm_wall_clock", 0x11, None, _GUEST_MEMORY),
     Msr("kvm_system_time", 0x12, None, _GUEST_MEMORY),
     Msr("apic_base", 0x1B, None, _SREGS, "apic_base"),

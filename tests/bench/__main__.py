@@ -31,7 +31,7 @@ from tests.cases import the
 
 CYCLES, ROUNDS = 1500, 7
 CASES = ("init.msi.host/ap,intel,xapic,plant-a", "init.latched.host/bsp,amd,x2apic,plant-b")
-#: How the engine runs a cycle: by its C code or without, and whether what it showed is judged.
+#: Ways to run a cycle: with the engine's C code or without, with judging or without.
 WAYS = {"engine": (True, False), "engine, judged": (True, True), "engine in Python": (False, False)}
 #: Asked once while the VM is built, of no effect on it.
 _QUESTIONS = (uapi.KVM_CHECK_EXTENSION, uapi.KVM_GET_SUPPORTED_CPUID, uapi.KVM_GET_MSR_INDEX_LIST)

@@ -33,7 +33,7 @@ def _start(out: Path, format: str, *arguments: str) -> subprocess.Popen[str]:
 
 
 def _wait_for_results(out: Path, process: subprocess.Popen[str], at_least: int = 1) -> None:
-    """Until something is measured: JSON lines are flushed as they come."""
+    """Wait until something is measured: JSON lines are flushed as they come."""
     path = out / "jsonl"
     while process.poll() is None and not (
         path.exists() and path.stat().st_size >= at_least and b'\n{"of":' in path.read_bytes()
@@ -43,7 +43,7 @@ def _wait_for_results(out: Path, process: subprocess.Popen[str], at_least: int =
 
 
 def _whole(out: Path, format: str) -> int:
-    """How many results are in the reports, each of which can be read to its end."""
+    """Count the results in the reports, each of which must be complete."""
     text = (out / "main").read_text()
     if format == "junit":
         assert ElementTree.fromstring(text).findall(".//testcase")

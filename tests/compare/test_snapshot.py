@@ -32,7 +32,7 @@ _MADE = {
 }
 _ITEMS = {
     "cr0": Item("0x60000010", "0x80050033"),
-    "cr2": Item("0x0", "0x5000", "", "KVM kept 0x5000 when 0x6000 was planted"),
+    "cr2": Item("0x0", "0x5000", "", "0x6000 was planted, but KVM_GET_* returned 0x5000 before the event"),
     "mp_state": Item("INIT_RECEIVED", "RUNNABLE"),
     "msr.tsc": Item("0x123", "0x100"),
     "ssp": Item(None, None, "KVM_GET_ONE_REG: EINVAL"),

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.program
 ROOT = Path(__file__).parents[2]
 CONTRIB = ROOT / "contrib"
 SCRIPTS = sorted(CONTRIB.rglob("*.sh"))
-#: Where make contrib installs tools.
+#: The folder in which make contrib installs tools.
 BIN = Path(sys.executable).parent
 PATH = f"{BIN}:{os.environ['PATH']}"
 

@@ -20,7 +20,7 @@ _REPLACE = (
 #: Adds a line between 8 and 9.
 _ADD = "@@ -8,2 +8,3 @@\n \tif (x)\n+\t\tfirst();\n \t\treset(x);\n"
 _REMOVE = "@@ -8,3 +8,2 @@\n \tif (x)\n-\t\tsecond();\n \t\treset(x);\n"
-#: What made lines 7 to 9 of the source.
+#: The hunk that made lines 7 to 9 of the source.
 _MADE = "@@ -6,3 +6,4 @@\n int accept(int x)\n-{ x++;\n+{\n+\tif (x)\n \t\treset(x);\n"
 
 

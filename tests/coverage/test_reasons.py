@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Why blocks are not run, by function and line."""
+"""Reasons why blocks are not run, by function and line."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which cases ran which blocks."""
+"""The table of which cases ran which blocks."""
 
 from __future__ import annotations
 

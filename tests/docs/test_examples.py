@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the documentation, the recipes and --help show is there: commands parse, ids, cases and selectors take something."""
+"""Examples in the documentation, the recipes and --help: commands parse; ids, cases and selectors match something."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ID = re.compile(
 )
 #: In backticks, what begins as no id does.
 _GLOB = re.compile(r"`(\*[a-z0-9*{},_./-]+)`")
-#: What assert_state() says of a state that was handed to it.
+#: The beginning of assert_state()'s ids for a state from a caller.
 _EXTERNAL = "reset.external."
 
 

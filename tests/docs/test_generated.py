@@ -76,7 +76,7 @@ def test_mandoc_finds_nothing(made: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-#: What is typed, and what is offered for its last word.
+#: Typed text, and the completions of its last word.
 TYPED = [
     ("kvmtest expl", {"explain"}),
     ("kvmtest run init.msi.h", {"init.msi.host"}),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-#: What it reads besides itself.
+#: The files that checkpatch.pl needs.
 _FILES = ("checkpatch.pl", "const_structs.checkpatch", "spelling.txt")
 
 

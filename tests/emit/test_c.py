@@ -25,7 +25,7 @@ _REGS, _MP, _XSAVE = (
 )
 _RAX, _ST0 = p.Place("regs1", 0, 8, "rax"), p.Place("xsave1", 32, 10, "st0")
 _HEAD = ["rax after INIT: expected 0x0."]
-#: What a reproducer has none of: it is resolved before, or makes none.
+#: Ops that a reproducer never has: they are resolved before, or prevent one.
 _HIDDEN = (p.Look, p.Install, p.Report, p.Do, p.Alike)
 
 
@@ -115,7 +115,7 @@ def test_a_register_of_80_bits_is_two_results() -> None:
 
 
 def test_msrs_of_one_number_have_each_its_own_value() -> None:
-    """What KVM is to refuse is written after another value of the same MSR was read and written."""
+    """An MSR that KVM has to refuse is written after another value of the same MSR was read and written."""
     made = repro(
         p.Ioctl(1, uapi.KVM_GET_MSRS, "msr_174"),
         p.Ioctl(1, uapi.KVM_SET_MSRS, "set_msr_174"),

@@ -18,12 +18,12 @@ from kvmtest.x86 import lapic
 
 _ALL = {struct for *_, struct in SECTIONS.values()} | {uapi.kvm_msi, uapi.kvm_enable_cap}
 _STRUCTS = sorted(_ALL, key=lambda one: one.__name__)
-#: Whose fields have names; a page of registers has their macros.
+#: Structures whose fields have names; a page of registers has macros instead.
 _NAMED = [struct for struct in _STRUCTS if struct not in (uapi.kvm_lapic_state, uapi.kvm_xsave)]
 
 
 def _follow(struct: object, path: str) -> object:
-    """What ``path`` leads to in an instance of a structure, as C would follow it."""
+    """Return the field at ``path`` in an instance of a structure, as C would access it."""
     steps = re.findall(r"\w+", path)
     return functools.reduce(lambda at, step: at[int(step)] if step.isdigit() else getattr(at, step), steps, struct)
 

@@ -63,7 +63,7 @@ def test_what_a_guest_is_to_find_is_read_before_it_runs(targets: dict[str, Targe
 
 
 def test_what_was_written_before_is_written_whole(targets: dict[str, Target]) -> None:
-    """What a new vCPU has may not be there any more."""
+    """Values of a new vCPU may have been overwritten."""
     old = targets["ap"].baseline.sections["regs"]
     buffers = {"plant_regs1": p.Buffer("kvm_regs", b"\x77" + old[1:]), "plant_regs1_2": p.Buffer("kvm_regs", old)}
     ops = ((number, p.Ioctl(1, uapi.KVM_SET_REGS, name)) for number, name in enumerate(buffers))
@@ -94,7 +94,7 @@ def test_a_program_that_nothing_decides_is_none(targets: dict[str, Target]) -> N
     with pytest.raises(NoRepro, match="no ioctl of this KVM reads delivered"):
         _body(targets["ap"], Wanted(2, (("delivered", (0,), None),)), *_LOOKS)
     with pytest.raises(NoRepro, match="no list of ops"):
-        _body(targets["ap"], Wanted(2), (0, p.Do("arrivals", p.DEFAULT_EFFORT)))
+        _body(targets["ap"], Wanted(2), (0, p.Do("arrivals", p.DEFAULT_ROUNDS)))
     compare = p.Compare(p.Place("told", 0, 8), (1,), p.Otherwise("error", "why"))
     made = _body(targets["ap"], Wanted(0), (0, compare), buffers={"told": p.Buffer("u64", bytes(8))})
     (last,) = [op for _, op in made.body.ops]

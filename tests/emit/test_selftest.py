@@ -26,7 +26,7 @@ from tests.emit.made import OPS, msr_check, repro
 
 _HEAD = ["cr3 after INIT: expected 0x0."]
 _ALL = (1 << 64) - 1
-#: What a file can have in this style.
+#: Ops that a file in this style can have.
 _PLAIN = (p.Ioctl, p.Put, p.Sum, p.Apart, p.Compare)
 _HOSTS = tuple(op for op in OPS if isinstance(op, _PLAIN) and getattr(op, "on", 0) != p.NEW_VM)
 _MANY = repro(*_HOSTS)._replace(
@@ -80,7 +80,7 @@ def test_the_command_writes_it_or_says_why_not(kvm: Kvm, tmp_path: Path, capsys:
     assert (status, to.exists()) == (1, False) and said[-1].startswith("kvmtest: init.msi.guest.rdx")
 
 
-#: What of a tree the selftests are built from.
+#: The parts of a tree that the selftests are built from.
 _PARTS = (
     *(f"tools/{one}/" for one in ("include", "arch/x86", "scripts", "build", "lib")),
     *(f"{one}/" for one in ("include", "arch/x86", "scripts", "usr", "lib")),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What several vCPUs show together: what it rests on stays, vCPUs that it is not about go, and in C it is one number."""
+"""Expectations of several vCPUs together: their preconditions stay, other vCPUs go, and in C it is one number."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What doctor says is what the run then skips; each no says what would change that."""
+"""The run skips what doctor says is missing; each ``no`` says what would change that."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_each_guest_that_is_missing_is_named(gone: str, kind: str, tmp_path: Pat
     assert guests.missing() == []
     file.unlink()
     said = next(f for f in doctor._tools() if f.what == "guest images")
-    assert (said.state, said.advice, said.enable) == ("no", f"skipped: what needs {gone}", "to enable: make guests")
+    assert (said.state, said.advice, said.enable) == ("no", f"skipped: cases that need {gone}", "to enable: make guests")
     file.write_bytes(b"cut short")
     assert guests.missing() == [gone]
 

@@ -160,7 +160,7 @@ def _spins_at(monkeypatch: pytest.MonkeyPatch, found: bytes, after: int) -> None
 
 
 def _begins(step: str) -> bytes:
-    """What stores the number of ``step``, in 16-, 32- or 64-bit code."""
+    """Return the instruction that stores the number of ``step``, in 16-, 32- or 64-bit code."""
     status = spine.status(step)
     where = (spine.DATA + spine.STATUS).to_bytes(4, "little")
     stores = (_step_start(step)[:7], *(head + where + status.to_bytes(4, "little") for head in (b"\xc7\x05", b"\xc7\x04\x25")))

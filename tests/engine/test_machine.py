@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Machines are closed behind the run, and all of them."""
+"""Machines are closed while the run goes on, and all of them."""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ from kvmtest.uapi.kvm import KVM_CHECK_EXTENSION, KVM_SET_CLOCK, kvm_clock_data
 from tests.cases import ran, the
 
 PLANTED = the("init.latched.host/ap,intel,xapic,plant-a")
-#: What this KVM may lose in any order: MSRs that KVM_GET_MSR_INDEX_LIST does not name, and bases that are two registers to it.
+#: Items that this KVM may lose in any order: MSRs that KVM_GET_MSR_INDEX_LIST does not name, and bases that are two registers to
+#: it.
 ANYHOW = ("msr.osvw", "msr.vm_cr", "msr.fs_base", "msr.gs_base", "msr.tsc_aux")
 
 

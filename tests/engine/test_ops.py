@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What single ops do on a real VM, and how each of them ends a program."""
+"""Single ops on a real VM, and how each of them can end a program."""
 
 from __future__ import annotations
 

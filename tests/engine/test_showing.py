@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a reproducer has to show of a migration, and of one section that is written alone."""
+"""Requirements on a reproducer of a migration, and of one section that is written alone."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import pytest
 from kvmtest.engine import stress
 from kvmtest.engine.machine import Machines
 from kvmtest.model.record import Result
-from kvmtest.scenario.program import DEFAULT_EFFORT, Effort
+from kvmtest.scenario.program import DEFAULT_ROUNDS, StressRounds
 from tests.cases import CASES, ran
 
 Judge = Callable[..., dict[str, Result]]
@@ -22,8 +22,8 @@ STRESS = {case.setup.vendor: case for case in CASES.values() if case.sequence ==
 def judged(machines: Machines) -> Judge:
     """The results of the case, by item."""
 
-    def judge(vendor: str = "intel", timeout_s: float = 1.0, effort: Effort = DEFAULT_EFFORT) -> dict[str, Result]:
-        return {result.item: result for result in ran(STRESS[vendor], machines, timeout_s, effort)}
+    def judge(vendor: str = "intel", timeout_s: float = 1.0, stress_rounds: StressRounds = DEFAULT_ROUNDS) -> dict[str, Result]:
+        return {result.item: result for result in ran(STRESS[vendor], machines, timeout_s, stress_rounds)}
 
     return judge
 
@@ -58,14 +58,14 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., None]], Non
     """Calls a function after each round, which then happened as it should."""
     real = stress._play
 
-    def behind(then: Callable[..., None]) -> None:
-        def play(arena: stress._Arena, runners: list[stress._Runner], cycles: stress.Round) -> None:
-            real(arena, runners, cycles)
-            then(arena, cycles[0])
+    def after_each(then: Callable[..., None]) -> None:
+        def play(stress_vm: stress._StressVm, runners: list[stress._Runner], cycles: stress.Round) -> None:
+            real(stress_vm, runners, cycles)
+            then(stress_vm, cycles[0])
 
         monkeypatch.setattr(stress, "_play", play)
 
-    return behind
+    return after_each
 
 
 def _ended() -> bool:
@@ -76,48 +76,48 @@ def _ended() -> bool:
 def test_more_vcpus_than_cpus(vcpus: int, judged: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stress.os, "sched_getaffinity", lambda pid: set(range(vcpus)))
     for vendor in ("intel", "amd"):
-        results = judged(vendor, effort=Effort(30, 3))
+        results = judged(vendor, rounds=StressRounds(30, 3))
         assert _verdicts(results) == ("pass", "pass", "pass")
         assert {r.reason for r in results.values()} == {f"seed 3, {vcpus} vCPUs, {30 * (vcpus // 2)} sent"}
     assert _ended()
 
 
 def test_one_that_comes_twice_fails(judged: Judge, play: Callable[..., None]) -> None:
-    def again(arena: stress._Arena, cycle: stress.Cycle) -> None:
-        arena.order(cycle.target, ARRIVED=arena.arrived(cycle.target) + 1)
+    def again(stress_vm: stress._StressVm, cycle: stress.Cycle) -> None:
+        stress_vm.order(cycle.target, ARRIVED=stress_vm.arrived(cycle.target) + 1)
 
     play(again)
-    results = judged(effort=Effort(10, 9))
+    results = judged(rounds=StressRounds(10, 9))
     result = results["doubled"]
     assert _verdicts(results) == ("pass", "fail", "pass") and result.observed == f"{stress._ENOUGH:#x}"
-    assert "seed 9" in result.reason and "round 0: came 2 times: vcpu" in result.reason
+    assert "seed 9" in result.reason and "round 0: arrived 2 times: vcpu" in result.reason
 
 
 def test_one_that_comes_by_another_vector_fails(judged: Judge, play: Callable[..., None]) -> None:
-    play(lambda arena, cycle: arena.order(cycle.target, ARRIVED_CS=0x100))
-    results = judged(effort=Effort(3, 1))
-    assert _verdicts(results) == ("pass", "pass", "fail") and "came by CS 0100" in results["astray"].reason
+    play(lambda stress_vm, cycle: stress_vm.order(cycle.target, ARRIVED_CS=0x100))
+    results = judged(rounds=StressRounds(3, 1))
+    assert _verdicts(results) == ("pass", "pass", "fail") and "arrived with CS 0100" in results["astray"].reason
 
 
 def test_one_that_comes_uncalled_fails(judged: Judge, play: Callable[..., None]) -> None:
-    def uncalled(arena: stress._Arena, cycle: stress.Cycle) -> None:
-        arena.order(cycle.sender, ARRIVED=arena.arrived(cycle.sender) + 1)
+    def uncalled(stress_vm: stress._StressVm, cycle: stress.Cycle) -> None:
+        stress_vm.order(cycle.sender, ARRIVED=stress_vm.arrived(cycle.sender) + 1)
 
     play(uncalled)
-    results = judged(effort=Effort(1, 1))
-    assert results["astray"].verdict == "fail" and "without being sent to" in results["astray"].reason
+    results = judged(rounds=StressRounds(1, 1))
+    assert results["astray"].verdict == "fail" and "without a message to it" in results["astray"].reason
 
 
 def test_one_that_is_lost_fails_in_bounded_time(judged: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = stress._Arena.order
+    real = stress._StressVm.order
 
-    def order(arena: stress._Arena, id: int, **words: int) -> None:
+    def order(stress_vm: stress._StressVm, id: int, **words: int) -> None:
         if "DESTINATION" in words:
             words["DESTINATION"] = 77
-        real(arena, id, **words)
+        real(stress_vm, id, **words)
 
-    monkeypatch.setattr(stress._Arena, "order", order)
-    results = judged(timeout_s=0.02, effort=Effort(1000, 1))
+    monkeypatch.setattr(stress._StressVm, "order", order)
+    results = judged(timeout_s=0.02, rounds=StressRounds(1000, 1))
     assert _verdicts(results) == ("fail", "pass", "pass") and results["lost"].reason.count("lost: vcpu") == stress._ENOUGH
     assert _ended()
 
@@ -130,7 +130,7 @@ def test_a_sender_that_does_not_send_is_an_error(judged: Judge, monkeypatch: pyt
 
 
 def test_ctrl_c_leaves_no_thread(judged: Judge, play: Callable[..., None]) -> None:
-    def interrupt(arena: stress._Arena, cycle: stress.Cycle) -> None:
+    def interrupt(stress_vm: stress._StressVm, cycle: stress.Cycle) -> None:
         raise KeyboardInterrupt
 
     play(interrupt)

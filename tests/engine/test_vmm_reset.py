@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A reset that leaves anything behind, in any order of its ioctls, is told."""
+"""A reset that leaves anything unreset, in any order of its ioctls, is reported."""
 
 from __future__ import annotations
 

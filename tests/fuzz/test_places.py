@@ -55,7 +55,7 @@ def _found(modules: Path, number: int, seconds: float) -> Iterator[tuple[object,
 
 @pytest.fixture(scope="module")
 def stock(modules: Path) -> set[tuple[object, ...]]:
-    """What is found with nothing broken."""
+    """The findings with nothing broken."""
     return set(_found(modules, 0, _STOCK_S))
 
 

@@ -16,7 +16,7 @@ from kvmtest.scenario import step as s
 from kvmtest.scenario.catalogue.common import SIPI_VECTOR
 from kvmtest.scenario.hypervisor import enter
 from kvmtest.scenario.lower import lower
-from kvmtest.scenario.program import DEFAULT_EFFORT
+from kvmtest.scenario.program import DEFAULT_ROUNDS
 from kvmtest.state.plant import Plant
 
 UD = 6
@@ -24,7 +24,7 @@ READY = s.Until(s.Word("READY"))
 
 
 class _Bound:
-    effort = DEFAULT_EFFORT
+    stress_rounds = DEFAULT_ROUNDS
 
     def __init__(self, target: int) -> None:
         self.target, self.other, self.each = target, 1 - target, (target,)

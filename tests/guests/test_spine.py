@@ -54,7 +54,7 @@ class TestImage:
         assert [i for i, (a, b) in enumerate(zip(page, image, strict=False)) if a != b] == [9, 10, 11]
         assert page[8:12] == bytes.fromhex("00f00900")
 
-    def test_vector_table_points_behind_itself(self) -> None:
+    def test_vector_table_points_after_itself(self) -> None:
         table = spine.vector_table()
         assert table[:0x400] == bytes.fromhex("00040000") * 256
         assert table[0x400:].startswith(bytes.fromhex("665866e7fe"))

@@ -35,7 +35,7 @@ def _used() -> Iterator[tuple[str, str]]:
 
 
 def _words() -> Iterator[str]:
-    """What is written into a guest by name, as in ``arena.order(id, VECTOR=1)``."""
+    """Yield the names that are written into a guest, as in ``stress_vm.order(id, VECTOR=1)``."""
     for path in (PACKAGE / "engine").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.keyword) and node.arg and node.arg.isupper():

@@ -36,6 +36,6 @@ def lost(snapshot: Snapshot, section: str) -> Snapshot:
 
 
 def basis(case: plan.Case, number: int = 1) -> Basis:
-    """What is known of vCPU ``number`` before ``case``."""
+    """Return the basis of vCPU ``number`` before ``case``."""
     ctx = Context(case.prefix, case.name, HOST, "intel", False, number, signature=0x506E3)
     return Basis(ctx, LAYOUT, NEW, None)

@@ -102,13 +102,13 @@ def chosen(name: str, every: int = 1) -> list[tuple[Look, tuple[Basis, ...], Any
 
 
 def judged(name: str, every: int = 1) -> list[Observation]:
-    """What is judged of the run ``name``."""
+    """Judge the run ``name``."""
     book, of = Book(), read(name).host
     return [seen for look, bases, shown in chosen(name, every) for seen in judge(book, look, of, bases, shown)]
 
 
 def expected(name: str, every: int = 1) -> list[Observation]:
-    """What was judged of it when it was recorded, of the cases that there still are."""
+    """Return the results of the run as recorded, of the cases that still exist."""
     (run,) = saved.load(str(_FOLDER / f"{name}.jsonl.gz"))
     there = {look.case.name for look, _, _ in chosen(name, every)}
     return [one for one in run.observations if one.case and one.case.name in there]

@@ -98,7 +98,7 @@ def _refused(item: str, planted: int | None) -> str:
         return plant.reason(item)
     asked = plant.asked[item]
     kept = "None" if planted is None else f"{planted:#x}"
-    return "" if planted == asked else f"KVM kept {kept} when {asked:#x} was planted"
+    return "" if planted == asked else f"{asked:#x} was planted, but KVM_GET_* returned {kept} before the event"
 
 
 def _by_host(item: str, created: Snapshot, before: Snapshot, after: Snapshot) -> Record:
@@ -184,7 +184,7 @@ def test_a_report_that_comes_again(
         planted = before.get(LAYOUT, item)
         lost = before.why(LAYOUT, item) if planted is None and item in LAYOUT.fields else ""
         silent = item not in told and item not in missing
-        failed = (report.problem or "the guest did not tell") if silent else "" if item in missing else lost
+        failed = (report.problem or "the guest did not report it") if silent else "" if item in missing else lost
         values = (shown(item, planted), shown(item, created.get(LAYOUT, item)), told.get(item))
         seen = Seen(*values, _refused(item, planted), missing.get(item, ""), failed)
         assert record == _shown(judge(item, GUEST, seen)), item

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which results a finding is made of, and what it shares with the same finding of another run."""
+"""The results that make a finding, and what it shares with the same finding of another run."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a migration shows, of made-up evidence: what it changes is a failure of its own, and of nothing else."""
+"""Migrations, with made-up evidence: what one changes is a failure of its own, and of nothing else."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ CASE = the("init.msi.host/ap,intel,xapic,plant-a,migrated-before-kvm")
 #: Without what older kernels are known for.
 NEWEST = NOBODY._replace(kernel="7.2.0")
 USED = filled(0x5A, events_smi_latched_init=0, lapic_lvt_timer=0x10000)
-#: What was saved of the items that count: it is less than what is read after that.
+#: The saved values of counters: less than what is read afterwards.
 TSC, TIMER = 0x5A5A_0000, 0x100
 AFTER = USED.put(LAYOUT, "msr.tsc", TSC + 5000).put(LAYOUT, "lapic.timer_current", TIMER - 5)
 
 
-#: How the three chips differ, and the clock before and after.
+#: The differences of the three chips, and the clock before and after.
 DEVICES = ((0, 0), (0, 0), (0, 0), 1000, 1200)
 
 

@@ -68,7 +68,7 @@ def _other_item(trial: Trial, snapshot: Snapshot, items: tuple[str, ...]) -> tup
 
 
 def _others(trial: Trial, step: s.Expect, values: list[Any]) -> Iterator[tuple[str, list[Any]]]:
-    """What else the step could have told, and the item whose record that makes another."""
+    """Yield other results of the step, each with the item whose record changes with it."""
     condition, value, item = step.condition, values[-1], of.item_of(step)
     if isinstance(condition, s.Same):
         compared = tuple(one for one in trial.bases[0].layout.fields if one not in COUNTERS.union(condition.but))
@@ -179,7 +179,7 @@ def _fails_by_an_item(trial: Trial) -> int | None:
 
 
 def _names(trial: Trial, last: int) -> set[tuple[str, str]]:
-    """What a departure in the step ``last`` comes from: an NMI, too, that is not itself what is judged."""
+    """Return the causes of a departure in the step ``last``; one may be an NMI, which is not judged itself."""
     steps = trial.look.scenario.steps[:last]
     found = {("trigger", step.by) for step in steps if isinstance(step, s.Send)}
     if "sequence" not in trial.params:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What was not read has no value, and nothing of it is judged: a section may end anywhere."""
+"""State that was not read has no value, and is not judged: a section may end anywhere."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Trial:
         return {item: record for (where, item), record in self.before.items() if where == prefix}
 
     def at(self, kind: type) -> list[int]:
-        """Where what the last step of this ``kind`` told is, for each vCPU; nowhere, if it told nothing."""
+        """Return the indexes of the results of the last step of this ``kind``, one for each vCPU; none if it has no result."""
         told = self.seen.told
         last = max((number for number, step in enumerate(self.look.scenario.steps) if isinstance(step, kind)), default=-1)
         return [at for at, (number, _) in enumerate(told) if number == last]

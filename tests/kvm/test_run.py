@@ -40,7 +40,7 @@ def boot(vm: Vm, code: bytes) -> Vcpu:
 
 
 def in_thread(call: Callable[[], object]) -> list[object]:
-    """What `call` returned or raised in another thread."""
+    """Run `call` in another thread, and return what it returned or raised."""
     results: list[object] = []
 
     def body() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where a vCPU is, in a line."""
+"""A vCPU's position, in a line."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from kvmtest.model.record import Result
 
 __all__ = ("KERNEL", "build", "change", "chosen", "modules_with", "results")
 
-#: Whose KVM is broken and mended.
+#: The kernel whose KVM is broken and fixed.
 KERNEL = "bookworm"
 
 _DECLARED, _CHOSEN = "int kvmtest_mutant;", "module_param_named(mutant, kvmtest_mutant, int, 0444);"
@@ -40,7 +40,7 @@ class Broken(Protocol):
 
     @property
     def statement(self) -> str:
-        """What comes before it."""
+        """The statement before it."""
 
 
 def chosen(places: Sequence[Broken]) -> Callable[[Path], None]:

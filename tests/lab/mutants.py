@@ -20,7 +20,7 @@ class Mutant(NamedTuple):
     statement: str = "if (!MUTANT)"
 
 
-_LAPIC, _X86, _ROAD, _SVM, _NESTED = "lapic.c", "x86.c", "irq_comm.c", "svm/svm.c", "svm/nested.c"
+_LAPIC, _X86, _IRQ, _SVM, _NESTED = "lapic.c", "x86.c", "irq_comm.c", "svm/svm.c", "svm/nested.c"
 _ACCEPT = "\tif (!kvm_apic_init_sipi_allowed(vcpu)) {"
 _DROP_SIPI = "\t\tclear_bit(KVM_APIC_SIPI, &apic->pending_events);"
 _PEND_INIT = "\t\t\tapic->pending_events = (1UL << KVM_APIC_INIT);"
@@ -100,13 +100,13 @@ MUTANTS = (
         "init-keeps-sipi", _LAPIC, _PEND_INIT, "init.msi.host.cs.selector/ap,amd,over-sipi*", "0x9f00",
         "if (MUTANT) set_bit(KVM_APIC_INIT, &apic->pending_events); else",
     ),
-    # The roads of an INIT.
+    # The triggers of an INIT.
     Mutant(
-        "init-lost-by-msi", _ROAD, "\treturn kvm_irq_delivery_to_apic(kvm, NULL, &irq, NULL);",
+        "init-lost-by-msi", _IRQ, "\treturn kvm_irq_delivery_to_apic(kvm, NULL, &irq, NULL);",
         "init.msi.host.rax/ap,amd,xapic,plant-a", _NO_TRACE, f"if (MUTANT && {_IS_INIT}) return 1;",
     ),
     Mutant(
-        "init-lost-by-irqfd", _ROAD, "\t\tif (kvm_irq_delivery_to_apic_fast(kvm, NULL, &irq, &r, NULL))",
+        "init-lost-by-irqfd", _IRQ, "\t\tif (kvm_irq_delivery_to_apic_fast(kvm, NULL, &irq, &r, NULL))",
         "init.irqfd.host.rax/ap,amd,*,never-run", _NOT_PENDING, f"if (MUTANT && {_IS_INIT}) return 1;",
     ),
     Mutant(
@@ -127,13 +127,13 @@ MUTANTS = (
         "init.icr-xapic.host.rax/*,amd,*,never-run,logical", _NOT_PENDING, "if (MUTANT) return true;",
     ),
     Mutant(
-        "broadcast-skips-last", _ROAD, "\t\tif (!kvm_apic_match_dest(vcpu, src, irq->shorthand,",
-        "init.broadcast.host.rax/ap,amd,8-vcpus,xapic,*", "*reached not all*",
+        "broadcast-skips-last", _IRQ, "\t\tif (!kvm_apic_match_dest(vcpu, src, irq->shorthand,",
+        "init.broadcast.host.rax/ap,amd,8-vcpus,xapic,*", "*did not reach all vCPUs*",
         "if (MUTANT && irq->shorthand && i == atomic_read(&kvm->online_vcpus) - 1) continue;",
     ),
     Mutant(
         "latched-init-ignored", _X86, "\t\t\tif (events->smi.latched_init)", "init.latched.host.rax/bsp,amd,xapic,plant-a",
-        "KVM kept another value*", "if (MUTANT) events->smi.latched_init = 0;",
+        "KVM did not keep *", "if (MUTANT) events->smi.latched_init = 0;",
     ),
     Mutant(
         "latched-init-not-shown", _X86, "\tevents->smi.latched_init = kvm_lapic_latched_init(vcpu);",
@@ -167,16 +167,16 @@ MUTANTS = (
     ),
     # Shutdown.
     Mutant(
-        "shutdown-leaves-gif-clear", _SVM, _SHUTDOWN, "init.{latched,msi}.host.rax/*,amd,*in-shutdown", "*is pending and*",
+        "shutdown-leaves-gif-clear", _SVM, _SHUTDOWN, "init.{latched,msi}.host.rax/*,amd,*in-shutdown", "*is still pending*",
         "if (MUTANT) svm_set_gif(svm, false);",
     ),
     Mutant(
         "shutdown-does-not-exit", _SVM, _SHUTDOWN, "shutdown.triple-fault.host.rax/*,amd,*triple-fault",
-        "the guest was to shut down: KVM_EXIT_IO*", "if (MUTANT) return 1;",
+        "the guest does not shut down: KVM_EXIT_IO*", "if (MUTANT) return 1;",
     ),
     Mutant(
         "pending-shutdown-ignored", _X86, "\t\tif (events->triple_fault.pending)", "shutdown.vcpu-events/bsp,amd,pending",
-        "KVM kept another value*", "if (MUTANT) events->triple_fault.pending = 0;",
+        "KVM did not keep *", "if (MUTANT) events->triple_fault.pending = 0;",
     ),
     # Multiprocessing state.
     Mutant(
@@ -193,7 +193,7 @@ MUTANTS = (
     ),
     Mutant(
         "get-mp-state-accepts-no-init", _X86, "\tr = kvm_apic_accept_events(vcpu);",
-        "init.msi.host.rax/bsp,amd,xapic,plant-a", "*is pending and*", "r = 0; if (!MUTANT)",
+        "init.msi.host.rax/bsp,amd,xapic,plant-a", "*is still pending*", "r = 0; if (!MUTANT)",
     ),
     Mutant(
         "sipi-loses-a-bit", _X86, "\tcs.base = vector << 12;", "sipi.msi.host.cs.base/ap,amd,*,vector-{9f,ff}", "0x[17]f000",

@@ -54,7 +54,7 @@ def _command(kernel: Kernel, *more: str) -> list[str]:
         # Each id has to be told.
         (_GOOD, [_ID, _OTHER], 125),
         (_BAD, [_ID, _OTHER], 1),
-        # It does not boot; its modules do not load; it hangs up before, in and behind the case.
+        # It does not boot; its modules do not load; it hangs before, in and after the case.
         ("sys.exit(1)", [_ID], 125),
         ("say('B', '9.9.9-fake')\nsay('M', 'kvm')\nsay('X', 'cannot load kvm.ko: Invalid argument')\ntime.sleep(9)", [_ID], 125),
         (_START + _PANIC, [_ID], 125),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a build is made of decides whether it is made again, and what does not build is a line of the compiler's."""
+"""A build is made again if one of its inputs changes, and a failed build shows a line of the compiler."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.lab import fakes
 
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What make was asked for, a line each time."""
+    """The log of calls of make, a line each."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return fakes.programs(tmp_path / "bin", monkeypatch)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a cell makes of each way in which a guest can end, with an emulator that is none."""
+"""All ways in which a guest can end, with a fake emulator."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_a_guest_that_dies_keeps_its_results_and_names_the_case(
     monkeypatch.setenv("FAKE", _CASE + f"{_SECOND}{end}")
     monkeypatch.setattr(emulator.for_backend("svm"), "silence_s", 0.5)
     monkeypatch.setattr("kvmtest.lab.limits._ASLEEP_S", 0.7)
-    monkeypatch.setattr("kvmtest.lab.limits._LAST_WORDS_S", 0.1)
+    monkeypatch.setattr("kvmtest.lab.limits._DYING_S", 0.1)
     results = _results(_play(kernel))
     assert results[0].id == _RAM and results[0].verdict == "pass"
     error = results[-1]
@@ -272,7 +272,7 @@ def test_an_oops_ends_the_cell_and_is_shown(
     before: str, item: str, where: str, fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE", before + _OOPS)
-    monkeypatch.setattr("kvmtest.lab.limits._LAST_WORDS_S", 0.3)
+    monkeypatch.setattr("kvmtest.lab.limits._DYING_S", 0.3)
     log, error = _results(_play(kernel))[-2:]
     case, place = (where, "") if where == _SECOND_NAME else ("", f"{where}: ")
     assert (log.id, log.verdict, log.case) == ("none.lab.kernel.log", "fail", case)
@@ -289,7 +289,7 @@ def test_an_oops_of_another_thread_than_the_one_that_works_ends_nothing(
     second = _SECOND + 'time.sleep(0.5)\nshow("pass")\n'
     end = "done()\n" + _BEATS.format(1) + 'say("E")'
     monkeypatch.setenv("FAKE", _CASE + 'console("kernel BUG at x86.c:1!")\ntime.sleep(0.1)\n' + second + end)
-    monkeypatch.setattr("kvmtest.lab.limits._LAST_WORDS_S", 0.9)
+    monkeypatch.setattr("kvmtest.lab.limits._DYING_S", 0.9)
     assert [(r.item, r.verdict) for r in _results(_play(kernel))] == [("ram", "pass"), ("halted", "pass"), ("log", "pass")]
 
 

@@ -23,7 +23,7 @@ from kvmtest.lab.steps import Executed, Spec, Step
 from tests.coverage.made import FILE, made_blocks, source
 
 _TEXT = 0xFFFF_FFFF_C000_0000
-#: What a guest says that tells what it executes: `hit` are the offsets of the calls.
+#: The lines of a guest that reports coverage: `hit` gets the offsets of the calls.
 _TELLS = f"""
 import struct
 def hit(*offsets, clear=()):

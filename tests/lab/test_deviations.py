@@ -20,7 +20,7 @@ from kvmtest.spec.deviations import DEVIATIONS
 
 pytestmark = pytest.mark.lab
 
-#: Where the host or a guest shows an item after each event; in a split irqchip's VMs the local APIC's version is another.
+#: Prefixes of the ids that show an item after each event; in a split irqchip's VMs the local APIC's version is another.
 _PREFIXES = {
     "reset": ("reset.create.host",),
     "init": ("init.latched.host", "init.split.host"),
@@ -32,7 +32,7 @@ _PREFIXES = {
 
 
 def selectors() -> list[str]:
-    """What shows the deviations, as far as the plan has it."""
+    """Return the ids that show the deviations and are in the plan."""
     asked = [f"{prefix}.{d.item}" for d in DEVIATIONS for prefix in _PREFIXES.get(d.event, ())] + [d.item for d in DEVIATIONS]
     there = frozenset(plan.ids(plan.plan()))
     return [id for id in dict.fromkeys(asked) if id in there]

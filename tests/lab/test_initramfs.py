@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the lab's kernels boot into."""
+"""The initramfs that the lab's kernels boot."""
 
 from __future__ import annotations
 

@@ -66,7 +66,8 @@ class _Kernel:
 
 
 def _config(*modules: str, coverage: bool = True) -> inside.Config:
-    return {"modules": [(name, "") for name in modules], "cases": [], "timeout_s": 1.0, "effort": (1, 1), "coverage": coverage}
+    loaded = [(name, "") for name in modules]
+    return {"modules": loaded, "cases": [], "timeout_s": 1.0, "stress_rounds": (1, 1), "coverage": coverage}
 
 
 def _said(config: inside.Config) -> tuple[Any, list[tuple[str, list[Any]]]]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which kernel is meant, and what becomes of a package: with an apt that is none, so without a network."""
+"""Choice of a kernel, and handling of its package: with a fake apt, so without a network."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _hidden(folder: Path) -> list[Path]:
-    """What an unfinished step would have left."""
+    """Return the files that an unfinished step would have left."""
     return list(folder.rglob(".new-*"))
 
 
@@ -173,7 +173,7 @@ def test_a_version_is_its_own_suites_where_another_one_is_kept_too(mirror: Path,
 
 
 def _asked(mirror: Path, what: str) -> int:
-    """How often apt was asked ``what`` until now."""
+    """Count how often apt was called with ``what`` so far."""
     return (mirror / "log").read_text().count(f" {what} ")
 
 

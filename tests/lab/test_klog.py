@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What of a kernel's log is a fault of the kernel, and what is not."""
+"""Lines of a kernel's log that are a fault of the kernel, and lines that are not."""
 
 from __future__ import annotations
 

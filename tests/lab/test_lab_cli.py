@@ -144,7 +144,7 @@ def test_what_fails_on_this_machine_in_the_middle_is_3_and_the_document_is_whole
 def test_nothing_that_could_be_tested_is_3(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """That nothing was logged tests nothing."""
+    """A log without incidents alone tests nothing."""
     monkeypatch.setenv("FAKE", f"begin()\nran('{_RAM}', 'skip')\nsay('E')")
     for verb in ("run", "matrix"):
         assert main(_command(kernel, verb=verb)) == 3

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a guest may take is counted in its emulator's CPU time: on a busy machine the clock on the wall tells nothing."""
+"""A guest's limits count its emulator's CPU time: on a busy machine wall time means nothing."""
 
 from __future__ import annotations
 

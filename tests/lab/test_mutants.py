@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Each state, event and road can fail: with one line of KVM broken, kvmtest says so by name. Minutes: make nightly."""
+"""Each state, event and trigger can fail: with one line of KVM broken, kvmtest says so by name. Minutes: make nightly."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def modules() -> Path:
 
 
 def unexpected(modules: Path, number: int, selectors: Iterable[str]) -> list[Result]:
-    """What fails in a cell with this mutant."""
+    """Return the failures in a cell with this mutant."""
     seen = results(modules, number, selectors)
     return [result for result in seen if result.verdict in (Verdict.FAIL, Verdict.ERROR)]
 
 
 @pytest.fixture(scope="module")
 def whole(modules: Path) -> list[Result]:
-    """What fails with none of the mutants, in all of their cases."""
+    """The failures without any of the mutants, in all of their cases."""
     return unexpected(modules, 0, sorted({mutant.selector for mutant in MUTANTS}))
 
 

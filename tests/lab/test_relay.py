@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What is judged outside of the lab gets the judgements that it would have had inside."""
+"""Judging outside of the lab gives the same results as judging inside."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a VMM's restore uses can fail: with one line of KVM broken, kvmtest says so by name. Minutes: make nightly."""
+"""With one line of KVM broken that a VMM's restore uses, a named case fails. Minutes: make nightly."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What goes into the stream comes out of it."""
+"""The stream decodes to what was encoded."""
 
 from __future__ import annotations
 

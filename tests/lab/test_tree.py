@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a change of a kernel tree is: a commit, a range, what is not committed, a patch; by git, on a tree that is made up."""
+"""Changes of a kernel tree: a commit, a range, uncommitted changes, a patch; by git, on a made-up tree."""
 
 from __future__ import annotations
 

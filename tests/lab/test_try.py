@@ -91,7 +91,7 @@ def test_what_is_gone_is_no_failure(
     assert names == [f"bzImage/svm {commit}" for commit in reversed(log.stdout.split())]
 
 
-#: What a third guest answers, and those after it.
+#: The answers of the third guest and later ones.
 _ANSWERS = """
 if os.path.exists(os.environ["FIRST"] + "2"):
     begin()

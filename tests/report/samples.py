@@ -21,7 +21,7 @@ from kvmtest.report.play import Gatherer, play
 HOST = Host("6.1.0-1-amd64", "svm", "AuthenticAMD", "EPYC", {"npt": "Y", "kvm.tdp_mmu": "Y"}, name="amd1", accel="silicon")
 LAB = HOST._replace(lab={"emulator": "QEMU 9", "cpu": "max", "kernel_source": "Debian bookworm, linux-image 6.1.1"}, accel="tcg")
 STARTED = "2026-11-22T18:00:00Z"
-#: What a file may hold to break out of a format.
+#: Texts that try to break out of a format.
 HOSTILE = (
     "\nok 1 - x",
     "KTAP version 1\n1..1\nok 1 x",
@@ -60,7 +60,7 @@ def observation(
     seconds: float = 0.001,
     state: str = "",
 ) -> Observation:
-    """What a case showed; its parameters are no more than its target and the state of that."""
+    """Return the observation of a case with only the parameters ``target`` and ``state``."""
     event, trigger, _ = where
     params = (("target", words.partition(",")[0]), *([("state", state)] if state else ()))
     case = Case(f"{event}.{trigger}/{words}", params)
@@ -94,7 +94,7 @@ def saved(
 
 
 def written(name: str, *runs: Run) -> str:
-    """What the format ``name`` makes of ``runs``; fit for a file in UTF-8."""
+    """Return ``runs`` in the format ``name``; it must be valid UTF-8."""
     out = io.StringIO()
     writer = report.writer(name, out, len(runs))
     for run in runs:

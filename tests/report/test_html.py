@@ -158,7 +158,7 @@ def test_nothing_is_fetched() -> None:
 
 
 def _map(page: _Page) -> dict[tuple[str, ...], tuple[str, str]]:
-    """What the map shows, verdict and counts, by event, trigger, view and the number of the state."""
+    """Return the verdict and counts in the page's map, by event, trigger, view and the number of the state."""
     found = {}
     groups: list[str | None] = []
     state, column = "", -1

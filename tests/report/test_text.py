@@ -209,7 +209,7 @@ def colourful(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 
 
 _TRIGGERS = ("latched", "msi", "gsi-msi", "irqfd", "ioapic", "split", "icr-xapic", "icr-x2apic", "self", "triple-fault")
-_SLOW = "the guest told nothing: after 0 of 18 port writes: KVM_RUN: no exit within 1 s (vcpu 1, INIT_RECEIVED); "
+_SLOW = "the guest reported nothing: after 0 of 18 port writes: KVM_RUN: no exit within 1 s (vcpu 1, INIT_RECEIVED); "
 _CASE = "ap,intel,full-irqchip,xapic,plant-guest-long,in-loop"
 _WRONG = [record("fail", f"msr.item_{i}") for i in range(40)]
 _LONG = [

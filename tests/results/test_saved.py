@@ -38,7 +38,7 @@ def _read(text: str | bytes, notes: list[str] | None = None) -> list[Run]:
 
 
 def _seen(run: Run) -> list[tuple[object, ...]]:
-    """What a run is, block boundaries aside."""
+    """Return the observations of a run, without block boundaries."""
     return [
         (one.case, one.prefix, tuple(one.records), None if one.seconds is None else float(f"{one.seconds:.4g}"))
         for one in run.observations
@@ -102,7 +102,7 @@ def test_lines_that_are_cut_at_any_byte_give_every_whole_line() -> None:
             _read(whole[:size])
 
 
-def test_what_a_disk_leaves_behind_a_crash_is_left_out() -> None:
+def test_what_a_disk_has_after_a_crash_is_left_out() -> None:
     whole = lines(saved([made("pass")]))
     for tail in ("\0" * 5000, '{"of":0,"eve' + "\0" * 100, "\n\n\0\n", " \r\n"):
         (found,) = _read(whole + tail)
@@ -323,7 +323,7 @@ def test_records_are_interned_whatever_they_are(a: list[Observation], b: list[Ob
 
 
 def test_a_case_that_began_and_showed_nothing_is_kept() -> None:
-    """What a crash leaves: it names its case."""
+    """A file cut short by a crash names its case."""
     (run,) = _read(_HEAD + _CASE)
     assert run.cases == (Case("init.msi/ap"),) and not run.observations and run.interrupted is None
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a condition is compared with, and what its record says: lowered, run on memory and buffers alone, judged."""
+"""Conditions: what each is compared with, and the text of its record: lowered, run on memory and buffers alone, judged."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_an_expectation_is_judged_and_said_in_words(expect: s.Expect, value: obj
 
 
 def test_an_item_is_no_pass_where_its_last_expectation_was_not_tried() -> None:
-    """Where the first one held, and what the second one needs is not there."""
+    """The first expectation held; the precondition of the second is missing."""
     steps = (s.Load("behaviour"), _SAYS, s.Require(s.Word("READY"), "no READY", skip=True), _SAYS)
     look = Look(_CASE, "init", "msi", "host", "intel", "ap", (), s.Scenario(*_NAMES, steps, ("a manual",)))
     (observation,) = played(Book(), look, _HOST, (), Played(((1, _out(1)),), Ended(2, "skip", "no READY")))

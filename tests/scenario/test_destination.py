@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Who accepts a message: examples of the manuals, and what has to hold for every destination."""
+"""Acceptance of messages: examples of the manuals, and properties of every destination."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmtest.scenario.destination import ALL, Address, Local, after_init, derived, hears, receivers
+from kvmtest.scenario.destination import ALL, Address, Local, after_init, derived, matches, receivers
 
 FLAT = {id: Local(id, 1 << id) for id in range(4)}
 CLUSTER = {id: Local(id, (id >> 1) << 4 | 1 << (id & 1), "cluster") for id in range(4)}
@@ -69,33 +69,35 @@ def test_one_of_those_with_the_lowest_priority_gets_it() -> None:
 
 @given(st.one_of(flats, clusters, x2apics), st.booleans(), st.booleans())
 def test_all_ones_is_everybody(local: Local, logical: bool, wide: bool) -> None:
-    assert hears(local, Address(ALL[wide], logical, wide=wide))
-    assert not hears(local._replace(model="off"), Address(ALL[wide], logical, wide=wide))
+    assert matches(local, Address(ALL[wide], logical, wide=wide))
+    assert not matches(local._replace(model="off"), Address(ALL[wide], logical, wide=wide))
 
 
 @given(flats, bytes_, bytes_)
 def test_a_flat_destination_is_all_of_its_bits(local: Local, one: int, other: int) -> None:
     if one | other != 0xFF:
-        both = hears(local, Address(one, True)) or hears(local, Address(other, True))
-        assert hears(local, Address(one | other, True)) == both
+        both = matches(local, Address(one, True)) or matches(local, Address(other, True))
+        assert matches(local, Address(one | other, True)) == both
 
 
 @given(clusters, bytes_)
 def test_a_cluster_is_a_flat_model_of_its_own(local: Local, destination: int) -> None:
     flat = Local(local.id, local.logical & 0xF)
-    assert hears(local, Address(destination, True)) == (
-        destination >> 4 == local.logical >> 4 and hears(flat, Address(destination & 0xF, True))
+    assert matches(local, Address(destination, True)) == (
+        destination >> 4 == local.logical >> 4 and matches(flat, Address(destination & 0xF, True))
     )
 
 
 @given(x2apics, wides)
 def test_a_derived_logical_id_names_the_same_vcpu_as_its_id(local: Local, other: int) -> None:
-    assert hears(local, Address(derived(local.id), True, wide=True))
-    assert hears(local, Address(derived(other & 0xFFFFF), True, wide=True)) == hears(local, Address(other & 0xFFFFF, wide=True))
+    assert matches(local, Address(derived(local.id), True, wide=True))
+    id = other & 0xFFFFF
+    assert matches(local, Address(derived(id), True, wide=True)) == matches(local, Address(id, wide=True))
 
 
 @given(st.one_of(flats, clusters, x2apics), bytes_)
 def test_init_leaves_the_id_and_in_xapic_mode_no_logical_one(local: Local, destination: int) -> None:
     after, wide = after_init(local), local.model == "x2apic"
-    assert hears(after, Address(local.id, wide=wide)) and not after.software
-    assert hears(after, Address(destination, True, wide=wide)) == (wide and hears(local, Address(destination, True, wide=wide)))
+    assert matches(after, Address(local.id, wide=wide)) and not after.software
+    logical = Address(destination, True, wide=wide)
+    assert matches(after, logical) == (wide and matches(local, logical))

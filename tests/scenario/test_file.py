@@ -38,7 +38,7 @@ _MORE = s.Scenario(
 
 
 def plain(scenario: s.Scenario) -> dict[str, Any]:
-    """What a file of it has."""
+    """Return the contents of a file with this scenario."""
     data: dict[str, Any] = json.loads(json.dumps(file.dump(scenario)))
     return data
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a scenario shows by what its program told: words of guests, KVM_RUN that fails, and expectations that end nothing."""
+"""Results of scenarios from made-up evidence: words of guests, KVM_RUN that fails, expectations that do not end the scenario."""
 
 from __future__ import annotations
 

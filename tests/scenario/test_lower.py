@@ -16,7 +16,7 @@ from kvmtest.scenario.migrate import Part
 from kvmtest.scenario.needs import NEEDS
 from kvmtest.scenario.orders import Order
 from kvmtest.scenario.program import (
-    DEFAULT_EFFORT,
+    DEFAULT_ROUNDS,
     VM,
     Compare,
     Cpuid,
@@ -45,7 +45,7 @@ class _Plant:
 
 
 class _Bound:
-    target, other, effort = 1, 0, DEFAULT_EFFORT
+    target, other, stress_rounds = 1, 0, DEFAULT_ROUNDS
     each: tuple[int, ...] = (1,)
 
     def plant(self, who: int, name: str, apic_mode: str) -> _Plant:

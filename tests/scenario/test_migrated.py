@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where a migration stands in a scenario: where all state can be saved, and nothing is waited for that saving would take."""
+"""The place of a migration in a scenario: where all state can be saved, and saving disturbs nothing that is awaited."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def test_a_step_in_words(steps: tuple[s.Step, ...], said: str) -> None:
 
 
 def test_every_kind_of_step_and_condition_has_words() -> None:
-    told = vars(text.Teller)["step"].dispatcher.registry
+    told = vars(text.Describer)["step"].dispatcher.registry
     assert not [kind.__name__ for kind in get_args(s.Step) if kind not in told]
     given: dict[str, Any] = {"word": "COUNT", "item": "cr0", "reason": 8, "value": 0, "error": 22, "items": ("cr0",)}
     given |= {"gpa": 0, "data": b"", "section": "regs", "words": (s.Word("READY"),), "ids": (1,), "of": (0, 1)}
@@ -70,7 +70,7 @@ def test_every_kind_of_step_and_condition_has_words() -> None:
         one = kind(*(given[name] for name in kind._fields if name not in kind._field_defaults))
         assert text.condition(one, "smm")
     with pytest.raises(TypeError):
-        text.Teller().step(object())
+        text.Describer().step(object())
 
 
 def test_every_trigger_plant_mode_and_need_has_words() -> None:

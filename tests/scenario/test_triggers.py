@@ -21,7 +21,7 @@ from tests.playing import steps
 
 INIT_RECEIVED, RUNNABLE = 2, 0
 INITS = sorted(name for name, one in TRIGGERS.items() if "init" in one.events)
-#: What shows in a vCPU that events are sent to and that does not run.
+#: Items that show events sent to a vCPU that does not run.
 PENDING = {"nmi": ("events.nmi_pending", 1), "smi": ("events.smi_pending", 1), "interrupt": ("lapic.irr2", 1 << 21)}
 VECTORS = {"sipi": 0x9F, "interrupt": 0x55}
 
@@ -129,7 +129,7 @@ def test_what_is_no_event_writes_the_activity_state_alone(machines: Machines) ->
 def test_a_guest_that_does_not_shut_down_is_an_error(machines: Machines) -> None:
     """It reads a port instead."""
     end = _sent(_machine(machines, "triple-fault"), "triple-fault", "shutdown", "xapic", s.Resume("in")).end
-    assert end and end.verdict == "error" and "was to shut down: KVM_EXIT_IO" in end.why
+    assert end and end.verdict == "error" and "does not shut down: KVM_EXIT_IO" in end.why
 
 
 @pytest.mark.parametrize(

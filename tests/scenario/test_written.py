@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What is written back: what KVM refuses, boundary values, one section alone, two in either order, and the TSC; each can fail."""
+"""Writing state back: refusals, boundary values, one section alone, two in either order, and the TSC; each can fail."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.cases import NOBODY
 _ALL = tuple(one for topic in (alone, bounds, refused, restored, tsc) for one in topic.SCENARIOS)
 #: One that has the commits which the catalogue lists.
 _NEW = NOBODY._replace(kernel="7.2.0")
-#: What kernels before 6.7 say of the TSC: dropped, since it is near to what the VM counts.
+#: TSC writes that kernels before 6.7 drop, since the value is near to the VM's TSC, and that they accept.
 _DROPPED, _TAKEN = -(1 << 29), 1000
 
 

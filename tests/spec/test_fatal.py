@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What kernels die of comes last, and is there."""
+"""Cases that kernels die of exist, and come last."""
 
 from __future__ import annotations
 

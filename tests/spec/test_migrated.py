@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What has to be the same after a migration: everything that has a rule, but for what is listed."""
+"""Items that have to be the same after a migration: all that have a rule, except those listed."""
 
 from __future__ import annotations
 

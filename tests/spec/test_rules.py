@@ -178,7 +178,7 @@ def test_an_msr_without_a_line_of_its_own_is_one_on_purpose(monkeypatch: pytest.
 
 
 def test_intels_general_statement_comes_before_its_old_catch_all_row() -> None:
-    """What the SDM says of INIT and MSRs today, and then its table for processors up to the Pentium 4."""
+    """The citation begins with the SDM's present statement on INIT and MSRs; its table for processors up to the Pentium 4 follows."""
     for item in spec.ENTRIES:
         cite = rule_for(item, "init", "intel", "vmx").cite
         if rule_for(item, "init", "intel", "vmx").kind == "unchanged" and any("All Other MSRs" in text for text in cite):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a shutdown leaves follows the backend, whatever the guest's CPUID says."""
+"""The rules for a shutdown follow the backend, whatever the guest's CPUID is."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def _with(target: Target, **values: int) -> Snapshot:
 
 
 def test_what_kvm_refuses_is_told(ap: Target) -> None:
-    """A default memory type that does not exist, and paging without protected mode; what is behind them is written."""
+    """A default memory type that does not exist, and paging without protected mode; what comes after them is written."""
     assert "msr.mtrr_def_type" not in ap.reset.read_only
     reset = Reset(ap.vcpu, ap.layout, _with(ap, msr__mtrr_def_type=0x7, msr__pat=0x0706050403020101, cr0=0x80000010, rbx=0x77))
     assert "0x2ff" in reset.read_only["msr.mtrr_def_type"]

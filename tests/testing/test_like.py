@@ -11,7 +11,7 @@ from kvmtest.kvm import Kvm, Vcpu
 from kvmtest.testing import StateMismatch, assert_state, assert_unchanged, read_state
 from tests.testing.vmm import Vmm
 
-#: What a used vCPU has of the host's time, which this VMM does not write.
+#: Items of a used vCPU that depend on the host's time, which this VMM does not write.
 _TIME = ("msr.tsc", "msr.kvm_*")
 _Make = Callable[..., Vmm]
 

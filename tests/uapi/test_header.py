@@ -74,7 +74,7 @@ def kind_of(cls: type, name: str) -> type:
 
 
 def described(module: ModuleType | SimpleNamespace) -> tuple[Values, dict[str, str]]:
-    """What `module` says, by name, and the C expression (or statement, after "!") that prints the header's own."""
+    """Return the values in `module` by name, and for each the C expression (or statement, after "!") that prints the header's."""
     ours: Values = {}
     code: dict[str, str] = {}
     for name, value in vars(module).items():
@@ -106,7 +106,7 @@ def described(module: ModuleType | SimpleNamespace) -> tuple[Values, dict[str, s
 
 
 def in_header(ours: Values, code: dict[str, str], folder: Path) -> Values:
-    """What the header says of each name in `code`; names that it lacks are left out."""
+    """Return the header's value of each name in `code`; names that it lacks are left out."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("no C compiler")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What is planted: legal, distinct, and not what RESET gives."""
+"""Plants are legal, distinct, and differ from RESET's values."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from kvmtest.state.vmm_reset import CONSTRAINTS, SECTIONS
 
 __all__ = ("SCENARIOS", "independent")
 
-#: What plants write.
+#: Sections that plants write.
 _WRITTEN = tuple(section for section in SECTIONS if section != "nested")
 #: KVM may compute it when the vCPU runs.
 _COMPUTED = ("lapic.ppr",)
@@ -41,7 +41,7 @@ class _Two(NamedTuple):
 
 
 def independent(first: str, second: str) -> bool:
-    """Whether the API asks for no order of two sections that are written with RESET's values."""
+    """Return True if the API requires no order of two sections that are written with RESET's values."""
     return not any(one.at_reset and {one.first, one.second} == {first, second} for one in CONSTRAINTS)
 
 

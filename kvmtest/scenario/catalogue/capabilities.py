@@ -64,19 +64,19 @@ def _tried(name: str, vendor: str, item: Item) -> Scenario:
 
 #: STI; HLT; and again.
 _HLT_LOOP, _LOOP_AT = b"\xfb\xf4\xeb\xfc", 0x8000
-_RUNS_ON = s.Require(s.Is("mp_state", KVM_MP_STATE_RUNNABLE), "nothing to tell: KVM halts the vCPU, not the CPU", skip=True)
+_RUNS_ON = s.Require(s.Is("mp_state", KVM_MP_STATE_RUNNABLE), "not testable here: KVM halts the vCPU, not the CPU", skip=True)
 #: A guest that halts, in KVM_RUN, once: KVM hears of it only with exits for HLT. IF is set, without which Bochs sleeps for ever:
 #: its HLT in VMX non-root operation does not end with a host's interrupt.
 _HALTS = (
     *makes(SAY, WAIT), s.Until(READY),
-    s.Require(s.Quiet(), "nothing to tell: this CPU goes on after HLT when the host has an interrupt", skip=True), _RUNS_ON,
+    s.Require(s.Quiet(), "not testable here: this CPU goes on after HLT when the host has an interrupt", skip=True), _RUNS_ON,
 )  # fmt: skip
 #: One that halts again whatever wakes it.
 _HALTS_AGAIN = (
     *makes(SAY), s.Until(READY), s.Complete(), s.Poke(_LOOP_AT, _HLT_LOOP), s.Set((("rip", _LOOP_AT),)),
     s.Until(s.Quiet(), note="the guest was to halt without an exit"), _RUNS_ON,
 )  # fmt: skip
-#: What a VMM writes for a reset: KVM_SET_SREGS, KVM_SET_REGS, KVM_SET_MP_STATE.
+#: The values that a VMM writes for a reset: KVM_SET_SREGS, KVM_SET_REGS, KVM_SET_MP_STATE.
 _WRITTEN = s.Set(
     (
         *(("cr0", 0x60000010), ("cs.selector", 0xF000), ("cs.base", 0xFFFF0000), ("cs.limit", 0xFFFF), ("cs.g", 0), ("cs.db", 0)),

@@ -35,7 +35,7 @@ __all__ = (
 SIPI_VECTOR = 1
 RESTARTS = s.Expect(s.Word("RESET"))
 PLANTED = s.Plant("a")
-#: What the event finds.
+#: The observation before the event.
 FINDS = s.Observe()
 SILENT = "the API is silent; KVM refuses it until v6.16, and from v6.17 on fails the KVM_RUN after it"
 
@@ -57,7 +57,7 @@ def boot(target: str) -> tuple[s.Step, ...]:
 
 
 def pending(value: int = 1) -> s.Step:
-    """Whether an INIT is pending."""
+    """Return a step that checks if an INIT is pending."""
     return s.Expect(s.Is("events.smi_latched_init", value), "pending")
 
 

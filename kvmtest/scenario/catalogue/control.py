@@ -36,7 +36,7 @@ def _tables(code: int = 0) -> s.Step:
 def _case(
     sequence: str, cite: tuple[str, ...], steps: tuple[s.Step, ...], *needs: str, then: tuple[s.Step, ...] = _INIT
 ) -> Scenario:
-    """What comes of bits that guest code writes, and ``then`` of an INIT."""
+    """Return the scenario in which guest code writes bits, and ``then`` an INIT comes."""
     return Scenario("init", "msi", sequence, (*steps, *then), cite, "bsp", "guest", needs)
 
 

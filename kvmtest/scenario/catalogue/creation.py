@@ -38,7 +38,7 @@ _PLANT, _AUX, _MASKED = 0x55, 0x1234, 0x10000
 #: Enabled, at FEE00000, and not the BSP.
 _AP = 0xFEE00800
 _NO_BTS_NO_PEBS = 3 << 11
-#: What the quirk fills in (KVM API), without IA32_VMX_CR0_FIXED1 and CR4_FIXED1, which it does not rule.
+#: MSRs that the quirk fills in (KVM API), without IA32_VMX_CR0_FIXED1 and CR4_FIXED1, which do not depend on it.
 _FEATURE_MSRS = tuple(f"msr.{name_of(i)}" for i in (0x8B, 0xCE, 0x10A, 0x345, *range(0x480, 0x493)) if i not in (0x487, 0x489))
 #: In bits 23:16 of the version register the number of LVT entries, less one, and whether EOI broadcasts can be suppressed.
 _SEVEN_ENTRIES, _EOI_BROADCAST = (6 << 16, 0xFF << 16), 1 << 24
@@ -51,7 +51,7 @@ _BSP = (S_APIC_ENABLE, S_MP, A_APIC_ENABLE, A_MP)
 
 
 def _both(one: Scenario, *planted: str) -> tuple[Scenario, Scenario]:
-    """What RESET leaves, and what INIT does where something else was ``planted``."""
+    """Return the scenario of RESET, and that of an INIT after something else was ``planted``."""
     init = (s.Set(tuple((item, _PLANT) for item in planted)), s.Send("init"), s.Settle(), *one.steps)
     return one, one._replace(event="init", trigger="msi", steps=init)
 

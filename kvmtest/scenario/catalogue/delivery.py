@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""When INIT and SIPI are accepted and when they are dropped, and whom a message reaches."""
+"""Acceptance of INIT and SIPI, and the targets that a message reaches."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Who gets a message: destinations of all kinds in all modes, on a VM of five vCPUs, as a model of the manuals has it."""
+"""Destinations of all kinds in all modes, on a VM of five vCPUs, compared with a model of the manuals."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _SECOND = {"flat": 0x20, "cluster": 0x08}
 _NO_ID, _FREE_BIT = 0x63, {"flat": 0x40, "cluster": 0x08, "x2apic": 0x40}
 _NO_BIT, _NO_CLUSTER = {"flat": 0x40, "cluster": 0x38, "x2apic": 0x40}, 5 << 16 | 1
 _VECTOR, _IRR_BIT = 0x55, 1 << 21
-#: What shows that a vCPU that does not run got a message: item, value, mask. KVM_GET_MP_STATE lets it take a SIPI.
+#: Items that show that a vCPU outside KVM_RUN got a message: item, value, mask. KVM_GET_MP_STATE makes it accept a SIPI.
 SHOWS = {
     "init": ("events.smi_latched_init", 1, 1), "sipi": ("mp_state", KVM_MP_STATE_RUNNABLE, 0xFFFFFFFF),
     "nmi": ("events.nmi_pending", 1, 0xFF), **dict.fromkeys(("fixed", "lowest"), ("lapic.irr2", _IRR_BIT, _IRR_BIT)),
 }  # fmt: skip
-#: What an earlier case has left.
+#: Writes that clear what an earlier case left pending.
 _NOTHING = (("events.nmi_pending", 0), ("events.nmi_masked", 0), ("events.smi_latched_init", 0))
 _DFR = {"flat": 0xFFFFFFFF, "cluster": 0x0FFFFFFF}
 _EN, _EXTD, _BSP = 1 << 11, 1 << 10, 1 << 8
@@ -47,7 +47,7 @@ _TO = (
     "physical", "physical-nobody", "logical", "logical-several", "logical-nobody", "logical-and-nobody", *_TO_ALL,
     "self", "all", "others",
 )  # fmt: skip
-#: What one of the vCPUs has otherwise than the rest.
+#: Properties in which one vCPU differs from the others.
 _ODD = ("", "shared-id", "shared-logical-id", "two-logical-ids", "software-disabled", "disabled")
 _CITE = (S_IPI_DESTINATION, S_ICR, S_MSI, A_ICR, A_RECEIVING)
 _CITES = dict.fromkeys(_ODD, ()) | {"shared-id": (KVM_ERRATA,), "software-disabled": (S_APIC_DISABLED,)}
@@ -55,7 +55,7 @@ _SETUP = Setup(ids=IDS)
 
 
 class _Tried(NamedTuple):
-    road: str
+    route: str
     delivery: str
     model: str
     to: str
@@ -64,20 +64,20 @@ class _Tried(NamedTuple):
 
 
 def _allowed(one: _Tried) -> bool:
-    """Whether the manuals have this combination."""
+    """Return True if the manuals define this combination."""
     if one.model == "x2apic" and "-id" in one.odd:
         return False  # ids are read-only there
     if (one.odd, one.to) == ("two-logical-ids", "logical-and-nobody") or one.delivery == "smi":
         return False
-    if one.road != "icr" and (one.to in _SHORTHANDS or one.delivery == "sipi"):
+    if one.route != "icr" and (one.to in _SHORTHANDS or one.delivery == "sipi"):
         return False
-    if one.delivery == "lowest" and (one.road == "icr" or not one.to.startswith("logical")):
+    if one.delivery == "lowest" and (one.route == "icr" or not one.to.startswith("logical")):
         # Of IPIs it is up to the model.
         return False
     # The shorthands that are valid (SDM, Valid Combinations); and the sender goes on, so that it can say that it has sent.
     if one.to in ("self", "all") and one.delivery != "fixed":
         return False
-    return not (one.road == "icr" and one.delivery == "init" and one.to in _TO_ALL)
+    return not (one.route == "icr" and one.delivery == "init" and one.to in _TO_ALL)
 
 
 def locals_of(model: str, odd: str) -> dict[int, Local]:
@@ -97,8 +97,8 @@ def locals_of(model: str, odd: str) -> dict[int, Local]:
 
 
 def _address(one: _Tried, locals_: dict[int, Local]) -> Address:
-    """Where the message goes: to the odd one of all where it is one that is named."""
-    wide = one.model == "x2apic" and one.road == "icr"
+    """Return the message's destination: the odd vCPU if it names a single one."""
+    wide = one.model == "x2apic" and one.route == "icr"
     if one.to in _SHORTHANDS:
         return Address(shorthand=one.to, wide=wide)
     named = locals_[_NAMED]
@@ -126,9 +126,9 @@ def written(id: int, local: Local, *, waits: bool) -> tuple[s.Step, ...]:
 def _sent(one: _Tried, address: Address, sender: Local) -> tuple[s.Step, ...]:
     """The message, by guest code or by a device."""
     data = DELIVERIES[one.delivery] << 8 | (_VECTOR if one.delivery in ("fixed", "lowest", "sipi") else 0)
-    if one.road == "msi":
+    if one.route == "msi":
         return (signal(address.destination, data, logical=address.logical),)
-    if one.road == "ioapic":
+    if one.route == "ioapic":
         return raised(address.destination << 56 | (_LOGICAL if address.logical else 0) | data)
     icr = data | _ASSERT | _SHORTHANDS[address.shorthand] | (_LOGICAL if address.logical else 0)
     return (
@@ -141,11 +141,11 @@ def _scenario(one: _Tried) -> Scenario:
     locals_ = locals_of(one.model, one.odd)
     address = _address(one, locals_)
     event = one.delivery if one.delivery in EVENTS else "none"
-    trigger = f"icr-{'x2apic' if address.wide else 'xapic'}" if one.road == "icr" else one.road
+    trigger = f"icr-{'x2apic' if address.wide else 'xapic'}" if one.route == "icr" else one.route
     of = IDS[1:] if one.delivery == "sipi" else IDS
 
     def reached(there: dict[int, Local]) -> tuple[tuple[int, ...], s.Step]:
-        ids, alone = receivers(there, address, one.delivery, _SENDER if one.road == "icr" else None)
+        ids, alone = receivers(there, address, one.delivery, _SENDER if one.route == "icr" else None)
         item, value, mask = SHOWS[one.delivery]
         return ids, s.Expect(s.Reached(item, value, tuple(id for id in ids if id in of), of, mask, alone))
 

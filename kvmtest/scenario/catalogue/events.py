@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What KVM_GET_VCPU_EVENTS and KVM_SET_VCPU_EVENTS say of events, what wakes a halted vCPU, and INIT over it all."""
+"""KVM_GET_VCPU_EVENTS and KVM_SET_VCPU_EVENTS, wake-up of a halted vCPU, and INIT while events are pending."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ("SCENARIOS",)
 _DB, _BP, _TF, _BS = 1, 3, 0x102, 1 << 14
 _INIT = (s.Observe(), s.Send("init"), RESTARTS, s.Observe())
 _NO_LENGTH = "the API has no instruction length for a software exception, and KVM tells of none; vmx_inject_exception() needs one"
-#: Whether KVM tells pending exceptions from injected ones, and a pending triple fault.
+#: Setups in which KVM reports pending exceptions apart from injected ones, and a pending triple fault; or does not.
 _TELLS, _TELLS_NOT = Setup(), Setup(caps=((KVM_CAP_EXCEPTION_PAYLOAD, 0),))
 _TELLS_NEITHER = Setup(caps=((KVM_CAP_EXCEPTION_PAYLOAD, 0), (KVM_CAP_X86_TRIPLE_FAULT_EVENT, 0)))
 _RUNNING = ("mp_state", KVM_MP_STATE_RUNNABLE)

@@ -24,7 +24,7 @@ _WITHOUT_SVME = s.Set((("efer", 0xD01),))
 _IS_CLEAR = s.Is("nested.flags", 0, KVM_STATE_NESTED_GIF_SET)
 _SHOWN = s.Require(_IS_CLEAR, "KVM_SET_NESTED_STATE took a clear GIF, and KVM_GET_NESTED_STATE shows it set")
 _CLEAR = (PLANTED, *STATES["gif-clear"].prepare, _SHOWN)
-#: Whether KVM accepts a clear GIF.
+#: Steps that check that KVM accepts a clear GIF.
 _ASKED = (gif(False)._replace(keep=True), s.Expect(s.Answer(0)))
 
 

@@ -19,7 +19,7 @@ _REQUESTED = (
     s.Require(s.Is(_IRR, _IRR_BIT, _IRR_BIT), "the interrupt is not requested in the local APIC's IRR"),
 )
 _NMI, _SMI = s.Send("nmi", "ioctl-nmi", judged=False), s.Send("smi", "ioctl-smi", judged=False)
-#: Where IDTR points until INIT: the handler of an NMI there says so, the one of the table at 0 counts.
+#: The base in IDTR until INIT: the NMI handler there reports itself, that of the table at 0 counts.
 _OTHER_TABLE = 0x8000
 
 _PRIORITY = (S_PRIORITY, A_PRIORITY)

@@ -15,21 +15,21 @@ __all__ = ("SCENARIOS",)
 _DICE = random.Random(1)
 #: Slot, address and contents of RAM in as many slots: at 0, below and above 1 MiB, and above 4 GiB.
 _SLOTS = tuple((slot, gpa, _DICE.randbytes(0x4000)) for slot, gpa in ((2, 0), (3, 0x80000), (4, 0x100000), (5, 1 << 32)))
-#: What the guest sums up: RAM after its own first pages, and some of what real mode reaches last.
+#: The RAM that the guest adds up: after its own first pages, and near the end of what real mode reaches.
 _PARTS = tuple((gpa, _DICE.randbytes(0x2000)) for gpa in (0x2000, 0x9E000))
 
 _PRESENT, _GLOBAL, _CR4_PGE = 3, 1 << 8, 1 << 7
 _PAGE_TABLE, _OLD, _NEW = 0x3000, 0x20000, 0x21000
 _OLD_WORD, _NEW_WORD = 0x0A0A0A0A, 0x0B0B0B0B
 _STALE = (
-    "nothing to tell: even without INIT, this host shows no translation that was changed without a flush;"
+    "not testable here: even without INIT, this host shows no translation that was changed without a flush;"
     " where KVM shadows page tables (kvm_amd.npt=0, kvm_intel.ept=0) it does"
 )
 _RAM = (S_T1, S_OVERVIEW, A_CACHES)
 
 
 def _sum(data: bytes) -> int:
-    """What the guest makes of these bytes."""
+    """Compute the guest's checksum of these bytes."""
     total = 0
     for i in range(0, len(data), 4):
         total = (total << 1 & 0xFFFFFFFF | total >> 31) + int.from_bytes(data[i : i + 4], "little") & 0xFFFFFFFF

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What KVM_SET_MP_STATE accepts and refuses, and where it leads (KVM API, KVM_GET_MP_STATE and KVM_SET_MP_STATE)."""
+"""States that KVM_SET_MP_STATE accepts or refuses, and their effect (KVM API, KVM_GET_MP_STATE and KVM_SET_MP_STATE)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _OTHERS = (
     KVM_MP_STATE_SUSPENDED,
     100,
 )
-#: Where a SIPI leads.
+#: The items that a SIPI sets.
 _STARTED = ("mp_state", "cs.selector", "cs.base", "rip")
 _SIPI = s.Send("sipi", "mp-state", vector=_VECTOR)
 
@@ -143,7 +143,7 @@ SCENARIOS = (
             s.Set((("mp_state", KVM_MP_STATE_HALTED),), check=False),
             s.Require(
                 s.Is("mp_state", KVM_MP_STATE_RUNNABLE),
-                "nothing to tell: a vCPU that KVM_HC_KICK_CPU has reached does not read as awake here", skip=True,
+                "not testable here: a vCPU that KVM_HC_KICK_CPU has reached does not read as awake here", skip=True,
             ),
             *wait_for_sipi(), s.Send("sipi", vector=_VECTOR), s.Settle(),
             s.Set((("mp_state", KVM_MP_STATE_HALTED),), check=False), s.Expect(s.Is("mp_state", KVM_MP_STATE_HALTED)),

@@ -14,7 +14,7 @@ __all__ = ("LONG", "NEW", "NEW_TABLES", "OLD", "OLD_TABLES", "REAL", "SAYS", "SC
 
 _PAGE, _PRESENT, _WRITE = 0x1000, 1, 2
 _PAE, _LME = 1 << 5, 1 << 8
-#: Where the tables lie, and the pages that they put at LINEAR; each page holds its own number in its first word.
+#: The addresses of the tables, and of the pages that they map at LINEAR; each page has its own number in its first word.
 OLD_TABLES, NEW_TABLES = 0x10000, 0x18000
 OLD, NEW, REAL = 0x20000, 0x21000, 0x80000
 _WRITTEN = 0x5A5A5A5A

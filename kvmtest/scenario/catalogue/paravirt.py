@@ -69,7 +69,7 @@ def _shutdown() -> Scenario:
 
 
 def _sipi() -> Scenario:
-    """What is written while an AP waits for a SIPI is there after it."""
+    """Return the scenario in which memory is written while an AP waits for a SIPI, and checked after the SIPI."""
     steps = (*makes(SAY)[:-1], *wait_for_sipi(), *_NEW.enable, FINDS, s.Send("sipi", vector=SIPI_VECTOR), s.Observe())
     runs = (s.Until(s.Word("SIPI")), s.Until(READY))
     return case("sipi.msi", "written-pages", (*steps, *runs), _NEW, "ap", "intel", SDM_SIPI, KVM_MSR)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What KVM has to refuse, by ioctl: no CPU can be in that state. The error, and that nothing has changed."""
+"""States that KVM has to refuse, by ioctl, since no CPU can be in them: the error is checked, and that nothing has changed."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _row(row: Row) -> Scenario:
 
 _NOT_CANONICAL, _BASES = 1 << 63, ("lstar", "cstar", "fs_base", "gs_base", "kernel_gs_base")
 _FIXED = ("fix64k_00000", "fix16k_80000", "fix4k_f8000")
-#: What KVM_SET_MSRS stops at (KVM API: "due to setting reserved bits"), each written by itself.
+#: Values at which KVM_SET_MSRS stops (KVM API: "due to setting reserved bits"), each written by itself.
 _MSRS = {
     "addresses-not-canonical": tuple((name, _NOT_CANONICAL) for name in _BASES),
     "pat-reserved": tuple(("pat", value) for value in (2, 3 << 8, 8 << 56, 0xFF << 56)),
@@ -182,7 +182,7 @@ def _vcpu_id(sequence: str, value: int, error: int = EINVAL) -> Scenario:
 
 
 def _late(trigger: str, sequence: str, call: s.Call, error: int, irqchip: str = "full") -> Scenario:
-    """What is for a VM before its first vCPU, on one that has two."""
+    """Return the scenario of a call on a VM with two vCPUs that is only allowed before the first vCPU."""
     steps = (FINDS, call._replace(who="vm", keep=True), s.Expect(s.Answer(-error)), s.Expect(s.Same()))
     return Scenario("none", trigger, sequence, steps, (KVM_API,), setup=Setup(irqchip), vendors=("intel",), fresh=False)
 

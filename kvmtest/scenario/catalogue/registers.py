@@ -52,7 +52,7 @@ def _enter(mode: str) -> tuple[Access, ...]:
 def _case(
     sequence: str, accesses: tuple[Access, ...], said: tuple[s.Step, ...], cite: tuple[str, ...], *then: s.Step
 ) -> Scenario:
-    """What comes of the ``accesses``, and ``then`` of an INIT after them."""
+    """Return the scenario of ``accesses``, and ``then`` of an INIT after them."""
     steps = (*makes(*accesses), _WRITTEN, *said, *(then or _INIT))
     # Nothing here depends on the vendor.
     return Scenario("init", "msi", sequence, steps, cite, "bsp", "guest", vendors=(VENDORS[sequence.startswith("x2apic")],))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where a vCPU goes on after INIT, and out of what."""
+"""Restart of a vCPU after INIT, from different states."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _VIRTUAL_8086 = (
 
 #: A table other than the one at 0, which holds a whole table, and the limits of the former: with and without entry FFH.
 _OTHER_TABLE, _WHOLE, _SHORT = 0x8000, 0x3FF, 0x1F
-#: What the two tables' handlers of vector FFH say.
+#: The words of the two tables' handlers of vector FFH.
 _TABLE_0, _TABLE_OTHER = 0x100, 0x101
 _FF = s.Send("interrupt", vector=0xFF, judged=False)
 

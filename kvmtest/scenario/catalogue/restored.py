@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What is written back is in force, not only read back: paging, timers, interrupts, the FPU, and events that wait."""
+"""Restored state must be in effect, not only read back: paging, timers, interrupts, the FPU, and pending events."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _PAGING = Scenario(
     (KVM_API, S_IA32E, A_MODES), vendors=("intel",),
 )  # fmt: skip
 
-#: What KVM_SET_FPU writes; it has MXCSR as well, which KVM leaves alone.
+#: Values for KVM_SET_FPU, which ignores MXCSR.
 _FCW, _FSW, _FTW, _FOP, _FIP, _FDP = 0x27F, 0x3900, 0xFF, 0x5A5, 0x5A5A1234, 0xA5A54321
 _ST = {f"st{i}": bytes([0x51 + i]) * 10 for i in range(8)}
 _XMM = {f"xmm{i}": bytes([0x61 + i]) * 16 for i in range(16)}

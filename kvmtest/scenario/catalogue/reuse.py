@@ -27,7 +27,7 @@ _RAN = (*makes(SAY), s.Until(s.Word("READY")), s.Complete())
 _INIT = (s.Send("init"), s.Observe())
 #: The activity state of an AP that has had no INIT yet, by which VMMs park a vCPU.
 _PARKED = ("mp_state", KVM_MP_STATE_UNINITIALIZED)
-#: What RESET leaves in each local APIC: no logical id, and disabled by software.
+#: RESET's values for each local APIC: no logical id, and software-disabled.
 _RESET_BASE = ("apic_base", 0xFEE00800)
 _RESET_LAPIC = (("lapic.ldr", 0), ("lapic.dfr", 0xFFFFFFFF), ("lapic.svr", 0xFF), ("lapic.irr2", 0))
 _RESET_CITE = (S_APIC_RESET, A_APIC, S_IPI_DESTINATION, A_RECEIVING, KVM_API)
@@ -42,7 +42,7 @@ def _written_back(id: int, *, lapic_first: bool) -> tuple[s.Step, ...]:
 
 
 def _map_after_reset(model: str, *, lapic_first: bool) -> Scenario:
-    """Whom INIT reaches after a VMM has reset all vCPUs: each by its id, and none by what was its logical id."""
+    """Return the scenario of INIT messages after a VMM has reset all vCPUs: ids are matched, the earlier logical ids are not."""
     used = locals_of(model, "")
     reset = {id: Local(id, 0, "flat", software=False) for id in IDS}
     item, value, mask = SHOWS["init"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What RSM brings back, by either layout of the state-save map, and SMI, NMI and INIT inside each other."""
+"""State that RSM restores, by either layout of the state-save map, and SMI, NMI and INIT inside each other."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _NOT_NAMED = "the manuals name CR0 and CR4, and leave open what else RSM checks"
 _NOT_KEPT = "the SDM does not keep over an SMI that NMIs are blocked, and lets one nest then"
 
 
-#: Where the code that plants has its PDPTEs of PAE paging, and they: QEMU's TCG sets a bit in them that is reserved, on which
+#: The address of the planting code's PDPTEs for PAE paging, and their values: QEMU's TCG sets a reserved bit in them, on which
 #: RSM fails.
 PDPT = 0xFFFCA000
 PDPTES = b"".join((0xFFFC6000 + 0x1000 * number | 1).to_bytes(8, "little") for number in range(4))
 
 
-def _brought_back(plant: str, name: str, setup: Setup) -> Scenario:
+def _restored(plant: str, name: str, setup: Setup) -> Scenario:
     """RSM brings back all that ioctls read, of a guest whose loop changes no register but RIP."""
     steps = (
         s.Plant(plant), s.Resume("loop"), handler(), _COUNTS, s.Poke(PDPT, PDPTES), s.Observe(), *_SMI,
@@ -62,7 +62,7 @@ _IN_NMI_HANDLER = (
     *makes(WAIT), s.Until(s.Is("mp_state", KVM_MP_STATE_HALTED)), handler(), s.Set((("events.nmi_pending", 1),)), s.Until(_NMI),
     s.Observe(), *_SMI,
 )  # fmt: skip
-#: What RSM finds illegal in the state-save map: a word of it, and its value. The SDM names CR0 and CR4.
+#: State-save maps that RSM must refuse: a word, and its illegal value. The SDM names CR0 and CR4.
 _ILLEGAL = (
     ("cr4-reserved", "SMM_SAVED_CR4", 1 << 31, ""),
     ("cr0-pg-without-pe", "SMM_SAVED_CR0", 0xE0000010, ""),
@@ -104,8 +104,8 @@ _IN_SMM_INSIDE_NMI = (PLANTED, s.Set((("events.smi_smm", 1), ("events.smi_inside
 
 SCENARIOS = (
     *(_shuts_down(*one) for one in _ILLEGAL),
-    _brought_back("guest-long", "", _64_BIT),
-    *(_brought_back("guest-protected", *layout) for layout in _LAYOUTS),
+    _restored("guest-long", "", _64_BIT),
+    *(_restored("guest-protected", *layout) for layout in _LAYOUTS),
     *(_held(*layout) for layout in _LAYOUTS),
     _in_shadow("in-shadow-of-sti", _STI, _64_BIT, "intel"),
     _in_shadow("in-shadow-of-mov-ss-without-long-mode", _MOV_SS, _32_BIT, "amd"),

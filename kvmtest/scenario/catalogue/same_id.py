@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Who gets a message to an APIC id that two vCPUs have, as KVM promises it.
+"""Messages to an APIC id that two vCPUs have, by KVM's promise.
 
-No manual says it: they want ids to be unique. KVM's documentation promises that all of them get it, or with 32-bit x2APIC ids the
-one with the lowest vCPU id.
+No manual defines it: the manuals require unique ids. KVM's documentation promises that all vCPUs with the id get the message,
+or with 32-bit x2APIC ids the one with the lowest vCPU id.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a nested guest of an SVM hypervisor does that its VMCB intercepts, and INIT in the hypervisor then."""
+"""Intercepted actions of a nested guest of an SVM hypervisor, and INIT in the hypervisor after the VM exit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from kvmtest.spec.cite import (
 
 __all__ = ("EXIT_INFO", "IOPM", "MSRPM", "NPF", "PF", "SCENARIOS", "VMCB", "field", "tried")
 
-#: Where the hypervisor has them, and what the VMCB has at the beginning: intercepts of control registers, debug registers,
+#: Their addresses in the hypervisor, and offsets in the VMCB: intercepts of control registers, debug registers,
 #: exceptions, and of two words more.
 VMCB, IOPM, MSRPM = 0x10000, 0x12000, 0x16000
 _CR, _DR, _WORD_3, _WORD_4 = 0x000, 0x004, 0x00C, 0x010
@@ -107,7 +107,7 @@ _TRIED = (
     # MOV EAX, moffs32: an error code of 0, a read by a supervisor.
     _exception("pf", "67a1" + field(_UNMAPPED, 4).hex(), PF, info=field(0) + field(_UNMAPPED)),
 )  # fmt: skip
-#: What is let through where the map of the MSRs or ports has no bit set: L2 goes on.
+#: Accesses that are not intercepted if the MSR or I/O permission map has no bit set: L2 continues.
 _LET_THROUGH = (
     ("rdmsr", bytes.fromhex("b9800000c00f32"), ((VMCB + _WORD_3, _MSR), (MSRPM + 0x820, 0b10)), A_MSR_INTERCEPTS),
     ("out", bytes.fromhex("e6f6"), ((VMCB + _WORD_3, _IO), (IOPM + 0x1C, 1 << 20)), A_IO_INTERCEPTS),

@@ -43,7 +43,7 @@ _NO_ADDRESS = 1 << 60
 #: Fields of the VMCB.
 _ASID, _IOPM, _MSRPM, _EFER, _CR4, _CR3, _CR0, _DR7, _DR6 = 0x58, 0x40, 0x48, 0x4D0, 0x548, 0x550, 0x558, 0x560, 0x568
 _EVENTINJ, _NESTED_CTL, _NCR3, _IDT_BASE, _EXITINTINFO = 0xA8, 0x90, 0xB0, 0x488, 0x88
-#: What VMRUN refuses: bits that make each field illegal, with all others as they have to be.
+#: VMCBs that VMRUN must refuse: one field with illegal bits, all others legal.
 _ILLEGAL = (
     ("vmrun-not-intercepted", 0x10, field(0, 4)),
     ("asid-0", _ASID, field(0, 4)),
@@ -85,7 +85,7 @@ _VALID, _WITH_CODE, _CODE = 1 << 31, 1 << 11, 0x18
 _INTERRUPT, _NMI, _EXCEPTION, _SOFTWARE = 0 << 8, 2 << 8, 3 << 8, 4 << 8
 _BP, _LAST = 3, 0x1F
 _FIRST_OF_L2 = 0x1600
-#: Name, what is injected, and whether RIP is that of L2's beginning in the handler: the RIP behind a software interrupt is not.
+#: Name, what is injected, and whether RIP is that of L2's beginning in the handler: the RIP after a software interrupt is not.
 _INJECTED = (
     ("interrupt", _INTERRUPT | _LAST, True),
     ("nmi", _NMI | 2, True),
@@ -168,7 +168,7 @@ _STEPPED = s.Until(s.Exit(KVM_EXIT_DEBUG))
 _RUN_PENDING = KVM_STATE_NESTED_GUEST_MODE | KVM_STATE_NESTED_GIF_SET | KVM_STATE_NESTED_RUN_PENDING
 _PENDING = (
     _STEPS, _STEPPED, _STEPPED, debug(0),
-    s.Require(s.Is("nested.flags", _RUN_PENDING), "nothing to tell: no VM entry is pending after VMRUN", skip=True),
+    s.Require(s.Is("nested.flags", _RUN_PENDING), "not testable here: no VM entry is pending after VMRUN", skip=True),
 )  # fmt: skip
 _ENTERS = s.Expect(s.Word("NESTED"), "runs")
 

@@ -77,7 +77,7 @@ def _other_id() -> bytes:
 
 
 SCENARIOS = (
-    # With IF clear there is no window, and behind STI there is one, in which the interrupt comes.
+    # With IF clear there is no window, and after STI there is one, in which the interrupt comes.
     _case(
         "none.interrupt-window", "without-irqchip", (KVM_API,),
         *makes(SAY, OPEN), s.Window(), s.Event("none", "interrupt-window"), s.Expect(READY), s.Expect(_OPENS), _INJECTS,
@@ -119,7 +119,7 @@ SCENARIOS = (
     _case(
         "init.msi", "tpr-in-vapic-page", (S_APIC_INIT, A_APIC),
         *makes(_ON, store(_PAGE, _TPR), SAY), _VAPIC, s.Until(READY),
-        s.Require(s.Is("lapic.tpr", _TPR), "nothing to tell: this KVM does not take TPR from the page", skip=True),
+        s.Require(s.Is("lapic.tpr", _TPR), "not testable here: this KVM does not take TPR from the page", skip=True),
         *_INIT, s.Until(READY), s.Expect(s.Is("lapic.tpr", 0)), vendor="amd",
     ),
     # What is in service holds back what is no more urgent, also where the page tells of both.

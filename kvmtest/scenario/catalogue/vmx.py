@@ -40,7 +40,7 @@ _NMI_EXIT, _TRIPLE_FAULT_EXIT, _INIT_EXIT, _SIPI_EXIT, _HLT_EXIT, _CR_EXIT = 0, 
 INTERRUPT_EXITING, NMI_EXITING, _HLT_EXITING, _CR3_LOAD_EXITING = 1 << 0, 1 << 3, 1 << 7, 1 << 15
 #: Pending debug exceptions: a single step.
 _BS = 1 << 14
-#: What L1 says of a VM exit after its reason, in this order.
+#: The fields of a VM exit that L1 reports after its reason, in this order.
 _FIELDS = {
     "qualification": "qualification {:#x}",
     "interruption": "interruption information {:#x}",
@@ -56,7 +56,7 @@ _KEPT = {"page": SIPI_VECTOR << 12, "rbx": _MARK}
 
 
 def _exited(reason: int, **fields: int) -> s.Words:
-    """What L1 says of a VM exit with this ``reason`` and these of its fields."""
+    """Return the words of L1 for a VM exit with this ``reason`` and these of its fields."""
     values = (s.Word("VALUE", fields.get(name), says, mask=_PAGE if name == "page" else _ALL) for name, says in _FIELDS.items())
     return s.Words((s.Word("EXIT", reason, "reason {}"), *values))
 

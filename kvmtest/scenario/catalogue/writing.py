@@ -26,11 +26,11 @@ _NEW_TIME = s.Call(KVM_SET_CLOCK, bytes(kvm_clock_data(clock=1 << 40)), "vm", ki
 
 
 class Writing(NamedTuple):
-    """What KVM writes, and by which ``msrs``, pairs of item and value, in their order.
+    """Memory that KVM writes, and the ``msrs`` that enable it, pairs of item and value, in their order.
 
-    ``memory`` is zeroed but for ``at_first``, pairs of address and 32-bit value; ``what`` names what KVM writes at an address, by
-    which it is seen. ``brings`` is whether an interrupt of vector FIRST comes of it by itself. ``enables`` comes before the
-    MSRs, ``off`` are the values that disable it, where those are not 0. ``left`` is what the memory is filled with afterwards.
+    ``memory`` is zeroed except for ``at_first``, pairs of address and 32-bit value; ``what`` names what KVM writes at an address,
+    which shows that it wrote. ``brings`` is set if it causes an interrupt of vector FIRST by itself. ``enables`` are steps before
+    the MSRs, ``off`` the values that disable it, if not 0. ``left`` is what the memory is filled with afterwards.
     """
 
     msrs: tuple[tuple[str, int], ...]
@@ -68,7 +68,7 @@ def written(writing: Writing, target: str) -> tuple[s.Step, ...]:
     comes = (s.Until(s.Word("TAKEN", FIRST)),) if writing.brings else _comes(FIRST)
     values = dict(writing.at_first)
     proof = (
-        s.Require(s.Changed(gpa, values.get(gpa, 0)), f"nothing to tell: this KVM writes no {what}", skip=True)
+        s.Require(s.Changed(gpa, values.get(gpa, 0)), f"not testable here: this KVM writes no {what}", skip=True)
         for what, gpa in writing.what
     )
     return (*first, s.Until(READY), *writing.enable, _NEW_TIME, *comes, *proof)

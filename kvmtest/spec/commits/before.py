@@ -19,11 +19,11 @@ BEFORE: tuple[Entry, ...] = (
     ),
     commit(
         "cd7764fe9f73", "v4.2", "x86: latch INITs while in system management mode", "common",
-        "an INIT that comes in SMM waits for RSM",
+        "an INIT in SMM waits for RSM",
         check("init.msi.host.pending", known=False, case="in-smm"),
         check("init.msi.guest.pending", known=False, case="after-rsm"),
         check("init.msi.guest.runs", known=False, case="after-rsm"),
-        before="taken in SMM", after="taken behind RSM", unverified=_RELEASE,
+        before="accepted in SMM", after="accepted after RSM", unverified=_RELEASE,
     ),
     commit(
         "a554d207dc46", "v4.15", "X86: Processor States following Reset or INIT", "common",
@@ -63,7 +63,7 @@ BEFORE: tuple[Entry, ...] = (
     ),
     commit(
         "1c96dcceaeb3", "v5.11", "x86: fix apic_accept_events vs check_nested_events", "nVMX",
-        "what an INIT or SIPI does to an L2 is looked at before the vCPU itself takes it",
+        "what an INIT or SIPI does to an L2 is handled before the vCPU itself accepts it",
         check("init.msi.host.nested.flags", "0x1", new="0x0", case="in-vmx-l2-at-get-mp-state"),
         before="KVM_GET_MP_STATE leaves an INIT to L2 pending", after="it makes the VM exit", unverified=_RELEASE,
     ),

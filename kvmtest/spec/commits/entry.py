@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the catalogue of KVM's commits is made of."""
+"""Types of the catalogue of KVM's commits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Version = tuple[int, int]
 
 #: As the old value of a sign: whatever was planted is still there.
 KEPT = "=planted"
-#: As the old value of what counts: it is behind what was planted.
+#: The old value of a counter that is less than the planted value.
 LESS = "<planted"
 #: Backends by the words of a path; a path without any of them is every backend's.
 BACKENDS = {"VMX": "vmx", "nVMX": "vmx", "TDX": "vmx", "SVM": "svm", "nSVM": "svm"}
@@ -22,15 +22,15 @@ _RELEASE = re.compile(r"v(\d+)\.(\d+)")
 
 
 class Sign(NamedTuple):
-    """What results show of a commit: before it, ``items`` had the value ``old`` after ``event``.
+    """The results that show a commit: without it, ``items`` had the value ``old`` after ``event``.
 
-    ``old`` is a number, KEPT, LESS, the exact text of a check, or None where it fails without the commit and no such kernel was seen:
-    then another value than the manuals' tells nothing. Any trigger and view of the event shows it; ``triggers`` and ``views`` are those that
-    ``kvmtest run --commit`` selects. ``backends`` ("" is any), ``target`` (``bsp`` or ``ap``), ``vendor`` (the guest's CPUID
-    vendor), ``view`` and ``case`` (a part of the case's name) say where alone it shows. ``known`` is whether it is a deviation
-    of the kernels without the commit, which needs that one of the lab's shows it. ``new`` is what is seen with the commit,
-    where that is not the manuals' value, or is recorded and not judged. ``sometimes`` is whether kernels without the commit do not
-    always show the old value.
+    ``old`` is a number, KEPT, LESS, the exact text of a check, or None if it fails without the commit and no such kernel was seen:
+    then another value than the manuals' proves nothing. Any trigger and view of the event shows it; ``triggers`` and ``views`` are
+    those that ``kvmtest run --commit`` selects. ``backends`` ("" is any), ``target`` (``bsp`` or ``ap``), ``vendor`` (the guest's
+    CPUID vendor), ``view`` and ``case`` (a part of the case's name) limit the results that show it. ``known`` is set if it is a
+    deviation of the kernels without the commit, which requires that one of the lab's kernels shows it. ``new`` is the value with
+    the commit, if that is not the manuals' value, or is recorded and not judged. ``sometimes`` is set if kernels without the commit
+    do not always show the old value.
     """
 
     event: str
@@ -56,7 +56,7 @@ class Sign(NamedTuple):
 
     @property
     def selectors(self) -> tuple[str, ...]:
-        """What selects them, in the cases that show it."""
+        """The selectors of the results, in the cases that show it."""
         return tuple(f"{id}/*{self.case}*" for id in self.ids) if self.case else self.ids
 
 
@@ -125,7 +125,7 @@ class Entry(NamedTuple):
 
     @property
     def key(self) -> str:
-        """What names the entry: its commit, or its place where it has none."""
+        """The name of the entry: its commit, or without one its place."""
         return self.commit or self.place
 
     @property

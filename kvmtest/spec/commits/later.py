@@ -62,7 +62,7 @@ LATER: tuple[Entry, ...] = (
     ),
     commit(
         "f7e570780efc", "v5.17", "x86: Forcibly leave nested virt when SMM state is toggled", "nVMX nSVM",
-        "KVM_SET_VCPU_EVENTS takes a vCPU out of L2 when it puts it into SMM or out of it",
+        "KVM_SET_VCPU_EVENTS makes a vCPU leave L2 when it enters or leaves SMM",
         check("none.vcpu-events.host.nested.flags", 0x1, new=0x0, case="smm-in-svm-l2"),
         before="in SMM and in guest mode", after="in SMM, not in guest mode", backports=((5, 10),),
     ),
@@ -134,11 +134,11 @@ LATER: tuple[Entry, ...] = (
     ),
     commit(
         "1b7a1b78d660", "v6.1", "x86: Rename and expose helper to detect if INIT/SIPI are allowed", "common",
-        "a latched INIT wakes no HLT in VMX operation, and is taken right behind STGI, VM entry or VMXOFF, not at some later exit",
+        "a latched INIT wakes no HLT in VMX operation, and is accepted right after STGI, VM entry or VMXOFF, not at some later exit",
         check("init.msi.guest.runs", "the instruction after HLT", backends="vmx", case="halted-in-vmx-root"),
         also="5b4ac1a1b713 2ea89c7f7f7b a61353acc574 bf7f9352af5d 0bba8fc24c75 a56953e9506c ea2f00c6219e 1e17a6f8721c 26844fee6ade 599275c060a0",
-        before="HLT ends in VMX root operation; behind STGI, with kvm_amd.vgif=0, INIT waits for an unrelated exit",
-        after="HLT goes on; INIT is taken before the next instruction",
+        before="HLT ends in VMX root operation; after STGI, with kvm_amd.vgif=0, INIT waits for an unrelated exit",
+        after="HLT continues; INIT is accepted before the next instruction",
         unverified="which of the commits does it",
     ),
     commit(
@@ -160,14 +160,14 @@ LATER: tuple[Entry, ...] = (
     # v6.2 to v6.16
     commit(
         "1d0da94cdafe", "v6.2", "x86: do not go through ctxt->ops when emulating rsm", "common",
-        "RSM brings back the limit of a segment that is not all of 4 GiB",
+        "RSM restores a segment limit below 4 GiB",
         check("none.rsm.host.delivered", "ds.limit, es.limit, fs.limit, gs.limit, ss.limit changed", case="guest-long"),
         check("none.rsm.host.delivered", "es.limit, fs.limit changed", case="guest-protected"),
         before="the lowest 20 bits of it, as pages", after="the limit", unverified=_RELEASE,
     ),
     commit(
         "fb28875fd7da", "v6.2", "x86: smm: preserve interrupt shadow in SMRAM", "common",
-        "an SMI in an interrupt shadow keeps it in SMRAM, from where RSM brings it back",
+        "an SMI in an interrupt shadow keeps it in SMRAM, from where RSM restores it",
         check("none.rsm.host.events.interrupt_shadow", "0x0", case="in-shadow-of"),
         before="no shadow after RSM", after="the shadow of STI or MOV SS", unverified=_RELEASE,
     ),

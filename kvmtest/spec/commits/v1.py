@@ -63,7 +63,7 @@ V1: tuple[Entry, ...] = (
     ),
     _patch(
         5, "", "x86: Split out CR0/CR4 MMU role change detectors to separate helpers", "common MMU",
-        "gives the detection of a changed MMU role functions of their own, for the patch behind it",
+        "gives the detection of a changed MMU role functions of their own, for the next patch",
         hidden="not merged in this form: v2 left the MMU's part to another series",
     ),
     _patch(
@@ -72,7 +72,7 @@ V1: tuple[Entry, ...] = (
         check("init.msi.guest.memory", case="then-32-bit-paging"),
         check("init.msi.guest.memory", case="then-pae-paging"),
         check("init.msi.guest.memory", case="then-4-level-paging"),
-        hidden="5.10, which does not have it, leaves no paging behind either: each vendor's own reset of the MMU saw to it; on VMX it warns in ept_save_pdptrs() when it emulates the first instruction behind an INIT out of PAE paging",
+        hidden="5.10, which does not have it, leaves no paging behind either: each vendor's own reset of the MMU saw to it; on VMX it warns in ept_save_pdptrs() when it emulates the first instruction after an INIT out of PAE paging",
         release="v5.14", after="real mode reads its own pages",
     ),
     _patch(7, "61152cd907d5", "VMX: Remove explicit MMU reset in enter_rmode()", "VMX", "drops what v1#6 made superfluous", hidden=_REFACTORING),

@@ -9,7 +9,7 @@ __all__ = ("V2",)
 
 _REFACTORING = "refactoring: the values that a vCPU ends up with are the same before and after"
 _BOTH = "host guest"
-#: What a SHUTDOWN intercept left as it was: all of a vCPU that is not in its VMCB.
+#: Items that a SHUTDOWN intercept left unchanged: all of a vCPU that is not in its VMCB.
 _KEPT = (
     "rax rbx rcx rdx rsi rdi rbp rsp r8 r9 r10 r11 r12 r13 r14 r15 cr2 cr8 dr0 dr1 dr2 dr3 dr6 dr7 "
     "lapic.tpr lapic.ppr lapic.ldr lapic.dfr lapic.svr lapic.isr2 lapic.timer_initial lapic.timer_divide "

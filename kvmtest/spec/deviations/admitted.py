@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What KVM does otherwise on purpose, by its own comments, commits or documentation."""
+"""Departures that KVM makes on purpose, by its own comments, commits or documentation."""
 
 from __future__ import annotations
 

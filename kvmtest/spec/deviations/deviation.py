@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a deviation is."""
+"""The type of a deviation."""
 
 from __future__ import annotations
 
@@ -45,27 +45,27 @@ class Deviation(NamedTuple):
     mode: str = ""
 
     def value(self, planted: int | None) -> int | str | None:
-        """What it shows where ``planted`` was there before the event; None where nothing was."""
+        """Return the value that the item has if ``planted`` was there before the event; None if nothing was planted."""
         return planted if self.observed in (KEPT, LESS) else self.observed
 
     def explains(self, observed: int | str | None, planted: int | None) -> bool:
-        """Whether it shows ``observed`` where ``planted`` was there before the event."""
+        """Return True if it explains the value ``observed`` where ``planted`` was there before the event."""
         if self.observed == LESS:
             return isinstance(observed, int) and planted is not None and observed < planted
         return self.value(planted) == observed
 
     def expected(self, kernel: Version) -> bool:
-        """Whether this kernel, which it names, shows it always."""
+        """Return True if this kernel, which it names, always shows it."""
         return not self.sometimes and kernel not in self.backports
 
     def names(self, backend: str, kernel: Version) -> bool:
-        """Whether this kernel's KVM departs on this backend; a kernel that is not known (0, 0) has no fixed bug."""
+        """Return True if this kernel's KVM has it on this backend; an unknown kernel (0, 0) has no bug that was fixed."""
         if kernel == (0, 0) and self.until != FOREVER:
             return False
         return (not self.backends or backend in self.backends.split()) and self.since <= kernel < self.until
 
     def where(self, vendor: str, target: str, view: str, case: str, mode: str = "") -> bool:
-        """Whether it departs in this case."""
+        """Return True if it applies to this case."""
         return (
             self.vendor in ("", vendor)
             and self.target in ("", target)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What KVM does otherwise in every kernel, found in its source, without a word of it that it is meant to."""
+"""Departures of every kernel that were found in KVM's source, without any statement that they are intended."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from kvmtest.spec.deviations.deviation import Deviation
 __all__ = ("OPEN",)
 
 _FNINIT = "a new vCPU's FPU is in the FNINIT configuration, in all kernels; the architectural RESET image is another"
-_TPR = "on an exit KVM takes TPR from the VMCB's V_TPR, which has its priority class only: bits 3:0 are lost"
+_TPR = "on an exit KVM reads TPR from the VMCB's V_TPR, which has its priority class only: bits 3:0 are lost"
 _PPR = "KVM_SET_LAPIC computes PPR before it looks at the ISR that it was given; a guest's read computes it anew"
 _VMX_CONTROLS = "KVM_GET_MSRS adds the bits that are always 1 to the four VMX controls without TRUE, whatever they hold; the API says 0"
 _NO_LOGICAL = "KVM's map of logical ids leaves out a local APIC that software has disabled, which INIT, SIPI and NMI reach all the same"
-_SVR_TAKEN = "KVM looks at the id after it has taken the spurious-interrupt vector register, which stays when it refuses the rest"
-_HALF_DONE = "KVM looks at this flag after all others, and has taken what else is there when it refuses it"
+_SVR_TAKEN = "KVM checks the id after it has written the spurious-interrupt vector register, which stays when it refuses the rest"
+_HALF_DONE = "KVM checks this flag after all others, and has written the rest when it refuses it"
 _HASHED = (
     "with vector_hashing KVM chooses one bit of a logical destination for a lowest-priority message, and drops it if that is nobody's"
 )
 
-#: What these depart by, one line more or less mends on 6.1: tests/lab/counter.py.
-_L1_LMA = "KVM_SET_NESTED_STATE takes an L1 with EFER.LMA and without EFER.LME"
-_NOT_REARMED = "the deadline was armed by the TSC of before, and writing the TSC does not arm it anew"
+#: Causes of these departures; a change of one line fixes each on 6.1: tests/lab/counter.py.
+_L1_LMA = "KVM_SET_NESTED_STATE accepts an L1 with EFER.LMA and without EFER.LME"
+_NOT_REARMED = "the deadline was armed by the old TSC, and writing the TSC does not arm it again"
 _FIRES_AGAIN = "a one-shot timer with nothing left has fired already; KVM arms it for now"
 _SMI_COUNT = "KVM resets the count with INIT as well, which runs since the last RESET"
 _SPEC_CTRL = "KVM resets it with INIT as well as with RESET"
@@ -39,7 +39,7 @@ _R_INIT = "KVM keeps VM_CR.R_INIT and looks at it nowhere: INIT resets the vCPU,
 #: Unconditionally reset MMU context when emulating INIT", and with kvm_mmu_reset_context() in shutdown_interception().
 _STALE_MMU = "shutdown_interception() clears the VMCB, and with it the CR0.PG without which INIT does not reset the MMU"
 _NO_WINDOW = "with vgif KVM does not intercept STGI for an INIT that waits, as it does for NMI and SMI: it comes after the next exit"
-#: Where it waits for STGI; with kvm_amd.vgif=0 it comes in time.
+#: Cases in which INIT waits for STGI; with kvm_amd.vgif=0 it comes in time.
 _AT_STGI = (
     *(f"after-{name}-in-svm-l2" for name in ("rdmsr", "out", "gp", "pf", "vmrun")),
     *("in-svm-l2-intercepted", "after-refused-vmrun", "after-nested-page-fault"),

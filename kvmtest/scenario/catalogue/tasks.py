@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from kvmtest.scenario import step as s
-from kvmtest.scenario.access import INT3, OPEN, READY, TASK_TSS, UD, WAIT, Access, apic, makes, task
+from kvmtest.scenario.access import INT, INT3, OPEN, READY, SOFTWARE, TASK_TSS, UD, WAIT, Access, apic, makes, task
 from kvmtest.scenario.catalogue.common import RESTARTS
 from kvmtest.scenario.step import Scenario
 from kvmtest.spec.cite import A_T1, A_TASK, S_T1, S_TASK
@@ -41,4 +41,5 @@ SCENARIOS = (
     ),
     *_case("exception", (task(_UD), UD), delivered="exception"),
     *_case("breakpoint", (task(_BP), INT3)),
+    *_case("software-interrupt", (task(SOFTWARE), INT)),
 )  # fmt: skip

@@ -193,7 +193,7 @@ def _candidates(
             if isinstance(case.scenario.steps[step], s.Migrate):
                 yield from _moved(machine, ran, chosen, step, shown)
             else:
-                yield _made(case, machine, ran, chosen, step, shown)
+                yield from (_made(case, machine, ran, chosen, step, shown, whole) for whole in (False, True))
         return
     target = machine.target(case.target)
     plant = of_plant(s.Plant(case.plant, case.apic_mode), _Planting(target.vcpu.id, ran.plant))
@@ -211,8 +211,10 @@ def _plants(results: Iterable[Result]) -> tuple[tuple[str, int], ...]:
     return tuple((one.item, value) for one in results if isinstance(value := one.record.planted, int) and one.item != "lapic.ppr")
 
 
-def _made(case: Case, machine: Machine, scene: Scene, chosen: tuple[Result, ...], step: int, shown: Played) -> Repro:
-    """The reproducer of what ``step`` observes, as large as the case is."""
+def _made(
+    case: Case, machine: Machine, scene: Scene, chosen: tuple[Result, ...], step: int, shown: Played, whole: bool
+) -> Repro:
+    """The reproducer of what ``step`` observes, as large as the case is; each section is written ``whole``."""
     assert case.scenario
     sources = {target.vcpu.id: _Source(target) for target in machine.targets}
     backend = scene.bases[0].ctx.host.backend
@@ -225,7 +227,7 @@ def _made(case: Case, machine: Machine, scene: Scene, chosen: tuple[Result, ...]
     wanted = showing.changed(case.scenario, step, shown, basis, chosen[0].verdict in _DEPARTURES) or showing.wanted(
         case.scenario, step, looked, chosen, rules, witness
     )
-    made = body(moving.plain(scene.program), dict(sources), wanted, target, cpuid.xcr0_mask(machine.leaves))
+    made = body(moving.plain(scene.program), dict(sources), wanted, target, cpuid.xcr0_mask(machine.leaves), whole=whole)
     # Where nothing else proves the event, the way to it does, and what sends it.
     way = set(_way(case.scenario, made))
     if witness:

@@ -278,8 +278,8 @@ def body(
 ) -> Repro:
     """The reproducer of what ``wanted`` says of ``program``; its ``vm`` is still empty.
 
-    ``xcr0`` is what the reporting guest sets. With ``whole`` it writes all fields of a section, also those that a new vCPU has so:
-    one ioctl may change what another one reads. Raises NoRepro, Untold, GuestMissing.
+    ``xcr0`` is what the reporting guest sets. With ``whole`` all fields of a section are written, also those that a new vCPU has
+    so, since one ioctl may change what another one reads. Raises NoRepro, Untold, GuestMissing.
     """
     made = _Body(program, sources, xcr0, wanted.items[0][0] if wanted.guest else "", whole)
     ops = [(number, op) for number, op in program.ops if number <= wanted.step]

@@ -252,7 +252,8 @@ class Variables:
 
     def initial(self, buffer: p.Buffer, routing: bool = False) -> str:
         """The fields of a structure that are not 0."""
-        parts, done = [], 0
+        parts: list[str] = []
+        done = 0
         for one in members(buffer.kind, len(buffer.contents)):
             value = int.from_bytes(buffer.contents[one.offset : one.offset + one.size], "little")
             if not value or one.offset < done or not self._of_entry(buffer, one.path):

@@ -108,7 +108,7 @@ SCENARIOS = (
             _SENT, exits(_EXIT_INIT), pending(), *restarted(),
         ),
         A_GIF,
-    ),
+    )._replace(vendors=("amd",)),
     _init("in-svm-l2", (*_in_l2(), _SENT, *restarted())),
     _init("in-svm-l2-settled", (*_in_l2(), _SENT, s.Observe()), target="ap"),
     _init("r-init", (*hypervisor("TOPIC_SPIN"), FINDS, *_REDIRECTED), A_R_INIT),

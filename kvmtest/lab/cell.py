@@ -138,7 +138,7 @@ class Cell:
     ) -> Iterator[Step]:
         """From the emulator's start to its end; a guest that waits for its order is saved. Raises Unusable."""
         with self._watch.opened(started, folder):
-            self._limits = Limits(self.emulator, self._watch.spent)
+            self._limits = Limits(self.emulator, self._watch.spent, "known" in (self.spec.job or {}))
             try:
                 if restore:
                     restore()

@@ -9,6 +9,7 @@ import traceback
 from typing import NamedTuple
 
 from kvmtest.commands.common import INTERRUPTED, OK, UNTESTABLE, USAGE, Failed
+from kvmtest.kvm.error import KvmError
 
 __all__ = ("DEBUG", "INTERNAL", "Ending", "debugged", "of")
 
@@ -49,7 +50,7 @@ def of(error: BaseException, output: str | None = None) -> Ending:
 def _of_system(error: OSError, output: str | None) -> Ending:
     said = error.strerror or str(error)
     if error.errno in _EXHAUSTED:
-        return Ending(UNTESTABLE, f"{said}: {_LIMIT}")
+        return Ending(UNTESTABLE, f"{error if isinstance(error, KvmError) else said}: {_LIMIT}")
     if error.filename is not None:
         return Ending(USAGE, f"{os.fsdecode(error.filename)}: {said}" if isinstance(error.filename, str | bytes) else said)
     if error.errno in _CANNOT_WRITE:

@@ -76,8 +76,11 @@ def _locked(parent: str, prefix: str) -> tuple[str, int]:
 
 
 @contextmanager
-def locked(name: str) -> Iterator[None]:
-    """Within it no other process is within it for the same ``name``. Raises LabError where the cache cannot be written to."""
+def locked(name: str, say: Callable[[str], None] = lambda line: None) -> Iterator[None]:
+    """Within it no other process is within it for the same ``name``; ``say`` is told that it waits for one.
+
+    Raises LabError where the cache cannot be written to.
+    """
     path = os.path.join(home(), f"{name}{_LOCK}")
     try:
         os.makedirs(home(), exist_ok=True)
@@ -86,7 +89,11 @@ def locked(name: str) -> Iterator[None]:
     except OSError as error:
         raise LabError(f"cannot write to {home()}: {error.strerror}") from error
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for another kvmtest, which holds {path}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

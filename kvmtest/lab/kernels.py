@@ -122,7 +122,7 @@ def _debian(name: str, suite: str, say: Callable[[str], None], fresh: bool, vers
     """The kernel of ``suite``; of ``version`` only, if it is given. Raises NotFound, LabError."""
     if not fresh and (kept := _newest(name, suite, version)):
         return kept
-    with cache.locked(f"apt-{suite}"):
+    with cache.locked(f"apt-{suite}", say):
         if not fresh and (kept := _newest(name, suite, version)):  # somebody else got it meanwhile
             return kept
         say(f"looking for {suite}'s kernel on this machine's mirror")
@@ -175,7 +175,7 @@ def _by_version(name: str, say: Callable[[str], None], fresh: bool) -> Kernel:
     errors: dict[str, LabError] = {}
     for suite in dict.fromkeys([*([likely] if likely else []), *apt.SUITES]):
         try:
-            with cache.locked(f"apt-{suite}"):
+            with cache.locked(f"apt-{suite}", say):
                 release = _named(apt.Apt(suite).known(say, fresh)[0][0])
         except LabError as error:
             errors[suite] = error

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from kvmtest.commands import common, jobs
 from kvmtest.commands.common import OK, RAW, UNEXPECTED, UNTESTABLE, USAGE, Commands, Failed, Interrupt, say
+from kvmtest.commands.output import opened
 from kvmtest.commands.run import seconds
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ Exit status: 0 written; 1 no C program shows the result; 2 usage error; 3 not te
 _LONGEST_S = 60
 #: Tries that may hang the kernel of a cell, for one result.
 _MOST = 12
+#: Characters of what is said of an answer that is none.
+_SHOWN = 300
 #: A result that has a reproducer, and the host that showed it; or why it has none.
 _Found = tuple["Shown", "Host"] | str
 
@@ -131,7 +134,7 @@ def _write(args: argparse.Namespace, into: str, shown: Shown, host: Host) -> str
         raise Failed(f"{shown.about.name}: as a C program it ends with {ended}, not {int(shown.about.departs)}", UNEXPECTED)
     path = os.path.join(into, re.sub(r"[^\w.,-]", "-", shown.about.name) + ".c") if into else args.output
     if path:
-        with common.open_output(path) as out:
+        with opened(path) as out:
             out.write(text)
     else:
         sys.stdout.write(text)
@@ -185,9 +188,14 @@ def _there(args: argparse.Namespace, selectors: tuple[str, ...], given: tuple[Ca
                 known, hung = [], 0
                 if isinstance(rest[1], str):
                     yield f"{rest[0]}: {rest[1]}"
+                    continue
+                assert host
+                try:
+                    result = load(rest[1])
+                except (KeyError, TypeError, ValueError) as error:
+                    yield f"{rest[0]}: what came from the cell makes no sense: {type(error).__name__}: {error}"[:_SHOWN]
                 else:
-                    assert host
-                    yield load(rest[1]), host
+                    yield result, host
         if not left or stop.seen:
             return
         hung += 1

@@ -336,7 +336,8 @@ def ask_views(item: str, ctx: Context) -> Question:
     if not skip and ctx.event == "sipi" and item == "lapic.timer_current":
         skip = "it counts down between two reads"
     here = _listed(item, "views", ctx)
-    return Question(item, Rule("same", cite=(BOTH_VIEWS,)), "", skip, here, here, ctx.created, ctx.before, 0)
+    news = tuple(d for d in here if d.expected(ctx.host.version))
+    return Question(item, Rule("same", cite=(BOTH_VIEWS,)), "", skip, here, news, ctx.created, ctx.before, 0)
 
 
 def compare_views(
@@ -368,7 +369,7 @@ def compare_views(
     else:
         same = host <= guest < host + _TSC_LEAP if item == "msr.tsc" else host == guest
         verdict = Verdict.PASS if same else Verdict.FAIL
-        exact = [d for d in question.listed if d.value(None) == guest]
+        exact = [d for d in (question.news if same else question.listed) if d.value(None) == guest]
         if exact:
             # Agreeing on the value with which a deviation was seen says that it is gone.
             verdict, reason, deviation = (Verdict.FIXED if same else Verdict.KNOWN), exact[0].why, exact[0].commit

@@ -6,7 +6,7 @@ Each line was found by a guest that read something else than KVM_GET_* showed, a
 
 from __future__ import annotations
 
-__all__ = ("cannot_tell", "ends_early")
+__all__ = ("cannot_tell", "ends_early", "lost")
 
 _NO_INTERCEPT = "QEMU's TCG does not intercept XSETBV, so KVM does not see it and loads no PKRU (helper_xsetbv())"
 _MXCSR = "QEMU's TCG does not load MXCSR in an XRSTOR with XSTATE_BV.SSE clear (helper_xrstor())"
@@ -35,6 +35,14 @@ def cannot_tell(names: tuple[str, ...], item: str) -> str:
     """Return why a guest on a CPU with ``names`` (model and emulator) cannot read ``item`` correctly; "" if it can."""
     there = (wrong for begin, wrong in _WRONG.items() if any(name.startswith(begin) for name in names))
     return next((wrong[item] for wrong in there if item in wrong), "")
+
+
+def lost(names: tuple[str, ...], item: str) -> bool:
+    """Return True if a guest's execution on a CPU with ``names`` loses ``item`` for KVM, too.
+
+    kvm_amd of 5.10 reads IA32_SPEC_CTRL back from the CPU after each exit (svm_vcpu_run()).
+    """
+    return item == "msr.spec_ctrl" and bool(cannot_tell(names, item))
 
 
 def ends_early(names: tuple[str, ...], cr0: int | None, ss_dpl: int | None) -> str:

@@ -28,6 +28,9 @@ _PROBED = re.compile(
     r"|pmc|perfevtsel|fixed_ctr|perf_|amd_perf|k7_|pebs_|ds_area)"
 )
 _OTHERS = {
+    # KVM before v5.15 leaves these bits to INIT, and a migration mends them.
+    "cpuid.1.ecx": cited(masked(0, unchanged=_ALL & ~(1 << 27), ignore=1 << 27, note="OSXSAVE follows CR4"), *AS_SAVED),
+    "cpuid.7.ecx": cited(masked(0, unchanged=_ALL & ~(1 << 4), ignore=1 << 4, note="OSPKE follows CR4"), *AS_SAVED),
     **dict.fromkeys(("msr.hv_vp_runtime", "msr.hv_time_ref_count"), cited(undefined("it counts by itself"), *AS_SAVED)),
     "lapic.ppr": cited(undefined("KVM recomputes it from TPR and ISR"), *AS_SAVED),
 }

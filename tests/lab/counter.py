@@ -81,6 +81,10 @@ COUNTERS = (
         f"if (MUTANT) {{ kvm_synchronize_tsc(vcpu, data); if (lapic_in_kernel(vcpu)) {_AGAIN} }} else",
     ),
     Counter(
+        "kvm_multiple_exception()", "none.vcpu-events.host.events.exception_has_payload/*,exception-pending", _X86,
+        "\t\tif (!is_guest_mode(vcpu))", "if (!MUTANT || !vcpu->kvm->arch.exception_payload_enabled)",
+    ),
+    Counter(
         "set_target_expiration()", "none.set-lapic.guest.delivered/*,timer-one-shot-0-left", _LAPIC,
         "\tif (!apic->lapic_timer.period) {",
         "if (MUTANT && count_reg != APIC_TMICT && apic_lvtt_oneshot(apic) && !kvm_lapic_get_reg(apic, count_reg)) return false;",

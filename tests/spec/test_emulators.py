@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvmtest.spec.emulators import cannot_tell
+from kvmtest.spec.emulators import cannot_tell, lost
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,9 @@ from kvmtest.spec.emulators import cannot_tell
 def test_an_emulator_by_its_name(name: str, item: str, source: str) -> None:
     reason = cannot_tell(("a CPU", name), item)
     assert source in reason and bool(reason) == bool(source)
+
+
+def test_what_a_guest_on_it_loses_for_kvm() -> None:
+    assert lost(("QEMU TCG CPU version 2.5+",), "msr.spec_ctrl")
+    assert not lost(("QEMU TCG CPU version 2.5+",), "mxcsr")
+    assert not lost(("AMD EPYC",), "msr.spec_ctrl")

@@ -83,7 +83,7 @@ def _reset(book: Book, look: Look, basis: Basis, seen: ResetSeen) -> dict[str, t
             assert report
             told, both = _told(book, ctx, look, basis, seen.new, before, after, report)
             views.setdefault("guest", []).append(_explained(book, told, why))
-            views.setdefault("views", []).append(both)
+            views.setdefault("views", []).append(_explained(book, both, partial(_still, layout, refused)))
     return {view: merged("orders", labels, blocks, book) for view, blocks in views.items()}
 
 
@@ -137,6 +137,8 @@ def _refused(
     lies in or follows, a skip where this KVM does not show that: there was nothing to write back.
     """
     item = record.item
+    if record.verdict is Verdict.ERROR:
+        return _half_done(layout, refused, record)
     if record.verdict is not Verdict.FAIL:
         return record
     if why := layout.missing.get(item) or layout.missing_sections.get(FOLLOWS.get(item, "")):
@@ -147,6 +149,24 @@ def _refused(
     return record._replace(reason=refused.get(item) or read_only.get(item, ""))
 
 
+def _still(layout: Layout, refused: Mapping[str, str], record: Record) -> Record:
+    """The ``record`` of comparing both views; an error where KVM refused the section, as what is left there may change meanwhile,
+    and tells of no deviation of RESET's values.
+    """
+    if record.verdict is Verdict.ERROR:
+        return _half_done(layout, refused, record)
+    if record.verdict not in (Verdict.FAIL, Verdict.FIXED) or (section := layout.fields[record.item].section) not in refused:
+        return record
+    return record._replace(verdict=Verdict.ERROR, reason=refused[section], deviation=None)
+
+
+def _half_done(layout: Layout, refused: Mapping[str, str], record: Record) -> Record:
+    """The ``record`` of what a guest did not tell: it may be a section that KVM refused which it lacks."""
+    sections = [why for name, why in refused.items() if name in layout.by_section]
+    return record._replace(reason=f"{sections[0]}; {record.reason}") if sections else record
+
+
 def _explained(book: Book, blocks: tuple[Block, ...], refused: Callable[[Record], Record]) -> tuple[Block, ...]:
-    """``blocks``, with what KVM refused said of each record that fails."""
-    return tuple(book.block(map(refused, block.records)) if block.counts[Verdict.FAIL] else block for block in blocks)
+    """``blocks``, with what KVM refused said of each record that it may explain."""
+    told = (Verdict.FAIL, Verdict.ERROR, Verdict.FIXED)
+    return tuple(book.block(map(refused, block.records)) if any(block.counts[one] for one in told) else block for block in blocks)

@@ -178,7 +178,7 @@ class Planter:
                 why = refusal(error)
                 follow = [item for item, followed in cpuid.FOLLOWS.items() if followed == section]
                 if section == "sregs":
-                    follow += [f"msr.{known.name}" for known in msr.MSRS if known.sregs]
+                    follow += msr.IN_SREGS
                 for item in (*self.layout.by_section[section], *follow):
                     refused.setdefault(item, why)
                 continue

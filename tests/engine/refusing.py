@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from struct import Struct
@@ -86,7 +87,8 @@ class Refusal(NamedTuple):
     @property
     def time(self) -> str:
         """When it fails, in words."""
-        return "always" if self.every == 1 else f"each {self.every}th time" if self.every else f"once, after {self.after}"
+        each = {2: "2nd", 3: "3rd"}.get(self.every, f"{self.every}th")
+        return "always" if self.every == 1 else f"each {each} time" if self.every else f"once, after {self.after}"
 
 
 #: When a call fails, of one that is made ``count`` times: always, each second to seventh time, and once in the middle.
@@ -189,12 +191,32 @@ def verdicts(results: Results) -> dict[tuple[str, str], str]:
     return {key: result.verdict for key, result in results.items()}
 
 
+class Told(NamedTuple):
+    """What became of the verdicts of a run: how many are others, by what they are, and what one of those says."""
+
+    changed: Counter[str]
+    example: str
+
+    @classmethod
+    def of(cls, quiet: Mapping[tuple[str, str], str], seen: Results) -> Told:
+        """That of the run ``seen``, which was ``quiet`` before."""
+        others = [result for key, result in seen.items() if result.verdict != quiet.get(key)]
+        example = next((one.reason or str(one.record.observed) for one in others), "")
+        return cls(Counter(str(one.verdict) for one in others), example)
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(self.changed.items()))
+        return f"{counts}: {self.example}" if counts else "nothing"
+
+
 class Product:
     """Ioctls, errors and times, in runs of the chosen cases with VMs of their own."""
 
     def __init__(self, refusing: Refusing) -> None:
         self.refusing, self._host = refusing, host.detect()
         self._quiet: dict[Case, dict[tuple[str, str], str]] = {}
+        #: What the last one that was tried came to.
+        self.told = Told(Counter(), "")
         self._calls: dict[tuple[Case, bool], Counter[int]] = {}
 
     def shown(self, cases: list[Case], refusal: Refusal | None, *, native: bool = True, timeout_s: float = 1.0) -> Results:
@@ -226,30 +248,59 @@ class Product:
         """The ioctls that the chosen cases issue."""
         return {request for case in CHOSEN for request in self.calls(case, native=True)}
 
+    def _user(self, request: int, error: int, time: str) -> tuple[Case, bool]:
+        """One of the cases that issue it and hardly cost anything, and whether the C code is to."""
+        every = ((case, native) for case in CHOSEN for native in (True, False))
+        users = [(case, native) for case, native in every if self.calls(case, native=native)[request]]
+        users = sorted(users, key=lambda user: self._calls[user].total())[:_CHEAP]
+        return users[crc32(f"{request} {error} {time}".encode()) % len(users)]
+
     def some(self, error: int, time: str) -> Iterator[tuple[Refusal, tuple[str, ...]]]:
-        """Each ioctl, refused to one of the cases that issue it and hardly cost anything: what is otherwise than it should be."""
+        """Each ioctl, refused to one of the cases that issue it: what is otherwise than it should be."""
         for request in sorted(self.used):
-            users = sorted(
-                ((case, native) for case in CHOSEN for native in (True, False) if self.calls(case, native=native)[request]),
-                key=lambda user: self._calls[user].total(),
-            )[:_CHEAP]
-            case, native = users[crc32(f"{request} {error} {time}".encode()) % len(users)]
-            yield self._tried(request, error, time, case, native=native)
+            case, native = self._user(request, error, time)
+            yield self.tried(request, error, time, case, native=native)
 
     def every(self, error: int, time: str, *, native: bool) -> Iterator[tuple[Refusal, tuple[str, ...]]]:
         """The same of all cases."""
         for request in sorted(self.used):
             for case in (case for case in CHOSEN if self.calls(case, native=native)[request]):
-                yield self._tried(request, error, time, case, native=native)
+                yield self.tried(request, error, time, case, native=native)
 
-    def _tried(self, request: int, error: int, time: str, case: Case, *, native: bool) -> tuple[Refusal, tuple[str, ...]]:
+    def tried(self, request: int, error: int, time: str, case: Case, *, native: bool) -> tuple[Refusal, tuple[str, ...]]:
         refusal = Refusal(request, error, **TIMES[time](self.calls(case, native=native)[request]))
         stuck = request == KVM_RUN and error == errno.EINTR and time == "always"
         after = [CHOSEN[3]] if time == "once" and case != CHOSEN[3] else []
         quiet = {key: verdict for one in (case, *after) for key, verdict in self.quiet(one).items()}
         seen = self.shown([case, *after], refusal, native=native, timeout_s=0.1 if stuck else 1.0)
         assert self.refusing.refused, (refusal, case)
+        self.told = Told.of(quiet, seen)
         if stuck:
             # A vCPU that never gets to run: that nothing comes in time is all that can be seen.
             return refusal, tuple(str(key) for key, one in seen.items() if one.verdict == "pass" and quiet[key] != "pass")
         return refusal, tuple(departures(quiet, seen, refusal))
+
+
+def _table(path: str) -> None:
+    """Write what each refusal came to, in one case each."""
+    lines = ["# Refused ioctls", "", "What other verdicts the case had then, and the reason of one of them; who issued it.", ""]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calls, "INTERRUPTED", 5)
+        patch.setattr(native, "INTERRUPTED", 5)
+        product = Product(Refusing(patch))
+        lines += [f"{len(product.used)} ioctls, {len(CHOSEN)} cases.", ""]
+        lines += ["| ioctl | errno | when | what happened | case |", "|---|---|---|---|---|"]
+        for request in sorted(product.used, key=lambda request: IOCTLS[request]):
+            for error in ERRORS:
+                for time in TIMES:
+                    case, issued = product._user(request, error, time)
+                    refusal, wrong = product.tried(request, error, time, case, native=issued)
+                    said = f"{'WRONG: ' if wrong else ''}{product.told}".replace("|", "/").replace("\n", " ")
+                    by = "C" if issued else "Python"
+                    lines.append(f"| {' | '.join(refusal.words)} | {refusal.time} | {said} | {case.prefix}/{case.words}, {by} |")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    _table(sys.argv[1])

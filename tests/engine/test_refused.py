@@ -65,6 +65,8 @@ def test_the_command_ends_in_order(
 
 # Cases
 
+_RESET = "bsp,full-irqchip,intel,xapic,plant-a"
+
 
 @pytest.fixture(scope="module")
 def product() -> Iterator[Product]:
@@ -86,6 +88,24 @@ def test_what_needed_a_refused_ioctl_says_so_and_nothing_else_is_otherwise(error
     tried = {refusal.request: found for refusal, found in product.some(error, time)}
     assert not {found for found in tried.values() if found}, [found for found in tried.values() if found][:5]
     assert len(tried) > 50
+
+
+@pytest.mark.parametrize(
+    ("name", "time", "words"),
+    [
+        # A plant of guest code that has nothing to begin with.
+        ("KVM_SET_SREGS", "always", "bsp,amd,xapic,plant-guest-long,guest-debug,migrated-before-qemu"),
+        # MSRs that are planted as items of struct kvm_sregs.
+        ("KVM_SET_SREGS", "always", "ap,intel,xapic,plant-a"),
+        # A guest that cannot run where the vCPU was not written back, a timer that goes on, a bit of CR4.
+        *((name, time, _RESET) for name in ("KVM_SET_SREGS", "KVM_SET_LAPIC") for time in ("each", "once")),
+    ],
+)
+def test_what_a_plant_and_a_reset_lack_is_named(name: str, time: str, words: str, product: Product) -> None:
+    for case in (case for case in CHOSEN if case.words == words and case.setup.vcpus == 2):
+        for issued in (True, False):
+            _, found = product.tried(NUMBERS[name], errno.EINVAL, time, case, native=issued)
+            assert not found, found
 
 
 @pytest.mark.nightly

@@ -278,6 +278,10 @@ class Product:
         if stuck:
             # A vCPU that never gets to run: that nothing comes in time is all that can be seen.
             return refusal, tuple(str(key) for key, one in seen.items() if one.verdict == "pass" and quiet[key] != "pass")
+        if error == errno.EINTR and refusal.every != 1:
+            # It is called again: nothing at all is otherwise.
+            others = {key: one for key, one in seen.items() if quiet.get(key) != one.verdict}
+            return refusal, tuple(f"{key}: {one.verdict} {one.reason}" for key, one in others.items())
         return refusal, tuple(departures(quiet, seen, refusal))
 
 

@@ -105,7 +105,10 @@ def _check(kvm: Kvm, path: str) -> None:
         raise Unusable(f"{path}: {error}; is this a KVM device?") from error
     if version != _API_VERSION:
         raise Unusable(f"{path}: KVM API version {version}, kvmtest needs {_API_VERSION}")
-    lacking = [name for name, cap in _REQUIRED if not kvm.check_extension(cap)]
+    try:
+        lacking = [name for name, cap in _REQUIRED if not kvm.check_extension(cap)]
+    except OSError as error:
+        raise Unusable(f"{path}: {error}") from error
     if lacking:
         raise Unusable(f"{path}: this KVM lacks {', '.join(lacking)}")
     try:

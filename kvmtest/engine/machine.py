@@ -7,6 +7,7 @@ import os
 import queue
 import threading
 import time
+from functools import cached_property
 
 from kvmtest.engine import making
 from kvmtest.engine.making import SetupError
@@ -210,11 +211,19 @@ class Machines:
     def __init__(self, kvm: Kvm, host: Host) -> None:
         self.kvm = kvm
         self.host = host
-        self.supported = kvm.supported_cpuid()
-        self.xcr0 = cpuid.xcr0_mask(self.supported)
         self._layouts: dict[tuple[bool, str, bool], Layout] = {}
         self._kept: dict[Setup, Machine] = {}
         self._closer = _Closer()
+
+    @cached_property
+    def supported(self) -> list[CpuidEntry]:
+        """What KVM_GET_SUPPORTED_CPUID gives. Raises KvmError."""
+        return self.kvm.supported_cpuid()
+
+    @cached_property
+    def xcr0(self) -> int:
+        """The components of XCR0 that it names. Raises KvmError."""
+        return cpuid.xcr0_mask(self.supported)
 
     def fresh(self, setup: Setup) -> Machine:
         """A machine that nothing has happened to; the caller closes or releases it. Raises SetupError, KvmError, Unread."""

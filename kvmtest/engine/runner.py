@@ -7,6 +7,7 @@ import ctypes
 import os
 import time
 from functools import singledispatchmethod
+from itertools import takewhile
 from typing import Any, NoReturn
 
 from kvmtest.engine import guest, native, stress
@@ -155,7 +156,7 @@ class Player:
         try:
             done = ioctl(self._at.fd(op.on), op.request, op.arg if isinstance(op.arg, int) else self._at.address(op.arg))
         except KvmError as error:
-            if not op.result:
+            if not op.result or error.passing:
                 raise self._refused(op, error.errno or 0) from error
             done = -(error.errno or 0)
         if op.result:
@@ -193,7 +194,15 @@ class Player:
         value = self._value(op)
         self._tell(value)
         if not meets(value, op) and op.otherwise.verdict:
-            raise _End(op.otherwise, f": {value:#x}" if op.otherwise.verdict == "error" else "")
+            raise _End(op.otherwise, f": {self._said(op, value)}" if op.otherwise.verdict == "error" else "")
+
+    def _said(self, test: p.Compare, value: int) -> str:
+        """The ``value`` that is there; where an ioctl failed, which one and with what error."""
+        if test.place.buffer != "result" or value >= 0:
+            return f"{value:#x}"
+        before = takewhile(lambda op: op is not test, (op for _, op in self._program.ops))
+        asked = [op for op in before if isinstance(op, (p.Ioctl, p.Cpuid)) and op.result][-1]
+        return str(KvmError(-value, asked.request if isinstance(asked, p.Ioctl) else KVM_SET_CPUID2))
 
     def _value(self, test: p.Compare) -> int:
         signed = test.place.buffer == "result"
@@ -285,7 +294,7 @@ class Player:
             try:
                 seen = self._run(vcpu, limit)
             except KvmError as error:
-                if not expected:
+                if not expected or error.passing:
                     raise
                 self._meet(op.vcpu, Exited("errno", error.errno or 0, None, f"KVM_RUN: {error.name}"), op.came, op.otherwise)
                 return

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from pathlib import Path
 
 from kvmtest.kvm import Exit, RunStopped, RunTimeout, Vcpu
-from kvmtest.kvm.alarm import TICK_S
+from kvmtest.kvm.alarm import SIGNAL, TICK_S
 from kvmtest.uapi.kvm import KVM_RUN
 
 __all__ = ("Running",)
@@ -17,6 +18,10 @@ __all__ = ("Running",)
 _LOOK_S = 0.0005
 #: More CPU time than a thread needs on its way into KVM_RUN, and how /proc shows that it sleeps there: ioctl and its request.
 _STARTED_NS, _IN_KVM_RUN = 20_000_000, ["16", f"{KVM_RUN:#x}"]
+
+
+#: What comes of an instruction of the thread's own.
+_OWN = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS, SIGNAL}
 
 
 def _used_ns(task: Path) -> int:
@@ -36,6 +41,8 @@ class Running:
         self._until_halted()
 
     def _run(self) -> None:
+        # A signal to the process that this thread took would end KVM_RUN, and the next one wakes what KVM has failed to wake.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _OWN)
         try:
             # A thread's first KVM_RUN waits for RCU (kvm_vcpu_ioctl()), asleep before the guest runs.
             with self.vcpu.vm.kvm.traced():

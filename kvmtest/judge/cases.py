@@ -23,8 +23,9 @@ from kvmtest.state.guest_view import Report
 from kvmtest.state.layout import Layout
 from kvmtest.state.sections import Snapshot
 from kvmtest.x86.cpuid import FOLLOWS
+from kvmtest.x86.msr import IN_SREGS
 
-__all__ = ("Judging", "differences", "judge")
+__all__ = ("RESTS_ON", "Judging", "differences", "judge")
 
 #: Judges what was seen of a case on a host, for the vCPUs that it takes; of none where it could not be tried.
 Judging = Callable[[Look, Host, tuple[Basis, ...], Any], list[Observation]]
@@ -32,6 +33,11 @@ Judging = Callable[[Look, Host, tuple[Basis, ...], Any], list[Observation]]
 _AS_NEW = ("a vCPU that was reset is as a new one", KVM_API)
 _TSC = cited(formula("TSC-new", "counts on from what was written"), *_AS_NEW)
 _COUNTS = cited(undefined("it counts by itself"), *_AS_NEW)
+#: By section those without which it cannot be written back as it was (kvmtest.state.vmm_reset, CONSTRAINTS).
+RESTS_ON = {
+    "lapic": ("sregs", "nested"),
+    **dict.fromkeys(("sregs", "msrs", "regs", "debugregs", "events"), ("nested",)),
+}
 
 
 def judge(book: Book, look: Look, host: Host, bases: tuple[Basis, ...], seen: Any) -> list[Observation]:
@@ -83,7 +89,7 @@ def _reset(book: Book, look: Look, basis: Basis, seen: ResetSeen) -> dict[str, t
             assert report
             told, both = _told(book, ctx, look, basis, seen.new, before, after, report)
             views.setdefault("guest", []).append(_explained(book, told, why))
-            views.setdefault("views", []).append(both)
+            views.setdefault("views", []).append(_explained(book, both, partial(_still, layout, refused)))
     return {view: merged("orders", labels, blocks, book) for view, blocks in views.items()}
 
 
@@ -134,19 +140,40 @@ def _refused(
     layout: Layout, refused: Mapping[str, str], read_only: Mapping[str, str], record: Record
 ) -> Record:
     """The ``record``; of what failed it says why it was not written. It is an error where KVM refused the whole section that it
-    lies in or follows, a skip where this KVM does not show that: there was nothing to write back.
+    lies in, follows or rests on, a skip where this KVM does not show that: there was nothing to write back.
     """
     item = record.item
+    if record.verdict is Verdict.ERROR:
+        return _half_done(layout, refused, record)
     if record.verdict is not Verdict.FAIL:
         return record
     if why := layout.missing.get(item) or layout.missing_sections.get(FOLLOWS.get(item, "")):
         return record._replace(verdict=Verdict.SKIP, reason=why)
     section = FOLLOWS.get(item) or layout.fields[item].section
-    if section in refused:
-        return record._replace(verdict=Verdict.ERROR, reason=refused[section])
+    for one in (section, *RESTS_ON.get(section, ()), *(("sregs",) if item in IN_SREGS else ())):
+        if one in refused:
+            return record._replace(verdict=Verdict.ERROR, reason=refused[one])
     return record._replace(reason=refused.get(item) or read_only.get(item, ""))
 
 
+def _still(layout: Layout, refused: Mapping[str, str], record: Record) -> Record:
+    """The ``record`` of comparing both views; an error where KVM refused the section, as what is left there may change meanwhile,
+    and tells of no deviation of RESET's values.
+    """
+    if record.verdict is Verdict.ERROR:
+        return _half_done(layout, refused, record)
+    if record.verdict not in (Verdict.FAIL, Verdict.FIXED) or (section := layout.fields[record.item].section) not in refused:
+        return record
+    return record._replace(verdict=Verdict.ERROR, reason=refused[section], deviation=None)
+
+
+def _half_done(layout: Layout, refused: Mapping[str, str], record: Record) -> Record:
+    """The ``record`` of what a guest did not tell: it may be a section that KVM refused which it lacks."""
+    sections = [why for name, why in refused.items() if name in layout.by_section]
+    return record._replace(reason=f"{sections[0]}; {record.reason}") if sections else record
+
+
 def _explained(book: Book, blocks: tuple[Block, ...], refused: Callable[[Record], Record]) -> tuple[Block, ...]:
-    """``blocks``, with what KVM refused said of each record that fails."""
-    return tuple(book.block(map(refused, block.records)) if block.counts[Verdict.FAIL] else block for block in blocks)
+    """``blocks``, with what KVM refused said of each record that it may explain."""
+    told = (Verdict.FAIL, Verdict.ERROR, Verdict.FIXED)
+    return tuple(book.block(map(refused, block.records)) if any(block.counts[one] for one in told) else block for block in blocks)

@@ -35,7 +35,7 @@ class KvmError(OSError):
 
     @property
     def passing(self) -> bool:
-        """Whether KVM lacked memory or time, which says nothing of what it knows or takes: another try may get another answer."""
+        """Whether KVM lacked memory or time: this says nothing of what it supports or accepts, and another try may succeed."""
         return self.errno in _PASSING
 
     @property

@@ -99,10 +99,13 @@ _TR, _LDTR = 0x58, 0x68
 
 class GuestPlant(Plant):
     """A plant that guest code writes. ``base`` is the ioctls' plant ``a``, whose values it takes where it can, ``new`` the one
-    that gives the vCPU the state of its creation to start from.
+    that gives the vCPU the state of its creation to start from. Raises PlantRefused where KVM does not take that.
     """
 
     def __init__(self, name: str, layout: Layout, base: Plant, new: Plant, apic_mode: str) -> None:
+        for section in ("sregs", "regs"):
+            if not any(buf.section == section for buf in new.buffers):
+                raise PlantRefused(f"the planting guest cannot begin: {new.refused[layout.by_section[section][0]]}")
         self.name = name
         self._new = new
         self._long = name == "guest-long"

@@ -10,7 +10,7 @@ from kvmtest.kvm import KvmError, Vcpu
 from kvmtest.kvm.ioctl import ioctl
 from kvmtest.state.layout import Layout
 from kvmtest.state.sections import Snapshot
-from kvmtest.state.snapshot import Buffer, msr_buffers, one_reg, refusal
+from kvmtest.state.snapshot import Buffer, msr_buffers, one_reg, refusal, refused_twice
 from kvmtest.state.values import APIC_MODES, CR4_CANDIDATES, EFER_CANDIDATES, NEW, SIPI, values
 from kvmtest.uapi.kvm import (
     KVM_SET_DEBUGREGS,
@@ -176,7 +176,9 @@ class Planter:
                 ioctl(self.vcpu.fd, buf.request, buf.address)
             except KvmError as error:
                 why = refusal(error)
-                follow = (item for item, followed in cpuid.FOLLOWS.items() if followed == section)
+                follow = [item for item, followed in cpuid.FOLLOWS.items() if followed == section]
+                if section == "sregs":
+                    follow += msr.IN_SREGS
                 for item in (*self.layout.by_section[section], *follow):
                     refused.setdefault(item, why)
                 continue
@@ -222,13 +224,9 @@ class Planter:
         packed, field = bytearray(self._packed("sregs", asked)), self.layout.fields[item]
         for bit in bits:
             field.put(packed, good | 1 << bit)
-            buf = Buffer("sregs", KVM_SET_SREGS, bytes(packed))
-            try:
-                ioctl(self.vcpu.fd, buf.request, buf.address)
-            except KvmError as error:
-                refusal(error)
-                continue
-            good |= 1 << bit
+            # The value is not asked for then, and why is said nowhere.
+            if not refused_twice(self.vcpu, Buffer("sregs", KVM_SET_SREGS, bytes(packed))):
+                good |= 1 << bit
         return good
 
     def _msrs(self, asked: dict[str, int], refused: dict[str, str]) -> list[Buffer]:

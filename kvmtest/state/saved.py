@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Collection, Iterable
 from ctypes import sizeof
@@ -88,8 +89,9 @@ def of_vcpu(vcpu: Vcpu, reader: Reader, read_only: Collection[str], apart: Colle
     found |= {item: _msrs([item]) for item in apart if item in items}
     try:
         found["tsc_khz"] = (Part(0, uapi.KVM_SET_TSC_KHZ, number=vcpu.get_tsc_khz()),)
-    except KvmError:  # EIO where the host's TSC is not stable (KVM API, KVM_GET_TSC_KHZ)
-        pass
+    except KvmError as error:
+        if error.errno != errno.EIO:  # so where the host's TSC is not stable (KVM API, KVM_GET_TSC_KHZ)
+            raise
     return found
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 from itertools import chain
 from struct import pack
 
@@ -38,10 +37,19 @@ from kvmtest.uapi.kvm import (
     kvm_xcrs,
 )
 
-__all__ = ("ROOM", "Buffer", "Reader", "Unread", "contents_of", "missing_sections", "msr_buffers", "one_reg", "point", "refusal")
-
-#: Errors for want of memory or time: they say nothing of what KVM supports or accepts.
-_PASSING = (errno.EAGAIN, errno.EINTR, errno.EIO, errno.ENOMEM)
+__all__ = (
+    "ROOM",
+    "Buffer",
+    "Reader",
+    "Unread",
+    "contents_of",
+    "missing_sections",
+    "msr_buffers",
+    "one_reg",
+    "point",
+    "refusal",
+    "refused_twice",
+)
 
 #: KVM_X86_REG_KVM(KVM__REG_GUEST_SSP) of the UAPI header since v6.18: x86, 64 bits wide, type KVM.
 _REG_GUEST_SSP = 0x2030_0003_0000_0000
@@ -73,7 +81,7 @@ class Unread(RuntimeError):
 
 def refusal(error: KvmError) -> str:
     """KVM's answer to an ioctl that it does not take. Raises ``error`` where another try may get another answer."""
-    if error.errno in _PASSING:
+    if error.passing:
         raise error
     return str(error)
 
@@ -134,10 +142,15 @@ def missing_sections(vcpu: Vcpu) -> dict[str, str]:
         missing["nested"] = "KVM_CAP_NESTED_STATE is not there"
     fixed = (Buffer(name, request, bytes(size)) for name, request, size in _FIXED)
     for buf in (*fixed, _xsave(vcpu), one_reg(KVM_GET_ONE_REG)):
-        # All vCPUs like this one are taken to lack it: so KVM is asked twice.
-        if _refused(vcpu, buf) and (why := _refused(vcpu, buf)):
+        # All vCPUs like this one are taken to lack it.
+        if why := refused_twice(vcpu, buf):
             missing[buf.section] = why
     return missing
+
+
+def refused_twice(vcpu: Vcpu, buf: Buffer) -> str:
+    """Why KVM does not take ``buf``, asked twice, where what comes of it says nothing of the ioctl. Raises KvmError."""
+    return _refused(vcpu, buf) and _refused(vcpu, buf)
 
 
 def _refused(vcpu: Vcpu, buf: Buffer) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ("MSRS", "Msr", "index_of", "name_of")
+__all__ = ("IN_SREGS", "MSRS", "Msr", "index_of", "name_of")
 
 Plants = tuple[int, int]
 
@@ -228,6 +228,8 @@ _LINES = (
 
 #: Sorted by index.
 MSRS: tuple[Msr, ...] = tuple(sorted(_LINES, key=lambda msr: msr.index))
+#: The items of those that struct kvm_sregs has, too.
+IN_SREGS = tuple(f"msr.{msr.name}" for msr in MSRS if msr.sregs)
 
 _NAMES = {msr.index: msr.name for msr in MSRS}
 _INDEXES = {msr.name: msr.index for msr in MSRS}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from kvmtest.engine.running import Running
+from kvmtest.kvm.alarm import SIGNAL
 
 
 class _Vcpu:
@@ -22,12 +24,14 @@ class _Vcpu:
     def __init__(self, kvm: Any) -> None:
         self.vm = SimpleNamespace(kvm=kvm)
         self.ran: list[str] = []
+        self.blocked: set[int] = set()
 
     def complete_io(self) -> None:
         self.ran.append("complete_io")
 
     def run(self, timeout_s: float, undisturbed: bool) -> str:
         self.ran.append("run")
+        self.blocked = {int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())}
         return "an exit"
 
     def kick(self) -> None:
@@ -56,3 +60,12 @@ def test_what_the_thread_does_is_traced(fails: bool) -> None:
     else:
         assert running.join(1.0) == "an exit"
         assert threads == ["vcpu 1", "complete_io,run"]
+
+
+def test_no_signal_but_the_alarm_gets_the_vcpu_out_of_kvm_run() -> None:
+    kvm = SimpleNamespace(stop=SimpleNamespace(seen=False), traced=contextlib.nullcontext)
+    vcpu = _Vcpu(kvm)
+    Running(vcpu, 1.0).join(1.0)  # type: ignore[arg-type]
+    assert {signal.SIGINT, signal.SIGALRM, signal.SIGUSR1, signal.SIGCHLD} <= vcpu.blocked and SIGNAL not in vcpu.blocked
+    # What an instruction of the thread's own raises is not kept from whoever handles it.
+    assert not vcpu.blocked & {signal.SIGSEGV, signal.SIGBUS}

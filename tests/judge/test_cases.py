@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from kvmtest.engine import plan
+from kvmtest.judge.cases import RESTS_ON
 from kvmtest.judge.evidence import Again, Ended, Evidence, Measured, Played, ResetSeen, ResetTry, Untried
 from kvmtest.model.host import Host
 from kvmtest.model.record import Result
@@ -15,6 +16,7 @@ from kvmtest.spec.cite import KVM_API
 from kvmtest.state.guest_view import Report
 from kvmtest.state.layout import Layout
 from kvmtest.state.sections import Snapshot
+from kvmtest.state.vmm_reset import CONSTRAINTS
 from tests.cases import CASES, NOBODY, judged, shown, the
 from tests.judge.made import HOST, LAYOUT, NEW, SIZES, USED, basis, filled, lost
 
@@ -185,6 +187,15 @@ def test_what_kvm_refused_is_said_of_what_fails_and_of_nothing_else() -> None:
     assert results["rcx"].verdict == results["dr0"].verdict == "pass"
     only = _reset(left, read_only={"msr.star": "read-only"})["msr.star"]
     assert (only.verdict, only.reason) == ("fail", "read-only")
+
+
+def test_what_rests_on_a_section_that_kvm_refused_is_no_fail() -> None:
+    left = filled(0, lapic_svr=5, msr_star=5)
+    results = _reset(left, refused={"sregs": "EINVAL"})
+    assert (results["lapic.svr"].verdict, results["lapic.svr"].reason) == ("error", "EINVAL")
+    assert results["msr.star"].verdict == _reset(left)["lapic.svr"].verdict == "fail"
+    at_reset = {(one.first, one.second) for one in CONSTRAINTS if one.at_reset}
+    assert at_reset <= {(one, section) for section, others in RESTS_ON.items() for one in others}
 
 
 def test_cpuid_that_follows_a_section_that_this_kvm_does_not_show_is_a_skip() -> None:

@@ -6,11 +6,12 @@ from __future__ import annotations
 import errno
 import os
 import pickle
-from ctypes import byref, sizeof
+from ctypes import byref, set_errno, sizeof
 
 import pytest
 
 from kvmtest.kvm import CpuidEntry, Kvm, KvmError, Vcpu, Vm, irqchip_route, msi_route
+from kvmtest.kvm import ioctl as calls
 from kvmtest.kvm.ioctl import ioctl
 from kvmtest.uapi import kvm as k
 
@@ -33,6 +34,32 @@ def vcpu(kvm: Kvm, vm_irqchip: Vm) -> Vcpu:
     made = vm_irqchip.create_vcpu(0)
     made.set_cpuid2(kvm.supported_cpuid())
     return made
+
+
+def test_an_ioctl_that_is_interrupted_is_called_again_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[int] = []
+
+    def interrupted(fd: int, request: int, arg: object = None) -> int:
+        set_errno(errno.EINTR)
+        return answers.pop() if answers else -1
+
+    monkeypatch.setattr(calls, "raw_ioctl", interrupted)
+    answers[:] = [7, -1, -1]
+    assert ioctl(0, k.KVM_CREATE_VM) == 7
+    answers[:] = [-1] * (2 * calls.INTERRUPTED)
+    with pytest.raises(KvmError, match="KVM_CREATE_VM: .*EINTR") as found:
+        ioctl(0, k.KVM_CREATE_VM)
+    assert found.value.passing and len(answers) == calls.INTERRUPTED
+    # What KVM_RUN ends with is for who runs a vCPU.
+    answers[:] = [-1, -1]
+    with pytest.raises(KvmError, match="KVM_RUN"):
+        ioctl(0, k.KVM_RUN)
+    assert len(answers) == 1
+
+
+@pytest.mark.parametrize(("error", "passing"), [(errno.ENOMEM, True), (errno.EAGAIN, True), (errno.EINVAL, False)])
+def test_what_is_no_answer_of_kvm_is_told_apart(error: int, passing: bool) -> None:
+    assert KvmError(error, k.KVM_SET_SREGS).passing is passing
 
 
 def test_system(kvm: Kvm) -> None:

@@ -181,9 +181,12 @@ def start(
     else:
         sys.stdout.flush()
         sys.stderr.flush()
+        # Those that come before kvmtest begins are kept for it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
         pid = os.fork()
         if not pid:
             _be(words, become, more, prepare)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
     os.close(to_out)
     os.close(to_err)
     return Child(words, pid, out, err)
@@ -210,6 +213,7 @@ def _be(words: Sequence[str], become: Callable[[], None], more: dict[str, str], 
 
         before = set(os.listdir("/proc/self/fd"))
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
             status = cli.main()
         except SystemExit as done:
             status = done.code if isinstance(done.code, int) else 0

@@ -19,8 +19,7 @@ __all__ = ("Child", "Ended", "start")
 
 #: Seconds until a process that was to end counts as one that hangs: far more than any of them takes on a busy machine.
 LONGEST_S = 180.0
-#: Exit status of a child that left descriptors open or threads running.
-LEAKED = 99
+_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Ended(NamedTuple):
@@ -159,6 +158,9 @@ def start(
 
     def become() -> None:
         os.setsid()
+        for number in _ENDS:
+            # Where this program is in the background of a shell, SIGINT is ignored.
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT and not anew else signal.SIG_DFL)
         os.chdir(folder)
         empty = os.open(os.devnull, os.O_RDONLY)
         for number, fd in enumerate((empty, to_out, to_err)):
@@ -179,9 +181,12 @@ def start(
     else:
         sys.stdout.flush()
         sys.stderr.flush()
+        # Those that come before kvmtest begins are kept for it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
         pid = os.fork()
         if not pid:
             _be(words, become, more, prepare)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
     os.close(to_out)
     os.close(to_err)
     return Child(words, pid, out, err)
@@ -192,8 +197,6 @@ def _be(words: Sequence[str], become: Callable[[], None], more: dict[str, str], 
     status = 1
     try:
         os.environ.update(more)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         become()
         streams = []
         for number, mode in enumerate(("r", "w", "w")):
@@ -210,6 +213,7 @@ def _be(words: Sequence[str], become: Callable[[], None], more: dict[str, str], 
 
         before = set(os.listdir("/proc/self/fd"))
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
             status = cli.main()
         except SystemExit as done:
             status = done.code if isinstance(done.code, int) else 0

@@ -132,8 +132,10 @@ def signals(native: Native, dice: random.Random, pattern: str = "", format: str 
         besides: tuple[str, ...] = ("error", "skip", "info")
     else:
         besides = ()
-    rules.ended(done, (0, 1, 130))
     names = {"main", "lines"} & set(os.listdir(where))
+    # Before a line of this package runs, a signal does what it does to any program.
+    at_once = done.status in [-number for number in ENDS] and not names and not done.err and not counted
+    rules.ended(done, (done.status,) if at_once else (0, 1, 130))
     if "main" in names:
         rules.whole(where / "main", format)
     if "lines" in names and (where / "lines").stat().st_size:

@@ -18,6 +18,8 @@ from tests.torture.faults import Native
 
 __all__ = ("KINDS", "mutated")
 
+#: Members whose text is shown to people.
+_SHOWN = ("kernel", "cpu_model", "name", "started", "version", "reason", "observed", "why", "model", "kernel_source", "emulator")
 #: Far more than any of these files is worth.
 _MEMORY = 3 << 30
 #: One case.
@@ -71,8 +73,11 @@ def _in_structure(data: bytes, dice: random.Random) -> bytes:
         places = _places(document)
         if not places:
             break
-        holder, key = dice.choice(places)
-        kind = dice.randrange(5)
+        shown = [(holder, key) for holder, key in places if key in _SHOWN and isinstance(holder[key], str)]
+        if shown and dice.random() < 0.4:
+            (holder, key), kind = dice.choice(shown), 2
+        else:
+            (holder, key), kind = dice.choice(places), dice.randrange(5)
         if kind == 0 and isinstance(holder, dict):
             holder[dice.choice(_TEXTS)] = holder.pop(key)
         elif kind == 1:

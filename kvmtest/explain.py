@@ -67,7 +67,7 @@ _STATES = {
 }
 _WHEN = {
     "vmm-reset": "after userspace wrote RESET's values",
-    "none": "after KVM_SET_MP_STATE, which is no event",
+    "none": "after KVM_SET_MP_STATE, which is not an event",
     "migrate": "after a migration",
 }
 #: Of the cases that are not written in steps.

@@ -95,6 +95,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         if name == _PROPERTY
     ]
     if lines:
-        terminalreporter.section("vCPU states against the manuals (-rP tells more)")
+        terminalreporter.section("vCPU states compared with the manuals (-rP shows more)")
         for line in dict.fromkeys(lines):
             terminalreporter.write_line(line)

@@ -177,7 +177,7 @@ def _state(entry: Entry, host: Host, index: _Index) -> Seen:
             if shown is other:
                 said = f"neither value: {said}"
             elif shown is mute:
-                said = first.reason or "what was seen is the same before and after"
+                said = first.reason or "the observed value is the same with and without the commit"
             return Seen(state, "" if shown is good else said, _ids(shown, index))
     if all(host.backend not in (sign.backends or entry.backends or host.backend).split() for sign in entry.signs):
         return Seen(CANNOT_TELL, f"it shows on {' and '.join(sorted(set(elsewhere)))}, and this is {host.backend}")

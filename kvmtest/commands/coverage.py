@@ -247,7 +247,7 @@ def _measured(args: argparse.Namespace, stop: Stop) -> list[_Shown]:
     found = coverage.keep(measured)
     for one in measured:
         if one.left:
-            say(f"{one.cell.name}: {count(one.left, 'case')} did not come to say what was run")
+            say(f"{one.cell.name}: {count(one.left, 'case')} did not report what was run")
     if not found:
         if stop.seen:
             raise KeyboardInterrupt
@@ -324,7 +324,7 @@ def _diff(args: argparse.Namespace, table: Table, sources: Sources) -> Iterator[
         done = program.run([*command, "--end-of-options", args.diff], text=True, errors="replace")
         if done.returncode:
             said = done.stderr.strip().partition("\n")[0]
-            raise Failed(f"{args.diff} is no file, and no commit of {args.tree or 'the folder we are in'}: {said}", USAGE)
+            raise Failed(f"{args.diff} is neither a file nor a commit of {args.tree or 'the folder we are in'}: {said}", USAGE)
         diff = str(done.stdout)
     found = list(patch.hunks(diff))
     if not found:

@@ -133,7 +133,7 @@ class Bisect(Outcome):
             return UNEXPECTED
         untold = [selector for selector in self._selectors if selector not in told]
         if error or untold:
-            say(f"bisect: cannot tell: {error or f'nothing was tested of {untold[0]}'}")
+            say(f"bisect: not testable: {error or f'nothing was tested of {untold[0]}'}")
             return BISECT_SKIP
         say("bisect: good")
         return OK

@@ -100,7 +100,7 @@ def _build(text: str) -> str:
 class _Several:
     """Writers, each to a file of its own: what goes wrong with one file stops no other.
 
-    That nobody reads a pipe any more is no failure of the run. It goes on for its status, which says nothing of who reads.
+    That nobody reads a pipe any more is not a failure of the run. It goes on for its status, which says nothing of who reads.
     ``known`` is applied to all that is observed.
     """
 

@@ -72,7 +72,7 @@ def _repro(args: argparse.Namespace) -> int:
     if not args.selectors and not args.scenario:
         raise Failed("which result? kvmtest repro SELECTOR, as a report prints it", USAGE)
     if len(args.selectors) > 1 and not into:
-        raise Failed("several SELECTORs are several files: -o DIR says where, a folder that is there", USAGE)
+        raise Failed("several SELECTORs make several files: give an existing folder, -o DIR", USAGE)
     if bool(args.backend) != bool(args.kernel):
         raise Failed("a cell of the lab needs both --backend and --kernel", USAGE)
     given = common.scenarios(args.scenario)
@@ -107,7 +107,7 @@ def _ends(text: str) -> int | None:
             file.write(text)
         built = subprocess.run([compiler, "-o", program, source, "-pthread"], capture_output=True, text=True, check=False)
         if built.returncode:
-            raise Failed(f"{compiler} does not take the program: {built.stderr.strip().splitlines()[0]}", UNEXPECTED)
+            raise Failed(f"{compiler} does not compile the program: {built.stderr.strip().splitlines()[0]}", UNEXPECTED)
         with contextlib.suppress(subprocess.TimeoutExpired):
             return subprocess.run([program], capture_output=True, timeout=_LONGEST_S, check=False).returncode
     return -1

@@ -117,6 +117,6 @@ def _run(args: argparse.Namespace) -> int:
             steps.close()
             ran = to.end(time.monotonic() - begin, interrupt.seen)
     if interrupt.seen:
-        say("interrupted; what was measured until then is in the report")
+        say("interrupted; the results so far are in the report")
         return common.INTERRUPTED
     return decides.status(ran)

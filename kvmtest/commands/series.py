@@ -20,7 +20,7 @@ __all__ = ("add",)
 
 #: Of a row: place, commit and release.
 _KEYS = 26
-_KEY = "o: result ids show it   -: not observable; kvmtest explain COMMIT says which, and why"
+_KEY = "o: result ids show it   -: not observable; for details: kvmtest explain COMMIT"
 _HOW = "for a column of your kernel: kvmtest run --format json -o r.json; kvmtest series --results r.json"
 _EPILOG = """\
 Without --results, print the catalogue; with it, add a column for each run, decided by its results:
@@ -101,7 +101,7 @@ def _table(runs: list[Run]) -> Iterator[str]:
             yield from _row(entry, _cells(names, values), room, bool(runs))
     yield ""
     if runs:
-        yield "BUG: bug present   ?: cannot tell   -: not observable; kvmtest explain COMMIT tells more"
+        yield "BUG: bug present   ?: cannot tell   -: not observable; for details: kvmtest explain COMMIT"
         yield from _reasons(names, found)
         yield ""
     else:

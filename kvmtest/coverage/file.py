@@ -72,7 +72,7 @@ def load(path: str) -> list[Table]:
     except CoverageError:
         raise
     except (AttributeError, EOFError, IndexError, KeyError, OSError, TypeError, ValueError) as error:
-        raise CoverageError(f"{path} is no {SCHEMA}: {type(error).__name__}: {error}") from error
+        raise CoverageError(f"{path} is not a {SCHEMA}: {type(error).__name__}: {error}") from error
 
 
 def _table(plain: dict[str, Any]) -> Table:

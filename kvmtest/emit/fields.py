@@ -60,7 +60,7 @@ def _walk(kind: Any, path: str, offset: int) -> Iterator[Member]:
 @cache
 def members(kind: str, size: int) -> tuple[Member, ...]:
     """The fields of struct ``kind``, of which there are ``size`` bytes, in order: of a union those of its first member that has
-    them, and the padding of none. Empty for what is no structure.
+    them, and the padding of none. Empty for what is not a structure.
     """
     if kind == "kvm_lapic_state":
         return tuple(Member(LAPIC_REGS[reg.name], reg.offset, 4) for reg in lapic.LAPIC if reg.offset < size)

@@ -55,7 +55,7 @@ def _lists(item: str, apic_mode: str) -> tuple[tuple[int, ...], tuple[int, ...]]
 def report(vcpu: int, item: str, layout: Layout, apic_mode: str, to: p.Place) -> Iterator[p.Op]:
     """Let the guest run until it has told ``item``, which goes to the eight bytes at ``to``. Raises Untold."""
     if item in _BY_PATTERN:
-        raise Untold(f"the guest tells {item} by a pattern in all of its RAM")
+        raise Untold(f"the guest finds {item} by a pattern in all of its RAM")
     stopped = p.Otherwise("error", "the guest did not come so far")
     ports = spine.ports()
     entry = spine.PORT_ENTRY

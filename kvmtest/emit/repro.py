@@ -132,7 +132,7 @@ class _Body:
         elif isinstance(op, p.Report):
             self.emit(*reporter.report(op.vcpu, "", self.sources[op.vcpu].layout, self.apic_mode, _NOWHERE))
         elif isinstance(op, p.Do):
-            raise NoRepro("what it does is no list of ops: threads against each other, as dice have it")
+            raise NoRepro("it is not a list of ops: threads run against each other in a random order")
         elif isinstance(op, p.Ioctl) and isinstance(op.arg, str):
             self.ioctl(op, op.arg)
         elif isinstance(op, p.Write) and len(op.data) > _WORD:
@@ -306,7 +306,7 @@ def body(program: p.Program, sources: dict[int, Source], wanted: Wanted, target:
     if wanted.items and not checks:
         raise NoRepro("no ioctl reads the vCPU there")
     if not checks and not (made.ops and isinstance(made.ops[-1][1], _DECIDING)):
-        raise NoRepro("no op of it alone says whether it is as expected")
+        raise NoRepro("no single op shows if it is as expected")
     return Repro(p.Program({}, ()), p.Program(made.buffers, tuple(made.ops)), checks, frozenset(made.pinned), target)
 
 
@@ -344,7 +344,7 @@ def _undecided(op: p.Op) -> TypeGuard[p.Compare]:
 
 
 def _on_the_way(op: p.Op) -> p.Op:
-    """An op before the last one: that another expectation does not hold is no departure to show."""
+    """An op before the last one: that another expectation does not hold is not a departure to show."""
     if isinstance(op, (p.Compare, p.Apart, p.Match, p.Enter, p.Join)) and op.otherwise.verdict == "fail":
         return op._replace(otherwise=p.Otherwise("error", "something else departs before it"))
     return op

@@ -14,7 +14,7 @@ __all__ = ("keeping",)
 def keeping(made: Repro, layout: Layout, item: str) -> Repro:
     """``made``, from which what writes ``item`` last is not left out, nor anything of its value. Raises NoRepro."""
     if item in COUNTERS:
-        raise NoRepro(f"{item} counts by itself: no one value is expected of it")
+        raise NoRepro(f"{item} is a counter: no single value is expected")
     field, ops = layout.fields[item], [op for _, op in made.body.ops]
     buffers: tuple[str, ...]
     if field.section == "msrs":

@@ -254,7 +254,7 @@ def _sipis() -> list[Case]:
 
 
 def _nones() -> list[Case]:
-    """KVM_SET_MP_STATE(INIT_RECEIVED), which is no INIT; and each state entered and left without an event."""
+    """KVM_SET_MP_STATE(INIT_RECEIVED), which is not an INIT; and each state entered and left without an event."""
     used = (*(("xapic", plant) for plant in PLANTS), ("x2apic", "a"))
     every = product(VENDORS, ("bsp", "ap"), used)
     written = [_of("none", Tried("mp-state", t, v, *modes, "", False)) for v, t, modes in every]

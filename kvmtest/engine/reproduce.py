@@ -134,7 +134,7 @@ def reproduce(
     if not small_guest and _by_guest(made):
         made = keeping_guest(made)
     trials.hasten()
-    told(f"{about.name} departs alone, too; leaving out what it does not need")
+    told(f"{about.name} departs on a new VM, too; reducing it")
     smallest = used(reduced(made, shows))
     if smallest.checks and isinstance(now[0], int) and isinstance(smallest.checks[0].place, (p.Place, Leaf)):
         about = about._replace(observed=value(about.item, now[0]))

@@ -179,7 +179,7 @@ def moved(step: int, results: Iterable[Result], bases: Sequence[Basis], values: 
             planted = tuple((item, value) for item, (value,), _ in found) if departs else ()
             yield basis.ctx.apic_id, Wanted(step, tuple(found), planted)
     if all(one.item in COUNTED for one in results):
-        raise NoRepro("it counts by itself: no one value is expected of it")
+        raise NoRepro("it is a counter: no single value is expected")
 
 
 def _other(old: int, new: int | None, mask: int | None) -> bool:

@@ -16,7 +16,7 @@ from kvmtest.x86.lapic import LAPIC
 
 __all__ = ("BETWEEN", "BY_CODE", "GUEST", "MOVES", "READ", "Move", "Play", "read_once")
 
-#: Before each move. It is no event: what is observed from here on is what the next event finds.
+#: Before each move. It is not an event: what is observed from here on is what the next event finds.
 BETWEEN = s.Event("none", "fuzz")
 #: With nothing pending it says nothing, and KVM_SET_VCPU_EVENTS, which latches an INIT, writes it.
 _PAYLOAD = "events.exception_has_payload"

@@ -2,7 +2,7 @@
 """Make what was found small: Hypothesis leaves out moves and single steps, as long as the rest shows the same.
 
 What is left has to be a scenario that the manuals still say something of: without its INIT a SIPI is dropped, and that it is not
-taken is no departure. The automaton tells.
+taken is not a departure. The automaton tells.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ PORT_ITEMS = (
     *("cs.base", "ss.base"),
 )
 #: Step -> the items whose 8-byte slots it fills, in the order of running: SLOT_CS_LIMIT is the number of ``cs.limit``'s.
-#: ``msw``, the low half of CR0 by another instruction, is no item: it must agree.
+#: ``msw``, the low half of CR0 by another instruction, is not an item: it must agree.
 STEP_ITEMS: dict[str, tuple[str, ...]] = {
     "TABLES": ("gdt.base", "gdt.limit", "idt.base", "idt.limit"),
     "CS_LIMIT": ("cs.limit",),

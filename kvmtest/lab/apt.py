@@ -135,7 +135,7 @@ class Apt:
         """A mirror that stands still is as good here as a fresh one; a suite need not have each part of another one."""
         options = []
         if "is expired" in error.output:
-            said = f"the mirror's {self.suite} is past its own date of expiry; taken anyway, as its signature is good"
+            said = f"the mirror's {self.suite} has expired; it is used anyway, as its signature is good"
             sys.stderr.write(f"kvmtest: {said}\n")
             options = ["-o", "Acquire::Check-Valid-Until=false"]
         try:

@@ -78,7 +78,7 @@ def build(
     headers = kbuild.headers(kernel, say)
     where = tree or kbuild.source(kernel, say)
     if not os.path.isfile(os.path.join(where, KVM, "Makefile")):
-        raise NotFound(f"{where} is no kernel tree: it has no {KVM}/Makefile")
+        raise NotFound(f"{where} is not a kernel tree: it has no {KVM}/Makefile")
     compiler = _compiler(headers)
     with cache.scratch(_KIND) as work:
         staged = Path(work, "tree")

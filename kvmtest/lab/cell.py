@@ -148,7 +148,7 @@ class Cell:
                     return
             except Died as died:
                 if restore and not self._release:
-                    raise Unusable(f"the saved boot does not go on: {died}") from died
+                    raise Unusable(f"the saved boot does not continue: {died}") from died
                 yield from self._died(str(died))
             else:
                 yield from self._final_log()
@@ -212,7 +212,7 @@ class Cell:
                     yield from self._line(letter, fields)
         except Exception as error:  # there is no saying what judging does with evidence that is none
             what = f"{type(error).__name__}: {error}"[:_SHOWN_CHARACTERS]
-            raise Died(f"what came from it makes no sense: {what}") from error
+            raise Died(f"it sent malformed data: {what}") from error
 
     def _line(self, letter: str, fields: list[str]) -> Iterator[Step]:
         if letter == "L":

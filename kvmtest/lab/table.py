@@ -24,7 +24,7 @@ _UNSEEN, _UNTRIED, _UNKNOWN = "-", "skip", "?"
 _MEANS = {
     _UNSEEN: "not seen there",
     _UNTRIED: "its items could not be judged there",
-    _UNKNOWN: "that cell did not come to its end",
+    _UNKNOWN: "that cell did not finish",
 }
 _FEWEST = 60
 

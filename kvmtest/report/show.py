@@ -27,7 +27,7 @@ _LONGEST = 34
 
 
 def columns(out: TextIO | None = None) -> int:
-    """Return the width of ``out``, by default standard output: that of the terminal, or 100 if it is no terminal."""
+    """Return the width of ``out``, by default standard output: that of the terminal, or 100 if it is not a terminal."""
     out = out or sys.stdout
     try:
         return max(os.get_terminal_size(out.fileno()).columns or _COLUMNS, _FEWEST) if out.isatty() else _COLUMNS

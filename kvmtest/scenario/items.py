@@ -15,7 +15,7 @@ __all__ = ("CONTINUE", "LEAVE", "Item", "broadcast", "scenario", "vector_of")
 
 #: The SIPI that starts the guest on an AP after INIT.
 CONTINUE = 0x10
-#: The trigger of what is no event: a state that is entered and left.
+#: The trigger of what is not an event: a state that is entered and left.
 LEAVE = "leave"
 _LATCHED_INIT = "events.smi_latched_init"
 #: Items that the ioctls that enter a state set, and leaving does not clear.

@@ -44,7 +44,7 @@ class Part(Protocol):
 
     @property
     def number(self) -> int:
-        """The value of one that is no structure."""
+        """The value of one that is not a structure."""
 
 
 _Sections = Mapping[str, Sequence[Part]]

@@ -174,7 +174,7 @@ def condition(of: s.Condition, guest: str = "") -> str:
     if isinstance(of, s.Filled):
         return f"guest memory at {of.gpa:X}H is {_data(of.data)}"
     if isinstance(of, s.Changed):
-        return f"guest memory at {of.gpa:X}H is no more {number(of.value)}"
+        return f"guest memory at {of.gpa:X}H is not {number(of.value)}"
     if isinstance(of, s.Holds):
         return f"the guest's word {of.word} = {number(of.value)}"
     if isinstance(of, s.Moves):
@@ -184,7 +184,7 @@ def condition(of: s.Condition, guest: str = "") -> str:
     if isinstance(of, s.Zero):
         return f"{_list(of.items)} = 0, where this host can read them"
     if isinstance(of, s.Written):
-        return f"{ioctl('SET', of.section)} has written what it was given, and changed nothing that does not follow from it"
+        return f"{ioctl('SET', of.section)} has written its values, and changed nothing that does not depend on them"
     if isinstance(of, s.Past):
         since = "what was written" if of.of is None else f"that of {'vCPU ' if isinstance(of.of, int) else 'the '}{of.of}"
         return f"{of.item} is from {number(of.least)} on and less than {number(of.most)} past {since}"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Values that KVM changes when KVM_SET_* writes them. Every other item must be kept as it was written.
 
-A fact explains one exact value: anything else that is read back is a departure. A refusal with an error is no fact.
+A fact explains one exact value: anything else that is read back is a departure. A refusal with an error is not a fact.
 """
 
 from __future__ import annotations

@@ -167,5 +167,5 @@ def version(release: str) -> Version:
     """``v5.15`` as numbers. Raises ValueError."""
     found = _RELEASE.match(release)
     if not found:
-        raise ValueError(f"{release!r} is no release")
+        raise ValueError(f"{release!r} is not a release")
     return int(found[1]), int(found[2])

@@ -120,7 +120,7 @@ def explain(name: str) -> Iterator[str]:
 
 
 def one_case(name: str) -> Case:
-    """The case of this name, or the one that a selector takes. Raises UnknownName."""
+    """The case of this name, or the one that a selector matches. Raises UnknownName."""
     try:
         found = {case.name: case for case in select(plan(), (name,))}
     except SelectorError as error:

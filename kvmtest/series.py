@@ -136,7 +136,7 @@ def _tells(record: Record, sign: Sign) -> bool:
         return (record.verdict.judged or record.verdict is Verdict.INFO) and _is(record, sign.new)
     if record.verdict not in (Verdict.PASS, Verdict.FIXED):
         return False
-    # A pass has its plant proven; it tells nothing where the old value is what the manuals ask for.
+    # A pass has its plant proven; it proves nothing if the old value is what the manuals require.
     return sign.old is None or not _is(record, sign.old)
 
 

@@ -48,7 +48,7 @@ class Criteria(NamedTuple):
 @cache
 def candidates() -> tuple[Case, ...]:
     """The cases that leave one vCPU with one state: the full plan's, and those that differ from them in what is planted."""
-    # What the guest tells of, the host's ioctls show as well.
+    # The host's ioctls show all that the guest reports.
     both = dict.fromkeys(one for case in plan(full=True) for one in (case._replace(view="host"), case))
     found = [case for case in both if _leaves_one_state(case)]
     by_host = [case for case in found if case.view == "host" and case.plant in PLANTS]
@@ -144,7 +144,7 @@ def take(case: Case, machines: Machines, timeout_s: float, taken: str) -> State:
 
 
 def _evidence(case: Case, played: Played) -> Evidence:
-    """The states before and after the event, and what the guest reported, of all that was told."""
+    """The states before and after the event, and the guest's report, from all results."""
     seen = [value for _, value in played.told if isinstance(value, Snapshot)]
     report = next((value for _, value in played.told if isinstance(value, Report)), None)
     return Evidence(None if case.event == "reset" else seen[0], seen[-1], report if case.view == "guest" else None)

@@ -48,7 +48,7 @@ __all__ = (
 )
 
 OK, UNEXPECTED, USAGE, UNTESTABLE, INTERRUPTED = 0, 1, 2, 3, 130
-#: `git bisect run`: could not tell.
+#: `git bisect run`: not testable.
 BISECT_SKIP = 125
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ def _hang(line: str) -> str:
 
 #: The type that ``add_subparsers()`` returns.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-#: The end of the help of what takes selectors.
+#: The end of the help of commands with selectors.
 SELECTORS = """\
 A SELECTOR is a glob over result ids <event>.<trigger>.<view>.<item>, the beginning of an id up to a dot, a bare item, a glob
 over names of cases, or an id and the words of a case. {a,b} means a or b. Ids and cases can be copied from a report:
@@ -155,7 +155,7 @@ class Interrupt(Stop):
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
-            # Once interrupted this process is about to end, with a status that another signal is not to take from it.
+            # Once interrupted this process is about to end, with a status that another signal must not change.
             signal.signal(number, signal.SIG_IGN if self.seen else handler)
 
 
@@ -224,7 +224,7 @@ def full(parser: argparse.ArgumentParser) -> None:
 
 
 def selected(selectors: Sequence[str], full: bool = False, cases: Sequence[Case] = ()) -> list[Case]:
-    """The cases of the plan, of the ``full`` one, or of ``cases``, that have a result which ``selectors`` take. Raises Failed."""
+    """The cases of the plan, of the ``full`` one, or of ``cases``, with a result that ``selectors`` match. Raises Failed."""
     from kvmtest.engine import plan
     from kvmtest.model.select import SelectorError
 
@@ -251,7 +251,7 @@ def now() -> str:
 
 
 def print_lines(texts: Iterable[str], out: TextIO | None = None) -> None:
-    """Write the lines of ``texts`` to ``out``, standard output by default, without what a file could tell the terminal to do."""
+    """Write the lines of ``texts`` to ``out``, standard output by default, without control sequences for the terminal."""
     from kvmtest.report.show import lines
 
     to = out or sys.stdout

@@ -131,7 +131,7 @@ class _Shown(NamedTuple):
 
 
 def show(args: argparse.Namespace, stop: Stop) -> int:
-    """Measure, or take what is kept, and report. Raises LabError, Failed."""
+    """Measure, or use what is kept, and report. Raises LabError, Failed."""
     places = [*args.of, *_listed(args.functions)]
     if args.missed and not places:
         raise Failed("--missed is of places: name them with --of or --functions", USAGE)

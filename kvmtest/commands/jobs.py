@@ -35,7 +35,8 @@ def answers(
     cases: tuple[Case, ...] = (),
     bad: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[Host | None, Any]]:
-    """The host in the cell that ``args`` ask for, and each answer of ``job``; ``bad`` is told that its kernel complained or died.
+    """The host in the cell that ``args`` ask for, and each answer of ``job``; ``bad`` is called if its kernel logged an
+    incident or died.
 
     It ends where ``stop`` is seen. Raises Failed.
     """

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ("ABORT", "Bisect", "Outcome", "against", "bisecting", "none_new", "of", "options", "out")
 
-#: `git bisect run` takes 1 to 127 for bad, 125 for "cannot be tested", and stops at anything above: what no commit can change.
+#: `git bisect run` reads 1 to 127 as bad, 125 as "cannot be tested", and stops at anything above: set-up errors.
 ABORT = 255
 #: Verdicts by which a result says something of KVM. Under --bisect a listed departure is one: what is listed for a range of
 #: kernels may be the very thing that is looked for, and a kernel between two releases has either's number.
@@ -104,7 +104,7 @@ class _Baseline(Outcome):
 
 
 class Bisect(Outcome):
-    """Good, bad or cannot tell, by the results that each selector takes."""
+    """Good, bad or not testable, by the results that each selector matches."""
 
     def __init__(self, selectors: tuple[str, ...]) -> None:
         super().__init__(strict=True)

@@ -146,7 +146,7 @@ def _legend(names: list[str], runs: list[Run]) -> Iterator[str]:
 
 
 def _reasons(names: list[str], found: list[dict[str, Seen]]) -> Iterator[str]:
-    """For each run which bugs are present, and why it cannot tell."""
+    """List for each run the bugs that are present, and why others cannot be determined."""
     from kvmtest.series import BUG, CANNOT_TELL
 
     for name, states in zip(names, found, strict=True):

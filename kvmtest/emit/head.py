@@ -58,7 +58,7 @@ class About(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """A reproducer, what it shows, how many ``ops`` the case has in all, and how many ``tries`` leaving them out took."""
+    """A reproducer, what it shows, how many ``ops`` the case has in all, and the number of ``tries`` of leaving them out."""
 
     repro: Repro
     about: About

@@ -18,7 +18,7 @@ _HEAD, _MSR = 8, 16
 _SAVED = "saved_"
 #: Sections that show the same as another one.
 _OTHERS = {"sregs": ("sregs2",), "xsave": ("fpu",)}
-#: Ops that tell something.
+#: Ops with a result.
 _TELLING = (p.Compare, p.Look, p.Alike)
 _ANSWER = "result"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Reproducers as plain data, which marshal takes, and back: how they leave a cell of the lab."""
+"""Reproducers as plain data for marshal, and back: the form in which they leave a cell of the lab."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def _reads(op: p.Ioctl) -> bool:
 
 
 def reduced(repro: Repro, shows: Shows, told: Callable[[str], None] = lambda what: None) -> Repro:
-    """The smallest reproducer found that still ``shows`` it: ops, then bits of values. ``told`` hears how far it is."""
+    """The smallest reproducer found that still ``shows`` it: ops, then bits of values. ``told`` is called with the progress."""
     vm, body = repro.vm.ops, repro.body.ops
     needs = _needs([op for _, op in body])
     fixed = {len(body) - 1, *repro.pinned}

@@ -114,7 +114,7 @@ class _Body:
         self.ops += [(self.step, op) for op in ops]
 
     def buffer(self, name: str, kind: str, contents: bytes) -> str:
-        """A buffer of that name; another one where it is taken for other contents."""
+        """A buffer of that name; another one if the name is used for other contents."""
         made, unique, number = p.Buffer(kind, contents), name, 1
         while self.buffers.setdefault(unique, made) != made:
             number += 1
@@ -213,7 +213,7 @@ class _Body:
         read = next(one for one in self.sources[vcpu].reads if one.section == section)
         name = self.read(vcpu, read)
         if section == "nested":
-            # KVM takes the room there is from `size`, and writes the used size back.
+            # KVM reads the size of the buffer from `size`, and writes the used size back.
             self.emit(p.Put(p.Place(name, ROOM, 4), read.size))
         self.emit(p.Ioctl(vcpu, read.request, name))
 
@@ -235,7 +235,7 @@ class _Body:
         return Check(item, place, values, judged, field.component, field.init, ahead)
 
     def told(self, op: p.Report, item: str, values: tuple[int, ...], mask: int | None) -> Check:
-        """Let the guest tell ``item``."""
+        """Let the guest report ``item``."""
         name = self.buffer("told", "u64", bytes(8))
         ops = list(reporter.report(op.vcpu, item, self.sources[op.vcpu].layout, self.apic_mode, p.Place(name, 0, _WORD)))
         self.emit(*(ops[1:] if op.running and item == "rax" else ops))
@@ -339,7 +339,7 @@ def _decides(op: p.Op) -> p.Op:
 
 
 def _undecided(op: p.Op) -> TypeGuard[p.Compare]:
-    """A comparison that is told and ends nothing."""
+    """A comparison whose result is noted, and that ends nothing."""
     return isinstance(op, p.Compare) and not op.otherwise.verdict
 
 
@@ -361,7 +361,7 @@ def _found(made: _Body, target: int, wanted: Wanted) -> None:
 
 
 def _happened(made: _Body, target: int, witness: Witness, look: p.Look) -> None:
-    """Read the state that makes KVM take a pending event, and what shows that it took it."""
+    """Read the state that makes KVM accept a pending event, and the item that shows that it did."""
     why = f"the event did not happen: {witness.item} is not {witness.after:#x}"
     ahead = look.back if witness.item == "rip" else 0
     if witness.item != "mp_state":

@@ -42,7 +42,7 @@ def of_reset(plant: p.Program, source: Source, order: Iterable[str], wanted: Wan
         kind = SECTIONS[section][2].__name__ if section in SECTIONS else {"xsave": "kvm_xsave"}.get(section, section)
         contents = bytearray(read.data.raw)
         if section == "nested":
-            # KVM takes the room there is from `size`.
+            # KVM reads the size of the buffer from `size`.
             contents[ROOM : ROOM + 4] = len(contents).to_bytes(4, "little")
         buffers[name] = p.Buffer(kind, bytes(contents))
         new.append(p.Ioctl(target, read.request, name))

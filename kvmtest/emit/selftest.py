@@ -17,7 +17,7 @@ _OF_GUESTS = (
 )  # fmt: skip
 #: Ioctls that answer with more than 0 when they succeed.
 _COUNTING = ("KVM_SIGNAL_MSI",)
-#: Members with the type that an ioctl takes the address of.
+#: Members with the type whose address an ioctl gets.
 _INNER = {"kvm_cpuid2": "head", "kvm_irq_routing": "head", "kvm_nested_state": "state", "kvm_xsave": "area"}
 
 

@@ -51,7 +51,7 @@ def changed(register: str, mask: int, value: int) -> str:
 
 
 def quoted(text: str) -> str:
-    """``text`` within a string that printf() takes."""
+    """``text`` within a format string of printf()."""
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
 
 

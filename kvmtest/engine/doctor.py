@@ -169,7 +169,7 @@ def _kvm(kvm: Kvm, host: Host) -> Iterator[Finding]:
 
 
 def _nesting(kvm: Kvm, leaves: list[CpuidEntry], host: Host) -> Finding:
-    """KVM_CAP_NESTED_STATE alone tells nothing: kvm_intel and kvm_amd have it with nested=0, too."""
+    """KVM_CAP_NESTED_STATE alone proves nothing: kvm_intel and kvm_amd have it with nested=0, too."""
     offered = any(leaf.ecx & bit for leaf in leaves for function, bit in _NESTING if leaf.function == function)
     if offered and kvm.check_extension(uapi.KVM_CAP_NESTED_STATE):
         return Finding("ok", "nested virtualization")

@@ -138,7 +138,7 @@ class _Stretch:
         self._address = ctypes.addressof(self._ops)
 
     def run(self, told: list[tuple[int, Any]]) -> tuple[int, int]:
-        """Run it and append the evidence to ``told``; how many ops succeeded, and the answer to the ioctl that did not."""
+        """Run it and append the evidence to ``told``; return how many ops succeeded, and the answer of the ioctl that failed."""
         at, answer = 0, -errno.EINTR if self._end else 0
         while at < self._end and answer == -errno.EINTR:
             # Python's handlers of signals run in between.
@@ -252,7 +252,7 @@ class Stretches:
         self._looked: dict[int, int] = {}
 
     def run(self, at: int, told: list[tuple[int, Any]]) -> tuple[int, int]:
-        """Run the stretch from ``at`` on and append the evidence to ``told``; what is not done then, and the answer to it."""
+        """Run the stretch from ``at`` on and append the evidence to ``told``; return the first op not done, and its answer."""
         if (self._vm, self._memory) != (self._at.vm, self._at.vm.memory):
             self._vm, self._memory = self._at.vm, list(self._at.vm.memory)
             self._stretches.clear()

@@ -179,7 +179,7 @@ def _resets() -> list[Case]:
     setups += [Setup("full", vendor, 1) for vendor in ("", *VENDORS)]
 
     def view(setup: Setup, target: str) -> str:
-        # Without CPUID the guest has nothing that tells it which instructions it has.
+        # Without CPUID the guest cannot know which instructions it has.
         return "guest" if target == "bsp" and setup in (Setup("full", vendor) for vendor in VENDORS) else "host"
 
     return [Case("reset", "create", view(setup, target), setup, target) for setup in setups for target in ("bsp", "ap")]
@@ -340,7 +340,7 @@ def ids(cases: list[Case]) -> list[str]:
 
 
 def _matches(selector: _Selector, prefix: str, names: tuple[str, ...]) -> bool:
-    """The globs over ids of ``selector`` take one of ``names`` below ``prefix``."""
+    """The globs over ids of ``selector`` match one of ``names`` below ``prefix``."""
     if not selector.may_match(f"{prefix}."):
         return False
     if any(selector.id_matches(f"{prefix}.{name}") for name in names):
@@ -353,7 +353,7 @@ def _matches(selector: _Selector, prefix: str, names: tuple[str, ...]) -> bool:
 
 
 def chosen(selectors: tuple[str, ...], full: bool = False, given: Sequence[Case] = ()) -> list[Case]:
-    """The cases with a result that a selector takes: of the plan, of the ``full`` one, or of those ``given``.
+    """The cases with a result that a selector matches: of the plan, of the ``full`` one, or of those ``given``.
 
     A selector that takes nothing of the plan takes cases of the full one, so that what a report of those names can be run alone.
     Raises SelectorError.
@@ -368,7 +368,7 @@ def chosen(selectors: tuple[str, ...], full: bool = False, given: Sequence[Case]
 
 
 def select(cases: list[Case], selectors: tuple[str, ...], others: Sequence[Case] = ()) -> list[Case]:
-    """The cases with a result that a selector takes; of ``others`` where none of ``cases`` has one.
+    """The cases with a result that a selector matches; of ``others`` if none of ``cases`` has one.
 
     Raises SelectorError for the first selector that takes nothing.
     """
@@ -386,7 +386,7 @@ def select(cases: list[Case], selectors: tuple[str, ...], others: Sequence[Case]
 
 
 def finds(selector: str) -> bool:
-    """A case has a result that ``selector`` takes, if only in the full plan."""
+    """Return True if a case has a result that ``selector`` matches, if only in the full plan."""
     return bool(_taken(plan(), selector) or _taken(plan(full=True), selector))
 
 

@@ -87,7 +87,7 @@ def reproduce(
     small_guest: bool = False,
     told: Callable[[str], None] = lambda what: None,
 ) -> Shown:
-    """The reproducer of the first result of ``case`` that ``selection`` takes and that departs; of all that pass where none does.
+    """The reproducer of the first result of ``case`` that ``selection`` matches and that departs; of all that pass if none does.
 
     Where guest code tells the result, or sends what is looked for, nothing is left out of it, its memory, CPUID and the registers
     that it begins with, but with ``small_guest``. ``told`` hears how far it is.

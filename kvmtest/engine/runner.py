@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The runner: executes a program's ops on a machine, one after the other, and keeps what they tell."""
+"""The runner: executes a program's ops on a machine, one after the other, and keeps their results."""
 
 from __future__ import annotations
 

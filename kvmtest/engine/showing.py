@@ -164,7 +164,7 @@ def refused(played: Played, step: int, results: Iterable[Result]) -> Refused | N
 
 
 def moved(step: int, results: Iterable[Result], bases: Sequence[Basis], values: list[Any]) -> Iterator[tuple[int, Wanted]]:
-    """To show what the migration ``step``, which told ``values``, changed of each vCPU; where nothing departs what it kept."""
+    """Return what to show of the migration ``step`` with the results ``values``: changed items, or if none departs, kept ones."""
     results = tuple(results)
     departs = results[0].verdict is not Verdict.PASS
     for basis, (layout, before, after) in zip(bases, migration.taken(bases, values), strict=False):

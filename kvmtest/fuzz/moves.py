@@ -266,7 +266,7 @@ def _guest(play: Play) -> Steps:
 
 
 class Move(NamedTuple):
-    """``weight`` is how often it is taken, of those that ``may`` be."""
+    """``weight`` is the relative frequency among those that ``may`` be chosen."""
 
     weight: float
     make: Callable[[Play], Steps]

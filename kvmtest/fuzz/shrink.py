@@ -183,7 +183,7 @@ def shrunk(
         find(st.tuples(*[st.integers(0, _ONE_OF)] * len(tries.parts)), tries.does, settings=quiet, random=Random(1))
     except NoSuchExample:
         return scenario
-    # Between moves nothing happens: where one comes first or alone, nothing needs to tell them apart.
+    # Between moves nothing happens: before the first or only move nothing needs to separate them.
     steps = tries.best.steps
     plain = [tuple(step for step in steps if step != BETWEEN), steps[steps[0] == BETWEEN :]]
     tries.show([tries.best._replace(steps=read_once(steps)) for steps in plain])

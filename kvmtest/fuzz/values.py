@@ -86,7 +86,7 @@ def names() -> tuple[str, ...]:
 
 
 def items(random: Random, without: frozenset[str] = frozenset(), most: int = 6) -> tuple[tuple[str, int], ...]:
-    """Some items, each with a random value; none of those ``without``, which this host does not take."""
+    """Some items, each with a random value; none of those ``without``, which this host does not accept."""
     known = _items()
     chosen = random.sample([item for item in known if item not in without], random.randint(1, most))
     return tuple((name, known[name](random)) for name in chosen)

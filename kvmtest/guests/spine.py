@@ -68,7 +68,7 @@ STEP_ITEMS: dict[str, tuple[str, ...]] = {
 }
 #: Items of other steps whose upper halves the step WIDE adds.
 WIDE = ("cr2", "cr4", "dr0", "dr1", "dr2", "dr3")
-#: The offsets that it tries in each segment to tell its limit: the largest that can be read is what it reports.
+#: The offsets that it tries in each segment to find the limit: it reports the largest that can be read.
 LIMITS = (0, 0xFFFF, 0x10000, 0xFFFFF, 0x100000, 0xFFFFFFFF)
 
 _VECTOR_TABLE_SIZE = 0x400

@@ -57,7 +57,7 @@ class _Answers:
         self._known.clear()
 
     def same(self, *values: int | str | None) -> Record:
-        """The record for the two views' values, as `compare_views` takes them."""
+        """The record for the two views' values, in the form of `compare_views`."""
         found = self._known.get(values)
         if found is None:
             found = self._known[values] = compare_views(self.question, *values)  # type: ignore[arg-type]
@@ -82,7 +82,7 @@ class Book:
         self._numbers: dict[Hashable, int] = {}
 
     def sheet(self, ctx: Context, layout: Layout, own: Callable[[str], Rule | None] | None = None, key: Hashable = None) -> Sheet:
-        """The sheet for cases like that of ``ctx``. ``own`` gives the case's own rules, and ``key`` tells them from others."""
+        """The sheet for cases like that of ``ctx``. ``own`` gives the case's own rules, and ``key`` identifies them."""
         name = (ctx.kind, id(layout), key)
         found = self._sheets.get(name)
         if found is None:

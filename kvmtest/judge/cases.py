@@ -26,7 +26,7 @@ from kvmtest.x86.cpuid import FOLLOWS
 
 __all__ = ("Judging", "differences", "judge")
 
-#: Judges what was seen of a case on a host, for the vCPUs that it takes; of none where it could not be tried.
+#: Judges the evidence of a case on a host, for its vCPUs; for none if it could not be tried.
 Judging = Callable[[Look, Host, tuple[Basis, ...], Any], list[Observation]]
 #: The source for comparing a vCPU that was reset with a new one.
 _AS_NEW = ("a vCPU that was reset is as a new one", KVM_API)

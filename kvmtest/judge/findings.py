@@ -29,7 +29,7 @@ _KINDS = {(deviation.commit, deviation.item): deviation.kind for deviation in DE
 
 
 class Finding(NamedTuple):
-    """One cause, as far as results tell.
+    """One cause, as far as results show.
 
     ``symptom`` is the kind of `Symptom`; ``bits`` are the wrong bits where it is ``bits``. ``kind`` is the listed deviation's
     (admitted, fixed, open) or "". ``items`` are in the order of the project's tables. ``cases`` counts the observations that

@@ -63,7 +63,7 @@ def aside(layout: Layout) -> tuple[str, ...]:
 
 
 def taken(bases: Sequence[Basis], values: list[Any]) -> list[Migrated]:
-    """Each vCPU's, in the order of ``bases``, of what the step told; none where it came to no end.
+    """Each vCPU's, in the order of ``bases``, of the step's results; none if it did not finish.
 
     The last numbers before the first snapshot are what was saved of the items that count.
     """

@@ -99,7 +99,7 @@ class Cell:
         for fifo in ("serial", "parallel"):
             os.mkfifo(os.path.join(folder, fifo))
         self._start = time.monotonic()
-        # What is built in takes its parameters from the kernel's command line.
+        # Parameters of built-in code come from the kernel's command line.
         if self.emulator.saves and not append and not spec.fresh_boot:
             try:
                 saved = SavedBoot(self.emulator, self._version, spec.kernel.image, folder, self._watch.alive)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Cells that tell what of KVM each case executes, and the tables of what they told, which are kept."""
+"""Cells that record what each case executes of KVM, and their tables, which are kept."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Measured:
         return not (self.spec.selectors or self.spec.cases or self._left)
 
     def keep(self) -> None:
-        """Keep it. What is whole takes the place of a cell of the same name, what is not adds to it."""
+        """Keep it. A whole run replaces a cell of the same name, another one adds to it."""
         if self._kept or not self.cell.cases:
             return
         self._kept = True

@@ -158,7 +158,7 @@ _GRUB = "set timeout=0\nmenuentry lab {{\n linux /image console=ttyS0 {append}\n
 
 
 class Bochs(Emulator):
-    """Bochs: emulates VMX with EPT and unrestricted guest. Boots from a CD, as it has no other way to take a kernel."""
+    """Bochs: emulates VMX with EPT and unrestricted guest. Boots from a CD, as it cannot load a kernel otherwise."""
 
     name = "Bochs"
     backend = "vmx"

@@ -147,7 +147,7 @@ def _beat(out: Encoder) -> None:
 
 
 def _load_all(config: Config, out: Encoder, log: _Log) -> _Hits | None:
-    """Load the modules; what tells of the code that they execute, if that is asked for."""
+    """Load the modules; return the recorder of their coverage, if requested."""
     hits = None
     for name, parameters in config["modules"]:
         _load(name, parameters, out, log)

@@ -28,7 +28,7 @@ _LIBRARIES = ("libelf1t64", "libelf1")
 _LOADER = "ld-linux-x86-64.so.2"
 _ELF = b"\x7fELF"
 _UNFIT = re.compile(rb"version `GLIBC_|loading shared libraries: lib(?:elf|z|zstd)\.")
-#: KVM's own headers outside of its folders: a tree's must be taken in place of the kernel's.
+#: KVM's own headers outside of its folders: those of a tree must be used instead of the kernel's.
 HEADERS = re.compile(
     r"arch/x86/include/(?:uapi/)?asm/(?:kvm\w*|kvm-\w+|svm|vmx|virt|posted_intr)\.h|include/(?:uapi/)?linux/kvm\w*\.h"
     r"|include/trace/events/kvm\.h"

@@ -39,7 +39,7 @@ def death(line: str) -> str:
 
 
 def incidents(lines: Iterable[str]) -> list[list[str]]:
-    """The lines of each WARN, BUG, Oops, KASAN report or panic, the telling one first."""
+    """The lines of each WARN, BUG, Oops, KASAN report or panic, the most informative one first."""
     found: list[list[str]] = []
     current: list[str] | None = None
     for line in lines:

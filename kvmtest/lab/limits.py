@@ -24,7 +24,7 @@ __all__ = ("Died", "Limits", "Spent")
 _ASLEEP_S = 600.0
 #: For the console of a dying kernel to say why.
 _DYING_S = 3.0
-#: Not looked at more often: it takes a file of each thread.
+#: Not checked more often: it reads a file of each thread.
 _EVERY_S = 0.1
 _TICKS = os.sysconf("SC_CLK_TCK")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Several cells, as many at once as this machine takes."""
+"""Several cells, as many at once as this machine can run."""
 
 from __future__ import annotations
 

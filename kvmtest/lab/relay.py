@@ -80,7 +80,7 @@ class Sender:
         return []
 
     def _packed(self, value: Any) -> Any:
-        """``value`` as marshal takes it."""
+        """Convert ``value`` for marshal."""
         kind = type(value)
         if kind is Snapshot:
             return (_SNAPSHOT, self._snapshot(value))

@@ -119,7 +119,7 @@ class SavedBoot:
         return self._emulator.restored(path, *self._ports, os.path.join(self._path, _MEMORY))
 
     def restore(self) -> None:
-        """Have the emulator, which runs, take the state. Raises Unusable.
+        """Load the state into the running emulator. Raises Unusable.
 
         The sums are checked here, as that takes about as long as the emulator needs to start.
         """

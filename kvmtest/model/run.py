@@ -16,7 +16,7 @@ __all__ = ("Head", "Run", "counted")
 
 
 class Head(NamedTuple):
-    """The facts about a run that are known at its beginning. ``name`` tells it from other runs; ``started`` is UTC (RFC 3339)."""
+    """The facts about a run that are known at its beginning. ``name`` distinguishes the run; ``started`` is UTC (RFC 3339)."""
 
     tool: Tool
     host: Host

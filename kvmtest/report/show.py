@@ -51,7 +51,7 @@ def wrapped(text: str, width: int, first: str, hang: str) -> str:
 
 
 def printable(text: str) -> str:
-    r"""``text`` in one line that no terminal and no parser takes for a command: what does not print is written as ``\x1b``.
+    r"""``text`` in one line without control sequences: characters that do not print are written as ``\x1b``.
 
     That is what ``str.isprintable`` says: control characters, line ends, lone surrogates, marks that change the direction.
     """

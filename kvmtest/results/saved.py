@@ -40,7 +40,7 @@ class SavedError(ValueError):
 
 
 def load(path: str, note: Callable[[str], object] = lambda line: None) -> list[Run]:
-    """The runs in the file ``path`` (- is standard input); ``note`` is told what was left out. Raises SavedError."""
+    """The runs in the file ``path`` (- is standard input); ``note`` is called with what was left out. Raises SavedError."""
     return Loader(note).load(path)
 
 

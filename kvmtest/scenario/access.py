@@ -35,7 +35,7 @@ def wrmsr(index: int, value: int) -> Access:
 
 
 def rdmsr(index: int) -> Access:
-    """RDMSR, which tells the low half."""
+    """RDMSR, which reports the low half."""
     return (2, index, 0)
 
 
@@ -45,7 +45,7 @@ def store(at: int, value: int) -> Access:
 
 
 def load(at: int) -> Access:
-    """A read of 32 bits of memory, which tells them."""
+    """A read of 32 bits of memory, which reports them."""
     return (4, at, 0)
 
 
@@ -60,12 +60,12 @@ def cr4(value: int) -> Access:
 
 
 def task(vector: int) -> Access:
-    """A task gate for ``vector``, whose task tells its TR and returns to the next access."""
+    """A task gate for ``vector``, whose task reports its TR and returns to the next access."""
     return (11, vector, 0)
 
 
 def send_ipi(icr: int, bitmap: int, lowest: int = 0) -> Access:
-    """The hypercall KVM_HC_SEND_IPI, which tells what it returns; high bits of the bitmap are clear."""
+    """The hypercall KVM_HC_SEND_IPI, which reports what it returns; high bits of the bitmap are clear."""
     return (12, icr, lowest << 32 | bitmap)
 
 

@@ -16,7 +16,7 @@ _MAP_GPA_RANGE = 1 << 12
 
 
 class Capability(NamedTuple):
-    """KVM_CAP_* ``cap`` with ``argument``. Without ``flags`` KVM_CHECK_EXTENSION does not tell which arguments it takes."""
+    """KVM_CAP_* ``cap`` with ``argument``. Without ``flags`` KVM_CHECK_EXTENSION does not return which arguments it accepts."""
 
     cap: int
     argument: int

@@ -20,7 +20,7 @@ from kvmtest.state.values import APIC_MODES, PLANTS
 __all__ = ("Tried", "covering", "inits", "leaves", "paired")
 
 _TARGETS = ("bsp", "ap")
-#: The guest starts in both of these; of a plant with a pending triple fault, which KVM does not take back, no guest runs.
+#: The guest starts in both of these; with a plant with a pending triple fault, which KVM does not undo, no guest runs.
 _GUEST_MODES, _NO_GUEST = ("xapic", "x2apic"), ("b",)
 #: Beyond pairs: what a rule, a state or a way in depends on together.
 _TRIPLES = (

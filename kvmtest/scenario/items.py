@@ -23,7 +23,7 @@ _REMAINING = ("efer", "events.smi_smm", "nested.flags", "nested.vmxon_pa", "nest
 
 
 class Item(NamedTuple):
-    """The parameters of an item case. ``guest`` is whether the guest tells what its instructions read, too."""
+    """The parameters of an item case. With ``guest`` the guest also reports what its instructions read."""
 
     event: str
     trigger: str

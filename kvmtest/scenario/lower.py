@@ -181,7 +181,7 @@ class _Lowering(Places):
         if isinstance(condition, (s.Same, s.Written, s.Zero)):
             return [Look(who)]
         if isinstance(condition, s.Reached):
-            # Each is told; the judge sees which they are.
+            # Each has a result; the judge sees which they are.
             alone = s.Is(condition.item, condition.value, condition.mask)
             return [op for id in condition.of for op in self.check(alone, id, Otherwise("", ""))]
         if isinstance(condition, s.Answer):
@@ -398,7 +398,7 @@ class _Lowering(Places):
 
     @ops_of.register
     def _(self, step: s.Reporter) -> Iterable[Op]:
-        guests.load("spine")  # a guest that is missing is a skip, which only binding can tell
+        guests.load("spine")  # a guest that is missing is a skip, which only binding can know
         return [Install(self.bound.target, step.vector, step.apic_mode, step.stands)]
 
     @ops_of.register

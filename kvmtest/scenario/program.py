@@ -317,7 +317,7 @@ class Look(NamedTuple):
 
 
 class Irqfd(NamedTuple):
-    """Assign an eventfd to ``gsi`` by KVM_IRQFD, signal it, and take it off again."""
+    """Assign an eventfd to ``gsi`` by KVM_IRQFD, signal it, and deassign it."""
 
     gsi: int
 

@@ -159,7 +159,7 @@ STATES: dict[str, State] = {
     # In L2, where L1 does not intercept INIT; what is planted then is L2's.
     "in-svm-l2": State(
         before=(*svm("TOPIC_RUN"), s.Until(s.Word("NESTED")), s.Complete(), IN_L2), keep=EFER_SVME,
-        # KVM takes no INIT in L2 before an event that is injected has been delivered (svm_check_nested_events()).
+        # KVM accepts no INIT in L2 before an injected event has been delivered (svm_check_nested_events()).
         prepare=(s.Set(tuple((f"events.{name}_injected", 0) for name in ("exception", "interrupt", "nmi"))), IN_L2),
         needs=("svm",), only=PLANTS, fresh=True, memory=True,
     ),

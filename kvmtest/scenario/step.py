@@ -224,7 +224,7 @@ class Sender(NamedTuple):
 
 
 class Settle(NamedTuple):
-    """KVM_GET_MP_STATE, by which KVM takes a pending INIT or SIPI."""
+    """KVM_GET_MP_STATE, by which KVM accepts a pending INIT or SIPI."""
 
     who: Who = "target"
 
@@ -284,7 +284,7 @@ class Reporter(NamedTuple):
 
 
 class Guest(NamedTuple):
-    """Let the reporting guest, which is in memory, tell what its instructions read, and judge that.
+    """Let the reporting guest, which is in memory, report what its instructions read, and judge that.
 
     ``running`` is whether the vCPU has made the guest's first exit already.
     """

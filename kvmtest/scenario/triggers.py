@@ -239,7 +239,7 @@ def _self(send: s.Send, to: To) -> Steps:
 
 
 def arrival(bsp: bool) -> Steps:
-    """A vCPU that runs takes INIT: a BSP restarts by itself, an AP waits for a SIPI as nothing else makes it."""
+    """A running vCPU accepts INIT: a BSP restarts by itself, an AP waits for a SIPI, which only INIT causes."""
     if bsp:
         return (s.Until(s.Word("spine.RESET"), note="the boot processor did not restart"),)
     return (s.Until(s.Is("mp_state", KVM_MP_STATE_INIT_RECEIVED), note="the vCPU does not wait for a SIPI"),)

@@ -56,7 +56,7 @@ _WRITABLE = ("svr", "tpr", "ldr", "dfr", *(f"lvt_{n}" for n in ("timer", "therma
 _WRITABLE_TIMER = ("timer_divide", "timer_initial")
 #: MSRs that are written in another way, or that would move the local APIC under the code.
 _LEFT_OUT = ("efer", "apic_base", "tsc_deadline", "smbase")
-#: Items that take the value of the ioctls' plant.
+#: Items with the value of the ioctls' plant.
 _AS_BASE = (*planter.GPRS, "cr2", "xcr0", "apic_base", "dr0", "dr1", "dr2", "dr3", "dr6")
 _MAX_SKIPPED = 512
 #: Seconds: a kernel that logs every MSR it does not know to a slow serial console takes its time.
@@ -98,7 +98,7 @@ _TR, _LDTR = 0x58, 0x68
 
 
 class GuestPlant(Plant):
-    """A plant that guest code writes. ``base`` is the ioctls' plant ``a``, whose values it takes where it can, ``new`` the one
+    """A plant that guest code writes. ``base`` is the ioctls' plant ``a``, whose values it uses if it can, ``new`` the one
     that gives the vCPU the state of its creation to start from.
     """
 

@@ -45,7 +45,7 @@ _PASSING = (errno.EAGAIN, errno.EINTR, errno.EIO, errno.ENOMEM)
 
 #: KVM_X86_REG_KVM(KVM__REG_GUEST_SSP) of the UAPI header since v6.18: x86, 64 bits wide, type KVM.
 _REG_GUEST_SSP = 0x2030_0003_0000_0000
-#: One less than MAX_IO_MSRS in arch/x86/kvm/x86.c: KVM_GET_MSRS and KVM_SET_MSRS take no more at once (msr_io()).
+#: One less than MAX_IO_MSRS in arch/x86/kvm/x86.c: KVM_GET_MSRS and KVM_SET_MSRS accept no more at once (msr_io()).
 _MAX_IO_MSRS = 255
 #: The bytes before a section in its buffer: struct kvm_msrs's number of MSRs, and struct kvm_one_reg.
 _HEADS = {"msrs": 8, "ssp": ctypes.sizeof(kvm_one_reg)}
@@ -56,7 +56,7 @@ _XSAVE_SIZE = 4096
 #: struct kvm_nested_state with a vmcs12 and its shadow, the larger vendor's (KVM_STATE_NESTED_VMX_VMCS_SIZE twice).
 _NESTED_SIZE = 128 + 2 * 4096
 _FIXED = (
-    # KVM_GET_MP_STATE comes first: it is what makes KVM take a pending INIT or SIPI.
+    # KVM_GET_MP_STATE comes first: it makes KVM accept a pending INIT or SIPI.
     ("mp_state", KVM_GET_MP_STATE, ctypes.sizeof(kvm_mp_state)),
     ("regs", KVM_GET_REGS, ctypes.sizeof(kvm_regs)),
     ("sregs", KVM_GET_SREGS, ctypes.sizeof(kvm_sregs)),
@@ -72,7 +72,7 @@ class Unread(RuntimeError):
 
 
 def refusal(error: KvmError) -> str:
-    """KVM's answer to an ioctl that it does not take. Raises ``error`` where another try may get another answer."""
+    """KVM's answer to an ioctl that it refuses. Raises ``error`` where another try may get another answer."""
     if error.errno in _PASSING:
         raise error
     return str(error)
@@ -134,7 +134,7 @@ def missing_sections(vcpu: Vcpu) -> dict[str, str]:
         missing["nested"] = "KVM_CAP_NESTED_STATE is not there"
     fixed = (Buffer(name, request, bytes(size)) for name, request, size in _FIXED)
     for buf in (*fixed, _xsave(vcpu), one_reg(KVM_GET_ONE_REG)):
-        # All vCPUs like this one are taken to lack it: so KVM is asked twice.
+        # All vCPUs like this one are then assumed to lack it: so KVM is asked twice.
         if _refused(vcpu, buf) and (why := _refused(vcpu, buf)):
             missing[buf.section] = why
     return missing

@@ -277,7 +277,7 @@ def _host(state: State, backend: str, kernel: str) -> Host:
 
 
 def _apic_mode(event: str, state: State) -> str:
-    """The local APIC's mode when the event came, which RESET takes it out of and the others leave alone."""
+    """The local APIC's mode when the event came, which RESET changes and other events do not."""
     base = state.value("apic_base")
     if event == "reset" or base is None:
         return "xapic"

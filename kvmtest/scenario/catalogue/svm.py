@@ -88,7 +88,7 @@ _FAULTS = s.Event("shutdown", "triple-fault")
 _L2_IS_LEFT = s.Expect(in_l2(0))
 
 SCENARIOS = (
-    # An intercepted INIT stays pending (APM), and is taken after STGI.
+    # An intercepted INIT stays pending (APM), and is accepted after STGI.
     _init("in-svm-l2-intercepted", (*_in_l2(INTERCEPT_INIT), _SENT, exits(_EXIT_INIT), pending(), *restarted()), A_GIF),
     _init(
         "in-svm-l2-intercepted-in-hlt",

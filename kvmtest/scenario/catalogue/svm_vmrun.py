@@ -95,7 +95,7 @@ _INJECTED = (
     ("breakpoint", _EXCEPTION | _BP, False),
 )
 
-#: KVM decodes an instruction at RIP where the CPU takes no next RIP, and drops the event if that is another one.
+#: KVM decodes an instruction at RIP if the CPU does not use the next RIP, and drops the event if that is another one.
 _SOFT = ("software-interrupt", "breakpoint")
 
 
@@ -108,10 +108,10 @@ def _delivered(what: int, at_first: bool) -> s.Step:
 
 
 def _injection(name: str, what: int, at_first: bool) -> tuple[Scenario, ...]:
-    """An event comes before L2's first instruction, and a #VMEXIT tells of it where it cannot be delivered."""
+    """An event comes before L2's first instruction, and a #VMEXIT reports it if it cannot be delivered."""
     injects = (_EVENTINJ, field(what | _VALID))
     needs = ("svm-next-rip",) if name in _SOFT else ()
-    # Of an NMI the vector need not be told.
+    # The vector of an NMI need not be given.
     kept = s.Filled(VMCB + _EXITINTINFO + 1, field((what | _VALID) >> 8, 7))
     # L2's IDT is where its page tables map nothing, so that the #VMEXIT comes while the event is being delivered.
     stopped = _runs(injects, (_IDT_BASE, field(0x40000000)))

@@ -102,7 +102,7 @@ SCENARIOS = (
     ),
     _case(
         "init.msi", "level-triggered-in-service", (KVM_API, S_APIC_INIT, A_APIC),
-        # Before the guest has written EOI no exit tells of one.
+        # Before the guest has written EOI there is no exit for one.
         *makes(_ON, SAY, OPEN, SAY, _ON, _EOI_WRITTEN), s.Until(READY), *_ARRIVES, s.Until(_TAKEN),
         s.Event("none", "ioapic-eoi"), s.Expect(READY, "runs"), *_INIT, s.Expect(READY, "runs"), setup=_SPLIT, vendor="amd",
     ),
@@ -122,7 +122,7 @@ SCENARIOS = (
         s.Require(s.Is("lapic.tpr", _TPR), "not testable here: this KVM does not take TPR from the page", skip=True),
         *_INIT, s.Until(READY), s.Expect(s.Is("lapic.tpr", 0)), vendor="amd",
     ),
-    # What is in service holds back what is no more urgent, also where the page tells of both.
+    # An interrupt in service blocks those of no higher priority, also if the page shows both.
     _case(
         "none.vapic-addr", "interrupt-in-service", (S_PRIORITIES, A_PRIORITY),
         *makes(

@@ -33,7 +33,7 @@ def _fixed() -> Iterator[Deviation]:
 
 DEVIATIONS: tuple[Deviation, ...] = (*ADMITTED, *_fixed(), *OPEN)
 
-#: The parts of cases' names by which deviations tell cases apart.
+#: The parts of cases' names by which deviations distinguish cases.
 CASES = tuple(dict.fromkeys(d.case for d in DEVIATIONS if d.case))
 
 _BY_ITEM: dict[tuple[str, str], tuple[Deviation, ...]] = {}

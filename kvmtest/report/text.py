@@ -138,7 +138,7 @@ class Text:
                         told.setdefault(same, set()).add(record.reason)
         if not ids:
             return
-        self._line("Not tried, by reason:")
+        self._line("Skipped, by reason:")
         ranked = sorted(ids, key=lambda same: (-len(ids[same]), same))
         for same in ranked[:_REASONS]:
             reason = min(told[same])

@@ -281,7 +281,7 @@ class _Lowering(Places):
             sregs, regs, port = entry
             place, read, _ = self.place("cr0", who)
             cr0 = int.from_bytes(sregs[place.offset : place.offset + place.size], "little")
-            refused = Otherwise("skip", f"KVM_SET_SREGS kept another CR0 when {cr0:#x} was asked for, in 32-bit protected mode")
+            refused = Otherwise("skip", f"KVM_SET_SREGS did not keep CR0 {cr0:#x}, in 32-bit protected mode")
             stopped = Otherwise("error", "the planting guest did not finish")
             ops += [
                 Ioctl(who, uapi.KVM_SET_SREGS, self.buffer(f"entry_sregs{who}", "kvm_sregs", sregs)),

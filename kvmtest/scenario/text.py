@@ -231,7 +231,7 @@ class Describer:
 
     @staticmethod
     def _judged(event: str) -> str:
-        return "; it is to be as before" if event == "none" else f"; the rules of {EVENTS[event]} judge it"
+        return "; nothing may change" if event == "none" else f"; judged by the rules of {EVENTS[event]}"
 
     def _does(self, of: s.Condition, who: s.Who) -> str:
         """Describe what has to happen or to be, with the vCPU that it is about."""
@@ -388,7 +388,7 @@ class Describer:
 
     @step.register
     def _(self, step: s.Resume) -> str:
-        return f"Let the code that planted {self.who(step.who)} go on, to {step.end}"
+        return f"Let the code that planted {self.who(step.who)} continue, to {step.end}"
 
     @step.register
     def _(self, step: s.Reporter) -> str:
@@ -397,12 +397,12 @@ class Describer:
 
     @step.register
     def _(self, step: s.Guest) -> str:
-        judged = f"{self._judged(self._event)}, and it is compared with what ioctls read"
+        judged = f"{self._judged(self._event)}, and compared with what ioctls read"
         return f"Let that guest read the whole table by instructions{judged}"
 
     @step.register
     def _(self, step: s.Migrate) -> str:
-        return f"Save the VM with its vCPUs and restore it as a new one, in the order of {step.order}; it is to be as before"
+        return f"Save the VM with its vCPUs and restore it as a new one, in the order of {step.order}; nothing may change"
 
     @step.register
     def _(self, step: s.Do) -> str:

@@ -272,7 +272,7 @@ class GuestPlant(Plant):
         sregs, regs = kvm_sregs.from_buffer_copy(entry[0]), kvm_regs.from_buffer_copy(entry[1])
         vcpu.set_sregs(sregs)
         if (kept := vcpu.get_sregs().cr0) != sregs.cr0:
-            raise PlantRefused(f"KVM_SET_SREGS kept CR0 {kept:#x} when {sregs.cr0:#x} was asked for, in 32-bit protected mode")
+            raise PlantRefused(f"KVM_SET_SREGS turned CR0 {sregs.cr0:#x} into {kept:#x}, in 32-bit protected mode")
         vcpu.set_regs(regs)
 
     def _flat(self, sregs: kvm_sregs) -> None:

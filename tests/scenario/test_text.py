@@ -47,7 +47,7 @@ _SAID = [
     ((s.Require(s.Is("efer", 0x500, 0x500), "not in 64-bit mode", skip=True),),
      "Require efer = 0x500 in the bits 0x500; else skip: not in 64-bit mode"),
     ((s.Observe(),), "Read the whole table by ioctls"),
-    ((s.Send("init"), s.Observe()), "Read the whole table by ioctls; the rules of INIT judge it"),
+    ((s.Send("init"), s.Observe()), "Read the whole table by ioctls; judged by the rules of INIT"),
     ((s.Plant("b", "x2apic"),),
      "Write every item by ioctls, plant b: real mode, just after protected mode; its local APIC is in x2APIC mode"),
 ]  # fmt: skip

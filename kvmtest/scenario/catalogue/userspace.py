@@ -119,7 +119,7 @@ SCENARIOS = (
     _case(
         "init.msi", "tpr-in-vapic-page", (S_APIC_INIT, A_APIC),
         *makes(_ON, store(_PAGE, _TPR), SAY), _VAPIC, s.Until(READY),
-        s.Require(s.Is("lapic.tpr", _TPR), "not testable here: this KVM does not take TPR from the page", skip=True),
+        s.Require(s.Is("lapic.tpr", _TPR), "not testable here: this KVM does not read TPR from the page", skip=True),
         *_INIT, s.Until(READY), s.Expect(s.Is("lapic.tpr", 0)), vendor="amd",
     ),
     # An interrupt in service blocks those of no higher priority, also if the page shows both.

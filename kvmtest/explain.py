@@ -132,7 +132,7 @@ def one_case(name: str) -> Case:
 
 
 def _behaviours() -> dict[str, list[str]]:
-    """The ids of what steps show besides tables, and the names of the cases that show them."""
+    """The ids of single expectations in steps, and the names of the cases that show them."""
     found: dict[str, list[str]] = {}
     for case in plan():
         for one in of.looks(case.scenario) if case.scenario else ():

@@ -113,7 +113,7 @@ def _is_at(seen: Observation, target: str, vendor: str, view: str, case: str) ->
 
 
 def _has(record: Record, old: int | str | None, recorded: bool = False) -> bool:
-    """``record`` shows the value ``old``, and the manuals do not ask for it; ``recorded`` where they are silent."""
+    """Return True if ``record`` shows the value ``old``, which the manuals do not require; ``recorded`` if they are silent."""
     if old is None or record.observed is None or not record.verdict.judged and not (recorded and record.verdict is Verdict.INFO):
         return False
     asked = record.expected is not None and record.expected.values == (record.observed,)

@@ -106,7 +106,7 @@ class Failed(Exception):
 
 
 class Interrupt(Stop):
-    """Within it SIGINT, SIGTERM and SIGHUP end things in order, but for those that this process was started to ignore (nohup).
+    """Within it SIGINT, SIGTERM and SIGHUP stop the run in an orderly way, except those that are ignored at the start (nohup).
 
     Where nothing is ``running`` that would be lost, a signal raises KeyboardInterrupt. Else it only sets ``seen``, so that it
     cuts no record in two; another one that comes at least _AGAIN_S later, while each() waits for the next step, raises. Those
@@ -136,7 +136,7 @@ class Interrupt(Stop):
                 raise KeyboardInterrupt
 
     def each(self, steps: Iterator[T]) -> Iterator[T]:
-        """``steps``, which a signal may raise KeyboardInterrupt out of; not out of what is done between them."""
+        """Yield ``steps``. A signal may raise KeyboardInterrupt while the next step is awaited, not between steps."""
         while True:
             self._waiting = True
             try:
@@ -192,7 +192,7 @@ def open_output(path: str | None) -> TextIO:
 
 
 def forget_output() -> None:
-    """Let what is left for standard output go nowhere, after its reader went away (| head) or its disk was full: no traceback
+    """Drop the rest of standard output, after its reader went away (| head) or its disk was full: no traceback
     now, and none of the interpreter's own flush at exit.
     """
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -92,7 +92,7 @@ def _parameters(text: str) -> dict[str, str]:
 
 
 def place(text: str) -> tuple[str, Place]:
-    """An argument that is a place in KVM's source: as it was written, and what it means."""
+    """Parse an argument that is a place in KVM's source; return its text, and the place."""
     from kvmtest.coverage.error import CoverageError
     from kvmtest.coverage.place import parse
 
@@ -103,7 +103,7 @@ def place(text: str) -> tuple[str, Place]:
 
 
 def covers(text: str, wanted: Place, release: str) -> set[str]:
-    """The names of the cases that ran a block of a place, by what is kept of kernels whose release begins so. Raises Failed."""
+    """The names of the cases that ran a block of a place, in the kept coverage of kernels with this release. Raises Failed."""
     from kvmtest.coverage.error import CoverageError
     from kvmtest.lab import instrument
     from kvmtest.lab.error import LabError
@@ -152,7 +152,7 @@ def show(args: argparse.Namespace, stop: Stop) -> int:
 
 
 def _listed(path: str | None) -> Iterator[tuple[str, Place]]:
-    """The places in a file: one a line; what follows a # is a remark."""
+    """The places in a file: one per line; a # begins a comment."""
     if not path:
         return
     try:

@@ -86,7 +86,7 @@ def _count(text: str) -> int:
 
 
 def _tried(args: argparse.Namespace) -> tuple[frozenset[str], frozenset[str]]:
-    """The events and the states that ``args`` ask for. Raises Failed."""
+    """The events and the states in ``args``. Raises Failed."""
     from kvmtest.fuzz.generate import EVENTS, STATES
 
     asked = []
@@ -118,7 +118,7 @@ class _Findings:
             raise Failed(f"cannot write to {folder}: {error.strerror}", USAGE) from None
 
     def take(self, found: Found) -> None:
-        """Write one, and say what it shows. Raises Failed."""
+        """Write a finding, and print what it shows. Raises Failed."""
         from kvmtest.fuzz import save
 
         path = os.path.join(self._folder, save.name_of(found.scenario, found.keys, found.again))

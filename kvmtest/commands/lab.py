@@ -70,7 +70,7 @@ def add(commands: Commands) -> None:
 
 
 def _play(cell: Cell, recorder: Recorder, stop: common.Interrupt) -> None:
-    """Run ``cell`` into a report, and say how it goes on. Raises LabError, Cancelled."""
+    """Run ``cell`` into a report, and show the progress. Raises LabError, Cancelled."""
     from kvmtest.lab.steps import Booting
 
     boot = cells.Boot()

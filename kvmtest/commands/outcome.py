@@ -89,7 +89,7 @@ def none_new(runs: Iterable[Run]) -> int:
 
 
 class _Baseline(Outcome):
-    """Fails for what is new against a saved run."""
+    """The outcome with ``--baseline``: new failures fail."""
 
     def __init__(self, old: Sequence[Run], selectors: tuple[str, ...], strict: bool, to: TextIO) -> None:
         super().__init__(strict)
@@ -147,7 +147,7 @@ def out(args: argparse.Namespace) -> TextIO:
 
 
 def of(args: argparse.Namespace, asked: Sequence[str]) -> Outcome:
-    """The outcome that ``args`` ask for of the selectors ``asked``. Raises Failed, before anything runs."""
+    """Choose the outcome by ``args``, for the selectors ``asked``. Raises Failed, before anything runs."""
     selectors = tuple(asked)
     if args.bisect:
         if not selectors:

@@ -144,7 +144,7 @@ class _Several:
 
 
 def _checked(args: argparse.Namespace) -> None:
-    """Raises Failed where the reports that ``args`` ask for cannot be made."""
+    """Raise Failed if a report in ``args`` cannot be made."""
     asked: list[tuple[str, str]] = args.report
     paths = [os.path.realpath(path) for path in (args.output, *(path for _, path in asked)) if path]
     if again := [path for path, count in Counter(paths).items() if count > 1 and not path.startswith("/dev/")]:
@@ -157,7 +157,7 @@ def _checked(args: argparse.Namespace) -> None:
 def writing(
     args: argparse.Namespace, runs: int = 1, live: bool = True, text: Callable[[TextIO], Writer] | None = None
 ) -> Iterator[Gatherer]:
-    """Yield the receiver of one or several runs, which writes all reports that ``options`` ask for. Raises Failed.
+    """Yield the receiver of one or several runs, which writes all reports in ``args``. Raises Failed.
 
     With ``live`` the text report shows progress. ``text`` replaces the usual text writer.
     """
@@ -190,13 +190,13 @@ def writing(
 
 
 def write(runs: Sequence[Run], args: argparse.Namespace) -> list[Run]:
-    """Write the reports that ``args`` ask for of ``runs`` that are over; the runs as they are reported. Raises Failed."""
+    """Write the reports in ``args`` of finished ``runs``; return the runs as reported. Raises Failed."""
     with writing(args, len(runs), live=False) as to:
         return [play(run, to) for run in runs]
 
 
 def check(name: str) -> None:
-    """Raises Failed where format ``name`` needs what is not installed."""
+    """Raise Failed if format ``name`` needs a package that is not installed."""
     try:
         require(name)
     except MissingError as error:

@@ -114,7 +114,7 @@ def _ends(text: str) -> int | None:
 
 
 def _write(args: argparse.Namespace, into: str, shown: Shown, host: Host) -> str:
-    """Write the C file, of what was found here only where it ends as it should; a text says why not. Raises Failed."""
+    """Write the C file, after a check that it exits as expected if it was made here; return why not, or "". Raises Failed."""
     from kvmtest.emit import c, head, selftest
     from kvmtest.emit.repro import NoRepro
 

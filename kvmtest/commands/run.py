@@ -47,7 +47,7 @@ def cases(parser: argparse.ArgumentParser) -> None:
 
 
 def chosen(args: argparse.Namespace) -> list[str]:
-    """The selectors that ``args`` ask for, by name or by commit. Raises Failed."""
+    """The selectors in ``args``, by name or by commit. Raises Failed."""
     from kvmtest.spec import commits
 
     selectors = list(args.selectors)

@@ -80,7 +80,7 @@ def _unseen(one: Unseen) -> str:
 
 
 def _table(runs: list[Run]) -> Iterator[str]:
-    """The catalogue in the terminal's columns: a line a commit, two where the runs' columns leave no room for the subject."""
+    """The catalogue in the terminal's width: a line per commit, two if the runs' columns leave no room for the subject."""
     from kvmtest import series
     from kvmtest.spec.commits import PARTS
 

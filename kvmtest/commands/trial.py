@@ -163,7 +163,7 @@ def _broken(error: Broken, change: Change) -> Iterator[str]:
 
 
 class _Text(Unwritten):
-    """A text report, of which nothing is written before all cells are over."""
+    """A text report that is written when all cells have ended."""
 
     def __init__(self, out: TextIO) -> None:
         self.out = out

@@ -100,7 +100,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _findings(run: Run, changes: Iterable[Change], now: bool) -> list[Finding]:
-    """The findings of ``run`` that the changes make: what else departs there is left out, what was judged there is not."""
+    """The findings of ``run`` made of these changes alone; their extent counts all cases that were judged."""
     wanted: dict[int, set[str]] = {}
     for change in changes:
         result = change.now if now else change.before

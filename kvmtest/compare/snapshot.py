@@ -24,7 +24,7 @@ _MADE = ("case", "event", "trigger", "view", "target", "mode", "plant", "vendor"
 
 
 class Item(NamedTuple):
-    """One item: its value after the event and ``planted``, what it held before; lower-case hex, a name (RUNNABLE), or None.
+    """One item: its value after the event, and ``planted``, its value before; lower-case hex, a name (RUNNABLE), or None.
 
     ``unreadable`` says why there is no value, ``refused`` why what was planted is not what was asked for.
     """
@@ -65,7 +65,7 @@ def _record(item: Item) -> dict[str, str | None]:
 
 
 def is_one(contents: bytes) -> bool:
-    """A file's contents mean to be a snapshot, of whatever version."""
+    """Return True if a file's contents are a snapshot of any version."""
     return _SAYS.search(contents) is not None
 
 

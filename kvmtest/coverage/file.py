@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Tables as JSON, ``kvmtest.coverage/1``: what is kept, and what ``--report json=FILE`` writes."""
+"""Tables as JSON, ``kvmtest.coverage/1``: the form in which they are kept, and ``--report json=FILE`` writes them."""
 
 from __future__ import annotations
 

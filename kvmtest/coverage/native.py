@@ -61,7 +61,7 @@ class Native:
         raise CoverageError("/proc/kallsyms has no _text")
 
     def take(self, case: str, addresses: Iterable[int]) -> None:
-        """Note what ``case`` executed, as of `kvmtest.kvm.kcov`."""
+        """Note what ``case`` executed, from `kvmtest.kvm.kcov`."""
         words: dict[int, int] = {}
         for address in addresses:
             at = address + self._moved

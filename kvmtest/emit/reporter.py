@@ -28,7 +28,7 @@ class Untold(ValueError):
 
 
 def install(vector: int | None, item: str, apic_mode: str, xcr0: int) -> Iterator[p.Op]:
-    """Put the guest into memory, for it to read ``item``, or what it reads anyway. Raises GuestMissing, Untold."""
+    """Put the guest into memory and make it read ``item``. Raises GuestMissing, Untold."""
     msrs, registers = _lists(item, apic_mode)
     for one in spine.memory(vector, msrs, registers, xcr0):
         yield p.Region(one.slot, one.gpa, one.size)

@@ -47,7 +47,7 @@ class NoRepro(RuntimeError):
 
 
 class Leaf(NamedTuple):
-    """A register of a CPUID leaf, in the place of a Place: where it lies depends on the host."""
+    """A register of a CPUID leaf, used instead of a Place: its position depends on the host."""
 
     buffer: str
     function: int
@@ -78,7 +78,7 @@ def buffers_of(check: Check) -> tuple[str, ...]:
 
 
 class Repro(NamedTuple):
-    """The ops that make the ``vm``, those of the ``body``, and what is to hold after them.
+    """The ops that make the ``vm``, those of the ``body``, and the checks after them.
 
     Without ``checks`` the last op says what has to happen. ``pinned`` are the numbers of ops of the
     body that stay whatever is left out, since they prove what the departure rests on: the event, and what it found. ``target`` is
@@ -196,7 +196,7 @@ class _Body:
             self.reads(op.vcpu, read)
 
     def reads(self, vcpu: int, read: Read) -> None:
-        """Read one section, but for those that can be read as often as one likes."""
+        """Read one section, unless reading it has no effect."""
         if read.section in _WITHOUT_EFFECT:
             return
         self.section(vcpu, read.section)
@@ -330,7 +330,7 @@ _DECIDING = (p.Compare, p.Apart, p.Match, p.Enter, p.Join, p.Poll)
 
 
 def _decides(op: p.Op) -> p.Op:
-    """The last op, which ends the program where it does not find what it was to find."""
+    """Append the last op, which ends the program if its check fails."""
     if isinstance(op, p.Poll):
         return op._replace(test=op.test._replace(otherwise=p.Otherwise("fail", "")))
     if isinstance(op, _DECIDING):
@@ -372,7 +372,7 @@ def _happened(made: _Body, target: int, witness: Witness, look: p.Look) -> None:
 
 
 def _proven(made: _Body, target: int, item: str, compare: p.Compare) -> None:
-    """Read ``item`` and compare it: what is expected rests on that."""
+    """Read ``item`` and compare it, as a precondition of the expectation."""
     before = len(made.ops)
     section = made.sources[target].layout.fields[item].section
     if section != "msrs":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A vCPU that is written back to RESET by ioctls, as ops: what it held when it was new, a plant, and the former again."""
+"""A vCPU that is written back to RESET by ioctls, as ops: save the new state, write a plant, and restore the new state."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class _Selftest(File):
         self.say("", f'TEST_ASSERT({same}, "{item}: expected {expected}, observed {form}", {shown});')
 
     def checks(self) -> None:
-        """Compare what was read last with what is expected."""
+        """Append the comparison of the last read with the expected values."""
         checks = narrow(self.repro.checks)
         if len(checks) == 1:
             super().checks()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The ops that write what is expected to be kept: without them, or with another value, nothing is to be expected."""
+"""The ops that write values which must be kept: without them, or with another value, there is no expectation."""
 
 from __future__ import annotations
 

@@ -143,5 +143,5 @@ class Scene:
         return who != self._machine.setup.boot_id
 
     def observe(self) -> Played:
-        """Run the program; again and again, where what it does can be repeated."""
+        """Run the program; several times if it can be repeated."""
         return self._player.run()

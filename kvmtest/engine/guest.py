@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The guest's own view: let the spine guest run from where the event left the vCPU, and collect what it reports."""
+"""The guest's view: run the spine guest from where the event left the vCPU, and collect its report."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ class Reporter:
         return self._step(name)[0]
 
     def collect(self) -> tuple[dict[str, int], dict[str, str]]:
-        """Values, and what is missing, from RAM and from the ports."""
+        """Return values, and missing items with reasons, from RAM and from the ports."""
         data = self.ram.read(spine.DATA, spine.LAPIC + _LIST_ROOM)
         self._words = memoryview(data).cast("I")
         try:

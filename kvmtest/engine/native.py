@@ -161,7 +161,7 @@ class _Stretch:
 
     @singledispatchmethod
     def _add(self, op: object) -> bool:
-        """Append what the C code does for ``op``; False, and nothing appended, for what it cannot do."""
+        """Append the C code's form of ``op``; return False, and append nothing, if it has none."""
         return False
 
     @_add.register

@@ -214,7 +214,7 @@ def _of(event: str, one: Tried, vector: int | None = None) -> Case:
 
 
 def _inits(full: bool) -> list[Case]:
-    """INIT to one vCPU in any state, by any trigger. What comes to a vCPU that does not run is tried with every plant."""
+    """INIT to one vCPU in any state, by any trigger. Triggers that reach a vCPU outside KVM_RUN are tried with every plant."""
     every = inits()
     core = [one for one in every if one.trigger in _CORE and not one.state and one.plant in PLANTS and not one.guest]
     chosen = every if full else dict.fromkeys((*core, *covering(every)))

@@ -29,7 +29,7 @@ __all__ = ("Done", "run", "run_case")
 
 
 class Done(NamedTuple):
-    """A case that is over: what it showed, and how many ``seconds`` it took."""
+    """A finished case: its evidence, and the ``seconds`` that it took."""
 
     case: Case
     seen: list[Observation]

@@ -210,7 +210,7 @@ _VENDOR = frozenset((0, register) for register in ("ebx", "ecx", "edx"))
 
 
 def functions(results: Iterable[Result], rules: Rules) -> frozenset[tuple[int, str]]:
-    """The registers of CPUID on which rests what is expected: the vendor's where the rules differ, and those of formulas."""
+    """The registers of CPUID that the expectation depends on: the vendor's if the rules differ, and those of formulas."""
     found: set[tuple[int, str]] = set()
     for one in results:
         expected, rule = one.record.expected, rules[one.item]

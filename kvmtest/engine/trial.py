@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Execute a reproducer on a VM that it makes itself, and say what it showed."""
+"""Execute a reproducer on a VM that it makes itself, and return what it observed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LEAF, _REGISTERS = 40, {"eax": 12, "ebx": 16, "ecx": 20, "edx": 24}
 
 
 class Outcome(NamedTuple):
-    """``verdict`` is ``pass``, ``fail``, or ``skip`` or ``error`` where it did not come to its end, with ``why``.
+    """``verdict`` is ``pass``, ``fail``, or ``skip`` or ``error`` if it did not finish, with ``why``.
 
     ``observed`` are the values of its checks, None for what could not be read; without checks what the last op told.
     """
@@ -85,7 +85,7 @@ class Trials:
         self._timeout_s = min(self._timeout_s, max(_LEAST_S, _TIMES * self._took_s))
 
     def idle(self, repro: Repro) -> frozenset[int]:
-        """The numbers of the ops of its body that write what is there already."""
+        """The numbers of the ops of its body that write values which are there already."""
         asked: list[tuple[int, p.Op]] = []
         for at, (_, op) in enumerate(repro.body.ops):
             if isinstance(op, p.Put):

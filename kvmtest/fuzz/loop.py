@@ -83,7 +83,7 @@ def alike(key: Key, other: Key) -> bool:
 
 
 def departures(seen: Iterable[Observation], selection: Selection, mode: str = "") -> dict[Key, Result]:
-    """The unexpected results of ``seen`` that ``selection`` matches, one for each key; ``mode`` as of `key_of`."""
+    """The unexpected results of ``seen`` that ``selection`` matches, one for each key; ``mode`` as in `key_of`."""
     found: dict[Key, Result] = {}
     for one in seen:
         for result in one.attention:

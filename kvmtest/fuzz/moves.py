@@ -36,7 +36,7 @@ _ORDERS = ("kvm", "qemu")
 
 
 class Play:
-    """A scenario in the making: the automaton's ``target``, the host's ``needs`` that may be asked for, what was used of them.
+    """A scenario being generated: the automaton's ``target``, the host's ``needs`` that may be used, and those used so far.
 
     ``mode`` is that of the local APIC; ``without`` are items that this host does not take. ``events`` are those that are tried,
     and ``states`` the names of blocks.
@@ -213,7 +213,7 @@ def _other(play: Play) -> Steps:
 
 
 def _blocked(play: Play) -> Steps:
-    """INIT and SIPI in what blocks them, and what comes of them when it is left."""
+    """INIT and SIPI in a state that blocks them, and their effect when it is left."""
     random, target = play.random, play.target
     name = random.choice(_blocks(play))
     block, facts = BLOCKS[name], BLOCKS[name].facts

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Make what was found small: Hypothesis leaves out moves and single steps, as long as the rest shows the same.
+"""Reduce findings: Hypothesis leaves out moves and single steps, as long as the rest shows the same.
 
 What is left has to be a scenario that the manuals still say something of: without its INIT a SIPI is dropped, and that it is not
 taken is not a departure. The automaton tells.
@@ -28,7 +28,7 @@ Shows = Callable[[Sequence[s.Scenario]], Sequence[bool]]
 
 
 def _moves(steps: Iterable[s.Step]) -> list[Part]:
-    """The moves that ``steps`` are made of; what comes before the first one is one of them."""
+    """The moves in ``steps``; the steps before the first one count as a move."""
     found: list[list[s.Step]] = [[]]
     for step in steps:
         if step == BETWEEN:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Random values that a vCPU's items may legally have, whatever else is planted."""
+"""Random legal values for a vCPU's items, independent of the plant."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def sipi_page(gpa: int) -> bytes:
 
 
 class Memory(NamedTuple):
-    """Memory of ``size`` bytes at ``gpa`` in ``slot``, and what is written to it: pairs of guest-physical address and bytes."""
+    """Memory of ``size`` bytes at ``gpa`` in ``slot``, and its contents: pairs of guest-physical address and bytes."""
 
     slot: int
     gpa: int

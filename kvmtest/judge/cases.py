@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The judge of each kind of case, and what is said of a case that could not be tried."""
+"""The judge of each kind of case, and of cases that could not be tried."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Findings: all that departs, one a cause.
+"""Findings: all departures, one per cause.
 
 Records have one cause where they depart after the same event, with the same symptom, and to the same extent: by the same
 triggers, in the same cases, in the same views. Two things do not count as extent, since they only decide where a departure can
@@ -120,7 +120,7 @@ class _Places:
 
 
 class _Judged:
-    """The observations of one event in which an item was judged, by item; found when it is asked for."""
+    """The observations of one event in which an item was judged, by item; computed on demand."""
 
     def __init__(self, observations: Sequence[Observation], numbers: Iterable[int]) -> None:
         self._observations = observations

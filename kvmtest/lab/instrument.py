@@ -52,7 +52,7 @@ class Instrumented(NamedTuple):
         return os.path.join(self.folder, "tree")
 
     def table(self) -> Table:
-        """The blocks, and what is known of who ran them. Raises LabError."""
+        """The blocks, and the cases known to have run them. Raises LabError."""
         try:
             (table,) = file.load(os.path.join(self.folder, _TABLE))
         except (OSError, CoverageError) as error:

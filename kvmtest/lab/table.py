@@ -57,7 +57,7 @@ class _Cell:
 
 
 class Table:
-    """A writer of what ``outcomes`` came to, which are reported in their order."""
+    """A writer of the results of ``outcomes``, in their order."""
 
     def __init__(self, out: TextIO, outcomes: Sequence[Outcome]) -> None:
         self._out = out

@@ -21,7 +21,7 @@ __all__ = ("Broken", "Builds", "Pair", "Ran", "Trial", "builds", "lines", "pairs
 
 
 class Broken(Unbuildable):
-    """A side of the change does not build: ``side`` is what it is called."""
+    """A side of the change does not build: ``side`` is its name."""
 
     def __init__(self, side: str, error: Unbuildable) -> None:
         super().__init__(error.release, error.errors)

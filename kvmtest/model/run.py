@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A run as a whole: what was tested, and everything that was seen."""
+"""A run as a whole: the host under test, and all observations."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
 
 
 def overall(verdicts: Iterable[Verdict]) -> Verdict:
-    """The one verdict of a test that was tried in several ways: of what was judged or went wrong the worst.
+    """The verdict of a test that was run in several ways: the worst of those judged or failed.
 
     What could not be tried in one way does not undo what was shown in another. Raises ValueError for none.
     """

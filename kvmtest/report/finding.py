@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A finding in words, for every format: its title, what was seen, where, by which rule, and what to do next."""
+"""A finding in words, for every format: its title, the values, the cases, the rule, and what to do next."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Fields of saved results, of which nothing is known before: each is what it should be, or the file is refused."""
+"""Checked fields of saved results: each has the expected type, or the file is refused."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ _Made = TypeVar("_Made")
 
 
 class SavedError(ValueError):
-    """The file is not what it should be; one line that names it and says why."""
+    """The file is invalid; one line that names it and says why."""
 
 
 def load(path: str, note: Callable[[str], object] = lambda line: None) -> list[Run]:
@@ -127,7 +127,7 @@ class _Tables:
 
 
 class Loader:
-    """Reads files; what is the same in several of them is kept once."""
+    """Reads files; parts that several files share are kept once."""
 
     def __init__(self, note: Callable[[str], object] = lambda line: None) -> None:
         self._note = note

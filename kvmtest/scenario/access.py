@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Accesses that the guest of guests/access.S makes one after the other, and what it says of each."""
+"""Accesses that the guest of guests/access.S makes one after the other, and its words for each."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def apic(mode: str, register: str | int, value: int | None = None) -> Access:
 
 
 def makes(*accesses: Access) -> tuple[s.Step, ...]:
-    """Load the guest with its list, at the end of which it says so, and run it to its first instruction."""
+    """Load the guest with its list, which ends with READY, and run it to its first instruction."""
     entries = b"".join(
         kind.to_bytes(4, "little") + where.to_bytes(4, "little") + value.to_bytes(8, "little")
         for kind, where, value in (*accesses, SAY)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Capabilities of a VM that a vCPU in RESET or INIT could notice, as facts: what KVM_ENABLE_CAP is asked for."""
+"""Capabilities of a VM that may affect RESET or INIT, as facts: the arguments of KVM_ENABLE_CAP."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ class Moves(NamedTuple):
 
 
 class Same(NamedTuple):
-    """All that the host's ioctls show is as when it was observed last, but for counters and ``but``."""
+    """All that the host's ioctls show is as last observed, except counters and ``but``."""
 
     but: tuple[str, ...] = ()
 

@@ -122,7 +122,7 @@ def covering(every: Iterable[_T], together: Iterable[tuple[int, ...]] = _COMBINA
 
 
 def _fewest(shows: list[int], missing: int) -> list[int]:
-    """Numbers, in order, of some of ``shows`` that have all bits of ``missing``: always the one that has most of what is missing.
+    """Numbers, in order, of some of ``shows`` that have all bits of ``missing``: each time the one with most of the missing bits.
 
     What one adds never grows, so that an outdated count is looked at again only when it comes first.
     """

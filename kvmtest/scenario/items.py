@@ -64,7 +64,7 @@ _DELIVERY_STATUS = 1 << 12
 
 
 def broadcast(item: Item) -> s.Scenario:
-    """INIT from one vCPU's code to all others, each of which is planted and read; the sender stays as it is."""
+    """INIT from one vCPU's code to all others, each of which is planted and read; the sender does not change."""
     icr = broadcast_icr()
     arrives = s.Is("events.smi_latched_init", 1)
     written = s.Is("lapic.icr", icr, ~_DELIVERY_STATUS)

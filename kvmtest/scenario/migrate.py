@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Lower a migration: the ioctls that read a VM and its vCPUs, a new VM, and those that write what was read."""
+"""Lower a migration: the ioctls that read a VM and its vCPUs, a new VM, and the ioctls that write it."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ RESULT = Place("result", 0, 8, "result")
 
 @cache
 def fields() -> dict[str, tuple[str, int, int]]:
-    """Section, offset and size of items; pseudo-items besides: bits of a structure that no item is."""
+    """Section, offset and size of items; and of pseudo-items: bits of a structure that are no item."""
     found = {name: (field.section, field.offset, field.size) for name, field in static_fields().items()}
     exception, interrupt = uapi.kvm_vcpu_events.exception.offset, uapi.kvm_vcpu_events.interrupt.offset
     found["events.exception_nr"] = ("events", exception + 1, 1)

@@ -230,7 +230,7 @@ class Settle(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Let a vCPU run on a thread; what it does next is waited for by the next condition on it."""
+    """Let a vCPU run on a thread; the next condition on it waits for what it does."""
 
     who: Who = "target"
 
@@ -344,7 +344,7 @@ Step = (
 
 
 class Scenario(NamedTuple):
-    """Steps on a VM, with what they need and the manuals that say what is expected.
+    """Steps on a VM, with their needs and the manuals that define the expectations.
 
     ``event`` and ``trigger`` begin the case's name, ``sequence`` is the parameter that tells it from others. ``target`` is
     ``bsp`` or ``ap``, ``view`` who shows what is expected by single conditions: ``guest`` where guest code does. ``undefined``

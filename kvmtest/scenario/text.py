@@ -117,7 +117,7 @@ def _data(data: bytes) -> str:
 
 
 def _structure(kind: str, data: bytes) -> str:
-    """The fields of a structure that are not 0; the bytes of what is none."""
+    """The fields of a structure that are not 0; for other buffers the bytes."""
     struct = getattr(uapi, kind, None)
     if not (isinstance(struct, type) and issubclass(struct, ctypes.Structure)) or len(data) < ctypes.sizeof(struct):
         return _data(data)
@@ -141,7 +141,7 @@ def _words(pairs: tuple[tuple[str, int | str], ...]) -> str:
 
 
 def condition(of: s.Condition, guest: str = "") -> str:
-    """A condition in words: of what a vCPU does next a verb, of what is read a statement."""
+    """A condition in words: a verb for what a vCPU does next, a statement for a value."""
     if isinstance(of, s.Word):
         name, says = of.name.rpartition(".")[2], of.says or dict(memory.words(guest)).get(of.name, "")
         says = says.partition(" {")[0]

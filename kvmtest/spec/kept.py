@@ -22,7 +22,7 @@ Written = Callable[[str], int | None]
 
 
 class Fact(NamedTuple):
-    """Of ``items`` KVM keeps the bits ``keep`` of what was written, and sets those of ``adds``.
+    """KVM keeps the bits ``keep`` of the values written to ``items``, and sets those of ``adds``.
 
     It does so on ``backends`` ("" is any) of kernels ``since`` to before ``until``, for guests of ``vendor``, and where the item
     ``where`` was not written as 0. ``source`` is KVM's function, ``why`` what it does. ``formula`` names what is computed.

@@ -64,7 +64,7 @@ _TIMEOUT_S = 5.0
 
 
 class GuestStopped(RuntimeError):
-    """The planting code did not come to its end; the message says how far and why."""
+    """The planting code did not finish; the message says where it stopped and why."""
 
 
 def _descriptor(base: int, limit: int, access: int, flags: int) -> int:
@@ -201,7 +201,7 @@ class GuestPlant(Plant):
         return bytes(out)
 
     def _put_tables(self, out: bytearray) -> None:
-        """4 GiB mapped to themselves by 2 MiB pages, but for the first 2 MiB: there the guest's memory comes first."""
+        """4 GiB mapped to themselves by 2 MiB pages, except the first 2 MiB, where the guest's memory comes first."""
 
         def put(offset: int, value: int) -> None:
             out[offset : offset + 8] = value.to_bytes(8, "little")

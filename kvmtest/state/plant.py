@@ -184,7 +184,7 @@ class Planter:
         return buffers
 
     def _packed(self, section: str, asked: dict[str, int]) -> bytes:
-        """The section's baseline with what is asked for put into it."""
+        """The section's baseline with the plant's values."""
         out = bytearray(self.baseline.sections[section])
         for item in self.layout.by_section[section]:
             if item in asked:

@@ -105,7 +105,7 @@ class Buffer:
 
 
 def msr_buffers(request: int, entries: list[tuple[int, int]]) -> list[Buffer]:
-    """struct kvm_msrs with ``entries`` of (index, data), in as many as KVM's limit asks for."""
+    """struct kvm_msrs with ``entries`` of (index, data), in as many structures as KVM's limit requires."""
     buffers = []
     for start in range(0, len(entries), _MAX_IO_MSRS):
         part = entries[start : start + _MAX_IO_MSRS]
@@ -204,7 +204,7 @@ class Reader:
         return Snapshot(sections, unreadable)
 
     def _msrs_one_by_one(self, unreadable: dict[str, str]) -> bytes:
-        """KVM_GET_MSRS stops at the first MSR it refuses; name that one and go on."""
+        """KVM_GET_MSRS stops at the first MSR it refuses; name that one and continue."""
         values = self.vcpu.get_msrs(list(self.layout.msrs))
         names = self.layout.by_section["msrs"]
         for index, name in zip(self.layout.msrs, names, strict=True):

@@ -161,7 +161,7 @@ class Reset:
         return refused
 
     def _write_msrs(self, refused: dict[str, str]) -> None:
-        """KVM_SET_MSRS stops at the first MSR that it refuses; name that one and go on."""
+        """KVM_SET_MSRS stops at the first MSR that it refuses; name that one and continue."""
         left = self._msrs
         while left:
             buf = msr_buffers(KVM_SET_MSRS, [(index, value) for index, value, _ in left])[0]

@@ -69,7 +69,7 @@ class Judged(NamedTuple):
 
     @property
     def head(self) -> str:
-        """One line: what was judged, and the numbers."""
+        """One line: the state that was judged, and the numbers."""
         return f"{self.of}{f' after {self.event.upper()}' if self.event else ''}: {self.counts}"
 
     def report(self) -> str:

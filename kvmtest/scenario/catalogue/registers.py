@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A local APIC's registers by guest code, in both modes: what is refused, what a write does, and INIT after it."""
+"""A local APIC's registers accessed by guest code, in both modes: refusals, effects of writes, and INIT afterwards."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""vCPUs that a VMM uses again: the same CPUID after KVM_RUN, a parked one that is started anew, and the reset of a whole VM."""
+"""vCPUs that a VMM reuses: the same CPUID after KVM_RUN, a parked vCPU that is started again, and the reset of a whole VM."""
 
 from __future__ import annotations
 

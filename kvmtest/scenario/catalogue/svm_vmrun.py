@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""VMRUN of VMCBs that it refuses, that inject events, and that have nested paging; and INIT in what comes of it."""
+"""VMRUN of VMCBs that it refuses, that inject events, and that have nested paging; and INIT afterwards."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ _ON = (VMCB + _NESTED_CTL, 1)
 
 
 def _paged(page: int = 0, flags: int = 7) -> tuple[tuple[int, int | bytes], ...]:
-    """Nested paging by tables of which the one of ``page`` has these ``flags``."""
+    """Nested paging by tables in which the entry of ``page`` has these ``flags``."""
     entries = [7 | number << 12 for number in range(512)]
     if page:
         entries[page >> 12] = page | flags

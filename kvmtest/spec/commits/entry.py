@@ -139,7 +139,7 @@ class Entry(NamedTuple):
         return " ".join(BACKENDS[word] for word in self.path.split() if word in BACKENDS)
 
     def names(self) -> Iterable[str]:
-        """Everything that it can be asked for by."""
+        """All names of the entry."""
         return filter(None, (self.commit, *self.also))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Departures of KVM from the manuals that somebody has looked into: what is seen, where, in which kernels, and why.
+"""Known departures of KVM from the manuals: the value, where, in which kernels, and why.
 
 A deviation explains one exact value: any other wrong value stays a ``fail``. What was fixed comes from the catalogue of
 commits; what is admitted and what is open stands here, one line each.

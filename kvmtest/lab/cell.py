@@ -273,7 +273,7 @@ class Cell:
         self._watch.goes_on()
 
     def host(self) -> Host:
-        """The KVM in there, as it described itself; what is known of it, if it did not get so far."""
+        """The KVM in the guest, as reported by the guest; if it did not get that far, as far as known."""
         spec = self.spec
         lab: dict[str, str | float] = {
             "emulator": self._version,
@@ -348,7 +348,7 @@ def _facts(fields: list[str]) -> Host:
 
 
 def inner(asked: tuple[str, ...]) -> tuple[str, ...]:
-    """The selectors for the engine inside, which knows nothing of ``none.lab``: everything, if nothing else is asked for.
+    """The selectors for the engine inside, which does not know ``none.lab``: all cases, if there are no others.
 
     What the kernel said in some cases needs these cases.
     """

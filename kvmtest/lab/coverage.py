@@ -85,7 +85,7 @@ def for_backends(also: Iterable[dict[str, str]], backends: Sequence[str]) -> lis
 
 
 def keep(measured: Iterable[Measured]) -> list[Table]:
-    """Keep what was ``measured``, also of cells that were ended, and return the tables of that alone, one a build."""
+    """Keep what was ``measured``, also by cells that were stopped, and return the tables of that alone, one per build."""
     told = [one for one in measured if one.cell.cases]
     for one in told:
         one.keep()

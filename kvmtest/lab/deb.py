@@ -21,7 +21,7 @@ BROKEN = (tarfile.TarError, lzma.LZMAError, EOFError, ValueError)
 
 
 def _members(path: str) -> Iterator[tuple[str, int, IO[bytes]]]:
-    """The members of an `ar` archive, which is what a .deb is: name, size, and the file, which stands where it begins."""
+    """The members of an `ar` archive, which a .deb is: name, size, and the file, positioned at the member's beginning."""
     with open(path, "rb") as file:
         if file.read(8) != b"!<arch>\n":
             raise LabError(f"{path} is not a Debian package")
@@ -36,7 +36,7 @@ def _members(path: str) -> Iterator[tuple[str, int, IO[bytes]]]:
 
 
 def contents(path: str) -> tarfile.TarFile:
-    """The files of the package at ``path``. Raises LabError, and what is in `BROKEN`."""
+    """The files of the package at ``path``. Raises LabError, and the errors in `BROKEN`."""
     for name, size, file in _members(path):
         if name.startswith("data.tar"):
             data = file.read(size)

@@ -69,7 +69,7 @@ class Emulator:
         raise NotImplementedError
 
     def check(self) -> None:
-        """Raises LabError that names what is missing and the packages that bring it."""
+        """Raise LabError, with the missing programs and their packages."""
         missing = {n: p for n, p in self.programs().items() if not (os.path.exists(n) if "/" in n else shutil.which(n))}
         if missing:
             packages = " ".join(dict.fromkeys(missing.values()))

@@ -211,7 +211,7 @@ def _build() -> bytes:
 
 
 def _key() -> str:
-    """Changes with whatever the archive holds."""
+    """Return a hash of the archive's contents."""
     digest = hashlib.sha256(f"{_python()} {sys.version} {os.stat(_python())[6:9:2]}".encode())
     for where, folders, names in os.walk(_PACKAGE):
         folders.sort()

@@ -16,7 +16,7 @@ __all__ = ("details", "explain", "fields", "summary", "title")
 
 #: Items that a title names; more are counted.
 _ITEMS = 4
-_AFTER = {"none": "by what is not an event"}
+_AFTER = {"none": "without an event"}
 _MIGRATED = "by a migration"
 
 

@@ -29,7 +29,7 @@ def keeping(made: Repro, layout: Layout, item: str) -> Repro:
 
     written = [at for at, op in enumerate(ops) if isinstance(op, p.Ioctl) and mine(op.arg) and not op.request >> 31]
     if not written:
-        raise NoRepro(f"nothing that can be left alone writes {item}")
+        raise NoRepro(f"no op that can stay alone writes {item}")
     last = written[-1]
     puts = [at for at, op in enumerate(ops[:last]) if isinstance(op, p.Put) and mine(op.place.buffer)]
     if field.section != "msrs":

@@ -147,7 +147,7 @@ def changed(scenario: s.Scenario, step: int, played: Played, basis: Basis, depar
         names = others if departs else [name for name in layout.fields if name not in left_out]
         found = [(name, value) for name in names if (value := before.get(layout, name)) is not None]
     if not found:
-        raise NoRepro("nothing changed, of all that there is to see of a vCPU")
+        raise NoRepro("nothing changed that the host can read of the vCPU")
     kept = tuple((item, value) for item, value in found if before.get(layout, item) == value) if departs else ()
     return Wanted(step, tuple((item, (value,), None) for item, value in found), kept)
 
@@ -156,7 +156,7 @@ def refused(played: Played, step: int, results: Iterable[Result]) -> Refused | N
     """Return KVM's refusal in the migration ``step``, if that is the result. Raises NoRepro for results without a reproducer."""
     items = {one.item for one in results if one.verdict is not Verdict.PASS}
     if items & {"irqchip", "clock"}:
-        raise NoRepro("what has no vCPU is compared byte by byte")
+        raise NoRepro("devices outside the vCPUs are compared byte by byte")
     if "refused" not in items or not played.end:
         return None
     told = [value for at, value in played.told if at == step]

@@ -25,7 +25,7 @@ class Member(NamedTuple):
     size: int
 
 
-#: Macros of <asm/apicdef.h>, a header that userspace has not, by the register's name here.
+#: Macros of <asm/apicdef.h>, a header that userspace does not have, by the register's name here.
 LAPIC_REGS = {
     **{"id": "APIC_ID", "version": "APIC_LVR", "tpr": "APIC_TASKPRI", "apr": "APIC_ARBPRI", "ppr": "APIC_PROCPRI"},
     **{"rrd": "APIC_RRR", "ldr": "APIC_LDR", "dfr": "APIC_DFR", "svr": "APIC_SPIV", "esr": "APIC_ESR"},

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""KTAP version 1, as Documentation/dev-tools/ktap.rst of the kernel says: nested by event, trigger and view, a test an id.
+"""KTAP version 1, as Documentation/dev-tools/ktap.rst of the kernel says: nested by event, trigger and view, one test per id.
 
 It is written at the end of the run: a plan and the worst of an id's cases are known only then.
 """

@@ -60,6 +60,10 @@ test-lab: $(VENV)/.dev guests | qemu bochs compiler
 test-html: $(VENV)/.dev | chromium
 	@$(BIN)/python -m pytest tests/report/test_browser.py $(ARGS)
 
+##  torture       faults at random for an hour: signals, full disks, changed files, guests that lie; ARGS="--time 600" for less
+torture: $(VENV)/.dev guests
+	@$(BIN)/python -m tests.torture $(ARGS)
+
 ##  lint          ruff and mypy --strict
 lint: $(VENV)/.dev
 	@$(BIN)/python -m ruff check .
@@ -195,5 +199,5 @@ bochs:
 		$(install) || { echo "make: needed first: $(APT)$$missing" >&2; exit 1; }; \
 	fi
 
-.PHONY: setup run run-in-lab lab test test-fast nightly test-lab test-html lint guests docs docs-linkcheck man completion contrib bench clean help
+.PHONY: setup run run-in-lab lab test test-fast torture nightly test-lab test-html lint guests docs docs-linkcheck man completion contrib bench clean help
 .PHONY: device system compiler qemu bochs checkers chromium

@@ -30,9 +30,11 @@
 	.set INT3, 9
 	.set UD, 10
 	.set TASK, 11			# a task gate for a vector, whose task tells TR and returns to the next access
+	.set INT, 13			# INT n, of SOFTWARE
 	.set HYPERCALL, 12		# KVM_HC_SEND_IPI: the ICR where, the bitmap and the lowest APIC id the two halves; tells what it returns
 
 	.set KVM_HC_SEND_IPI, 10
+	.set SOFTWARE, 0x61
 
 	.set PORT_RESET, 0xf2		# the first instruction at the reset vector
 	.set PORT_SIPI, 0xf3		# the value is CS, after SIPI
@@ -92,7 +94,7 @@ next:
 kinds:
 	.long	CODE + say, CODE + write, CODE + read, CODE + store, CODE + load, CODE + to_cr0, CODE + to_cr4, CODE + open
 	.long	CODE + halt, CODE + breakpoint, CODE + undefined, CODE + gate
-	.long	CODE + hypercall
+	.long	CODE + hypercall, CODE + software
 
 say:
 	outl	%eax, $PORT_READY
@@ -132,6 +134,10 @@ halt:
 	jmp	next
 breakpoint:
 	int3
+	jmp	next
+
+software:
+	int	$SOFTWARE
 	jmp	next
 
 undefined:

@@ -3,26 +3,29 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import errno
+import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from kvmtest import __version__
-from kvmtest.commands import diff, doctor, explain, fuzz, lab, list, outcome, report, repro, run, series, snapshot, spec
-from kvmtest.commands.common import BISECT_SKIP, INTERRUPTED, OK, UNEXPECTED, USAGE, Failed, forget_output, say
+if TYPE_CHECKING:
+    import argparse
 
 __all__ = ("main", "parser")
 
-#: In the order of the help.
-_COMMANDS = (run, report, diff, snapshot, list, explain, repro, fuzz, series, spec, doctor, lab)
-#: Errors of a file system that is full or broken.
-_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+#: In the order of the help: modules of `kvmtest.commands`.
+_COMMANDS = ("run", "report", "diff", "snapshot", "list", "explain", "repro", "fuzz", "series", "spec", "doctor", "lab")
+_INTERRUPTED = 130
 
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
+    import argparse
+    import importlib
+
+    from kvmtest import __version__
+
     made = argparse.ArgumentParser(
         prog="kvmtest",
         description="Compare an x86 vCPU's state after RESET, INIT and SIPI on this host's KVM with the Intel and AMD manuals.",
@@ -31,55 +34,85 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--version", action="version", version=f"kvmtest {__version__}")
     commands = made.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in _COMMANDS:
-        command.add(commands)
+        importlib.import_module(f"kvmtest.commands.{command}").add(commands)
     return made
+
+
+def _descriptors() -> None:
+    """Keep what is opened from the numbers of standard streams that are closed: what is written there would go into it.
+
+    A read of standard input, or a write to standard output, fails then as where it is closed; what standard error misses
+    changes nothing.
+    """
+    for number, mode in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, mode)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the process's); returns the exit status."""
-    words = sys.argv[1:] if argv is None else argv
-    bisect = outcome.bisecting(words)
     try:
-        args = parser().parse_args(words)
-    except SystemExit as done:
-        if bisect and done.code:
-            raise SystemExit(outcome.ABORT) from None
-        raise
+        _descriptors()
+        # Imports take most of a second, in which a Ctrl-C may come.
+        from kvmtest.commands.common import Interrupt
 
-    def ended(status: int) -> int:
-        """Map statuses that git would read as good or bad to ABORT."""
-        return status if not bisect or status in (BISECT_SKIP, INTERRUPTED) else outcome.ABORT
-
-    try:
-        status: int = args.function(args)
-        with contextlib.suppress(BrokenPipeError):
-            sys.stdout.flush()
-            return status
-        forget_output()
-        return status
-    except Failed as failed:
-        say(str(failed))
-        return ended(failed.status)
+        # Where it is the process's, nothing that comes later changes its status.
+        with Interrupt(last=argv is None):
+            return _run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
-        say("interrupted")
-        return INTERRUPTED
-    except BrokenPipeError:
-        forget_output()
-        return ended(OK)
-    except OSError as error:
-        if error.errno in _CANNOT_WRITE:
-            say(f"cannot write {getattr(args, 'output', None) or 'standard output'}: {error.strerror}")
-            forget_output()
-            return ended(USAGE)
-        say(str(error))
-        return ended(UNEXPECTED)
-    except Exception:
-        if not bisect:
-            raise
-        import traceback
+        with contextlib.suppress(OSError):
+            os.write(2, b"kvmtest: interrupted\n")
+        return _INTERRUPTED
 
-        traceback.print_exc()
-        return outcome.ABORT
+
+def _run(words: Sequence[str]) -> int:
+    """Parse ``words`` and run the command; the exit status, whatever it raises."""
+    bisect, output = False, None
+    try:
+        from kvmtest.commands import outcome
+        from kvmtest.commands.output import forget_output
+
+        bisect = outcome.bisecting(words)
+        try:
+            args = parser().parse_args(words)
+        except SystemExit as done:
+            if bisect and done.code:
+                raise SystemExit(outcome.ABORT) from None
+            raise
+        output = getattr(args, "output", None)
+        status: int = args.function(args)
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:  # nobody reads the rest, which says nothing of what was tested
+            forget_output()
+        return status
+    except (Exception, KeyboardInterrupt) as error:
+        return _ended(error, output, bisect)
+
+
+def _ended(error: BaseException, output: str | None, bisect: bool) -> int:
+    """Say how it ended; the exit status. To git bisect it is not an answer, unless it is one."""
+    from kvmtest.commands import ending, outcome
+    from kvmtest.commands.common import BISECT_SKIP, INTERRUPTED, say
+    from kvmtest.commands.output import forget_output
+
+    status, line = ending.of(error, output)
+    if more := ending.debugged(error):
+        with contextlib.suppress(OSError):
+            sys.stderr.write(more)
+    if line:
+        say(line)
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        forget_output()
+    return status if not bisect or status in (BISECT_SKIP, INTERRUPTED) else outcome.ABORT
 
 
 if __name__ == "__main__":

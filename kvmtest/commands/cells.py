@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from kvmtest.commands import common, run
 from kvmtest.commands.common import say
 from kvmtest.lab.emulator import BACKENDS
+from kvmtest.report.show import printable
 
 if TYPE_CHECKING:
     from kvmtest.lab.steps import Booting, Spec
@@ -41,7 +42,10 @@ def options(parser: argparse.ArgumentParser, own: bool = True) -> None:
 
 def names(text: str) -> list[str]:
     """An argument of several names."""
-    return [part for part in text.split(",") if part]
+    found = [part for part in text.split(",") if part]
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} names nothing")
+    return found
 
 
 def backends(text: str) -> list[str]:
@@ -116,7 +120,7 @@ class Boot:
     def show(self, step: Booting) -> None:
         """The guest is there now."""
         if sys.stderr.isatty():
-            line = f"kvmtest: {step}"[: max(20, shutil.get_terminal_size().columns - 1)]
+            line = printable(f"kvmtest: {step}")[: max(20, shutil.get_terminal_size().columns - 1)]
             sys.stderr.write(f"\r{line:{self._width}}")
             sys.stderr.flush()
             self._width = len(line)

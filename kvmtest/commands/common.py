@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import gzip
-import io
 import os
 import re
 import signal
@@ -36,10 +34,8 @@ __all__ = (
     "Failed",
     "Interrupt",
     "device",
-    "forget_output",
     "full",
     "now",
-    "open_output",
     "print_lines",
     "say",
     "scenarios",
@@ -110,26 +106,32 @@ class Interrupt(Stop):
 
     Where nothing is ``running`` that would be lost, a signal raises KeyboardInterrupt. Else it only sets ``seen``, so that it
     cuts no record in two; another one that comes at least _AGAIN_S later, while each() waits for the next step, raises. Those
-    that come sooner repeat the same request: two Ctrl-C, or a terminal's SIGHUP and the SIGTERM after it.
+    that come sooner repeat the same request: two Ctrl-C, or a terminal's SIGHUP and the SIGTERM after it. After the ``last`` one
+    of a process no signal ends it any more: its status is known.
     """
 
-    def __init__(self, running: bool = False) -> None:
+    def __init__(self, running: bool = False, last: bool = False) -> None:
         super().__init__()
         self.running = running
+        self._is_last = last
         self._waiting = False
-        self._last = 0.0
+        #: The time of the last signal that counted.
+        self._last: float | None = None
         self._before: dict[signal.Signals, Callable[..., object] | int | None] = {}
 
     def _handle(self, number: int, frame: object) -> None:
         now = time.monotonic()
+        again = self._last is not None and now - self._last < _AGAIN_S
         if not self.running:
-            raise KeyboardInterrupt
-        if not self.seen:
+            if not again:
+                self._last = now
+                raise KeyboardInterrupt
+        elif not self.seen:
             self.seen, self._last = True, now
             # Not by say(): the signal may have come in the middle of another line.
             with contextlib.suppress(OSError):
                 os.write(2, b"kvmtest: interrupted; ending in order; again to stop at once\n")
-        elif now - self._last >= _AGAIN_S:
+        elif not again:
             self._last = now
             if self._waiting:
                 self._waiting = False
@@ -156,46 +158,12 @@ class Interrupt(Stop):
     def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
             # Once interrupted this process is about to end, with a status that another signal must not change.
-            signal.signal(number, signal.SIG_IGN if self.seen else handler)
+            signal.signal(number, signal.SIG_IGN if self._last is not None or self._is_last else handler)
 
 
 def device(parser: argparse.ArgumentParser) -> None:
     """Add ``--device``."""
     parser.add_argument("--device", default="/dev/kvm", metavar="PATH", help="default: /dev/kvm")
-
-
-class _Gzip(io.TextIOWrapper):
-    """Text that is gzipped as it is written. A flush reaches the file at most once a second, as each costs some bytes."""
-
-    def __init__(self, path: str) -> None:
-        self._flushed = time.monotonic()
-        super().__init__(gzip.open(path, "wb", compresslevel=6), encoding="utf-8", write_through=True)
-
-    def flush(self) -> None:
-        """Write what there is to the file, if the last time is a second ago."""
-        now = time.monotonic()
-        if now - getattr(self, "_flushed", now) >= 1:
-            self._flushed = now
-            super().flush()
-
-
-def open_output(path: str | None) -> TextIO:
-    """The file ``path`` to write, gzipped where it ends in .gz; standard output for None. Raises Failed."""
-    if path is None:
-        if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that is not UTF-8 gets \xNN, no traceback
-            sys.stdout.reconfigure(errors="backslashreplace")
-        return sys.stdout
-    try:
-        return _Gzip(path) if path.endswith(".gz") else open(path, "w", encoding="utf-8")
-    except OSError as error:
-        raise Failed(f"cannot write {path}: {error.strerror}", USAGE) from error
-
-
-def forget_output() -> None:
-    """Drop the rest of standard output, after its reader went away (| head) or its disk was full: no traceback
-    now, and none of the interpreter's own flush at exit.
-    """
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def scenarios(paths: Sequence[str]) -> tuple[Case, ...]:
@@ -262,5 +230,6 @@ def say(message: str) -> None:
     """One line for the user, on standard error."""
     from kvmtest.report.show import lines
 
-    sys.stderr.write("kvmtest: " + "\n".join(lines(message)) + "\n")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError, ValueError):  # a terminal that is gone, a log that is full: nothing to say it to
+        sys.stderr.write("kvmtest: " + "\n".join(lines(message)) + "\n")
+        sys.stderr.flush()

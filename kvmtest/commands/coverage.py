@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from kvmtest.commands import cells, common, run
 from kvmtest.commands.common import INTERRUPTED, OK, RAW, USAGE, Failed, say
+from kvmtest.commands.output import opened
 from kvmtest.lab.emulator import BACKENDS
 
 if TYPE_CHECKING:
@@ -144,10 +144,9 @@ def show(args: argparse.Namespace, stop: Stop) -> int:
     if len(found) > 1 and (several := [name for name, _ in args.report if name != "json"]):
         raise Failed(f"--report {several[0]} is of one kernel, and these are {len(found)}", USAGE)
     _written(args, found)
-    out = common.open_output(args.output)
-    for number, one in enumerate(found):
-        common.print_lines([""] * (number > 0) + list(_text(args, places, *one)), out)
-    out.flush()
+    with opened(args.output) as out:
+        for number, one in enumerate(found):
+            common.print_lines([""] * (number > 0) + list(_text(args, places, *one)), out)
     return INTERRUPTED if stop.seen else OK
 
 
@@ -265,7 +264,7 @@ def _written(args: argparse.Namespace, found: Sequence[_Shown]) -> None:
             if name == "html" and not path.endswith((".html", ".htm")):
                 html.folder(table, sources, path)
                 continue
-            with contextlib.closing(common.open_output(path)) as out:
+            with opened(path) as out:
                 if name == "json":
                     file.write([one.table for one in found], out)
                 else:

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from kvmtest.commands import common
 from kvmtest.commands.common import OK, RAW, UNEXPECTED, USAGE, Commands, Failed, say
+from kvmtest.commands.output import opened
 
 __all__ = ("add",)
 
@@ -44,15 +44,11 @@ def _diff(args: argparse.Namespace) -> int:
     changes = states.difference(a, b)
     header = states.hosts(a.host, b.host) + states.made(a, b)
     say(f"{len(changes)} of {len(a.items.keys() | b.items.keys())} items differ")
-    out = common.open_output(args.output)
-    try:
+    with opened(args.output) as out:
         if args.format == "json":
             import json
 
             out.write(json.dumps(show.items_json(a, b, header, changes), indent=1) + "\n")
         else:
             common.print_lines((*show.head(a.name, b.name, header), *show.items(changes)), out)
-    finally:
-        if out is not sys.stdout:
-            out.close()
     return UNEXPECTED if changes else OK

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 from kvmtest.commands import common
 from kvmtest.commands.common import UNTESTABLE, Failed, say
+from kvmtest.commands.output import opened
 from kvmtest.kvm import Kvm
 from kvmtest.model.host import Host
 
@@ -43,7 +44,7 @@ def recording(args: argparse.Namespace, kvm: Kvm, host: Host) -> Iterator[Callab
             native = Native(host.kernel, host.backend, args.kvm_modules or f"/lib/modules/{host.kernel}", common.now())
         except CoverageError as error:
             raise Failed(str(error), UNTESTABLE) from None
-        with contextlib.closing(common.open_output(args.coverage)) as out:
+        with opened(args.coverage) as out:
             kvm.traced = kcov.thread
             # What led here is not a case's.
             kcov.take()

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 from typing import TYPE_CHECKING
 
 from kvmtest.commands import cells, common, coverage, fuzz, jobs, outcome, report, run, trial
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from kvmtest.kvm import Stop
     from kvmtest.lab.cell import Cell
     from kvmtest.lab.recorder import Recorder
+    from kvmtest.model.run import Run
 
 __all__ = ("add",)
 
@@ -99,14 +99,18 @@ def _run(args: argparse.Namespace, stop: common.Interrupt) -> int:
         with report.writing(args) as to:
             stop.running = True
             recorder = Recorder(to, spec, common.now())
-            failed = ""
+            failed, interrupted = "", None
             try:
                 _play(Cell(spec, stop), recorder, stop)
+                interrupted = stop.seen
             except LabError as error:
-                failed = str(error)
+                failed, interrupted = str(error), stop.seen
+                raise
+            except (Cancelled, KeyboardInterrupt):
+                interrupted = stop.seen
                 raise
             finally:
-                ran = recorder.end(stop.seen, failed) if recorder.begun or stop.seen else None
+                ran = recorder.end(interrupted, failed) if recorder.begun or stop.seen else None
     except (Cancelled, KeyboardInterrupt):
         if not stop.seen:
             raise
@@ -129,8 +133,13 @@ def _matrix(args: argparse.Namespace, stop: Stop) -> int:
     specs = cells.specs(args, args.backend or list(BACKENDS), args.kernel)
     outcomes = matrix.outcomes(specs, common.now())
     with report.writing(args, len(specs), live=False, text=lambda out: Table(out, outcomes)) as to:
-        matrix.run(outcomes, args.jobs, say, stop)
-        runs = [play(one.run, to) for one in outcomes if one.run]
+        runs: list[Run] = []
+
+        def over(one: matrix.Outcome) -> None:
+            assert one.run
+            runs.append(play(one.run, to))
+
+        matrix.run(outcomes, args.jobs, say, stop, over)
     if stop.seen:
         say("interrupted; the results so far are in the report")
         return INTERRUPTED
@@ -170,12 +179,12 @@ def _kernels(args: argparse.Namespace) -> int:
     for suite, kernel in kernels.cached():
         kept[suite] = f"{kernel.release}  ({kernel.source})"
     for suite in [*apt.SUITES, *(name for name in kept if name not in apt.SUITES)]:
-        sys.stdout.write(f"{suite:10} {kept.get(suite, 'not here; fetched when it is asked for')}\n")
+        common.print_lines([f"{suite:10} {kept.get(suite, 'not here; fetched when it is asked for')}"])
     try:
         host = kernels.find("host")
-        sys.stdout.write(f"{'host':10} {host.release}\n")
+        common.print_lines([f"{'host':10} {host.release}"])
     except LabError as error:
-        sys.stdout.write(f"{'host':10} {error}\n")
+        common.print_lines([f"{'host':10} {error}"])
     return OK
 
 

@@ -10,6 +10,7 @@ import time
 
 from kvmtest.commands import common
 from kvmtest.lab.steps import Begin, Booting, Running, Step
+from kvmtest.report.show import printable
 
 __all__ = ("Cells", "Line")
 
@@ -28,7 +29,7 @@ class Line:
     def show(self, text: str) -> None:
         """Write ``text`` in place of what the line says."""
         if self.terminal:
-            line = f"kvmtest: {text}"[: max(20, shutil.get_terminal_size().columns - 1)]
+            line = printable(f"kvmtest: {text}")[: max(20, shutil.get_terminal_size().columns - 1)]
             with self._lock:
                 sys.stderr.write(f"\r{line:{self._width}}")
                 sys.stderr.flush()

@@ -13,8 +13,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from kvmtest.commands import common, outcome
+from kvmtest.commands import ending, outcome
 from kvmtest.commands.common import OK, RAW, UNEXPECTED, USAGE, Commands, Failed, say
+from kvmtest.commands.ending import Ending
+from kvmtest.commands.output import Output, forget_output
 from kvmtest.model.case import Case
 from kvmtest.model.record import Observation
 from kvmtest.model.run import Head, Run
@@ -98,49 +100,58 @@ def _build(text: str) -> str:
 
 
 class _Several:
-    """Writers, each to a file of its own: what goes wrong with one file stops no other.
+    """Writers, each to a file of its own: what goes wrong with one of them stops no other.
 
     That nobody reads a pipe any more is not a failure of the run. It goes on for its status, which says nothing of who reads.
     ``known`` is applied to all that is observed.
     """
 
-    def __init__(self, files: list[tuple[str, TextIO, Writer]], known: Waivers | None) -> None:
+    def __init__(self, files: list[tuple[Output, Writer]], runs: int, known: Waivers | None) -> None:
         self._files = files
+        self._left = runs
         self.known = known
-        self.failed = ""
+        #: The first failure.
+        self.failed: Ending | None = None
         self.again: Counter[str] = Counter()
 
-    def _each(self, write: Callable[[Writer], None], flush: bool = False) -> None:
+    def _each(self, write: Callable[[Output, Writer], None]) -> None:
         for file in self._files.copy():
-            name, out, to = file
+            out, to = file
             try:
-                write(to)
-                if flush:
-                    out.flush()
-            except OSError as error:
+                write(out, to)
+            except Exception as error:  # whatever it is, what was measured is in the others
                 self._files.remove(file)
-                if out is sys.stdout:
-                    common.forget_output()
-                if not isinstance(error, BrokenPipeError):
-                    self.failed = self.failed or f"cannot write {name}: {error.strerror}"
-                    if not self._files:
-                        raise Failed(self.failed, USAGE) from error
+                self._lost(out, error)
+
+    def _lost(self, out: Output, error: Exception) -> None:
+        out.drop()
+        if out.text is sys.stdout:
+            forget_output()
+        if isinstance(error, BrokenPipeError):
+            return
+        self.failed = self.failed or ending.of(error, out.name)
+        if more := ending.debugged(error):
+            sys.stderr.write(more)
+        if not self._files:
+            raise Failed(self.failed.line, self.failed.status) from error
 
     def begin(self, head: Head, cases: int) -> None:
-        self._each(lambda to: to.begin(head, cases))
+        self._each(lambda out, to: to.begin(head, cases))
 
     def case(self, case: Case) -> None:
-        self._each(lambda to: to.case(case))
+        self._each(lambda out, to: to.case(case))
 
     def observed(self, seen: Sequence[Observation]) -> None:
         for one in seen:
             tried = sum(block.second_tries for block in one.blocks)
             if tried and one.case:
                 self.again[one.case.name] += tried
-        self._each(lambda to: to.observed(seen))
+        self._each(lambda out, to: to.observed(seen))
 
     def end(self, end: End) -> None:
-        self._each(lambda to: to.end(end), flush=True)
+        self._each(lambda out, to: to.end(end))
+        self._left -= 1
+        self._each(lambda out, to: out.text.flush() if self._left else out.keep())
 
 
 def _checked(args: argparse.Namespace) -> None:
@@ -165,20 +176,15 @@ def writing(
     known = _known(args)
     with contextlib.ExitStack() as stack:
 
-        def opened(path: str | None) -> TextIO:
-            file = common.open_output(path)
-            if file is not sys.stdout:
-                stack.callback(_close, file)
-            return file
-
         files = []
         # The report that is asked for comes last: it may be read while it is written.
         for name, path in (*args.report, (args.format, args.output)):
-            file = opened(path)
+            out = Output(path, by_line=name == "jsonl")
+            stack.callback(out.drop)
             progress = live and path == args.output and name == args.format
-            made = text(file) if text and name == "text" else _made(name, file, runs, args, progress)
-            files.append((path or "standard output", file, made))
-        several = _Several(files, known)
+            made = text(out.text) if text and name == "text" else _made(name, out.text, runs, args, progress)
+            files.append((out, made))
+        several = _Several(files, runs, known)
         yield Gatherer(several, known)
     if several.again:
         counts = several.again
@@ -186,7 +192,7 @@ def writing(
     for line in known.said() if known else ():
         say(line)
     if several.failed:
-        raise Failed(several.failed, USAGE)
+        raise Failed(several.failed.line, several.failed.status)
 
 
 def write(runs: Sequence[Run], args: argparse.Namespace) -> list[Run]:
@@ -214,11 +220,6 @@ def _known(args: argparse.Namespace) -> Waivers | None:
         return listed.load(args.known, datetime.date.today())
     except listed.WaiverError as error:
         raise Failed(str(error), USAGE) from None
-
-
-def _close(file: TextIO) -> None:
-    with contextlib.suppress(OSError):  # said already, when it was flushed
-        file.close()
 
 
 def _made(name: str, out: TextIO, runs: int, args: argparse.Namespace, progress: bool) -> Writer:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from kvmtest.commands import common, jobs
 from kvmtest.commands.common import OK, RAW, UNEXPECTED, UNTESTABLE, USAGE, Commands, Failed, Interrupt, say
+from kvmtest.commands.output import opened
 from kvmtest.commands.run import seconds
 
 if TYPE_CHECKING:
@@ -40,6 +41,10 @@ Exit status: 0 written; 1 no C program shows the result; 2 usage error; 3 not te
 """
 #: Seconds that the program gets: it waits for no exit longer than one.
 _LONGEST_S = 60
+#: Tries that may hang the kernel of a cell, for one result.
+_MOST = 12
+#: Characters of what is said of an answer that is none.
+_SHOWN = 300
 #: A result that has a reproducer, and the host that showed it; or why it has none.
 _Found = tuple["Shown", "Host"] | str
 
@@ -129,7 +134,7 @@ def _write(args: argparse.Namespace, into: str, shown: Shown, host: Host) -> str
         raise Failed(f"{shown.about.name}: as a C program it ends with {ended}, not {int(shown.about.departs)}", UNEXPECTED)
     path = os.path.join(into, re.sub(r"[^\w.,-]", "-", shown.about.name) + ".c") if into else args.output
     if path:
-        with common.open_output(path) as out:
+        with opened(path) as out:
             out.write(text)
     else:
         sys.stdout.write(text)
@@ -162,16 +167,42 @@ def _here(args: argparse.Namespace, selectors: tuple[str, ...], given: tuple[Cas
 
 
 def _there(args: argparse.Namespace, selectors: tuple[str, ...], given: tuple[Case, ...], stop: Interrupt) -> Iterator[_Found]:
-    """In a cell of the lab. Raises Failed."""
+    """In cells of the lab: one, and another one wherever a try hangs its kernel. Raises Failed."""
     from kvmtest.emit.plain import load
+    from kvmtest.engine.trial import HANGS
 
     how = {"minimise": not args.no_minimise, "small_guest": args.small_guest}
-    job = {"programs": {}, "selectors": selectors, **how}
-    for host, (kind, *rest) in jobs.answers(args, job, stop, selectors, given):
-        if kind == "told":
-            say(rest[0])
-        elif isinstance(rest[1], str):
-            yield f"{rest[0]}: {rest[1]}"
-        else:
-            assert host
-            yield load(rest[1]), host
+    left, hung = list(selectors), 0
+    known: list[tuple[object, ...]] = []
+    while left and not stop.seen:
+        job = {"programs": {}, "selectors": tuple(left), "known": tuple(known), **how}
+        trying = False
+        for host, (kind, *rest) in jobs.answers(args, job, stop, tuple(left), given):
+            trying = kind == "trying"
+            if kind == "told":
+                say(rest[0])
+            elif kind == "tried":
+                known.append(rest[0])
+            elif kind == "shown":
+                left.remove(rest[0])
+                known, hung = [], 0
+                if isinstance(rest[1], str):
+                    yield f"{rest[0]}: {rest[1]}"
+                    continue
+                assert host
+                try:
+                    result = load(rest[1])
+                except (KeyError, TypeError, ValueError) as error:
+                    yield f"{rest[0]}: what came from the cell makes no sense: {type(error).__name__}: {error}"[:_SHOWN]
+                else:
+                    yield result, host
+        if not left or stop.seen:
+            return
+        hung += 1
+        if trying and hung <= _MOST:
+            known.append(tuple(HANGS))
+            say(f"{left[0]}: try {len(known)} hangs the kernel, and shows nothing; what is left is tried in another cell")
+            continue
+        yield f"{left[0]}: " + (f"{hung} tries hang the kernel" if trying else "its cell ended without an answer")
+        del left[0]
+        known, hung = [], 0

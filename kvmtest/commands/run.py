@@ -104,19 +104,24 @@ def _run(args: argparse.Namespace) -> int:
         begin = time.monotonic()
         selection = Selection(asked)
         stress_rounds = StressRounds(args.rounds, args.seed)
+        #: None if the run ends by an error that is reported.
+        interrupted: bool | None = None
         steps = run.run(kvm, facts, wanted, args.timeout, lambda case: to.case(case.look().case), stress_rounds)
         try:
             to.begin(head(facts), len(wanted))
             for done in interrupt.each(steps):
                 note(done.case.name)
                 to.observed(selection.all_of(done.seen, done.seconds))
+            interrupted = interrupt.seen
         except KeyboardInterrupt:
-            if not interrupt.seen:
+            interrupted = interrupt.seen or None
+            if not interrupted:
                 raise
         finally:
             steps.close()
-            ran = to.end(time.monotonic() - begin, interrupt.seen)
-    if interrupt.seen:
+            # A signal from here on finds nothing to cut short: status and reports say the same.
+            ran = to.end(time.monotonic() - begin, interrupted)
+    if interrupted:
         say("interrupted; the results so far are in the report")
         return common.INTERRUPTED
     return decides.status(ran)

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from kvmtest.commands import common, run
 from kvmtest.commands.common import INTERRUPTED, OK, RAW, UNEXPECTED, UNTESTABLE, USAGE, Commands, Failed, Interrupt
+from kvmtest.commands.output import opened
 
 __all__ = ("add",)
 
@@ -82,13 +82,9 @@ def _snapshot(args: argparse.Namespace) -> int:
             pass
     if kvm.stop.seen:
         return INTERRUPTED
-    out = common.open_output(None if args.output == "-" else args.output)
-    try:
+    with opened(None if args.output == "-" else args.output) as out:
         if args.format == "json":
             out.write(snapshot.dump(state))
         else:
             common.print_lines(show.state(state), out)
-    finally:
-        if out is not sys.stdout:
-            out.close()
     return OK

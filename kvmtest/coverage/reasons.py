@@ -20,6 +20,7 @@ _MPX = "needs MPX, which neither QEMU's nor Bochs's CPU has"
 _UNSTABLE = "a host whose TSC is unstable"
 _OTHER_CPU = "an hv timer that moves to another CPU, of which cells have one"
 _TASK = "QEMU's TCG makes no exit for a task switch"
+_HYPERV = "KVM on Hyper-V"
 _MTF = "the monitor trap flag, which Bochs does not offer to nested guests"
 
 #: Function, a part of the line, and the reason.
@@ -62,8 +63,8 @@ _REASONS = (
     ("init_vmcs", "pt_desc", _CPU),
     ("vmx_vcpu_create", "pml_pg", _CPU),
     ("vmx_vcpu_create", "tsx_ctrl", _CPU),
-    ("vmx_vcpu_create", "evmcs", "KVM on Hyper-V"),
-    ("vmx_vcpu_create", "ms_hyperv", "KVM on Hyper-V"),
+    ("vmx_vcpu_create", "evmcs", _HYPERV),
+    ("vmx_vcpu_create", "ms_hyperv", _HYPERV),
     ("vmx_vcpu_create", "MSR_CORE_C1_RES", _CPU),
     ("vcpu_enter_guest", "xfd", _CPU),
     ("kvm_arch_vcpu_ioctl_get_mpstate", "kvm_put_guest_fpu", _MPX),
@@ -81,6 +82,7 @@ _REASONS = (
     ("kvm_arch_vcpu_precreate", "kvm_check_tsc_unstable", _UNSTABLE),
     ("kvm_arch_vcpu_precreate", "unstable TSC", _UNSTABLE),
     ("task_switch_interception", "", _TASK),
+    ("handle_task_switch", "exception.pending", _HYPERV),
     ("vmx_check_nested_events", "block_nested_events", _MTF),
     ("vmx_check_nested_events", "MONITOR_TRAP_FLAG", _MTF),
 )  # fmt: skip

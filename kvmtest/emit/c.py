@@ -11,6 +11,7 @@ from kvmtest.emit.repro import Check, Repro
 from kvmtest.emit.running import Running
 from kvmtest.emit.several import Several
 from kvmtest.emit.variables import number, words
+from kvmtest.report.show import printable
 from kvmtest.scenario import program as p
 from kvmtest.x86 import xsave
 
@@ -133,7 +134,7 @@ class File(Running):
         self._unused(begin)
         main = [*_declarations(self.declared), "", *begin, *self.lines]
         text = "\n".join(main)
-        parts = ["// SPDX-License-Identifier: GPL-2.0-only", "/*", *(f" * {line}".rstrip() for line in head), " */"]
+        parts = ["// SPDX-License-Identifier: GPL-2.0-only", "/*", *(f" * {_remark(line)}".rstrip() for line in head), " */"]
         parts += self.preamble(text)
         parts += [self.define(name, value) for name, value in self.defines.items()] + ([""] if self.defines else [])
         parts += [f"{text}" for text in self.arrays]
@@ -169,6 +170,11 @@ def narrow(checks: Iterable[Check]) -> list[Check]:
             mask, init = check.mask >> at & bits, check.init >> at & bits
             found.append(check._replace(item=item, place=place, values=(*values,), mask=mask, init=init))
     return found
+
+
+def _remark(line: str) -> str:
+    """A line of a comment. What a KVM says of itself is in it, and is to stay in it."""
+    return printable(line).replace("*/", "* /")
 
 
 def _size(check: Check) -> int:

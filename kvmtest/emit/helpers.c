@@ -241,6 +241,22 @@ static void *add_memory(int vm, int slot, __u64 gpa, __u64 size)
 	return memory;
 }
 
+/// add_logged_memory: sys/mman.h
+
+/* The same, with a log of the pages that are written. */
+static void *add_logged_memory(int vm, int slot, __u64 gpa, __u64 size)
+{
+	struct kvm_userspace_memory_region region = {
+		.slot = slot, .guest_phys_addr = gpa, .memory_size = size,
+		.flags = KVM_MEM_LOG_DIRTY_PAGES,
+	};
+	void *memory = add_memory(vm, slot, gpa, size);
+
+	region.userspace_addr = (unsigned long)memory;
+	kvm_ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region);
+	return memory;
+}
+
 /// keep_memory
 
 /* Give a VM the memory that another one had. */

@@ -97,8 +97,8 @@ class Repro(NamedTuple):
 
 
 class _Body:
-    def __init__(self, program: p.Program, sources: dict[int, Source], xcr0: int, item: str) -> None:
-        self.program, self.sources = program, sources
+    def __init__(self, program: p.Program, sources: dict[int, Source], xcr0: int, item: str, whole: bool) -> None:
+        self.program, self.sources, self.whole = program, sources, whole
         #: The item that the reporting guest reads, and the local APIC's mode.
         self.xcr0, self.item, self.apic_mode = xcr0, item, "xapic"
         self.buffers: dict[str, p.Buffer] = {}
@@ -161,7 +161,8 @@ class _Body:
     def fields(self, op: p.Ioctl, kept: p.Buffer) -> None:
         """Read a section, change the fields in which ``kept`` differs from that of a new vCPU, and write it.
 
-        Of one that was written before, or after guest code, all fields are; of the XSAVE area those alone that are others now.
+        Of one that was written before, or after guest code, all fields are, and of each if it is to be ``whole``; of the XSAVE
+        area those alone that are others now.
         """
         get, kind = _READ[op.request]
         section = next((name for name, (_, put, _) in SECTIONS.items() if put == op.request), "xsave")
@@ -171,7 +172,7 @@ class _Body:
         self.emit(p.Ioctl(op.on, get, name))
         last = self.written.get((op.on, op.request), old)
         ran = any(isinstance(one, (p.Enter, p.Start)) for _, one in self.ops)
-        again = section != "xsave" and (ran or (op.on, op.request) in self.written)
+        again = section != "xsave" and (self.whole or ran or (op.on, op.request) in self.written)
         self.written[op.on, op.request] = kept.contents
         for one in members(kind, len(kept.contents)):
             now, *others = (data[one.offset : one.offset + one.size] for data in (kept.contents, old, last))
@@ -272,12 +273,15 @@ def _one(entry: bytes) -> bytes:
     return (1).to_bytes(_MSR_HEAD, "little") + entry
 
 
-def body(program: p.Program, sources: dict[int, Source], wanted: Wanted, target: int, xcr0: int) -> Repro:
+def body(
+    program: p.Program, sources: dict[int, Source], wanted: Wanted, target: int, xcr0: int, *, whole: bool = False
+) -> Repro:
     """The reproducer of what ``wanted`` says of ``program``; its ``vm`` is still empty.
 
-    ``xcr0`` is what the reporting guest sets. Raises NoRepro, Untold, GuestMissing.
+    ``xcr0`` is what the reporting guest sets. With ``whole`` all fields of a section are written, also those that a new vCPU has
+    so, since one ioctl may change what another one reads. Raises NoRepro, Untold, GuestMissing.
     """
-    made = _Body(program, sources, xcr0, wanted.items[0][0] if wanted.guest else "")
+    made = _Body(program, sources, xcr0, wanted.items[0][0] if wanted.guest else "", whole)
     ops = [(number, op) for number, op in program.ops if number <= wanted.step]
     seen = [at for at, (_, op) in enumerate(ops) if isinstance(op, p.Look) and op.vcpu == target]
     last, before = (seen[-1:] or [-1])[0], ((seen[-1:] if wanted.guest else seen[-2:-1]) or [-1])[0]

@@ -270,7 +270,7 @@ class Statements(Variables):
 
     def give(self, region: p.Region) -> str:
         """The call that gives the VM memory."""
-        return f"{self.use('add_memory')}({self.slot(region)})"
+        return f"{self.use('add_logged_memory' if region.logged else 'add_memory')}({self.slot(region)})"
 
     @staticmethod
     def slot(region: p.Region) -> str:

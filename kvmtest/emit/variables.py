@@ -252,16 +252,29 @@ class Variables:
 
     def initial(self, buffer: p.Buffer, routing: bool = False) -> str:
         """The fields of a structure that are not 0."""
-        parts, done = [], 0
+        parts: list[str] = []
+        done = 0
         for one in members(buffer.kind, len(buffer.contents)):
             value = int.from_bytes(buffer.contents[one.offset : one.offset + one.size], "little")
             if not value or one.offset < done or not self._of_entry(buffer, one.path):
                 continue
             done = one.offset + one.size
+            if buffer.kind == "kvm_lapic_state":
+                parts += self._bytes(one.path, value)
+                continue
             path = ("head." if "[" not in one.path else "") + one.path if routing else one.path
             parts.append(f".{path} = {_constant(buffer.kind, one.path, value)}")
         line = f"{{ {', '.join(parts)} }}"
         return line if len(line) < 48 else "{\n\t\t" + ",\n\t\t".join(parts) + ",\n\t}"
+
+    def _bytes(self, register: str, value: int) -> Iterator[str]:
+        """A register of the local APIC's page, which C has as chars."""
+        base = register.partition(" ")[0]
+        self.defines[base] = f"{_OFFSETS[base]:#x}"
+        for at, byte in enumerate(value.to_bytes(4, "little")):
+            if byte:
+                place = f"{register} + {at}" if at else register
+                yield f".regs[{place}] = {'(char)' if byte >> 7 else ''}{number(byte)}"
 
     @staticmethod
     def _of_entry(buffer: p.Buffer, path: str) -> bool:

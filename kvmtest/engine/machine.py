@@ -172,8 +172,13 @@ class _Closer:
             machine.close()
             return
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="closer", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="closer", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # this process may have no more threads, or no more memory
+                machine.close()
+                return
+            self._thread = thread
         self._waiting.put(machine)
 
     def end(self) -> None:

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 from kvmtest import guests
 from kvmtest.engine.operands import Operands
 from kvmtest.kvm import GuestMemory
+from kvmtest.kvm.ioctl import INTERRUPTED
 from kvmtest.scenario import program as p
 from kvmtest.state.sections import Snapshot
 from kvmtest.state.snapshot import ROOM, Reader, contents_of, point
@@ -139,10 +140,12 @@ class _Stretch:
 
     def run(self, told: list[tuple[int, Any]]) -> tuple[int, int]:
         """Run it and append the evidence to ``told``; return how many ops succeeded, and the answer of the ioctl that failed."""
-        at, answer = 0, -errno.EINTR if self._end else 0
-        while at < self._end and answer == -errno.EINTR:
+        at, answer, left = 0, -errno.EINTR if self._end else 0, INTERRUPTED
+        while at < self._end and answer == -errno.EINTR and left:
             # Python's handlers of signals run in between.
-            at = self._run(self._address, at, self._end)
+            stopped = self._run(self._address, at, self._end)
+            left = left - 1 if stopped == at else INTERRUPTED
+            at = stopped
             answer = self._done(at) if at < self._end and self._is_ioctl(at) else 0
         count = self.count if at == self._end else self._numbers[at]
         for tell in self._tells:

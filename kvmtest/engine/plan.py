@@ -8,10 +8,11 @@ from functools import cache
 from itertools import product
 from typing import Any, NamedTuple
 
+from kvmtest.engine.lookup import Lookup
 from kvmtest.judge.evidence import Look
 from kvmtest.model.case import Case as Named
 from kvmtest.model.select import Selector as _Selector
-from kvmtest.model.select import SelectorError, near, parse
+from kvmtest.model.select import SelectorError, near
 from kvmtest.scenario import file
 from kvmtest.scenario import looks as of
 from kvmtest.scenario import step as s
@@ -374,27 +375,21 @@ def select(cases: list[Case], selectors: tuple[str, ...], others: Sequence[Case]
     """
     if not selectors:
         return cases
-    taken: set[Case] = set()
+    ours, more = Lookup(cases, looks, _matches), Lookup(others, looks, _matches) if others else None
+    taken, besides = set[int](), set[int]()
     for selector in selectors:
-        found = _taken(cases, selector) or _taken(others, selector)
-        if not found:
+        found = ours.taken(selector)
+        others_found = more.taken(selector) if more and not found else set()
+        if not found and not others_found:
             close = " or ".join(near(selector, (*ids(cases), *(case.name for case in cases))))
             meant = f"did you mean {close}?" if close else "kvmtest list shows what there is"
-            raise SelectorError(f"nothing matches {selector!r}; {meant}")
-        taken |= set(found)
-    return [case for case in dict.fromkeys((*cases, *others)) if case in taken]
+            raise SelectorError(f"nothing matches {selector[:200]!r}; {meant}")
+        taken |= found
+        besides |= others_found
+    found_there = [others[number] for number in sorted(besides)]
+    return list(dict.fromkeys([*(cases[number] for number in sorted(taken)), *found_there]))
 
 
 def finds(selector: str) -> bool:
     """Return True if a case has a result that ``selector`` matches, if only in the full plan."""
-    return bool(_taken(plan(), selector) or _taken(plan(full=True), selector))
-
-
-def _taken(cases: Sequence[Case], selector: str) -> list[Case]:
-    found: set[Case] = set()
-    for one in parse(selector):
-        named = [case for case in cases if one.case_matches(case.name)]
-        keys = {case: looks(case) for case in named}
-        matching = {key for key in dict.fromkeys(key for of_case in keys.values() for key in of_case) if _matches(one, *key)}
-        found |= {case for case in named if not matching.isdisjoint(keys[case])}
-    return [case for case in cases if case in found]
+    return bool(Lookup(plan(), looks, _matches).taken(selector) or Lookup(plan(full=True), looks, _matches).taken(selector))

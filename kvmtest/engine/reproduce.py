@@ -85,12 +85,14 @@ def reproduce(
     *,
     minimise: bool = True,
     small_guest: bool = False,
+    tried: trial.Tried | None = None,
     told: Callable[[str], None] = lambda what: None,
 ) -> Shown:
     """The reproducer of the first result of ``case`` that ``selection`` matches and that departs; of all that pass if none does.
 
     Where guest code tells the result, or sends what is looked for, nothing is left out of it, its memory, CPUID and the registers
-    that it begins with, but with ``small_guest``. ``told`` hears how far it is.
+    that it begins with, but with ``small_guest``. What some reproducers come to may be ``tried`` already. ``told`` hears how far
+    it is.
 
     Raises NoRepro where there is none, KvmError, Unmet, SetupError.
     """
@@ -104,7 +106,7 @@ def reproduce(
     finally:
         machines.release(machine)
     about = _about(case, chosen)
-    trials = trial.Trials(machines.kvm, timeout_s)
+    trials = trial.Trials(machines.kvm, timeout_s, tried)
     for made in candidates:
         first = trials.run(made)
         if first.verdict == ("fail" if about.departs else "pass"):
@@ -193,7 +195,7 @@ def _candidates(
             if isinstance(case.scenario.steps[step], s.Migrate):
                 yield from _moved(machine, ran, chosen, step, shown)
             else:
-                yield _made(case, machine, ran, chosen, step, shown)
+                yield from (_made(case, machine, ran, chosen, step, shown, whole) for whole in (False, True))
         return
     target = machine.target(case.target)
     plant = of_plant(s.Plant(case.plant, case.apic_mode), _Planting(target.vcpu.id, ran.plant))
@@ -211,8 +213,10 @@ def _plants(results: Iterable[Result]) -> tuple[tuple[str, int], ...]:
     return tuple((one.item, value) for one in results if isinstance(value := one.record.planted, int) and one.item != "lapic.ppr")
 
 
-def _made(case: Case, machine: Machine, scene: Scene, chosen: tuple[Result, ...], step: int, shown: Played) -> Repro:
-    """The reproducer of what ``step`` observes, as large as the case is."""
+def _made(
+    case: Case, machine: Machine, scene: Scene, chosen: tuple[Result, ...], step: int, shown: Played, whole: bool
+) -> Repro:
+    """The reproducer of what ``step`` observes, as large as the case is; each section is written ``whole``."""
     assert case.scenario
     sources = {target.vcpu.id: _Source(target) for target in machine.targets}
     backend = scene.bases[0].ctx.host.backend
@@ -225,7 +229,7 @@ def _made(case: Case, machine: Machine, scene: Scene, chosen: tuple[Result, ...]
     wanted = showing.changed(case.scenario, step, shown, basis, chosen[0].verdict in _DEPARTURES) or showing.wanted(
         case.scenario, step, looked, chosen, rules, witness
     )
-    made = body(moving.plain(scene.program), dict(sources), wanted, target, cpuid.xcr0_mask(machine.leaves))
+    made = body(moving.plain(scene.program), dict(sources), wanted, target, cpuid.xcr0_mask(machine.leaves), whole=whole)
     # Where nothing else proves the event, the way to it does, and what sends it.
     way = set(_way(case.scenario, made))
     if witness:
@@ -282,6 +286,7 @@ def first(
     *,
     minimise: bool = True,
     small_guest: bool = False,
+    tried: trial.Tried | None = None,
     told: Callable[[str], None] = lambda what: None,
 ) -> Shown:
     """The reproducer of the first of ``cases`` that departs and has one, APs first, whose INIT is the easier one to show.
@@ -291,12 +296,13 @@ def first(
     Raises NoRepro, with the last reason, where no case has one.
     """
     machines = Machines(kvm, host)
+    how: dict[str, Any] = {"minimise": minimise, "small_guest": small_guest, "tried": tried, "told": told}
     passing: Case | None = None
     why: list[str] = []
     try:
         for case in sorted(cases, key=lambda case: case.target != "ap"):
             try:
-                shown = reproduce(case, machines, selection, timeout_s, minimise=minimise, small_guest=small_guest, told=told)
+                shown = reproduce(case, machines, selection, timeout_s, **how)
             except (GuestMissing, GuestStopped, NoRepro, Untold, OSError, PlantRefused, SetupError, Unmet, Unread) as error:
                 why.append(str(error))
                 continue
@@ -304,7 +310,7 @@ def first(
                 return shown
             passing = passing or case
         if passing:
-            return reproduce(passing, machines, selection, timeout_s, minimise=minimise, small_guest=small_guest, told=told)
+            return reproduce(passing, machines, selection, timeout_s, **how)
     finally:
         machines.close()
     more = f"; and {len(why) - 1} more cases have none" if len(why) > 1 else ""

@@ -28,6 +28,7 @@ from kvmtest.uapi.kvm import (
     KVM_EXIT_IO_OUT,
     KVM_EXIT_MMIO,
     KVM_INTERNAL_ERROR_EMULATION,
+    KVM_MEM_LOG_DIRTY_PAGES,
     KVM_SET_CPUID2,
     KVM_SET_MSRS,
 )
@@ -247,7 +248,7 @@ class Player:
     @_do.register
     def _(self, op: p.Region) -> None:
         if not self._at.memory(op.gpa, op.slot >> 16):
-            self._machine.vm.add_memory(op.slot, op.gpa, op.size)
+            self._machine.vm.add_memory(op.slot, op.gpa, op.size, KVM_MEM_LOG_DIRTY_PAGES if op.logged else 0)
 
     @_do.register
     def _(self, op: p.Write) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 from kvmtest.emit.repro import Check, Leaf, Repro
@@ -15,7 +17,7 @@ from kvmtest.scenario import program as p
 from kvmtest.x86 import xsave
 from kvmtest.x86.cpuid import CpuidEntry
 
-__all__ = ("Outcome", "Trials")
+__all__ = ("HANGS", "Outcome", "Trials", "Tried")
 
 #: Seconds that a guest is given at least, and how many times what it took.
 _LEAST_S, _TIMES = 0.05, 5
@@ -33,6 +35,29 @@ class Outcome(NamedTuple):
     verdict: str
     why: str = ""
     observed: tuple[Any, ...] = ()
+
+
+#: Of a reproducer that the kernel under test does not survive.
+HANGS = Outcome("error", "the kernel hangs")
+
+
+class Tried:
+    """Outcomes of reproducers that were run one after the other. ``known`` ones are not run again: the same
+    search needs the same ones. ``told`` is called with None when one begins to run, and with its outcome.
+    """
+
+    def __init__(self, known: Iterable[Outcome] = (), told: Callable[[Outcome | None], None] = lambda outcome: None) -> None:
+        self._known = iter(known)
+        self._told = told
+
+    def outcome(self, run: Callable[[], Outcome]) -> Outcome:
+        """Return the outcome of the next one; ``run`` runs it if necessary."""
+        for known in self._known:
+            return known
+        self._told(None)
+        found = run()
+        self._told(found)
+        return found
 
 
 class _Vcpu:
@@ -71,11 +96,11 @@ class Trials:
     """Runs reproducers on ``kvm``; ``timeout_s`` bounds each wait, in seconds. ``count`` says how many were run.
 
     ``hasten`` has those that follow wait as long as what was run needs, several times over: most of what is left out of a guest
-    makes it run astray.
+    makes it run astray. What some of them come to may be ``tried`` already.
     """
 
-    def __init__(self, kvm: Kvm, timeout_s: float = 1.0) -> None:
-        self._kvm, self._timeout_s = kvm, timeout_s
+    def __init__(self, kvm: Kvm, timeout_s: float = 1.0, tried: Tried | None = None) -> None:
+        self._kvm, self._timeout_s, self._tried = kvm, timeout_s, tried or Tried()
         self._supported: list[CpuidEntry] = kvm.supported_cpuid()
         self.count = 0
         self._took_s = timeout_s
@@ -103,6 +128,9 @@ class Trials:
     def run(self, repro: Repro) -> Outcome:
         """Execute it once, on a new VM."""
         self.count += 1
+        return self._tried.outcome(partial(self._run, repro))
+
+    def _run(self, repro: Repro) -> Outcome:
         try:
             played, player = self._play(repro)
         except _ERRORS as error:

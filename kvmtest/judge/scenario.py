@@ -395,7 +395,8 @@ def _wanted(judge: _Judge, condition: s.Condition, seen: Exited) -> Exited:
     if isinstance(condition, s.Word):
         number = memory.number(judge.guest, f"PORT_{condition.name}")
         same = seen.kind == "out" and seen.number == number
-        value = condition.value if condition.value is not None else seen.value if same else None
+        meant = same and seen.value is not None and not (seen.value ^ (condition.value or 0)) & condition.mask
+        value = seen.value if meant or same and condition.value is None else condition.value
         return Exited("out", number, value, f"PORT_{condition.name}")
     if isinstance(condition, s.Exit):
         same = (seen.kind, seen.number) == ("exit", condition.reason)

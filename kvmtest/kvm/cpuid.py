@@ -9,6 +9,7 @@ from ctypes import Array, c_uint32
 
 from kvmtest.x86.cpuid import CpuidEntry
 
+from .check import unsigned
 from .error import KvmError
 from .ioctl import ioctl
 
@@ -19,6 +20,7 @@ def pack_cpuid(entries: Iterable[CpuidEntry]) -> Array[c_uint32]:
     """A struct kvm_cpuid2 with these leaves, as 32-bit words."""
     words = [0, 0]
     for entry in entries:
+        unsigned(32, **{f"cpuid {name}": value for name, value in entry._asdict().items()})
         words += entry
         words += (0, 0, 0)
     words[0] = len(words) // 10

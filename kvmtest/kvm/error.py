@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .vcpu import Vcpu
 
+_PASSING = (_errno.EAGAIN, _errno.EINTR, _errno.EIO, _errno.ENOMEM)
+
 
 def ioctl_name(request: int) -> str:
     """The header's name of an ioctl number, e.g. "KVM_GET_REGS"; "ioctl 0x..." for one that kvmtest.uapi lacks."""
@@ -30,6 +32,11 @@ class KvmError(OSError):
         self.request = request
         self.ioctl = ioctl_name(request)
         self.what = what
+
+    @property
+    def passing(self) -> bool:
+        """True if KVM lacked memory or time: another try may succeed, and nothing is known of what KVM supports."""
+        return self.errno in _PASSING
 
     @property
     def name(self) -> str:

@@ -13,7 +13,10 @@ from typing import Any
 from ..uapi.ioctls import KVM_RUN
 from .error import KvmError
 
-__all__ = ["get_errno", "ioctl", "libc", "raw_ioctl"]
+__all__ = ["INTERRUPTED", "get_errno", "ioctl", "libc", "raw_ioctl"]
+
+#: So often in a row an ioctl may be interrupted: no signals come like that, and an ioctl that never gets through has an end.
+INTERRUPTED = 1000
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -29,12 +32,13 @@ def ioctl(fd: int, request: int, arg: Any = None, what: str = "") -> int:
     """Call ioctl(2) and return its result, which is not negative.
 
     `arg` is byref() of a structure, a ctypes array, an address, or an integer for an ioctl without a structure; `what`
-    goes into the error. Tried again on EINTR, KVM_RUN excepted. Raises KvmError.
+    goes into the error. Tried again on EINTR, INTERRUPTED times and KVM_RUN excepted. Raises KvmError.
     """
     result: int = raw_ioctl(fd, request, arg)
+    left = INTERRUPTED
     while result < 0:
-        error = get_errno()
-        if error != errno.EINTR or request == KVM_RUN:
+        error, left = get_errno(), left - 1
+        if error != errno.EINTR or request == KVM_RUN or not left:
             raise KvmError(error, request, what)
         result = raw_ioctl(fd, request, arg)
     return result

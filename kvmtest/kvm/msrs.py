@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from ctypes import byref, c_uint64
 
 from ..uapi.ioctls import KVM_GET_MSRS, KVM_SET_MSRS
+from .check import unsigned
 from .ioctl import ioctl
 
 __all__ = ["read_msrs", "write_msrs"]
@@ -18,6 +19,8 @@ _MOST = 255
 
 def read_msrs(fd: int, indices: Sequence[int], what: str) -> dict[int, int]:
     """KVM_GET_MSRS of any number of MSRs; those that KVM refuses are left out. Raises KvmError."""
+    for index in indices:
+        unsigned(32, index=index)
     values: dict[int, int] = {}
     count = len(indices)
     buffer = (c_uint64 * (1 + 2 * count))()
@@ -38,6 +41,9 @@ def write_msrs(fd: int, values: Mapping[int, int], what: str) -> int:
 
     Returns how many were set. Raises KvmError.
     """
+    for index, value in values.items():
+        unsigned(32, index=index)
+        unsigned(64, **{f"MSR {index:#x}": value})
     items = list(values.items())
     done = 0
     while done < len(items):

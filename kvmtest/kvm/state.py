@@ -60,6 +60,7 @@ from ..uapi.structs import (
     kvm_xcrs,
     kvm_xsave,
 )
+from .check import structure, unsigned
 from .cpuid import CpuidEntry, pack_cpuid, read_cpuid
 from .ioctl import ioctl
 from .msrs import read_msrs, write_msrs
@@ -87,6 +88,7 @@ class VcpuState:
 
     def set_regs(self, value: kvm_regs) -> None:
         """KVM_SET_REGS (4.12)."""
+        structure(kvm_regs, value=value)
         ioctl(self.fd, KVM_SET_REGS, byref(value), self._what)
 
     def get_sregs(self) -> kvm_sregs:
@@ -97,6 +99,7 @@ class VcpuState:
 
     def set_sregs(self, value: kvm_sregs) -> None:
         """KVM_SET_SREGS (4.14)."""
+        structure(kvm_sregs, value=value)
         ioctl(self.fd, KVM_SET_SREGS, byref(value), self._what)
 
     def get_sregs2(self) -> kvm_sregs2:
@@ -107,6 +110,7 @@ class VcpuState:
 
     def set_sregs2(self, value: kvm_sregs2) -> None:
         """KVM_SET_SREGS2 (4.132). `flags` may have KVM_SREGS2_FLAGS_PDPTRS_VALID."""
+        structure(kvm_sregs2, value=value)
         ioctl(self.fd, KVM_SET_SREGS2, byref(value), self._what)
 
     def get_debugregs(self) -> kvm_debugregs:
@@ -117,6 +121,7 @@ class VcpuState:
 
     def set_debugregs(self, value: kvm_debugregs) -> None:
         """KVM_SET_DEBUGREGS (4.34)."""
+        structure(kvm_debugregs, value=value)
         ioctl(self.fd, KVM_SET_DEBUGREGS, byref(value), self._what)
 
     def get_fpu(self) -> kvm_fpu:
@@ -127,6 +132,7 @@ class VcpuState:
 
     def set_fpu(self, value: kvm_fpu) -> None:
         """KVM_SET_FPU (4.23)."""
+        structure(kvm_fpu, value=value)
         ioctl(self.fd, KVM_SET_FPU, byref(value), self._what)
 
     def get_xcrs(self) -> kvm_xcrs:
@@ -137,6 +143,7 @@ class VcpuState:
 
     def set_xcrs(self, value: kvm_xcrs) -> None:
         """KVM_SET_XCRS (4.45)."""
+        structure(kvm_xcrs, value=value)
         ioctl(self.fd, KVM_SET_XCRS, byref(value), self._what)
 
     def get_lapic(self) -> kvm_lapic_state:
@@ -147,6 +154,7 @@ class VcpuState:
 
     def set_lapic(self, value: kvm_lapic_state) -> None:
         """KVM_SET_LAPIC (4.58)."""
+        structure(kvm_lapic_state, value=value)
         ioctl(self.fd, KVM_SET_LAPIC, byref(value), self._what)
 
     def get_vcpu_events(self) -> kvm_vcpu_events:
@@ -157,6 +165,7 @@ class VcpuState:
 
     def set_vcpu_events(self, value: kvm_vcpu_events) -> None:
         """KVM_SET_VCPU_EVENTS (4.32). `flags` says which parts are meant (KVM_VCPUEVENT_VALID_*)."""
+        structure(kvm_vcpu_events, value=value)
         ioctl(self.fd, KVM_SET_VCPU_EVENTS, byref(value), self._what)
 
     def get_mp_state(self) -> int:
@@ -167,6 +176,7 @@ class VcpuState:
 
     def set_mp_state(self, state: int) -> None:
         """KVM_SET_MP_STATE (4.39): one of KVM_MP_STATE_*; no register changes."""
+        unsigned(32, state=state)
         ioctl(self.fd, KVM_SET_MP_STATE, byref(kvm_mp_state(state)), f"{self._what}, state {state}")
 
     def xsave_size(self) -> int:
@@ -217,14 +227,17 @@ class VcpuState:
 
     def get_one_reg(self, id: int) -> int:
         """KVM_GET_ONE_REG (4.69): the value of register `id`, whose KVM_REG_SIZE_* says how many bytes it has."""
+        unsigned(64, id=id)
         buffer = (c_uint8 * (1 << ((id & KVM_REG_SIZE_MASK) >> KVM_REG_SIZE_SHIFT)))()
         request = kvm_one_reg(id, addressof(buffer))
         ioctl(self.fd, KVM_GET_ONE_REG, byref(request), f"{self._what}, register {id:#x}")
         return int.from_bytes(buffer, "little")
 
     def set_one_reg(self, id: int, value: int) -> None:
-        """KVM_SET_ONE_REG (4.68). Raises OverflowError if `value` does not fit the register's size."""
+        """KVM_SET_ONE_REG (4.68). Raises ValueError if `value` does not fit the register's size."""
+        unsigned(64, id=id)
         size = 1 << ((id & KVM_REG_SIZE_MASK) >> KVM_REG_SIZE_SHIFT)
+        unsigned(8 * size, value=value)
         buffer = (c_uint8 * size).from_buffer_copy(value.to_bytes(size, "little"))
         request = kvm_one_reg(id, addressof(buffer))
         ioctl(self.fd, KVM_SET_ONE_REG, byref(request), f"{self._what}, register {id:#x}")
@@ -239,6 +252,7 @@ class VcpuState:
 
     def translate(self, linear_address: int) -> kvm_translation:
         """KVM_TRANSLATE (4.15): what the guest's page tables make of an address; `valid` says whether it is mapped."""
+        unsigned(64, linear_address=linear_address)
         value = kvm_translation(linear_address)
         ioctl(self.fd, KVM_TRANSLATE, byref(value), f"{self._what}, address {linear_address:#x}")
         return value
@@ -253,10 +267,12 @@ class VcpuState:
 
     def x86_setup_mce(self, mcg_cap: int) -> None:
         """KVM_X86_SETUP_MCE (4.105): set MCG_CAP, whose low byte is the number of banks. KVM_CAP_MCE."""
+        unsigned(64, mcg_cap=mcg_cap)
         ioctl(self.fd, KVM_X86_SETUP_MCE, byref(c_uint64(mcg_cap)), f"{self._what}, MCG_CAP {mcg_cap:#x}")
 
     def x86_set_mce(self, mce: kvm_x86_mce) -> None:
         """KVM_X86_SET_MCE (4.106): inject a machine check into bank `mce.bank`. KVM_CAP_MCE."""
+        structure(kvm_x86_mce, mce=mce)
         ioctl(self.fd, KVM_X86_SET_MCE, byref(mce), f"{self._what}, bank {mce.bank}")
 
     def kvmclock_ctrl(self) -> None:

@@ -47,6 +47,7 @@ from ..uapi.irq import (
     kvm_pit_state2,
 )
 from ..uapi.structs import kvm_clock_data, kvm_enable_cap, kvm_userspace_memory_region
+from .check import structure, unsigned
 from .ioctl import ioctl
 from .memory import GuestMemory
 from .stats import read_stats
@@ -60,6 +61,7 @@ __all__ = ["Vm", "irqchip_route", "msi_route"]
 
 def msi_route(gsi: int, address_lo: int, data: int, address_hi: int = 0) -> kvm_irq_routing_entry:
     """An entry for Vm.set_gsi_routing(): GSI `gsi` sends this MSI."""
+    unsigned(32, gsi=gsi, address_lo=address_lo, data=data, address_hi=address_hi)
     entry = kvm_irq_routing_entry(gsi, KVM_IRQ_ROUTING_MSI)
     entry.u.msi.address_lo = address_lo
     entry.u.msi.address_hi = address_hi
@@ -69,6 +71,7 @@ def msi_route(gsi: int, address_lo: int, data: int, address_hi: int = 0) -> kvm_
 
 def irqchip_route(gsi: int, irqchip: int, pin: int) -> kvm_irq_routing_entry:
     """An entry for Vm.set_gsi_routing(): GSI `gsi` is `pin` of chip KVM_IRQCHIP_* `irqchip`."""
+    unsigned(32, gsi=gsi, irqchip=irqchip, pin=pin)
     entry = kvm_irq_routing_entry(gsi, KVM_IRQ_ROUTING_IRQCHIP)
     entry.u.irqchip.irqchip = irqchip
     entry.u.irqchip.pin = pin
@@ -94,11 +97,16 @@ class Vm:
 
     def enable_cap(self, cap: int, *args: int, flags: int = 0) -> int:
         """KVM_ENABLE_CAP (4.37) on the VM, with at most four 64-bit `args`."""
+        unsigned(32, cap=cap, flags=flags)
+        unsigned(64, **{f"args[{number}]": arg for number, arg in enumerate(args)})
+        if len(args) > 4:
+            raise ValueError(f"args: {len(args)}, of which there are four at most")
         request = kvm_enable_cap(cap, flags, args)
         return ioctl(self.fd, KVM_ENABLE_CAP, byref(request), f"vm, cap {cap}, args {list(args)}")
 
     def create_vcpu(self, id: int) -> Vcpu:
         """KVM_CREATE_VCPU (4.7): a vCPU with APIC id `id`, in the state that RESET leaves."""
+        unsigned(32, id=id)
         fd = ioctl(self.fd, KVM_CREATE_VCPU, id, f"vm, vcpu {id}")
         vcpu = Vcpu(self, id, fd)
         self.vcpus.append(vcpu)
@@ -126,6 +134,7 @@ class Vm:
 
     def set_pit2(self, state: kvm_pit_state2) -> None:
         """KVM_SET_PIT2 (4.73)."""
+        structure(kvm_pit_state2, state=state)
         ioctl(self.fd, KVM_SET_PIT2, byref(state), "vm")
 
     def get_irqchip(self, chip: int) -> kvm_irqchip:
@@ -136,26 +145,32 @@ class Vm:
 
     def set_irqchip(self, state: kvm_irqchip) -> None:
         """KVM_SET_IRQCHIP (4.27) of chip `state.chip_id`."""
+        structure(kvm_irqchip, state=state)
         ioctl(self.fd, KVM_SET_IRQCHIP, byref(state), f"vm, chip {state.chip_id}")
 
     def irq_line(self, gsi: int, level: int) -> None:
         """KVM_IRQ_LINE (4.25): drive GSI `gsi` to `level`, 0 or 1."""
+        unsigned(32, gsi=gsi, level=level)
         ioctl(self.fd, KVM_IRQ_LINE, byref(kvm_irq_level(irq=gsi, level=level)), f"vm, gsi {gsi}")
 
     def irq_line_status(self, gsi: int, level: int) -> int:
         """KVM_IRQ_LINE_STATUS (4.25): as irq_line(); returns how many vCPUs accepted the interrupt, 0 or less if it was lost."""
+        unsigned(32, gsi=gsi, level=level)
         request = kvm_irq_level(irq=gsi, level=level)
         ioctl(self.fd, KVM_IRQ_LINE_STATUS, byref(request), f"vm, gsi {gsi}")
         return int(request.status)
 
     def signal_msi(self, addr_lo: int, data: int, addr_hi: int = 0) -> int:
         """KVM_SIGNAL_MSI (4.71): send an MSI; returns the number of vCPUs that accepted it, 0 if the guest blocked it."""
+        unsigned(32, addr_lo=addr_lo, data=data, addr_hi=addr_hi)
         request = kvm_msi(addr_lo, addr_hi, data)
         return ioctl(self.fd, KVM_SIGNAL_MSI, byref(request), f"vm, address {addr_hi:#x}:{addr_lo:#x}, data {data:#x}")
 
     def set_gsi_routing(self, entries: Iterable[kvm_irq_routing_entry]) -> None:
         """KVM_SET_GSI_ROUTING (4.52): replace the whole table; see irqchip_route() and msi_route()."""
         table = list(entries)
+        for entry in table:
+            structure(kvm_irq_routing_entry, entries=entry)
         header = sizeof(kvm_irq_routing)
         step = sizeof(kvm_irq_routing_entry)
         buffer = (c_uint64 * ((header + step * len(table)) // 8))(len(table))
@@ -165,6 +180,7 @@ class Vm:
 
     def irqfd(self, gsi: int) -> int:
         """KVM_IRQFD (4.75): a new eventfd; writing to it triggers `gsi`. Closed with the VM, or by irqfd_deassign()."""
+        unsigned(32, gsi=gsi)
         fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         try:
             ioctl(self.fd, KVM_IRQFD, byref(kvm_irqfd(fd, gsi)), f"vm, gsi {gsi}")
@@ -185,21 +201,26 @@ class Vm:
 
     def set_boot_cpu_id(self, id: int) -> None:
         """KVM_SET_BOOT_CPU_ID (4.41): which vCPU is the BSP. Before the first vCPU."""
+        unsigned(32, id=id)
         ioctl(self.fd, KVM_SET_BOOT_CPU_ID, id, f"vm, vcpu {id}")
 
     def set_tss_addr(self, addr: int) -> None:
         """KVM_SET_TSS_ADDR (4.36): three pages of guest-physical memory, below 4 GiB, that KVM on Intel needs."""
+        unsigned(64, addr=addr)
         ioctl(self.fd, KVM_SET_TSS_ADDR, addr, f"vm, address {addr:#x}")
 
     def set_identity_map_addr(self, addr: int) -> None:
         """KVM_SET_IDENTITY_MAP_ADDR (4.40): one page like those of KVM_SET_TSS_ADDR. Before the first vCPU."""
+        unsigned(64, addr=addr)
         ioctl(self.fd, KVM_SET_IDENTITY_MAP_ADDR, byref(c_uint64(addr)), f"vm, address {addr:#x}")
 
     def add_memory(self, slot: int, gpa: int, size: int, flags: int = 0) -> GuestMemory:
         """KVM_SET_USER_MEMORY_REGION (4.35): `size` zeroed bytes at guest-physical `gpa`; both multiples of 4096.
 
-        `flags` are KVM_MEM_*. Raises ValueError if `size` is not a positive multiple of 4096.
+        `flags` are KVM_MEM_*. Raises ValueError if `size` is not a positive multiple of 4096, or something fits no field.
         """
+        unsigned(32, slot=slot, flags=flags)
+        unsigned(64, gpa=gpa, size=size)
         if size <= 0 or size % 4096:
             raise ValueError(f"size {size:#x} is not a positive multiple of 4096")
         memory = GuestMemory(slot, gpa, size, flags)
@@ -236,6 +257,7 @@ class Vm:
 
     def set_clock(self, clock: kvm_clock_data) -> None:
         """KVM_SET_CLOCK (4.30)."""
+        structure(kvm_clock_data, clock=clock)
         ioctl(self.fd, KVM_SET_CLOCK, byref(clock), "vm")
 
     def get_tsc_khz(self) -> int:

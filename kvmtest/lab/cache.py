@@ -6,6 +6,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -28,19 +29,37 @@ def home() -> str:
 def workspace(parent: str, prefix: str) -> Iterator[str]:
     """A new folder in ``parent``, removed at the end. Raises OSError.
 
-    Folders of that prefix whose process was killed go, too: nobody holds their lock any more.
+    Folders of that prefix whose process was killed go, too: nobody holds their lock any more. In a folder that others may write
+    to, what is theirs is left alone, and so is what is not a file: to open a FIFO may take for ever.
     """
     for entry in os.scandir(parent):
         if entry.name.startswith(prefix):
-            with suppress(OSError), open(os.path.join(entry.path, _LOCK), "rb") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(entry.path, ignore_errors=True)
+            with suppress(OSError):
+                _remove_left(entry.path)
     made, held = _locked(parent, prefix)
     try:
         yield made
     finally:
         shutil.rmtree(made, ignore_errors=True)
         os.close(held)
+
+
+def _remove_left(path: str) -> None:
+    """Remove the folder ``path``, if it is ours and nobody holds its lock. Raises OSError."""
+    if not _is_ours(os.lstat(path)) or not stat.S_ISDIR(os.lstat(path).st_mode):
+        return
+    lock = os.open(os.path.join(path, _LOCK), os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = os.fstat(lock)
+        if _is_ours(found) and stat.S_ISREG(found.st_mode):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+def _is_ours(found: os.stat_result) -> bool:
+    return found.st_uid == os.geteuid()
 
 
 def _locked(parent: str, prefix: str) -> tuple[str, int]:
@@ -57,16 +76,24 @@ def _locked(parent: str, prefix: str) -> tuple[str, int]:
 
 
 @contextmanager
-def locked(name: str) -> Iterator[None]:
-    """Within it no other process is within it for the same ``name``. Raises LabError where the cache cannot be written to."""
+def locked(name: str, say: Callable[[str], None] = lambda line: None) -> Iterator[None]:
+    """Within it no other process is within it for the same ``name``; ``say`` is told that it waits for one.
+
+    Raises LabError where the cache cannot be written to.
+    """
     path = os.path.join(home(), f"{name}{_LOCK}")
     try:
         os.makedirs(home(), exist_ok=True)
-        lock = open(path, "wb")
+        # As it is made it is a file; whatever else somebody put there is not waited for.
+        lock = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600), "wb")
     except OSError as error:
         raise LabError(f"cannot write to {home()}: {error.strerror}") from error
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for another kvmtest, which holds {path}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

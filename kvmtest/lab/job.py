@@ -30,13 +30,14 @@ Fuzzing = tuple[float, int, tuple[str, ...], tuple[str, ...], int]
 class Job(TypedDict):
     """A cell's job: execute ``programs`` (static, by name), make a reproducer of the results that ``selectors`` match, or, with
     ``fuzz``, run random scenarios and report their results; with ``tried`` also given, run these scenarios instead. ``minimise``
-    and ``small_guest`` say how a reproducer is reduced.
+    and ``small_guest`` say how a reproducer is reduced, ``known`` are the outcomes of its first tries in earlier cells.
     """
 
     programs: dict[str, bytes]
     selectors: tuple[str, ...]
     minimise: bool
     small_guest: NotRequired[bool]
+    known: NotRequired[tuple[Any, ...]]
     fuzz: NotRequired[Fuzzing]
     tried: NotRequired[tuple[Any, ...]]
 
@@ -67,23 +68,30 @@ def execute(job: Job, out: Encoder, between: Callable[[], None]) -> None:
 
 
 def reproduce(job: Job, kvm: Kvm, host: Host, cases: list[Case], timeout_s: float, out: Encoder) -> None:
-    """Make a reproducer, and send it; a text says why there is none."""
+    """Make a reproducer, and send it; a text says why there is none. Before and after each try a word is sent."""
     from kvmtest.emit.plain import dump
     from kvmtest.emit.repro import NoRepro
     from kvmtest.engine.plan import select
     from kvmtest.engine.reproduce import first
+    from kvmtest.engine.trial import Outcome, Tried
     from kvmtest.model.select import Selection
 
     def told(what: str) -> None:
         out.blob("R", ("told", what))
         out.flush()
 
+    def tries(outcome: Outcome | None) -> None:
+        out.blob("R", ("trying",) if outcome is None else ("tried", _bare(outcome)))
+        out.flush()
+
     answer: Any
+    known = [Outcome(*one) for one in job.get("known", ())]
     for selector in job["selectors"]:
         chosen = select(cases, (selector,))
         try:
             how = {"minimise": job["minimise"], "small_guest": job.get("small_guest", False)}
-            answer = dump(first(kvm, host, chosen, Selection((selector,)), timeout_s, **how, told=told))
+            selection, tried = Selection((selector,)), Tried(known, tries)
+            answer = dump(first(kvm, host, chosen, selection, timeout_s, **how, tried=tried, told=told))
         except NoRepro as error:
             answer = str(error)
         except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
@@ -91,6 +99,12 @@ def reproduce(job: Job, kvm: Kvm, host: Host, cases: list[Case], timeout_s: floa
             answer = f"it cannot be made: {type(error).__name__}: {error}"
         out.blob("R", ("shown", selector, answer))
         out.flush()
+        known = []
+
+
+def _bare(value: Any) -> Any:
+    """``value`` with plain tuples alone, as marshal takes them."""
+    return tuple(map(_bare, value)) if isinstance(value, tuple) else value
 
 
 def fuzz(job: Job, kvm: Kvm, host: Host, out: Encoder, between: Callable[[], None]) -> None:

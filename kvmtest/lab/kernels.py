@@ -27,6 +27,8 @@ _VERSION = re.compile(r"\d+\.\d+[\w.+~-]*")
 _IMAGE = re.compile(r"\./(?:usr/lib/modules/[^/]+/vmlinu[xz]|boot/(?:vmlinuz|bzImage)-.+)")
 _KEPT = re.compile(r"\./(?:usr/)?lib/modules/.+(?:\.ko(?:\.\w+)?|/modules\.builtin)")
 _RELEASE = re.compile(r"/lib/modules/([^/]+)/")
+#: The form of `uname -r`, and the maximal length of the text in a bzImage.
+_RELEASED, _LONGEST = re.compile(r"[\w.+~-]{1,64}", re.ASCII), 512
 _CHUNK = 1 << 20
 
 
@@ -52,7 +54,7 @@ def _unpack(packages: list[str], folder: str, source: str) -> None:
                     if not member.isfile() or ".." in name.split("/") or not (_IMAGE.fullmatch(name) or _KEPT.fullmatch(name)):
                         continue
                     image = bool(_IMAGE.fullmatch(name))
-                    if found := _RELEASE.search(name):
+                    if (found := _RELEASE.search(name)) and _RELEASED.fullmatch(found[1]):
                         release = found[1]
                     where = os.path.join(folder, "image") if image else os.path.join(everything, name)
                     os.makedirs(os.path.dirname(where), exist_ok=True)
@@ -81,10 +83,27 @@ def _unpack(packages: list[str], folder: str, source: str) -> None:
         json.dump({"release": release or "unknown", "source": source}, file)
 
 
-def _load(name: str, folder: str) -> Kernel:
-    with open(os.path.join(folder, "kernel.json"), encoding="utf-8") as file:
-        facts = json.load(file)
-    return Kernel(name, facts["release"], os.path.join(folder, "image"), os.path.join(folder, "modules"), facts["source"])
+def _load(name: str, folder: str) -> Kernel | None:
+    """The kernel kept in ``folder``; None where what is there says nothing of one, as after a power loss."""
+    try:
+        with open(os.path.join(folder, "kernel.json"), encoding="utf-8") as file:
+            facts = json.load(file)
+        release, source = facts["release"], facts["source"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    if not isinstance(release, str) or not isinstance(source, str) or not os.path.isfile(os.path.join(folder, "image")):
+        return None
+    return Kernel(name, release, os.path.join(folder, "image"), os.path.join(folder, "modules"), source)
+
+
+def _kept_or_made(name: str, kind: str, key: str, fill: Callable[[str], None]) -> Kernel:
+    """The kernel kept as ``key``, which ``fill`` makes where it is not there, or damaged. Raises LabError."""
+    for _ in range(2):
+        folder = cache.folder(kind, key, fill)
+        if kernel := _load(name, folder):
+            return kernel
+        shutil.rmtree(folder, ignore_errors=True)
+    raise LabError(f"{folder} is damaged, and cannot be removed")
 
 
 def cached() -> list[tuple[str, Kernel]]:
@@ -93,8 +112,9 @@ def cached() -> list[tuple[str, Kernel]]:
     parent = os.path.join(cache.home(), _KIND)
     if os.path.isdir(parent):
         for name in sorted(os.listdir(parent)):
-            if not name.startswith(".") and os.path.exists(os.path.join(parent, name, "kernel.json")):
-                found.append((name.partition("_")[0], _load(name.partition("_")[0], os.path.join(parent, name))))
+            suite = name.partition("_")[0]
+            if not name.startswith(".") and (kernel := _load(suite, os.path.join(parent, name))):
+                found.append((suite, kernel))
     return found
 
 
@@ -102,7 +122,7 @@ def _debian(name: str, suite: str, say: Callable[[str], None], fresh: bool, vers
     """The kernel of ``suite``; of ``version`` only, if it is given. Raises NotFound, LabError."""
     if not fresh and (kept := _newest(name, suite, version)):
         return kept
-    with cache.locked(f"apt-{suite}"):
+    with cache.locked(f"apt-{suite}", say):
         if not fresh and (kept := _newest(name, suite, version)):  # somebody else got it meanwhile
             return kept
         say(f"looking for {suite}'s kernel on this machine's mirror")
@@ -120,7 +140,7 @@ def _debian(name: str, suite: str, say: Callable[[str], None], fresh: bool, vers
             _unpack(here.download(packages, download), folder, f"Debian {suite}, {main[0]} {main[1]}")
             shutil.rmtree(download)
 
-        return _load(name, cache.folder(_KIND, f"{suite}_{main[0]}_{main[1]}".replace("/", "_").replace(":", "_"), fill))
+        return _kept_or_made(name, _KIND, f"{suite}_{main[0]}_{main[1]}".replace("/", "_").replace(":", "_"), fill)
 
 
 def _newest(name: str, suite: str, version: str) -> Kernel | None:
@@ -128,7 +148,7 @@ def _newest(name: str, suite: str, version: str) -> Kernel | None:
     parent = os.path.join(cache.home(), _KIND)
     kept = [os.path.join(parent, entry) for entry in _kept(parent) if entry.startswith(f"{suite}_")]
     found = [_load(name, entry) for entry in sorted(kept, key=lambda entry: os.stat(entry).st_mtime)]
-    return next((kernel for kernel in reversed(found) if not version or _is(kernel.release, version)), None)
+    return next((kernel for kernel in reversed(found) if kernel and (not version or _is(kernel.release, version))), None)
 
 
 def _kept(parent: str) -> list[str]:
@@ -155,7 +175,7 @@ def _by_version(name: str, say: Callable[[str], None], fresh: bool) -> Kernel:
     errors: dict[str, LabError] = {}
     for suite in dict.fromkeys([*([likely] if likely else []), *apt.SUITES]):
         try:
-            with cache.locked(f"apt-{suite}"):
+            with cache.locked(f"apt-{suite}", say):
                 release = _named(apt.Apt(suite).known(say, fresh)[0][0])
         except LabError as error:
             errors[suite] = error
@@ -193,12 +213,19 @@ def _own(path: str, folder: str) -> Kernel:
 
 def _release(path: str) -> str:
     """The release that a bzImage names in its header (Documentation/arch/x86/boot.rst, kernel_version)."""
-    with open(path, "rb") as file:
-        head = file.read(0x8000)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(0x8000 + 0x200 + _LONGEST)
+    except OSError as error:
+        raise NotFound(f"cannot read {path}: {error.strerror}") from None
     if head[0x202:0x206] != b"HdrS":
         raise NotFound(f"{path} is not a bzImage")
     start = int.from_bytes(head[0x20E:0x210], "little") + 0x200
-    return head[start : head.index(b"\0", start)].decode(errors="replace").split(" ")[0]
+    release, end, _ = head[start : start + _LONGEST].partition(b"\0")
+    words = release.decode(errors="replace").split()
+    if not end or not words or not _RELEASED.fullmatch(words[0]):
+        raise NotFound(f"{path} does not say its release: it is damaged, or no bzImage")
+    return words[0]
 
 
 def _host() -> Kernel:
@@ -217,7 +244,7 @@ def _package(path: str, say: Callable[[str], None]) -> Kernel:
         say(f"unpacking {path}")
         _unpack([path], folder, path)
 
-    return _load(name, cache.folder("debs", f"{name}_{stat.st_size}_{stat.st_mtime_ns}", fill))
+    return _kept_or_made(name, "debs", f"{name}_{stat.st_size}_{stat.st_mtime_ns}", fill)
 
 
 def find(which: str, folder: str = "", say: Callable[[str], None] = lambda line: None, *, fresh: bool = False) -> Kernel:

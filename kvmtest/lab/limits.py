@@ -22,6 +22,8 @@ __all__ = ("Died", "Limits", "Spent")
 
 #: The time in which an emulator may neither run nor wait for a CPU, if its limit is not longer.
 _ASLEEP_S = 600.0
+#: The factor by which the limit of silence is shorter in a cell whose tries may hang.
+_SHORTER = 4
 #: For the console of a dying kernel to say why.
 _DYING_S = 3.0
 #: Not checked more often: it reads a file of each thread.
@@ -73,10 +75,13 @@ class Spent(NamedTuple):
 
 
 class Limits:
-    """The limits of one cell, of an ``emulator`` that has ``spent`` so much."""
+    """The limits of one cell, of an ``emulator`` that has ``spent`` so much. One that is ``short`` is not waited for as long:
+    it tries what may well hang its kernel.
+    """
 
-    def __init__(self, emulator: Emulator, spent: Callable[[], Spent]) -> None:
+    def __init__(self, emulator: Emulator, spent: Callable[[], Spent], short: bool = False) -> None:
         self._emulator = emulator
+        self._silence_s = emulator.silence_s / (_SHORTER if short else 1)
         self._spent = spent
         self._up = self._sign = self._step = False
         self._dying: Spent | None = None
@@ -104,7 +109,7 @@ class Limits:
         if self._dying and now.since(self._dying).own_s > _DYING_S:
             raise Died(dying)
         emulator = self._emulator
-        if spent := now.since(self._last).exceeds(emulator.silence_s if self._up else emulator.boot_s):
+        if spent := now.since(self._last).exceeds(self._silence_s if self._up else emulator.boot_s):
             raise Died(f"it hangs: no sign of life for {spent}")
         if self._up and (spent := now.since(self._began).exceeds(emulator.case_s)):
             raise Died(f"{where} takes longer than {spent}, though the guest is alive")

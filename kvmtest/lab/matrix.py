@@ -72,19 +72,40 @@ def jobs(specs: Sequence[Spec], asked: int | None) -> int:
     return max(1, min(asked or cores, free // 1024 // each, len(specs)))
 
 
-def run(cells: Sequence[Outcome], asked: int | None, say: Callable[[str], None], stop: Stop) -> None:
-    """Run ``cells`` until ``stop``, ``asked`` of them at once; then each has its run."""
+def run(
+    cells: Sequence[Outcome],
+    asked: int | None,
+    say: Callable[[str], None],
+    stop: Stop,
+    over: Callable[[Outcome], None] = lambda outcome: None,
+) -> None:
+    """Run ``cells`` until ``stop``, ``asked`` of them at once; then each has its run.
+
+    ``over`` is told of each in their order, as soon as it and those before it have one: what is told lives on, whatever becomes
+    of the others.
+    """
     initramfs.base()
     # The slow ones first, so that the last to end is not one that began last.
     ordered = sorted(cells, key=lambda outcome: -emulator.for_backend(outcome.spec.backend).boot_s)
     at_once = jobs([outcome.spec for outcome in ordered], asked)
     say(f"{len(ordered)} cells, {at_once} at once")
     begin = time.monotonic()
-    _all(ordered, at_once, say, stop)
+    waiting = list(cells)
+
+    def told() -> None:
+        while waiting and waiting[0].run:
+            over(waiting.pop(0))
+
+    try:
+        _all(ordered, at_once, say, stop, told)
+    finally:
+        told()
     say(f"all of it: {time.monotonic() - begin:.0f} s")
 
 
-def _all(cells: Sequence[Outcome], at_once: int, say: Callable[[str], None], stop: Stop) -> None:
+def _all(
+    cells: Sequence[Outcome], at_once: int, say: Callable[[str], None], stop: Stop, told: Callable[[], None]
+) -> None:
     """Run all cells; after ``stop`` no more begin, and running ones that do not end are given up."""
     pool = ThreadPoolExecutor(at_once)
     pending: dict[Future[None], Outcome] = {}
@@ -95,6 +116,7 @@ def _all(cells: Sequence[Outcome], at_once: int, say: Callable[[str], None], sto
             for done in wait(pending, _TICK_S, FIRST_COMPLETED).done:
                 _over(done, pending[done], say)
                 del pending[done]
+                told()
     except KeyboardInterrupt:
         stop.seen = True
         for outcome in pending.values():

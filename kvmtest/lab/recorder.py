@@ -40,8 +40,8 @@ class Recorder:
             return False
         return True
 
-    def end(self, interrupted: bool = False, failed: str = "") -> Run:
-        """The cell is over; ``failed`` is what kept it from its end, or from its beginning."""
+    def end(self, interrupted: bool | None = False, failed: str = "") -> Run:
+        """The cell is over, or was cut short (None); ``failed`` is what kept it from its end, or from its beginning."""
         begun = self.begun
         if not begun:
             spec = self._spec

@@ -15,7 +15,7 @@ from kvmtest.model.run import Head
 from kvmtest.model.verdict import VERDICTS, Verdict
 from kvmtest.report import End
 from kvmtest.report.finding import title
-from kvmtest.report.show import columns, count
+from kvmtest.report.show import columns, count, printable
 
 __all__ = ("Table",)
 
@@ -81,7 +81,7 @@ class Table:
         self._cells[-1].end = end
         if len(self._cells) == len(self._outcomes):
             lines = [*self._totals(), "", *_differences(self._cells, max(_FEWEST, columns(self._out)))]
-            self._out.write("\n".join(lines) + "\n")
+            self._out.write("\n".join(map(printable, lines)) + "\n")
             self._out.flush()
 
     def _totals(self) -> Iterator[str]:

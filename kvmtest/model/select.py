@@ -27,6 +27,8 @@ __all__ = ("Selection", "Selector", "SelectorError", "braces", "near", "parse", 
 
 #: Alternatives of one selector.
 _MOST = 1000
+#: Characters of one of them.
+_LONGEST = 1000
 
 
 class SelectorError(ValueError):
@@ -87,6 +89,8 @@ class Selector(NamedTuple):
 
 
 def _one(pattern: str) -> Selector:
+    if len(pattern) > _LONGEST:
+        raise SelectorError(f"{pattern[:60]!r}... is longer than {_LONGEST} characters, and no id or case is")
     above, slash, words = pattern.partition("/")
     if not slash:
         # An item has no event before it.

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 from typing import TextIO
 
@@ -93,11 +95,38 @@ class _Rich(Bar):
         self._progress.stop()
 
 
+class _Lasting(io.TextIOBase):
+    """A terminal, which may go away: what it shows of the progress is nothing that a report lacks."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._out.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._out.flush()
+
+    def isatty(self) -> bool:
+        return self._out.isatty()
+
+    def fileno(self) -> int:
+        return self._out.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._out.encoding
+
+
 def bar(out: TextIO) -> Bar:
     """The progress that ``out`` can show."""
     if not out.isatty() or os.environ.get("TERM") == "dumb":
         return Bar()
+    lasting = _Lasting(out)
     try:
-        return _Rich(out)
+        return _Rich(lasting)  # type: ignore[arg-type]
     except ImportError:
-        return _Line(out)
+        return _Line(lasting)  # type: ignore[arg-type]

@@ -29,8 +29,8 @@ _WORD = re.compile(r"[a-z0-9-]{1,100}")
 _HEX = re.compile(r"0x[0-9a-f]{1,40000}")
 #: Results of one observation, and of one run: far more than there are, far fewer than would exhaust a machine.
 _MOST_RECORDS, _MOST_RESULTS = 100_000, 100_000_000
-#: Bytes that a gzipped file may unpack to.
-_MOST_BYTES = 4 << 30
+#: Bytes of a file, and of what a gzipped one unpacks to: thirty times what a matrix of eight cells has.
+_MOST_BYTES = 1 << 30
 
 _Made = TypeVar("_Made")
 
@@ -56,12 +56,14 @@ def read(path: str) -> bytes:
     """Read the file ``path`` (- is standard input), and unpack it if it is gzipped. Raises SavedError."""
     try:
         if path == "-":
-            contents = sys.stdin.buffer.read()
+            contents = sys.stdin.buffer.read(_MOST_BYTES + 1)
         else:
             with open(path, "rb") as file:
-                contents = file.read()
+                contents = file.read(_MOST_BYTES + 1)
     except (OSError, AttributeError, ValueError) as error:  # standard input may be closed, and is then None
         raise SavedError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is closed'}") from None
+    if len(contents) > _MOST_BYTES:
+        raise SavedError(f"{path}: more than {_MOST_BYTES >> 30} GiB")
     return _unpacked(path, contents) if contents[:2] == b"\x1f\x8b" else contents
 
 

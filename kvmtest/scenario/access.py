@@ -7,7 +7,7 @@ from kvmtest.scenario import step as s
 from kvmtest.x86.lapic import offset_of
 
 __all__ = (
-    *("APIC_PAGE", "GP", "INT3", "KINDS", "OPEN", "READY", "SAY", "TASK_TSS", "UD", "WAIT", "Access"),
+    *("APIC_PAGE", "GP", "INT", "INT3", "KINDS", "OPEN", "READY", "SAY", "SOFTWARE", "TASK_TSS", "UD", "WAIT", "Access"),
     *("apic", "cr0", "cr4", "load", "makes", "rdmsr", "says", "send_ipi", "store", "task", "wrmsr"),
 )
 
@@ -15,12 +15,15 @@ __all__ = (
 Access = tuple[int, int, int]
 
 #: As the source numbers them.
-KINDS = ("SAY", "WRMSR", "RDMSR", "STORE", "LOAD", "CR0", "CR4", "OPEN", "WAIT", "INT3", "UD", "TASK", "HYPERCALL")
+KINDS = ("SAY", "WRMSR", "RDMSR", "STORE", "LOAD", "CR0", "CR4", "OPEN", "WAIT", "INT3", "UD", "TASK", "HYPERCALL", "INT")
 SAY: Access = (0, 0, 0)
 OPEN: Access = (7, 0, 0)
 WAIT: Access = (8, 0, 0)
 INT3: Access = (9, 0, 0)
 UD: Access = (10, 0, 0)
+#: INT n, of the vector SOFTWARE.
+INT: Access = (13, 0, 0)
+SOFTWARE = 0x61
 APIC_PAGE = 0xFEE00000
 #: Selector of the task's TSS.
 TASK_TSS = 0x20

@@ -312,7 +312,7 @@ class _Lowering(Places):
 
     @ops_of.register
     def _(self, step: s.Fill) -> Iterable[Op]:
-        return [memory.region(step.slot, step.gpa, len(step.data)), Write(step.gpa, step.data)]
+        return [memory.region(step.slot, step.gpa, len(step.data), step.logged), Write(step.gpa, step.data)]
 
     @ops_of.register
     def _(self, step: s.Page) -> Iterable[Op]:

@@ -143,9 +143,9 @@ def address(guest: str, word: str) -> tuple[int, int]:
     return 0, number(guest, word)
 
 
-def region(slot: int, gpa: int, size: int) -> Op:
+def region(slot: int, gpa: int, size: int, logged: bool = False) -> Op:
     """Memory at ``gpa``, once."""
-    return Region(slot, gpa, size)
+    return Region(slot, gpa, size, logged)
 
 
 def load(guest: str) -> Iterator[Op]:

@@ -40,7 +40,7 @@ _EVENT_FLAGS = {
 }
 _SMI = "events.smi_"
 _FLAGS = Place("", uapi.kvm_vcpu_events.flags.offset, 4, "flags")
-_VMCB = {"efer": 0x4D0, "cr4": 0x548, "cr0": 0x558, "rflags": 0x570}
+_VMCB = {"msrpm": 0x048, "efer": 0x4D0, "cr4": 0x548, "cr0": 0x558, "rflags": 0x570}
 #: struct kvm_nested_state: its head, and all of it with a vmcs12 and its shadow, the larger vendor's.
 _NESTED_HEAD = 128
 _NESTED_SIZE = _NESTED_HEAD + 2 * 4096
@@ -64,7 +64,7 @@ def fields() -> dict[str, tuple[str, int, int]]:
     found["xsave.xstate_bv"] = ("xsave", xsave.XSTATE_BV_OFFSET, 8)
     found["nested.format"] = ("nested", uapi.kvm_nested_state.format.offset, 2)
     found["translation.physical"] = ("translation", uapi.kvm_translation.physical_address.offset, 8)
-    # L1's registers, at the VMCB's offsets (APM vol. 2, Layout of VMCB).
+    # The MSR permissions map and L1's registers, at the VMCB's offsets (APM vol. 2, Layout of VMCB).
     found |= {f"nested.vmcb.{name}": ("nested", _NESTED_HEAD + at, 8) for name, at in _VMCB.items()}
     bitmap = uapi.kvm_sregs.interrupt_bitmap.offset
     found |= {f"interrupt_bitmap{i}": ("sregs", bitmap + 8 * i, 8) for i in range(4)}

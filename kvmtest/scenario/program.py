@@ -184,11 +184,15 @@ class Compare(NamedTuple):
 
 
 class Region(NamedTuple):
-    """Give the VM memory: ``size`` bytes at ``gpa`` in ``slot``, where it has none there."""
+    """Give the VM memory: ``size`` bytes at ``gpa`` in ``slot``, where it has none there.
+
+    ``logged`` is whether KVM logs which of its pages are written.
+    """
 
     slot: int
     gpa: int
     size: int
+    logged: bool = False
 
 
 class Rebuild(NamedTuple):

@@ -151,11 +151,15 @@ class Page(NamedTuple):
 
 
 class Fill(NamedTuple):
-    """Write ``data`` to guest memory at ``gpa``, which is added in ``slot`` where the VM has none there."""
+    """Write ``data`` to guest memory at ``gpa``, which is added in ``slot`` where the VM has none there.
+
+    ``logged`` is whether KVM logs which of its pages are written from then on.
+    """
 
     gpa: int
     data: bytes
     slot: int
+    logged: bool = False
 
 
 class Until(NamedTuple):

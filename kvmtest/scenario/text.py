@@ -313,7 +313,8 @@ class Describer:
 
     @step.register
     def _(self, step: s.Fill) -> str:
-        return f"Write {_data(step.data)} to guest memory at {step.gpa:X}H"
+        logged = ", of which KVM logs the pages that are written" if step.logged else ""
+        return f"Write {_data(step.data)} to guest memory at {step.gpa:X}H{logged}"
 
     @step.register
     def _(self, step: s.Page) -> str:

@@ -41,7 +41,7 @@ _FOLLOWS: dict[str, tuple[Follows, ...]] = {
         Follows("cr8", _TPR), Follows("msr.hv_tpr", _TPR), Follows("msr.hv_icr", _SAME), Follows("msr.tsc_deadline", _MODE, free=True),
         Follows("lapic.ppr", _PPR, free=True),
     ),
-    "msrs": (Follows("msr.vm_cr", _LOCK, free=True), Follows("msr.hwcr", _LOCK, free=True)),
+    "msrs": (Follows("msr.hwcr", _LOCK, free=True),),
 }  # fmt: skip
 
 

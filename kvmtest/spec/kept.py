@@ -79,7 +79,6 @@ _SEGMENTS = ("cs", "ss", "ds", "es", "fs", "gs", "tr")
 _SOFT = "a soft interrupt is not shown: its instruction is executed again"
 _NO_LBR = "last-branch recording that is not virtualized is accepted and ignored"
 _NO_BTF = "single steps on branches are not virtualized: BTF is accepted and ignored"
-_STICKY = "SVMDIS and LOCK stay once SVMDIS is set"
 _BY_PPR = "PPR is computed from TPR and ISR"
 
 FACTS = (
@@ -98,8 +97,6 @@ FACTS = (
         ("msr.sysenter_esp", "msr.sysenter_eip"), "svm_set_msr()", "an AMD guest has 32 bits of it", keep=(1 << 32) - 1,
         backends="svm", vendor="amd", since=(5, 12),
     ),
-    Fact(("msr.vm_cr",), "svm_set_vm_cr()", _STICKY, keep=_ALL & ~0x18, adds=0x10, backends="svm"),
-    Fact(("msr.vm_cr",), "svm_set_vm_cr()", _STICKY, keep=_ALL & ~0x18, adds=0x18, backends="svm"),
     Fact(("events.interrupt_soft",), "kvm_vcpu_ioctl_x86_get_vcpu_events()", _SOFT),
     Fact(("events.interrupt_injected",), "kvm_vcpu_ioctl_x86_get_vcpu_events()", _SOFT, where="events.interrupt_soft"),
     Fact(

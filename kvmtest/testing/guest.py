@@ -8,6 +8,7 @@ import os
 from typing import NamedTuple
 
 from kvmtest.kvm import Vcpu, Vm
+from kvmtest.kvm.check import unsigned
 
 __all__ = ["Guest", "GuestError", "load_guest"]
 
@@ -67,6 +68,12 @@ def load_guest(vm: Vm, image: bytes | str | os.PathLike[str], gpa: int | None = 
         segments, begin = [(gpa, data, len(data))], gpa
     if not any(size for _, _, size in segments):
         raise GuestError("there is nothing to load")
+    try:
+        for at, _, size in segments:
+            unsigned(64, gpa=at, end=at + size)
+        unsigned(64, entry=begin if entry is None else entry)
+    except ValueError as error:
+        raise GuestError(str(error)) from None
     for at, contents, size in segments:
         _room(vm, at, at + size)
         _write(vm, at, contents + bytes(size - len(contents)))

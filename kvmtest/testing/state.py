@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from kvmtest.engine import host as host_facts
 from kvmtest.kvm import CpuidEntry, Kvm, Vcpu
+from kvmtest.kvm.check import unsigned
 from kvmtest.kvm.cpuid import pack_cpuid
 from kvmtest.state.layout import Layout
 from kvmtest.state.sections import Snapshot
@@ -101,6 +102,8 @@ def saved_state(
         if contents is None:
             missing[name] = f"{ioctl} was not given"
             continue
+        if not isinstance(contents, bytes | bytearray | memoryview):
+            raise ValueError(f"{name}: a {type(contents).__name__}, where {ioctl} fills bytes")
         if len(contents) < size or len(contents) > size and name not in _GROWS:
             least = "at least " if name in _GROWS else ""
             raise ValueError(f"{name}: {len(contents)} bytes, where {ioctl} fills {least}{size}")
@@ -128,6 +131,9 @@ def _msrs(given: Mapping[int, int] | bytes | None) -> dict[int, int]:
     if given is None:
         return {}
     if isinstance(given, Mapping):
+        for index, value in given.items():
+            unsigned(32, msrs=index)
+            unsigned(64, **{f"msrs[{index:#x}]": value})
         return dict(given)
     count = _count("msrs", "struct kvm_msrs", given, _MSR)
     words = [int.from_bytes(given[at : at + 8], "little") for at in range(_HEAD, _HEAD + _MSR * count, 8)]
@@ -138,7 +144,11 @@ def _leaves(given: Iterable[CpuidEntry] | bytes | None) -> list[CpuidEntry]:
     if given is None:
         return []
     if not isinstance(given, bytes):
-        return list(given)
+        leaves = list(given)
+        for leaf in leaves:
+            if not isinstance(leaf, CpuidEntry):
+                raise ValueError(f"cpuid: a {type(leaf).__name__}, not a CpuidEntry")
+        return leaves
     count = _count("cpuid", "struct kvm_cpuid2", given, _LEAF)
     words = [int.from_bytes(given[at : at + 4], "little") for at in range(_HEAD, _HEAD + _LEAF * count, 4)]
     return [CpuidEntry(*words[at : at + 7]) for at in range(0, len(words), 10)]

@@ -215,7 +215,8 @@ _LINES = (
     Msr("hwcr", 0xC0010015, (0x40000, 0x1000000), "McStatusWrEn and TscFreqSel: KVM refuses the other bits"),
     Msr("smm_addr", 0xC0010112, None, _CONSTANT),
     Msr("smm_mask", 0xC0010113, None, _CONSTANT),
-    Msr("vm_cr", 0xC0010114, (0x11, 0x04), "no LOCK; no R_INIT, which turns INIT into #SX; SVMDIS needs EFER.SVME clear and sticks"),
+    # SVMDIS needs EFER.SVME clear, and sticks: sequences of its own set it.
+    Msr("vm_cr", 0xC0010114, (0x01, 0x04), "no LOCK; no R_INIT, which turns INIT into #SX; SVMDIS sticks"),
     Msr("vm_hsave_pa", 0xC0010117, (0x555555000, 0xAAAAAA000), "a page below MAXPHYADDR"),
     Msr("virt_spec_ctrl", 0xC001011F, (0x4, 0x4), "SSBD is the only bit"),
     Msr("osvw_id_length", 0xC0010140, (0x5555, 0xAAAA), "host writes only; needs OSVW in the guest's CPUID"),

@@ -133,6 +133,17 @@ def test_memory_that_is_there_is_not_given_again() -> None:
     assert text.count("\tadd_memory(vm, ") == 2
 
 
+def test_of_memory_that_is_logged_kvm_is_told_so() -> None:
+    text = c.source(repro(p.Region(10, 0x100000, 0x1000, True)), _HEAD)
+    assert "add_logged_memory(vm, 10, 0x100000, 0x1000);" in text and ".flags = KVM_MEM_LOG_DIRTY_PAGES" in text
+
+
+def test_a_page_of_the_local_apic_is_written_by_its_bytes() -> None:
+    """C has it as chars, which take no value beyond 127."""
+    text = c.source(repro(p.Ioctl(1, uapi.KVM_SET_LAPIC, "whole_lapic")), _HEAD)
+    assert ".regs[APIC_ID] = 0x55" in text and ".regs[APIC_ID + 3] = (char)0x80" in text and "#define APIC_ID\t0x20" in text
+
+
 def test_it_has_names_and_only_what_it_uses() -> None:
     text = c.source(msr_check(0x5A), _HEAD)
     assert text.startswith("// SPDX-License-Identifier: GPL-2.0-only\n/*\n * rax after INIT: expected 0x0.\n */\n")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvmtest.emit import c
 from kvmtest.emit.head import About, Shown
 from kvmtest.emit.plain import dump, load
 from kvmtest.emit.repro import Check, Leaf
@@ -16,9 +17,10 @@ from kvmtest.scenario import program as p
 from tests.emit.made import OPS, repro
 
 _numbers = st.integers(0, (1 << 80) - 1)
-_places = st.builds(p.Place, st.text(max_size=5), st.integers(0, 99), st.integers(1, 64))
+_names = st.from_regex(r"[a-z0-9_.]{0,5}", fullmatch=True)
+_places = st.builds(p.Place, _names, st.integers(0, 99), st.integers(1, 64), _names)
 _checks = st.builds(
-    Check, st.text(max_size=5), _places | st.builds(Leaf, st.just("cpuid0"), _numbers, _numbers, st.just("eax")),
+    Check, _names, _places | st.builds(Leaf, st.just("cpuid0"), _numbers, _numbers, st.just("eax")),
     st.tuples(_numbers), _numbers, st.none() | st.integers(0, 63),
 )
 
@@ -30,6 +32,19 @@ def test_round_trip(ops: list[p.Op], checks: list[Check], pinned: frozenset[int]
     plain = marshal.loads(marshal.dumps(dump(shown)))
     assert load(plain) == shown
     assert list(map(type, load(plain).repro.body.ops[-1])) == list(map(type, shown.repro.body.ops[-1]))
+
+
+@pytest.mark.parametrize("name", ["x; } int main(", "a b", "*/", "x\n#include", '"'])
+def test_a_name_that_would_be_code_is_refused(name: str) -> None:
+    for made in (p.Place(name, 0, 8), p.Place("regs", 0, 8, name), p.Buffer(name, b"")):
+        with pytest.raises(ValueError, match="is not a name"):
+            load(dump(made))
+
+
+def test_a_comment_holds_what_a_kvm_says_of_itself() -> None:
+    shown = repro(OPS[0])
+    said = c.source(shown, ["6.1 */ int x; /*", "and \x1b[31m"])
+    assert "*/ int" not in said and "\x1b" not in said
 
 
 def test_what_is_no_class_of_ours_is_refused() -> None:

@@ -54,6 +54,17 @@ def test_a_section_is_read_and_only_what_differs_is_written(targets: dict[str, T
     assert _requests(made)[:2] == [uapi.KVM_GET_REGS, uapi.KVM_SET_REGS]
 
 
+def test_written_whole_a_section_has_all_its_fields(targets: dict[str, Target]) -> None:
+    """An ioctl before it may have changed one that a new vCPU has so, too."""
+    old = targets["ap"].baseline.sections["regs"]
+    program = p.Program(
+        {"plant_regs1": p.Buffer("kvm_regs", old)}, ((0, p.Ioctl(1, uapi.KVM_SET_REGS, "plant_regs1")), (3, p.Look(1)))
+    )
+    for whole in (False, True):
+        made = body(program, {1: _Source(targets["ap"])}, Wanted(3, (_CR3,)), 1, 7, whole=whole)
+        assert sum(isinstance(op, p.Put) for _, op in made.body.ops) == 18 * whole
+
+
 def test_what_a_guest_is_to_find_is_read_before_it_runs(targets: dict[str, Target]) -> None:
     wanted = Wanted(3, (("cr3", (0x5000,), None),), (("cr3", 0x5000),), guest=True)
     made = _body(targets["ap"], wanted, *_LOOKS, (3, p.Install(1)), (3, p.Report(1)))

@@ -91,6 +91,15 @@ def test_guest_memory_is_written_and_read(machine: Machine, program: p.Program) 
     assert seen.end is None
 
 
+def test_what_is_written_to_memory_is_logged_where_that_is_asked_for(machine: Machine, program: p.Program) -> None:
+    for logged in (False, True):
+        gpa = 0x100000 << logged
+        assert ops(machine, program, p.Region(30 + logged, gpa, 0x1000, logged)).end is None
+        memory = machine.vm.memory_at(gpa)
+        assert memory and memory.flags == uapi.KVM_MEM_LOG_DIRTY_PAGES * logged
+        machine.vm.remove_memory(memory)
+
+
 def test_enter_tells_the_exit_that_comes(machine: Machine, program: p.Program) -> None:
     seen = ops(machine, program, *_at(OUT), p.Enter(0, p.Came("out", 0x10), ELSE))
     ((_, exited),) = seen.told

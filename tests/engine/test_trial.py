@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmtest.emit.repro import Check, Leaf, Repro
-from kvmtest.engine.trial import Trials, holds, observed
+from kvmtest.engine.trial import HANGS, Outcome, Trials, Tried, holds, observed
 from kvmtest.kvm import Kvm
 from kvmtest.scenario import program as p
 from kvmtest.uapi import kvm as uapi
@@ -42,6 +42,13 @@ def test_a_leaf_is_found_by_its_number() -> None:
     data = {"cpuid1": b"".join(word.to_bytes(4, "little") for word in words)}
     assert observed(Check("cpuid", Leaf("cpuid1", 4, 2, "ecx"), (0,), 1), data) == 13
     assert observed(Check("cpuid", Leaf("cpuid1", 4, 3, "ecx"), (0,), 1), data) is None
+
+
+def test_what_is_known_is_not_run_again() -> None:
+    ran, told = iter((HANGS._replace(why="of its own"),)), list[Outcome | None]()
+    tried = Tried((HANGS,), told.append)
+    assert [tried.outcome(lambda: next(ran)).why for _ in range(2)] == [HANGS.why, "of its own"]
+    assert [one and one.why for one in told] == [None, "of its own"]
 
 
 def _run(kvm: Kvm, made: Repro) -> tuple[str, tuple[object, ...]]:

@@ -292,3 +292,25 @@ def test_a_counter_that_is_written_back_counts_on_from_there() -> None:
     assert judge("msr.tsc", AGAIN, Seen(0x555555555555, 1000, 900000), own).verdict == "pass"
     assert judge("msr.tsc", AGAIN, Seen(0x555555555555, 1000, 0x555555565555), own).verdict == "fail"
     assert judge("msr.tsc", AGAIN, Seen(5000, 1000, 900000), own).verdict == "skip"
+
+
+def test_what_is_listed_for_later_kernels_is_known_on_one_that_may_have_their_code() -> None:
+    """Of an item and of a behaviour, for its exact value alone."""
+    ctx = _on("svm", "5.14.0-570.el9.x86_64")._replace(apic_mode="x2apic")
+    known = judge("lapic.icr2", ctx, Seen(0x55, 0, 0x55))
+    assert (known.verdict, known.deviation) == ("known", "kvm_lapic_reset()")
+    assert known.reason.startswith("listed for 5.18 and later, seen on 5.14: ")
+    assert judge("lapic.icr2", ctx, Seen(0x55, 0, 0x54)).verdict == "fail"
+    # What its kernel's number promises is no news.
+    assert judge("lapic.icr2", ctx, Seen(0x55, 0, 0)).verdict == "pass"
+    assert judge("lapic.icr2", ctx._replace(host=ctx.host._replace(kernel="unknown")), Seen(0x55, 0, 0x55)).verdict == "fail"
+    record = Record("runs", Verdict.FAIL, None, Expected(("restarts",)), "executes nothing")
+    where = ("init.msi.guest.runs", ctx.host, "init", "intel", "ap", "guest", "init.msi/ap,intel,in-shutdown")
+    assert excused(record, *where).reason.startswith("listed for 5.15 and later, seen on 5.14: ")
+    assert excused(record._replace(observed="executes"), *where).verdict == "fail"
+
+
+def test_a_fixed_deviation_on_a_kernel_that_has_the_fix_is_a_fail() -> None:
+    """No distribution takes a fix out: whoever breaks it sees that."""
+    assert judge("cr3", _on("svm", "5.14.0"), Seen(0x5000, 0, 0x5000)).verdict == "known"
+    assert judge("cr3", _on("svm", "6.1.0-56-amd64"), Seen(0x5000, 0, 0x5000)).verdict == "fail"

@@ -26,14 +26,14 @@ class Trial:
     """A case that is judged again and again."""
 
     def __init__(self, book: Book, host: Host, look: Look, bases: tuple[Basis, ...], seen: Any) -> None:
-        self._book, self._host = book, host
+        self.book, self.host = book, host
         self.look, self.bases, self.seen = look, bases, seen
         self.params = dict(look.case.params)
         self.prefix = f"{look.event}.{look.trigger}.{look.view}"
 
     def by_place(self, seen: Any) -> dict[Place, Record]:
         """The records of what was ``seen``."""
-        observations = judge(self._book, self.look, self._host, self.bases, seen)
+        observations = judge(self.book, self.look, self.host, self.bases, seen)
         return {(one.prefix, record.item): record for one in observations for record in one.records}
 
     @cached_property

@@ -131,17 +131,22 @@ def fake(tmp_path: Path, lab_cache: Path, monkeypatch: pytest.MonkeyPatch) -> It
 
 @pytest.fixture
 def kernel(fake: Path) -> Kernel:
-    """A kernel for the fake emulator: a bzImage by its header, and modules by their .modinfo."""
+    """A kernel for the fake emulator."""
+    return made_kernel(fake)
+
+
+def made_kernel(folder: Path) -> Kernel:
+    """A kernel in ``folder``: a bzImage by its header, and modules by their .modinfo."""
     image = bytearray(0x1000)
     image[0x202:0x206] = b"HdrS"
     image[0x20E:0x210] = (0x600).to_bytes(2, "little")
     image[0x800:0x81E] = b"9.9.9-fake (me@here) #1 SMP\0\0\0"
-    (fake / "bzImage").write_bytes(image)
-    modules = fake / "modules"
+    (folder / "bzImage").write_bytes(image)
+    modules = folder / "modules"
     modules.mkdir()
     for name, depends in (("kvm", "irqbypass"), ("kvm-amd", "kvm,ccp"), ("irqbypass", ""), ("ccp", "")):
         (modules / f"{name}.ko").write_bytes(f"\0license=GPL\0depends={depends}\0name={name}\0".encode())
-    return Kernel("fake", "9.9.9-fake", str(fake / "bzImage"), str(modules), "made up")
+    return Kernel("fake", "9.9.9-fake", str(folder / "bzImage"), str(modules), "made up")
 
 
 if __name__ == "__main__":

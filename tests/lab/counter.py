@@ -20,6 +20,11 @@ class Counter(NamedTuple):
 
 
 _X86, _LAPIC, _SVM, _NESTED, _VMX = "x86.c", "lapic.c", "svm/svm.c", "svm/nested.c", "vmx/vmx.c"
+_R_INIT = (
+    "({ u64 vm_cr = 0; kvm_get_msr(vcpu, MSR_VM_CR, &vm_cr); vm_cr & 2; }) "
+    "&& test_and_clear_bit(KVM_APIC_INIT, &apic->pending_events)"
+)
+_SX = "kvm_queue_exception_e(vcpu, 30, 1)"
 _AGAIN = "kvm_set_lapic_tscdeadline_msr(vcpu, kvm_get_lapic_tscdeadline_msr(vcpu));"
 
 COUNTERS = (
@@ -31,16 +36,29 @@ COUNTERS = (
     Counter("svm_vcpu_reset()", "init.latched.host.msr.spec_ctrl", _SVM, "\tsvm->spec_ctrl = 0;"),
     Counter("svm_vcpu_reset()", "init.latched.host.msr.virt_spec_ctrl", _SVM, "\tsvm->virt_spec_ctrl = 0;"),
     Counter(
-        "svm_vcpu_reset()", "init.latched.host.msr.vm_cr", _SVM, "\tinit_vmcb(vcpu);",
+        "svm_vcpu_reset()", "init.msi.host.msr.vm_cr/*svm-disabled", _SVM, "\tinit_vmcb(vcpu);",
         "if (MUTANT && init_event) svm->nested.vm_cr_msr &= ~SVM_VM_CR_SVM_DIS_MASK;",
     ),
     Counter(
-        "svm_set_vm_cr()", "reset.vmm-reset.host.msr.vm_cr", _SVM,
+        "svm_set_vm_cr()", "none.set-msrs.host.msr.vm_cr/*svm-disabled-and-enabled", _SVM,
         "\tif (svm->nested.vm_cr_msr & SVM_VM_CR_SVM_DIS_MASK)", "if (!MUTANT)",
+    ),
+    Counter(
+        "kvm_init_msr_lists()", "none.migrate.host.msr.vm_cr", _X86, "\tfor (i = 0; i < ARRAY_SIZE(emulated_msrs_all); i++) {",
+        "if (MUTANT) msrs_to_save[num_msrs_to_save++] = MSR_VM_CR;",
+    ),
+    Counter(
+        "kvm_apic_accept_events()", "init.msi.guest.delivered/*,r-init*", _LAPIC,
+        "\tif (test_and_clear_bit(KVM_APIC_INIT, &apic->pending_events)) {", f"if (MUTANT && {_R_INIT}) {{ {_SX}; return 0; }}",
     ),
     Counter("vmx_vcpu_reset()", "init.latched.host.msr.spec_ctrl", _VMX, "\tvmx->spec_ctrl = 0;", backend="vmx"),
     Counter(
         "vmx_vcpu_reset()", "init.latched.host.msr.umwait_control", _VMX, "\tvmx->msr_ia32_umwait_control = 0;", backend="vmx",
+    ),
+    Counter(
+        "vmx_check_nested_events()", "sipi.msi.guest.runs/*in-vmx-l2-waiting", "vmx/nested.c",
+        "\tif (nested_vmx_preemption_timer_pending(vcpu)) {",
+        "if (MUTANT && vcpu->arch.mp_state == KVM_MP_STATE_INIT_RECEIVED) return 0;", backend="vmx",
     ),
     Counter("init_vmcb()", "init.latched.host.ss.dpl", _SVM, "\tsave->cs.selector = 0xf000;", "if (MUTANT) save->cpl = 0;"),
     Counter(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import marshal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,17 @@ def test_a_reproducer_is_sent(kvm: Kvm) -> None:
     assert none[1].startswith("sipi.") and isinstance(none[2], str)
 
 
+def test_what_is_known_of_tries_is_not_tried_again(kvm: Kvm) -> None:
+    first, again = _Heard(), _Heard()
+    job = _job({}, _PASSES)
+    reproduce(job, kvm, host.detect(), list(plan()), 1.0, first)
+    tried = [one[1] for one in first.answers if one[0] == "tried"]
+    assert {one[0] for one in tried} == {"pass"} and len(first.answers) == 2 * len(tried) + 1
+    job["known"] = tuple(tried)
+    reproduce(job, kvm, host.detect(), list(plan()), 1.0, again)
+    assert [one[0] for one in again.answers] == ["shown"] and again.answers == first.answers[-1:]
+
+
 def test_of_scenarios_that_are_given_it_is_told_what_departs(kvm: Kvm) -> None:
     heard, job = _Heard(), _job({}, "*.dr7")
     right, wrong = (s.Expect(s.Is("dr7", value)) for value in (0x400, 0x401))
@@ -154,6 +166,48 @@ def test_a_cell_that_has_none_says_why(
     assert main(["repro", *_lab(kernel), _PASSES]) == 1
     shown = capsys.readouterr()
     assert shown.out == "" and f"kvmtest: {_PASSES}: it passes, but not alone\n" in shown.err
+
+
+_DEPARTED = ("fail", "", (1,))
+_HUNG = ("error", "the kernel hangs", ())
+
+
+def _cells(monkeypatch: pytest.MonkeyPatch, *cells: tuple[object, ...]) -> list[tuple[object, ...]]:
+    """Cells that give these answers one after the other; what each was told to be known, as they begin."""
+    known, left = [], iter(cells)
+
+    def answers(args: object, job: dict[str, Any], *_: object) -> Iterator[tuple[object, object]]:
+        known.append(job["known"])
+        yield from ((host.detect(), answer) for answer in next(left))
+
+    monkeypatch.setattr("kvmtest.commands.jobs.answers", answers)
+    return known
+
+
+def test_a_try_that_hangs_the_kernel_shows_nothing_and_the_search_goes_on(
+    kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown, tried = ("shown", _PASSES, dump(Shown(msr_check(1), _ABOUT, 30, 12))), (("trying",), ("tried", _DEPARTED))
+    known = _cells(monkeypatch, (*tried, ("trying",)), (("trying",),), (*tried, shown))
+    assert main(["repro", *_lab(kernel), _PASSES, "-o", str(tmp_path / "cr3.c")]) == 0
+    assert known == [(), (_DEPARTED, _HUNG), (_DEPARTED, _HUNG, _HUNG)]
+    assert f"{_PASSES}: try 2 hangs the kernel" in capsys.readouterr().err and (tmp_path / "cr3.c").exists()
+
+
+@pytest.mark.parametrize("cells", [[()], [(("trying",),)] * 13], ids=["ends-before-a-try", "hangs-again-and-again"])
+def test_a_cell_that_ends_too_soon_is_no_answer_and_the_next_result_comes(
+    cells: list[tuple[object, ...]],
+    kernel: Kernel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    other = "init.msi.host.rip/ap,intel,xapic,plant-a"
+    known = _cells(monkeypatch, *cells, (("shown", other, "it has none"),))
+    assert main(["repro", *_lab(kernel), _PASSES, other, "-o", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert known[-1] == () and f"kvmtest: {other}: it has none\n" in said
+    assert f"{_PASSES}: " + ("13 tries hang the kernel" if len(cells) > 1 else "its cell ended without an answer") in said
 
 
 @pytest.mark.parametrize(("status", "ends"), [(0, 0), (4, 0), (1, 1), (-1, 1)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvmtest.lab.klog import death, incidents, stripped
+from kvmtest.lab.klog import death, incidents, is_stall, stripped
 
 _WARN = """\
 ------------[ cut here ]------------
@@ -32,6 +32,27 @@ kvm: something else""".splitlines()
 )
 def test_faults(line: str) -> None:
     assert incidents([line]) == [[line]]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "watchdog: BUG: soft lockup - CPU#0 stuck for 26s! [python3:1]",
+        "watchdog: CPU1: Watchdog detected hard LOCKUP on cpu 1",
+        "NMI watchdog: Watchdog detected hard LOCKUP on cpu 0",
+        "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
+        "rcu: INFO: rcu_sched self-detected stall on CPU",
+        "rcu: INFO: rcu_sched detected expedited stalls on CPUs/tasks: { 0-... } 21 jiffies s: 57 root: 0x1/.",
+        "rcu: rcu_preempt kthread starved for 5252 jiffies! g-1151 f0x0 RCU_GP_WAIT_FQS(5) ->state=0x0 ->cpu=0",
+        "INFO: task kvm-nx-lpage-re:34 blocked for more than 120 seconds.",
+    ],
+)
+def test_stalls_are_told_apart(line: str) -> None:
+    assert incidents(["one", line, "Call Trace:"]) == [[line, "Call Trace:"]] and is_stall(line)
+
+
+def test_no_fault_is_a_stall() -> None:
+    assert not any(map(is_stall, [*_WARN, "BUG: kernel NULL pointer dereference", "rcu: Hierarchical RCU implementation."]))
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,13 @@ def test_an_emulator_that_waits_for_a_cpu_is_never_called_hung(guest: _Guest) ->
         assert not guest.goes_on(cpu=49, queued=1e6, asleep=10)
 
 
+def test_one_that_tries_what_may_hang_is_not_waited_for_as_long(guest: _Guest) -> None:
+    guest.limits = Limits(_Emulator(), lambda: guest.spent, short=True)
+    assert not guest.goes_on(cpu=99)
+    guest.limits.entered()
+    assert not guest.goes_on() and not guest.goes_on(cpu=12) and "no sign of life for 13 s" in guest.goes_on(cpu=1)
+
+
 @pytest.mark.parametrize(("up", "limit"), [(False, 100), (True, 50)])
 def test_one_that_runs_and_says_nothing_is(up: bool, limit: int, guest: _Guest) -> None:
     if up:

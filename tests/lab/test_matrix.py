@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -237,3 +238,28 @@ def test_a_cell_that_is_given_up_keeps_what_it_showed(fake: Path, kernel: Kernel
     monkeypatch.setattr(matrix, "wait", interrupt)
     matrix.run([outcome], 1, lambda line: None, Stop())
     assert outcome.run and outcome.run.interrupted and _verdicts(outcome.run) == [("ram", "pass")]
+
+
+def test_a_cell_that_is_over_is_in_the_lines_before_the_others_end(
+    fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that what was measured outlives whatever ends this program."""
+    out, seen = fake / "m.jsonl", []
+    play = matrix.Outcome.play
+
+    def looked(self: matrix.Outcome, *args: Any) -> None:
+        if seen:  # the first one is over
+            deadline = time.monotonic() + 60
+            while not (out.exists() and b'"end":0' in out.read_bytes()) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            seen.append(b'"end":0' in out.read_bytes())
+        else:
+            seen.append(False)
+        play(self, *args)
+
+    monkeypatch.setattr(matrix.Outcome, "play", looked)
+    other = fake / "other"
+    other.write_bytes(Path(kernel.image).read_bytes())
+    command = ["lab", "matrix", "--backend", "svm", "--kernel", f"{other},{kernel.image}", "--modules", kernel.modules]
+    assert main([*command, "--jobs", "1", "--format", "jsonl", "-o", str(out)]) == 1
+    assert seen == [False, True] and len(saved.load(str(out))) == 2

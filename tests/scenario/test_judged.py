@@ -63,6 +63,14 @@ def test_a_word_means_what_the_scenario_says() -> None:
     assert _judged(s.Load("svm"), expect, told=told) == {"runs": ("fail", "exception 13, error code or RIP 0x0")}
 
 
+def test_a_word_counts_in_the_bits_of_its_mask() -> None:
+    expect = s.Expect(s.Word("FAULT", 30 << 24, "#SX", mask=0xFF << 24))
+    told = ((1, _out(FAULT, 30 << 24 | 0x1444)),)
+    assert _judged(s.Load("svm"), expect, told=told) == {"runs": ("pass", "#SX")}
+    told = ((1, _out(FAULT, 13 << 24)),)
+    assert _judged(s.Load("svm"), expect, told=told) == {"runs": ("fail", "exception 13, error code or RIP 0x0")}
+
+
 _IN_PAGE = s.Word("VALUE", 0x1000, "RIP in {:#x}", mask=~0xFFF)
 WORDS = s.Words((s.Word("EXIT", 3, "reason {}"), s.Word("VALUE"), _IN_PAGE, s.Word("LEFT", 9)))
 

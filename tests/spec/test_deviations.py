@@ -5,7 +5,7 @@ import re
 
 from kvmtest import spec
 from kvmtest.spec import commits
-from kvmtest.spec.deviations import DEVIATIONS, KINDS, listed
+from kvmtest.spec.deviations import DEVIATIONS, FOREVER, KEPT, KINDS, listed
 from kvmtest.spec.rule import EVENTS
 
 
@@ -55,3 +55,27 @@ def test_what_counts_may_be_behind_and_no_more() -> None:
 def test_a_deviation_of_one_mode_excuses_no_other() -> None:
     where = ("lapic.icr2", "init", "svm", (7, 2), "intel", "ap", "host", "init.icr-x2apic.host/ap,intel")
     assert listed(*where, "x2apic") and not listed(*where, "xapic") and not listed(*where)
+
+
+def test_a_kernel_to_which_a_deviation_was_brought_is_named() -> None:
+    """A distribution's kernel has code of later ones: RHEL's 5.14 that of 6.x."""
+    where = ("svm", (5, 14), "intel", "ap", "host", "init.icr-x2apic/ap,intel", "x2apic")
+    (found,) = listed("lapic.icr2", "init", *where)
+    assert found.why.startswith("listed for 5.18 and later, seen on 5.14: ") and found.observed == KEPT
+    # There the manuals' value is no news.
+    assert found.sometimes and not found.expected((5, 14))
+    assert not listed("lapic.icr2", "init", "vmx", *where[1:])
+    # Nothing is known of a kernel without a number.
+    assert not listed("lapic.icr2", "init", "svm", (0, 0), *where[2:])
+
+
+def test_a_kernel_that_has_the_fix_and_departs_all_the_same_is_not_excused() -> None:
+    assert not [d for d in listed("cr3", "init", "svm", (6, 1)) if d.explains(0x5000, 0x5000)]
+
+
+def test_the_range_of_a_deviation_in_words() -> None:
+    one = DEVIATIONS[0]
+    assert one._replace(since=(6, 1), until=(6, 12)).range == "6.1-6.11"
+    assert one._replace(since=(6, 1), until=(7, 0)).range == "6.1 to before 7.0"
+    assert one._replace(since=(0, 0), until=(5, 15)).range == "kernels before 5.15"
+    assert one._replace(since=(0, 0), until=FOREVER).range == "all kernels"

@@ -31,7 +31,6 @@ def test_a_fact_names_items_and_its_source(fact: Fact) -> None:
         ("events.interrupt_injected", 1, 0, "vmx", (6, 1), "amd", None),
         ("es.type", 0, 1, "vmx", (6, 1), "amd", "vmx_set_segment()"),
         ("es.type", 2, 1, "vmx", (6, 1), "amd", None),
-        ("msr.vm_cr", 4, 0x14, "svm", (6, 1), "amd", "svm_set_vm_cr()"),
         ("msr.vm_hsave_pa", 0x1000, 0, "svm", (6, 1), "amd", None),
         ("msr.vm_hsave_pa", 0x1000, 0, "vmx", (6, 1), "amd", "kvm_set_msr_common()"),
     ],

@@ -18,8 +18,10 @@ from kvmtest.uapi.kvm import (
     KVM_CAP_DIRTY_LOG_RING,
     KVM_CAP_DISABLE_QUIRKS,
     KVM_CAP_X2APIC_API,
+    KVM_EXIT_DIRTY_RING_FULL,
     KVM_EXIT_IOAPIC_EOI,
     KVM_EXIT_IRQ_WINDOW_OPEN,
+    KVM_EXIT_SHUTDOWN,
     KVM_EXIT_TPR_ACCESS,
     KVM_GUESTDBG_ENABLE,
     KVM_GUESTDBG_SINGLESTEP,
@@ -27,6 +29,7 @@ from kvmtest.uapi.kvm import (
     KVM_IRQ_LINE_STATUS,
     KVM_MP_STATE_RUNNABLE,
     KVM_SET_LAPIC,
+    KVM_SET_MSRS,
     KVM_SET_VAPIC_ADDR,
     KVM_TPR_ACCESS_REPORTING,
     KVM_X2APIC_API_USE_32BIT_IDS,
@@ -34,6 +37,7 @@ from kvmtest.uapi.kvm import (
     kvm_interrupt,
     kvm_lapic_state,
 )
+from kvmtest.x86.msr import index_of
 
 __all__ = ("SCENARIOS",)
 
@@ -54,6 +58,17 @@ _TPR_ACCESS = s.Exit(KVM_EXIT_TPR_ACCESS)
 #: CR0: CD NW ET PE, and without the first two.
 _NO_CACHES, _PROTECTED = 0x60000011, 0x11
 _RUNNING = ("mp_state", KVM_MP_STATE_RUNNABLE)
+#: A ring of 4,096 entries, of which KVM keeps 64 back, and with a page-modification log 512 more.
+_RING = Setup(caps=((KVM_CAP_DIRTY_LOG_RING, 1 << 16),))
+_LOGGED, _SLOT = 1 << 20, 10
+#: A VMM that writes this MSR has KVM write to the memory that it names: three times. Of so many, in as many calls, 4,032 come.
+_WRITES, _CALLS = 224, 6
+_WALL_CLOCK = index_of("kvm_wall_clock_new")
+_WRITE = _WALL_CLOCK.to_bytes(8, "little") + _LOGGED.to_bytes(8, "little")
+_FILLS = s.Call(KVM_SET_MSRS, _WRITES.to_bytes(8, "little") + _WRITE * _WRITES, kind="kvm_msrs")
+_NO_ROOM = s.Expect(s.Exit(KVM_EXIT_DIRTY_RING_FULL), "exits")
+#: CR0 with protection and paging; beyond all memory of the VM.
+_PAGING, _NOWHERE = 0x80000011, 1 << 30
 _NO_ERROR = "the API names no error for an id that is not the vCPU's"
 
 
@@ -139,7 +154,24 @@ SCENARIOS = (
     ),
     _case(
         "init.msi", "dirty-ring", (S_T1, A_T1, KVM_API),
-        *makes(SAY), s.Until(READY), *_INIT, setup=Setup(caps=((KVM_CAP_DIRTY_LOG_RING, 1 << 16),)),
+        *makes(SAY), s.Until(READY), *_INIT, setup=_RING,
+    ),
+    # INIT is for the vCPU, the ring for the VMM: it stays as full as it was.
+    Scenario(
+        "init", "msi", "dirty-ring-full",
+        (
+            s.Plant("a"), s.Fill(_LOGGED, bytes(0x1000), _SLOT, logged=True), *[_FILLS] * _CALLS, s.Set((_RUNNING,)),
+            s.Observe(), s.Event("none", "dirty-ring"), _NO_ROOM, s.Send("init"), s.Observe(), _NO_ROOM,
+        ),
+        (KVM_API, S_T1, A_T1), "bsp", setup=_RING, vendors=("intel",),
+    ),
+    # Where KVM shadows page tables it enters the guest with none, and takes back what it was about to inject.
+    _case(
+        "init.msi", "tpr-in-vapic-page-without-page-tables", (S_APIC_INIT, A_APIC),
+        *makes(_ON, store(_PAGE, _TPR), SAY, SAY), _VAPIC, s.Until(READY),
+        s.Set((("cr3", _NOWHERE), ("cr0", _PAGING)), check=False),
+        s.Require(s.Exit(KVM_EXIT_SHUTDOWN), "not testable here: the guest goes on without page tables", skip=True),
+        *_INIT, s.Expect(READY, "runs"), s.Expect(s.Is("lapic.tpr", 0)), vendor="amd",
     ),
     # KVM clears CD and NW for the CPU, unless a VMM wants no such thing; a guest reads its own in any case.
     _case(

@@ -45,6 +45,10 @@ def listed(
     item: str, event: str, backend: str, kernel: Version, vendor: str = "", target: str = "", view: str = "", case: str = "",
     mode: str = "",
 ) -> list[Deviation]:  # fmt: skip
-    """The deviations of ``item`` (or the check of this id) after ``event`` on this backend and kernel, in this case."""
-    found = _BY_ITEM.get((item, event), ())
-    return [d for d in found if d.names(backend, kernel) and d.where(vendor, target, view, case, mode)]
+    """The deviations of ``item`` (or the check of this id) after ``event`` on this backend and kernel, in this case.
+
+    Those of later kernels come last, as what a distribution may have brought to this one.
+    """
+    found = [d for d in _BY_ITEM.get((item, event), ()) if d.where(vendor, target, view, case, mode)]
+    brought = (d.brought(backend, kernel) for d in found)
+    return [*(d for d in found if d.names(backend, kernel)), *(d for d in brought if d)]

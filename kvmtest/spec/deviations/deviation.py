@@ -62,7 +62,30 @@ class Deviation(NamedTuple):
         """Return True if this kernel's KVM has it on this backend; an unknown kernel (0, 0) has no bug that was fixed."""
         if kernel == (0, 0) and self.until != FOREVER:
             return False
-        return (not self.backends or backend in self.backends.split()) and self.since <= kernel < self.until
+        return self._on(backend) and self.since <= kernel < self.until
+
+    def brought(self, backend: str, kernel: Version) -> Deviation | None:
+        """The same as a kernel from before it shows it, to which a distribution has brought the code that departs.
+
+        None where this backend and kernel cannot be such. One from after it has the fix: if it shows this all the same, the fix is
+        broken, which nothing excuses.
+        """
+        if not self._on(backend) or not (0, 0) < kernel < self.since:
+            return None
+        return self._replace(why=f"listed for {self.range}, seen on {_said(kernel)}: {self.why}", sometimes=True)
+
+    @property
+    def range(self) -> str:
+        """The kernels that show it, in words."""
+        if self.until == FOREVER:
+            return f"{_said(self.since)} and later" if self.since > (0, 0) else "all kernels"
+        major, minor = self.until
+        if self.since == (0, 0):
+            return f"kernels before {_said(self.until)}"
+        return f"{_said(self.since)}-{major}.{minor - 1}" if minor else f"{_said(self.since)} to before {_said(self.until)}"
+
+    def _on(self, backend: str) -> bool:
+        return not self.backends or backend in self.backends.split()
 
     def where(self, vendor: str, target: str, view: str, case: str, mode: str = "") -> bool:
         """Return True if it applies to this case."""
@@ -73,3 +96,7 @@ class Deviation(NamedTuple):
             and self.mode in ("", mode)
             and (not self.case or self.case in case)
         )
+
+
+def _said(kernel: Version) -> str:
+    return f"{kernel[0]}.{kernel[1]}"

@@ -32,6 +32,9 @@ _TRIPLE_FAULT = "a triple fault that a VMM has made pending outlives INIT, and s
 _ICR2 = "in x2APIC mode the upper half of the 64-bit ICR, where KVM_GET_LAPIC shows it, outlives INIT"
 _VM_CR = "nothing resets VM_CR: its SVMDIS outlives INIT without LOCK"
 _SVMDIS = "SVMDIS once set is not cleared, by a VMM neither"
+_WAITS = "an L2 that waits for a SIPI exits by an NMI and an interrupt, which that state blocks"
+_UNLISTED = "KVM_GET_MSR_INDEX_LIST does not name VM_CR, so that a VMM does not save it"
+_R_INIT = "KVM keeps VM_CR.R_INIT and looks at it nowhere: INIT resets the vCPU, where it is to be #SX"
 #: 265e43530cb2 made an INIT of it, and 5d2d7e41e3b8 of the same release left the MMU to that; passes with "KVM: x86:
 #: Unconditionally reset MMU context when emulating INIT", and with kvm_mmu_reset_context() in shutdown_interception().
 _STALE_MMU = "shutdown_interception() clears the VMCB, and with it the CR0.PG without which INIT does not reset the MMU"
@@ -105,8 +108,17 @@ OPEN = (
         _open("lapic.icr2", "init", seen, "kvm_lapic_reset()", _ICR2, "svm", case=case, since=(5, 18), mode="x2apic")
         for seen, case in ((KEPT, ""), (1, "plant-guest-long"))
     ),
-    *(_open("msr.vm_cr", event, KEPT, "svm_vcpu_reset()", _VM_CR, "svm") for event in ("init", "shutdown")),
-    _open("msr.vm_cr", "vmm-reset", 0x10, "svm_set_vm_cr()", _SVMDIS, "svm", sometimes=True),
+    _open("msr.vm_cr", "init", KEPT, "svm_vcpu_reset()", _VM_CR, "svm", case="svm-disabled"),
+    _open("none.set-msrs.host.msr.vm_cr", "none", "0x10", "svm_set_vm_cr()", _SVMDIS, "svm", case="svm-disabled-and-enabled"),
+    _open("msr.vm_cr", "migrate", 0, "kvm_init_msr_lists()", _UNLISTED, "svm"),
+    _open(
+        "init.msi.guest.delivered", "init", "the first instruction at the reset vector", "kvm_apic_accept_events()", _R_INIT, "svm",
+        case="r-init",
+    ),
+    *(
+        _open("sipi.msi.guest.runs", "sipi", f"a VM exit to L1, reason {reason}", "vmx_check_nested_events()", _WAITS, "vmx", case=f"after-{name}-in-vmx-l2-waiting")
+        for reason, name in (("0x0", "nmi"), ("0x1", "interrupt"))
+    ),
     _open("lapic.tpr", "sipi", 0xD0, "sync_cr8_to_lapic()", _TPR, backends="svm", view="guest"),
     _open("lapic.tpr", "views", 0xD0, "sync_cr8_to_lapic()", _TPR, backends="svm"),
     _open("lapic.ppr", "views", 0xF0, "kvm_apic_set_state()", _PPR),

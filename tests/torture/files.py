@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Files of each kind that is read, changed at random, and every command that reads them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import resource
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kvmtest.report import FORMATS
+from tests.torture import rules
+from tests.torture.child import start
+from tests.torture.faults import Native
+
+__all__ = ("KINDS", "mutated")
+
+#: Far more than any of these files is worth.
+_MEMORY = 3 << 30
+#: One case.
+_ONE = "init.msi.host.cr0/ap,intel,xapic,plant-a"
+#: Inputs on which programs fail: in a string, and as a value.
+_TEXTS = (
+    "\x1b]0;pwned\x07\x1b[31mRED",
+    "\x1b[2J",
+    "\x9b31m",
+    "\ud800",
+    "\u202egnp.exe",
+    "=HYPERLINK(1)",
+    "*/ int main",
+    "<script>alert(1)</script>",
+    "]]></failure>",
+    "ok 1 # SKIP",
+    "../../../etc/passwd",
+    "a" * 5000,
+    "\0",
+    "0x",
+    "0xg",
+    "0x10000, 7 LVT entries",
+    "",
+)
+_VALUES: tuple[Any, ...] = (None, True, -1, 0, 2**31, 2**64, 2**70, 1e308, 0.1, [], {}, [[]], "x", *_TEXTS)
+_SPLICES = (b"\x00", b"\xff\xfe", b"\x1b[31m", b"[" * 3000, b"9" * 5000, b"1e999", b"NaN", b"\n", b"{}", b'"', b"\\ud800", b"\r")
+
+
+def _places(value: Any) -> list[tuple[Any, Any]]:
+    """Each place in a document: what holds it, and its key."""
+    found: list[tuple[Any, Any]] = []
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        for key in list(one) if isinstance(one, dict) else range(len(one)) if isinstance(one, list) else ():
+            found.append((one, key))
+            waiting.append(one[key])
+    return found
+
+
+def _in_structure(data: bytes, dice: random.Random) -> bytes:
+    """Another value, key, or order somewhere in a document, or in one of its lines."""
+    lines = data.split(b"\n")
+    number = dice.randrange(len(lines))
+    whole = data.lstrip()[:1] == b"{" and not data.startswith(b'{"schema":"kvmtest.results/2","run"')
+    try:
+        document = json.loads(data if whole else lines[number])
+    except ValueError:
+        return _in_bytes(data, dice)
+    for _ in range(dice.choice((1, 1, 1, 2, 5))):
+        places = _places(document)
+        if not places:
+            break
+        holder, key = dice.choice(places)
+        kind = dice.randrange(5)
+        if kind == 0 and isinstance(holder, dict):
+            holder[dice.choice(_TEXTS)] = holder.pop(key)
+        elif kind == 1:
+            del holder[key]
+        elif kind == 2 and isinstance(holder[key], str):
+            at = dice.randrange(len(holder[key]) + 1)
+            holder[key] = holder[key][:at] + dice.choice(_TEXTS) + holder[key][at:]
+        elif kind == 3:
+            other, at = dice.choice(places)
+            if at in other if isinstance(other, dict) else at < len(other):
+                holder[key] = json.loads(json.dumps(other[at]))
+        else:
+            holder[key] = dice.choice(_VALUES)
+    changed = json.dumps(document).encode()
+    return changed if whole else b"\n".join([*lines[:number], changed, *lines[number + 1 :]])
+
+
+def _in_bytes(data: bytes, dice: random.Random) -> bytes:
+    """Bits, pieces, the end."""
+    made = bytearray(data)
+    for _ in range(dice.choice((1, 1, 2, 8))):
+        at = dice.randrange(len(made) + 1)
+        kind = dice.randrange(5)
+        if kind == 0 and at < len(made):
+            made[at] ^= 1 << dice.randrange(8)
+        elif kind == 1:
+            del made[at:]
+        elif kind == 2:
+            made[at:at] = dice.choice(_SPLICES)
+        elif kind == 3:
+            del made[at : at + dice.randrange(200)]
+        else:
+            other = dice.randrange(len(made) + 1)
+            made[at:at] = made[other : other + dice.randrange(500)]
+    return bytes(made)
+
+
+def mutated(data: bytes, dice: random.Random) -> bytes:
+    """``data``, changed in one way or another."""
+    packed = data[:2] == b"\x1f\x8b"
+    if packed and dice.random() < 0.5:
+        return gzip.compress(mutated(gzip.decompress(data), dice))
+    return _in_bytes(data, dice) if packed or dice.random() < 0.4 else _in_structure(data, dice)
+
+
+_KNOWN = b"""\
+[[known]]
+selector = "init.*.host.cr2"
+value = "0x5000"
+reason = "our L0 keeps CR2 across INIT"
+bug = "https://bugs.example.org/1234"
+until = 2099-01-31
+"""
+
+
+class _Corpus:
+    """A file of each kind, as kvmtest writes it."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+
+    def fill(self, native: Native) -> None:
+        """Make them, once."""
+        if self.files:
+            return
+        where = native.new()
+        for words in (
+            ["run", "init.msi/ap,intel,xapic,plant-*", "none.*/*smm*", "--format", "json", "-o", "results.json"],
+            ["report", "results.json", "--format", "jsonl", "-o", "results.jsonl"],
+            ["report", "results.json", "--format", "json", "-o", "results.json.gz"],
+            ["snapshot", "--event", "init", "-o", "snapshot.json"],
+            ["explain", "init.msi/ap,intel,xapic,plant-a", "--format", "json"],
+        ):
+            done = start(words, where).end()
+            rules.ended(done, (0, 1))
+            if words[0] == "explain":
+                (where / "scenario.json").write_bytes(done.out)
+        self.files = {path.name: path.read_bytes() for path in where.iterdir() if path.is_file()} | {"known.toml": _KNOWN}
+
+
+_CORPUS = _Corpus()
+
+
+def _commands(name: str, dice: random.Random) -> list[str]:
+    """A command that reads the file ``name``, the changed one, beside others as they should be."""
+    if name == "snapshot.json":
+        return dice.choice((["diff", name, "good-" + name], ["diff", "good-" + name, name, "--format", "json"]))
+    if name == "scenario.json":
+        return dice.choice((["run", "--scenario", name, "--timeout", "0.3"], ["repro", "--scenario", name, "--no-minimise"]))
+    if name == "known.toml":
+        return dice.choice((["report", "--known", name, "good-results.json"], ["run", _ONE, "--known", name]))
+    return dice.choice(
+        (
+            ["report", name, "--format", dice.choice(FORMATS), "--color", "never"],
+            ["report", name, "--verbose"],
+            ["report", name, "good-results.json", "--format", dice.choice(FORMATS)],
+            ["report", name, "--format", "jsonl", "--expand"],
+            ["report", "--baseline", name, "good-results.json"],
+            ["report", "--baseline", "good-results.json", name],
+            ["series", "--results", name],
+            ["series", "--results", name, "--format", "json"],
+            ["run", _ONE, "--baseline", name],
+            ["diff", name, "good-snapshot.json"],
+        )
+    )
+
+
+def files(native: Native, dice: random.Random) -> str:
+    """A changed file, and a command that reads it."""
+    _CORPUS.fill(native)
+    where, mounts = native.new(), Path("/proc/mounts").read_bytes()
+    name = dice.choice(sorted(_CORPUS.files))
+    for other, data in _CORPUS.files.items():
+        (where / f"good-{other}").write_bytes(data)
+    (where / name).write_bytes(mutated(_CORPUS.files[name], dice))
+    words = _commands(name, dice)
+    done = start(words, where, limits=[(resource.RLIMIT_AS, _MEMORY)]).end()
+    try:
+        rules.ended(done, (0, 1, 2, 3))
+    except rules.Broken:
+        keep = native.folder / f"broken-{name}"
+        keep.write_bytes((where / name).read_bytes())
+        raise
+    expected = {name, *(f"good-{other}" for other in _CORPUS.files)}
+    native.over(where, expected, mounts)
+    return f"files, {name}, {words[0]}"
+
+
+KINDS: dict[str, tuple[int, Callable[[Native, random.Random], str]]] = {"files": (10, files)}

@@ -28,7 +28,7 @@ release=$(sed -n 's/^#define UTS_RELEASE "\(.*\)"$/\1/p' "$headers/include/gener
 [ -n "$release" ] || stop "$headers holds no headers of a built kernel"
 kernel=$($kvmtest lab kernels | awk -v release="$release" '$2 == release { print $1; exit }')
 [ -n "$kernel" ] || stop "kvmtest lab kernels does not list $release, which these headers are of: --fetch it"
-top=$(git rev-parse --show-toplevel) || stop "this is no git tree"
+top=$(git rev-parse --show-toplevel) || stop "this is not a git tree"
 cd "$top" || stop "cannot enter $top"
 [ -f arch/x86/kvm/Makefile ] || stop "$top has no arch/x86/kvm"
 

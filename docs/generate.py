@@ -22,11 +22,11 @@ COMPLETIONS = {
 }
 #: All that main() writes.
 PATHS = (MAN, *COMPLETIONS.values())
-_NAME = "check what a vCPU looks like after RESET and INIT on this KVM"
+_NAME = "check the state of a vCPU after RESET and INIT on this KVM"
 _FILES = """\
 .TP
 .I /dev/kvm
-The KVM that is tested; being able to read and write it is all that is needed.
+The KVM under test. kvmtest needs read and write access to it, and no other privilege.
 .TP
 .I ~/.cache/kvmtest
 Kernels and the initramfs of the lab.

@@ -97,7 +97,7 @@ def _run(words: Sequence[str]) -> int:
 
 
 def _ended(error: BaseException, output: str | None, bisect: bool) -> int:
-    """Say how it ended; the exit status. To git bisect it is no answer, unless it is one."""
+    """Say how it ended; the exit status. To git bisect it is not an answer, unless it is one."""
     from kvmtest.commands import ending, outcome
     from kvmtest.commands.common import BISECT_SKIP, INTERRUPTED, say
     from kvmtest.commands.output import forget_output

@@ -67,7 +67,7 @@ _STATES = {
 }
 _WHEN = {
     "vmm-reset": "after userspace wrote RESET's values",
-    "none": "after KVM_SET_MP_STATE, which is no event",
+    "none": "after KVM_SET_MP_STATE, which is not an event",
     "migrate": "after a migration",
 }
 #: Of the cases that are not written in steps.
@@ -120,7 +120,7 @@ def explain(name: str) -> Iterator[str]:
 
 
 def one_case(name: str) -> Case:
-    """The case of this name, or the one that a selector takes. Raises UnknownName."""
+    """The case of this name, or the one that a selector matches. Raises UnknownName."""
     try:
         found = {case.name: case for case in select(plan(), (name,))}
     except SelectorError as error:
@@ -132,7 +132,7 @@ def one_case(name: str) -> Case:
 
 
 def _behaviours() -> dict[str, list[str]]:
-    """The ids of what steps show besides tables, and the names of the cases that show them."""
+    """The ids of single expectations in steps, and the names of the cases that show them."""
     found: dict[str, list[str]] = {}
     for case in plan():
         for one in of.looks(case.scenario) if case.scenario else ():

@@ -86,7 +86,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """One line for each test that judged a state: also a test that passed says what it left out."""
+    """Print a line for each test that judged a state, with what was left out, even if it passed."""
     lines = [
         f"{report.nodeid}: {text}"
         for reports in terminalreporter.stats.values()
@@ -95,6 +95,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         if name == _PROPERTY
     ]
     if lines:
-        terminalreporter.section("vCPU states against the manuals (-rP tells more)")
+        terminalreporter.section("vCPU states compared with the manuals (-rP shows more)")
         for line in dict.fromkeys(lines):
             terminalreporter.write_line(line)

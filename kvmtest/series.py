@@ -113,7 +113,7 @@ def _is_at(seen: Observation, target: str, vendor: str, view: str, case: str) ->
 
 
 def _has(record: Record, old: int | str | None, recorded: bool = False) -> bool:
-    """``record`` shows the value ``old``, and the manuals do not ask for it; ``recorded`` where they are silent."""
+    """Return True if ``record`` shows the value ``old``, which the manuals do not require; ``recorded`` if they are silent."""
     if old is None or record.observed is None or not record.verdict.judged and not (recorded and record.verdict is Verdict.INFO):
         return False
     asked = record.expected is not None and record.expected.values == (record.observed,)
@@ -136,7 +136,7 @@ def _tells(record: Record, sign: Sign) -> bool:
         return (record.verdict.judged or record.verdict is Verdict.INFO) and _is(record, sign.new)
     if record.verdict not in (Verdict.PASS, Verdict.FIXED):
         return False
-    # A pass has its plant proven; it tells nothing where the old value is what the manuals ask for.
+    # A pass has its plant proven; it proves nothing if the old value is what the manuals require.
     return sign.old is None or not _is(record, sign.old)
 
 
@@ -177,7 +177,7 @@ def _state(entry: Entry, host: Host, index: _Index) -> Seen:
             if shown is other:
                 said = f"neither value: {said}"
             elif shown is mute:
-                said = first.reason or "what was seen is the same before and after"
+                said = first.reason or "the observed value is the same with and without the commit"
             return Seen(state, "" if shown is good else said, _ids(shown, index))
     if all(host.backend not in (sign.backends or entry.backends or host.backend).split() for sign in entry.signs):
         return Seen(CANNOT_TELL, f"it shows on {' and '.join(sorted(set(elsewhere)))}, and this is {host.backend}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Takes a snapshot: the engine runs one case, and what it observed is kept instead of judged."""
+"""Takes a snapshot: the engine runs one case, and its observations are kept instead of judged."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TARGETS = {"init": "ap", "sipi": "ap"}
 
 
 class NoCase(ValueError):
-    """No case is as asked for; one line says what there is."""
+    """No case meets the criteria; one line lists the choices."""
 
 
 class Criteria(NamedTuple):
@@ -47,8 +47,8 @@ class Criteria(NamedTuple):
 
 @cache
 def candidates() -> tuple[Case, ...]:
-    """The cases that leave one vCPU with one state: the full plan's, and those that differ from them in what is planted."""
-    # What the guest tells of, the host's ioctls show as well.
+    """The cases that leave one vCPU with one state: the full plan's, and those that differ from them only in the plant."""
+    # The host's ioctls show all that the guest reports.
     both = dict.fromkeys(one for case in plan(full=True) for one in (case._replace(view="host"), case))
     found = [case for case in both if _leaves_one_state(case)]
     by_host = [case for case in found if case.view == "host" and case.plant in PLANTS]
@@ -124,7 +124,7 @@ def _part(case: Case, option: str) -> str:
 
 
 def take(case: Case, machines: Machines, timeout_s: float, taken: str) -> State:
-    """Run ``case`` on a VM of its own. Raises SetupError, TriggerError where it does not come to its end, and what Scene does."""
+    """Run ``case`` on a new VM. Raises SetupError, TriggerError if it does not finish, and the errors of Scene."""
     machine = machines.fresh(case.setup)
     try:
         scene = Scene(case, machine, machines.host, timeout_s)
@@ -144,7 +144,7 @@ def take(case: Case, machines: Machines, timeout_s: float, taken: str) -> State:
 
 
 def _evidence(case: Case, played: Played) -> Evidence:
-    """The states before and after the event, and what the guest reported, of all that was told."""
+    """The states before and after the event, and the guest's report, from all results."""
     seen = [value for _, value in played.told if isinstance(value, Snapshot)]
     report = next((value for _, value in played.told if isinstance(value, Report)), None)
     return Evidence(None if case.event == "reset" else seen[0], seen[-1], report if case.view == "guest" else None)

@@ -33,7 +33,7 @@ _MODES = ("xapic", "xapic-flat", "x2apic", "relocated", "disabled")
 
 
 def the(name: str) -> plan.Case:
-    """The case ``<event>.<trigger>.<view>/<words>``, whether it is in the plan or not. Raises ValueError for what is no name."""
+    """The case ``<event>.<trigger>.<view>/<words>``, whether it is in the plan or not. Raises ValueError for another name."""
     (event, trigger, view), (target, *words) = (part.split(sep) for part, sep in zip(name.split("/"), ".,", strict=True))
     setup: dict[str, Any] = {"irqchip": "full", "mce": view == "host" and trigger != "create"}
     found: dict[str, Any] = {}

@@ -26,7 +26,7 @@ def test_a_value_that_was_kept_is_said_in_plain_english() -> None:
     assert said("cr3", "deviation").startswith("after INIT, cr3 still holds its planted value, on every backend, before 5.15")
     assert "in the guest where the host shows another value" in said("lapic.ppr", "deviation")
     assert "items still hold their planted values" in said("265e43530cb2", "deviation")
-    assert not re.search(r"reads what was planted|what is no event,", "".join(said(d.item, "deviation") for d in DEVIATIONS))
+    assert not re.search(r"reads what was planted|what is not an event,", "".join(said(d.item, "deviation") for d in DEVIATIONS))
 
 
 @pytest.mark.parametrize("plant", PLANTS)

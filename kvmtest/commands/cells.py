@@ -72,7 +72,7 @@ def parameter(text: str) -> tuple[str, str]:
 
 
 def together(given: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The parameters by their module, as of `Spec`."""
+    """The parameters by module, as in `Spec`."""
     found: dict[str, str] = {}
     for module, value in given:
         found[module] = f"{found.get(module, '')} {value}".strip()
@@ -89,7 +89,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def specs(args: argparse.Namespace, backends: list[str], names: list[str]) -> list[Spec]:
-    """The cells asked for. Raises LabError, Failed."""
+    """The cells to run. Raises LabError, Failed."""
     from kvmtest.lab import cell, emulator, kernels, steps
 
     selectors = tuple(run.chosen(args))

@@ -44,7 +44,7 @@ __all__ = (
 )
 
 OK, UNEXPECTED, USAGE, UNTESTABLE, INTERRUPTED = 0, 1, 2, 3, 130
-#: `git bisect run`: could not tell.
+#: `git bisect run`: not testable.
 BISECT_SKIP = 125
 
 T = TypeVar("T")
@@ -76,7 +76,7 @@ def _hang(line: str) -> str:
 
 #: The type that ``add_subparsers()`` returns.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-#: The end of the help of what takes selectors.
+#: The end of the help of commands with selectors.
 SELECTORS = """\
 A SELECTOR is a glob over result ids <event>.<trigger>.<view>.<item>, the beginning of an id up to a dot, a bare item, a glob
 over names of cases, or an id and the words of a case. {a,b} means a or b. Ids and cases can be copied from a report:
@@ -102,7 +102,7 @@ class Failed(Exception):
 
 
 class Interrupt(Stop):
-    """Within it SIGINT, SIGTERM and SIGHUP end things in order, but for those that this process was started to ignore (nohup).
+    """Within it SIGINT, SIGTERM and SIGHUP stop the run in an orderly way, except those that are ignored at the start (nohup).
 
     Where nothing is ``running`` that would be lost, a signal raises KeyboardInterrupt. Else it only sets ``seen``, so that it
     cuts no record in two; another one that comes at least _AGAIN_S later, while each() waits for the next step, raises. Those
@@ -115,7 +115,7 @@ class Interrupt(Stop):
         self.running = running
         self._is_last = last
         self._waiting = False
-        #: When a signal came that counted.
+        #: The time of the last signal that counted.
         self._last: float | None = None
         self._before: dict[signal.Signals, Callable[..., object] | int | None] = {}
 
@@ -138,7 +138,7 @@ class Interrupt(Stop):
                 raise KeyboardInterrupt
 
     def each(self, steps: Iterator[T]) -> Iterator[T]:
-        """``steps``, which a signal may raise KeyboardInterrupt out of; not out of what is done between them."""
+        """Yield ``steps``. A signal may raise KeyboardInterrupt while the next step is awaited, not between steps."""
         while True:
             self._waiting = True
             try:
@@ -157,7 +157,7 @@ class Interrupt(Stop):
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
-            # Once interrupted this process is about to end, with a status that another signal is not to take from it.
+            # Once interrupted this process is about to end, with a status that another signal must not change.
             signal.signal(number, signal.SIG_IGN if self._last is not None or self._is_last else handler)
 
 
@@ -192,7 +192,7 @@ def full(parser: argparse.ArgumentParser) -> None:
 
 
 def selected(selectors: Sequence[str], full: bool = False, cases: Sequence[Case] = ()) -> list[Case]:
-    """The cases of the plan, of the ``full`` one, or of ``cases``, that have a result which ``selectors`` take. Raises Failed."""
+    """The cases of the plan, of the ``full`` one, or of ``cases``, with a result that ``selectors`` match. Raises Failed."""
     from kvmtest.engine import plan
     from kvmtest.model.select import SelectorError
 
@@ -219,7 +219,7 @@ def now() -> str:
 
 
 def print_lines(texts: Iterable[str], out: TextIO | None = None) -> None:
-    """Write the lines of ``texts`` to ``out``, standard output by default, without what a file could tell the terminal to do."""
+    """Write the lines of ``texts`` to ``out``, standard output by default, without control sequences for the terminal."""
     from kvmtest.report.show import lines
 
     to = out or sys.stdout

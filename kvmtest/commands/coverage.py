@@ -92,7 +92,7 @@ def _parameters(text: str) -> dict[str, str]:
 
 
 def place(text: str) -> tuple[str, Place]:
-    """An argument that is a place in KVM's source: as it was written, and what it means."""
+    """Parse an argument that is a place in KVM's source; return its text, and the place."""
     from kvmtest.coverage.error import CoverageError
     from kvmtest.coverage.place import parse
 
@@ -103,7 +103,7 @@ def place(text: str) -> tuple[str, Place]:
 
 
 def covers(text: str, wanted: Place, release: str) -> set[str]:
-    """The names of the cases that ran a block of a place, by what is kept of kernels whose release begins so. Raises Failed."""
+    """The names of the cases that ran a block of a place, in the kept coverage of kernels with this release. Raises Failed."""
     from kvmtest.coverage.error import CoverageError
     from kvmtest.lab import instrument
     from kvmtest.lab.error import LabError
@@ -131,7 +131,7 @@ class _Shown(NamedTuple):
 
 
 def show(args: argparse.Namespace, stop: Stop) -> int:
-    """Measure, or take what is kept, and report. Raises LabError, Failed."""
+    """Measure, or use what is kept, and report. Raises LabError, Failed."""
     places = [*args.of, *_listed(args.functions)]
     if args.missed and not places:
         raise Failed("--missed is of places: name them with --of or --functions", USAGE)
@@ -151,7 +151,7 @@ def show(args: argparse.Namespace, stop: Stop) -> int:
 
 
 def _listed(path: str | None) -> Iterator[tuple[str, Place]]:
-    """The places in a file: one a line; what follows a # is a remark."""
+    """The places in a file: one per line; a # begins a comment."""
     if not path:
         return
     try:
@@ -246,7 +246,7 @@ def _measured(args: argparse.Namespace, stop: Stop) -> list[_Shown]:
     found = coverage.keep(measured)
     for one in measured:
         if one.left:
-            say(f"{one.cell.name}: {count(one.left, 'case')} did not come to say what was run")
+            say(f"{one.cell.name}: {count(one.left, 'case')} did not report what was run")
     if not found:
         if stop.seen:
             raise KeyboardInterrupt
@@ -323,7 +323,7 @@ def _diff(args: argparse.Namespace, table: Table, sources: Sources) -> Iterator[
         done = program.run([*command, "--end-of-options", args.diff], text=True, errors="replace")
         if done.returncode:
             said = done.stderr.strip().partition("\n")[0]
-            raise Failed(f"{args.diff} is no file, and no commit of {args.tree or 'the folder we are in'}: {said}", USAGE)
+            raise Failed(f"{args.diff} is neither a file nor a commit of {args.tree or 'the folder we are in'}: {said}", USAGE)
         diff = str(done.stdout)
     found = list(patch.hunks(diff))
     if not found:

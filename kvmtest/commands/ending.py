@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How a command ends: the one place that makes an exit status and a line of an exception."""
+"""The end of a command: the one place that turns an exception into an exit status and a line."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from kvmtest.kvm.error import KvmError
 
 __all__ = ("DEBUG", "INTERNAL", "Ending", "debugged", "of")
 
-#: What nobody has foreseen: kvmtest's own fault, which is no verdict on a KVM. EX_SOFTWARE of <sysexits.h>.
+#: An unforeseen error: kvmtest's own fault, not a verdict on a KVM. EX_SOFTWARE of <sysexits.h>.
 INTERNAL = 70
 #: Not empty in the environment: show tracebacks.
 DEBUG = "KVMTEST_DEBUG"
-#: What the file system says when a report does not fit.
+#: Errors of a file system that is full or broken.
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF, errno.EROFS)
-#: What the system says when it has no more of something to give.
+#: Errors of a system that has run out of a resource.
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 _LIMIT = "a limit of this process, as ulimit shows them, or of this machine"
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -33,7 +33,7 @@ class Ending(NamedTuple):
 
 
 def of(error: BaseException, output: str | None = None) -> Ending:
-    """How a command ends that raised ``error``; ``output`` is the file that it was to write to."""
+    """Return the end of a command that raised ``error``; ``output`` is the file that it writes."""
     if isinstance(error, Failed):
         return Ending(error.status, str(error))
     if isinstance(error, KeyboardInterrupt):
@@ -60,7 +60,7 @@ def _of_system(error: OSError, output: str | None) -> Ending:
 
 
 def _said(error: BaseException) -> str:
-    """What went wrong, and the line of this package where it did."""
+    """Return the exception in a line, with its place in this package."""
     where = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(_PACKAGE)]
     place = f" ({os.path.relpath(where[-1].filename, os.path.dirname(_PACKAGE))}:{where[-1].lineno})" if where else ""
     first = str(error).partition("\n")[0][:200]
@@ -68,5 +68,5 @@ def _said(error: BaseException) -> str:
 
 
 def debugged(error: BaseException) -> str:
-    """The traceback of ``error``, where it is asked for."""
+    """Return the traceback of ``error``, if requested."""
     return "".join(traceback.format_exception(error)) if os.environ.get(DEBUG) else ""

@@ -86,7 +86,7 @@ def _count(text: str) -> int:
 
 
 def _tried(args: argparse.Namespace) -> tuple[frozenset[str], frozenset[str]]:
-    """The events and the states that ``args`` ask for. Raises Failed."""
+    """The events and the states in ``args``. Raises Failed."""
     from kvmtest.fuzz.generate import EVENTS, STATES
 
     asked = []
@@ -118,7 +118,7 @@ class _Findings:
             raise Failed(f"cannot write to {folder}: {error.strerror}", USAGE) from None
 
     def take(self, found: Found) -> None:
-        """Write one, and say what it shows. Raises Failed."""
+        """Write a finding, and print what it shows. Raises Failed."""
         from kvmtest.fuzz import save
 
         path = os.path.join(self._folder, save.name_of(found.scenario, found.keys, found.again))
@@ -127,7 +127,7 @@ class _Findings:
         except OSError as error:
             raise Failed(f"cannot write {path}: {error.strerror}", USAGE) from None
         more = f" (and {len(found.said) - 1} more)" if len(found.said) > 1 else ""
-        self._line.say(f"{path}: {found.said[0]}{more}{'' if found.again else '; not again on a VM of its own'}")
+        self._line.say(f"{path}: {found.said[0]}{more}{'' if found.again else '; not again on a new VM'}")
 
     def show(self, counts: Counts) -> None:
         """Show how far it is, on a terminal."""
@@ -193,7 +193,7 @@ def _run(args: argparse.Namespace, fuzzer: Fuzzer, interrupt: Interrupt) -> int:
         findings.over()
     say(_result(fuzzer.counts))
     if new := _tainted() & ~tainted:
-        say(f"the kernel was tainted meanwhile, bits {new:#x}: look at its log")
+        say(f"the kernel was tainted during the run, bits {new:#x}: look at its log")
         return UNEXPECTED
     if interrupt.seen:
         return INTERRUPTED

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Jobs in cells of the lab: what they answer, and how they go on for a user who waits."""
+"""Jobs in cells of the lab: their answers, and their progress."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def answers(
     cases: tuple[Case, ...] = (),
     bad: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[Host | None, Any]]:
-    """The host in the cell that ``args`` ask for, and each answer of ``job``; ``bad`` is told that its kernel complained or died.
+    """Yield the host in the cell of ``args``, and each answer of ``job``; ``bad`` is called if its kernel logged an
+    incident or died.
 
     It ends where ``stop`` is seen. Raises Failed.
     """

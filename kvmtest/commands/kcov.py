@@ -46,11 +46,11 @@ def recording(args: argparse.Namespace, kvm: Kvm, host: Host) -> Iterator[Callab
             raise Failed(str(error), UNTESTABLE) from None
         with opened(args.coverage) as out:
             kvm.traced = kcov.thread
-            # What led here is no case's.
+            # What led here is not a case's.
             kcov.take()
             try:
                 yield lambda case: native.take(case, kcov.take())
             finally:
                 file.write([native.table], out)
     if kcov.cut:
-        say("some cases executed more than KCOV has room for: not all of what they ran is in the coverage")
+        say("some cases executed more than KCOV has room for: their coverage is incomplete")

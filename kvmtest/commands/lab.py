@@ -70,7 +70,7 @@ def add(commands: Commands) -> None:
 
 
 def _play(cell: Cell, recorder: Recorder, stop: common.Interrupt) -> None:
-    """Run ``cell`` into a report, and say how it goes on. Raises LabError, Cancelled."""
+    """Run ``cell`` into a report, and show the progress. Raises LabError, Cancelled."""
     from kvmtest.lab.steps import Booting
 
     boot = cells.Boot()
@@ -114,7 +114,7 @@ def _run(args: argparse.Namespace, stop: common.Interrupt) -> int:
     except (Cancelled, KeyboardInterrupt):
         if not stop.seen:
             raise
-        say("interrupted; what was measured until then is in the report")
+        say("interrupted; the results so far are in the report")
         return INTERRUPTED
     except LabError as error:
         # Modules that are not there are this commit's; what the system refuses (no room, no permission) is not.
@@ -141,7 +141,7 @@ def _matrix(args: argparse.Namespace, stop: Stop) -> int:
 
         matrix.run(outcomes, args.jobs, say, stop, over)
     if stop.seen:
-        say("interrupted; what was measured until then is in the report")
+        say("interrupted; the results so far are in the report")
         return INTERRUPTED
     if all(one.failed for one in outcomes):
         raise LabError(outcomes[0].failed)
@@ -158,7 +158,7 @@ def _execute(args: argparse.Namespace, stop: common.Interrupt) -> int:
         except OSError as error:
             raise Failed(f"cannot read {path}: {error.strerror}", USAGE) from None
         if b"/ld-linux" in programs[path] or not programs[path].startswith(b"\x7fELF"):
-            raise Failed(f"{path} is no static binary: a cell has no libraries; gcc -static makes one", USAGE)
+            raise Failed(f"{path} is not a static binary: a cell has no libraries; gcc -static makes one", USAGE)
     status = OK
     for _, (name, ended, said) in jobs.answers(args, {"programs": programs, "selectors": (), "minimise": False}, stop):
         common.print_lines([f"# {name}", *said.splitlines(), f"# {name}: exit status {ended}"])

@@ -44,7 +44,7 @@ def _list(args: argparse.Namespace) -> int:
     ours = lab_ids.wanted(tuple(asked)) if args.format == "text" else []
     if ours:
         common.print_lines(ours)
-        common.say("the first are of kvmtest lab alone; kvmtest explain says how they come to be")
+        common.say("the first ones are results of kvmtest lab alone; see kvmtest explain")
         asked = [s for s in asked if not lab_ids.wanted((s,)) or not s.startswith("none.lab")]
         if not asked:
             return common.OK

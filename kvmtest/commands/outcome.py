@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ("ABORT", "Bisect", "Outcome", "against", "bisecting", "none_new", "of", "options", "out")
 
-#: `git bisect run` takes 1 to 127 for bad, 125 for "cannot be tested", and stops at anything above: what no commit can change.
+#: `git bisect run` reads 1 to 127 as bad, 125 as "cannot be tested", and stops at anything above: set-up errors.
 ABORT = 255
 #: Verdicts by which a result says something of KVM. Under --bisect a listed departure is one: what is listed for a range of
 #: kernels may be the very thing that is looked for, and a kernel between two releases has either's number.
@@ -89,7 +89,7 @@ def none_new(runs: Iterable[Run]) -> int:
 
 
 class _Baseline(Outcome):
-    """Fails for what is new against a saved run."""
+    """The outcome with ``--baseline``: new failures fail."""
 
     def __init__(self, old: Sequence[Run], selectors: tuple[str, ...], strict: bool, to: TextIO) -> None:
         super().__init__(strict)
@@ -104,7 +104,7 @@ class _Baseline(Outcome):
 
 
 class Bisect(Outcome):
-    """Good, bad or cannot tell, by the results that each selector takes."""
+    """Good, bad or not testable, by the results that each selector matches."""
 
     def __init__(self, selectors: tuple[str, ...]) -> None:
         super().__init__(strict=True)
@@ -133,7 +133,7 @@ class Bisect(Outcome):
             return UNEXPECTED
         untold = [selector for selector in self._selectors if selector not in told]
         if error or untold:
-            say(f"bisect: cannot tell: {error or f'nothing was tested of {untold[0]}'}")
+            say(f"bisect: not testable: {error or f'nothing was tested of {untold[0]}'}")
             return BISECT_SKIP
         say("bisect: good")
         return OK
@@ -147,7 +147,7 @@ def out(args: argparse.Namespace) -> TextIO:
 
 
 def of(args: argparse.Namespace, asked: Sequence[str]) -> Outcome:
-    """The outcome that ``args`` ask for of the selectors ``asked``. Raises Failed, before anything runs."""
+    """Choose the outcome by ``args``, for the selectors ``asked``. Raises Failed, before anything runs."""
     selectors = tuple(asked)
     if args.bisect:
         if not selectors:

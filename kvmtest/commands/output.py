@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where what commands write goes: standard output, or a file that is there as a whole or not at all."""
+"""The output of commands: standard output, or a file that is complete or not there."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Output:
     """Text on its way to ``path``, standard output for None; gzipped where it ends in .gz. Raises Failed.
 
     A regular file gets its name by `keep`; until then what was there before stays. Written `by_line` it is written in its
-    place, of which each whole line counts. So is what is no regular file, and one in a folder that cannot be written to.
+    place, of which each whole line counts. So is what is not a regular file, and one in a folder that cannot be written to.
     """
 
     def __init__(self, path: str | None, by_line: bool = False) -> None:
@@ -94,7 +94,7 @@ class Output:
 
 
 def _is_replaceable(path: str) -> bool:
-    """Whether a file is there that another one can take the place of, or none: no device, no pipe, no other name of another's."""
+    """Return True if there is no file, or one that can be replaced: not a device, a pipe, or a file with several names."""
     try:
         there = os.stat(path)
     except OSError:
@@ -110,7 +110,7 @@ def _open(name: str, path: str, mode: str) -> TextIO:
 
 @contextlib.contextmanager
 def opened(path: str | None) -> Iterator[TextIO]:
-    """Where to write what goes to ``path``, standard output for None; kept at the end. Raises Failed."""
+    """Yield the stream for ``path``, standard output for None; the file is kept at the end. Raises Failed."""
     to = Output(path)
     try:
         yield to.text
@@ -124,7 +124,7 @@ def opened(path: str | None) -> Iterator[TextIO]:
 
 
 def forget_output() -> None:
-    """Let what is left for standard output go nowhere, after its reader went away (| head) or its disk was full: no traceback
+    """Drop the rest of standard output, after its reader went away (| head) or its disk was full: no traceback
     now, and none of the interpreter's own flush at exit.
     """
     with contextlib.suppress(OSError, ValueError):

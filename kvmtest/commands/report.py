@@ -102,7 +102,7 @@ def _build(text: str) -> str:
 class _Several:
     """Writers, each to a file of its own: what goes wrong with one of them stops no other.
 
-    That nobody reads a pipe any more is no failure of the run. It goes on for its status, which says nothing of who reads.
+    That nobody reads a pipe any more is not a failure of the run. It goes on for its status, which says nothing of who reads.
     ``known`` is applied to all that is observed.
     """
 
@@ -110,7 +110,7 @@ class _Several:
         self._files = files
         self._left = runs
         self.known = known
-        #: How the first one failed.
+        #: The first failure.
         self.failed: Ending | None = None
         self.again: Counter[str] = Counter()
 
@@ -155,7 +155,7 @@ class _Several:
 
 
 def _checked(args: argparse.Namespace) -> None:
-    """Raises Failed where the reports that ``args`` ask for cannot be made."""
+    """Raise Failed if a report in ``args`` cannot be made."""
     asked: list[tuple[str, str]] = args.report
     paths = [os.path.realpath(path) for path in (args.output, *(path for _, path in asked)) if path]
     if again := [path for path, count in Counter(paths).items() if count > 1 and not path.startswith("/dev/")]:
@@ -168,7 +168,7 @@ def _checked(args: argparse.Namespace) -> None:
 def writing(
     args: argparse.Namespace, runs: int = 1, live: bool = True, text: Callable[[TextIO], Writer] | None = None
 ) -> Iterator[Gatherer]:
-    """Yield the receiver of one or several runs, which writes all reports that ``options`` ask for. Raises Failed.
+    """Yield the receiver of one or several runs, which writes all reports in ``args``. Raises Failed.
 
     With ``live`` the text report shows progress. ``text`` replaces the usual text writer.
     """
@@ -196,13 +196,13 @@ def writing(
 
 
 def write(runs: Sequence[Run], args: argparse.Namespace) -> list[Run]:
-    """Write the reports that ``args`` ask for of ``runs`` that are over; the runs as they are reported. Raises Failed."""
+    """Write the reports in ``args`` of finished ``runs``; return the runs as reported. Raises Failed."""
     with writing(args, len(runs), live=False) as to:
         return [play(run, to) for run in runs]
 
 
 def check(name: str) -> None:
-    """Raises Failed where format ``name`` needs what is not installed."""
+    """Raise Failed if format ``name`` needs a package that is not installed."""
     try:
         require(name)
     except MissingError as error:

@@ -77,7 +77,7 @@ def _repro(args: argparse.Namespace) -> int:
     if not args.selectors and not args.scenario:
         raise Failed("which result? kvmtest repro SELECTOR, as a report prints it", USAGE)
     if len(args.selectors) > 1 and not into:
-        raise Failed("several SELECTORs are several files: -o DIR says where, a folder that is there", USAGE)
+        raise Failed("several SELECTORs make several files: give an existing folder, -o DIR", USAGE)
     if bool(args.backend) != bool(args.kernel):
         raise Failed("a cell of the lab needs both --backend and --kernel", USAGE)
     given = common.scenarios(args.scenario)
@@ -112,14 +112,14 @@ def _ends(text: str) -> int | None:
             file.write(text)
         built = subprocess.run([compiler, "-o", program, source, "-pthread"], capture_output=True, text=True, check=False)
         if built.returncode:
-            raise Failed(f"{compiler} does not take the program: {built.stderr.strip().splitlines()[0]}", UNEXPECTED)
+            raise Failed(f"{compiler} does not compile the program: {built.stderr.strip().splitlines()[0]}", UNEXPECTED)
         with contextlib.suppress(subprocess.TimeoutExpired):
             return subprocess.run([program], capture_output=True, timeout=_LONGEST_S, check=False).returncode
     return -1
 
 
 def _write(args: argparse.Namespace, into: str, shown: Shown, host: Host) -> str:
-    """Write the C file, of what was found here only where it ends as it should; a text says why not. Raises Failed."""
+    """Write the C file, after a check that it exits as expected if it was made here; return why not, or "". Raises Failed."""
     from kvmtest.emit import c, head, selftest
     from kvmtest.emit.repro import NoRepro
 

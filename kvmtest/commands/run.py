@@ -47,7 +47,7 @@ def cases(parser: argparse.ArgumentParser) -> None:
 
 
 def chosen(args: argparse.Namespace) -> list[str]:
-    """The selectors that ``args`` ask for, by name or by commit. Raises Failed."""
+    """The selectors in ``args``, by name or by commit. Raises Failed."""
     from kvmtest.spec import commits
 
     selectors = list(args.selectors)
@@ -122,6 +122,6 @@ def _run(args: argparse.Namespace) -> int:
             # A signal from here on finds nothing to cut short: status and reports say the same.
             ran = to.end(time.monotonic() - begin, interrupted)
     if interrupted:
-        say("interrupted; what was measured until then is in the report")
+        say("interrupted; the results so far are in the report")
         return common.INTERRUPTED
     return decides.status(ran)

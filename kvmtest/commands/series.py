@@ -20,7 +20,7 @@ __all__ = ("add",)
 
 #: Of a row: place, commit and release.
 _KEYS = 26
-_KEY = "o: result ids show it   -: not observable; kvmtest explain COMMIT says which, and why"
+_KEY = "o: result ids show it   -: not observable; for details: kvmtest explain COMMIT"
 _HOW = "for a column of your kernel: kvmtest run --format json -o r.json; kvmtest series --results r.json"
 _EPILOG = """\
 Without --results, print the catalogue; with it, add a column for each run, decided by its results:
@@ -80,7 +80,7 @@ def _unseen(one: Unseen) -> str:
 
 
 def _table(runs: list[Run]) -> Iterator[str]:
-    """The catalogue in the terminal's columns: a line a commit, two where the runs' columns leave no room for the subject."""
+    """The catalogue in the terminal's width: a line per commit, two if the runs' columns leave no room for the subject."""
     from kvmtest import series
     from kvmtest.spec.commits import PARTS
 
@@ -101,7 +101,7 @@ def _table(runs: list[Run]) -> Iterator[str]:
             yield from _row(entry, _cells(names, values), room, bool(runs))
     yield ""
     if runs:
-        yield "BUG: bug present   ?: cannot tell   -: not observable; kvmtest explain COMMIT tells more"
+        yield "BUG: bug present   ?: cannot tell   -: not observable; for details: kvmtest explain COMMIT"
         yield from _reasons(names, found)
         yield ""
     else:
@@ -146,7 +146,7 @@ def _legend(names: list[str], runs: list[Run]) -> Iterator[str]:
 
 
 def _reasons(names: list[str], found: list[dict[str, Seen]]) -> Iterator[str]:
-    """For each run which bugs are present, and why it cannot tell."""
+    """List for each run the bugs that are present, and why others cannot be determined."""
     from kvmtest.series import BUG, CANNOT_TELL
 
     for name, states in zip(names, found, strict=True):

@@ -61,7 +61,7 @@ def _snapshot(args: argparse.Namespace) -> int:
     criteria = take.Criteria(args.event, args.trigger, args.view, args.target, args.mode, args.vendor, args.plant, args.state)
     try:
         if args.case and any(criteria):
-            raise take.NoCase("--case says it all: no other option can choose a case with it")
+            raise take.NoCase("--case names the case: other options that choose one cannot be given with it")
         vendor = "amd" if facts.cpu_vendor == "AuthenticAMD" else "intel"
         case = take.named(args.case) if args.case else take.choose(criteria, vendor)
     except take.NoCase as error:

@@ -163,7 +163,7 @@ def _broken(error: Broken, change: Change) -> Iterator[str]:
 
 
 class _Text(Unwritten):
-    """A text report, of which nothing is written before all cells are over."""
+    """A text report that is written when all cells have ended."""
 
     def __init__(self, out: TextIO) -> None:
         self.out = out
@@ -187,7 +187,7 @@ def _tried(args: argparse.Namespace, stop: Interrupt, line: progress.Line, tried
             line.over()
         runs = [play(one.run, to) for one in outcomes if one.run]
         if stop.seen:
-            line.say("interrupted; what was measured until then is in the reports that were asked for")
+            line.say("interrupted; the results so far are in the reports")
             return INTERRUPTED
         if failed := [one for one in outcomes if one.failed]:
             raise LabError(f"{failed[0].name}: {failed[0].failed}")
@@ -216,7 +216,7 @@ def _lines(tried: Trial, compared: Sequence[Comparison], programs: bool) -> Iter
     commands = [repeat(of.host, one) for found in compared for of, selectors in _shown(found) for one in selectors]
     if programs and commands:
         yield ""
-        yield "Each by itself as a C program, to standard output; --repro DIR writes them all:"
+        yield "Each as a C program, to standard output; --repro DIR writes them all:"
         yield from (f"  {command.replace('kvmtest lab run', 'kvmtest repro', 1)}" for command in commands)
 
 
@@ -224,7 +224,7 @@ def _shown(compared: Comparison) -> Iterator[tuple[Run, tuple[str, ...]]]:
     """Yield the selectors of the first findings that a C program can reproduce, by the run that has them."""
     found: dict[str, tuple[Run, dict[str, None]]] = {}
     for of, cause in changes.causes(compared):
-        # What the kernel says of itself, or that it died, is no result of a vCPU.
+        # What the kernel says of itself, or that it died, is not a result of a vCPU.
         if not cause.example.id.startswith("none.lab."):
             found.setdefault(of.name, (of, {}))[1][cause.example.selector] = None
     yield from ((of, tuple(selectors)[:_PROGRAMS]) for of, selectors in found.values())

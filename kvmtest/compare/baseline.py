@@ -44,7 +44,7 @@ class Change(NamedTuple):
 
     @property
     def revalued(self) -> bool:
-        """A value is another one; of what counts by itself, or is measured, no value is ever the same."""
+        """Return True if a value differs; values of counters and measured ones are not compared."""
         if self.before is None or self.now is None or self.now.item in _UNSTABLE:
             return False
         a, b = self.before.record, self.now.record
@@ -203,7 +203,7 @@ def _kernels(then: _Index, now: _Index, strict: bool) -> Iterator[tuple[str, Cha
 
 
 def against(old: Sequence[Run], new: Sequence[Run], strict: bool = False, selectors: Sequence[str] = ()) -> list[Comparison]:
-    """Compare run for run: one with one whatever their names, several by their names, or by their hosts'. Raises PairError."""
+    """Compare runs in pairs: single ones whatever their names, several by name or by host. Raises PairError."""
     known: _Known = {}
     return [compare(before, now, strict, selectors, known) for before, now in _paired(old, new)]
 

@@ -51,9 +51,9 @@ def _lines(found: Comparison, run: Run, several: bool, hosts: bool) -> Iterator[
     sections = (
         ("New", found.new, run, True),
         ("New, and known", found.new_known, run, True),
-        ("Not determined in time, which is the host's doing where it passes when it is run again", found.late, run, True),
+        ("Not determined in time; if it passes when run again, the host was too busy", found.late, run, True),
         ("Gone", found.gone, found.old, False),
-        ("Cannot be told now", found.untold, found.old, False),
+        ("Cannot be determined now", found.untold, found.old, False),
         ("The same, with another value", [change for change in found.same if change.revalued], run, True),
     )
     shown = [(title, _findings(of, changes, now), changes) for title, changes, of, now in sections if of and changes]
@@ -88,7 +88,7 @@ def _lines(found: Comparison, run: Run, several: bool, hosts: bool) -> Iterator[
 
 def _head(found: Comparison, run: Run, several: bool) -> str:
     counts = [(found.new, "new"), (found.gone, "gone"), (found.same, "the same")]
-    more = [(found.new_known, "new and known"), (found.late, "not determined in time"), (found.untold, "cannot be told")]
+    more = [(found.new_known, "new and known"), (found.late, "not determined in time"), (found.untold, "cannot be determined")]
     parts = [f"{len(changes)} {name}" for changes, name in [*counts, *((c, n) for c, n in more if c)]]
     of = f"{run.name}: " if several else ""
     against = found.old.name if found.old else "nothing"
@@ -100,7 +100,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _findings(run: Run, changes: Iterable[Change], now: bool) -> list[Finding]:
-    """The findings of ``run`` that the changes make: what else departs there is left out, what was judged there is not."""
+    """The findings of ``run`` made of these changes alone; their extent counts all cases that were judged."""
     wanted: dict[int, set[str]] = {}
     for change in changes:
         result = change.now if now else change.before

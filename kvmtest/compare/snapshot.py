@@ -24,7 +24,7 @@ _MADE = ("case", "event", "trigger", "view", "target", "mode", "plant", "vendor"
 
 
 class Item(NamedTuple):
-    """One item: its value after the event and ``planted``, what it held before; lower-case hex, a name (RUNNABLE), or None.
+    """One item: its value after the event, and ``planted``, its value before; lower-case hex, a name (RUNNABLE), or None.
 
     ``unreadable`` says why there is no value, ``refused`` why what was planted is not what was asked for.
     """
@@ -65,7 +65,7 @@ def _record(item: Item) -> dict[str, str | None]:
 
 
 def is_one(contents: bytes) -> bool:
-    """A file's contents mean to be a snapshot, of whatever version."""
+    """Return True if a file's contents are a snapshot of any version."""
     return _SAYS.search(contents) is not None
 
 
@@ -81,11 +81,11 @@ def _state(name: str, text: str) -> State:
         raise ValueError(f"schema {str(found)[:60]!r}, not {SCHEMA}")
     taken, made, items = document.get("taken"), document.get("made"), document.get("items")
     if not isinstance(taken, str):
-        raise ValueError("taken is no string")
+        raise ValueError("taken is not a string")
     if not isinstance(made, dict) or not all(isinstance(made.get(part), str) for part in _MADE):
         raise ValueError(f"made has no {', '.join(_MADE)}")
     if not isinstance(items, dict) or not items:
-        raise ValueError("items is no object, or an empty one")
+        raise ValueError("items is not an object, or an empty one")
     host = fields.host(document.get("host"))
     parts = {part: made[part] for part in _MADE}
     return State(name, host, taken, parts, {item: _item(item, found) for item, found in items.items()})
@@ -93,15 +93,15 @@ def _state(name: str, text: str) -> State:
 
 def _item(name: str, found: Any) -> Item:
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{name[:80]!r} is no item")
+        raise ValueError(f"{name[:80]!r} is not an item")
     if not isinstance(found, dict) or "value" not in found:
         raise ValueError(f"{name} has no value")
     made = Item(found["value"], found.get("planted"), found.get("unreadable", ""), found.get("refused", ""))
     for value in made[:2]:
         if value is not None and not (isinstance(value, str) and _VALUE.fullmatch(value)):
-            raise ValueError(f"{name}: {str(value)[:40]!r} is no value")
+            raise ValueError(f"{name}: {str(value)[:40]!r} is not a value")
     if not isinstance(made.unreadable, str) or not isinstance(made.refused, str):
-        raise ValueError(f"{name}: a reason is no string")
+        raise ValueError(f"{name}: a reason is not a string")
     if (made.value is None) != bool(made.unreadable):
         raise ValueError(f"{name} has neither a value nor a reason for having none, or both")
     return made

@@ -116,7 +116,7 @@ class _Reader:
 
 
 def blocks(module: str, disassembly: Iterable[str], roots: Iterable[str] = ()) -> list[Block]:
-    """The blocks of ``module``. Files are named as in the kernel's tree, of which ``roots`` are copies, or parts."""
+    """The blocks of ``module``. Files are named as in the kernel's tree; ``roots`` are copies or parts of it."""
     reader = _Reader()
     for text in disassembly:
         reader.read(text.rstrip("\n"))

@@ -19,7 +19,8 @@ _ONCE = re.compile(r"\.(?:init|exit)\b")
 
 
 def read(path: str, roots: Iterable[str] = ()) -> list[Block]:
-    """The blocks of the module at ``path``, but for what runs only when it is loaded or unloaded; none, if it was built without.
+    """The blocks of the module at ``path``, except those that only run when it is loaded or unloaded; none without recorder
+    calls.
 
     ``roots`` are as of `blocks`. Raises CoverageError.
     """

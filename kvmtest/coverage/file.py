@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Tables as JSON, ``kvmtest.coverage/1``: what is kept, and what ``--report json=FILE`` writes."""
+"""Tables as JSON, ``kvmtest.coverage/1``: the form in which they are kept, and ``--report json=FILE`` writes them."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def load(path: str) -> list[Table]:
     except CoverageError:
         raise
     except (AttributeError, EOFError, IndexError, KeyError, OSError, TypeError, ValueError) as error:
-        raise CoverageError(f"{path} is no {SCHEMA}: {type(error).__name__}: {error}") from error
+        raise CoverageError(f"{path} is not a {SCHEMA}: {type(error).__name__}: {error}") from error
 
 
 def _table(plain: dict[str, Any]) -> Table:

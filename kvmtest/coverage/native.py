@@ -26,7 +26,7 @@ class Native:
         blocks: list[Block] = []
         loaded = [name for name in _MODULES if os.path.isdir(self._path("sys/module", name, "sections"))]
         if "kvm" not in loaded:
-            raise CoverageError("kvm is no module here, or cannot be looked into by this user: its code is found by its sections")
+            raise CoverageError("kvm is not a module here, or this user cannot read its sections in sysfs")
         for name in loaded:
             blocks += disassembly.read(_file(folder, name))
         if not blocks:
@@ -61,7 +61,7 @@ class Native:
         raise CoverageError("/proc/kallsyms has no _text")
 
     def take(self, case: str, addresses: Iterable[int]) -> None:
-        """Note what ``case`` executed, as of `kvmtest.kvm.kcov`."""
+        """Note what ``case`` executed, from `kvmtest.kvm.kcov`."""
         words: dict[int, int] = {}
         for address in addresses:
             at = address + self._moved

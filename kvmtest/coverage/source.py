@@ -13,7 +13,7 @@ OURS = ("arch/x86/kvm/", "virt/kvm/", "virt/lib/")
 
 
 class Sources:
-    """Files by their names in the kernel's tree, of which ``folders`` are copies, or parts; the first that has a file counts."""
+    """Files by their names in the kernel's tree; ``folders`` are copies or parts of it, and the first that has a file counts."""
 
     def __init__(self, folders: Sequence[str]) -> None:
         self._folders = tuple(folders)

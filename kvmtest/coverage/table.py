@@ -125,7 +125,7 @@ class Recording:
         self._known: dict[tuple[int, int], tuple[int, ...]] = {}
 
     def take(self, case: str, sections: Mapping[tuple[str, str], int], words: Mapping[int, int]) -> None:
-        """Note what ``case`` ran, as of `kvmtest.lab.steps.Executed`."""
+        """Note what ``case`` ran, from `kvmtest.lab.steps.Executed`."""
         if sections != self._sections:
             self._sections = sections
             self._known.clear()

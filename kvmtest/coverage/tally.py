@@ -16,7 +16,7 @@ REST = "headers of other parts"
 
 
 class Counts(NamedTuple):
-    """Of ``all`` blocks, how many each cell ran (None: it has not loaded them), and how many were run in ``any``."""
+    """Numbers of blocks: ``all``, those that each cell ran (None if it did not load them), and those run in ``any`` cell."""
 
     all: int
     cells: tuple[int | None, ...]

@@ -30,7 +30,7 @@ class File(Running):
     """The whole of it."""
 
     def checks(self) -> None:
-        """Compare what was read last with what is expected."""
+        """Append the comparison of the last read with the expected values."""
         checks = narrow(self.repro.checks)
         if len(checks) == 1:
             (check,) = checks
@@ -61,7 +61,7 @@ class File(Running):
         return f"({name}) & {number(check.mask)}" if " " in name else f"{name} & {number(check.mask)}"
 
     def several(self, place: Several) -> str:
-        """The variable with the bits of the vCPUs of which it holds."""
+        """Return the variable with a bit for each vCPU that satisfies it."""
         self.declared.setdefault("reached", "__u64 reached = 0")
         for id, one in place.of:
             self.say(f"if ({self.holds(self.value(one.place), one)})", f"\treached |= 1ULL << {id};")

@@ -25,7 +25,7 @@ class Member(NamedTuple):
     size: int
 
 
-#: Macros of <asm/apicdef.h>, a header that userspace has not, by the register's name here.
+#: Macros of <asm/apicdef.h>, a header that userspace does not have, by the register's name here.
 LAPIC_REGS = {
     **{"id": "APIC_ID", "version": "APIC_LVR", "tpr": "APIC_TASKPRI", "apr": "APIC_ARBPRI", "ppr": "APIC_PROCPRI"},
     **{"rrd": "APIC_RRR", "ldr": "APIC_LDR", "dfr": "APIC_DFR", "svr": "APIC_SPIV", "esr": "APIC_ESR"},
@@ -60,7 +60,7 @@ def _walk(kind: Any, path: str, offset: int) -> Iterator[Member]:
 @cache
 def members(kind: str, size: int) -> tuple[Member, ...]:
     """The fields of struct ``kind``, of which there are ``size`` bytes, in order: of a union those of its first member that has
-    them, and the padding of none. Empty for what is no structure.
+    them, and the padding of none. Empty for what is not a structure.
     """
     if kind == "kvm_lapic_state":
         return tuple(Member(LAPIC_REGS[reg.name], reg.offset, 4) for reg in lapic.LAPIC if reg.offset < size)

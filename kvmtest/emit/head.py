@@ -32,7 +32,7 @@ _MODULES = {"svm": "kvm_amd", "vmx": "kvm_intel"}
 
 
 class About(NamedTuple):
-    """A result in words: its ``id``, the ``case``, item, event and trigger, what was expected and seen, by which manuals.
+    """A result in words: its ``id``, the ``case``, item, event and trigger, expected and observed value, and the manuals.
 
     ``departs`` is whether it is another value than the one expected. ``deviation`` is the listed one's commit or function.
     ``more`` is how many other results the program shows besides.
@@ -58,7 +58,7 @@ class About(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """A reproducer, what it shows, how many ``ops`` the case has in all, and how many ``tries`` leaving them out took."""
+    """A reproducer, what it shows, how many ``ops`` the case has in all, and the number of ``tries`` of leaving them out."""
 
     repro: Repro
     about: About

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A migration in ops of which each can be left out: one MSR by itself, and no comparison that is not what is to be shown."""
+"""A migration in ops that can each be left out: single MSRs, and only the comparison to be shown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HEAD, _MSR = 8, 16
 _SAVED = "saved_"
 #: Sections that show the same as another one.
 _OTHERS = {"sregs": ("sregs2",), "xsave": ("fpu",)}
-#: Ops that tell something.
+#: Ops with a result.
 _TELLING = (p.Compare, p.Look, p.Alike)
 _ANSWER = "result"
 
@@ -43,7 +43,7 @@ def saved(program: p.Program, index: int) -> bool:
 
 
 def plain(program: p.Program, refused: Refused | None = None, unlisted: tuple[int, int] | None = None) -> p.Program:
-    """``program`` with its migrations in single ops, each of which has to succeed.
+    """Return ``program`` with its migrations in single ops, which must all succeed.
 
     With ``refused`` it ends with that. ``unlisted`` is a vCPU and the index of an MSR that is written back only where
     KVM_GET_MSR_INDEX_LIST names it.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The macros that <asm/msr-index.h> and <asm/hyperv-tlfs.h>, headers that userspace has not, have for MSRs."""
+"""The macros for MSRs in <asm/msr-index.h> and <asm/hyperv-tlfs.h>, headers that userspace does not have."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Reproducers as plain data, which marshal takes, and back: how they leave a cell of the lab."""
+"""Reproducers as plain data for marshal, and back: the form in which they leave a cell of the lab."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def load(value: Any) -> Any:
         made = _CLASSES[name](*map(load, fields))
         for field in _NAMES & set(made._fields):
             if isinstance(said := getattr(made, field), str) and not _NAME.fullmatch(said):
-                raise ValueError(f"{name}.{field} {said[:60]!r} is no name")
+                raise ValueError(f"{name}.{field} {said[:60]!r} is not a name")
         return made
     if isinstance(value, tuple):
         return tuple(map(load, value))

@@ -22,7 +22,7 @@ _Ops = tuple[tuple[int, p.Op], ...]
 
 
 def subset(parts: Sequence[_T], shows: Callable[[list[_T]], bool]) -> list[_T]:
-    """Parts of ``parts`` that show it, of which none can be left out: runs of them are left out, from halves to single ones.
+    """Return a minimal part of ``parts`` that shows it: leave out runs of them, from halves down to single ones.
 
     Zeller and Hildebrandt, "Simplifying and Isolating Failure-Inducing Input", without the step to the parts themselves.
     """
@@ -70,7 +70,7 @@ def _reads(op: p.Ioctl) -> bool:
 
 
 def reduced(repro: Repro, shows: Shows, told: Callable[[str], None] = lambda what: None) -> Repro:
-    """The smallest reproducer found that still ``shows`` it: ops, then bits of values. ``told`` hears how far it is."""
+    """The smallest reproducer found that still ``shows`` it: ops, then bits of values. ``told`` is called with the progress."""
     vm, body = repro.vm.ops, repro.body.ops
     needs = _needs([op for _, op in body])
     fixed = {len(body) - 1, *repro.pinned}
@@ -99,7 +99,7 @@ def reduced(repro: Repro, shows: Shows, told: Callable[[str], None] = lambda wha
 
 
 def _fewer(repro: Repro, shows: Shows) -> Repro:
-    """Without vCPUs of which nothing is expected where several are looked at."""
+    """Leave out vCPUs without an expectation, if several are observed."""
     for check in repro.checks:
         several = check.place
         if not isinstance(several, Several):
@@ -153,7 +153,7 @@ def _with(repro: Repro, vm: _Ops, body: _Ops) -> Repro:
 
 
 def _values(repro: Repro, shows: Shows, kept: frozenset[tuple[int, p.Op]]) -> Repro:
-    """Fewer bits in what is written, but for the ops ``kept``."""
+    """Reduce the bits of written values, except in the ops ``kept``."""
     for at, (step, op) in enumerate(repro.body.ops):
         if isinstance(op, p.Put) and op.value and op not in repro.whole and (step, op) not in kept:
             values = _Values(repro, shows, at)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The reporting guest as ops: its memory, and how it tells one item."""
+"""The reporting guest as ops: its memory, and how it reports one item."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _NOT_X2APIC = ("lapic.id", "lapic.dfr", "lapic.icr", "lapic.icr2")
 
 
 class Untold(ValueError):
-    """An item that the guest does not tell by a list of ops; the text says why."""
+    """An item that the guest cannot report by a list of ops; the text says why."""
 
 
 def install(vector: int | None, item: str, apic_mode: str, xcr0: int) -> Iterator[p.Op]:
-    """Put the guest into memory, for it to read ``item``, or what it reads anyway. Raises GuestMissing, Untold."""
+    """Put the guest into memory and make it read ``item``. Raises GuestMissing, Untold."""
     msrs, registers = _lists(item, apic_mode)
     for one in spine.memory(vector, msrs, registers, xcr0):
         yield p.Region(one.slot, one.gpa, one.size)
@@ -53,9 +53,9 @@ def _lists(item: str, apic_mode: str) -> tuple[tuple[int, ...], tuple[int, ...]]
 
 
 def report(vcpu: int, item: str, layout: Layout, apic_mode: str, to: p.Place) -> Iterator[p.Op]:
-    """Let the guest run until it has told ``item``, which goes to the eight bytes at ``to``. Raises Untold."""
+    """Run the guest until it has reported ``item``, which goes to the eight bytes at ``to``. Raises Untold."""
     if item in _BY_PATTERN:
-        raise Untold(f"the guest tells {item} by a pattern in all of its RAM")
+        raise Untold(f"the guest finds {item} by a pattern in all of its RAM")
     stopped = p.Otherwise("error", "the guest did not come so far")
     ports = spine.ports()
     entry = spine.PORT_ENTRY

@@ -47,7 +47,7 @@ class NoRepro(RuntimeError):
 
 
 class Leaf(NamedTuple):
-    """A register of a CPUID leaf, in the place of a Place: where it lies depends on the host."""
+    """A register of a CPUID leaf, used instead of a Place: its position depends on the host."""
 
     buffer: str
     function: int
@@ -78,7 +78,7 @@ def buffers_of(check: Check) -> tuple[str, ...]:
 
 
 class Repro(NamedTuple):
-    """The ops that make the ``vm``, those of the ``body``, and what is to hold after them.
+    """The ops that make the ``vm``, those of the ``body``, and the checks after them.
 
     Without ``checks`` the last op says what has to happen. ``pinned`` are the numbers of ops of the
     body that stay whatever is left out, since they prove what the departure rests on: the event, and what it found. ``target`` is
@@ -114,7 +114,7 @@ class _Body:
         self.ops += [(self.step, op) for op in ops]
 
     def buffer(self, name: str, kind: str, contents: bytes) -> str:
-        """A buffer of that name; another one where it is taken for other contents."""
+        """A buffer of that name; another one if the name is used for other contents."""
         made, unique, number = p.Buffer(kind, contents), name, 1
         while self.buffers.setdefault(unique, made) != made:
             number += 1
@@ -132,7 +132,7 @@ class _Body:
         elif isinstance(op, p.Report):
             self.emit(*reporter.report(op.vcpu, "", self.sources[op.vcpu].layout, self.apic_mode, _NOWHERE))
         elif isinstance(op, p.Do):
-            raise NoRepro("what it does is no list of ops: threads against each other, as dice have it")
+            raise NoRepro("it is not a list of ops: threads run against each other in a random order")
         elif isinstance(op, p.Ioctl) and isinstance(op.arg, str):
             self.ioctl(op, op.arg)
         elif isinstance(op, p.Write) and len(op.data) > _WORD:
@@ -197,7 +197,7 @@ class _Body:
             self.reads(op.vcpu, read)
 
     def reads(self, vcpu: int, read: Read) -> None:
-        """Read one section, but for those that can be read as often as one likes."""
+        """Read one section, unless reading it has no effect."""
         if read.section in _WITHOUT_EFFECT:
             return
         self.section(vcpu, read.section)
@@ -214,7 +214,7 @@ class _Body:
         read = next(one for one in self.sources[vcpu].reads if one.section == section)
         name = self.read(vcpu, read)
         if section == "nested":
-            # KVM takes the room there is from `size`, and writes the used size back.
+            # KVM reads the size of the buffer from `size`, and writes the used size back.
             self.emit(p.Put(p.Place(name, ROOM, 4), read.size))
         self.emit(p.Ioctl(vcpu, read.request, name))
 
@@ -236,7 +236,7 @@ class _Body:
         return Check(item, place, values, judged, field.component, field.init, ahead)
 
     def told(self, op: p.Report, item: str, values: tuple[int, ...], mask: int | None) -> Check:
-        """Let the guest tell ``item``."""
+        """Let the guest report ``item``."""
         name = self.buffer("told", "u64", bytes(8))
         ops = list(reporter.report(op.vcpu, item, self.sources[op.vcpu].layout, self.apic_mode, p.Place(name, 0, _WORD)))
         self.emit(*(ops[1:] if op.running and item == "rax" else ops))
@@ -310,7 +310,7 @@ def body(
     if wanted.items and not checks:
         raise NoRepro("no ioctl reads the vCPU there")
     if not checks and not (made.ops and isinstance(made.ops[-1][1], _DECIDING)):
-        raise NoRepro("no op of it alone says whether it is as expected")
+        raise NoRepro("no single op shows if it is as expected")
     return Repro(p.Program({}, ()), p.Program(made.buffers, tuple(made.ops)), checks, frozenset(made.pinned), target)
 
 
@@ -334,7 +334,7 @@ _DECIDING = (p.Compare, p.Apart, p.Match, p.Enter, p.Join, p.Poll)
 
 
 def _decides(op: p.Op) -> p.Op:
-    """The last op, which ends the program where it does not find what it was to find."""
+    """Append the last op, which ends the program if its check fails."""
     if isinstance(op, p.Poll):
         return op._replace(test=op.test._replace(otherwise=p.Otherwise("fail", "")))
     if isinstance(op, _DECIDING):
@@ -343,12 +343,12 @@ def _decides(op: p.Op) -> p.Op:
 
 
 def _undecided(op: p.Op) -> TypeGuard[p.Compare]:
-    """A comparison that is told and ends nothing."""
+    """A comparison whose result is noted, and that ends nothing."""
     return isinstance(op, p.Compare) and not op.otherwise.verdict
 
 
 def _on_the_way(op: p.Op) -> p.Op:
-    """An op before the last one: that another expectation does not hold is no departure to show."""
+    """An op before the last one: that another expectation does not hold is not a departure to show."""
     if isinstance(op, (p.Compare, p.Apart, p.Match, p.Enter, p.Join)) and op.otherwise.verdict == "fail":
         return op._replace(otherwise=p.Otherwise("error", "something else departs before it"))
     return op
@@ -365,7 +365,7 @@ def _found(made: _Body, target: int, wanted: Wanted) -> None:
 
 
 def _happened(made: _Body, target: int, witness: Witness, look: p.Look) -> None:
-    """Read the state that makes KVM take a pending event, and what shows that it took it."""
+    """Read the state that makes KVM accept a pending event, and the item that shows that it did."""
     why = f"the event did not happen: {witness.item} is not {witness.after:#x}"
     ahead = look.back if witness.item == "rip" else 0
     if witness.item != "mp_state":
@@ -376,7 +376,7 @@ def _happened(made: _Body, target: int, witness: Witness, look: p.Look) -> None:
 
 
 def _proven(made: _Body, target: int, item: str, compare: p.Compare) -> None:
-    """Read ``item`` and compare it: what is expected rests on that."""
+    """Read ``item`` and compare it, as a precondition of the expectation."""
     before = len(made.ops)
     section = made.sources[target].layout.fields[item].section
     if section != "msrs":

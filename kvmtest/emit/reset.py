@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A vCPU that is written back to RESET by ioctls, as ops: what it held when it was new, a plant, and the former again."""
+"""A vCPU that is written back to RESET by ioctls, as ops: save the new state, write a plant, and restore the new state."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def of_reset(plant: p.Program, source: Source, order: Iterable[str], wanted: Wan
         kind = SECTIONS[section][2].__name__ if section in SECTIONS else {"xsave": "kvm_xsave"}.get(section, section)
         contents = bytearray(read.data.raw)
         if section == "nested":
-            # KVM takes the room there is from `size`.
+            # KVM reads the size of the buffer from `size`.
             contents[ROOM : ROOM + 4] = len(contents).to_bytes(4, "little")
         buffers[name] = p.Buffer(kind, bytes(contents))
         new.append(p.Ioctl(target, read.request, name))

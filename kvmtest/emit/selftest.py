@@ -17,7 +17,7 @@ _OF_GUESTS = (
 )  # fmt: skip
 #: Ioctls that answer with more than 0 when they succeed.
 _COUNTING = ("KVM_SIGNAL_MSI",)
-#: Members with the type that an ioctl takes the address of.
+#: Members with the type whose address an ioctl gets.
 _INNER = {"kvm_cpuid2": "head", "kvm_irq_routing": "head", "kvm_nested_state": "state", "kvm_xsave": "area"}
 
 
@@ -92,7 +92,7 @@ class _Selftest(File):
         self.say("", f'TEST_ASSERT({same}, "{item}: expected {expected}, observed {form}", {shown});')
 
     def checks(self) -> None:
-        """Compare what was read last with what is expected."""
+        """Append the comparison of the last read with the expected values."""
         checks = narrow(self.repro.checks)
         if len(checks) == 1:
             super().checks()

@@ -239,7 +239,7 @@ class Statements(Variables):
         self.started.clear()
 
     def end(self, item: str, observed: str, expected: list[str], form: str) -> None:
-        """End main() with the status of a comparison with one of ``expected``; ``form`` is printf()'s of what is observed."""
+        """End main() with the status of a comparison with ``expected``; ``form`` is printf()'s format of the observed value."""
         self.join_all()
         shown = observed
         if len(expected) > 1 or not re.fullmatch(r"[\w.\[\]>-]+", observed):

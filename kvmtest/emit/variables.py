@@ -51,7 +51,7 @@ def changed(register: str, mask: int, value: int) -> str:
 
 
 def quoted(text: str) -> str:
-    """``text`` within a string that printf() takes."""
+    """``text`` within a format string of printf()."""
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
 
 
@@ -65,7 +65,7 @@ def on(op: p.Op, vcpu: int) -> bool:
 
 
 class Variables:
-    """The names in a program's main(), and what is declared there; a line is appended by `say`."""
+    """The names and declarations in a program's main(); `say` appends a line."""
 
     def __init__(self, repro: Repro) -> None:
         self.repro = repro

@@ -20,7 +20,7 @@ class Witness(NamedTuple):
 
 
 class Together(NamedTuple):
-    """Of the vCPUs ``of``, in the order in which a step looks at them, it is one of the sets ``either`` of which something holds.
+    """Expectation of the vCPUs ``of``, in the order of observation: those that satisfy it are one of the sets ``either``.
 
     ``event`` is the step with which the event begins.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The ops that write what is expected to be kept: without them, or with another value, nothing is to be expected."""
+"""The ops that write values which must be kept: without them, or with another value, there is no expectation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ("keeping",)
 def keeping(made: Repro, layout: Layout, item: str) -> Repro:
     """``made``, from which what writes ``item`` last is not left out, nor anything of its value. Raises NoRepro."""
     if item in COUNTERS:
-        raise NoRepro(f"{item} counts by itself: no one value is expected of it")
+        raise NoRepro(f"{item} is a counter: no single value is expected")
     field, ops = layout.fields[item], [op for _, op in made.body.ops]
     buffers: tuple[str, ...]
     if field.section == "msrs":
@@ -29,7 +29,7 @@ def keeping(made: Repro, layout: Layout, item: str) -> Repro:
 
     written = [at for at, op in enumerate(ops) if isinstance(op, p.Ioctl) and mine(op.arg) and not op.request >> 31]
     if not written:
-        raise NoRepro(f"nothing that can be left alone writes {item}")
+        raise NoRepro(f"no op that can stay alone writes {item}")
     last = written[-1]
     puts = [at for at, op in enumerate(ops[:last]) if isinstance(op, p.Put) and mine(op.place.buffer)]
     if field.section != "msrs":

@@ -117,7 +117,7 @@ class Scene:
         )
 
     def plant(self, who: int, name: str, apic_mode: str) -> Plant:
-        """The plant of vCPU ``who``. One does for all APs: writing it takes care of the id.
+        """The plant of vCPU ``who``. One serves for all APs: writing it sets the id.
 
         A plant is found by trying, which leaves its traces: that of a vCPU to which nothing has happened is tried on another one.
         """
@@ -143,5 +143,5 @@ class Scene:
         return who != self._machine.setup.boot_id
 
     def observe(self) -> Played:
-        """Run the program; again and again, where what it does can be repeated."""
+        """Run the program; several times if it can be repeated."""
         return self._player.run()

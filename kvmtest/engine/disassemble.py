@@ -11,7 +11,7 @@ __all__ = ("disassemble", "internal_error")
 
 
 def internal_error(exit_: Exit, insn: bytes, bits: int) -> str:
-    """An exit for an internal error, with the instruction that KVM stumbled over where it can be told."""
+    """An exit for an internal error, with the instruction that KVM failed to emulate, if it is known."""
     text = f"KVM_EXIT_INTERNAL_ERROR {exit_.suberror_name}"
     return f"{text}: {disassemble(insn, bits) or insn.hex(' ')}" if insn else text
 

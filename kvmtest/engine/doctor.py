@@ -139,7 +139,7 @@ def examine(path: str) -> Iterator[Finding]:
 
 def _backend(host: Host) -> Iterator[Finding]:
     yield Finding("ok", host.title)
-    why = "hidden parts of segment registers are judged by either vendor's values, what a shutdown leaves is only recorded"
+    why = "hidden parts of segment registers may have either vendor's values, and the state after a shutdown is only recorded"
     if host.backend == "unknown":
         yield Finding("no", "vendor module in /sys/module", why, "to enable: load kvm_intel or kvm_amd, or mount sysfs")
     elif host.backend not in ("vmx", "svm"):
@@ -162,17 +162,17 @@ def _kvm(kvm: Kvm, host: Host) -> Iterator[Finding]:
     yield from _components(leaves, host_facts.flags())
     most = kvm.check_extension(uapi.KVM_CAP_MAX_VCPUS)
     if most >= 255:
-        yield Finding("ok", f"up to {most} vCPUs a VM")
+        yield Finding("ok", f"up to {most} vCPUs per VM")
     else:
         enable = "to enable: a kernel with a larger CONFIG_KVM_MAX_NR_VCPUS"
-        yield Finding("no", f"up to {most} vCPUs a VM", "skipped: broadcasts to more", enable)
+        yield Finding("no", f"up to {most} vCPUs per VM", "skipped: broadcasts to more", enable)
     listed = kvm.msr_index_list()
     unnamed = [index for index in listed if msr.name_of(index).startswith("0x")]
-    yield Finding("ok", f"{len(listed)} MSRs in KVM_GET_MSR_INDEX_LIST, {len(unnamed)} without a name in this tool")
+    yield Finding("ok", f"{len(listed)} MSRs in KVM_GET_MSR_INDEX_LIST, {len(unnamed)} without a name in kvmtest")
 
 
 def _nesting(kvm: Kvm, leaves: list[CpuidEntry], host: Host) -> Finding:
-    """KVM_CAP_NESTED_STATE alone tells nothing: kvm_intel and kvm_amd have it with nested=0, too."""
+    """KVM_CAP_NESTED_STATE alone proves nothing: kvm_intel and kvm_amd have it with nested=0, too."""
     offered = any(leaf.ecx & bit for leaf in leaves for function, bit in _NESTING if leaf.function == function)
     if offered and kvm.check_extension(uapi.KVM_CAP_NESTED_STATE):
         return Finding("ok", "nested virtualization")
@@ -245,7 +245,8 @@ def _needs(machines: Machines) -> Iterator[Finding]:
         why = [unmet((name,), facts) for facts in there]
         if all(why):
             enable = "to enable: another kernel, CPU or KVM parameter"
-            yield Finding("no", f"{name}: {why[0]}", f"skipped: {wanted[name]} cases", enable)
+            cases = f"{wanted[name]} case{'' if wanted[name] == 1 else 's'}"
+            yield Finding("no", f"{name}: {why[0]}", f"skipped: {cases}", enable)
 
 
 def _emulated(host: Host) -> str:

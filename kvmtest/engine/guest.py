@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The guest's own view: let the spine guest run from where the event left the vCPU, and collect what it reports."""
+"""The guest's view: run the spine guest from where the event left the vCPU, and collect its report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ("Reporter",)
 
-#: Items that the guest tells by what it reads at PROBE.
+#: Items that the guest finds by what it reads at PROBE.
 _BASES = frozenset(f"{seg}.base" for seg in ("ds", "es", "ss", "fs", "gs"))
 _ALIASES = {"efer": 0xC0000080, "apic_base": 0x1B}
 _X2APIC_FIRST = 0x800
@@ -245,7 +245,7 @@ class Reporter:
         return self._step(name)[0]
 
     def collect(self) -> tuple[dict[str, int], dict[str, str]]:
-        """Values, and what is missing, from RAM and from the ports."""
+        """Return values, and missing items with reasons, from RAM and from the ports."""
         data = self.ram.read(spine.DATA, spine.LAPIC + _LIST_ROOM)
         self._words = memoryview(data).cast("I")
         try:
@@ -288,7 +288,7 @@ class Reporter:
         return values, missing
 
     def _limits(self, values: dict[str, int], missing: dict[str, str]) -> None:
-        """Take back the limits, which are told by an exception, unless the step LIMITLESS has shown that there are any."""
+        """Drop the limits, which the guest finds by an exception, unless the step LIMITLESS showed that they are enforced."""
         offset = spine.status("LIMITLESS")
         if self._cut is None or self._cut > offset:
             if self._word(offset) >> 8 == _GP:

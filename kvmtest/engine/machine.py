@@ -34,7 +34,7 @@ _CLOSING = 8
 
 
 class Target:
-    """One vCPU of a machine, with what is needed to plant and to read it.
+    """One vCPU of a machine, with its reader and planter.
 
     ``baseline`` is its state right after creation and KVM_SET_CPUID2, which is read unless it is known as that of a ``new`` one;
     plants are made once and kept. ``like`` is another one of the same VM. Raises Unread where that state cannot be read whole.
@@ -88,7 +88,7 @@ class Target:
 
 
 class Machine:
-    """A VM with vCPUs as ``setup`` says, made by ``program``: that of ``like``, of which it is a copy, if there is one.
+    """A VM with the vCPUs of ``setup``, made by ``program``, or by that of ``like`` as a copy of it.
 
     Raises SetupError, KvmError, Unread; close() frees everything.
     """
@@ -201,7 +201,7 @@ class _Closer:
 
 
 class Machines:
-    """Makes machines and keeps those that may be used again, one a setup.
+    """Makes machines and keeps those that may be used again, one per setup.
 
     RESET can be seen only once in the life of a vCPU, and a guest that ran has changed its memory: such cases take a
     ``fresh`` one. What INIT and SIPI by ioctl do does not depend on what was done to the vCPU before, since a plant
@@ -243,7 +243,7 @@ class Machines:
         return self._kept[setup]
 
     def drop(self, setup: Setup) -> None:
-        """Free the machine kept for ``setup``, if there is one: the next case makes it anew."""
+        """Free the machine kept for ``setup``, if there is one: the next case makes a new one."""
         if setup in self._kept:
             self.release(self._kept.pop(setup))
 

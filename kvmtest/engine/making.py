@@ -101,7 +101,7 @@ def _lacking(vm: Vm, contents: bytes, error: KvmError) -> Exception:
     asked = kvm_enable_cap.from_buffer_copy(contents)
     cap, argument = asked.cap, asked.args[0]
     there = vm.check_extension(cap)
-    # Of most that have flags KVM_CHECK_EXTENSION tells those that there are.
+    # For most capabilities with flags KVM_CHECK_EXTENSION returns the supported ones.
     if there and there & argument == argument:
         return error
     return SetupError(f"KVM_ENABLE_CAP of {cap} with {argument:#x} fails with {error.name}: not there")

@@ -139,7 +139,7 @@ class _Stretch:
         self._address = ctypes.addressof(self._ops)
 
     def run(self, told: list[tuple[int, Any]]) -> tuple[int, int]:
-        """Run it and append the evidence to ``told``; how many ops succeeded, and the answer to the ioctl that did not."""
+        """Run it and append the evidence to ``told``; return how many ops succeeded, and the answer of the ioctl that failed."""
         at, answer, left = 0, -errno.EINTR if self._end else 0, INTERRUPTED
         while at < self._end and answer == -errno.EINTR and left:
             # Python's handlers of signals run in between.
@@ -164,7 +164,7 @@ class _Stretch:
 
     @singledispatchmethod
     def _add(self, op: object) -> bool:
-        """Append what the C code does for ``op``; False, and nothing appended, for what it cannot do."""
+        """Append the C code's form of ``op``; return False, and append nothing, if it has none."""
         return False
 
     @_add.register
@@ -255,7 +255,7 @@ class Stretches:
         self._looked: dict[int, int] = {}
 
     def run(self, at: int, told: list[tuple[int, Any]]) -> tuple[int, int]:
-        """Run the stretch from ``at`` on and append the evidence to ``told``; what is not done then, and the answer to it."""
+        """Run the stretch from ``at`` on and append the evidence to ``told``; return the first op not done, and its answer."""
         if (self._vm, self._memory) != (self._at.vm, self._at.vm.memory):
             self._vm, self._memory = self._at.vm, list(self._at.vm.memory)
             self._stretches.clear()

@@ -180,7 +180,7 @@ def _resets() -> list[Case]:
     setups += [Setup("full", vendor, 1) for vendor in ("", *VENDORS)]
 
     def view(setup: Setup, target: str) -> str:
-        # Without CPUID the guest has nothing that tells it which instructions it has.
+        # Without CPUID the guest cannot know which instructions it has.
         return "guest" if target == "bsp" and setup in (Setup("full", vendor) for vendor in VENDORS) else "host"
 
     return [Case("reset", "create", view(setup, target), setup, target) for setup in setups for target in ("bsp", "ap")]
@@ -215,7 +215,7 @@ def _of(event: str, one: Tried, vector: int | None = None) -> Case:
 
 
 def _inits(full: bool) -> list[Case]:
-    """INIT to one vCPU in any state, by any trigger. What comes to a vCPU that does not run is tried with every plant."""
+    """INIT to one vCPU in any state, by any trigger. Triggers that reach a vCPU outside KVM_RUN are tried with every plant."""
     every = inits()
     core = [one for one in every if one.trigger in _CORE and not one.state and one.plant in PLANTS and not one.guest]
     chosen = every if full else dict.fromkeys((*core, *covering(every)))
@@ -255,7 +255,7 @@ def _sipis() -> list[Case]:
 
 
 def _nones() -> list[Case]:
-    """KVM_SET_MP_STATE(INIT_RECEIVED), which is no INIT; and each state entered and left without an event."""
+    """KVM_SET_MP_STATE(INIT_RECEIVED), which is not an INIT; and each state entered and left without an event."""
     used = (*(("xapic", plant) for plant in PLANTS), ("x2apic", "a"))
     every = product(VENDORS, ("bsp", "ap"), used)
     written = [_of("none", Tried("mp-state", t, v, *modes, "", False)) for v, t, modes in every]
@@ -341,7 +341,7 @@ def ids(cases: list[Case]) -> list[str]:
 
 
 def _matches(selector: _Selector, prefix: str, names: tuple[str, ...]) -> bool:
-    """The globs over ids of ``selector`` take one of ``names`` below ``prefix``."""
+    """The globs over ids of ``selector`` match one of ``names`` below ``prefix``."""
     if not selector.may_match(f"{prefix}."):
         return False
     if any(selector.id_matches(f"{prefix}.{name}") for name in names):
@@ -354,7 +354,7 @@ def _matches(selector: _Selector, prefix: str, names: tuple[str, ...]) -> bool:
 
 
 def chosen(selectors: tuple[str, ...], full: bool = False, given: Sequence[Case] = ()) -> list[Case]:
-    """The cases with a result that a selector takes: of the plan, of the ``full`` one, or of those ``given``.
+    """The cases with a result that a selector matches: of the plan, of the ``full`` one, or of those ``given``.
 
     A selector that takes nothing of the plan takes cases of the full one, so that what a report of those names can be run alone.
     Raises SelectorError.
@@ -369,7 +369,7 @@ def chosen(selectors: tuple[str, ...], full: bool = False, given: Sequence[Case]
 
 
 def select(cases: list[Case], selectors: tuple[str, ...], others: Sequence[Case] = ()) -> list[Case]:
-    """The cases with a result that a selector takes; of ``others`` where none of ``cases`` has one.
+    """The cases with a result that a selector matches; of ``others`` if none of ``cases`` has one.
 
     Raises SelectorError for the first selector that takes nothing.
     """
@@ -391,5 +391,5 @@ def select(cases: list[Case], selectors: tuple[str, ...], others: Sequence[Case]
 
 
 def finds(selector: str) -> bool:
-    """A case has a result that ``selector`` takes, if only in the full plan."""
+    """Return True if a case has a result that ``selector`` matches, if only in the full plan."""
     return bool(Lookup(plan(), looks, _matches).taken(selector) or Lookup(plan(full=True), looks, _matches).taken(selector))

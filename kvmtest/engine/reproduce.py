@@ -88,7 +88,7 @@ def reproduce(
     tried: trial.Tried | None = None,
     told: Callable[[str], None] = lambda what: None,
 ) -> Shown:
-    """The reproducer of the first result of ``case`` that ``selection`` takes and that departs; of all that pass where none does.
+    """The reproducer of the first result of ``case`` that ``selection`` matches and that departs; of all that pass if none does.
 
     Where guest code tells the result, or sends what is looked for, nothing is left out of it, its memory, CPUID and the registers
     that it begins with, but with ``small_guest``. What some reproducers come to may be ``tried`` already. ``told`` hears how far
@@ -136,7 +136,7 @@ def reproduce(
     if not small_guest and _by_guest(made):
         made = keeping_guest(made)
     trials.hasten()
-    told(f"{about.name} departs alone, too; leaving out what it does not need")
+    told(f"{about.name} departs on a new VM, too; reducing it")
     smallest = used(reduced(made, shows))
     if smallest.checks and isinstance(now[0], int) and isinstance(smallest.checks[0].place, (p.Place, Leaf)):
         about = about._replace(observed=value(about.item, now[0]))

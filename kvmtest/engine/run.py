@@ -29,7 +29,7 @@ __all__ = ("Done", "run", "run_case")
 
 
 class Done(NamedTuple):
-    """A case that is over: what it showed, and how many ``seconds`` it took."""
+    """A finished case: its evidence, and the ``seconds`` that it took."""
 
     case: Case
     seen: list[Observation]
@@ -99,7 +99,7 @@ def run_case(
     stress_rounds: StressRounds = DEFAULT_ROUNDS,
     judging: Judging | None = None,
 ) -> list[Observation]:
-    """Run one case; ``judging`` takes what it showed. What cannot be tried becomes ``skip``, what went wrong ``error``.
+    """Run one case; ``judging`` gets the evidence. What cannot be tried becomes ``skip``, what went wrong ``error``.
 
     One that runs out of time is tried once more, alone.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The runner: executes a program's ops on a machine, one after the other, and keeps what they tell."""
+"""The runner: executes a program's ops on a machine, one after the other, and keeps their results."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class _End(Exception):
 
 
 def play(program: p.Program, machine: Machine, timeout_s: float) -> Played:
-    """Execute ``program`` once; the rest is as of a Player."""
+    """Execute ``program`` once; the other parameters are those of Player."""
     return Player(program, machine, timeout_s).run()
 
 
@@ -125,7 +125,7 @@ class Player:
                 at += 1
 
     def _quickly(self, at: int) -> int:
-        """Let the C code do what it can of the ops from ``at`` on; the number of the first that is left."""
+        """Let the C code do what it can of the ops from ``at`` on; return the number of the first that is left."""
         if self._native:
             at, answer = self._native.run(at, self._told)
             if answer < 0 and at < len(self._program.ops):
@@ -328,7 +328,7 @@ class Player:
         raise _End(otherwise, more, late)
 
     def _goes_on(self, vcpu: Vcpu, seen: Exit, op: p.Enter) -> bool:
-        """Let the vCPU go on where ``op`` says that it may."""
+        """Let the vCPU continue if ``op`` allows it."""
         return op.blind and _answered(vcpu, seen) or self._resumed(vcpu, seen, op.resume)
 
     def _resumed(self, vcpu: Vcpu, seen: Exit, where: str | int) -> bool:

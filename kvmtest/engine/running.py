@@ -54,14 +54,14 @@ class Running:
             self._entering.set()
 
     def _until_halted(self) -> None:
-        """Wait until the thread sleeps in KVM_RUN, or runs the guest: a vCPU that is told before would need no waking."""
+        """Wait until the thread sleeps in KVM_RUN, or runs the guest: a vCPU that gets an event earlier needs no wake-up."""
         task = Path(f"/proc/self/task/{self._thread.native_id}")
         self._entering.wait()
         try:
             end = _used_ns(task) + _STARTED_NS
             while (task / "syscall").read_text().split()[::2][:2] != _IN_KVM_RUN and _used_ns(task) < end:
                 time.sleep(_LOOK_S)
-        except OSError:  # it has ended, or this kernel does not tell
+        except OSError:  # it has ended, or this kernel does not show it
             pass
 
     def join(self, timeout_s: float | None) -> Exit | None:

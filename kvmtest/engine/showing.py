@@ -147,7 +147,7 @@ def changed(scenario: s.Scenario, step: int, played: Played, basis: Basis, depar
         names = others if departs else [name for name in layout.fields if name not in left_out]
         found = [(name, value) for name in names if (value := before.get(layout, name)) is not None]
     if not found:
-        raise NoRepro("nothing changed, of all that there is to see of a vCPU")
+        raise NoRepro("nothing changed that the host can read of the vCPU")
     kept = tuple((item, value) for item, value in found if before.get(layout, item) == value) if departs else ()
     return Wanted(step, tuple((item, (value,), None) for item, value in found), kept)
 
@@ -156,7 +156,7 @@ def refused(played: Played, step: int, results: Iterable[Result]) -> Refused | N
     """Return KVM's refusal in the migration ``step``, if that is the result. Raises NoRepro for results without a reproducer."""
     items = {one.item for one in results if one.verdict is not Verdict.PASS}
     if items & {"irqchip", "clock"}:
-        raise NoRepro("what has no vCPU is compared byte by byte")
+        raise NoRepro("devices outside the vCPUs are compared byte by byte")
     if "refused" not in items or not played.end:
         return None
     told = [value for at, value in played.told if at == step]
@@ -164,7 +164,7 @@ def refused(played: Played, step: int, results: Iterable[Result]) -> Refused | N
 
 
 def moved(step: int, results: Iterable[Result], bases: Sequence[Basis], values: list[Any]) -> Iterator[tuple[int, Wanted]]:
-    """To show what the migration ``step``, which told ``values``, changed of each vCPU; where nothing departs what it kept."""
+    """Return what to show of the migration ``step`` with the results ``values``: changed items, or if none departs, kept ones."""
     results = tuple(results)
     departs = results[0].verdict is not Verdict.PASS
     for basis, (layout, before, after) in zip(bases, migration.taken(bases, values), strict=False):
@@ -179,7 +179,7 @@ def moved(step: int, results: Iterable[Result], bases: Sequence[Basis], values: 
             planted = tuple((item, value) for item, (value,), _ in found) if departs else ()
             yield basis.ctx.apic_id, Wanted(step, tuple(found), planted)
     if all(one.item in COUNTED for one in results):
-        raise NoRepro("it counts by itself: no one value is expected of it")
+        raise NoRepro("it is a counter: no single value is expected")
 
 
 def _other(old: int, new: int | None, mask: int | None) -> bool:
@@ -210,7 +210,7 @@ _VENDOR = frozenset((0, register) for register in ("ebx", "ecx", "edx"))
 
 
 def functions(results: Iterable[Result], rules: Rules) -> frozenset[tuple[int, str]]:
-    """The registers of CPUID on which rests what is expected: the vendor's where the rules differ, and those of formulas."""
+    """The registers of CPUID that the expectation depends on: the vendor's if the rules differ, and those of formulas."""
     found: set[tuple[int, str]] = set()
     for one in results:
         expected, rule = one.record.expected, rules[one.item]

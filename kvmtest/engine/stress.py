@@ -179,7 +179,7 @@ def _port(seen: Exit | None) -> int:
 
 
 def _play(stress_vm: _StressVm, runners: list[_Runner], cycles: Round) -> None:
-    """Send everything of a round and let everyone come to rest."""
+    """Send the events of a round and wait until all vCPUs are at rest."""
     for cycle in cycles:
         stress_vm.order(cycle.target, DO=stress.DO_HALT if cycle.state == "halted" else stress.DO_SPIN)
         first, second = cycle.delays

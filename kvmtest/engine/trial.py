@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Execute a reproducer on a VM that it makes itself, and say what it showed."""
+"""Execute a reproducer on a VM that it makes itself, and return what it observed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LEAF, _REGISTERS = 40, {"eax": 12, "ebx": 16, "ecx": 20, "edx": 24}
 
 
 class Outcome(NamedTuple):
-    """``verdict`` is ``pass``, ``fail``, or ``skip`` or ``error`` where it did not come to its end, with ``why``.
+    """``verdict`` is ``pass``, ``fail``, or ``skip`` or ``error`` if it did not finish, with ``why``.
 
     ``observed`` are the values of its checks, None for what could not be read; without checks what the last op told.
     """
@@ -42,8 +42,8 @@ HANGS = Outcome("error", "the kernel hangs")
 
 
 class Tried:
-    """What reproducers came to that were run one after the other. Those that are ``known`` already are not run again: the same
-    search asks for the same ones. ``told`` hears None where one begins to run, and its outcome.
+    """Outcomes of reproducers that were run one after the other. ``known`` ones are not run again: the same
+    search needs the same ones. ``told`` is called with None when one begins to run, and with its outcome.
     """
 
     def __init__(self, known: Iterable[Outcome] = (), told: Callable[[Outcome | None], None] = lambda outcome: None) -> None:
@@ -51,7 +51,7 @@ class Tried:
         self._told = told
 
     def outcome(self, run: Callable[[], Outcome]) -> Outcome:
-        """That of the next one, which ``run`` runs where it has to be."""
+        """Return the outcome of the next one; ``run`` runs it if necessary."""
         for known in self._known:
             return known
         self._told(None)
@@ -110,7 +110,7 @@ class Trials:
         self._timeout_s = min(self._timeout_s, max(_LEAST_S, _TIMES * self._took_s))
 
     def idle(self, repro: Repro) -> frozenset[int]:
-        """The numbers of the ops of its body that write what is there already."""
+        """The numbers of the ops of its body that write values which are there already."""
         asked: list[tuple[int, p.Op]] = []
         for at, (_, op) in enumerate(repro.body.ops):
             if isinstance(op, p.Put):

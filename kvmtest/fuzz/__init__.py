@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Random scenarios, held against the manuals: what makes them, runs them, and keeps what departs. Standard library alone."""
+"""Random scenarios, compared with the manuals: generating, running and saving them. Standard library alone."""

@@ -21,7 +21,7 @@ STATES = tuple(BLOCKS)
 #: The last move of a scenario that would say nothing.
 _SOMETHING = "other"
 _MODES = ("xapic", "xapic", "xapic-flat", "x2apic")
-#: The share of scenarios in which the guest tells what it reads, and the most moves of one.
+#: The share of scenarios in which the guest reports what it reads, and the limit of moves in one.
 _GUESTS, _MOST = 0.004, 4
 
 

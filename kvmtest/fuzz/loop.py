@@ -83,7 +83,7 @@ def alike(key: Key, other: Key) -> bool:
 
 
 def departures(seen: Iterable[Observation], selection: Selection, mode: str = "") -> dict[Key, Result]:
-    """The unexpected results of ``seen`` that ``selection`` takes, one for each key; ``mode`` as of `key_of`."""
+    """The unexpected results of ``seen`` that ``selection`` matches, one for each key; ``mode`` as in `key_of`."""
     found: dict[Key, Result] = {}
     for one in seen:
         for result in one.attention:
@@ -93,7 +93,7 @@ def departures(seen: Iterable[Observation], selection: Selection, mode: str = ""
 
 
 def refused(machines: Machines) -> set[str]:
-    """The items with random values that this host does not show, or does not take."""
+    """The items with random values that this host does not read, or does not accept."""
     found: set[str] = set()
     for vendor in VENDORS:
         target = machines.kept(Setup("full", vendor, mce=True)).target("ap")

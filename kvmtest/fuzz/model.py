@@ -17,7 +17,7 @@ CITE = (cite.S_MP, cite.SDM_SIPI, cite.S_APIC_INIT, cite.A_MP, cite.A_INIT_IPI, 
 
 
 class Block(NamedTuple):
-    """In what a vCPU takes no INIT and drops a SIPI: a ``state`` of the table of states, and the manuals' sections."""
+    """A condition that blocks INIT and drops a SIPI: a ``state`` of the table of states, and the manuals' sections."""
 
     state: str
     cite: tuple[str, ...]

@@ -16,7 +16,7 @@ from kvmtest.x86.lapic import LAPIC
 
 __all__ = ("BETWEEN", "BY_CODE", "GUEST", "MOVES", "READ", "Move", "Play", "read_once")
 
-#: Before each move. It is no event: what is observed from here on is what the next event finds.
+#: Before each move. It is not an event: what is observed from here on is what the next event finds.
 BETWEEN = s.Event("none", "fuzz")
 #: With nothing pending it says nothing, and KVM_SET_VCPU_EVENTS, which latches an INIT, writes it.
 _PAYLOAD = "events.exception_has_payload"
@@ -36,7 +36,7 @@ _ORDERS = ("kvm", "qemu")
 
 
 class Play:
-    """A scenario in the making: the automaton's ``target``, the host's ``needs`` that may be asked for, what was used of them.
+    """A scenario being generated: the automaton's ``target``, the host's ``needs`` that may be used, and those used so far.
 
     ``mode`` is that of the local APIC; ``without`` are items that this host does not take. ``events`` are those that are tried,
     and ``states`` the names of blocks.
@@ -213,7 +213,7 @@ def _other(play: Play) -> Steps:
 
 
 def _blocked(play: Play) -> Steps:
-    """INIT and SIPI in what blocks them, and what comes of them when it is left."""
+    """INIT and SIPI in a state that blocks them, and their effect when it is left."""
     random, target = play.random, play.target
     name = random.choice(_blocks(play))
     block, facts = BLOCKS[name], BLOCKS[name].facts
@@ -266,7 +266,7 @@ def _guest(play: Play) -> Steps:
 
 
 class Move(NamedTuple):
-    """``weight`` is how often it is taken, of those that ``may`` be."""
+    """``weight`` is the relative frequency among those that ``may`` be chosen."""
 
     weight: float
     make: Callable[[Play], Steps]

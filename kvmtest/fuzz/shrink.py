@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Make what was found small: Hypothesis leaves out moves and single steps, as long as the rest shows the same.
+"""Reduce findings: Hypothesis leaves out moves and single steps, as long as the rest shows the same.
 
 What is left has to be a scenario that the manuals still say something of: without its INIT a SIPI is dropped, and that it is not
-taken is no departure. The automaton tells.
+taken is not a departure. The automaton tells.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Shows = Callable[[Sequence[s.Scenario]], Sequence[bool]]
 
 
 def _moves(steps: Iterable[s.Step]) -> list[Part]:
-    """The moves that ``steps`` are made of; what comes before the first one is one of them."""
+    """The moves in ``steps``; the steps before the first one count as a move."""
     found: list[list[s.Step]] = [[]]
     for step in steps:
         if step == BETWEEN:
@@ -183,7 +183,7 @@ def shrunk(
         find(st.tuples(*[st.integers(0, _ONE_OF)] * len(tries.parts)), tries.does, settings=quiet, random=Random(1))
     except NoSuchExample:
         return scenario
-    # Between moves nothing happens: where one comes first or alone, nothing needs to tell them apart.
+    # Between moves nothing happens: before the first or only move nothing needs to separate them.
     steps = tries.best.steps
     plain = [tuple(step for step in steps if step != BETWEEN), steps[steps[0] == BETWEEN :]]
     tries.show([tries.best._replace(steps=read_once(steps)) for steps in plain])

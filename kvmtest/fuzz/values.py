@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Random values that a vCPU's items may legally have, whatever else is planted."""
+"""Random legal values for a vCPU's items, independent of the plant."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def names() -> tuple[str, ...]:
 
 
 def items(random: Random, without: frozenset[str] = frozenset(), most: int = 6) -> tuple[tuple[str, int], ...]:
-    """Some items, each with a random value; none of those ``without``, which this host does not take."""
+    """Some items, each with a random value; none of those ``without``, which this host does not accept."""
     known = _items()
     chosen = random.sample([item for item in known if item not in without], random.randint(1, most))
     return tuple((name, known[name](random)) for name in chosen)

@@ -58,7 +58,7 @@ def items(guest: str, prefix: str) -> dict[str, int]:
 
 
 def missing() -> list[str]:
-    """The guests that cannot be loaded now, whatever was loaded before."""
+    """The guests that cannot be loaded now, even if they were loaded before."""
     found = []
     for name in IMAGES:
         try:

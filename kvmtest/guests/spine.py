@@ -40,7 +40,7 @@ PORT_ITEMS = (
     *("cs.base", "ss.base"),
 )
 #: Step -> the items whose 8-byte slots it fills, in the order of running: SLOT_CS_LIMIT is the number of ``cs.limit``'s.
-#: ``msw``, the low half of CR0 by another instruction, is no item: it must agree.
+#: ``msw``, the low half of CR0 by another instruction, is not an item: it must agree.
 STEP_ITEMS: dict[str, tuple[str, ...]] = {
     "TABLES": ("gdt.base", "gdt.limit", "idt.base", "idt.limit"),
     "CS_LIMIT": ("cs.limit",),
@@ -68,7 +68,7 @@ STEP_ITEMS: dict[str, tuple[str, ...]] = {
 }
 #: Items of other steps whose upper halves the step WIDE adds.
 WIDE = ("cr2", "cr4", "dr0", "dr1", "dr2", "dr3")
-#: The offsets that it tries in each segment to tell its limit: the largest that can be read is what it reports.
+#: The offsets that it tries in each segment to find the limit: it reports the largest that can be read.
 LIMITS = (0, 0xFFFF, 0x10000, 0xFFFFF, 0x100000, 0xFFFFFFFF)
 
 _VECTOR_TABLE_SIZE = 0x400
@@ -116,7 +116,7 @@ def sipi_page(gpa: int) -> bytes:
 
 
 class Memory(NamedTuple):
-    """Memory of ``size`` bytes at ``gpa`` in ``slot``, and what is written to it: pairs of guest-physical address and bytes."""
+    """Memory of ``size`` bytes at ``gpa`` in ``slot``, and its contents: pairs of guest-physical address and bytes."""
 
     slot: int
     gpa: int

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""One section written back to RESET's values, by itself: what is not as it has to be then."""
+"""Judging a single section written back to RESET's values."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def departs(basis: Basis, section: str, before: Snapshot, after: Snapshot) -> st
 
 
 class Judged(NamedTuple):
-    """An ``item``, what it has to hold and what it holds; None where it is not there."""
+    """An ``item``, its expected and its observed value; None if it is not there."""
 
     item: str
     wanted: int | None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A section at once: which of its items can depart at all, by one comparison of all bits that rules ask for."""
+"""Judging a section at once: one comparison of all judged bits finds the items that may depart."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BY_BITS = ("value", "masked", "unchanged")
 
 
 class Bits:
-    """The bits that the rules of a section's items ask for. ``questions`` are those of its ``fields``, in their order.
+    """The bits that the rules of a section's items require. ``questions`` are those of its ``fields``, in their order.
 
     An item of which a rule asks for something else than bits may always depart.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Judge what is new, and know the rest again: questions, records and blocks that are each made once in a run.
+"""Judging with a cache: questions, records and blocks are each made once in a run.
 
 A section whose bytes are those of another case, before and after, with the same questions and the same plant, has that case's
 block. Of what is new only the items with other values are judged.
@@ -57,7 +57,7 @@ class _Answers:
         self._known.clear()
 
     def same(self, *values: int | str | None) -> Record:
-        """The record for the two views' values, as `compare_views` takes them."""
+        """The record for the two views' values, in the form of `compare_views`."""
         found = self._known.get(values)
         if found is None:
             found = self._known[values] = compare_views(self.question, *values)  # type: ignore[arg-type]
@@ -82,7 +82,7 @@ class Book:
         self._numbers: dict[Hashable, int] = {}
 
     def sheet(self, ctx: Context, layout: Layout, own: Callable[[str], Rule | None] | None = None, key: Hashable = None) -> Sheet:
-        """The sheet for cases like that of ``ctx``. ``own`` gives the case's own rules, and ``key`` tells them from others."""
+        """The sheet for cases like that of ``ctx``. ``own`` gives the case's own rules, and ``key`` identifies them."""
         name = (ctx.kind, id(layout), key)
         found = self._sheets.get(name)
         if found is None:
@@ -90,7 +90,7 @@ class Book:
         return found
 
     def answers(self, question: Question) -> _Answers:
-        """The answers to ``question``, whoever asked it first."""
+        """The answers to ``question``, shared by all that ask it."""
         return self._answers.setdefault(question, _Answers(question))
 
     def alone(self, item: str, ctx: Context, layout: Layout, own: Rule | None) -> Question:
@@ -114,7 +114,7 @@ class Book:
         return made
 
     def block(self, records: Iterable[Record], key: Hashable = None) -> Block:
-        """The block of ``records``, of which equal ones are one."""
+        """The block of ``records``; equal ones share one block."""
         made = tuple(records)
         key = made if key is None else key
         found = self._blocks.get(key)
@@ -142,7 +142,7 @@ class Book:
         return number
 
     def forget(self) -> None:
-        """Forget what was answered, where values hardly come back; the questions are the same ones."""
+        """Drop the answers, if values hardly recur; keep the questions."""
         self._blocks.clear()
         self._plants.clear()
         for answers in self._answers.values():
@@ -268,7 +268,7 @@ class Sheet:
         return record
 
     def _seen(self, item: str, vcpu: _Vcpu) -> Seen:
-        """The values of ``item``, whatever of them could be read."""
+        """The values of ``item``, as far as they could be read."""
         if item not in self._layout.fields:
             return self._missing(item)
         assert vcpu.after
@@ -320,7 +320,7 @@ class Sheet:
         )
 
     def _told(self, item: str, vcpu: _Vcpu, report: Report) -> Seen:
-        """The values of ``item`` where the guest's ``report`` is what was observed."""
+        """The values of ``item`` with the guest's ``report`` as the observation."""
         layout, narrow = self._layout, report.narrow
         planted = vcpu.before.get(layout, item) if vcpu.before else None
         created = vcpu.baseline.get(layout, item) if vcpu.baseline else None

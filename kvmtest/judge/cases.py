@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The judge of each kind of case, and what is said of a case that could not be tried."""
+"""The judge of each kind of case, and of cases that could not be tried."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from kvmtest.x86.msr import IN_SREGS
 
 __all__ = ("RESTS_ON", "Judging", "differences", "judge")
 
-#: Judges what was seen of a case on a host, for the vCPUs that it takes; of none where it could not be tried.
+#: Judges the evidence of a case on a host, for its vCPUs; for none if it could not be tried.
 Judging = Callable[[Look, Host, tuple[Basis, ...], Any], list[Observation]]
 #: The source for comparing a vCPU that was reset with a new one.
 _AS_NEW = ("a vCPU that was reset is as a new one", KVM_API)

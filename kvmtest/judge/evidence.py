@@ -31,7 +31,7 @@ __all__ = (
 
 
 class Planted(Protocol):
-    """As much of a plant as judging needs: the values asked for, and KVM's refusals, by item."""
+    """The part of a plant that judging needs: the values written, and KVM's refusals, by item."""
 
     asked: dict[str, int]
     refused: dict[str, str]

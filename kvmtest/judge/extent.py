@@ -48,7 +48,7 @@ def extent(shown: Sequence[Observation], could: Sequence[Observation]) -> str:
         left = [row for row in left if row[number] in values]
     words = ", ".join(filter(None, parts))
     if len(shown) == len(left):
-        return words or "wherever it was judged"
+        return words or "in every case that judges it"
     return f"{words}; in {len(shown)} of {len(left)} cases" if words else f"in {len(shown)} of {len(left)} cases"
 
 

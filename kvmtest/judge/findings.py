@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Findings: all that departs, one a cause.
+"""Findings: all departures, one per cause.
 
 Records have one cause where they depart after the same event, with the same symptom, and to the same extent: by the same
 triggers, in the same cases, in the same views. Two things do not count as extent, since they only decide where a departure can
@@ -29,7 +29,7 @@ _KINDS = {(deviation.commit, deviation.item): deviation.kind for deviation in DE
 
 
 class Finding(NamedTuple):
-    """One cause, as far as results tell.
+    """One cause, as far as results show.
 
     ``symptom`` is the kind of `Symptom`; ``bits`` are the wrong bits where it is ``bits``. ``kind`` is the listed deviation's
     (admitted, fixed, open) or "". ``items`` are in the order of the project's tables. ``cases`` counts the observations that
@@ -120,7 +120,7 @@ class _Places:
 
 
 class _Judged:
-    """The observations of one event in which an item was judged, by item; found when it is asked for."""
+    """The observations of one event in which an item was judged, by item; computed on demand."""
 
     def __init__(self, observations: Sequence[Observation], numbers: Iterable[int]) -> None:
         self._observations = observations

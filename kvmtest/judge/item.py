@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Judge one item: compare what was observed with what the manuals say.
+"""Judging one item: the observed value is compared with the manuals' rule.
 
 It takes two steps. A question is all that decides the judgement but the values: the rule as it holds for this case, why there may
 be nothing to judge, the deviations listed. Its answer follows from the values alone. Cases by the hundred ask the same question
@@ -63,7 +63,7 @@ class Context(NamedTuple):
 
     @property
     def kind(self) -> tuple[object, ...]:
-        """All of it that a judgement depends on, but for the vCPU's id and the time: equal for many cases."""
+        """All fields that a judgement depends on, except the vCPU's id and the time: equal for many cases."""
         return (*self.without_vector, self.vector)
 
     @property
@@ -74,7 +74,7 @@ class Context(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """One item's values: what was planted (read back), at creation, and after the event; None where there is none.
+    """One item's values: planted (read back), at creation, and after the event; None if there is none.
 
     ``refused`` says why the plant is not what was asked for; ``unreadable`` why this host has no observed value to show,
     ``failed`` what went wrong where it should have had one.
@@ -201,7 +201,7 @@ class _Judged(NamedTuple):
 
 
 def _counts(name: str, seen: Seen, observed: int, cycles: int) -> _Judged:
-    """Rules of what counts on by itself: at least the planted value, or small after RESET."""
+    """Judge counters: at least the planted value, or small after RESET."""
     if name == "TSC-small":
         return _counted(name, 0, observed < cycles, "must count from 0 at RESET")
     if name in ("TSC-on", "timer-on"):

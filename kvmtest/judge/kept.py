@@ -53,7 +53,7 @@ def table(book: Book, host: Host, basis: Basis, writing: Writing, seen: Snapshot
 
 
 class _Vcpu(NamedTuple):
-    """One vCPU, and what was written to it."""
+    """One vCPU, and the values written to it."""
 
     host: Host
     basis: Basis

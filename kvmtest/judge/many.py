@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""One record for what was seen several times: on each of many vCPUs, or after each of several ways to do it."""
+"""One record for several observations: of many vCPUs, or of several orders of ioctls."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ _PERIODIC = 1 << 17
 
 
 class Migrated(NamedTuple):
-    """One vCPU's state ``before`` the migration and ``after`` it; what counts stands before as it was saved."""
+    """One vCPU's state ``before`` the migration and ``after`` it; counters have their saved values before."""
 
     layout: Layout
     before: Snapshot
@@ -63,7 +63,7 @@ def aside(layout: Layout) -> tuple[str, ...]:
 
 
 def taken(bases: Sequence[Basis], values: list[Any]) -> list[Migrated]:
-    """Each vCPU's, in the order of ``bases``, of what the step told; none where it came to no end.
+    """Each vCPU's, in the order of ``bases``, of the step's results; none if it did not finish.
 
     The last numbers before the first snapshot are what was saved of the items that count.
     """
@@ -88,7 +88,7 @@ def taken(bases: Sequence[Basis], values: list[Any]) -> list[Migrated]:
 
 
 def tables(book: Book, bases: Sequence[Basis], order: str, values: list[Any]) -> tuple[Block, ...]:
-    """The whole table of each vCPU, before and after the migration, as one; none where it came to no end.
+    """The whole table of each vCPU, before and after the migration, as one; none if it did not finish.
 
     Where an item tells nothing on one vCPU, what it tells on another counts.
     """

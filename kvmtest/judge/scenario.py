@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Judge what a scenario told: each expectation, and the whole table where it was read.
+"""Judge the results of a scenario: each expectation, and the whole table where it was read.
 
 The first expectation that does not hold ends the scenario: what comes after it is not judged.
 """
@@ -176,7 +176,7 @@ class _Judge:
         return ""
 
     def migrated(self, step: int, order: str, values: list[Any]) -> bool:
-        """The whole table of each vCPU before and after a migration; False where KVM refused to take something back."""
+        """The whole table of each vCPU before and after a migration; False if KVM refused to restore something."""
         end = self.end if self.end and self.end.step == step else None
         if end and end.verdict != "fail":
             return True
@@ -211,7 +211,7 @@ class _Judge:
         self.blocks[look.event, look.trigger, "views"] = list(both)
 
     def _told(self, report: Report, look: of.Look, names: tuple[str, ...]) -> Report:
-        """The ``report``; of a guest that told nothing one item bears the error, not all of them.
+        """The ``report``; if the guest reported nothing, one item has the error, not all of them.
 
         A shutdown is the exception that not every KVM makes an INIT of. kvm_amd does; before 265e43530cb2 ("KVM: SVM: Emulate
         #INIT in response to triple fault shutdown") it made a new VMCB and left the rest, and the guest takes an exception at
@@ -299,7 +299,7 @@ _Seen = dict[s.Who, list[Snapshot]]
 
 
 def _one(judge: _Judge, look: of.Look, step: s.Step, values: list[Any], before: _Seen, last: _Seen) -> bool:
-    """Judge what one step told; False for an expectation that does not hold."""
+    """Judge the results of one step; return False for an expectation that failed."""
     value = values[-1]
     if isinstance(step, s.Observe) and look.trigger == "plant":
         judge.plant_table(values)

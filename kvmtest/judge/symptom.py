@@ -23,7 +23,7 @@ class Symptom(NamedTuple):
 
     * ``kept``: every judged bit is as it was planted,
     * ``zeroed``: every judged bit is 0,
-    * ``value``: another value, of what counts by itself or is no number of bits,
+    * ``value``: another value, of what counts by itself or is not a number of bits,
     * ``bits``: one bit, ``bit``, differs from the expected value while others are right, or wrong in another way,
     * ``disagree``: the guest reads another value than the host,
     * ``behaves``: a behaviour was another than expected, ``text`` says which, and what it was, without its numbers,

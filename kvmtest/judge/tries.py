@@ -45,7 +45,7 @@ def out_of_time(seen: Any) -> bool:
 
 
 def second(record: Record, first: str) -> Record:
-    """The ``record`` of a second try, after a ``first`` one that lacked something: what passes only then is no pass."""
+    """The ``record`` of a second try, after a ``first`` one that lacked something: what passes only then is not a pass."""
     if record.verdict is not Verdict.PASS:
         return record
     return record._replace(verdict=Verdict.INFO, reason=f"{record.reason}; {first}" if record.reason else first)

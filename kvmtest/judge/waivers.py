@@ -37,7 +37,7 @@ _NEEDED = ("selector", "reason", "bug")
 
 
 class WaiverError(ValueError):
-    """The file is no list of waivers; one line that names it, and where it is wrong."""
+    """The file is not a list of waivers; one line that names it, and where it is wrong."""
 
 
 class Waiver(NamedTuple):
@@ -84,12 +84,12 @@ def load(path: str, today: datetime.date) -> Waivers:
 
 def _waiver(where: str, entry: Any) -> Waiver:
     if not isinstance(entry, dict):
-        raise WaiverError(f"{where} is no table")
+        raise WaiverError(f"{where} is not a table")
     for key, value in entry.items():
         if key not in _KEYS:
             raise WaiverError(f"{where}: {key[:40]!r} is none of {', '.join(_KEYS)}")
         if not isinstance(value, _KEYS[key]) or isinstance(value, bool | datetime.datetime):
-            raise WaiverError(f"{where}: {key} is no {'date' if key == 'until' else 'string'}")
+            raise WaiverError(f"{where}: {key} is not a {'date' if key == 'until' else 'string'}")
     for key in _NEEDED:
         if not str(entry.get(key, "")).strip():
             raise WaiverError(f"{where} has no {key}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What ctypes would cut off, or KVM read beyond, is refused before an ioctl sees it."""
+"""Checks before an ioctl: values that ctypes would truncate, and buffers that KVM would read beyond, are refused."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["structure", "unsigned"]
 
 
 def unsigned(bits: int, **fields: object) -> None:
-    """Raise ValueError, with the field's name, where one of `fields` is no integer from 0 that `bits` bits hold."""
+    """Raise ValueError, with the field's name, where one of `fields` is not an integer from 0 that `bits` bits hold."""
     for name, value in fields.items():
         if not isinstance(value, int):
-            raise ValueError(f"{name} {value!r} is no integer")
+            raise ValueError(f"{name} {value!r} is not an integer")
         if not 0 <= value < 1 << bits:
             raise ValueError(f"{name} {value:#x} does not fit in {bits} bits")
 

@@ -35,7 +35,7 @@ class KvmError(OSError):
 
     @property
     def passing(self) -> bool:
-        """Whether KVM lacked memory or time: this says nothing of what it supports or accepts, and another try may succeed."""
+        """True if KVM lacked memory or time: it says nothing of what KVM supports or accepts, and another try may succeed."""
         return self.errno in _PASSING
 
     @property

@@ -194,7 +194,7 @@ class VcpuState:
         return buffer.raw
 
     def set_xsave(self, area: bytes) -> None:
-        """KVM_SET_XSAVE (4.43). Raises ValueError if `area` has not xsave_size() bytes, since KVM reads that many."""
+        """KVM_SET_XSAVE (4.43). Raises ValueError unless `area` has xsave_size() bytes, since KVM reads that many."""
         if len(area) != self.xsave_size():
             raise ValueError(f"an XSAVE area of {len(area)} bytes, not {self.xsave_size()}")
         ioctl(self.fd, KVM_SET_XSAVE, bytes(area), self._what)

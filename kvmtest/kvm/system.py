@@ -109,7 +109,7 @@ class Kvm:
         return read_cpuid(self.fd, KVM_GET_EMULATED_CPUID, self.path)
 
     def mce_cap_supported(self) -> int:
-        """KVM_X86_GET_MCE_CAP_SUPPORTED (4.104): the MCG_CAP bits that KVM_X86_SETUP_MCE takes."""
+        """KVM_X86_GET_MCE_CAP_SUPPORTED (4.104): the MCG_CAP bits that KVM_X86_SETUP_MCE accepts."""
         value = c_uint64()
         ioctl(self.fd, KVM_X86_GET_MCE_CAP_SUPPORTED, byref(value), self.path)
         return value.value

@@ -75,7 +75,7 @@ class Vcpu(VcpuState):
         """The vCPU behind `fd`, which somebody else in this process made with KVM_CREATE_VCPU, with APIC id `id`.
 
         It has a descriptor of its own: close() leaves `fd` open. Its `vm` knows what `kvm` can do and nothing else. While
-        another thread is in KVM_RUN, every ioctl here waits until it is out. Raises KvmError if `fd` is no vCPU (ENOTTY),
+        another thread is in KVM_RUN, every ioctl here waits until it is out. Raises KvmError if `fd` is not a vCPU (ENOTTY),
         or is one of another process, which alone may use it (EIO; kvm_vcpu_ioctl() in virt/kvm/kvm_main.c).
         """
         from .vm import Vm

@@ -154,14 +154,14 @@ class Vm:
         ioctl(self.fd, KVM_IRQ_LINE, byref(kvm_irq_level(irq=gsi, level=level)), f"vm, gsi {gsi}")
 
     def irq_line_status(self, gsi: int, level: int) -> int:
-        """KVM_IRQ_LINE_STATUS (4.25): as irq_line(); returns how many took the interrupt, 0 or less if it was lost."""
+        """KVM_IRQ_LINE_STATUS (4.25): as irq_line(); returns how many vCPUs accepted the interrupt, 0 or less if it was lost."""
         unsigned(32, gsi=gsi, level=level)
         request = kvm_irq_level(irq=gsi, level=level)
         ioctl(self.fd, KVM_IRQ_LINE_STATUS, byref(request), f"vm, gsi {gsi}")
         return int(request.status)
 
     def signal_msi(self, addr_lo: int, data: int, addr_hi: int = 0) -> int:
-        """KVM_SIGNAL_MSI (4.71): send an MSI; returns the number of vCPUs that took it, 0 if the guest blocked it."""
+        """KVM_SIGNAL_MSI (4.71): send an MSI; returns the number of vCPUs that accepted it, 0 if the guest blocked it."""
         unsigned(32, addr_lo=addr_lo, data=data, addr_hi=addr_hi)
         request = kvm_msi(addr_lo, addr_hi, data)
         return ioctl(self.fd, KVM_SIGNAL_MSI, byref(request), f"vm, address {addr_hi:#x}:{addr_lo:#x}, data {data:#x}")
@@ -237,7 +237,7 @@ class Vm:
         return next((memory for memory in self.memory if 0 <= gpa - memory.gpa < memory.size), None)
 
     def remove_memory(self, memory: GuestMemory) -> None:
-        """KVM_SET_USER_MEMORY_REGION (4.35) with size 0: take a slot away and close its memory."""
+        """KVM_SET_USER_MEMORY_REGION (4.35) with size 0: remove a slot and close its memory."""
         self._set_memory(memory, 0)
         self.memory.remove(memory)
         memory.close()

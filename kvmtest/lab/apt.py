@@ -54,7 +54,7 @@ def _run(command: list[str], **environment: str) -> str:
 
 
 class _AptError(LabError):
-    """apt said no; the message is what it said first."""
+    """apt failed; the message is its first line."""
 
     def __init__(self, command: list[str], output: str) -> None:
         said = [line[2:].strip() for line in output.splitlines() if line.startswith(("E:", "W:"))]
@@ -132,10 +132,10 @@ class Apt:
             self._again(error)
 
     def _again(self, error: _AptError) -> None:
-        """A mirror that stands still is as good here as a fresh one; a suite need not have each part of another one."""
+        """An outdated mirror is good enough here; a suite need not have each part of another one."""
         options = []
         if "is expired" in error.output:
-            said = f"the mirror's {self.suite} is past its own date of expiry; taken anyway, as its signature is good"
+            said = f"the mirror's {self.suite} has expired; it is used anyway, as its signature is good"
             sys.stderr.write(f"kvmtest: {said}\n")
             options = ["-o", "Acquire::Check-Valid-Until=false"]
         try:

@@ -31,7 +31,7 @@ _KIND, _OBJECTS = "builds", "objects"
 _KEPT = 12
 #: Some 250 MB each.
 _KEPT_OBJECTS = 6
-#: Changes with how modules are built, so that none is taken that was built otherwise.
+#: Changes with the way modules are built, so that none is reused that was built in another way.
 _RECIPE = "2"
 #: An option of the kernel's configuration -> the compiler's flag that it is about: a compiler without it builds modules without.
 _FLAGS = {
@@ -78,7 +78,7 @@ def build(
     headers = kbuild.headers(kernel, say)
     where = tree or kbuild.source(kernel, say)
     if not os.path.isfile(os.path.join(where, KVM, "Makefile")):
-        raise NotFound(f"{where} is no kernel tree: it has no {KVM}/Makefile")
+        raise NotFound(f"{where} is not a kernel tree: it has no {KVM}/Makefile")
     compiler = _compiler(headers)
     with cache.scratch(_KIND) as work:
         staged = Path(work, "tree")
@@ -179,7 +179,7 @@ def _sync(staged: Path, place: Path) -> None:
     ours = {path.relative_to(staged) for path in staged.rglob("*") if path.is_file()}
     theirs = {path.relative_to(place) for path in place.rglob("*.[chS]") if path.is_file()} - _GENERATED
     if {name for name in ours ^ theirs if name.suffix == ".h"}:
-        # One that comes or goes is taken instead of another one, which is all that objects know of.
+        # A header that comes or goes replaces another one; objects only depend on that one.
         for path in [*place.rglob("*.o"), *place.rglob(".*.cmd")]:
             path.unlink()
     for name in theirs - ours:
@@ -217,7 +217,7 @@ def _make(place: Path, headers: str, compiler: str, flags: Sequence[str], releas
 
 
 def _said(command: Sequence[str], compiled: Callable[[str, int], None]) -> tuple[int, list[str]]:
-    """Status and lines of make; ``compiled`` is told each file and how many there were. Whatever it started ends with it."""
+    """Status and lines of make; ``compiled`` is called with each file and the count. Its processes end with it."""
     environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
     lines: list[str] = []
     number = 0

@@ -30,7 +30,7 @@ def workspace(parent: str, prefix: str) -> Iterator[str]:
     """A new folder in ``parent``, removed at the end. Raises OSError.
 
     Folders of that prefix whose process was killed go, too: nobody holds their lock any more. In a folder that others may write
-    to, what is theirs is left alone, and so is what is no file: to open a FIFO may take for ever.
+    to, what is theirs is left alone, and so is what is not a file: to open a FIFO may take for ever.
     """
     for entry in os.scandir(parent):
         if entry.name.startswith(prefix):

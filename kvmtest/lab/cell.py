@@ -99,7 +99,7 @@ class Cell:
         for fifo in ("serial", "parallel"):
             os.mkfifo(os.path.join(folder, fifo))
         self._start = time.monotonic()
-        # What is built in takes its parameters from the kernel's command line.
+        # Parameters of built-in code come from the kernel's command line.
         if self.emulator.saves and not append and not spec.fresh_boot:
             try:
                 saved = SavedBoot(self.emulator, self._version, spec.kernel.image, folder, self._watch.alive)
@@ -148,7 +148,7 @@ class Cell:
                     return
             except Died as died:
                 if restore and not self._release:
-                    raise Unusable(f"the saved boot does not go on: {died}") from died
+                    raise Unusable(f"the saved boot does not continue: {died}") from died
                 yield from self._died(str(died))
             else:
                 yield from self._final_log()
@@ -212,7 +212,7 @@ class Cell:
                     yield from self._line(letter, fields)
         except Exception as error:  # there is no saying what judging does with evidence that is none
             what = f"{type(error).__name__}: {error}"[:_SHOWN_CHARACTERS]
-            raise Died(f"what came from it makes no sense: {what}") from error
+            raise Died(f"it sent malformed data: {what}") from error
 
     def _line(self, letter: str, fields: list[str]) -> Iterator[Step]:
         if letter == "L":
@@ -273,7 +273,7 @@ class Cell:
         self._watch.goes_on()
 
     def host(self) -> Host:
-        """The KVM in there, as it described itself; what is known of it, if it did not get so far."""
+        """The KVM in the guest, as reported by the guest; if it did not get that far, as far as known."""
         spec = self.spec
         lab: dict[str, str | float] = {
             "emulator": self._version,
@@ -350,7 +350,7 @@ def _facts(fields: list[str]) -> Host:
 
 
 def inner(asked: tuple[str, ...]) -> tuple[str, ...]:
-    """The selectors for the engine inside, which knows nothing of ``none.lab``: everything, if nothing else is asked for.
+    """The selectors for the engine inside, which does not know ``none.lab``: all cases, if there are no others.
 
     What the kernel said in some cases needs these cases.
     """

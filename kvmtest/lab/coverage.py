@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Cells that tell what of KVM each case executes, and the tables of what they told, which are kept."""
+"""Cells that record what each case executes of KVM, and their tables, which are kept."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Measured:
         return not (self.spec.selectors or self.spec.cases or self._left)
 
     def keep(self) -> None:
-        """Keep it. What is whole takes the place of a cell of the same name, what is not adds to it."""
+        """Keep it. A whole run replaces a cell of the same name, another one adds to it."""
         if self._kept or not self.cell.cases:
             return
         self._kept = True
@@ -85,7 +85,7 @@ def for_backends(also: Iterable[dict[str, str]], backends: Sequence[str]) -> lis
 
 
 def keep(measured: Iterable[Measured]) -> list[Table]:
-    """Keep what was ``measured``, also of cells that were ended, and return the tables of that alone, one a build."""
+    """Keep what was ``measured``, also by cells that were stopped, and return the tables of that alone, one per build."""
     told = [one for one in measured if one.cell.cases]
     for one in told:
         one.keep()

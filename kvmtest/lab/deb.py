@@ -29,7 +29,7 @@ _CHUNK = 1 << 20
 
 
 def _members(path: str) -> Iterator[tuple[str, int, IO[bytes]]]:
-    """The members of an `ar` archive, which is what a .deb is: name, size, and the file, which stands where it begins."""
+    """The members of an `ar` archive, which a .deb is: name, size, and the file, positioned at the member's beginning."""
     with open(path, "rb") as file:
         if file.read(8) != b"!<arch>\n":
             raise LabError(f"{path} is not a Debian package")
@@ -44,7 +44,7 @@ def _members(path: str) -> Iterator[tuple[str, int, IO[bytes]]]:
 
 
 class _Bounded(io.RawIOBase):
-    """What ``source`` reads, of which there may be no more than a kernel's package has."""
+    """A reader of ``source`` with a limit: more than any kernel's package has."""
 
     def __init__(self, path: str, source: IO[bytes]) -> None:
         self._path = path
@@ -66,7 +66,7 @@ class _Bounded(io.RawIOBase):
 
 @contextlib.contextmanager
 def contents(path: str) -> Iterator[tarfile.TarFile]:
-    """The files of the package at ``path``, in their order. Raises LabError, and what is in `BROKEN`."""
+    """The files of the package at ``path``, in their order. Raises LabError, and the errors in `BROKEN`."""
     for name, size, file in _members(path):
         if name.startswith("data.tar"):
             with _unpacked(name, file, size) as data, tarfile.open(fileobj=_Bounded(path, data), mode="r|") as tar:

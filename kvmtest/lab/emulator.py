@@ -69,7 +69,7 @@ class Emulator:
         raise NotImplementedError
 
     def check(self) -> None:
-        """Raises LabError that names what is missing and the packages that bring it."""
+        """Raise LabError, with the missing programs and their packages."""
         missing = {n: p for n, p in self.programs().items() if not (os.path.exists(n) if "/" in n else shutil.which(n))}
         if missing:
             packages = " ".join(dict.fromkeys(missing.values()))
@@ -158,7 +158,7 @@ _GRUB = "set timeout=0\nmenuentry lab {{\n linux /image console=ttyS0 {append}\n
 
 
 class Bochs(Emulator):
-    """Bochs: emulates VMX with EPT and unrestricted guest. Boots from a CD, as it has no other way to take a kernel."""
+    """Bochs: emulates VMX with EPT and unrestricted guest. Boots from a CD, as it cannot load a kernel otherwise."""
 
     name = "Bochs"
     backend = "vmx"

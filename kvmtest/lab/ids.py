@@ -36,6 +36,6 @@ def of_kernel(item: str, verdict: Verdict, reason: str, case: Case | None = None
 
 
 def wanted(selectors: tuple[str, ...]) -> list[str]:
-    """The ids that one of ``selectors`` takes, as an id or a bare item; none where there are no selectors."""
+    """The ids that one of ``selectors`` matches, as an id or a bare item; none if there are no selectors."""
     asked = [one for selector in selectors for one in parse(selector) if not one.case]
     return [ID + item for item in LAB if any(one.id_matches(ID + item) for one in asked)]

@@ -33,7 +33,7 @@ _ENGINE = ("run", "doctor", "host", "plan")
 _ROOTS = ("kvmtest.lab.inside", "kvmtest.lab.relay", *(f"kvmtest.engine.{name}" for name in _ENGINE))
 #: Imported by the interpreter itself when something goes wrong.
 _SPARE = ("traceback", "linecache", "textwrap", "tokenize", "token", "warnings", "contextlib", "codeop")
-#: Run by the host's Python as it will run inside: says which files it took.
+#: Run by the host's Python as it will run inside: prints which files it used.
 _WATCH = """
 import importlib, json, sys
 parent, names, spare = json.loads(sys.argv[1])
@@ -164,7 +164,7 @@ def _watch(names: Iterable[str], spare: Iterable[str]) -> tuple[dict[str, str], 
 
 
 def _needed() -> tuple[dict[str, str], list[str]]:
-    """File by module name, and the shared libraries, that a run takes."""
+    """File by module name, and the shared libraries, that a run needs."""
     files, maps = _watch(_ROOTS, _SPARE)
     known: set[str] = set()
     while new := [name for name in files if name.startswith("kvmtest") and name not in known]:
@@ -211,7 +211,7 @@ def _build() -> bytes:
 
 
 def _key() -> str:
-    """Changes with whatever the archive holds."""
+    """Return a hash of the archive's contents."""
     digest = hashlib.sha256(f"{_python()} {sys.version} {os.stat(_python())[6:9:2]}".encode())
     for where, folders, names in os.walk(_PACKAGE):
         folders.sort()

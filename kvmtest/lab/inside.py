@@ -63,7 +63,7 @@ class _Failed(Exception):
 
 
 class _Log:
-    """The kernel's log from here on, sent line by line with whatever runs at the time."""
+    """The kernel's log from here on, sent line by line with the current case."""
 
     def __init__(self, out: Encoder) -> None:
         self._out = out
@@ -147,7 +147,7 @@ def _beat(out: Encoder) -> None:
 
 
 def _load_all(config: Config, out: Encoder, log: _Log) -> _Hits | None:
-    """Load the modules; what tells of the code that they execute, if that is asked for."""
+    """Load the modules; return the recorder of their coverage, if requested."""
     hits = None
     for name, parameters in config["modules"]:
         _load(name, parameters, out, log)
@@ -212,7 +212,7 @@ def _do(job: Any, kvm: Any, facts: Any, cases: list[Any], timeout_s: float, out:
 
 
 def _ordered(port: Port) -> Config:
-    """Get ready for any cell, say so, and wait for what to do. A guest that waits is saved, and goes on where it is restored."""
+    """Prepare for any cell, say so, and wait for an order. A waiting guest is saved, and continues here when it is restored."""
     from kvmtest.engine import doctor, host, plan, run  # noqa: F401
     from kvmtest.lab import relay  # noqa: F401
 

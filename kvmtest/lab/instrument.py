@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""KVM's modules built so that they record what they execute, with what is known of their code; kept with their source.
+"""KVM's modules built with a recorder of what they execute, with tables of their code; kept with their source.
 
 Each block calls the recorder, a module of its own that KVM's then depend on (`kvmtest/lab/kvmcov`): KVM's source stays as it is,
 line by line. What is loaded is stripped of debug information, from which the blocks were read before.
@@ -37,7 +37,7 @@ _RECIPE = 2
 
 
 class Instrumented(NamedTuple):
-    """The folder of one build: ``modules/`` to load, ``tree/`` with the source, and the table of what ran until now."""
+    """The folder of one build: ``modules/`` to load, ``tree/`` with the source, and the table of what ran so far."""
 
     folder: str
 
@@ -52,7 +52,7 @@ class Instrumented(NamedTuple):
         return os.path.join(self.folder, "tree")
 
     def table(self) -> Table:
-        """The blocks, and what is known of who ran them. Raises LabError."""
+        """The blocks, and the cases known to have run them. Raises LabError."""
         try:
             (table,) = file.load(os.path.join(self.folder, _TABLE))
         except (OSError, CoverageError) as error:

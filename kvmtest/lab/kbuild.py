@@ -28,7 +28,7 @@ _LIBRARIES = ("libelf1t64", "libelf1")
 _LOADER = "ld-linux-x86-64.so.2"
 _ELF = b"\x7fELF"
 _UNFIT = re.compile(rb"version `GLIBC_|loading shared libraries: lib(?:elf|z|zstd)\.")
-#: KVM's own headers outside of its folders: a tree's must be taken in place of the kernel's.
+#: KVM's own headers outside of its folders: those of a tree must be used instead of the kernel's.
 HEADERS = re.compile(
     r"arch/x86/include/(?:uapi/)?asm/(?:kvm\w*|kvm-\w+|svm|vmx|virt|posted_intr)\.h|include/(?:uapi/)?linux/kvm\w*\.h"
     r"|include/trace/events/kvm\.h"
@@ -111,7 +111,7 @@ def _cached(suite: str, place: str, fill: Callable[[str], None]) -> str:
 
 
 def _look(package: _Package, wanted: str, of: str, say: Callable[[str], None]) -> tuple[apt.Apt, list[tuple[str, str]]]:
-    """``wanted`` and what it depends on, by the lists that are here, or else by new ones."""
+    """``wanted`` and its dependencies, from the package lists here, or else from new ones."""
     here = apt.Apt(package.suite)
     if not (os.path.isdir(here.home) and (found := here.closure(wanted, of=of))):
         say(f"getting {package.suite}'s list of packages from this machine's mirror")
@@ -151,7 +151,7 @@ def _unfit(folder: str) -> list[str]:
 
 
 def _wrap(path: str, folder: str, place: str) -> None:
-    """Let the program at ``path`` run with the libraries in ``folder``, which comes to be at ``place``."""
+    """Make the program at ``path`` run with the libraries in ``folder``, which will be at ``place``."""
     libraries = os.path.join(folder, "libraries")
     loaders = [where for where, _, names in os.walk(libraries) if _LOADER in names and os.path.basename(where) != "lib64"]
     if not loaders:

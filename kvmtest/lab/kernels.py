@@ -27,7 +27,7 @@ _VERSION = re.compile(r"\d+\.\d+[\w.+~-]*")
 _IMAGE = re.compile(r"\./(?:usr/lib/modules/[^/]+/vmlinu[xz]|boot/(?:vmlinuz|bzImage)-.+)")
 _KEPT = re.compile(r"\./(?:usr/)?lib/modules/.+(?:\.ko(?:\.\w+)?|/modules\.builtin)")
 _RELEASE = re.compile(r"/lib/modules/([^/]+)/")
-#: What `uname -r` may say, and how long the text in a bzImage is at most.
+#: The form of `uname -r`, and the maximal length of the text in a bzImage.
 _RELEASED, _LONGEST = re.compile(r"[\w.+~-]{1,64}", re.ASCII), 512
 _CHUNK = 1 << 20
 

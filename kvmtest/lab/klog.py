@@ -45,12 +45,12 @@ def death(line: str) -> str:
 
 
 def is_stall(line: str) -> bool:
-    """Whether an incident that begins so is one of time alone."""
+    """Return True if an incident with this first line is a stall."""
     return _STALLS.match(line) is not None
 
 
 def incidents(lines: Iterable[str]) -> list[list[str]]:
-    """The lines of each WARN, BUG, Oops, KASAN report, panic or stall, the telling one first."""
+    """The lines of each WARN, BUG, Oops, KASAN report, panic or stall, the most informative one first."""
     found: list[list[str]] = []
     current: list[str] | None = None
     for line in lines:

@@ -22,11 +22,11 @@ __all__ = ("Died", "Limits", "Spent")
 
 #: The time in which an emulator may neither run nor wait for a CPU, if its limit is not longer.
 _ASLEEP_S = 600.0
-#: How many times shorter the silence may be of a cell that tries what may hang.
+#: The factor by which the limit of silence is shorter in a cell whose tries may hang.
 _SHORTER = 4
 #: For the console of a dying kernel to say why.
 _DYING_S = 3.0
-#: Not looked at more often: it takes a file of each thread.
+#: Not checked more often: it reads a file of each thread.
 _EVERY_S = 0.1
 _TICKS = os.sysconf("SC_CLK_TCK")
 

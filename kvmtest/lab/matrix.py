@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Several cells, as many at once as this machine takes."""
+"""Several cells, as many at once as this machine can run."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Outcome:
             steps.close()
 
     def over(self, failed: str = "", interrupted: bool = False) -> None:
-        """The cell is over, or given up: what it showed until now is its run."""
+        """End the cell, or give it up: its results so far are its run."""
         self.failed = "interrupted" if interrupted else failed
         self.run = self._recorder.end(interrupted, failed)
 
@@ -106,7 +106,7 @@ def run(
 def _all(
     cells: Sequence[Outcome], at_once: int, say: Callable[[str], None], stop: Stop, told: Callable[[], None]
 ) -> None:
-    """Run all cells; those that have not begun end at once after ``stop``, and those that do not end then are given up."""
+    """Run all cells; after ``stop`` no more begin, and running ones that do not end are given up."""
     pool = ThreadPoolExecutor(at_once)
     pending: dict[Future[None], Outcome] = {}
     try:

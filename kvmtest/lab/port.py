@@ -98,7 +98,7 @@ class FwCfg(_Ports):
         return self._entry()
 
     def _entry(self, limit: int | None = None) -> bytes:
-        """As much of the order as ``limit``; WAIT where a directory that changed meanwhile does not have it."""
+        """Read up to ``limit`` bytes of the order; return WAIT if the directory changed and does not have it."""
         count = int.from_bytes(self._read(_DIRECTORY, 4), "big")
         listed = self._read(_DIRECTORY, 4 + count * _ENTRY)[4:]
         for at in range(0, len(listed), _ENTRY):

@@ -29,7 +29,7 @@ class Recorder:
         self.begun = False
 
     def take(self, step: Step) -> bool:
-        """Pass ``step`` on; False for one that only says how the cell goes on."""
+        """Pass ``step`` on; return False for a step that only shows progress."""
         if isinstance(step, list):
             self._to.observed(step)
         elif isinstance(step, Running):

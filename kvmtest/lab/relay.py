@@ -65,7 +65,7 @@ class Sender:
         self._why: dict[str, str] = {}
 
     def judging(self, look: Look, host: Host, bases: tuple[Basis, ...], seen: Any) -> list[Observation]:
-        """Send what was seen of the running case, in the place of judging it: there are no observations yet."""
+        """Send the evidence of the running case instead of judging it: there are no observations yet."""
         packed = []
         for ctx, layout, baseline, plant in bases:
             packed.append(
@@ -80,7 +80,7 @@ class Sender:
         return []
 
     def _packed(self, value: Any) -> Any:
-        """``value`` as marshal takes it."""
+        """Convert ``value`` for marshal."""
         kind = type(value)
         if kind is Snapshot:
             return (_SNAPSHOT, self._snapshot(value))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Guests saved when they had booted, before they loaded any module: a cell goes on from there in a fraction of a second.
+"""Guests saved after boot, before they load any module: a cell continues from there in a fraction of a second.
 
 Kept are the guest's RAM, which each QEMU that restores it maps privately, and the rest of its state, as QEMU migrates it
 with RAM that is shared left out (x-ignore-shared).
@@ -59,7 +59,7 @@ class SavedBoot:
             os.mkfifo(os.path.join(folder, f"{MONITOR}.{end}"))
 
     def _key(self) -> str:
-        """Changes with whatever decides what is saved: kernel, initramfs, QEMU and how it is called."""
+        """A hash of all that the saved boot depends on: kernel, initramfs, QEMU and its command line."""
         command = self._emulator.waiting("image", "initrd", "serial", "parallel", _MEMORY).command
         program = os.stat(shutil.which(command[0]) or command[0])
         told = (command, self._version, program.st_size, program.st_mtime_ns, os.path.basename(self._base))
@@ -119,7 +119,7 @@ class SavedBoot:
         return self._emulator.restored(path, *self._ports, os.path.join(self._path, _MEMORY))
 
     def restore(self) -> None:
-        """Have the emulator, which runs, take the state. Raises Unusable.
+        """Load the state into the running emulator. Raises Unusable.
 
         The sums are checked here, as that takes about as long as the emulator needs to start.
         """
@@ -169,7 +169,7 @@ class SavedBoot:
 
 
 def _sums(folder: str) -> dict[str, list[int]]:
-    """Size and checksum of what is kept. Pieces of zeros are left out, as the file system may or may not have holes there."""
+    """Size and checksum of the saved boot. Pieces of zeros are left out, as the file system may or may not have holes there."""
     sums: dict[str, list[int]] = {}
     for name in (_MEMORY, _STATE):
         with open(os.path.join(folder, name), "rb", buffering=0) as file:

@@ -87,7 +87,7 @@ class Encoder:
         self.flush()
 
     def blob(self, letter: str, value: Any) -> None:
-        """Keep one line that carries ``value``: bytes, or what marshal takes."""
+        """Keep one line that carries ``value``: bytes, or data for marshal."""
         data = value if isinstance(value, bytes) else marshal.dumps(value)
         self._lines.append(letter.encode() + b"\t" + data.replace(_ESC, _ESC + b"E").replace(b"\n", _ESC + b"N"))
 

@@ -24,7 +24,7 @@ _UNSEEN, _UNTRIED, _UNKNOWN = "-", "skip", "?"
 _MEANS = {
     _UNSEEN: "not seen there",
     _UNTRIED: "its items could not be judged there",
-    _UNKNOWN: "that cell did not come to its end",
+    _UNKNOWN: "that cell did not finish",
 }
 _FEWEST = 60
 
@@ -57,7 +57,7 @@ class _Cell:
 
 
 class Table:
-    """A writer of what ``outcomes`` came to, which are reported in their order."""
+    """A writer of the results of ``outcomes``, in their order."""
 
     def __init__(self, out: TextIO, outcomes: Sequence[Outcome]) -> None:
         self._out = out

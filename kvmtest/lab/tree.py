@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A kernel tree before and after a change: the files that KVM's modules are built from, and the lines that differ.
 
-The change is a commit, a range of commits, what is not committed yet, or a patch, also of a tree that is no repository.
+The change is a commit, a range of commits, what is not committed yet, or a patch, also of a tree that is not a repository.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _checked(tree: str) -> None:
     if not os.path.isdir(tree):
         raise NotFound(f"no such folder: {tree}")
     if not os.path.isfile(os.path.join(tree, KVM, "Makefile")):
-        raise NotFound(f"{tree} is no kernel tree: it has no {KVM}/Makefile")
+        raise NotFound(f"{tree} is not a kernel tree: it has no {KVM}/Makefile")
 
 
 def _commit(tree: str, name: str) -> str:
@@ -84,7 +84,7 @@ def _commit(tree: str, name: str) -> str:
         return _git(tree, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}").strip()
     except NotFound as error:
         if not _is_repository(tree):
-            raise NotFound(f"{tree} is no git repository: give --diff PATCH to try a patch on it") from error
+            raise NotFound(f"{tree} is not a git repository: give --diff PATCH to try a patch on it") from error
         raise NotFound(f"{tree} has no commit {name!r}") from None
 
 
@@ -130,7 +130,7 @@ def uncommitted(tree: str, work: str) -> Change:
 
 
 def patched(tree: str, name: str, patch: str, work: str) -> Change:
-    """The text ``patch`` on top of the commit ``name``, by default HEAD, or of the files of a ``tree`` that is no repository.
+    """The text ``patch`` on top of the commit ``name``, by default HEAD, or of the files of a ``tree`` that is not a repository.
 
     Raises NotFound, LabError.
     """

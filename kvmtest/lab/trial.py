@@ -21,7 +21,7 @@ __all__ = ("Broken", "Builds", "Pair", "Ran", "Trial", "builds", "lines", "pairs
 
 
 class Broken(Unbuildable):
-    """A side of the change does not build: ``side`` is what it is called."""
+    """A side of the change does not build: ``side`` is its name."""
 
     def __init__(self, side: str, error: Unbuildable) -> None:
         super().__init__(error.release, error.errors)
@@ -37,7 +37,7 @@ class Builds(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """The cells of one backend. ``measured`` is what the second one executes, where that is told."""
+    """The cells of one backend. ``measured`` is the coverage of the second one, if recorded."""
 
     before: Outcome
     after: Outcome
@@ -102,7 +102,7 @@ def builds(
     say: Callable[[str], None] = lambda line: None,
     tick: Callable[[str], None] = lambda line: None,
 ) -> Builds:
-    """Build both sides for ``kernel``; so that what comes after the change tells what it executes, if ``instrumented``.
+    """Build both sides for ``kernel``; with ``instrumented`` the side after the change records its coverage.
 
     ``say`` is told what begins, ``tick`` how far it is. Raises Broken, LabError.
     """
@@ -127,7 +127,7 @@ def _of(side: str, tell: Callable[[str], None]) -> Callable[[str], None]:
 
 
 def pairs(change: Change, built: Builds, specs: Iterable[Spec], started: str, told: Callable[[str, Step], None]) -> list[Pair]:
-    """The cells of both sides for each of ``specs``; ``told`` is of each step of a cell, with its name."""
+    """The cells of both sides for each of ``specs``; ``told`` is called with each step of a cell, and the cell's name."""
     table = built.instrumented.table() if built.instrumented else None
     found = []
     for spec in specs:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""An emulator's process, and what comes out of it: by the parallel port, on the guest's console and on its own terminal."""
+"""An emulator's process, and its outputs: the parallel port, the guest's console and its own terminal."""
 
 from __future__ import annotations
 
@@ -160,7 +160,8 @@ class Watch:
             self.dying = self.dying or klog.death(said)
 
     def _watch_display(self) -> None:
-        """Take from a terminal that the emulator opens for its display what it shows there: nobody reads it, and full it blocks.
+        """Drain the terminal that the emulator opens for its display: nobody else reads it, and the emulator blocks if it is
+        full.
 
         A Bochs with a debugger has one beside its own terminal, which is the debugger's.
         """

@@ -74,7 +74,7 @@ class Host(NamedTuple):
     def title(self) -> str:
         """The KVM and what it runs on, in a line."""
         if self.kernel == "unknown":
-            return "an unknown KVM: what was saved does not say whose"
+            return "an unknown KVM: the saved results do not name it"
         whose = "KVM" if self.backend == "unknown" else module_of(self.backend)
         if self.lab:
             return f"{whose} of Linux {self.kernel} in {self.lab['emulator']}"

@@ -55,7 +55,7 @@ class Record(NamedTuple):
 
 
 class Block:
-    """Records that come together. Equal by identity: who makes blocks makes each once."""
+    """Records that occur together. Compared by identity: their maker makes each block once."""
 
     def __init__(self, records: tuple[Record, ...]) -> None:
         self.records = records

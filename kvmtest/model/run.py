@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A run as a whole: what was tested, and everything that was seen."""
+"""A run as a whole: the host under test, and all observations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ("Head", "Run", "counted")
 
 
 class Head(NamedTuple):
-    """The facts about a run that are known at its beginning. ``name`` tells it from other runs; ``started`` is UTC (RFC 3339)."""
+    """The facts about a run that are known at its beginning. ``name`` distinguishes the run; ``started`` is UTC (RFC 3339)."""
 
     tool: Tool
     host: Host

@@ -32,7 +32,7 @@ _LONGEST = 1000
 
 
 class SelectorError(ValueError):
-    """A selector that takes nothing, or is none; one line that says so and names what comes near."""
+    """A selector that matches nothing, or is invalid; one line, which suggests similar ones."""
 
 
 def braces(pattern: str) -> list[str]:
@@ -70,7 +70,7 @@ class Selector(NamedTuple):
     words: str = ""
 
     def id_matches(self, result_id: str) -> bool:
-        """The glob over ids takes ``result_id``, or something above it."""
+        """Return True if the glob over ids matches ``result_id``, or a prefix of it."""
         return _glob(self.id).match(result_id) is not None or _glob(f"{self.id}.*").match(result_id) is not None
 
     def may_match(self, prefix: str) -> bool:
@@ -79,7 +79,7 @@ class Selector(NamedTuple):
         return begin.startswith(prefix) or prefix.startswith(begin)
 
     def case_matches(self, name: str) -> bool:
-        """The globs over cases take the case ``name``."""
+        """Return True if the globs over cases match the case ``name``."""
         if not self.case and not self.words:
             return True
         prefix, _, words = name.partition("/")
@@ -106,7 +106,7 @@ def parse(selector: str) -> tuple[Selector, ...]:
 
 
 def takes(selectors: Iterable[str], result_id: str, case: str = "") -> bool:
-    """One of ``selectors`` takes the result of that id in the case of that name; none at all take everything."""
+    """Return True if one of ``selectors`` matches the result of that id in the case of that name; without any, always."""
     selectors = tuple(selectors)
     return not selectors or any(s.id_matches(result_id) and s.case_matches(case) for one in selectors for s in parse(one))
 
@@ -120,11 +120,11 @@ class Selection:
         self._kept: dict[tuple[object, ...], Block] = {}
 
     def takes_id(self, result_id: str) -> bool:
-        """The result of that id is taken in one case or another."""
+        """Return True if the result of that id matches in any case."""
         return self._every or any(one.id_matches(result_id) for one in self._all)
 
     def of(self, seen: Observation) -> Observation | None:
-        """``seen`` with the records that are taken; None where that is none."""
+        """Return ``seen`` with the records that match; None if there are none."""
         if self._every:
             return seen
         name = seen.case.name if seen.case else ""

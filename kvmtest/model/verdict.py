@@ -12,8 +12,8 @@ __all__ = ("ATTENTION", "UNEXPECTED", "VERDICTS", "Verdict", "overall", "worst")
 class Verdict(StrEnum):
     """The judgement of one item. The members stand in the order of severity, the worst first.
 
-    A listed deviation that was not seen (``fixed``) is news, and must not hide behind one that was (``known``). What was tried
-    nowhere, or not everywhere, is no ``pass``.
+    A listed deviation that was not seen (``fixed``) is news, so it outranks one that was (``known``). A result that was not seen
+    everywhere (``skip``) outranks ``pass``.
     """
 
     FAIL = "fail"
@@ -65,7 +65,7 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
 
 
 def overall(verdicts: Iterable[Verdict]) -> Verdict:
-    """The one verdict of a test that was tried in several ways: of what was judged or went wrong the worst.
+    """The verdict of a test that was run in several ways: the worst of those judged or failed.
 
     What could not be tried in one way does not undo what was shown in another. Raises ValueError for none.
     """

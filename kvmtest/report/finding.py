@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A finding in words, for every format: its title, what was seen, where, by which rule, and what to do next."""
+"""A finding in words, for every format: its title, the values, the cases, the rule, and what to do next."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ("details", "explain", "fields", "summary", "title")
 
 #: Items that a title names; more are counted.
 _ITEMS = 4
-_AFTER = {"none": "by what is no event"}
+_AFTER = {"none": "without an event"}
 _MIGRATED = "by a migration"
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""One page that opens offline: what was tested, the findings, and all results as a matrix to filter and search.
+"""One page that opens offline: the host under test, the findings, and all results as a matrix to filter and search.
 
 The results go along as JSON in which everything stands once: a run is the numbers of its observations, an observation those of
 its records, as spans. So a run costs what it differs in from those before it. The page makes rows of them as they are scrolled to
@@ -115,7 +115,7 @@ class Html:
         """Nothing."""
 
     def observed(self, seen: Sequence[Observation]) -> None:
-        """A number for each, and what it stands for where it is new."""
+        """Numbers for values: each distinct value gets one."""
         ran = self._ran[-1]
         for one in seen:
             look = self._look_of.get(one.blocks)

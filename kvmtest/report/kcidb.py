@@ -27,7 +27,7 @@ __all__ = ("ORIGIN", "Kcidb")
 
 ORIGIN = "kvmtest"
 VERSION = {"major": 5, "minor": 3}
-#: A known deviation is a failure with an incident of a known issue, which is how KCIDB tells it from a new one.
+#: A known deviation is a failure with an incident of a known issue, by which KCIDB distinguishes it from a new one.
 _STATUS = {
     Verdict.PASS: "PASS",
     Verdict.FAIL: "FAIL",
@@ -157,7 +157,7 @@ class Kcidb:
 
 
 def _printable(value: Any) -> Any:
-    """``value`` with its strings printable: a database takes neither a NUL nor half a surrogate pair."""
+    """``value`` with its strings printable: a database accepts neither a NUL nor half a surrogate pair."""
     if isinstance(value, dict):
         return {printable(str(key)): _printable(item) for key, item in value.items()}
     return printable(value) if isinstance(value, str) else value

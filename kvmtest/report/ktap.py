@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""KTAP version 1, as Documentation/dev-tools/ktap.rst of the kernel says: nested by event, trigger and view, a test an id.
+"""KTAP version 1, as Documentation/dev-tools/ktap.rst of the kernel says: nested by event, trigger and view, one test per id.
 
 It is written at the end of the run: a plan and the worst of an id's cases are known only then.
 """
@@ -36,7 +36,7 @@ _LINES = {
     Verdict.SKIP: ("ok", "SKIP"),
     Verdict.INFO: ("ok", "SKIP not judged:"),
 }
-#: At these kunit.py takes the kernel for halted and reads no further, wherever in a line they stand.
+#: Texts at which kunit.py considers the kernel halted and stops reading, anywhere in a line.
 _HALTED = re.compile("(List of all partitions|Kernel panic - not syncing: VFS|reboot):")
 
 
@@ -46,7 +46,7 @@ def _safe(text: str) -> str:
 
 
 def _name(text: str) -> str:
-    """The name of a run. A name may hold no "#" at all: kunit.py takes such a line for no result, escaped or not."""
+    """The name of a run. A name must not contain "#": kunit.py does not accept such a line as a result, escaped or not."""
     return _HALTED.sub(r"\1", printable(text)).replace("#", "_").strip()
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Between a run and its reports: gathers what was observed, and says at the end what it comes to."""
+"""The link between a run and its reports: gathers observations, and computes the findings at the end."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _LONGEST = 34
 
 
 def columns(out: TextIO | None = None) -> int:
-    """Return the width of ``out``, by default standard output: that of the terminal, or 100 if it is no terminal."""
+    """Return the width of ``out``, by default standard output: that of the terminal, or 100 if it is not a terminal."""
     out = out or sys.stdout
     try:
         return max(os.get_terminal_size(out.fileno()).columns or _COLUMNS, _FEWEST) if out.isatty() else _COLUMNS
@@ -51,7 +51,7 @@ def wrapped(text: str, width: int, first: str, hang: str) -> str:
 
 
 def printable(text: str) -> str:
-    r"""``text`` in one line that no terminal and no parser takes for a command: what does not print is written as ``\x1b``.
+    r"""``text`` in one line without control sequences: characters that do not print are written as ``\x1b``.
 
     That is what ``str.isprintable`` says: control characters, line ends, lone surrogates, marks that change the direction.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Text for people: whose KVM this is, what is wrong with it, and which command goes on from there."""
+"""Text for people: the KVM under test, the findings, and the next commands."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _EFFECTS = {"dead": "event lost or guest dead", "guest": "the guest sees it", "h
 
 
 class Text:
-    """The writer of ``--format text``. ``verbose`` adds what is known, what could not be tried, and totals by trigger."""
+    """The writer of ``--format text``. ``verbose`` adds known deviations, skips, and totals by trigger."""
 
     def __init__(
         self, out: TextIO, runs: int = 1, progress: TextIO | None = None, colour: str = "auto", verbose: bool = False
@@ -138,7 +138,7 @@ class Text:
                         told.setdefault(same, set()).add(record.reason)
         if not ids:
             return
-        self._line("Not tried, by reason:")
+        self._line("Skipped, by reason:")
         ranked = sorted(ids, key=lambda same: (-len(ids[same]), same))
         for same in ranked[:_REASONS]:
             reason = min(told[same])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``kvmtest.results/2`` as one JSON document: the fold of the same lines, with what is shared in tables by number."""
+"""``kvmtest.results/2`` as one JSON document: the same contents, with shared parts in tables by number."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ("Document",)
 
 
 class Document:
-    """Gathers runs, and writes them as one document. What is the same in several of them stands there once."""
+    """Gathers runs, and writes them as one document. Parts that several runs share are written once."""
 
     def __init__(self) -> None:
         self._cites: dict[str, int] = {}

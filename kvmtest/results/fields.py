@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Fields of saved results, of which nothing is known before: each is what it should be, or the file is refused."""
+"""Checked fields of saved results: each has the expected type, or the file is refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Bad(ValueError):
 def index(number: Any) -> int:
     """A line's number. Raises Bad."""
     if type(number) is not int or number < 0:
-        raise Bad(f"{str(number)[:40]} is no number of a line")
+        raise Bad(f"{str(number)[:40]} is not a number of a line")
     return number
 
 
@@ -30,21 +30,21 @@ def items(fields: dict[str, Any], name: str, default: Iterable[Any] | None = Non
     """The list ``name`` of ``fields``. Raises Bad."""
     found = fields.get(name, default)
     if not isinstance(found, list | tuple):
-        raise Bad(f"{name} is no list")
+        raise Bad(f"{name} is not a list")
     return list(found)
 
 
 def members(value: Any, what: str) -> dict[str, Any]:
     """The members of an object. Raises Bad."""
     if not isinstance(value, dict):
-        raise Bad(f"{what} is no object")
+        raise Bad(f"{what} is not an object")
     return value
 
 
 def string(value: Any, what: str) -> str:
     """A string. Raises Bad."""
     if not isinstance(value, str):
-        raise Bad(f"{what} is no string")
+        raise Bad(f"{what} is not a string")
     return sys.intern(value)
 
 
@@ -52,14 +52,14 @@ def value(item: str, fields: dict[str, Any], name: str) -> Value | None:
     """The value ``name`` of ``item``, None where there is none. Raises Bad."""
     said = fields.get(name)
     if said is not None and not isinstance(said, str):
-        raise Bad(f"{item}: {name} is no string")
+        raise Bad(f"{item}: {name} is not a string")
     return parse(item, said)
 
 
 def seconds(value: object) -> float:
     """A duration. Raises Bad."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e12:
-        raise Bad("a duration is no number of seconds")
+        raise Bad("a duration is not a number of seconds")
     return float(value)
 
 
@@ -68,7 +68,7 @@ def host(said: Any) -> Host:
     fields = members(said, "host")
     parameters, lab = fields.get("parameters"), fields.get("lab")
     if not isinstance(parameters, dict) or not all(isinstance(value, str) for value in parameters.values()):
-        raise Bad("host.parameters is no object of strings")
+        raise Bad("host.parameters is not an object of strings")
     if lab is not None and not (isinstance(lab, dict) and all(isinstance(lab.get(name), str) for name in _LAB)):
         raise Bad(f"host.lab has no {', '.join(_LAB)}")
     kernel, backend, vendor, model = (

@@ -46,18 +46,18 @@ def host_fields(host: Host) -> dict[str, Any]:
 
 
 def head_fields(head: Head) -> dict[str, Any]:
-    """The fields of a ``run`` line but for its number."""
+    """The fields of a ``run`` line, without its number."""
     name = {"name": head.name} if head.name else {}
     return name | {"tool": head.tool._asdict(), "host": host_fields(head.host), "started": head.started}
 
 
 def case_fields(case: Case) -> dict[str, Any]:
-    """The fields of a ``case`` line but for its number."""
+    """The fields of a ``case`` line, without its number."""
     return {"name": case.name} | ({"params": dict(case.params)} if case.params else {})
 
 
 def record_fields(record: Record, cite: Sequence[int | str]) -> dict[str, Any]:
-    """The fields of a ``record`` line but for its number; ``cite`` are its citations, or their numbers."""
+    """The fields of a ``record`` line, without its number; ``cite`` are its citations, or their numbers."""
     item, expected = record.item, record.expected
     fields: dict[str, Any] = {"item": item, "verdict": record.verdict}
     if record.planted is not None:
@@ -82,7 +82,7 @@ def record_fields(record: Record, cite: Sequence[int | str]) -> dict[str, Any]:
 def end_fields(
     duration_s: float, interrupted: bool | None, totals: Counter[Verdict], findings: Iterable[dict[str, Any]] = ()
 ) -> dict[str, Any]:
-    """The fields of an ``end`` line but for its number; a run that was cut short does not know how it ended."""
+    """The fields of an ``end`` line, without its number; for a run that was cut short its end is unknown."""
     counts = {verdict: totals[verdict] for verdict in VERDICTS}
     ended = {} if interrupted is None else {"duration_s": round(duration_s, 6), "interrupted": interrupted}
     return ended | {"totals": counts, "findings": list(findings)}
@@ -120,7 +120,7 @@ class Lines:
         self._last: dict[Case, list[tuple[object, ...]]] = {}
 
     def begin(self, head: Head) -> None:
-        """A run begins; numbers go on."""
+        """Begin a run; numbers continue."""
         self._runs += 1
         self._running = None
         self._last.clear()

@@ -36,16 +36,16 @@ _Made = TypeVar("_Made")
 
 
 class SavedError(ValueError):
-    """The file is not what it should be; one line that names it and says why."""
+    """The file is invalid; one line that names it and says why."""
 
 
 def load(path: str, note: Callable[[str], object] = lambda line: None) -> list[Run]:
-    """The runs in the file ``path`` (- is standard input); ``note`` is told what was left out. Raises SavedError."""
+    """The runs in the file ``path`` (- is standard input); ``note`` is called with what was left out. Raises SavedError."""
     return Loader(note).load(path)
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise field.Bad(f"{name} is no number of JSON")
+    raise field.Bad(f"{name} is not a number of JSON")
 
 
 #: One for all lines: json.loads() makes one for each.
@@ -129,7 +129,7 @@ class _Tables:
 
 
 class Loader:
-    """Reads files; what is the same in several of them is kept once."""
+    """Reads files; parts that several files share are kept once."""
 
     def __init__(self, note: Callable[[str], object] = lambda line: None) -> None:
         self._note = note
@@ -181,7 +181,7 @@ class Loader:
                 self._note(f"{path}: the last line is cut short and left out")
                 break
             if not isinstance(fields, dict):
-                raise field.Bad(f"line {number} is no object")
+                raise field.Bad(f"line {number} is not an object")
             if "run" in fields:
                 if run:
                     yield run.made()
@@ -257,7 +257,7 @@ class Loader:
     def _record(self, fields: dict[str, Any], cite: tuple[str, ...]) -> Record:
         item = fields.get("item")
         if not isinstance(item, str) or not _ITEM.fullmatch(item):
-            raise field.Bad(f"{str(item)[:80]!r} is no item")
+            raise field.Bad(f"{str(item)[:80]!r} is not an item")
         try:
             verdict = Verdict(str(fields.get("verdict")))
         except ValueError:
@@ -281,10 +281,10 @@ class Loader:
             return None
         said = field.items(fields, "expected")
         if not said or not all(isinstance(value, str) for value in said):
-            raise field.Bad(f"{item}: expected is no list of strings")
+            raise field.Bad(f"{item}: expected is not a list of strings")
         mask = fields.get("mask")
         if mask is not None and (not isinstance(mask, str) or not _HEX.fullmatch(mask)):
-            raise field.Bad(f"{item}: mask is no hex string")
+            raise field.Bad(f"{item}: mask is not a hex string")
         values = tuple([value for value in (parse(item, one) for one in said) if value is not None])
         formula = field.string(fields.get("formula", ""), f"{item}: formula")
         return self.kept(Expected(values, None if mask is None else int(mask, 16), formula))
@@ -331,9 +331,9 @@ class _Reading:
         if view not in VIEWS:
             raise field.Bad(f"view {str(view)[:40]!r} is none of {', '.join(VIEWS)}")
         if not isinstance(trigger, str) or not _WORD.fullmatch(trigger):
-            raise field.Bad(f"{str(trigger)[:80]!r} is no trigger")
+            raise field.Bad(f"{str(trigger)[:80]!r} is not a trigger")
         if not isinstance(records, list):
-            raise field.Bad("records is no list")
+            raise field.Bad("records is not a list")
         case = None if of is None else self._case(of)
         blocks = tuple([self._tables.block(span) for span in records])
         count = sum(len(block.records) for block in blocks)

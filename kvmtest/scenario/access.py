@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Accesses that the guest of guests/access.S makes one after the other, and what it says of each."""
+"""Accesses that the guest of guests/access.S makes one after the other, and its words for each."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def wrmsr(index: int, value: int) -> Access:
 
 
 def rdmsr(index: int) -> Access:
-    """RDMSR, which tells the low half."""
+    """RDMSR, which reports the low half."""
     return (2, index, 0)
 
 
@@ -48,7 +48,7 @@ def store(at: int, value: int) -> Access:
 
 
 def load(at: int) -> Access:
-    """A read of 32 bits of memory, which tells them."""
+    """A read of 32 bits of memory, which reports them."""
     return (4, at, 0)
 
 
@@ -63,12 +63,12 @@ def cr4(value: int) -> Access:
 
 
 def task(vector: int) -> Access:
-    """A task gate for ``vector``, whose task tells its TR and returns to the next access."""
+    """A task gate for ``vector``, whose task reports its TR and returns to the next access."""
     return (11, vector, 0)
 
 
 def send_ipi(icr: int, bitmap: int, lowest: int = 0) -> Access:
-    """The hypercall KVM_HC_SEND_IPI, which tells what it returns; high bits of the bitmap are clear."""
+    """The hypercall KVM_HC_SEND_IPI, which reports what it returns; high bits of the bitmap are clear."""
     return (12, icr, lowest << 32 | bitmap)
 
 
@@ -82,7 +82,7 @@ def apic(mode: str, register: str | int, value: int | None = None) -> Access:
 
 
 def makes(*accesses: Access) -> tuple[s.Step, ...]:
-    """Load the guest with its list, at the end of which it says so, and run it to its first instruction."""
+    """Load the guest with its list, which ends with READY, and run it to its first instruction."""
     entries = b"".join(
         kind.to_bytes(4, "little") + where.to_bytes(4, "little") + value.to_bytes(8, "little")
         for kind, where, value in (*accesses, SAY)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Capabilities of a VM that a vCPU in RESET or INIT could notice, as facts: what KVM_ENABLE_CAP is asked for."""
+"""Capabilities of a VM that may affect RESET or INIT, as facts: the arguments of KVM_ENABLE_CAP."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MAP_GPA_RANGE = 1 << 12
 
 
 class Capability(NamedTuple):
-    """KVM_CAP_* ``cap`` with ``argument``. Without ``flags`` KVM_CHECK_EXTENSION does not tell which arguments it takes."""
+    """KVM_CAP_* ``cap`` with ``argument``. Without ``flags`` KVM_CHECK_EXTENSION does not return which arguments it accepts."""
 
     cap: int
     argument: int

@@ -46,7 +46,7 @@ _COUNTED = {
 
 
 class ScenarioError(ValueError):
-    """No scenario; one line that says what is wrong, and where."""
+    """An invalid scenario; one line that says what is wrong, and where."""
 
 
 def kind_of(cls: type) -> str:

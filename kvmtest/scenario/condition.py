@@ -35,7 +35,7 @@ Who = str | int
 
 
 class Word(NamedTuple):
-    """The guest's next word: an OUT to its PORT_``name``, with ``value`` in the bits of ``mask`` where one is given.
+    """The guest's next word: an OUT to its PORT_``name``, with ``value``, if given, in the bits of ``mask``.
 
     ``says`` is what it means, where the guest's words have not one meaning (`kvmtest.scenario.memory`); of one of several Words
     what its value means, with {} in its place. ``past`` are words that may come before it.
@@ -129,7 +129,7 @@ class Filled(NamedTuple):
 
 
 class Changed(NamedTuple):
-    """The 32 bits of guest memory at ``gpa`` are no more ``value``; for Until and Require."""
+    """The 32 bits of guest memory at ``gpa`` are not ``value``; for Until and Require."""
 
     gpa: int
     value: int = 0
@@ -142,7 +142,7 @@ class Moves(NamedTuple):
 
 
 class Same(NamedTuple):
-    """All that the host's ioctls show is as when it was observed last, but for counters and ``but``."""
+    """All that the host's ioctls show is as last observed, except counters and ``but``."""
 
     but: tuple[str, ...] = ()
 
@@ -163,7 +163,7 @@ class Zero(NamedTuple):
 
 
 class Past(NamedTuple):
-    """``item`` is from ``least`` on and less than ``most`` past what the last Count wrote to it; for Expect.
+    """``item`` is at least ``least`` and less than ``most`` above the value that the last Count wrote; for Expect.
 
     With ``of`` it is that far past its value on another vCPU. What it is past counts on meanwhile.
     """

@@ -20,7 +20,7 @@ from kvmtest.state.values import APIC_MODES, PLANTS
 __all__ = ("Tried", "covering", "inits", "leaves", "paired")
 
 _TARGETS = ("bsp", "ap")
-#: The guest starts in both of these; of a plant with a pending triple fault, which KVM does not take back, no guest runs.
+#: The guest starts in both of these; with a plant with a pending triple fault, which KVM does not undo, no guest runs.
 _GUEST_MODES, _NO_GUEST = ("xapic", "x2apic"), ("b",)
 #: Beyond pairs: what a rule, a state or a way in depends on together.
 _TRIPLES = (
@@ -122,7 +122,7 @@ def covering(every: Iterable[_T], together: Iterable[tuple[int, ...]] = _COMBINA
 
 
 def _fewest(shows: list[int], missing: int) -> list[int]:
-    """Numbers, in order, of some of ``shows`` that have all bits of ``missing``: always the one that has most of what is missing.
+    """Numbers, in order, of some of ``shows`` that have all bits of ``missing``: each time the one with most of the missing bits.
 
     What one adds never grows, so that an outdated count is looked at again only when it comes first.
     """

@@ -51,7 +51,7 @@ def derived(id: int) -> int:
 
 
 def after_init(local: Local) -> Local:
-    """A local APIC after INIT: ids stay, but that software gives it in xAPIC mode, and software has not enabled it."""
+    """A local APIC after INIT: ids stay, except the logical id in xAPIC mode, and it is software-disabled."""
     if local.model == "off":
         return local
     if local.model == "x2apic":

@@ -75,7 +75,7 @@ def dump(scenario: s.Scenario) -> dict[str, Any]:
 
 
 def _fields(value: Any, item: str = "") -> dict[str, Any]:
-    """The fields of a NamedTuple that have not their usual value."""
+    """The fields of a NamedTuple that do not have their default value."""
     cls: Any = type(value)
     usual = cls._field_defaults
     given = {name: field for name, field in value._asdict().items() if name not in usual or field != usual[name]}

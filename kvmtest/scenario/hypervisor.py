@@ -50,7 +50,7 @@ def enter(guest: str, words: tuple[tuple[str, int | str], ...], efer: int = 0) -
 
 
 def in_l2(value: int = 1) -> s.Condition:
-    """The vCPU runs L2 as KVM_GET_NESTED_STATE tells, or with 0 does not."""
+    """By KVM_GET_NESTED_STATE the vCPU runs L2, or with 0 does not."""
     return s.Is("nested.flags", KVM_STATE_NESTED_GUEST_MODE * value, KVM_STATE_NESTED_GUEST_MODE)
 
 

@@ -15,7 +15,7 @@ __all__ = ("CONTINUE", "LEAVE", "Item", "broadcast", "scenario", "vector_of")
 
 #: The SIPI that starts the guest on an AP after INIT.
 CONTINUE = 0x10
-#: The trigger of what is no event: a state that is entered and left.
+#: The trigger of what is not an event: a state that is entered and left.
 LEAVE = "leave"
 _LATCHED_INIT = "events.smi_latched_init"
 #: Items that the ioctls that enter a state set, and leaving does not clear.
@@ -23,7 +23,7 @@ _REMAINING = ("efer", "events.smi_smm", "nested.flags", "nested.vmxon_pa", "nest
 
 
 class Item(NamedTuple):
-    """The parameters of an item case. ``guest`` is whether the guest tells what its instructions read, too."""
+    """The parameters of an item case. With ``guest`` the guest also reports what its instructions read."""
 
     event: str
     trigger: str
@@ -64,7 +64,7 @@ _DELIVERY_STATUS = 1 << 12
 
 
 def broadcast(item: Item) -> s.Scenario:
-    """INIT from one vCPU's code to all others, each of which is planted and read; the sender stays as it is."""
+    """INIT from one vCPU's code to all others, each of which is planted and read; the sender does not change."""
     icr = broadcast_icr()
     arrives = s.Is("events.smi_latched_init", 1)
     written = s.Is("lapic.icr", icr, ~_DELIVERY_STATUS)

@@ -181,7 +181,7 @@ class _Lowering(Places):
         if isinstance(condition, (s.Same, s.Written, s.Zero)):
             return [Look(who)]
         if isinstance(condition, s.Reached):
-            # Each is told; the judge sees which they are.
+            # Each has a result; the judge sees which they are.
             alone = s.Is(condition.item, condition.value, condition.mask)
             return [op for id in condition.of for op in self.check(alone, id, Otherwise("", ""))]
         if isinstance(condition, s.Answer):
@@ -281,7 +281,7 @@ class _Lowering(Places):
             sregs, regs, port = entry
             place, read, _ = self.place("cr0", who)
             cr0 = int.from_bytes(sregs[place.offset : place.offset + place.size], "little")
-            refused = Otherwise("skip", f"KVM_SET_SREGS kept another CR0 when {cr0:#x} was asked for, in 32-bit protected mode")
+            refused = Otherwise("skip", f"KVM_SET_SREGS did not keep CR0 {cr0:#x}, in 32-bit protected mode")
             stopped = Otherwise("error", "the planting guest did not finish")
             ops += [
                 Ioctl(who, uapi.KVM_SET_SREGS, self.buffer(f"entry_sregs{who}", "kvm_sregs", sregs)),
@@ -398,7 +398,7 @@ class _Lowering(Places):
 
     @ops_of.register
     def _(self, step: s.Reporter) -> Iterable[Op]:
-        guests.load("spine")  # a guest that is missing is a skip, which only binding can tell
+        guests.load("spine")  # a guest that is missing is a skip, which only binding can know
         return [Install(self.bound.target, step.vector, step.apic_mode, step.stands)]
 
     @ops_of.register

@@ -90,7 +90,7 @@ def number(guest: str, name: str) -> int:
 
 
 def words(guest: str) -> Iterator[tuple[str, str]]:
-    """The words that ``guest`` says: the end of the port's name, and what it means."""
+    """The words of ``guest``: the end of the port's name, and its meaning."""
     if guest in ("", "spine"):
         yield "spine.RESET", _WORDS["RESET"]
         return
@@ -187,5 +187,5 @@ def planted_address(plant: str, end: str) -> int:
 
 
 def resume(plant: str, end: str) -> Op:
-    """Write where the planted code goes on."""
+    """Write the address at which the planted code continues."""
     return Write(planter.BASE + planter.end, planted_address(plant, end).to_bytes(8, "little"))

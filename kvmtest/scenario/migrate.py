@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Lower a migration: the ioctls that read a VM and its vCPUs, a new VM, and those that write what was read."""
+"""Lower a migration: the ioctls that read a VM and its vCPUs, a new VM, and the ioctls that write it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Part(Protocol):
 
     @property
     def number(self) -> int:
-        """The value of one that is no structure."""
+        """The value of one that is not a structure."""
 
 
 _Sections = Mapping[str, Sequence[Part]]
@@ -68,7 +68,7 @@ class _Saved:
         if not self.buffer:
             return
         if self.part.kind == "kvm_nested_state":
-            # KVM takes the room there is from `size`, and writes the used size back.
+            # KVM reads the size of the buffer from `size`, and writes the used size back.
             yield Put(Place(self.buffer, _SIZE, 4, "size"), len(self.part.contents))
         if not self.count:
             yield Ioctl(self.on, self.part.get, self.buffer)
@@ -77,7 +77,7 @@ class _Saved:
         yield Compare(RESULT, (self.count,), Otherwise("error", "KVM_GET_MSRS refuses an MSR that it has read before"))
 
     def again(self, buffer: Callable[[str, str, bytes], str]) -> Iterable[Op]:
-        """Read it once more, and tell how it is by now: of the clock both values."""
+        """Read it again, and return its present value: for the clock both values."""
         name = buffer(f"{self.buffer}_now", self.part.kind, self.part.contents)
         yield Ioctl(self.on, self.part.get, name)
         if self.part.kind == "kvm_clock_data":

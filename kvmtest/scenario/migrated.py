@@ -45,7 +45,7 @@ class _Position:
     def stands(self, following: s.Step | None) -> bool:
         """Return True if all state can be saved here: no answer is outstanding, and saving does not disturb the next check."""
         owed = isinstance(getattr(following, "condition", None), s.Answer)
-        # KVM_GET_MP_STATE, with which saving begins, takes the INIT.
+        # KVM_GET_MP_STATE, with which saving begins, makes KVM accept the INIT.
         pending = isinstance(following, (s.Until, s.Require)) and following.condition == s.Is("events.smi_latched_init", 1)
         return not self.asked and not self.down and not owed and not pending
 

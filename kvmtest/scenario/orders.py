@@ -40,7 +40,7 @@ _KVM = (
     "cpuid", "tsc_khz", "sregs2", "lapic", "msrs", "nested", "xcrs", "xsave", "regs", "debugregs", "ssp", "events", "mp_state",
 )  # fmt: skip
 
-_CR8 = "KVM_SET_SREGS after KVM_SET_LAPIC writes CR8, and so clears the bits of TPR that CR8 has not"
+_CR8 = "KVM_SET_SREGS after KVM_SET_LAPIC writes CR8, and so clears the bits of TPR that CR8 does not have"
 
 ORDERS: dict[str, Order] = {
     "kvm": Order(

@@ -50,7 +50,7 @@ RESULT = Place("result", 0, 8, "result")
 
 @cache
 def fields() -> dict[str, tuple[str, int, int]]:
-    """Section, offset and size of items; pseudo-items besides: bits of a structure that no item is."""
+    """Section, offset and size of items; and of pseudo-items: bits of a structure that are no item."""
     found = {name: (field.section, field.offset, field.size) for name, field in static_fields().items()}
     exception, interrupt = uapi.kvm_vcpu_events.exception.offset, uapi.kvm_vcpu_events.interrupt.offset
     found["events.exception_nr"] = ("events", exception + 1, 1)
@@ -88,7 +88,7 @@ class Places:
         self.buffers: dict[str, Buffer] = {"result": Buffer("s64", bytes(8)), "word": Buffer("u32", bytes(4))}
 
     def buffer(self, name: str, kind: str, contents: bytes) -> str:
-        """Make a buffer, and return its name; another one where the name is taken for other contents."""
+        """Make a buffer, and return its name; another one if the name is used for other contents."""
         made = Buffer(kind, contents)
         unique, number = name, 1
         while self.buffers.setdefault(unique, made) != made:
@@ -110,7 +110,7 @@ class Places:
         name = self.buffer(f"{section}{who}", struct.__name__, contents)
         read: list[Op] = [Ioctl(who, get, name)]
         if section == "nested":
-            # KVM takes the room there is from `size`, and writes the used size back.
+            # KVM reads the size of the buffer from `size`, and writes the used size back.
             read.insert(0, Put(Place(name, 4, 4, "size"), _NESTED_SIZE))
         return Place(name, offset, size, item), read, [Ioctl(who, put, name)]
 
@@ -156,7 +156,7 @@ class Places:
                 continue
             ops += [*write[:-1], *_kept(write[-1], skip)]
             if check:
-                # Without KVM_GET_MP_STATE where it would make KVM take what is pending.
+                # Without KVM_GET_MP_STATE if it would make KVM process what is pending.
                 ops += read
                 for place, value, item in puts:
                     why = skip or f"KVM did not keep {value:#x}, which was written to {item}"

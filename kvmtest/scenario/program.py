@@ -73,7 +73,7 @@ DEFAULT_ROUNDS = StressRounds()
 
 
 class Buffer(NamedTuple):
-    """Memory that ioctls read and write: ``kind`` is the structure's name, ``contents`` what it holds at first."""
+    """Memory that ioctls read and write: ``kind`` is the structure's name, ``contents`` are the initial ones."""
 
     kind: str
     contents: bytes
@@ -89,7 +89,7 @@ class Place(NamedTuple):
 
 
 class Otherwise(NamedTuple):
-    """The end of a program whose op did not find what it was to find: ``error``, ``skip`` or ``fail``, with the reason.
+    """The end of a program if an op's check fails: ``error``, ``skip`` or ``fail``, with the reason.
 
     With an empty ``verdict`` the program goes on.
     """
@@ -153,7 +153,7 @@ class Put(NamedTuple):
 
 
 class Sum(NamedTuple):
-    """Write ``value`` more than what is at ``of`` to ``place``, modulo its size."""
+    """Write the value at ``of`` plus ``value`` to ``place``, modulo its size."""
 
     place: Place
     of: Place
@@ -171,7 +171,7 @@ class Apart(NamedTuple):
 
 
 class Compare(NamedTuple):
-    """End the program unless the bits of ``mask`` at ``place`` are one of ``values``; what is there is evidence.
+    """End the program unless the bits of ``mask`` at ``place`` are one of ``values``; the value is evidence.
 
     ``unlike`` is whether they have to be none of them.
     """
@@ -196,7 +196,7 @@ class Region(NamedTuple):
 
 
 class Rebuild(NamedTuple):
-    """Put a new VM in the place of the one there is.
+    """Replace the VM with a new one.
 
     It is made as the first one was, from KVM_CREATE_VM on, and gets the same memory slots, with a copy of what is in them. Its
     vCPUs have the same ids. What comes after this op is about the new VM.
@@ -321,7 +321,7 @@ class Look(NamedTuple):
 
 
 class Irqfd(NamedTuple):
-    """Assign an eventfd to ``gsi`` by KVM_IRQFD, signal it, and take it off again."""
+    """Assign an eventfd to ``gsi`` by KVM_IRQFD, signal it, and deassign it."""
 
     gsi: int
 
@@ -339,7 +339,7 @@ class Install(NamedTuple):
 
 
 class Report(NamedTuple):
-    """Let the reporting guest, which is in memory, run on ``vcpu`` to its end; what it reported is evidence.
+    """Let the reporting guest, which is in memory, run on ``vcpu`` to its end; its report is evidence.
 
     ``running`` is whether the vCPU's last exit was the guest's first one already.
     """
@@ -353,7 +353,7 @@ MEASUREMENTS = {"arrivals": ("lost", "doubled", "astray")}
 
 
 class Do(NamedTuple):
-    """Make the measurement of that ``name``, with so much ``stress_rounds``; what it counted is evidence."""
+    """Make the measurement of that ``name``, with ``stress_rounds``; its counts are evidence."""
 
     name: str
     stress_rounds: StressRounds

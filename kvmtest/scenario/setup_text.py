@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The VM of a scenario, and what it needs of KVM, in words."""
+"""The VM of a scenario, and its needs, in words."""
 
 from __future__ import annotations
 

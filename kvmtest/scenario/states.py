@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""States as facts: what the target is in when the event comes. How to enter and to leave it, and what it holds until then."""
+"""States of the target when the event comes, as facts: how to enter and leave each, and which events it holds."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def gif(value: bool) -> s.Call:
 
 
 def vmxon(on: bool) -> s.Step:
-    """KVM_SET_NESTED_STATE into VMX root operation, or out of it. KVM does not look at what is in the VMXON region."""
+    """KVM_SET_NESTED_STATE into VMX root operation, or out of it. KVM does not check the VMXON region."""
     nested = kvm_nested_state(format=KVM_STATE_NESTED_FORMAT_VMX, size=ctypes.sizeof(kvm_nested_state))
     nested.hdr.vmx.vmxon_pa, nested.hdr.vmx.vmcs12_pa = 0x10000 if on else (1 << 64) - 1, (1 << 64) - 1
     return s.Call(KVM_SET_NESTED_STATE, bytes(nested), kind="kvm_nested_state")
@@ -159,7 +159,7 @@ STATES: dict[str, State] = {
     # In L2, where L1 does not intercept INIT; what is planted then is L2's.
     "in-svm-l2": State(
         before=(*svm("TOPIC_RUN"), s.Until(s.Word("NESTED")), s.Complete(), IN_L2), keep=EFER_SVME,
-        # KVM takes no INIT in L2 before an event that is injected has been delivered (svm_check_nested_events()).
+        # KVM accepts no INIT in L2 before an injected event has been delivered (svm_check_nested_events()).
         prepare=(s.Set(tuple((f"events.{name}_injected", 0) for name in ("exception", "interrupt", "nmi"))), IN_L2),
         needs=("svm",), only=PLANTS, fresh=True, memory=True,
     ),

@@ -62,7 +62,7 @@ class Set(NamedTuple):
 
 
 class Count(NamedTuple):
-    """Write ``value`` more to ``item`` than it has, or with ``from_0`` the value alone; for a following Past it is kept."""
+    """Add ``value`` to ``item``, or with ``from_0`` write the value alone; it is kept for a following Past."""
 
     item: str
     value: int
@@ -94,7 +94,7 @@ class Call(NamedTuple):
 
 
 class Cpuid(NamedTuple):
-    """KVM_SET_CPUID2 of what the vCPU was given when it was made, or with another ``signature``, CPUID.1:EAX.
+    """KVM_SET_CPUID2 with the CPUID from the vCPU's creation, or with another ``signature``, CPUID.1:EAX.
 
     KVM's answer is kept for a following Answer.
     """
@@ -145,13 +145,13 @@ class Poke(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Put the page of the guest in memory to where a SIPI's ``vector`` begins, too."""
+    """Copy the page of the guest in memory to the page of a SIPI's ``vector``."""
 
     vector: int
 
 
 class Fill(NamedTuple):
-    """Write ``data`` to guest memory at ``gpa``, which is added in ``slot`` where the VM has none there.
+    """Write ``data`` to guest memory at ``gpa``, which is added in ``slot`` if the VM has none there.
 
     ``logged`` is whether KVM logs which of its pages are written from then on.
     """
@@ -163,7 +163,7 @@ class Fill(NamedTuple):
 
 
 class Until(NamedTuple):
-    """Let a vCPU run until ``condition`` holds: without it there is nothing to judge, and the scenario ends in an error.
+    """Let a vCPU run until ``condition`` holds; if it does not, there is nothing to judge, and the scenario ends in an error.
 
     ``run`` is whether it has to run for that.
     """
@@ -175,7 +175,7 @@ class Until(NamedTuple):
 
 
 class Require(NamedTuple):
-    """Look whether ``condition`` holds: where not, the scenario ends as a skip that says ``why``, or as an error that does."""
+    """Check if ``condition`` holds; if not, the scenario ends as a skip or an error, with ``why`` as the reason."""
 
     condition: Condition
     why: str
@@ -220,7 +220,7 @@ class Send(NamedTuple):
 
 
 class Sender(NamedTuple):
-    """Make the other vCPU ready to write ``icr`` and ``destination`` to its ICR, by guest code that says SENT after it."""
+    """Make the other vCPU ready to write ``icr`` and ``destination`` to its ICR, by guest code that writes SENT afterwards."""
 
     icr: int
     destination: int
@@ -228,13 +228,13 @@ class Sender(NamedTuple):
 
 
 class Settle(NamedTuple):
-    """KVM_GET_MP_STATE, by which KVM takes a pending INIT or SIPI."""
+    """KVM_GET_MP_STATE, by which KVM accepts a pending INIT or SIPI."""
 
     who: Who = "target"
 
 
 class Start(NamedTuple):
-    """Let a vCPU run on a thread; what it does next is waited for by the next condition on it."""
+    """Let a vCPU run on a thread; the next condition on it waits for what it does."""
 
     who: Who = "target"
 
@@ -246,7 +246,7 @@ class Complete(NamedTuple):
 
 
 class Window(NamedTuple):
-    """Ask KVM_RUN to come back when an external interrupt can be injected, or no more (struct kvm_run)."""
+    """Make KVM_RUN return when an external interrupt can be injected, or no longer (request_interrupt_window)."""
 
     asked: bool = True
     who: Who = "target"
@@ -260,7 +260,7 @@ class Give(NamedTuple):
 
 
 class Observe(NamedTuple):
-    """Read all that the host's ioctls show. Before the event it is what the event finds, after it, it is judged.
+    """Read all that the host's ioctls show. The observation before the event is what the event finds; the one after it is judged.
 
     ``rule`` is the event whose rules judge it, where that is not the last one sent.
     """
@@ -270,7 +270,7 @@ class Observe(NamedTuple):
 
 
 class Resume(NamedTuple):
-    """Say what a vCPU that guest code planted does when it runs next: ``loop``, ``hlt``, ``in``, ``mmio``, ``icr``, ``ud``."""
+    """Choose what a vCPU planted by guest code does when it runs next: ``loop``, ``hlt``, ``in``, ``mmio``, ``icr``, ``ud``."""
 
     end: str
     who: Who = "target"
@@ -288,7 +288,7 @@ class Reporter(NamedTuple):
 
 
 class Guest(NamedTuple):
-    """Let the reporting guest, which is in memory, tell what its instructions read, and judge that.
+    """Let the reporting guest, which is in memory, report what its instructions read, and judge that.
 
     ``running`` is whether the vCPU has made the guest's first exit already.
     """
@@ -348,7 +348,7 @@ Step = (
 
 
 class Scenario(NamedTuple):
-    """Steps on a VM, with what they need and the manuals that say what is expected.
+    """Steps on a VM, with their needs and the manuals that define the expectations.
 
     ``event`` and ``trigger`` begin the case's name, ``sequence`` is the parameter that tells it from others. ``target`` is
     ``bsp`` or ``ap``, ``view`` who shows what is expected by single conditions: ``guest`` where guest code does. ``undefined``

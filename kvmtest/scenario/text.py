@@ -117,7 +117,7 @@ def _data(data: bytes) -> str:
 
 
 def _structure(kind: str, data: bytes) -> str:
-    """The fields of a structure that are not 0; the bytes of what is none."""
+    """The fields of a structure that are not 0; for other buffers the bytes."""
     struct = getattr(uapi, kind, None)
     if not (isinstance(struct, type) and issubclass(struct, ctypes.Structure)) or len(data) < ctypes.sizeof(struct):
         return _data(data)
@@ -141,7 +141,7 @@ def _words(pairs: tuple[tuple[str, int | str], ...]) -> str:
 
 
 def condition(of: s.Condition, guest: str = "") -> str:
-    """A condition in words: of what a vCPU does next a verb, of what is read a statement."""
+    """A condition in words: a verb for what a vCPU does next, a statement for a value."""
     if isinstance(of, s.Word):
         name, says = of.name.rpartition(".")[2], of.says or dict(memory.words(guest)).get(of.name, "")
         says = says.partition(" {")[0]
@@ -174,7 +174,7 @@ def condition(of: s.Condition, guest: str = "") -> str:
     if isinstance(of, s.Filled):
         return f"guest memory at {of.gpa:X}H is {_data(of.data)}"
     if isinstance(of, s.Changed):
-        return f"guest memory at {of.gpa:X}H is no more {number(of.value)}"
+        return f"guest memory at {of.gpa:X}H is not {number(of.value)}"
     if isinstance(of, s.Holds):
         return f"the guest's word {of.word} = {number(of.value)}"
     if isinstance(of, s.Moves):
@@ -184,7 +184,7 @@ def condition(of: s.Condition, guest: str = "") -> str:
     if isinstance(of, s.Zero):
         return f"{_list(of.items)} = 0, where this host can read them"
     if isinstance(of, s.Written):
-        return f"{ioctl('SET', of.section)} has written what it was given, and changed nothing that does not follow from it"
+        return f"{ioctl('SET', of.section)} has written its values, and changed nothing that does not depend on them"
     if isinstance(of, s.Past):
         since = "what was written" if of.of is None else f"that of {'vCPU ' if isinstance(of.of, int) else 'the '}{of.of}"
         return f"{of.item} is from {number(of.least)} on and less than {number(of.most)} past {since}"
@@ -231,7 +231,7 @@ class Describer:
 
     @staticmethod
     def _judged(event: str) -> str:
-        return "; it is to be as before" if event == "none" else f"; the rules of {EVENTS[event]} judge it"
+        return "; nothing may change" if event == "none" else f"; judged by the rules of {EVENTS[event]}"
 
     def _does(self, of: s.Condition, who: s.Who) -> str:
         """Describe what has to happen or to be, with the vCPU that it is about."""
@@ -389,7 +389,7 @@ class Describer:
 
     @step.register
     def _(self, step: s.Resume) -> str:
-        return f"Let the code that planted {self.who(step.who)} go on, to {step.end}"
+        return f"Let the code that planted {self.who(step.who)} continue, to {step.end}"
 
     @step.register
     def _(self, step: s.Reporter) -> str:
@@ -398,12 +398,12 @@ class Describer:
 
     @step.register
     def _(self, step: s.Guest) -> str:
-        judged = f"{self._judged(self._event)}, and it is compared with what ioctls read"
+        judged = f"{self._judged(self._event)}, and compared with what ioctls read"
         return f"Let that guest read the whole table by instructions{judged}"
 
     @step.register
     def _(self, step: s.Migrate) -> str:
-        return f"Save the VM with its vCPUs and restore it as a new one, in the order of {step.order}; it is to be as before"
+        return f"Save the VM with its vCPUs and restore it as a new one, in the order of {step.order}; nothing may change"
 
     @step.register
     def _(self, step: s.Do) -> str:

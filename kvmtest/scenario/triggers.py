@@ -49,7 +49,7 @@ Steps = tuple[s.Step, ...]
 
 
 class To(NamedTuple):
-    """The vCPU that an event goes to: its ``id``, that of an ``other`` one, whether it is the BSP, what was planted in it.
+    """The vCPU that an event is sent to: its ``id``, that of an ``other`` one, True for the BSP, and its plant.
 
     ``running`` is whether it is in KVM_RUN, where it takes the event at once, and every ioctl waits until it is out.
     """
@@ -142,7 +142,7 @@ def _redirect(value: int, pin: int = _PIN) -> s.Step:
 
 
 def raised(redirection: int, pin: int = _PIN, request: int = KVM_IRQ_LINE) -> Steps:
-    """An edge at the IOAPIC's ``pin`` that has this ``redirection`` entry, of which no other interrupt controller hears."""
+    """An edge at the IOAPIC's ``pin`` that has this ``redirection`` entry, which no other interrupt controller gets."""
     entry = kvm_irq_routing_entry(pin, KVM_IRQ_ROUTING_IRQCHIP)
     entry.u.irqchip.irqchip, entry.u.irqchip.pin = KVM_IRQCHIP_IOAPIC, pin
     return (_routing(entry), _redirect(redirection, pin), _line(pin, 1, request), _line(pin, 0, request))
@@ -239,7 +239,7 @@ def _self(send: s.Send, to: To) -> Steps:
 
 
 def arrival(bsp: bool) -> Steps:
-    """A vCPU that runs takes INIT: a BSP restarts by itself, an AP waits for a SIPI as nothing else makes it."""
+    """A running vCPU accepts INIT: a BSP restarts by itself, an AP waits for a SIPI, which only INIT causes."""
     if bsp:
         return (s.Until(s.Word("spine.RESET"), note="the boot processor did not restart"),)
     return (s.Until(s.Is("mp_state", KVM_MP_STATE_INIT_RECEIVED), note="the vCPU does not wait for a SIPI"),)

@@ -14,7 +14,7 @@ _LEGACY = 512 + 64
 
 
 def _bit(item: str, bit: int, row: int, reset: Rule | Vendored, init: Rule, *cite: str) -> Entry:
-    """A register of which one bit is judged, and a SIPI changes nothing that the bit follows."""
+    """A register with one judged bit, which does not change with a SIPI."""
     sipi = cited(masked(0, unchanged=bit, ignore=_ALL ^ bit), SDM_SIPI)
     return entry(item, row=row, reset=reset, init=init, sipi=sipi, cite=(S_CPUID, A_CPUID, *cite))
 

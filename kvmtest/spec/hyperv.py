@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Hyper-V's synthetic MSRs of which its specification says what a new virtual processor has in them.
+"""Hyper-V's synthetic MSRs with a value for a new virtual processor in Hyper-V's specification.
 
 INIT it does not speak of: what "processor reset" means besides creation it leaves open.
 """

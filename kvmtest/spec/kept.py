@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Values that KVM changes when KVM_SET_* writes them. Every other item must be kept as it was written.
 
-A fact explains one exact value: anything else that is read back is a departure. A refusal with an error is no fact.
+A fact explains one exact value: anything else that is read back is a departure. A refusal with an error is not a fact.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Written = Callable[[str], int | None]
 
 
 class Fact(NamedTuple):
-    """Of ``items`` KVM keeps the bits ``keep`` of what was written, and sets those of ``adds``.
+    """KVM keeps the bits ``keep`` of the values written to ``items``, and sets those of ``adds``.
 
     It does so on ``backends`` ("" is any) of kernels ``since`` to before ``until``, for guests of ``vendor``, and where the item
     ``where`` was not written as 0. ``source`` is KVM's function, ``why`` what it does. ``formula`` names what is computed.

@@ -90,7 +90,7 @@ def value(v: int | str, note: str = "") -> Rule:
 
 
 def unchanged(note: str = "") -> Rule:
-    """The item keeps what was there before the event."""
+    """The item keeps its value from before the event."""
     return Rule("unchanged", note=note)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Rules for an ioctl that writes the activity state and is no event: nothing else changes."""
+"""Rules for an ioctl that writes the activity state and is not an event: nothing else changes."""
 
 from __future__ import annotations
 

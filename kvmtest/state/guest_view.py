@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The guest's view: which items its instructions can read, how much of them, and what it reported. Pure."""
+"""The guest's view: the items that its instructions can read, in which bits, and its report. Pure."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ _WRITABLE = ("svr", "tpr", "ldr", "dfr", *(f"lvt_{n}" for n in ("timer", "therma
 _WRITABLE_TIMER = ("timer_divide", "timer_initial")
 #: MSRs that are written in another way, or that would move the local APIC under the code.
 _LEFT_OUT = ("efer", "apic_base", "tsc_deadline", "smbase")
-#: Items that take the value of the ioctls' plant.
+#: Items with the value of the ioctls' plant.
 _AS_BASE = (*planter.GPRS, "cr2", "xcr0", "apic_base", "dr0", "dr1", "dr2", "dr3", "dr6")
 _MAX_SKIPPED = 512
 #: Seconds: a kernel that logs every MSR it does not know to a slow serial console takes its time.
@@ -64,7 +64,7 @@ _TIMEOUT_S = 5.0
 
 
 class GuestStopped(RuntimeError):
-    """The planting code did not come to its end; the message says how far and why."""
+    """The planting code did not finish; the message says where it stopped and why."""
 
 
 def _descriptor(base: int, limit: int, access: int, flags: int) -> int:
@@ -98,8 +98,8 @@ _TR, _LDTR = 0x58, 0x68
 
 
 class GuestPlant(Plant):
-    """A plant that guest code writes. ``base`` is the ioctls' plant ``a``, whose values it takes where it can, ``new`` the one
-    that gives the vCPU the state of its creation to start from. Raises PlantRefused where KVM does not take that.
+    """A plant that guest code writes. ``base`` is the ioctls' plant ``a``, whose values it uses if it can, ``new`` the one
+    that gives the vCPU the state of its creation to start from. Raises PlantRefused if KVM refuses that.
     """
 
     def __init__(self, name: str, layout: Layout, base: Plant, new: Plant, apic_mode: str) -> None:
@@ -204,7 +204,7 @@ class GuestPlant(Plant):
         return bytes(out)
 
     def _put_tables(self, out: bytearray) -> None:
-        """4 GiB mapped to themselves by 2 MiB pages, but for the first 2 MiB: there the guest's memory comes first."""
+        """4 GiB mapped to themselves by 2 MiB pages, except the first 2 MiB, where the guest's memory comes first."""
 
         def put(offset: int, value: int) -> None:
             out[offset : offset + 8] = value.to_bytes(8, "little")
@@ -275,7 +275,7 @@ class GuestPlant(Plant):
         sregs, regs = kvm_sregs.from_buffer_copy(entry[0]), kvm_regs.from_buffer_copy(entry[1])
         vcpu.set_sregs(sregs)
         if (kept := vcpu.get_sregs().cr0) != sregs.cr0:
-            raise PlantRefused(f"KVM_SET_SREGS kept CR0 {kept:#x} when {sregs.cr0:#x} was asked for, in 32-bit protected mode")
+            raise PlantRefused(f"KVM_SET_SREGS turned CR0 {sregs.cr0:#x} into {kept:#x}, in 32-bit protected mode")
         vcpu.set_regs(regs)
 
     def _flat(self, sregs: kvm_sregs) -> None:

@@ -61,11 +61,11 @@ WHY = {f"msr.{known.name}": known.why for known in msr.MSRS} | {f"lapic.{reg.nam
 
 
 class PlantRefused(RuntimeError):
-    """This KVM does not show, or does not take, what a plant begins with."""
+    """This KVM does not read, or does not accept, what every plant needs."""
 
 
 class Plant:
-    """One plant for one vCPU, ready to be written: buffers in order, what they ask for, and what KVM refused to take."""
+    """One plant for one vCPU, ready to be written: buffers in order, the values that they write, and those that KVM refused."""
 
     def __init__(self, buffers: list[Buffer], asked: dict[str, int], refused: dict[str, str], id_shift: int = 24) -> None:
         self.buffers = buffers
@@ -158,7 +158,7 @@ class Planter:
         return {item: value for item, value in found.items() if value is not None and item != "msr.tsc"}
 
     def _accepted(self, asked: dict[str, int], refused: dict[str, str], id_shift: int) -> list[Buffer]:
-        """The buffers that KVM takes, in the order of writing; why it refused the others goes into ``refused``."""
+        """The buffers that KVM accepts, in the order of writing; the reasons of refusals go into ``refused``."""
         buffers = []
         for section, request in _SET:
             if section not in self.layout.by_section:
@@ -186,7 +186,7 @@ class Planter:
         return buffers
 
     def _packed(self, section: str, asked: dict[str, int]) -> bytes:
-        """The section's baseline with what is asked for put into it."""
+        """The section's baseline with the plant's values."""
         out = bytearray(self.baseline.sections[section])
         for item in self.layout.by_section[section]:
             if item in asked:
@@ -210,7 +210,7 @@ class Planter:
             asked.pop("lapic.dfr", None)
 
     def _keep_enabled(self, asked: dict[str, int]) -> None:
-        """Take out events whose fields KVM takes only with a capability enabled."""
+        """Remove events whose fields KVM accepts only with a capability enabled."""
         flags = kvm_vcpu_events.from_buffer_copy(self.baseline.sections["events"]).flags
         if not flags & KVM_VCPUEVENT_VALID_TRIPLE_FAULT:
             asked.pop("events.triple_fault_pending", None)
@@ -219,7 +219,7 @@ class Planter:
                 asked.pop(item, None)
 
     def _bits(self, asked: dict[str, int], item: str, bits: tuple[int, ...]) -> int:
-        """The bits of ``item`` that KVM_SET_SREGS takes on top of what ``asked`` already has; tried one by one."""
+        """The bits of ``item`` that KVM_SET_SREGS accepts in addition to those in ``asked``; tried one by one."""
         good = asked[item]
         packed, field = bytearray(self._packed("sregs", asked)), self.layout.fields[item]
         for bit in bits:

@@ -20,7 +20,7 @@ __all__ = ("Part", "of_vcpu", "of_vm")
 
 
 class Part(NamedTuple):
-    """One structure of a section: the ioctls that read and write it, its ``kind`` and what it holds at first.
+    """One structure of a section: the ioctls that read and write it, its ``kind`` and its initial contents.
 
     Without a ``kind`` the value is the ioctl's argument, ``number``, and nothing has to be read.
     """

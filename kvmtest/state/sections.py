@@ -24,7 +24,7 @@ class Snapshot(NamedTuple):
         return field.get(self.sections[field.section])
 
     def put(self, layout: Layout, item: str, value: int) -> Snapshot:
-        """The same with ``value`` in the place of ``item``, which was read."""
+        """Return a copy with ``value`` for ``item``, which was read."""
         field = layout.fields[item]
         section = bytearray(self.sections[field.section])
         field.put(section, value)

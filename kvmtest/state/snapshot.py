@@ -53,7 +53,7 @@ __all__ = (
 
 #: KVM_X86_REG_KVM(KVM__REG_GUEST_SSP) of the UAPI header since v6.18: x86, 64 bits wide, type KVM.
 _REG_GUEST_SSP = 0x2030_0003_0000_0000
-#: One less than MAX_IO_MSRS in arch/x86/kvm/x86.c: KVM_GET_MSRS and KVM_SET_MSRS take no more at once (msr_io()).
+#: One less than MAX_IO_MSRS in arch/x86/kvm/x86.c: KVM_GET_MSRS and KVM_SET_MSRS accept no more at once (msr_io()).
 _MAX_IO_MSRS = 255
 #: The bytes before a section in its buffer: struct kvm_msrs's number of MSRs, and struct kvm_one_reg.
 _HEADS = {"msrs": 8, "ssp": ctypes.sizeof(kvm_one_reg)}
@@ -64,7 +64,7 @@ _XSAVE_SIZE = 4096
 #: struct kvm_nested_state with a vmcs12 and its shadow, the larger vendor's (KVM_STATE_NESTED_VMX_VMCS_SIZE twice).
 _NESTED_SIZE = 128 + 2 * 4096
 _FIXED = (
-    # KVM_GET_MP_STATE comes first: it is what makes KVM take a pending INIT or SIPI.
+    # KVM_GET_MP_STATE comes first: it makes KVM accept a pending INIT or SIPI.
     ("mp_state", KVM_GET_MP_STATE, ctypes.sizeof(kvm_mp_state)),
     ("regs", KVM_GET_REGS, ctypes.sizeof(kvm_regs)),
     ("sregs", KVM_GET_SREGS, ctypes.sizeof(kvm_sregs)),
@@ -80,7 +80,7 @@ class Unread(RuntimeError):
 
 
 def refusal(error: KvmError) -> str:
-    """KVM's answer to an ioctl that it does not take. Raises ``error`` where another try may get another answer."""
+    """KVM's answer to an ioctl that it refuses. Raises ``error`` where another try may get another answer."""
     if error.passing:
         raise error
     return str(error)
@@ -113,7 +113,7 @@ class Buffer:
 
 
 def msr_buffers(request: int, entries: list[tuple[int, int]]) -> list[Buffer]:
-    """struct kvm_msrs with ``entries`` of (index, data), in as many as KVM's limit asks for."""
+    """struct kvm_msrs with ``entries`` of (index, data), in as many structures as KVM's limit requires."""
     buffers = []
     for start in range(0, len(entries), _MAX_IO_MSRS):
         part = entries[start : start + _MAX_IO_MSRS]
@@ -142,7 +142,7 @@ def missing_sections(vcpu: Vcpu) -> dict[str, str]:
         missing["nested"] = "KVM_CAP_NESTED_STATE is not there"
     fixed = (Buffer(name, request, bytes(size)) for name, request, size in _FIXED)
     for buf in (*fixed, _xsave(vcpu), one_reg(KVM_GET_ONE_REG)):
-        # All vCPUs like this one are taken to lack it.
+        # All vCPUs like this one are then assumed to lack it.
         if why := refused_twice(vcpu, buf):
             missing[buf.section] = why
     return missing
@@ -217,7 +217,7 @@ class Reader:
         return Snapshot(sections, unreadable)
 
     def _msrs_one_by_one(self, unreadable: dict[str, str]) -> bytes:
-        """KVM_GET_MSRS stops at the first MSR it refuses; name that one and go on."""
+        """KVM_GET_MSRS stops at the first MSR it refuses; name that one and continue."""
         values = self.vcpu.get_msrs(list(self.layout.msrs))
         names = self.layout.by_section["msrs"]
         for index, name in zip(self.layout.msrs, names, strict=True):

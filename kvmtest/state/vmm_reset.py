@@ -112,7 +112,7 @@ def _pairs(order: tuple[str, ...]) -> set[tuple[str, str]]:
 
 
 def _next(names: tuple[str, ...], wanted: set[tuple[str, str]]) -> tuple[str, ...]:
-    """A legal order that takes, one after the other, what has most of ``wanted`` before the rest."""
+    """Return a legal order, chosen greedily: next is always the section with most pairs of ``wanted``."""
     left, order = list(names), []
     while left:
         free = [a for a in left if not any(_after(a, b) for b in left)]
@@ -136,7 +136,7 @@ class Reset:
             for index, item in zip(layout.msrs, layout.by_section["msrs"], strict=True)
             if item not in COMMANDS and (value := new.get(layout, item)) is not None
         ]
-        #: The MSRs whose own value KVM does not take, with the error: found by trying, once.
+        #: The MSRs whose own value KVM refuses, with the error: found by trying, once.
         self.read_only: dict[str, str] = {}
         self._write_msrs(self.read_only)
         self._msrs = [known for known in self._msrs if known[2] not in self.read_only]
@@ -161,7 +161,7 @@ class Reset:
         return refused
 
     def _write_msrs(self, refused: dict[str, str]) -> None:
-        """KVM_SET_MSRS stops at the first MSR that it refuses; name that one and go on."""
+        """KVM_SET_MSRS stops at the first MSR that it refuses; name that one and continue."""
         left = self._msrs
         while left:
             buf = msr_buffers(KVM_SET_MSRS, [(index, value) for index, value, _ in left])[0]

@@ -60,11 +60,11 @@ def load_guest(vm: Vm, image: bytes | str | os.PathLike[str], gpa: int | None = 
     data = bytes(image) if isinstance(image, bytes | bytearray | memoryview) else _read(image)
     if data.startswith(_ELF):
         if gpa is not None:
-            raise GuestError("an ELF file says itself where it lies: no gpa=")
+            raise GuestError("an ELF file has its own addresses: do not give gpa=")
         segments, begin = _segments(data)
     else:
         if gpa is None:
-            raise GuestError("flat bytes do not say where they lie: give gpa=")
+            raise GuestError("flat bytes have no address: give gpa=")
         segments, begin = [(gpa, data, len(data))], gpa
     if not any(size for _, _, size in segments):
         raise GuestError("there is nothing to load")

@@ -69,7 +69,7 @@ class Judged(NamedTuple):
 
     @property
     def head(self) -> str:
-        """One line: what was judged, and the numbers."""
+        """One line: the state that was judged, and the numbers."""
         return f"{self.of}{f' after {self.event.upper()}' if self.event else ''}: {self.counts}"
 
     def report(self) -> str:
@@ -277,7 +277,7 @@ def _host(state: State, backend: str, kernel: str) -> Host:
 
 
 def _apic_mode(event: str, state: State) -> str:
-    """The local APIC's mode when the event came, which RESET takes it out of and the others leave alone."""
+    """The local APIC's mode when the event came, which RESET changes and other events do not."""
     base = state.value("apic_base")
     if event == "reset" or base is None:
         return "xapic"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Compare a vCPU with another one, or with what it was itself: also what the manuals leave undefined."""
+"""Compare a vCPU with another one, or with its earlier state: also items that the manuals leave undefined."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BSP = 1 << 8
 
 
 def compared(state: State, other: State, ignore: Iterable[str], *, itself: bool) -> Observation:
-    """Each item of ``state`` held against that of ``other``, which is the same vCPU earlier if ``itself``."""
+    """Compare each item of ``state`` with that of ``other``, which is the same vCPU earlier if ``itself``."""
     items = list(dict.fromkeys((*other.layout.fields, *state.layout.fields)))
     globs = tuple(ignore)
     for glob in globs:

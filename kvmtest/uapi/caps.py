@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""KVM_CAP_*: what KVM_CHECK_EXTENSION and KVM_ENABLE_CAP take (<linux/kvm.h>; other architectures' left out)."""
+"""KVM_CAP_*: the arguments of KVM_CHECK_EXTENSION and KVM_ENABLE_CAP (<linux/kvm.h>; other architectures' left out)."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from .consts import KVM_MSR_FILTER_MAX_RANGES
 
 
 class kvm_msr_filter_range(Structure):
-    """`nmsrs` from `base` on, of which `bitmap` has a bit each: 1 allows the accesses of `flags`."""
+    """`nmsrs` from `base` on, with a bit each in `bitmap`: 1 allows the accesses of `flags`."""
 
     _fields_ = (("flags", c_uint32), ("nmsrs", c_uint32), ("base", c_uint32), ("bitmap", c_void_p))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The registers of the local APIC page, as KVM_GET_LAPIC shows it, and values that KVM_SET_LAPIC takes for them."""
+"""The registers of the local APIC page, as KVM_GET_LAPIC shows it, and values that KVM_SET_LAPIC accepts for them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Model-specific registers that KVM may let the host read, and values that KVM_SET_MSRS takes for them."""
+"""Model-specific registers that KVM may let the host read, and values that KVM_SET_MSRS accepts for them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How commands end: status and line by what was raised, also with standard streams that are closed or full."""
+"""The end of commands: status and line by exception, also with standard streams that are closed or full."""
 
 from __future__ import annotations
 

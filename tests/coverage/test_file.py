@@ -79,5 +79,5 @@ def test_what_is_none_is_refused_in_one_line(change: Any, says: str, tmp_path: P
 @pytest.mark.parametrize("data", [b"", b"no JSON", b"[]", b"\x1f\x8bbroken"])
 def test_other_files_are_refused(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "t").write_bytes(data)
-    with pytest.raises(CoverageError, match="is no kvmtest.coverage/1"):
+    with pytest.raises(CoverageError, match="is not a kvmtest.coverage/1"):
         file.load(str(tmp_path / "t"))

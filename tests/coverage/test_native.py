@@ -67,7 +67,7 @@ def test_what_is_missing_is_one_line(host: Path) -> None:
     with pytest.raises(CoverageError, match=r"no kvm\.ko in .*--kvm-modules"):
         Native("6.9", "svm", str(host / "proc"), "now", str(host))
     shutil.rmtree(host / "sys/module")
-    with pytest.raises(CoverageError, match="kvm is no module here"):
+    with pytest.raises(CoverageError, match="kvm is not a module here"):
         _native(host)
 
 

@@ -37,7 +37,7 @@ def test_round_trip(ops: list[p.Op], checks: list[Check], pinned: frozenset[int]
 @pytest.mark.parametrize("name", ["x; } int main(", "a b", "*/", "x\n#include", '"'])
 def test_a_name_that_would_be_code_is_refused(name: str) -> None:
     for made in (p.Place(name, 0, 8), p.Place("regs", 0, 8, name), p.Buffer(name, b"")):
-        with pytest.raises(ValueError, match="is no name"):
+        with pytest.raises(ValueError, match="is not a name"):
             load(dump(made))
 
 

@@ -49,7 +49,7 @@ def test_an_msr_is_written_by_itself() -> None:
     assert made.pinned == {4} and not made.whole
 
 
-@pytest.mark.parametrize(("item", "why"), [("msr.tsc", "counts by itself"), ("rax", "nothing that can be left alone writes rax")])
+@pytest.mark.parametrize(("item", "why"), [("msr.tsc", "is a counter"), ("rax", "no op that can stay alone writes rax")])
 def test_what_has_none(item: str, why: str) -> None:
     with pytest.raises(NoRepro, match=why):
         keeping(_MADE, LAYOUT, item)

@@ -196,7 +196,7 @@ def test_a_guest_that_is_stopped_in_a_step_tells_nothing_of_that_or_of_what_foll
 def test_a_limit_is_told_by_the_exception_that_ends_it_and_not_by_a_time_out(
     limit: str, machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The guest spins after the first offset that could be read: what it has stored is no limit."""
+    """The guest spins after the first offset that could be read: what it has stored is not a limit."""
     status = spine.status(f"{limit.upper()}_LIMIT")
     done = b"\x36\xc6\x06" + status.to_bytes(2, "little") + b"\x01"
     _spins_at(monkeypatch, done, len(done))

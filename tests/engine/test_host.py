@@ -67,7 +67,7 @@ def test_what_makes_this_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_the_leaves_are_this_cpus() -> None:
     with open("/proc/cpuinfo", encoding="ascii") as file:
         if " hypervisor " not in file.read():
-            pytest.skip("this CPU is no hypervisor's, and has no leaf that says whose")
+            pytest.skip("this CPU is not a hypervisor's, and has no leaf that says whose")
     first, _ = host._signatures()
     assert len(first) == 12 and any(first)
 

@@ -59,7 +59,7 @@ def test_what_a_migration_lost_is_expected_as_it_was(basis: Basis) -> None:
 
 
 def test_what_counts_has_no_value(basis: Basis) -> None:
-    with pytest.raises(NoRepro, match="counts by itself"):
+    with pytest.raises(NoRepro, match="is a counter"):
         list(showing.moved(3, [_result(_RAX._replace(item="msr.tsc"))], (basis,), []))
 
 

@@ -76,7 +76,7 @@ def _ended() -> bool:
 def test_more_vcpus_than_cpus(vcpus: int, judged: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stress.os, "sched_getaffinity", lambda pid: set(range(vcpus)))
     for vendor in ("intel", "amd"):
-        results = judged(vendor, rounds=StressRounds(30, 3))
+        results = judged(vendor, stress_rounds=StressRounds(30, 3))
         assert _verdicts(results) == ("pass", "pass", "pass")
         assert {r.reason for r in results.values()} == {f"seed 3, {vcpus} vCPUs, {30 * (vcpus // 2)} sent"}
     assert _ended()
@@ -87,7 +87,7 @@ def test_one_that_comes_twice_fails(judged: Judge, play: Callable[..., None]) ->
         stress_vm.order(cycle.target, ARRIVED=stress_vm.arrived(cycle.target) + 1)
 
     play(again)
-    results = judged(rounds=StressRounds(10, 9))
+    results = judged(stress_rounds=StressRounds(10, 9))
     result = results["doubled"]
     assert _verdicts(results) == ("pass", "fail", "pass") and result.observed == f"{stress._ENOUGH:#x}"
     assert "seed 9" in result.reason and "round 0: arrived 2 times: vcpu" in result.reason
@@ -95,7 +95,7 @@ def test_one_that_comes_twice_fails(judged: Judge, play: Callable[..., None]) ->
 
 def test_one_that_comes_by_another_vector_fails(judged: Judge, play: Callable[..., None]) -> None:
     play(lambda stress_vm, cycle: stress_vm.order(cycle.target, ARRIVED_CS=0x100))
-    results = judged(rounds=StressRounds(3, 1))
+    results = judged(stress_rounds=StressRounds(3, 1))
     assert _verdicts(results) == ("pass", "pass", "fail") and "arrived with CS 0100" in results["astray"].reason
 
 
@@ -104,7 +104,7 @@ def test_one_that_comes_uncalled_fails(judged: Judge, play: Callable[..., None])
         stress_vm.order(cycle.sender, ARRIVED=stress_vm.arrived(cycle.sender) + 1)
 
     play(uncalled)
-    results = judged(rounds=StressRounds(1, 1))
+    results = judged(stress_rounds=StressRounds(1, 1))
     assert results["astray"].verdict == "fail" and "without a message to it" in results["astray"].reason
 
 
@@ -117,7 +117,7 @@ def test_one_that_is_lost_fails_in_bounded_time(judged: Judge, monkeypatch: pyte
         real(stress_vm, id, **words)
 
     monkeypatch.setattr(stress._StressVm, "order", order)
-    results = judged(timeout_s=0.02, rounds=StressRounds(1000, 1))
+    results = judged(timeout_s=0.02, stress_rounds=StressRounds(1000, 1))
     assert _verdicts(results) == ("fail", "pass", "pass") and results["lost"].reason.count("lost: vcpu") == stress._ENOUGH
     assert _ended()
 

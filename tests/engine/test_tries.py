@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A case that runs out of time is tried again alone, once; what passes only then is no pass, and no error."""
+"""A case that runs out of time is tried again alone, once; what passes only then is not a pass, and no error."""
 
 from __future__ import annotations
 

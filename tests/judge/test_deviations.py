@@ -123,7 +123,7 @@ def _with(snapshot: Snapshot, layout: Layout, item: str, value: int) -> Snapshot
 
 
 def _judged(trial: Trial, deviation: Deviation, seen: Any) -> dict[tuple[str, str], Record]:
-    """What is judged of a kernel that the deviation names."""
+    """Judge evidence as of a kernel that the deviation names."""
     host = trial.host._replace(kernel="{}.{}".format(*_kernel(deviation)))
     if deviation.backends and host.backend not in deviation.backends.split():
         host = host._replace(backend=deviation.backends.split()[0])
@@ -188,7 +188,7 @@ def test_a_deviation_of_an_item_is_known_and_with_another_bit_a_fail(deviation: 
 
 
 def _explained(trial: Trial, deviation: Deviation, prefix: str, value: int, known: Record) -> bool:
-    """Whether another one is listed of this item with that value."""
+    """Return True if another deviation of this item explains that value."""
     planted = known.planted if isinstance(known.planted, int) else None
     mine = [one for one in DEVIATIONS if (one.item, one.event) == (deviation.item, deviation.event)]
     return any(one.explains(value, planted) for one in mine)

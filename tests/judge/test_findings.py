@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Findings: one a cause, whatever the items; nothing that departs is in none."""
+"""Findings: one per cause, whatever the items; every departure is in one."""
 
 from __future__ import annotations
 

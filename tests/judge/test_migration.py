@@ -153,7 +153,7 @@ def test_what_kvm_refuses_ends_the_case() -> None:
 
 
 def test_what_the_migration_lost_the_event_is_not_blamed_for() -> None:
-    """INIT leaves MSRs alone: what a migration loses of one is no failure of INIT."""
+    """INIT leaves MSRs alone: what a migration loses of one is not a failure of INIT."""
     assert CASE.scenario
     looks = [number for number, step in enumerate(CASE.scenario.steps) if isinstance(step, s.Observe)]
     at = _step(CASE, s.Migrate)

@@ -56,7 +56,7 @@ def _drawn(name: str, kind: type, view: str, seed: int, vcpus: range = range(1, 
 
 
 def _pending(trial: Trial, item: str) -> bool:
-    """The item says that an INIT was not taken, which is no item's own error."""
+    """The item says that an INIT was not taken, which is not an item's own error."""
     return trial.look.event == "init" and item == "events.smi_latched_init"
 
 

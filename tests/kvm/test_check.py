@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What fits no field is refused by its name, before KVM sees what is left of it."""
+"""Values that do not fit their field are refused by name, before KVM sees a truncated one."""
 
 from __future__ import annotations
 

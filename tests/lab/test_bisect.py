@@ -80,7 +80,7 @@ def test_the_ids_alone_decide(
 ) -> None:
     monkeypatch.setenv("FAKE", guest)
     assert main(_command(kernel, *ids)) == status
-    says = {0: "bisect: good", 1: "bisect: bad: ", 125: "bisect: cannot tell: "}[status]
+    says = {0: "bisect: good", 1: "bisect: bad: ", 125: "bisect: not testable: "}[status]
     assert f"kvmtest: {says}" in capsys.readouterr().err
 
 
@@ -186,13 +186,13 @@ def test_git_stops_at_an_id_that_is_not(repository: _Repository) -> None:
     assert len(log) == 1
 
 
-def test_git_finds_what_mended_it(repository: _Repository) -> None:
+def test_git_finds_what_fixed_it(repository: _Repository) -> None:
     """As docs/compare.md has it."""
     repository.history(_BAD, _BAD, "sys.exit(1)", _BAD, _GOOD, _GOOD)
-    repository.git("bisect", "start", "--term-old=broken", "--term-new=mended")
-    repository.git("bisect", "mended", "HEAD")
+    repository.git("bisect", "start", "--term-old=broken", "--term-new=fixed")
+    repository.git("bisect", "fixed", "HEAD")
     repository.git("bisect", "broken", "HEAD~5")
     step = f"sh step {_ID}; s=$?; [ $s -gt 1 ] || s=$((1 - s)); exit $s"
     done = repository.git("bisect", "run", "sh", "-c", step)
     assert done.returncode == 0, done.stderr
-    assert repository.git("log", "-1", "--format=%s", "refs/bisect/mended").stdout == "commit 5\n"
+    assert repository.git("log", "-1", "--format=%s", "refs/bisect/fixed").stdout == "commit 5\n"

@@ -115,7 +115,7 @@ def test_the_compilers_first_errors_are_told_by_the_trees_paths(kernel: Kernel, 
 
 
 def test_what_is_missing_is_one_line(kernel: Kernel, tree: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="is no kernel tree: it has no arch/x86/kvm/Makefile"):
+    with pytest.raises(NotFound, match="is not a kernel tree: it has no arch/x86/kvm/Makefile"):
         build(kernel, str(tmp_path))
     with pytest.raises(LabError, match="x86.c has 0 times the line 'four'"):
         build(kernel, str(tree), edit=lambda kvm: change(kvm / "x86.c", "four\n", "4\n"))

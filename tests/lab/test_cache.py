@@ -100,7 +100,7 @@ def test_nobody_removes_a_folder_between_its_making_and_its_lock(tmp_path: Path,
 
 
 def _work(folder: str, times: int) -> int:
-    """How many of so many folders somebody else removed."""
+    """Return the number of folders that another process removed."""
     lost = 0
     for _ in range(times):
         with cache.workspace(folder, _PREFIX) as made:

@@ -237,7 +237,7 @@ def test_a_stream_that_makes_no_sense_ends_the_cell(
     steps = _play(kernel)
     error = _results(steps)[-1]
     assert (error.id.rpartition(".")[0], error.verdict) == ("none.lab.kernel", "error")
-    assert "what came from it makes no sense: " in error.reason and says in error.reason
+    assert "it sent malformed data: " in error.reason and says in error.reason
     assert len([step for step in steps if isinstance(step, Begin)]) == 1
     assert _nothing_left(fake)
 

@@ -90,7 +90,7 @@ def test_what_makes_no_sense_ends_the_cell(
     assert main(_command(kernel)) == 0
     shown = capsys.readouterr()
     # What the case before had shown is kept.
-    assert "bzImage/svm: 1 case," in shown.out and "bzImage/svm: 1 case did not come to say what was run" in shown.err
+    assert "bzImage/svm: 1 case," in shown.out and "bzImage/svm: 1 case did not report what was run" in shown.err
 
 
 def test_modules_that_do_not_tell_are_nothing_measured(
@@ -163,7 +163,7 @@ def test_a_patch(kernel: Kernel, build: Instrumented, fake: Path, capsys: pytest
         assert main(_command(kernel, "--kept", "--diff", str(patch))) == 2
         assert says in capsys.readouterr().err
     assert main(_command(kernel, "--kept", "--tree", str(fake), "--diff", "HEAD~1")) == 2
-    assert "HEAD~1 is no file, and no commit of" in capsys.readouterr().err
+    assert "HEAD~1 is neither a file nor a commit of" in capsys.readouterr().err
 
 
 def test_reports(kernel: Kernel, build: Instrumented, fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,7 +235,7 @@ def test_names_and_backends_of_cells() -> None:
         ([], "which kernel?"),
         (["--kernel", "6.1", "--missed"], "--missed is of places"),
         (["--from", "/nowhere"], "cannot read /nowhere: No such file"),
-        (["--from", "/dev/null"], "is no kvmtest.coverage/1"),
+        (["--from", "/dev/null"], "is not a kvmtest.coverage/1"),
         (["--kernel", "6.1", "--functions", "/nowhere"], "cannot read /nowhere"),
     ],
 )

@@ -89,7 +89,7 @@ def test_nobody_knows_what_a_cell_that_died_would_have_shown() -> None:
     rows = [line.split() for line in lines if line.endswith("(1)")]
     assert rows == [["fail", "?", "(1)"], ["-", "error", "(1)"]]
     assert "    none.lab.kernel: died in a case" in lines
-    assert lines[-1] == "(- not seen there; ? that cell did not come to its end)"
+    assert lines[-1] == "(- not seen there; ? that cell did not finish)"
 
 
 def test_the_same_wrong_value_is_one_finding_and_another_one_is_not() -> None:

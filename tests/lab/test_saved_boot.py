@@ -170,7 +170,7 @@ def test_a_qemu_that_cannot_do_it_boots(command: str, qemu: Path, kernel: Kernel
 def test_a_restored_guest_that_does_not_start_is_booted(qemu: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = _play(kernel, qemu, monkeypatch, restored="sys.exit(1)")
     assert qemu.read_text().split() == ["saving", "restored", "plain"]
-    assert "the saved boot does not go on: QEMU exited with status 1; booting afresh" in _remarks(steps)
+    assert "the saved boot does not continue: QEMU exited with status 1; booting afresh" in _remarks(steps)
     assert _verdicts(steps) == _PASSES
 
 

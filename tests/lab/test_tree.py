@@ -20,7 +20,7 @@ _X86, _SVM, _VMX = "arch/x86/kvm/x86.c", "arch/x86/kvm/svm/svm.c", "arch/x86/kvm
 
 @pytest.fixture
 def plain(tmp_path: Path) -> Path:
-    """A tree that is no repository."""
+    """A tree that is not a repository."""
     return fakes.tree(tmp_path / "linux")
 
 
@@ -171,9 +171,9 @@ def test_what_changes_nothing_of_kvm(tree: Path, work: str) -> None:
 def test_what_is_no_tree_or_no_repository(plain: Path, work: str, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no such folder"):
         committed(str(tmp_path / "none"), "HEAD", work)
-    with pytest.raises(NotFound, match="is no kernel tree: it has no arch/x86/kvm/Makefile"):
+    with pytest.raises(NotFound, match="is not a kernel tree: it has no arch/x86/kvm/Makefile"):
         committed(work, "HEAD", work)
-    with pytest.raises(NotFound, match="is no git repository: give --diff PATCH"):
+    with pytest.raises(NotFound, match="is not a git repository: give --diff PATCH"):
         committed(str(plain), "HEAD", work)
 
 

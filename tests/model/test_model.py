@@ -34,7 +34,7 @@ def test_what_each_verdict_means() -> None:
         ("pass fail", "fail", "fail"),
         ("error fail", "fail", "fail"),
         ("known fixed", "fixed", "fixed"),
-        # What could not be tried in one way does not undo what was shown in another, and is no pass.
+        # What could not be tried in one way does not undo what was shown in another, and is not a pass.
         ("pass skip", "skip", "pass"),
         ("pass info", "info", "pass"),
         ("info skip", "info", "info"),
@@ -91,7 +91,7 @@ def test_alternatives_and_texts_have_no_bits() -> None:
     assert several.allows(3) and not several.allows(2) and differing(several, 2) == 0
     behaviour = Expected(("no exit",))
     assert behaviour.allows("no exit") and not behaviour.allows("exit") and differing(behaviour, "exit") == 0
-    # A number is no text that looks like it.
+    # A number is not a text that looks like it.
     assert not Expected((1,)).allows("0x1") and differing(None, 1) == 0 and differing(Expected((1,)), None) == 0
 
 

@@ -45,7 +45,7 @@ def _out(port: int, value: int) -> Exited:
     [
         (_out(EXIT, 0x63), ("pass", 0x63)),
         (_out(EXIT, 0x7F), ("fail", 0x7F)),
-        # The value of another word is no exit's reason.
+        # The value of another word is not an exit's reason.
         (_out(LEFT, 0x63), ("fail", "L1 after STGI, turns 0x63")),
         (_out(FAULT, 30 << 24 | 1), ("fail", "exception 30, error code or RIP 0x1")),
         (Exited("errno", EINVAL, None, "KVM_RUN: EINVAL"), ("fail", "KVM_RUN: EINVAL")),

@@ -36,7 +36,7 @@ _SAID = [
     ((s.Until(s.Is("mp_state", 2)),), "Run the AP until mp_state = KVM_MP_STATE_INIT_RECEIVED"),
     ((s.Start(), s.Until(s.Moves("COUNT"))), "Wait until the guest's word COUNT changes"),
     ((s.Until(s.Is("mp_state", 3), "each", run=False),), "Wait until mp_state = KVM_MP_STATE_HALTED of each target"),
-    ((s.Require(s.Changed(0x8008), "why", skip=True),), "Require that guest memory at 8008H is no more 0; else skip: why"),
+    ((s.Require(s.Changed(0x8008), "why", skip=True),), "Require that guest memory at 8008H is not 0; else skip: why"),
     ((s.SetBits("efer", 0x1000),), "Set the bits 0x1000 of efer (KVM_SET_SREGS)"),
     ((s.Expect(s.Is("events.smi_latched_init", 1)),), "Expect events.smi_latched_init = 1"),
     ((s.Expect(s.Reached("events.nmi_pending", 1, (1, 2), (0, 1, 2), one=True)),),
@@ -47,7 +47,7 @@ _SAID = [
     ((s.Require(s.Is("efer", 0x500, 0x500), "not in 64-bit mode", skip=True),),
      "Require efer = 0x500 in the bits 0x500; else skip: not in 64-bit mode"),
     ((s.Observe(),), "Read the whole table by ioctls"),
-    ((s.Send("init"), s.Observe()), "Read the whole table by ioctls; the rules of INIT judge it"),
+    ((s.Send("init"), s.Observe()), "Read the whole table by ioctls; judged by the rules of INIT"),
     ((s.Plant("b", "x2apic"),),
      "Write every item by ioctls, plant b: real mode, just after protected mode; its local APIC is in x2APIC mode"),
 ]  # fmt: skip

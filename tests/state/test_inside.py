@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Planting by guest code: what it writes arrives, what it cannot write is no plant."""
+"""Planting by guest code: what it writes arrives, what it cannot write is not a plant."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _device() -> str:
-    """Why nothing can be run here, or nothing."""
+    """Return why nothing can be run here; "" if it can."""
     from kvmtest.engine import doctor
 
     try:
@@ -47,7 +47,7 @@ def _device() -> str:
 
 
 def _import_all() -> None:
-    """What each fork has need not be imported by each."""
+    """Import before forking what all forks need."""
     from kvmtest import cli
     from kvmtest.engine import plan
 

@@ -30,7 +30,7 @@ _PARTS = (
     "done('0.5')",
     'say("E")',
 )
-#: What may happen at one of these places: Python in the emulator.
+#: Faults at one of these places: Python in the emulator.
 _EVENTS = (
     "",
     "time.sleep(0.3)",
@@ -104,7 +104,7 @@ def _prepare() -> None:
     """Know the fake guest's scenarios, and wait less long for it."""
     fakes.SCENARIOS.update(fakes.MADE_UP)
     fakes._forget()
-    limits._ASLEEP_S, limits._LAST_WORDS_S = 2.0, 0.3  # type: ignore[misc]
+    limits._ASLEEP_S, limits._DYING_S = 2.0, 0.3  # type: ignore[misc]
     qemu = emulator.for_backend("svm")
     qemu.boot_s, qemu.silence_s, qemu.case_s = 3.0, 1.0, 2.0
 

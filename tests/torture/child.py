@@ -23,7 +23,7 @@ _ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Ended(NamedTuple):
-    """What became of a command: its status (negative for a signal), what it wrote, and what it left."""
+    """A finished command: its status (negative for a signal), its output, and what it left."""
 
     words: Sequence[str]
     status: int
@@ -78,7 +78,7 @@ class Child:
             self._out = None
 
     def running(self) -> bool:
-        """Whether it still runs."""
+        """Return True while it runs."""
         if self._status is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
@@ -126,7 +126,7 @@ def _session(pid: str) -> int:
 
 
 def _leaks(before: set[str]) -> str:
-    """What the process has open now that it had not ``before``."""
+    """Describe the descriptors that are open now and were not ``before``."""
     opened = set(os.listdir("/proc/self/fd")) - before
     names = []
     for fd in opened:

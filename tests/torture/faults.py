@@ -20,7 +20,7 @@ from tests.torture.child import Child, start
 
 __all__ = ("KINDS", "Native", "SELECTORS")
 
-#: What is run: each takes some tenths of a second, together with some cases that run a guest, and a story.
+#: Selectors to run: each takes some tenths of a second, together with some cases that run a guest, and a scenario.
 SELECTORS = (
     ("reset.create.guest.rdx", "init.msi/ap,intel,xapic,plant-*"),
     ("init.latched/*plant-a",),

@@ -24,7 +24,7 @@ _SHOWN = ("kernel", "cpu_model", "name", "started", "version", "reason", "observ
 _MEMORY = 3 << 30
 #: One case.
 _ONE = "init.msi.host.cr0/ap,intel,xapic,plant-a"
-#: What programs stumble over: in a string, and as a value.
+#: Inputs on which programs fail: in a string, and as a value.
 _TEXTS = (
     "\x1b]0;pwned\x07\x1b[31mRED",
     "\x1b[2J",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What has to hold whatever is done to kvmtest."""
+"""Promises that hold whatever is done to kvmtest."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ __all__ = (
 )
 
 STATUSES = (0, 1, 2, 3, 130)
-#: What a terminal would act on, but for line ends and tabs.
+#: Control characters of a terminal, except line ends and tabs.
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x9b]|\xc2[\x80-\x9f]")
-#: What a line of progress does.
+#: Control sequences of a progress line.
 _PROGRESS = re.compile(rb"\r\x1b\[K|\r\n|\r")
 
 
@@ -149,10 +149,10 @@ def need(holds: object, rule: str, *told: object) -> None:
 
 
 def kept(counted: int, cases: int, done: Ended) -> None:
-    """What the line of progress had counted is in the report."""
+    """Require that the report has all that the progress line has counted."""
     _need(cases >= counted, "nothing counted is lost", counted, cases, done.words, done.status)
 
 
 def need_report(names: set[str], counted: int, done: Ended) -> None:
-    """Where something was measured, the report that was asked for is there."""
+    """Require the report if anything was measured."""
     _need("main" in names or not counted, "what was measured is in the report", done.words, done.status)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Boundary values of what is written back: each field at 0, at 1, at its largest, read back as written."""
+"""Boundary values of state that is written back: each field at 0, at 1, at its maximum, read back as written."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _id(sequence: str, value: int) -> Scenario:
 
 
 def _nmis(count: int, pending: int) -> Scenario:
-    """So many NMIs come to a vCPU that does not run and is in no NMI's handler: one to be injected, and one after it."""
+    """Several NMIs to a vCPU outside KVM_RUN and outside an NMI handler: one is injected, and one stays pending."""
     sent = tuple(s.Call(KVM_NMI) for _ in range(count))
     steps: tuple[s.Step, ...] = (s.Plant(NEW), FINDS, *sent, s.Expect(s.Is("events.nmi_pending", pending)))
     return Scenario("none", "ioctl-nmi", f"nmis-{count}", steps, (KVM_API, LINUX_NMIS), vendors=("amd",), fresh=False)

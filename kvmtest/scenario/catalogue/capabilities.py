@@ -16,7 +16,7 @@ from kvmtest.uapi.kvm import KVM_EXIT_X86_RDMSR, KVM_MP_STATE_RUNNABLE
 
 __all__ = ("SCENARIOS",)
 
-#: Those in which a guest tells what its instructions read, too.
+#: Those in which a guest also reports what its instructions read.
 _TOLD = ("no-cstate-exits", "no-quirk-mmio-hole", "no-quirk-feature-msrs", "x2apic-no-broadcast", "emulation-failure-exits")
 #: Each capability with a way of INIT; each trigger, target, vendor, mode, plant and state comes with some.
 _TRIED: dict[str, tuple[str, Item]] = {

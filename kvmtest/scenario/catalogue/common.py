@@ -61,12 +61,12 @@ def pending(value: int = 1) -> s.Step:
     return s.Expect(s.Is("events.smi_latched_init", value), "pending")
 
 
-#: The guest that tells whether an interrupt comes in so many cycles after READY, again and again; nothing is armed.
+#: The guest that reports if an interrupt comes within so many cycles after READY, again and again; nothing is armed.
 LISTENS = s.Load("behaviour", (("TOPIC", "TOPIC_INTERRUPT"), ("ARG_LVT", 1 << 16), ("ARG_LIMIT", 1 << 22)))
 
 
 def told(came: int) -> tuple[s.Step, ...]:
-    """The guest that LISTENS tells whether an interrupt ``came``, which takes as long as it waits for one."""
+    """The guest of LISTENS reports if an interrupt ``came``; this takes as long as it waits for one."""
     says = ((0, "none"), (1, "an interrupt"))
     return (s.Until(s.Word("VALUE")), s.Expect(s.Is("rax", came, 0xFFFFFFFF), "delivered", says=says))
 
@@ -84,10 +84,10 @@ def ran(*state: tuple[str, int], apic_mode: str = "xapic") -> tuple[s.Step, ...]
     return (*past, s.Plant("a", apic_mode), s.Set(state), s.Observe())
 
 
-#: An INIT is kept, and nothing else changes; KVM_GET_MP_STATE, which comes first, lets KVM take it.
+#: An INIT is kept, and nothing else changes; KVM_GET_MP_STATE, which comes first, makes KVM accept it.
 HELD = (FINDS, s.Send("init"), s.Expect(s.Same(("events.smi_latched_init",))), pending())
 
-#: A SIPI changes nothing while an INIT is kept, and the AP that takes the INIT later waits for another SIPI.
+#: A SIPI changes nothing while an INIT is kept, and the AP, once it accepts the INIT, waits for another SIPI.
 DROPPED = (s.Send("init", judged=False), FINDS, s.Send("sipi", vector=0x10), s.Expect(s.Same()))
 WAITS = (s.Event("init", "msi"), s.Observe())
 

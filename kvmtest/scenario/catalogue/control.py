@@ -45,7 +45,7 @@ def _makes(*accesses: Access, code: int = 0) -> tuple[s.Step, ...]:
 
 
 def _written(value: int) -> tuple[Access, ...]:
-    """The alias gets ``value``, and what is there is read."""
+    """Write ``value`` by the alias, and read it back."""
     return (store(_ALIAS, value), load(_WORD))
 
 

@@ -80,7 +80,7 @@ SCENARIOS = (
         "init", "msi", "by-first-run",
         (
             # No plant: KVM_RUN loads the FPU, and not every CPU loads what is planted in FOP, FIP and FDP. KVM_GET_VCPU_EVENTS
-            # does not make KVM take an INIT.
+            # does not make KVM accept an INIT.
             s.Set((("rip", 0x1234), ("rdi", 0x55), ("cr2", 0x5000), ("cr3", 0x5000), ("dr3", 0x55))), s.Observe(), s.Send("init"),
             s.Require(s.Is("events.smi_latched_init", 1), "no INIT is pending on the vCPU that one was sent to"),
             s.Until(s.Is("events.smi_latched_init", 0), note="KVM_RUN leaves the INIT pending"), s.Observe(),

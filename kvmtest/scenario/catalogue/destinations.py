@@ -156,7 +156,7 @@ def _scenario(one: _Tried) -> Scenario:
         s.Event(event, trigger), *sent, expected,
     )  # fmt: skip
     if one.delivery == "init":
-        # Those that have taken it have other logical ids, in xAPIC mode.
+        # Those that have accepted it have other logical ids, in xAPIC mode.
         after = {id: after_init(local) if id in ids else local for id, local in locals_.items()}
         steps = (*steps, *(s.Settle(id) for id in ids), *sent, reached(after)[1])
     words = (one.delivery if event == "none" else "", "to", one.to, one.model, f"one-{one.odd}" if one.odd else "")

@@ -95,7 +95,7 @@ SCENARIOS = (
     ),
     _refused("payload-without-capability", KVM_VCPUEVENT_VALID_PAYLOAD, _TELLS_NOT),
     _refused("triple-fault-without-capability", KVM_VCPUEVENT_VALID_TRIPLE_FAULT, _TELLS_NEITHER),
-    # KVM_GET_SREGS shows an interrupt that was acknowledged, and KVM_SET_SREGS takes it.
+    # KVM_GET_SREGS shows an interrupt that was acknowledged, and KVM_SET_SREGS accepts it.
     Scenario(
         "init", "msi", "interrupt-in-sregs",
         (

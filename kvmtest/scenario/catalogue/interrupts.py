@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""INIT and what is pending beside it, and what may come while a vCPU waits for a SIPI."""
+"""INIT with other pending events, and events while a vCPU waits for a SIPI."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _requested(sequence: str, cite: tuple[str, ...], *prepared: tuple[str, int])
 
 
 def _waits(sequence: str, sent: tuple[s.Step, ...], changes: str, *then: s.Step) -> Scenario:
-    """An AP in wait-for-SIPI whose local APIC (in x2APIC mode) and flags would let what is ``sent`` in."""
+    """An AP in wait-for-SIPI whose local APIC (in x2APIC mode) and flags would accept what is ``sent``."""
     steps = (
         LISTENS, *boot("ap"), *wait_for_sipi(), s.Set((("lapic.svr", 0x1FF), ("rflags", _RFLAGS_IF))), s.Observe(), *sent,
         s.Expect(s.Quiet()), s.Expect(s.Same((changes,))), *then,

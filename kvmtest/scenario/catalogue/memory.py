@@ -37,7 +37,7 @@ def _sum(data: bytes) -> int:
 
 
 def _sums(after: bool) -> tuple[s.Step, ...]:
-    """From READY to the next one for each part: the guest's sums have to be those of what is there."""
+    """The words of the guest from one READY to the next: its checksum of each part must be right."""
     steps: list[s.Step] = []
     for gpa, data in _PARTS:
         sum_ = s.Word("VALUE", _sum(data))

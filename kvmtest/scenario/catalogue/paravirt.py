@@ -60,7 +60,7 @@ def _moved() -> Scenario:
 
 
 def _shutdown() -> Scenario:
-    """A shutdown, of which KVM on SVM makes an INIT; on VT-x it leaves everything."""
+    """A shutdown, which KVM on SVM turns into an INIT; on VT-x it changes nothing."""
     steps = (
         *written(_NEW, "bsp"), s.Complete(), s.Set((("idt.limit", 0), ("rip", "CODE+undefined"))), FINDS,
         s.Send("shutdown", "triple-fault"), s.Observe(),

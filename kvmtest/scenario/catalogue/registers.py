@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A local APIC's registers by guest code, in both modes: what is refused, what a write does, and INIT after it."""
+"""A local APIC's registers accessed by guest code, in both modes: refusals, effects of writes, and INIT afterwards."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _of_both(mode: str) -> tuple[Scenario, ...]:
     sent = apic(mode, "icr", _SELF)
     counts = (apic(mode, "lvt_timer", _VECTOR), apic(mode, "timer_divide", 0xB))
     return (
-        # Software that disables the local APIC masks all its entries, and cannot take that back.
+        # Software that disables the local APIC masks all its entries, and cannot undo that.
         _case(
             f"{mode}-disabled-by-software", (*on, *written, *read, apic(mode, "svr", _OFF), *read, *written, *read),
             says(*unmasked, lint1, timer, lint1, timer, READY), (S_APIC_DISABLED, A_APIC),

@@ -30,7 +30,7 @@ _SEGMENTS = tuple(
 _VIRTUAL_8086 = (
     s.Set(
         (("cr0", _CR0_OF_INIT | _CR0_PE), *_SEGMENTS, ("rflags", _RFLAGS_VM | _RFLAGS_IOPL | _RFLAGS_OF_RESET)),
-        why="this KVM does not keep what virtual-8086 mode needs",
+        why="this KVM does not keep the state that virtual-8086 mode needs",
     ),
     _COUNTS,
     s.Require(s.Is("rflags", _RFLAGS_VM, _RFLAGS_VM), "the guest does not run in virtual-8086 mode"),

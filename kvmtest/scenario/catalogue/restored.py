@@ -88,7 +88,7 @@ SCENARIOS = (
     timer("one-shot-divided-by-128", 0x60, 4_000_000, 4_000_000, 0, 0xA),
     # A level-triggered line at a pin that is masked: the IOAPIC keeps the request.
     Scenario("none", "irq-line", "at-masked-pin-migrated", (*raised(_LEVEL)[:-1], s.Migrate()), (KVM_API,), vendors=("amd",)),
-    # A VMM writes that no NMI is pending, and one is there that has not been taken up yet.
+    # A VMM writes that no NMI is pending, and one is there that has not been processed yet.
     Scenario(
         "none", "vcpu-events", "over-ioctl-nmi",
         (s.Plant(NEW), s.Call(KVM_NMI), s.Plant(NEW, only=("events",)), s.Expect(s.Is("events.nmi_pending", 0))),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""vCPUs that a VMM uses again: the same CPUID after KVM_RUN, a parked one that is started anew, and the reset of a whole VM."""
+"""vCPUs that a VMM reuses: the same CPUID after KVM_RUN, a parked vCPU that is started again, and the reset of a whole VM."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _map_after_reset(model: str, *, lapic_first: bool) -> Scenario:
 
 
 SCENARIOS = (
-    # A VMM gives a vCPU that it takes again the CPUID that it has: nothing changes.
+    # A VMM sets the same CPUID again on a vCPU that it reuses: nothing changes.
     Scenario(
         "init", "msi", "given-its-cpuid-again",
         (*_RAN, s.Plant(), s.Observe(), s.Event("none", "set-cpuid2"), *_AGAIN, s.Expect(s.Same()), *_INIT),
@@ -78,7 +78,7 @@ SCENARIOS = (
         ),
         _CPUID_CITE, "bsp", vendors=("intel",),
     ),
-    # A parked vCPU executes nothing and takes no SIPI, until INIT and SIPI start it anew.
+    # A parked vCPU executes nothing and accepts no SIPI, until INIT and SIPI start it again.
     Scenario(
         "sipi", "msi", "parked-and-taken-again",
         (

@@ -68,7 +68,7 @@ def _in_handler(target: str = "bsp", then: str = "SMM_RSM", own: bool = False) -
 
 _LOOP = s.Expect(s.Word("VALUE", says="the SMI handler goes on"))
 GOES_ON = (s.Send("init"), _LOOP, pending())
-#: RSM leaves SMM before the INIT is taken.
+#: RSM leaves SMM before the INIT is accepted.
 LEFT = s.Expect(s.Is("events.smi_smm", 0))
 
 

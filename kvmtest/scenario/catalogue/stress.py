@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""vCPUs that send INIT-SIPI-SIPI to each other, round after round. It loops by what it measures, so it is no list of steps."""
+"""vCPUs that send INIT-SIPI-SIPI to each other, round after round. A measurement, not a list of steps."""
 
 from __future__ import annotations
 

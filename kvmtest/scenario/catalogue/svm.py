@@ -93,7 +93,7 @@ _FAULTS = s.Event("shutdown", "triple-fault")
 _L2_IS_LEFT = s.Expect(in_l2(0))
 
 SCENARIOS = (
-    # An intercepted INIT stays pending (APM), and is taken after STGI.
+    # An intercepted INIT stays pending (APM), and is accepted after STGI.
     _init("in-svm-l2-intercepted", (*_in_l2(INTERCEPT_INIT), _SENT, exits(_EXIT_INIT), pending(), *restarted()), A_GIF),
     _init(
         "in-svm-l2-intercepted-in-hlt",
@@ -106,7 +106,7 @@ SCENARIOS = (
         "in-svm-l2-without-msr-bitmap-intercepted",
         (
             *_in_l2(INTERCEPT_INIT, _MSR_PROT), s.Set((("nested.vmcb.msrpm", _NOWHERE),)),
-            s.Require(s.Exit(KVM_EXIT_INTERNAL_ERROR), "nothing to tell: L2 runs without its MSR permissions map", skip=True),
+            s.Require(s.Exit(KVM_EXIT_INTERNAL_ERROR), "not testable here: L2 runs without its MSR permissions map", skip=True),
             _SENT, exits(_EXIT_INIT), pending(), *restarted(),
         ),
         A_GIF,

@@ -54,7 +54,7 @@ def field(value: int, size: int = 8) -> bytes:
 
 
 def _instruction(name: str, code: str, exit: int, offset: int, bit: int, keeps: int = 0) -> _Tried:
-    """An instruction whose intercept is that ``bit`` of the word at ``offset``, of which ``keeps`` is set besides."""
+    """An instruction whose intercept is that ``bit`` of the word at ``offset``; the bits ``keeps`` are set, too."""
     return _Tried(name, bytes.fromhex(code), exit, ((VMCB + offset, 1 << bit | keeps),))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""VMRUN of VMCBs that it refuses, that inject events, and that have nested paging; and INIT in what comes of it."""
+"""VMRUN of VMCBs that it refuses, that inject events, and that have nested paging; and INIT afterwards."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ _INJECTED = (
     ("breakpoint", _EXCEPTION | _BP, False),
 )
 
-#: KVM decodes an instruction at RIP where the CPU takes no next RIP, and drops the event if that is another one.
+#: KVM decodes an instruction at RIP if the CPU does not use the next RIP, and drops the event if that is another one.
 _SOFT = ("software-interrupt", "breakpoint")
 
 
@@ -108,10 +108,10 @@ def _delivered(what: int, at_first: bool) -> s.Step:
 
 
 def _injection(name: str, what: int, at_first: bool) -> tuple[Scenario, ...]:
-    """An event comes before L2's first instruction, and a #VMEXIT tells of it where it cannot be delivered."""
+    """An event comes before L2's first instruction, and a #VMEXIT reports it if it cannot be delivered."""
     injects = (_EVENTINJ, field(what | _VALID))
     needs = ("svm-next-rip",) if name in _SOFT else ()
-    # Of an NMI the vector need not be told.
+    # The vector of an NMI need not be given.
     kept = s.Filled(VMCB + _EXITINTINFO + 1, field((what | _VALID) >> 8, 7))
     # L2's IDT is where its page tables map nothing, so that the #VMEXIT comes while the event is being delivered.
     stopped = _runs(injects, (_IDT_BASE, field(0x40000000)))
@@ -135,7 +135,7 @@ _ON = (VMCB + _NESTED_CTL, 1)
 
 
 def _paged(page: int = 0, flags: int = 7) -> tuple[tuple[int, int | bytes], ...]:
-    """Nested paging by tables of which the one of ``page`` has these ``flags``."""
+    """Nested paging by tables in which the entry of ``page`` has these ``flags``."""
     entries = [7 | number << 12 for number in range(512)]
     if page:
         entries[page >> 12] = page | flags

@@ -16,7 +16,7 @@ __all__ = ("SCENARIOS",)
 _NMI, _BP, _UD, _VECTOR = 2, 3, 6, 0x60
 _SELF, _NT = 1 << 18 | 1 << 14 | _VECTOR, 1 << 14
 _IN_TASK = s.Expect(s.Word("VALUE", TASK_TSS), "tr.selector")
-_NO_TASK = "not testable here: the task does not come"
+_NO_TASK = "not testable here: no task switch happens"
 
 
 def _case(

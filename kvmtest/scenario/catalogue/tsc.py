@@ -14,7 +14,7 @@ from kvmtest.x86 import msr
 __all__ = ("SCENARIOS",)
 
 _TSC = "msr.tsc"
-#: Cycles: less than a second, by which KVM tells what it takes for a VMM's synchronisation of vCPUs; and more than any run takes.
+#: Cycles: less than a second, below which KVM assumes that a VMM synchronises vCPUs; and more than any run takes.
 _NEAR, _FAR = 1 << 29, 1 << 40
 #: As far as a TSC can have counted by the time that it is read.
 _SLACK = 1 << 38

@@ -117,7 +117,7 @@ SCENARIOS = (
     ),
     _case(
         "init.msi", "level-triggered-in-service", (KVM_API, S_APIC_INIT, A_APIC),
-        # Before the guest has written EOI no exit tells of one.
+        # Before the guest has written EOI there is no exit for one.
         *makes(_ON, SAY, OPEN, SAY, _ON, _EOI_WRITTEN), s.Until(READY), *_ARRIVES, s.Until(_TAKEN),
         s.Event("none", "ioapic-eoi"), s.Expect(READY, "runs"), *_INIT, s.Expect(READY, "runs"), setup=_SPLIT, vendor="amd",
     ),
@@ -134,10 +134,10 @@ SCENARIOS = (
     _case(
         "init.msi", "tpr-in-vapic-page", (S_APIC_INIT, A_APIC),
         *makes(_ON, store(_PAGE, _TPR), SAY), _VAPIC, s.Until(READY),
-        s.Require(s.Is("lapic.tpr", _TPR), "not testable here: this KVM does not take TPR from the page", skip=True),
+        s.Require(s.Is("lapic.tpr", _TPR), "not testable here: this KVM does not read TPR from the page", skip=True),
         *_INIT, s.Until(READY), s.Expect(s.Is("lapic.tpr", 0)), vendor="amd",
     ),
-    # What is in service holds back what is no more urgent, also where the page tells of both.
+    # An interrupt in service blocks those of no higher priority, also if the page shows both.
     _case(
         "none.vapic-addr", "interrupt-in-service", (S_PRIORITIES, A_PRIORITY),
         *makes(
@@ -170,7 +170,7 @@ SCENARIOS = (
         "init.msi", "tpr-in-vapic-page-without-page-tables", (S_APIC_INIT, A_APIC),
         *makes(_ON, store(_PAGE, _TPR), SAY, SAY), _VAPIC, s.Until(READY),
         s.Set((("cr3", _NOWHERE), ("cr0", _PAGING)), check=False),
-        s.Require(s.Exit(KVM_EXIT_SHUTDOWN), "nothing to tell: the guest goes on without page tables", skip=True),
+        s.Require(s.Exit(KVM_EXIT_SHUTDOWN), "not testable here: the guest goes on without page tables", skip=True),
         *_INIT, s.Expect(READY, "runs"), s.Expect(s.Is("lapic.tpr", 0)), vendor="amd",
     ),
     # KVM clears CD and NW for the CPU, unless a VMM wants no such thing; a guest reads its own in any case.

@@ -51,7 +51,7 @@ _FIELDS = {
     "sldt": "SLDT {:#x}",
 }
 _ALL, _PAGE = 0xFFFFFFFF, 0xFFFFF000
-#: Fields that tell that L2's registers are kept.
+#: Fields that show that L2's registers are kept.
 _KEPT = {"page": SIPI_VECTOR << 12, "rbx": _MARK}
 
 

@@ -75,7 +75,7 @@ def written(writing: Writing, target: str) -> tuple[s.Step, ...]:
 
 
 def fill(writing: Writing) -> s.Step:
-    """Fill the memory with what is to be left there."""
+    """Fill the memory with the pattern that must stay."""
     gpa, size = writing.memory
     return s.Poke(gpa, writing.left * size)
 
@@ -95,7 +95,7 @@ def case(
 
 
 def vmm_reset(sequence: str, writing: Writing, vendor: str, *cite: str) -> Scenario:
-    """A VMM disables it, and the vCPU goes on, maybe as another guest."""
+    """A VMM disables it, and the vCPU continues, maybe as another guest."""
     steps = (
         *written(writing, "bsp"), s.Complete(), s.Event("reset", "vmm-reset"), off(writing), fill(writing),
         s.Set((("rip", "CODE+next"), ("rflags", 2))), *alone(writing),

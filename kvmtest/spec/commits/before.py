@@ -109,7 +109,7 @@ BEFORE: tuple[Entry, ...] = (
     ),
     commit(
         "25b17226cd9a", "v5.14", "x86: Emulate triple fault shutdown if RSM emulation fails", "common",
-        "an RSM that fails shuts the CPU down, and is no error of KVM's emulation any more",
+        "an RSM that fails shuts the CPU down, and is not an error of KVM's emulation any more",
         *(
             check("shutdown.rsm.guest.runs", "KVM_EXIT_INTERNAL_ERROR KVM_INTERNAL_ERROR_EMULATION ndata=0 words=[]", case=case)
             for case in ("cr4-reserved", "cr0-pg-without-pe", "cr0-nw-without-cd")

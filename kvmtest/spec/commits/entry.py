@@ -139,7 +139,7 @@ class Entry(NamedTuple):
         return " ".join(BACKENDS[word] for word in self.path.split() if word in BACKENDS)
 
     def names(self) -> Iterable[str]:
-        """Everything that it can be asked for by."""
+        """All names of the entry."""
         return filter(None, (self.commit, *self.also))
 
 
@@ -167,5 +167,5 @@ def version(release: str) -> Version:
     """``v5.15`` as numbers. Raises ValueError."""
     found = _RELEASE.match(release)
     if not found:
-        raise ValueError(f"{release!r} is no release")
+        raise ValueError(f"{release!r} is not a release")
     return int(found[1]), int(found[2])

@@ -389,6 +389,6 @@ LATER: tuple[Entry, ...] = (
         check("init.msi.guest.runs", "executes nothing", "svm", case="in-shutdown", known=False),
         place="MMU", before="a vCPU that comes out of paging by SHUTDOWN executes nothing",
         after="the first instruction at the reset vector", backports=((6, 12),),
-        unverified="the id and the release; Debian's 6.12.118 has it, and its 7.2.13 has not",
+        unverified="the id and the release; Debian's 6.12.118 has it, its 7.2.13 does not",
     ),
 )

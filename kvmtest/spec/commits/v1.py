@@ -112,7 +112,7 @@ V1: tuple[Entry, ...] = (
         check("none.set-sregs.host.apic_base", "0xfee00900", case="bsp-flag"),
         check("none.set-msrs.host.msr.apic_base", "0xfee00900", case="bsp-flag"),
         items("migrate", "apic_base msr.apic_base", 0xFEE00900, "migrate", target="ap", case="no-irqchip", sometimes=True),
-        before="0xfee00900 after any write, on VMX after RESET too", after="0xfee00800 for what is no BSP",
+        before="0xfee00900 after any write, on VMX after RESET too", after="0xfee00800 for a vCPU that is not the BSP",
     ),
     _patch(
         15, "503bc49424df", "x86: Set BSP bit in reset BSP vCPU's APIC base by default", "common",

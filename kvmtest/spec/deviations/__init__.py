@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Departures of KVM from the manuals that somebody has looked into: what is seen, where, in which kernels, and why.
+"""Known departures of KVM from the manuals: the value, where, in which kernels, and why.
 
 A deviation explains one exact value: any other wrong value stays a ``fail``. What was fixed comes from the catalogue of
 commits; what is admitted and what is open stands here, one line each.
@@ -33,7 +33,7 @@ def _fixed() -> Iterator[Deviation]:
 
 DEVIATIONS: tuple[Deviation, ...] = (*ADMITTED, *_fixed(), *OPEN)
 
-#: The parts of cases' names by which deviations tell cases apart.
+#: The parts of cases' names by which deviations distinguish cases.
 CASES = tuple(dict.fromkeys(d.case for d in DEVIATIONS if d.case))
 
 _BY_ITEM: dict[tuple[str, str], tuple[Deviation, ...]] = {}

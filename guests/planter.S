@@ -23,6 +23,8 @@
 	.set MSR_X2APIC_ICR, 0x830
 
 	.include "plant.inc"
+.macro before_xsetbv r
+.endm
 
 	.section .text, "ax"
 	.globl	reset_vector

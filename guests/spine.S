@@ -32,6 +32,9 @@
 	outl	%eax, $PORT_DONE
 .endm
 
+.macro before_xcr0
+.endm
+
 	CODE 16
 	.section .text, "ax"
 

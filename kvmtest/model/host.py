@@ -73,6 +73,8 @@ class Host(NamedTuple):
     @property
     def title(self) -> str:
         """The KVM and what it runs on, in a line."""
+        if self.backend == "none":
+            return f"no KVM{_ON.get(self.accel, f' on {self.accel}')}: {self.cpu_model}"
         if self.kernel == "unknown":
             return "an unknown KVM: the saved results do not name it"
         whose = "KVM" if self.backend == "unknown" else module_of(self.backend)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from kvmtest import guests, spec
 from kvmtest.guests import observer
 from kvmtest.observer.plants import fill
+from kvmtest.observer.state import NO_MSR
 from kvmtest.state.guest_view import LAPIC_UNREAD
 from kvmtest.x86 import lapic, msr
 
@@ -32,7 +33,8 @@ METHODS = {
 }
 #: Bits of QUIET and V_OUTPUTS.
 OUTPUTS = {"serial": 1, "402h": 2, "e9h": 4}
-#: MSRs whose reading does something, or that a CPU may not have and that no manual lists.
+#: SMBASE can be read in SMM only (SDM vol. 4, IA32_SMBASE).
+_UNREAD = ("smbase",)
 _PVH_ENTRY, _PAGE = 18, 0x1000
 _GRUB = "set timeout=0\nserial --speed=115200\nmenuentry kvmtest {\n multiboot /observer\n}\n"
 
@@ -53,8 +55,9 @@ class Options(NamedTuple):
 
 
 def msr_indexes() -> list[int]:
-    """The MSRs that the observer reads, in order: those of the project's tables that are a CPU's own."""
-    return [one.index for one in msr.MSRS if f"msr.{one.name}" not in spec.SYNTHETIC]
+    """The MSRs that the observer reads, in order: those of the project's tables that are a CPU's own, and one that no CPU has."""
+    own = [one.index for one in msr.MSRS if f"msr.{one.name}" not in spec.SYNTHETIC and one.name not in _UNREAD]
+    return [*own, NO_MSR]
 
 
 def lapic_offsets() -> list[int]:

@@ -7,11 +7,13 @@ from typing import NamedTuple
 
 from kvmtest.spec.commits.entry import KEPT, LESS, Version
 
-__all__ = ("FOREVER", "KINDS", "Deviation")
+__all__ = ("FOREVER", "KINDS", "NO_KVM", "Deviation")
 
 #: ``admitted``: KVM's comments or documentation say so. ``fixed``: a bug that ``commit`` fixed. ``open``: neither.
 KINDS = ("admitted", "fixed", "open")
 FOREVER: Version = (1 << 16, 0)
+#: The backend where there is no KVM: what KVM does explains nothing there.
+NO_KVM = "none"
 
 
 class Deviation(NamedTuple):
@@ -85,7 +87,9 @@ class Deviation(NamedTuple):
         return f"{_said(self.since)}-{major}.{minor - 1}" if minor else f"{_said(self.since)} to before {_said(self.until)}"
 
     def _on(self, backend: str) -> bool:
-        return not self.backends or backend in self.backends.split()
+        named = self.backends.split()
+        # What KVM does explains nothing where there is no KVM.
+        return backend in named or not named and backend != NO_KVM
 
     def where(self, vendor: str, target: str, view: str, case: str, mode: str = "") -> bool:
         """Return True if it applies to this case."""

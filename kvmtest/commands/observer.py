@@ -18,8 +18,9 @@ _EPILOG = """\
   kvmtest observer judge serial.log                           what it printed, by the manuals
 """
 _BUILD = """\
-The image reads the boot processor's state where the machine begins with it, and starts each other processor twice by INIT-SIPI-SIPI, with
-other values planted before the second. It prints to COM1 (115200 baud, 8N1) and the debug ports 402H and E9H.
+The image reads the boot processor's state where the machine begins with it, and starts each other processor twice by
+INIT-SIPI-SIPI, with other values planted before the second. It prints to COM1 (115200 baud, 8N1) and to the debug ports 402H and
+E9H.
 
 Only as firmware (--form bios) does it see RESET. --resets says what ends each of its boots, one after the other: cf9, port-64h,
 triple-fault, wait (somebody resets the machine then), init (another processor sends the boot processor an INIT), init-halted.
@@ -45,14 +46,18 @@ def add(commands: Commands) -> None:
     build = parts.add_parser("build", help="write the image", epilog=_BUILD, formatter_class=RAW)
     build.add_argument("-o", "--output", required=True, metavar="FILE", help="the image")
     build.add_argument("--form", choices=("multiboot", "pvh", "bios", "iso"), default="multiboot", help="default: multiboot")
-    build.add_argument("--cpus", type=cpus, default=0, metavar="N", help="processors to look for (default: what CPUID says, or 8)")
+    build.add_argument(
+        "--cpus", type=cpus, default=0, metavar="N", help="processors to look for (default: what CPUID says, or 8)"
+    )
     methods(build)
     outputs(build)
     avoided(build)
     build.set_defaults(function=_build)
     judge = parts.add_parser("judge", help="judge a log", epilog=_JUDGE, formatter_class=RAW)
     judge.add_argument("log", metavar="LOG", help="what the image printed")
-    judge.add_argument("--accel", default="", metavar="WHAT", help="what makes the CPU, where CPUID does not tell: silicon, bochs, ...")
+    judge.add_argument(
+        "--accel", default="", metavar="WHAT", help="what makes the CPU, where CPUID does not tell: silicon, bochs, ..."
+    )
     judge.add_argument("--name", default="", metavar="NAME", help="what to call the machine")
     judge.add_argument("--cpus", type=cpus, default=0, metavar="N", help="processors that must have come")
     report.options(judge)
@@ -80,7 +85,11 @@ def _methods(text: str) -> tuple[str, ...]:
 
 def methods(parser: argparse.ArgumentParser, default: tuple[str, ...] = ()) -> None:
     """Add ``--resets``."""
-    what = f"what ends each boot, in order ({', '.join(default)})" if default else "what ends each boot, in order (default: nothing)"
+    what = (
+        f"what ends each boot, in order ({', '.join(default)})"
+        if default
+        else "what ends each boot, in order (default: nothing)"
+    )
     parser.add_argument("--resets", type=_methods, default=default, metavar="HOW,...", help=what)
 
 
@@ -95,7 +104,9 @@ def _outputs(text: str) -> tuple[str, ...]:
 
 def outputs(parser: argparse.ArgumentParser) -> None:
     """Add ``--to``."""
-    parser.add_argument("--to", type=_outputs, default=("serial", "402h", "e9h"), metavar="PORT,...", help="serial, 402h, e9h (default: all)")
+    parser.add_argument(
+        "--to", type=_outputs, default=("serial", "402h", "e9h"), metavar="PORT,...", help="serial, 402h, e9h (default: all)"
+    )
 
 
 def avoided(parser: argparse.ArgumentParser) -> None:

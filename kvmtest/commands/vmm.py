@@ -12,8 +12,8 @@ __all__ = ("add",)
 
 _RESETS = ("cf9", "port-64h", "triple-fault", "wait", "init")
 _EPILOG = """\
-COMMAND is QEMU or Bochs with the options that matter; image, memory, processors and the way of the log are added. Of another VMM it
-is the whole command, with {image}, {cpus} and {log} in it; without {log} its standard output is read.
+COMMAND is QEMU or Bochs with the options that matter; image, memory, processors and the way of the log are added. Of another VMM
+it is the whole command, with {image}, {cpus} and {log} in it; without {log} its standard output is read.
 
   kvmtest vmm qemu-system-x86_64 -accel kvm -cpu host               QEMU's RESET, by whichever way, on this machine's KVM
   kvmtest vmm --cpus 8 qemu-system-x86_64 -accel tcg -cpu max       TCG's, and the INIT of 7 processors
@@ -34,11 +34,15 @@ def add(commands: Commands) -> None:
     what = "run the observer in a VMM or an emulator, reset it, and judge what it saw"
     parser = commands.add_parser("vmm", help=what, epilog=_EPILOG, formatter_class=RAW)
     parser.add_argument("vmm", nargs=argparse.REMAINDER, metavar="COMMAND...", help="the VMM and its options")
-    parser.add_argument("--form", choices=("multiboot", "pvh", "bios", "iso"), default="bios", help="how it boots (default: bios)")
+    parser.add_argument(
+        "--form", choices=("multiboot", "pvh", "bios", "iso"), default="bios", help="how it boots (default: bios)"
+    )
     parser.add_argument("--cpus", type=observer.cpus, default=2, metavar="N", help="processors (default: 2)")
     observer.methods(parser, _RESETS)
     observer.avoided(parser)
-    parser.add_argument("--silence", type=float, default=60.0, metavar="S", help="seconds without a line that end it (default: 60)")
+    parser.add_argument(
+        "--silence", type=float, default=60.0, metavar="S", help="seconds without a line that end it (default: 60)"
+    )
     parser.add_argument("--log", metavar="FILE", help="keep what the image printed")
     report.options(parser)
     report.waivers(parser)
@@ -79,7 +83,9 @@ def _vmm(args: argparse.Namespace) -> int:
     except LogError as error:
         raise Failed(f"what {args.vmm[0]} printed: {error}", UNTESTABLE) from None
     if not log.boots or not log.boots[0].looks:
-        raise Failed(f"{args.vmm[0]} ended, or was silent for {args.silence:g} s, before the observer had told anything", UNTESTABLE)
+        raise Failed(
+            f"{args.vmm[0]} ended, or was silent for {args.silence:g} s, before the observer had told anything", UNTESTABLE
+        )
     here = host.detect() if on_kvm else None
     facts = machine(log, "bochs" if which == "bochs" else "", seen.version)
     if here:

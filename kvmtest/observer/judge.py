@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from kvmtest import __version__, spec
 from kvmtest.judge.item import Context, Seen, judge
 from kvmtest.model.case import Case
-from kvmtest.model.host import Host, Tool
+from kvmtest.model.host import NO_KVM, OBSERVER, Host, Tool
 from kvmtest.model.record import Block, Observation, Record
 from kvmtest.model.run import Head, Run
 from kvmtest.model.value import Expected
 from kvmtest.model.verdict import Verdict
 from kvmtest.observer.log import Log, Look
 from kvmtest.observer.state import State, state
+from kvmtest.spec.cite import A_FIRST, S_FIRST
 from kvmtest.state.guest_view import ITEMS, shown
 from kvmtest.x86 import cpuid
 
@@ -24,12 +25,20 @@ __all__ = ("judged", "machine")
 _VECTORS = {1: 0x70, 2: 0x7A, 3: 0x70}
 _OF_SIPI = ("rip", "cs.selector", "cs.base")
 _TRIGGERS = {"wait": "outside", "icr-xapic-halted": "icr-xapic"}
-_SIGNATURES = {b"TCGTCGTCGTCG": "tcg", b"KVMKVMKVM": "kvm", b"XenVMMXenVMM": "xen", b"VMwareVMware": "vmware", b"Microsoft Hv": "hyper-v"}
+_SIGNATURES = {
+    b"TCGTCGTCGTCG": "tcg",
+    b"KVMKVMKVM": "kvm",
+    b"XenVMMXenVMM": "xen",
+    b"VMwareVMware": "vmware",
+    b"Microsoft Hv": "hyper-v",
+}
+#: More cycles than the observer takes from RESET to its first RDMSR where each instruction is emulated, far less than its plant.
+_CYCLES = 1 << 36
 _APIC_ENABLED, _X2APIC = 1 << 11, 1 << 10
-_COMES = ("an event that was sent is followed by the first instruction after it (SDM vol. 3, First Instruction Executed; APM vol. 2, Processor Initialization)",)
+_COMES = (S_FIRST, A_FIRST)
 
 
-def machine(log: Log, accel: str = "", name: str = "", backend: str = "none", kernel: str = "none") -> Host:
+def machine(log: Log, accel: str = "", name: str = "", backend: str = NO_KVM, kernel: str = "none") -> Host:
     """The machine that printed ``log``. ``accel`` is what makes its CPU, where CPUID does not say it."""
     leaves = log.boots[0].looks[0].leaves
     text = {"vendor": b"", "brand": b"", "under": b""}
@@ -44,7 +53,9 @@ def machine(log: Log, accel: str = "", name: str = "", backend: str = "none", ke
     vendor, brand, under = (found.rstrip(b"\0 ").decode("ascii", "replace").strip() for found in text.values())
     hypervisor = any(leaf.function == 1 and leaf.ecx >> 31 for leaf in leaves)
     found = _SIGNATURES.get(under.encode(), "vm") if hypervisor else "silicon"
-    return Host(kernel, backend, vendor or "unknown", brand or "unknown", {}, name=name, accel=accel or found)
+    accel, model = accel or found, brand or "unknown"
+    lab: dict[str, str | float] = {"emulator": name or accel, "cpu": model, "kernel_source": OBSERVER}
+    return Host(kernel, backend, vendor or "unknown", model, {}, lab, name, accel)
 
 
 def judged(log: Log, host: Host, started: str, cpus: int = 0) -> Run:
@@ -90,7 +101,9 @@ def _other(
     fresh = look.round == 1
     items = [item for item in ITEMS if item not in _OF_SIPI]
     if fresh and not loaded:
-        kept = [item for item in items if spec.rule_for(item, "init", now.vendor or "intel", host.backend).kind == "unchanged"]
+        kept = [
+            item for item in items if spec.rule_for(item, "init", now.vendor or "intel", host.backend).kind == "unchanged"
+        ]
         yield _one(host, look, now, "reset", came, number, False, planted, first, kept)
         items = [item for item in items if item not in kept]
     before = None if fresh else planted
@@ -107,13 +120,21 @@ def _one(
     target = "bsp" if boot else "ap"
     halted = ",halted" if came == "icr-xapic-halted" else ""
     name = f"{event}.{trigger}/{target},{vendor or 'no-cpuid'}{halted},cpu{look.apic_id},{words}"
-    params: list[tuple[str, str | int]] = [("target", target), ("vendor", vendor), ("cpu", look.apic_id), ("plant", "observer")]
+    params: list[tuple[str, str | int]] = [
+        ("target", target),
+        ("vendor", vendor),
+        ("cpu", look.apic_id),
+        ("plant", "observer"),
+    ]
     base = now.values.get("apic_base")
-    mode = "xapic" if event == "reset" or base is None else "x2apic" if base & _X2APIC else "xapic" if base & _APIC_ENABLED else "disabled"
+    mode = "xapic"
+    if event != "reset" and base is not None:
+        mode = "x2apic" if base & _X2APIC else "xapic" if base & _APIC_ENABLED else "disabled"
     ctx = Context(
         f"{event}.{trigger}.guest",
         name,
-        host,
+        # RESET is the VMM's: what KVM does with a new vCPU explains nothing that the VMM left so.
+        host._replace(backend=NO_KVM) if event == "reset" else host,
         vendor,
         boot,
         look.apic_id,
@@ -122,6 +143,7 @@ def _one(
         next((leaf.eax for leaf in now.leaves if leaf.function == 1), None),
         _VECTORS[look.round] if event == "sipi" else None,
         cpuid.gp_counters(now.leaves),
+        cycles=_CYCLES,
         extended_apic=cpuid.extended_apic(now.leaves),
     )
     base_state = first.get(look.apic_id)
@@ -132,7 +154,9 @@ def _one(
 def _record(item: str, ctx: Context, now: State, planted: State | None, first: State | None) -> Record:
     was = shown(item, planted.values.get(item), now.narrow) if planted else None
     new = shown(item, first.values.get(item), now.narrow) if first else None
-    refused = "" if was is not None else planted.missing.get(item, "nothing was planted") if planted else "what was there before is not known"
+    refused = ""
+    if was is None:
+        refused = planted.missing.get(item, "nothing was planted") if planted else "what was there before is not known"
     value, why = now.values.get(item), now.missing.get(item, "the observer does not tell it")
     if now.blind and item.startswith("msr.") and not (value or was or new):
         value, why = None, "this CPU reads an MSR that it does not have as 0"
@@ -158,7 +182,9 @@ def _silent(boot: int, sent: str, why: str) -> Observation:
     init = sent.startswith("icr-")
     event, trigger = ("init" if init else "reset"), _TRIGGERS.get(sent, sent or "power-on")
     verdict, expected = (Verdict.FAIL, Expected(("its first instruction",))) if sent else (Verdict.ERROR, None)
-    record = Record("runs", verdict, None, expected, "nothing" if sent else None, f"the observer printed no more: {why}", _COMES)
+    record = Record(
+        "runs", verdict, None, expected, "nothing" if sent else None, f"the observer printed no more: {why}", _COMES
+    )
     halted = ",halted" if sent == "icr-xapic-halted" else ""
     case = Case(f"{event}.{trigger}/bsp{halted},boot{boot}", (("target", "bsp"),))
     return Observation(case, event, trigger, "guest", (Block((record,)),), 0.0)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What an observer printed: lines, parsed strictly. A line that is not as the observer writes it, or a checksum that is not that of
-the lines before it, is an error; what stands before a boot's first line is the firmware's, and passed over.
+"""What an observer printed: lines, parsed strictly.
+
+A line that is not as the observer writes it, or a checksum that is not that of the lines before it, is an error; what stands
+before a boot's first line is the firmware's, and passed over.
 """
 
 from __future__ import annotations
@@ -52,8 +54,9 @@ class Look(NamedTuple):
 
 
 class Boot(NamedTuple):
-    """One boot of the image: ``number`` from 1, whether a loader started it, and what it printed: looks, and processors that did not
-    come to their end. ``sent`` is what ended it, "" where nothing did.
+    """One boot of the image: ``number`` from 1, whether a loader started it, and what it printed.
+
+    ``lost`` are processors that did not come to their end, ``sent`` the events that the boot processor was to get, in order.
     """
 
     number: int
@@ -112,7 +115,9 @@ class _Parser:
 
     def _head(self, words: list[str], where: str) -> None:
         if self.boots and self.closing != "noise":
-            raise LogError(f"{where}: a boot begins where the one before it has not ended: a reset that nobody sent, or lines are missing")
+            raise LogError(
+                f"{where}: a boot begins where the one before it has not ended: nobody sent a reset, or lines are missing"
+            )
         if len(words) != 6 or words[3] != "boot" or words[5] not in ("firmware", "loaded"):
             raise LogError(f"{where}: not the first line of a boot")
         if words[1] != VERSION:
@@ -128,7 +133,9 @@ class _Parser:
             raise LogError(f"{where}: a checksum in the wrong place")
         (value,) = _numbers(words[1:], where)
         if value != self.crc:
-            raise LogError(f"{where}: the checksum is {value:#x}, that of the lines before it {self.crc:#x}: the log is corrupted")
+            raise LogError(
+                f"{where}: the checksum is {value:#x}, that of the lines before it {self.crc:#x}: the log is corrupted"
+            )
         self.crc = zlib.crc32(" ".join(words).encode("ascii") + b"\n", self.crc)
         if self.closing == "look":
             assert self.look

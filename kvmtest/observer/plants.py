@@ -11,19 +11,25 @@ from kvmtest.x86 import lapic, msr, xsave
 
 __all__ = ("fill",)
 
-#: MSRs that any CPU can hold another value in without the observer losing its memory, its clock or its local APIC. PAT's fourth entry
-#: stays UC, by which the local APIC is mapped; no variable range of the MTRRs is made valid.
+#: MSRs that any CPU can hold another value in without the observer losing its memory, its clock or its local APIC. PAT's fourth
+#: entry stays UC, by which the local APIC is mapped; no variable range of the MTRRs is made valid.
 _MSRS = re.compile(
     r"star|lstar|cstar|sfmask|kernel_gs_base|sysenter_\w+|tsc_aux|pat|mtrr_fix\w+|mtrr_physbase\d|mtrr_def_type|tsc|mcg_status"
     r"|fs_base|gs_base|mc[0-3]_ctl|pmc\d|perfevtsel\d|k7_\w+|fixed_ctr\d|umwait_control|u_cet|pl\d_ssp|int_ssp_tab|vm_hsave_pa|spec_ctrl"
 )
 _OWN = {"pat": 0x0106010600060106, "mtrr_def_type": 0xC06, "fs_base": 0x5A5A3000, "gs_base": 0x25A55A5A1234}
-_LAPIC = ("svr", "tpr", "ldr", "dfr", *(f"lvt_{n}" for n in ("timer", "thermal", "pmc", "lint0", "lint1", "error")), "timer_divide")
+_LAPIC = (
+    "svr",
+    "tpr",
+    "ldr",
+    "dfr",
+    *(f"lvt_{n}" for n in ("timer", "thermal", "pmc", "lint0", "lint1", "error")),
+    "timer_divide",
+)
 #: CR0: PG AM WP NE ET MP PE; EFER: SCE LME LMA NXE; RFLAGS: ID AC NT IOPL=3 OF DF and the arithmetic flags, without IF.
 _CR0, _EFER, _RFLAGS, _CR3_LOW = 0x80050033, 0xD01, 0x00247CD7, 0x18
 _NO_BREAKPOINT = ~0xFF
 _SELECTORS = {"ds": 0x33, "es": 0x3B, "fs": 0x43, "gs": 0x4B, "ss": 0x10, "cs": 0x18, "tr": 0x58, "ldt": 0x68}
-#: Base of the segments, of whose words at PROBE a look tells the base.
 _GDT_LIMIT, _TSS_LIMIT = 0x77, 0x67
 
 
@@ -48,8 +54,8 @@ def fill(image: bytearray) -> None:
         0x58: _descriptor(code + observer.PLANT_TSS, _TSS_LIMIT, 0x89, 0),
         0x68: _descriptor(code + observer.PLANT_TSS, 0xFF, 0x82, 0),
     }
-    for i, selector in enumerate(("ds", "es", "fs", "gs")):
-        gdt[_SELECTORS[selector] & ~7] = _descriptor(0x5A5A1000 + 0x1000 * i, 0xA5A5A, 0xF3, 0xD)
+    for i, segment in enumerate(("ds", "es", "fs", "gs")):
+        gdt[_SELECTORS[segment] & ~7] = _descriptor(0x5A5A1000 + 0x1000 * i, 0xA5A5A, 0xF3, 0xD)
     for selector, descriptor in gdt.items():
         at = observer.PLANT_GDT + selector
         image[at : at + 8] = descriptor
@@ -79,7 +85,12 @@ def _apic(name: str) -> int:
 def _block(image: bytearray, values: dict[str, int], code: int) -> None:
     places = planter.words()
     words = {item: values[item] for item in ("dr0", "dr1", "dr2", "dr3", "dr6")}
-    words |= {"dr7": values["dr7"] & _NO_BREAKPOINT, "cr0": _CR0, "cr2": values["cr2"], "cr3": observer.PAGE_TABLES | _CR3_LOW}
+    words |= {
+        "dr7": values["dr7"] & _NO_BREAKPOINT,
+        "cr0": _CR0,
+        "cr2": values["cr2"],
+        "cr3": observer.PAGE_TABLES | _CR3_LOW,
+    }
     words |= {"cr8": 9, "efer": _EFER, "rflags": _RFLAGS, "xsave": code + observer.PLANT_XSAVE}
     words |= {"msrs": code + observer.PLANT_MSRS, "apic": code + observer.PLANT_APIC}
     words |= {f"{segment}.selector": selector for segment, selector in _SELECTORS.items()}

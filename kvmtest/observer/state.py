@@ -43,7 +43,7 @@ class State(NamedTuple):
 
     @property
     def vendor(self) -> str:
-        """"intel", "amd" or "" for another."""
+        """ "intel", "amd" or "" for another."""
         for leaf in self.leaves:
             if leaf.function == 0:
                 name = b"".join(register.to_bytes(4, "little") for register in (leaf.ebx, leaf.edx, leaf.ecx))
@@ -122,7 +122,9 @@ def _listed(look: Look, values: dict[str, int], missing: dict[str, str]) -> None
             for item in filter(None, items):
                 if status:
                     what = "RDMSR: " if kind == "msr" else ""
-                    missing[item] = f"{what}exception {status[0] >> 8} in the observer" if status[0] else f"{what}it was not reached"
+                    missing[item] = (
+                        f"{what}exception {status[0] >> 8} in the observer" if status[0] else f"{what}it was not reached"
+                    )
                 else:
                     values[item] = value
     for item in ITEMS:

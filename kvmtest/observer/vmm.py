@@ -67,14 +67,16 @@ class Seen(NamedTuple):
 
 
 def kind(command: Sequence[str]) -> str:
-    """"qemu", "bochs", or "other" for a command with places for image and log. Raises VmmError."""
+    """ "qemu", "bochs", or "other" for a command with places for image and log. Raises VmmError."""
     name = os.path.basename(command[0])
     if name.startswith("qemu-system"):
         return "qemu"
     if name.startswith("bochs"):
         return "bochs"
     if not any("{image}" in word for word in command):
-        raise VmmError(f"{name} is neither QEMU nor Bochs: its command needs {{image}}, and {{log}} where its serial port goes to a file")
+        raise VmmError(
+            f"{name} is neither QEMU nor Bochs: its command needs {{image}}, and {{log}} where its serial port goes to a file"
+        )
     return "other"
 
 
@@ -98,7 +100,9 @@ def run(machine: Machine, say: Callable[[str], None]) -> Seen:
         errors = os.path.join(folder, "errors")
         with open(log if captured else os.path.join(folder, "out"), "wb") as out, open(errors, "wb") as err:
             try:
-                process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True, cwd=folder)
+                process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True, cwd=folder
+                )
             except OSError as error:
                 raise VmmError(f"cannot run {command[0]}: {error.strerror}") from None
             try:
@@ -184,7 +188,15 @@ def _version(program: str) -> str:
     """The first line of what a program says of its version."""
     option = "--help" if os.path.basename(program).startswith("bochs") else "--version"
     try:
-        done = subprocess.run([program, option], capture_output=True, text=True, errors="replace", timeout=20, check=False, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            [program, option],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=20,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return os.path.basename(program)
     said = done.stdout + done.stderr

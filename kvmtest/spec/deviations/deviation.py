@@ -5,15 +5,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from kvmtest.model.host import NO_KVM
 from kvmtest.spec.commits.entry import KEPT, LESS, Version
 
-__all__ = ("FOREVER", "KINDS", "NO_KVM", "Deviation")
+__all__ = ("FOREVER", "KINDS", "Deviation")
 
 #: ``admitted``: KVM's comments or documentation say so. ``fixed``: a bug that ``commit`` fixed. ``open``: neither.
 KINDS = ("admitted", "fixed", "open")
 FOREVER: Version = (1 << 16, 0)
-#: The backend where there is no KVM: what KVM does explains nothing there.
-NO_KVM = "none"
 
 
 class Deviation(NamedTuple):

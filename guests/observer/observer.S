@@ -299,6 +299,7 @@ list_at:
 	.include "observer/main.inc"
 	.include "observer/plant.inc"
 	.include "observer/print.inc"
+	.include "observer/strings.inc"
 	.include "observer/loaded.inc"
 	.org	PARAMETERS, 0xf4
 	.org	PARAMETERS_END, 0

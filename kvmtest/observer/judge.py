@@ -35,6 +35,9 @@ _SIGNATURES = {
 #: More cycles than the observer takes from RESET to its first RDMSR where each instruction is emulated, far less than its plant.
 _CYCLES = 1 << 36
 _APIC_ENABLED, _X2APIC = 1 << 11, 1 << 10
+#: A chipset makes INIT# or a reset of the keyboard controller's pulse, and of the special cycle of a shutdown: Intel's hubs make
+#: INIT# of both, which a policy register can change for the latter (I/O Controller Hub, INIT# Generation).
+_BY_CHIPSET, _EITHER = ("port-64h", "triple-fault"), ("reset", "init")
 _COMES = (S_FIRST, A_FIRST)
 
 
@@ -69,7 +72,7 @@ def _observations(log: Log, host: Host, cpus: int) -> Iterator[Observation]:
     first: dict[int, State] = {}
     planted: dict[int, State] = {}
     for boot in log.boots:
-        came = "power-on"
+        came, reset = "power-on", not boot.loaded
         found = set()
         for look in boot.looks:
             now = state(look)
@@ -81,10 +84,11 @@ def _observations(log: Log, host: Host, cpus: int) -> Iterator[Observation]:
             if look.method != "sipi":
                 if not boot.loaded:
                     came = look.method
-                    event = "init" if came.startswith("icr-") else "reset"
-                    yield _one(host, look, now, event, came, number, True, planted.get(look.apic_id), first)
+                    one = _boot(host, look, now, number, planted.get(look.apic_id), first)
+                    reset = one.event == "reset"
+                    yield one
             else:
-                yield from _other(host, look, now, came, number, boot.loaded, planted.get(look.apic_id), first)
+                yield from _other(host, look, now, came if reset else "", number, planted.get(look.apic_id), first)
             first.setdefault(look.apic_id, now)
             planted.pop(look.apic_id, None)
         if boot is not log.boots[-1] or log.ended:
@@ -94,13 +98,20 @@ def _observations(log: Log, host: Host, cpus: int) -> Iterator[Observation]:
         yield _silent(log.boots[-1].number, sent[-1] if sent else "", log.why)
 
 
+def _boot(host: Host, look: Look, now: State, number: str, planted: State | None, first: dict[int, State]) -> Observation:
+    """The boot processor, after RESET or INIT. Of a way that is either, by chipset, the event with which it agrees better."""
+    events = ("init",) if look.method.startswith("icr-") else _EITHER if look.method in _BY_CHIPSET else ("reset",)
+    seen = [_one(host, look, now, event, look.method, number, True, planted, first) for event in events]
+    return min(seen, key=lambda one: sum(block.counts[Verdict.FAIL] for block in one.blocks))
+
+
 def _other(
-    host: Host, look: Look, now: State, came: str, number: str, loaded: bool, planted: State | None, first: dict[int, State]
+    host: Host, look: Look, now: State, came: str, number: str, planted: State | None, first: dict[int, State]
 ) -> Iterator[Observation]:
-    """A processor that was started: its INIT and its SIPI, and, of its first start in a boot, the RESET before that."""
+    """A processor that was started: its INIT and its SIPI, and, of its first start after the RESET ``came``, that RESET."""
     fresh = look.round == 1
     items = [item for item in ITEMS if item not in _OF_SIPI]
-    if fresh and not loaded:
+    if fresh and came:
         kept = [
             item for item in items if spec.rule_for(item, "init", now.vendor or "intel", host.backend).kind == "unchanged"
         ]

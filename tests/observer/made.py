@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A log of an observer, recorded in QEMU's TCG with two processors, and changed ones.
+"""Logs of an observer, recorded in QEMU's TCG and in Bochs with two processors each, and changed ones.
 
 ``kvmtest vmm --resets cf9,init --log FILE qemu-system-x86_64 -accel tcg -cpu max`` records it anew, where the lines change.
 """
@@ -17,15 +17,16 @@ from kvmtest.observer.log import Boot, Log, Look, parse
 from kvmtest.state.layout import Layout
 from kvmtest.x86 import cpuid, lapic, msr
 
-RECORDED = gzip.decompress((Path(__file__).parents[1] / "data" / "observer" / "qemu-tcg.log.gz").read_bytes())
+_LOGS = Path(__file__).parents[1] / "data" / "observer"
+RECORDED = gzip.decompress((_LOGS / "qemu-tcg.log.gz").read_bytes())
 _BASES = frozenset(f"{seg}.base" for seg in ("ds", "es", "ss", "fs", "gs"))
 _ALIASES = {"efer": 0xC0000080, "apic_base": 0x1B}
 _ROWS = ("fxsave", "xsave")
 
 
 @cache
-def recorded() -> Log:
-    return parse(RECORDED)
+def recorded(name: str = "qemu-tcg") -> Log:
+    return parse(gzip.decompress((_LOGS / f"{name}.log.gz").read_bytes()))
 
 
 def copied(look: Look) -> Look:
@@ -47,9 +48,14 @@ def put(look: Look, item: str, value: int) -> None:
         look.named[name] = value + spine.PROBE & 0xFFFFFFFF if item in _BASES else value
 
 
+@cache
+def _layout(leaves: tuple[cpuid.CpuidEntry, ...]) -> Layout:
+    return Layout((), cpuid.xsave_components(list(leaves)), {}, tuple((leaf.function, leaf.index) for leaf in leaves))
+
+
 def _field(look: Look, item: str, value: int) -> bool:
     """The same of a register in the XSAVE area; False for another."""
-    layout = Layout((), cpuid.xsave_components(look.leaves), {}, tuple((leaf.function, leaf.index) for leaf in look.leaves))
+    layout = _layout(tuple(look.leaves))
     if item not in layout.by_section["xsave"]:
         return False
     field = layout.fields[item]

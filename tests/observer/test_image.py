@@ -43,7 +43,7 @@ def test_the_first_page_needs_no_other_but_where_only_the_rom_comes() -> None:
 def test_numbers_and_names_are_those_of_the_spine_guest() -> None:
     for name in ("CODE", "DATA", "SLOTS", "STEPS", "MSRS", "LAPIC", "PROBE", "XSAVE"):
         assert guests.symbols("observer")[name] == guests.symbols("spine")[name]
-    text = (SOURCES / "print.inc").read_text()
+    text = (SOURCES / "strings.inc").read_text()
     listed = {
         kind: re.search(rf"^{kind}:\n(.*?)^\w+:", text, re.DOTALL | re.MULTILINE) for kind in ("slot_names", "step_names")
     }
@@ -58,7 +58,7 @@ def test_numbers_and_names_are_those_of_the_spine_guest() -> None:
 
 
 def test_methods_are_named_as_the_image_names_them() -> None:
-    text = (SOURCES / "print.inc").read_text()
+    text = (SOURCES / "strings.inc").read_text()
     line = re.search(r"^method_names:\n(.*)$", text, re.MULTILINE)
     assert line
     names = re.findall(r'" ([a-z0-9-]+)"', line[1])

@@ -17,7 +17,7 @@ __all__ = ("main", "parser")
 #: In the order of the help: modules of `kvmtest.commands`.
 _COMMANDS = (
     *("run", "report", "diff", "snapshot", "list", "explain", "repro", "fuzz", "series", "spec", "doctor"),
-    *("observer", "vmm", "lab"),
+    *("judge", "observer", "vmm", "lab"),
 )
 _INTERRUPTED = 130
 

@@ -44,8 +44,10 @@ class ImageError(RuntimeError):
 
 
 class Options(NamedTuple):
-    """What an image does: ``cpus`` to look for (0: what CPUID says, or the first 8 ids), ``methods`` that end its boots (firmware
-    only), ``outputs`` that it may use.
+    """An image's parameters.
+
+    ``cpus`` to look for (0: what CPUID says, or the first 8 ids), ``methods`` that end its boots (firmware only), ``outputs``
+    that it may use; False in ``xsave`` does without XSAVE and RDTSC.
     """
 
     cpus: int = 0
@@ -66,7 +68,7 @@ def lapic_offsets() -> list[int]:
 
 
 def identity() -> int:
-    """What an image says of its code and tables: the CRC-32 of the image without options. Raises GuestMissing."""
+    """The CRC-32 of an image without options, by which it tells its code and tables. Raises GuestMissing."""
     return zlib.crc32(_rom(Options()))
 
 
@@ -107,7 +109,7 @@ def _multiboot() -> bytes:
     """A multiboot header of version 1 with the addresses in it (Multiboot Specification, Header layout)."""
     magic, flags = 0x1BADB002, 1 << 16
     load = observer.LOAD
-    # The header lies before the image in the file, and is not loaded: the addresses begin behind it.
+    # The header lies before the image in the file, and is not loaded: the addresses begin after it.
     header = load - _MULTIBOOT_BEFORE
     fields = (magic, flags, -(magic + flags) & 0xFFFFFFFF, header, header, load + guests.ROM_SIZE, 0, load + observer.loaded)
     return struct.pack("<8I", *fields)

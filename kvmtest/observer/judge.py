@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What an observer printed, judged by the rules as any run is: cases, observations, the machine that it was."""
+"""Judge what an observer printed, by the rules as any run: cases, observations, the machine that it was."""
 
 from __future__ import annotations
 

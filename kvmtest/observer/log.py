@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What an observer printed: lines, parsed strictly.
+"""Parse what an observer printed, strictly.
 
 A line that is not as the observer writes it, or a checksum that is not that of the lines before it, is an error; what stands
 before a boot's first line is the firmware's, and passed over.

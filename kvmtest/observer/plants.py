@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the observer plants, as tables that the image holds: registers, MSRs, the local APIC, descriptors, x87 and SSE."""
+"""The observer's plants, as tables that the image holds: registers, MSRs, the local APIC, descriptors, x87 and SSE."""
 
 from __future__ import annotations
 

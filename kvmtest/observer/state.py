@@ -143,7 +143,7 @@ def _area(rows: list[tuple[int, ...]], size: int) -> bytes:
 
 
 def _vectors(look: Look, leaves: list[cpuid.CpuidEntry], values: dict[str, int], missing: dict[str, str]) -> None:
-    """What XSAVE, or else FXSAVE, has stored."""
+    """Add what XSAVE, or else FXSAVE, has stored."""
     placed = tuple((leaf.function, leaf.index) for leaf in leaves)
     layout = Layout((), cpuid.xsave_components(leaves), {}, placed)
     area = _area(look.lists["xsave"], spine.XSAVE_ROOM)

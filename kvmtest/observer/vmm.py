@@ -49,7 +49,7 @@ class VmmError(RuntimeError):
 
 
 class Machine(NamedTuple):
-    """What is run: ``command`` as the user gave it, the image's ``form`` and options, and how long (seconds) it may be silent.
+    """A machine to run: ``command`` as the user gave it, the image's ``form`` and options, and the seconds that it may be silent.
 
     ``model`` is the CPU of a Bochs.
     """
@@ -62,7 +62,7 @@ class Machine(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What was printed, whether it came to its end, the version of what printed it, and what it said on standard error."""
+    """The log, True if it came to its end, the version of what printed it, and what that said on standard error."""
 
     log: bytes
     ended: bool

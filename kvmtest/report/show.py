@@ -97,6 +97,8 @@ def repeat(host: Host, selector: str) -> str:
     """The command that repeats alone what ``selector`` names, on such a host."""
     if host.lab and host.lab["kernel_source"] == OBSERVER:
         return f"kvmtest vmm or observer judge, where it is {printable(selector)}"
+    if ".external." in selector:
+        return f"kvmtest judge, where it is {printable(selector)}"
     if not host.lab:
         return f"kvmtest run {shlex.quote(printable(selector))}"
     source, _, own = str(host.lab["kernel_source"]).partition(", modules of ")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What an observer tells is judged by the rules: each that it can see fails where its log shows something else."""
+"""Judge what an observer tells by the rules: each that it can see fails where its log shows something else."""
 
 from __future__ import annotations
 

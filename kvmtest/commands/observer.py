@@ -8,6 +8,7 @@ import sys
 
 from kvmtest.commands import common, outcome, report
 from kvmtest.commands.common import RAW, USAGE, Commands, Failed
+from kvmtest.commands.output import opened
 
 __all__ = ("add", "avoided", "cpus", "methods", "outputs")
 
@@ -38,11 +39,22 @@ Exit status: 0 nothing unexpected; 1 at least one fail or error; 2 a log that is
 """
 
 
+_OPINIONS = """\
+  kvmtest vmm --report json=tcg.json qemu-system-x86_64 -accel tcg -cpu max
+  kvmtest observer judge --accel silicon --name box --report json=box.json serial.log
+  kvmtest observer opinions -o kvmtest/spec/opinions.tsv tcg.json box.json
+
+kvmtest explain ITEM shows them beside the rule. Where one contradicts it, one of the two is wrong.
+
+Exit status: 0 written; 2 a file that is no results.
+"""
+
+
 def add(commands: Commands) -> None:
     """Add ``observer``."""
     what = "ask a bare machine, a VMM or an emulator: a bootable image, and the judge of what it printed"
     parser = commands.add_parser("observer", help=what, epilog=_EPILOG, formatter_class=RAW)
-    parts = parser.add_subparsers(dest="part", metavar="build|judge", required=True)
+    parts = parser.add_subparsers(dest="part", metavar="build|judge|opinions", required=True)
     build = parts.add_parser("build", help="write the image", epilog=_BUILD, formatter_class=RAW)
     build.add_argument("-o", "--output", required=True, metavar="FILE", help="the image")
     build.add_argument("--form", choices=("multiboot", "pvh", "bios", "iso"), default="multiboot", help="default: multiboot")
@@ -53,6 +65,15 @@ def add(commands: Commands) -> None:
     outputs(build)
     avoided(build)
     build.set_defaults(function=_build)
+    made = parts.add_parser(
+        "opinions",
+        help="write what machines without KVM showed, item by item, as data",
+        epilog=_OPINIONS,
+        formatter_class=RAW,
+    )
+    made.add_argument("results", nargs="+", metavar="RESULTS", help="saved by judge or kvmtest vmm")
+    made.add_argument("-o", "--output", metavar="FILE", help="write there instead of to standard output")
+    made.set_defaults(function=_opinions)
     judge = parts.add_parser("judge", help="judge a log", epilog=_JUDGE, formatter_class=RAW)
     judge.add_argument("log", metavar="LOG", help="what the image printed")
     judge.add_argument(
@@ -130,6 +151,22 @@ def _build(args: argparse.Namespace) -> int:
             file.write(made)
     except OSError as error:
         raise Failed(f"cannot write {args.output}: {error.strerror}", USAGE) from None
+    return common.OK
+
+
+def _opinions(args: argparse.Namespace) -> int:
+    from kvmtest.compare import files
+    from kvmtest.observer.opinions import opinions
+    from kvmtest.results.saved import SavedError
+    from kvmtest.spec.opinions import printed
+
+    try:
+        runs = [run for path in args.results for run in files.runs(path, common.say)]
+    except SavedError as error:
+        raise Failed(str(error), USAGE) from None
+    text = printed(opinions(runs))
+    with opened(args.output) as file:
+        file.write(text)
     return common.OK
 
 

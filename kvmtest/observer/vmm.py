@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import tempfile
@@ -114,7 +115,9 @@ def run(machine: Machine, say: Callable[[str], None]) -> Seen:
             try:
                 ended = _watch(process, log, machine.timeout_s, reset)
             finally:
-                process.kill()
+                # The whole session: a script may have started the VMM.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 if terminal:
                     terminal.close()

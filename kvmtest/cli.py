@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 __all__ = ("main", "parser")
 
 #: In the order of the help: modules of `kvmtest.commands`.
-_COMMANDS = ("run", "report", "diff", "snapshot", "list", "explain", "repro", "fuzz", "series", "spec", "doctor", "lab")
+_COMMANDS = (
+    *("run", "report", "diff", "snapshot", "list", "explain", "repro", "fuzz", "series", "spec", "doctor"),
+    *("judge", "observer", "vmm", "lab"),
+)
 _INTERRUPTED = 130
 
 

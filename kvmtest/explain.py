@@ -15,7 +15,7 @@ from kvmtest.report.show import columns, count
 from kvmtest.scenario import looks as of
 from kvmtest.scenario import setup_text, text
 from kvmtest.scenario.step import Scenario
-from kvmtest.spec import commits, deviations
+from kvmtest.spec import commits, deviations, opinions
 from kvmtest.spec.commits.entry import KEPT, LESS, Entry, Sign
 from kvmtest.spec.rule import EVENTS, Rule
 from kvmtest.state.layout import static_fields
@@ -242,6 +242,20 @@ def _departures(name: str) -> Iterator[str]:
             yield f"  commit      {entry.key}  KVM: {entry.subject}"
 
 
+_VENDORS = {"intel": "Intel", "amd": "AMD"}
+
+
+def _measured(item: str, event: str) -> Iterator[str]:
+    """The opinions of machines without KVM on an item after an event."""
+    said = []
+    for one in opinions.of(item):
+        if one.event == event:
+            who = f"{one.who}, {_VENDORS[one.vendor]}" if one.vendor in _VENDORS else one.who
+            said.append(f"! {who}: {one.shows}, where {one.asked} is asked for" if one.departs else f"{who}: the same")
+    if said:
+        yield from _field("  measured", "; ".join(said))
+
+
 def _item(item: str) -> Iterator[str]:
     entry = spec.lookup(item)
     yield item
@@ -261,6 +275,7 @@ def _item(item: str) -> Iterator[str]:
         else:
             yield from _rule(event, " Intel", intel)
             yield from _rule(event, " AMD", amd)
+        yield from _measured(item, event)
     yield from _departures(item)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from kvmtest.model.host import Host
+from kvmtest.model.host import NO_KVM, Host
 from kvmtest.model.record import Record
 from kvmtest.model.value import Expected, text
 from kvmtest.model.verdict import Verdict
@@ -108,6 +108,7 @@ class Question(NamedTuple):
     cycles: int
 
 
+_M64 = (1 << 64) - 1
 #: Cycles between two values of the TSC that counting alone does not explain: minutes, where a case takes milliseconds.
 _TSC_LEAP = 1 << 40
 #: A day at 10 GHz is more than any run takes, and far below the distance between the plants.
@@ -156,7 +157,7 @@ def _absent(item: str, ctx: Context) -> str:
         return "an AMD CPU need not load and store the x87 error pointers while no exception is pending (APM vol. 2, FXSAVE)"
     if item == "lapic.dfr" and ctx.apic_mode == "x2apic":
         return "there is no DFR in x2APIC mode"
-    return "" if ctx.view == "host" else cannot_tell(ctx.host.names, item)
+    return "" if ctx.view == "host" or ctx.host.backend == NO_KVM else cannot_tell(ctx.host.names, item)
 
 
 def _rule(item: str, ctx: Context) -> Rule:
@@ -280,6 +281,8 @@ def _apply(question: Question, seen: Seen) -> _Judged:
     if kept := 0 if question.before else rule.unchanged & ~rule.ignore:
         value = (rule.value if isinstance(rule.value, int) else 0) & ~kept | observed & kept
         judged = rule._replace(value=value, unchanged=0, ignore=rule.ignore | kept)
+        if not ~judged.ignore & _M64:
+            return _Judged(Verdict.SKIP, None, seen.refused)
         return _bits(judged, question.formula, seen, observed)._replace(reason=f"bits {kept:#x} are not judged: {seen.refused}")
     return _bits(rule, question.formula, seen, observed)
 

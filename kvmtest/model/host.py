@@ -6,7 +6,12 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-__all__ = ("Host", "Tool", "module_of", "version_of")
+__all__ = ("NO_KVM", "OBSERVER", "Host", "Tool", "module_of", "version_of")
+
+#: The backend where there is no KVM.
+NO_KVM = "none"
+#: `Host.lab`'s kernel source where no kernel ran, but the observer.
+OBSERVER = "observer"
 
 #: The kind of CPU under the KVM under test (`Host.accel`), as part of a title.
 _ON = {
@@ -73,6 +78,8 @@ class Host(NamedTuple):
     @property
     def title(self) -> str:
         """The KVM and what it runs on, in a line."""
+        if self.backend == NO_KVM:
+            return f"no KVM{_ON.get(self.accel, f' on {self.accel}')}: {self.cpu_model}"
         if self.kernel == "unknown":
             return "an unknown KVM: the saved results do not name it"
         whose = "KVM" if self.backend == "unknown" else module_of(self.backend)

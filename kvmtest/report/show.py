@@ -10,7 +10,7 @@ import sys
 import textwrap
 from typing import TextIO
 
-from kvmtest.model.host import Host
+from kvmtest.model.host import OBSERVER, Host
 from kvmtest.model.record import Record
 from kvmtest.model.run import Head
 from kvmtest.model.value import parse
@@ -95,6 +95,10 @@ def difference(record: Record) -> str:
 
 def repeat(host: Host, selector: str) -> str:
     """The command that repeats alone what ``selector`` names, on such a host."""
+    if host.lab and host.lab["kernel_source"] == OBSERVER:
+        return f"kvmtest vmm or observer judge, where it is {printable(selector)}"
+    if ".external." in selector:
+        return f"kvmtest judge, where it is {printable(selector)}"
     if not host.lab:
         return f"kvmtest run {shlex.quote(printable(selector))}"
     source, _, own = str(host.lab["kernel_source"]).partition(", modules of ")

@@ -11,7 +11,7 @@ import pytest
 from kvmtest import guests, spec
 from kvmtest.guests import spine
 
-SOURCE = pathlib.Path(__file__).parents[2] / "guests" / "spine.S"
+SOURCE = pathlib.Path(__file__).parents[2] / "guests" / "spine.inc"
 #: OUT imm8, EAX in 16-bit code: reports RAX before anything is disturbed.
 OUT_RAX = bytes((0x66, 0xE7, 0xB0))
 

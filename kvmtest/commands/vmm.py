@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``kvmtest vmm``."""
+
+from __future__ import annotations
+
+import argparse
+
+from kvmtest.commands import common, observer, outcome, report
+from kvmtest.commands.common import RAW, UNTESTABLE, USAGE, Commands, Failed, say
+
+__all__ = ("add",)
+
+_RESETS = ("cf9", "port-64h", "triple-fault", "wait", "init")
+_EPILOG = """\
+COMMAND is QEMU or Bochs with the options that matter; image, memory, processors and the way of the log are added. Of another VMM
+it is the whole command, with {image}, {cpus} and {log} in it; without {log} its standard output is read.
+
+  kvmtest vmm qemu-system-x86_64 -accel kvm -cpu host               QEMU's RESET, by whichever way, on this machine's KVM
+  kvmtest vmm --cpus 8 qemu-system-x86_64 -accel tcg -cpu max       TCG's, and the INIT of 7 processors
+  kvmtest vmm --form multiboot qemu-system-x86_64 -accel kvm        with QEMU's own firmware: INIT and SIPI
+  kvmtest vmm bochs                                                 Bochs's
+  kvmtest vmm --form pvh firecracker --no-api --config-file vm.json
+  kvmtest vmm --form pvh cloud-hypervisor --kernel {image} --cpus boot={cpus} --serial file={log} --console off
+
+As firmware (--form bios, the usual one for QEMU and Bochs) the image sees RESET, and --resets says by which ways; wait is QMP's
+system_reset.
+
+Exit status: 0 nothing unexpected; 1 at least one fail or error; 2 wrong usage; 3 the machine printed nothing.
+"""
+
+
+def add(commands: Commands) -> None:
+    """Add ``vmm``."""
+    what = "run the observer in a VMM or an emulator, reset it, and judge what it saw"
+    parser = commands.add_parser("vmm", help=what, epilog=_EPILOG, formatter_class=RAW)
+    parser.add_argument("vmm", nargs=argparse.REMAINDER, metavar="COMMAND...", help="the VMM and its options")
+    parser.add_argument(
+        "--form", choices=("multiboot", "pvh", "bios", "iso"), default="bios", help="how it boots (default: bios)"
+    )
+    parser.add_argument("--cpus", type=observer.cpus, default=2, metavar="N", help="processors (default: 2)")
+    observer.methods(parser, _RESETS)
+    observer.avoided(parser)
+    parser.add_argument(
+        "--silence", type=float, default=60.0, metavar="S", help="seconds without a line that end it (default: 60)"
+    )
+    parser.add_argument("--log", metavar="FILE", help="keep what the image printed")
+    parser.add_argument(
+        "--cpu-model", default="corei7_haswell_4770", metavar="M", help="of Bochs (default: corei7_haswell_4770)"
+    )
+    report.options(parser)
+    report.waivers(parser)
+    parser.add_argument("--strict", action="store_true", help="a known deviation fails too")
+    parser.set_defaults(function=_vmm)
+
+
+def _vmm(args: argparse.Namespace) -> int:
+    from kvmtest.engine import host
+    from kvmtest.guests import GuestMissing
+    from kvmtest.observer import vmm
+    from kvmtest.observer.image import ImageError, Options
+    from kvmtest.observer.judge import judged, machine
+    from kvmtest.observer.log import LogError, parse
+
+    if not args.vmm:
+        raise Failed("which VMM? kvmtest vmm COMMAND...", USAGE)
+    resets = args.resets if args.form == "bios" else ()
+    if "init" in resets and args.cpus == 1:
+        resets = tuple(name for name in resets if not name.startswith("init"))
+        say("init needs a second processor, which sends it: left out")
+    on_kvm = any(word.endswith("kvm") or "accel=kvm" in word for word in args.vmm)
+    try:
+        which = vmm.kind(args.vmm)
+        # Where there is a debug port, one exit a line is cheaper than two a character.
+        to = {"qemu": ("402h",), "bochs": ("serial",)}.get(which, ("serial",))
+        options = Options(args.cpus, resets, to, not args.without_xsave)
+        seen = vmm.run(vmm.Machine(args.vmm, args.form, options, args.silence, args.cpu_model), say)
+    except (vmm.VmmError, ImageError, GuestMissing) as error:
+        raise Failed(str(error), USAGE) from None
+    if args.log:
+        with open(args.log, "wb") as file:
+            file.write(seen.log)
+    # What a machine warns of that came to its end does not matter.
+    for line in () if seen.ended else seen.errors.splitlines()[-5:]:
+        say(f"{args.vmm[0]}: {line}")
+    try:
+        log = parse(seen.log, cut=True)
+    except LogError as error:
+        raise Failed(f"what {args.vmm[0]} printed: {error}", UNTESTABLE) from None
+    if not log.boots or not log.boots[0].looks:
+        raise Failed(
+            f"{args.vmm[0]} ended, or was silent for {args.silence:g} s, before the observer had told anything", UNTESTABLE
+        )
+    here = host.detect() if on_kvm else None
+    facts = machine(log, "bochs" if which == "bochs" else "", seen.version)
+    if here:
+        facts = facts._replace(backend=here.backend, kernel=here.kernel, accel=here.accel)
+    runs = report.write([judged(log, facts, common.now(), args.cpus)], args)
+    return outcome.Outcome(args.strict).status(*runs)

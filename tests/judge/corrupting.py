@@ -80,17 +80,22 @@ def _spots(trial: Trial, seen: Any) -> Iterator[_Spot]:
         for spot in _spots(trial, seen.seen):
             yield spot._replace(put=lambda value, put=spot.put: seen._replace(seen=put(value)))
     elif isinstance(seen, Played):
+        tables = {look.step for look in of.looks(trial.look.scenario) if not look.item and _prefix(look) == trial.prefix}
         shown = trial.at(s.Observe) if trial.look.view == "host" and trial.look.trigger != "create" else []
         layout = trial.bases[0].layout
         for at, (step, value) in enumerate(seen.told):
             put = lambda value, at=at, step=step: seen._replace(told=(*seen.told[:at], (step, value), *seen.told[at + 1 :]))  # noqa: E731
-            yield _Spot(value, layout, step, put, at in shown)
+            yield _Spot(value, layout, step, put, at in shown and step in tables)
     elif isinstance(seen, ResetSeen):
         for at, one in enumerate(seen.tries):
             for name, value in one.seen._asdict().items():
                 if value is not None:
                     shows = name == "after" and seen.new is None
                     yield _Spot(value, trial.bases[0].layout, 0, _in_try(seen, at, one, name), shows)
+
+
+def _prefix(look: of.Look) -> str:
+    return f"{look.event}.{look.trigger}.{look.view}"
 
 
 def _in_try(seen: ResetSeen, at: int, one: ResetTry, name: str) -> Callable[[Any], ResetSeen]:
@@ -262,7 +267,7 @@ def _may(trial: Trial, made: Corruption, place: Place, record: Record | None) ->
         return True
     if scenario is None:
         return False
-    looks = [look for look in of.looks(scenario) if f"{look.event}.{look.trigger}.{look.view}" == prefix]
+    looks = [look for look in of.looks(scenario) if _prefix(look) == prefix]
     if any(look.item == item and look.step >= made.step for look in looks):
         # An expectation: of what was told there, or compared later with what was read.
         return True

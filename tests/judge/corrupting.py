@@ -16,6 +16,7 @@ from kvmtest.model.record import Record
 from kvmtest.model.verdict import Verdict
 from kvmtest.scenario import looks as of
 from kvmtest.scenario import step as s
+from kvmtest.spec.migrated import COUNTED
 from kvmtest.spec.untouched import COUNTERS
 from kvmtest.state.guest_view import Report
 from kvmtest.state.layout import Layout
@@ -37,6 +38,8 @@ _DECIDES: dict[str, tuple[str, ...]] = {
 }
 #: What says that an INIT was taken: without that, nothing of it is judged.
 _TAKEN = ("mp_state", "events")
+#: What an event shows in: where a bit makes one of these as it was before, nothing proves that there was an event.
+_TRACES, _NO_TRACE = ("mp_state", "regs", "sregs", "debugregs"), "the event left no trace"
 #: With these a guest comes to no end after a migration, on an emulated CPU.
 _ENDS = frozenset(("cr0", "ss.dpl"))
 
@@ -45,7 +48,8 @@ class Corruption(NamedTuple):
     """Evidence ``seen`` with something else in it, in words ``what``.
 
     Records of ``items`` may be others, and after the ``step`` those of behaviours that compare what was read; the table may be an
-    error where ``whole`` is. ``must`` are items whose record in the case's view has to depart, or to be an error.
+    error where ``whole`` is, or that there was no event where ``traces`` is. ``must`` are items whose record in the case's view
+    has to depart, or to be an error.
     """
 
     what: str
@@ -53,6 +57,7 @@ class Corruption(NamedTuple):
     items: frozenset[str]
     step: int
     whole: bool = False
+    traces: bool = False
     must: frozenset[str] = frozenset()
 
 
@@ -75,17 +80,22 @@ def _spots(trial: Trial, seen: Any) -> Iterator[_Spot]:
         for spot in _spots(trial, seen.seen):
             yield spot._replace(put=lambda value, put=spot.put: seen._replace(seen=put(value)))
     elif isinstance(seen, Played):
+        tables = {look.step for look in of.looks(trial.look.scenario) if not look.item and _prefix(look) == trial.prefix}
         shown = trial.at(s.Observe) if trial.look.view == "host" and trial.look.trigger != "create" else []
         layout = trial.bases[0].layout
         for at, (step, value) in enumerate(seen.told):
             put = lambda value, at=at, step=step: seen._replace(told=(*seen.told[:at], (step, value), *seen.told[at + 1 :]))  # noqa: E731
-            yield _Spot(value, layout, step, put, at in shown)
+            yield _Spot(value, layout, step, put, at in shown and step in tables)
     elif isinstance(seen, ResetSeen):
         for at, one in enumerate(seen.tries):
             for name, value in one.seen._asdict().items():
                 if value is not None:
                     shows = name == "after" and seen.new is None
                     yield _Spot(value, trial.bases[0].layout, 0, _in_try(seen, at, one, name), shows)
+
+
+def _prefix(look: of.Look) -> str:
+    return f"{look.event}.{look.trigger}.{look.view}"
 
 
 def _in_try(seen: ResetSeen, at: int, one: ResetTry, name: str) -> Callable[[Any], ResetSeen]:
@@ -132,7 +142,7 @@ def _bit(trial: Trial, dice: random.Random, spots: list[_Spot]) -> Corruption | 
     items = _decided(layout, set(there), range(at, at + 1) if section == "xsave" else None)
     whole = "events.smi_latched_init" in there
     what = f"bit {bit} of byte {at:#x} of {section} ({', '.join(there) or 'no item'}), step {spot.step}"
-    return Corruption(what, spot.put(other), items, spot.step, whole, frozenset(must if not whole else ()))
+    return Corruption(what, spot.put(other), items, spot.step, whole, section in _TRACES, frozenset(must if not whole else ()))
 
 
 def _section(trial: Trial, dice: random.Random, spots: list[_Spot]) -> Corruption | None:
@@ -147,8 +157,10 @@ def _section(trial: Trial, dice: random.Random, spots: list[_Spot]) -> Corruptio
     judged = (Verdict.PASS, Verdict.FAIL, Verdict.KNOWN, Verdict.FIXED)
     must = {item for item, record in trial.of_view().items() if spot.shows and item in lost and record.verdict in judged}
     what = f"without {section}, step {spot.step}"
-    whole = section in _TAKEN
-    return Corruption(what, spot.put(snapshot._replace(sections=left)), _decided(layout, lost), spot.step, whole, frozenset(must))
+    whole = section in (*_TAKEN, *_TRACES)
+    return Corruption(
+        what, spot.put(snapshot._replace(sections=left)), _decided(layout, lost), spot.step, whole, must=frozenset(must)
+    )
 
 
 def _order(trial: Trial, dice: random.Random, spots: list[_Spot]) -> Corruption | None:
@@ -167,6 +179,8 @@ def _order(trial: Trial, dice: random.Random, spots: list[_Spot]) -> Corruption 
         items = {item for item in layout.fields if one.value.get(layout, item) != other.value.get(layout, item)}
     elif isinstance(one.value, Report):
         items = {item for item in one.layout.fields if one.value.values.get(item) != other.value.values.get(item)}
+    else:
+        items = {*_counted(trial, one), *_counted(trial, other)}
     what = f"what steps {one.step} and {other.step} told in each other's place"
     return Corruption(what, trial.seen._replace(told=tuple(told)), _decided(one.layout, items), min(one.step, other.step), True)
 
@@ -187,7 +201,7 @@ def _report(trial: Trial, dice: random.Random, spots: list[_Spot]) -> Corruption
         values[item] ^= 1 << bit
         what = f"bit {bit} of {item} as reported"
     must = {item} if record and item in values and bit in judged_bits(record, 8) and trial.look.view == "guest" else set()
-    return Corruption(what, spot.put(spot.value._replace(values=values)), frozenset((item,)), spot.step, False, frozenset(must))
+    return Corruption(what, spot.put(spot.value._replace(values=values)), frozenset((item,)), spot.step, must=frozenset(must))
 
 
 def _told(trial: Trial, dice: random.Random, spots: list[_Spot]) -> Corruption | None:
@@ -202,7 +216,14 @@ def _told(trial: Trial, dice: random.Random, spots: list[_Spot]) -> Corruption |
         other = value._replace(value=value.value ^ 1 << bit)
     else:
         other = Exited("quiet", 0, None, "no exit") if value.kind != "quiet" else Exited("exit", 3, None, "KVM_EXIT_HYPERCALL")
-    return Corruption(f"{other} for {value}, step {spot.step}", spot.put(other), frozenset(), spot.step)
+    return Corruption(f"{other} for {value}, step {spot.step}", spot.put(other), _counted(trial, spot), spot.step)
+
+
+def _counted(trial: Trial, spot: _Spot) -> frozenset[str]:
+    """The items of which a number that a migration told may be the saved value."""
+    scenario = trial.look.scenario
+    moves = scenario and isinstance(scenario.steps[spot.step], s.Migrate)
+    return frozenset(COUNTED if moves and isinstance(spot.value, int) else ())
 
 
 KINDS: dict[str, Callable[[Trial, random.Random, list[_Spot]], Corruption | None]] = {
@@ -246,13 +267,15 @@ def _may(trial: Trial, made: Corruption, place: Place, record: Record | None) ->
         return True
     if scenario is None:
         return False
-    looks = [look for look in of.looks(scenario) if f"{look.event}.{look.trigger}.{look.view}" == prefix]
+    looks = [look for look in of.looks(scenario) if _prefix(look) == prefix]
     if any(look.item == item and look.step >= made.step for look in looks):
         # An expectation: of what was told there, or compared later with what was read.
         return True
     later = any(look.step >= made.step for look in looks)
-    if record is None or record.verdict is Verdict.ERROR and (made.whole or made.step == 0):
+    if record is None or record.verdict is Verdict.ERROR and made.whole:
         return later
+    if record.verdict is Verdict.ERROR and _NO_TRACE in record.reason:
+        return later and made.traces
     # After a migration a guest may not be able to tell.
     return later and bool(_ENDS & made.items) and any(isinstance(step, s.Migrate) for step in scenario.steps)
 

@@ -102,7 +102,8 @@ def _run(args: argparse.Namespace, stop: common.Interrupt) -> int:
             failed, interrupted = "", None
             try:
                 _play(Cell(spec, stop), recorder, stop)
-                interrupted = stop.seen
+                # It came to its end: a signal from here on cuts nothing short.
+                interrupted = False
             except LabError as error:
                 failed, interrupted = str(error), stop.seen
                 raise
@@ -117,6 +118,9 @@ def _run(args: argparse.Namespace, stop: common.Interrupt) -> int:
         say("interrupted; the results so far are in the report")
         return INTERRUPTED
     except LabError as error:
+        if stop.seen:
+            say(str(error))
+            return INTERRUPTED
         # Modules that are not there are this commit's; what the system refuses (no room, no permission) is not.
         if args.bisect and not isinstance(error.__cause__, OSError):
             raise Failed(str(error), common.BISECT_SKIP) from None
@@ -140,7 +144,7 @@ def _matrix(args: argparse.Namespace, stop: Stop) -> int:
             runs.append(play(one.run, to))
 
         matrix.run(outcomes, args.jobs, say, stop, over)
-    if stop.seen:
+    if any(run.interrupted for run in runs):
         say("interrupted; the results so far are in the report")
         return INTERRUPTED
     if all(one.failed for one in outcomes):

@@ -95,6 +95,8 @@ class Output:
 
 def _is_replaceable(path: str) -> bool:
     """Return True if there is no file, or one that can be replaced: not a device, a pipe, or a file with several names."""
+    if os.path.abspath(path).startswith(("/dev/std", "/dev/fd/", "/proc/")):  # /dev/stdout: somebody has the file open already
+        return False
     try:
         there = os.stat(path)
     except OSError:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kvmtest.commands import output
 from kvmtest.commands.common import Failed
 from kvmtest.commands.output import Output, opened
 
@@ -97,3 +98,8 @@ def test_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:
         Output(str(tmp_path / "no" / "r"))
     with pytest.raises(Failed, match="cannot write .*: Is a directory"):
         Output(str(tmp_path))
+
+
+def test_what_somebody_has_open_already_is_written_in_its_place(tmp_path: Path) -> None:
+    assert not any(map(output._is_replaceable, ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "/dev/null", str(tmp_path))))
+    assert output._is_replaceable(str(tmp_path / "new"))

@@ -14,7 +14,7 @@ from kvmtest.lab import emulator, limits
 from kvmtest.report import FORMATS
 from tests.lab import conftest as fakes
 from tests.torture import rules
-from tests.torture.child import Child, start
+from tests.torture.child import Child, Ended, start
 from tests.torture.faults import ENDS, Native
 
 __all__ = ("KINDS",)
@@ -138,11 +138,16 @@ def _disturb(child: Child, dice: random.Random) -> str:
     return what
 
 
-def _check(where: Path, known: rules.Verdicts) -> None:
+def _check(where: Path, known: rules.Verdicts, done: Ended) -> None:
     for name in ("main", "lines"):
         path = where / name
         if name == "lines" and path.exists() and path.stat().st_size:
-            for run in rules.report(path):
+            runs = rules.report(path)
+            if done.status == 130:
+                rules.need(any(run.interrupted for run in runs), "130 is an interrupted report", done.words)
+            elif done.status in (0, 1):
+                rules.need(not any(run.interrupted for run in runs), "a whole report is not interrupted", done.words)
+            for run in runs:
                 guest = run._replace(observations=tuple(one for one in run.observations if one.view != "kernel"))
                 # What a guest sends may be lies: errors of its own, never another verdict.
                 rules.same_verdicts(guest, known, ("error", "skip"))
@@ -164,7 +169,7 @@ def guests(native: Native, dice: random.Random) -> str:
     rules.need(not left, "no emulator left", left)
     if (where / "main").exists() and (format != "text" or verb == "run"):
         rules.whole(where / "main", format)
-    _check(where, _LAB.known)
+    _check(where, _LAB.known, done)
     native.over(where, {"main", "lines"}, mounts)
     return f"guests, {verb}{', ' if what else ''}{what}"
 

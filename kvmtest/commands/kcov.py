@@ -6,12 +6,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from kvmtest.commands import common
 from kvmtest.commands.common import UNTESTABLE, Failed, say
 from kvmtest.commands.output import opened
-from kvmtest.kvm import Kvm
-from kvmtest.model.host import Host
+
+if TYPE_CHECKING:
+    from kvmtest.kvm import Kvm
+    from kvmtest.model.host import Host
 
 __all__ = ("options", "recording")
 

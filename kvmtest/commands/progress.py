@@ -7,10 +7,13 @@ import shutil
 import sys
 import threading
 import time
+from typing import TYPE_CHECKING
 
 from kvmtest.commands import common
-from kvmtest.lab.steps import Begin, Booting, Running, Step
 from kvmtest.report.show import printable
+
+if TYPE_CHECKING:
+    from kvmtest.lab.steps import Step
 
 __all__ = ("Cells", "Line")
 
@@ -62,6 +65,8 @@ class Cells:
 
     def take(self, name: str, step: Step) -> None:
         """Note a step of the cell ``name``."""
+        from kvmtest.lab.steps import Begin, Booting, Running
+
         if isinstance(step, Booting):
             self._booting[name] = step.seconds
         elif isinstance(step, Begin):

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, TextIO
 
 from kvmtest.commands import cells, common, outcome, progress, report, repro, run
 from kvmtest.commands.common import INTERRUPTED, RAW, UNEXPECTED, UNTESTABLE, USAGE, Failed, Interrupt
-from kvmtest.compare import changes
 from kvmtest.lab.emulator import BACKENDS
 from kvmtest.lab.error import LabError, NotFound
 from kvmtest.report.play import Unwritten, play
@@ -202,6 +201,8 @@ def _tried(args: argparse.Namespace, stop: Interrupt, line: progress.Line, tried
 
 
 def _lines(tried: Trial, compared: Sequence[Comparison], programs: bool) -> Iterator[str]:
+    from kvmtest.compare import changes
+
     change = tried.change
     yield change.title
     for name in change.diff:
@@ -222,6 +223,8 @@ def _lines(tried: Trial, compared: Sequence[Comparison], programs: bool) -> Iter
 
 def _shown(compared: Comparison) -> Iterator[tuple[Run, tuple[str, ...]]]:
     """Yield the selectors of the first findings that a C program can reproduce, by the run that has them."""
+    from kvmtest.compare import changes
+
     found: dict[str, tuple[Run, dict[str, None]]] = {}
     for of, cause in changes.causes(compared):
         # What the kernel says of itself, or that it died, is not a result of a vCPU.

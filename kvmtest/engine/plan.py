@@ -34,7 +34,6 @@ __all__ = ("CONTINUE", "SPARSE", "Case", "Setup", "chosen", "finds", "ids", "ite
 
 #: SIPI vectors: both ends of the first megabyte's usable range and one in the middle.
 SIPI_VECTORS = (0x00, 0x01, 0x9F, 0xFF)
-
 #: The triggers whose cases the others' can be compared with.
 _CORE = ("latched", "msi")
 
@@ -316,12 +315,12 @@ def _plan(full: bool) -> tuple[Case, ...]:
 def looks(case: Case) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Return what a case judges: prefixes of ids, ``<event>.<trigger>.<view>``, each with its items."""
     if scenario := case.scenario:
-        found: dict[str, list[str]] = {}
+        found: dict[str, list[tuple[str, ...]]] = {}
         look = case.look()
         for one in of.looks(scenario):
             names = (one.item,) if one.item != of.TABLE else look.names(one.view, one.event)
-            found.setdefault(f"{one.event}.{one.trigger}.{one.view}", []).extend(names)
-        return tuple((prefix, tuple(dict.fromkeys(names))) for prefix, names in found.items())
+            found.setdefault(f"{one.event}.{one.trigger}.{one.view}", []).append(names)
+        return tuple((prefix, of.together(*parts)) for prefix, parts in found.items())
     # What the guest reports is compared with the host's view too.
     prefixes = (case.prefix, case._replace(view="views").prefix) if case.view == "guest" else (case.prefix,)
     return tuple((prefix, items(case)) for prefix in prefixes)
@@ -337,7 +336,8 @@ def items(case: Case) -> tuple[str, ...]:
 
 def ids(cases: list[Case]) -> list[str]:
     """The result ids of ``cases``, each once, in order."""
-    return list(dict.fromkeys(f"{prefix}.{item}" for case in cases for prefix, names in looks(case) for item in names))
+    shown = dict.fromkeys(one for case in cases for one in looks(case))
+    return list(dict.fromkeys(f"{prefix}.{item}" for prefix, names in shown for item in names))
 
 
 def _matches(selector: _Selector, prefix: str, names: tuple[str, ...]) -> bool:

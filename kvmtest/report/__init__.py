@@ -10,13 +10,15 @@ from __future__ import annotations
 import importlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, TextIO
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TextIO
 
-from kvmtest.judge.findings import Finding
 from kvmtest.model.case import Case
 from kvmtest.model.record import Observation
 from kvmtest.model.run import Head
 from kvmtest.model.verdict import Verdict
+
+if TYPE_CHECKING:
+    from kvmtest.judge.findings import Finding
 
 __all__ = ("FORMATS", "End", "MissingError", "Writer", "require", "writer")
 

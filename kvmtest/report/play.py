@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from kvmtest.judge.findings import findings
-from kvmtest.judge.waivers import Waivers
 from kvmtest.model.case import Case
 from kvmtest.model.record import Observation
 from kvmtest.model.run import Head, Run, counted
 from kvmtest.report import End, Writer
+
+if TYPE_CHECKING:
+    from kvmtest.judge.waivers import Waivers
 
 __all__ = ("Gatherer", "Unwritten", "play")
 
@@ -45,6 +47,8 @@ class Gatherer:
 
     def end(self, duration_s: float, interrupted: bool | None = False) -> Run:
         """The run is over; all of it."""
+        from kvmtest.judge.findings import findings
+
         seen = tuple(self._seen)
         self._writer.end(End(duration_s, interrupted, counted(seen), findings(seen)))
         return Run(self._head, tuple(dict.fromkeys(self._cases)), seen, duration_s, interrupted)

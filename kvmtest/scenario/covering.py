@@ -8,6 +8,7 @@ import random
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import combinations, product
+from operator import itemgetter, or_
 from typing import Any, NamedTuple, TypeVar
 
 from kvmtest.scenario.items import LEAVE, Item
@@ -109,16 +110,15 @@ def covering(every: Iterable[_T], together: Iterable[tuple[int, ...]] = _COMBINA
 
     Of the parameters of item cases that is each pair, and some triples.
     """
-    tried, fields_ = list(every), tuple(together)
-    numbers: dict[tuple[object, ...], int] = {}
-    # One bit for each combination.
-    shows = []
-    for one in tried:
-        bits = 0
-        for fields in fields_:
-            bits |= 1 << numbers.setdefault((fields, *(one[at] for at in fields)), len(numbers))
-        shows.append(bits)
-    return [tried[number] for number in _fewest(shows, (1 << len(numbers)) - 1)]
+    tried, count = list(every), 0
+    # One bit for each combination; column by column, as there are many rows.
+    shows = [0] * len(tried)
+    for fields in together:
+        column = list(map(itemgetter(*fields), tried))
+        bits = {values: 1 << number for number, values in enumerate(dict.fromkeys(column), count)}
+        count += len(bits)
+        shows = list(map(or_, shows, map(bits.__getitem__, column)))
+    return [tried[number] for number in _fewest(shows, (1 << count) - 1)]
 
 
 def _fewest(shows: list[int], missing: int) -> list[int]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 from kvmtest.scenario import step as s
@@ -45,6 +46,7 @@ def vector_of(item: Item) -> int | None:
     return CONTINUE if item.event == "init" and not item.bsp else item.vector
 
 
+@cache
 def scenario(item: Item) -> s.Scenario:
     """The steps of an item case."""
     state, name = STATES[item.state], item.trigger.partition("/")[0]
@@ -63,6 +65,7 @@ _BY_SENDING = ("rip", "lapic.icr", "lapic.icr2", "msr.hv_icr", "fop", "fip", "fd
 _DELIVERY_STATUS = 1 << 12
 
 
+@cache
 def broadcast(item: Item) -> s.Scenario:
     """INIT from one vCPU's code to all others, each of which is planted and read; the sender does not change."""
     icr = broadcast_icr()

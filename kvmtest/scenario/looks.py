@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+from itertools import chain
 from typing import NamedTuple
 
 from kvmtest.scenario import step as s
@@ -10,7 +12,9 @@ from kvmtest.spec import ENTRIES, SYNTHETIC
 from kvmtest.state import guest_view
 from kvmtest.state.values import PLANTS, SIPI
 
-__all__ = ("BEHAVIOURS", "HOST", "MIGRATION", "PLANT", "TABLE", "Look", "Writing", "item_of", "looks", "table", "written")
+__all__ = (
+    "BEHAVIOURS", "HOST", "MIGRATION", "PLANT", "TABLE", "Look", "Writing", "item_of", "looks", "table", "together", "written",
+)  # fmt: skip
 
 #: The items of the host's view.
 HOST = tuple(item for item in ENTRIES if item not in SYNTHETIC)
@@ -111,6 +115,12 @@ def looks(scenario: s.Scenario) -> tuple[Look, ...]:
         elif isinstance(step, s.Guest):
             found += [Look(number, event, trigger, view, TABLE) for view in ("guest", "views")]
     return tuple(found)
+
+
+@cache
+def together(*parts: tuple[str, ...]) -> tuple[str, ...]:
+    """The items of ``parts``, each once."""
+    return tuple(dict.fromkeys(chain.from_iterable(parts)))
 
 
 def table(view: str, event: str, apic_mode: str = "xapic", vector: int | None = None) -> tuple[str, ...]:

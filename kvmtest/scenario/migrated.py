@@ -60,14 +60,15 @@ def _event(scenario: s.Scenario) -> int | None:
 
 def ways(scenario: s.Scenario) -> list[str]:
     """Those of MIGRATIONS that ``scenario`` allows."""
-    moments = {when for when in ("before", "after") if _place(scenario, when) is not None}
+    event = _event(scenario)
+    moments = {when for when in ("before", "after") if _place(scenario, when, event) is not None}
     return [how for how in MIGRATIONS if how.partition("-")[0] in moments and _restorable(scenario, how)]
 
 
 def migrated(scenario: s.Scenario, how: str) -> s.Scenario | None:
     """``scenario`` with a migration as ``how`` says; None where its VM can nowhere be saved."""
     when, _, order = how.partition("-")
-    number = _place(scenario, when)
+    number = _place(scenario, when, _event(scenario))
     if number is None or not _restorable(scenario, how):
         return None
     steps = scenario.steps
@@ -81,9 +82,9 @@ def _restorable(scenario: s.Scenario, how: str) -> bool:
     return set(ORDERS[how.partition("-")[2]].lacks).isdisjoint(scenario.needs)
 
 
-def _place(scenario: s.Scenario, when: str) -> int | None:
-    """The number of the step before which its VM can be saved, ``before`` or ``after`` its event."""
-    steps, event = scenario.steps, _event(scenario)
+def _place(scenario: s.Scenario, when: str, event: int | None) -> int | None:
+    """The number of the step before which its VM can be saved, ``before`` or ``after`` its ``event``."""
+    steps = scenario.steps
     if event is None or any(isinstance(step, s.Do) for step in steps):
         return None
     position = _Position()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 from kvmtest import spec
@@ -50,6 +51,7 @@ class Report(NamedTuple):
     late: bool = False
 
 
+@cache
 def items(apic_mode: str, vector: int | None = None, event: str = "sipi") -> tuple[str, ...]:
     """The items that a guest may report in a case.
 

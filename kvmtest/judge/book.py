@@ -15,10 +15,11 @@ from kvmtest import spec
 from kvmtest.judge.bits import Bits
 from kvmtest.judge.evidence import Evidence, Planted
 from kvmtest.judge.item import Context, Question, Seen, answer, ask, ask_views, compare_views
-from kvmtest.judge.parts import OWN, Part, Parts
+from kvmtest.judge.parts import OWN, Part, Parts, Values
 from kvmtest.model.record import Block, Record
 from kvmtest.model.value import text
 from kvmtest.model.verdict import Verdict
+from kvmtest.spec.deviations import CASES_OF
 from kvmtest.spec.kept import explained
 from kvmtest.spec.rule import Rule
 from kvmtest.spec.untouched import COUNTERS
@@ -74,6 +75,8 @@ class Book:
         self.brief = brief
         self._answers: dict[Question, _Answers] = {}
         self._questions: dict[Hashable, _Answers] = {}
+        self._lists: dict[Hashable, tuple[int, list[_Answers]]] = {}
+        self._cases: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._of_one: dict[Hashable, Question] = {}
         self._blocks: dict[Hashable, Block] = {}
         self._sheets: dict[Hashable, Sheet] = {}
@@ -101,17 +104,29 @@ class Book:
             found = self._of_one[key] = ask(item, ctx, own)
         return found
 
-    def asks(self, items: Iterable[str], ctx: Context, layout: Layout) -> list[_Answers]:
-        """The answers to the questions of ``items`` by the manuals' rules, in cases like that of ``ctx``."""
-        kind, without = (*ctx.kind, id(layout)), (*ctx.without_vector, id(layout))
-        known, made = self._questions, list[_Answers]()
-        for item in items:
-            key = (item, kind if item in _OF_VECTOR else without)
-            found = known.get(key)
-            if found is None:
-                found = known[key] = self.answers(ask(item, ctx))
-            made.append(found)
-        return made
+    def asks(self, items: tuple[str, ...], ctx: Context) -> tuple[int, list[_Answers]]:
+        """The answers to the questions of ``items`` by the manuals' rules, in cases like that of ``ctx``, and their number."""
+        cases = self._cases.get(items)
+        if cases is None:
+            cases = self._cases[items] = tuple(dict.fromkeys(part for item in items for part in CASES_OF.get(item, ())))
+        plain = ctx.plain
+        key = (items, plain, ctx.parts(cases), ctx.vector)
+        known = self._lists.get(key)
+        if known is None:
+            made = [self._of(item, ctx, plain) for item in items]
+            known = self._lists[key] = (self.number(tuple(map(id, made))), made)
+        return known
+
+    def _of(self, item: str, ctx: Context, plain: tuple[object, ...]) -> _Answers:
+        key = (item, plain, ctx.parts(CASES_OF.get(item, ())), ctx.vector if item in _OF_VECTOR else None)
+        found = self._questions.get(key)
+        if found is None:
+            found = self._questions[key] = self.answers(ask_views(item, ctx) if ctx.view == "views" else ask(item, ctx))
+        return found
+
+    def compared(self, item: str, ctx: Context) -> _Answers:
+        """The answers to whether both views of ``item`` agree; ``ctx`` is that of the view ``views``."""
+        return self._of(item, ctx, ctx.plain)
 
     def block(self, records: Iterable[Record], key: Hashable = None) -> Block:
         """The block of ``records``; equal ones share one block."""
@@ -120,6 +135,13 @@ class Book:
         found = self._blocks.get(key)
         if found is None:
             found = self._blocks[key] = Block(made)
+        return found
+
+    def same(self, key: Hashable, records: Callable[[], Iterable[Record]]) -> Block:
+        """The block of ``records``, which are those of any other with this ``key``."""
+        found = self._blocks.get(key)
+        if found is None:
+            found = self._blocks[key] = self.block(records())
         return found
 
     def known(self, key: Hashable) -> Block | None:
@@ -254,10 +276,11 @@ class Sheet:
         if found is None:
             own = self._own
             if own is None:
-                answers = self._book.asks(items, self._ctx, self._layout)
+                found = self._book.asks(items, self._ctx)
             else:
                 answers = [self._book.answers(ask(item, self._ctx, own(item))) for item in items]
-            found = self._asked[items] = (self._book.number(tuple(map(id, answers))), answers)
+                found = (self._book.number(tuple(map(id, answers))), answers)
+            self._asked[items] = found
         return found
 
     def _alone(self, item: str, ctx: Context, seen: Seen) -> Record:
@@ -287,7 +310,7 @@ class Sheet:
     def seen(self, item: str, baseline: Snapshot | None, plant: Planted | None, shown: Evidence) -> Seen:
         """The values of ``item`` that a vCPU has ``shown``, as they are judged."""
         vcpu = _Vcpu(baseline, plant, shown.before, shown.after)
-        return self._seen(item, vcpu) if shown.report is None else self._told(item, vcpu, shown.report)
+        return self._seen(item, vcpu) if shown.report is None else self._told(item, vcpu, self._read(vcpu), shown.report)
 
     # The guest's view, and both
 
@@ -309,21 +332,23 @@ class Sheet:
         wanted = (self._book.asked(plant, shared), told, *report.missing.items(), report.problem, report.narrow, *states)
         number, asked = self._answers(shared)
         key, both = ("guest", number, wanted), ("views", number, wanted)
-        one, two = self._book.known(key), self._book.known(both)
+        one, two, read = self._book.known(key), self._book.known(both), self._read(vcpu)
         if one is None or two is None:
-            one = self._book.block([answers.of(self._told(answers.question.item, vcpu, report)) for answers in asked], key)
-            two = self._book.block([self._views(item, vcpu, report) for item in shared], both)
+            one = self._book.block([answers.of(self._told(answers.question.item, vcpu, read, report)) for answers in asked], key)
+            two = self._book.block([self._views(item, vcpu, read, report) for item in shared], both)
         alone = [item for item in items if item in OWN]
         return (
-            (one, *(self._book.block((self._alone(item, ctx, self._told(item, vcpu, report)),)) for item in alone)),
-            (two, *(self._book.block((self._views(item, vcpu, report, ctx),)) for item in alone)),
+            (one, *(self._book.block((self._alone(item, ctx, self._told(item, vcpu, read, report)),)) for item in alone)),
+            (two, *(self._book.block((self._views(item, vcpu, read, report, ctx),)) for item in alone)),
         )
 
-    def _told(self, item: str, vcpu: _Vcpu, report: Report) -> Seen:
+    def _read(self, vcpu: _Vcpu) -> Values:
+        return Values(*map(self._parts.read, (vcpu.baseline, vcpu.before, vcpu.after)))
+
+    def _told(self, item: str, vcpu: _Vcpu, read: Values, report: Report) -> Seen:
         """The values of ``item`` with the guest's ``report`` as the observation."""
         layout, narrow = self._layout, report.narrow
-        planted = vcpu.before.get(layout, item) if vcpu.before else None
-        created = vcpu.baseline.get(layout, item) if vcpu.baseline else None
+        planted, created = read.planted.get(item), read.created.get(item)
         observed, missing, failed = report.values.get(item), report.missing.get(item, ""), ""
         if observed is None and not missing:
             failed = report.problem or "the guest did not report it"
@@ -332,12 +357,12 @@ class Sheet:
         refused = self._refusal(item, vcpu.plant, planted)
         return Seen(shown(item, planted, narrow), shown(item, created, narrow), observed, refused, missing, failed)
 
-    def _views(self, item: str, vcpu: _Vcpu, report: Report, ctx: Context | None = None) -> Record:
+    def _views(self, item: str, vcpu: _Vcpu, read: Values, report: Report, ctx: Context | None = None) -> Record:
         """The record of comparing what the host read of ``item`` with the guest's ``report``."""
         answers = self._compared.get(item)
         if answers is None or ctx is not None:
             views = (ctx or self._ctx)._replace(prefix=f"{self._ctx.prefix.rpartition('.')[0]}.views")
-            answers = self._compared[item] = self._book.answers(ask_views(item, views))
+            answers = self._compared[item] = self._book.compared(item, views)
         told, missing = report.values.get(item), report.missing.get(item, "")
         unread = lost = ""
         host = None
@@ -346,7 +371,7 @@ class Sheet:
         elif item not in self._layout.fields:
             unread = self._layout.missing.get(item, "")
         else:
-            host = shown(item, vcpu.after.get(self._layout, item), report.narrow)
+            host = shown(item, read.observed.get(item), report.narrow)
             lost = vcpu.after.why(self._layout, item) if host is None else ""
         return answers.same(host, told, report.problem if told is None else "", missing if told is None else "", unread, lost)
 

@@ -8,6 +8,7 @@ and observe the same values.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from kvmtest.model.host import NO_KVM, Host
@@ -64,13 +65,16 @@ class Context(NamedTuple):
     @property
     def kind(self) -> tuple[object, ...]:
         """All fields that a judgement depends on, except the vCPU's id and the time: equal for many cases."""
-        return (*self.without_vector, self.vector)
+        return (*self.plain, self.parts(CASES), self.vector)
 
     @property
-    def without_vector(self) -> tuple[object, ...]:
-        """The same of an item whose rule knows no vector."""
-        parts = tuple(part for part in CASES if part in self.case)
-        return (self.event, self.view, self.created, parts, *self[3:5], *self[6:9], *self[10:12], self.extended_apic)
+    def plain(self) -> tuple[object, ...]:
+        """The same of an item whose rule knows no vector, and whose deviations do not tell cases apart."""
+        return (self.event, self.view, self.created, *self[3:5], *self[6:9], *self[10:12], self.extended_apic)
+
+    def parts(self, cases: Iterable[str]) -> tuple[str, ...]:
+        """Those of ``cases`` that are a part of this case's name."""
+        return tuple([part for part in cases if part in self.case])
 
 
 class Seen(NamedTuple):

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from typing import NamedTuple
 
 from kvmtest import spec
 from kvmtest.spec.untouched import COUNTERS
 from kvmtest.state.layout import Layout
 from kvmtest.state.sections import Snapshot
 
-__all__ = ("OWN", "Part", "Parts")
+__all__ = ("OWN", "Part", "Parts", "Values")
 
 #: Judged by themselves: what counts, and what names the vCPU, differs in each case and on each vCPU.
 OWN = COUNTERS | {"lapic.id", "lapic.ldr"}
@@ -48,6 +49,14 @@ class Part:
         self._values.clear()
 
 
+class Values(NamedTuple):
+    """The values of one vCPU's items, by item, at creation, before the event and after it."""
+
+    created: dict[str, int | None]
+    planted: dict[str, int | None]
+    observed: dict[str, int | None]
+
+
 class Parts:
     """The sections of one layout."""
 
@@ -56,6 +65,19 @@ class Parts:
         self.by_section = {section: Part(layout, section) for section in layout.by_section}
         known = layout.fields
         self.rest = tuple(item for item in _TABLES if item not in known)
+
+    def read(self, snapshot: Snapshot | None) -> dict[str, int | None]:
+        """The value of each item in ``snapshot``; none of what was not read."""
+        if snapshot is None:
+            return {}
+        if snapshot.unreadable:
+            return {item: snapshot.get(self.layout, item) for item in self.layout.fields}
+        found: dict[str, int | None] = {}
+        for section, part in self.by_section.items():
+            if (data := snapshot.sections.get(section)) is not None:
+                found.update(zip(part.items, part.values(part.key(data)), strict=True))
+                found.update((item, self.layout.fields[item].get(data)) for item in part.own)
+        return found
 
     def keys(self, snapshot: Snapshot | None) -> Hashable:
         """Return a key that equal sections of snapshots share."""

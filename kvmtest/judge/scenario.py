@@ -7,7 +7,7 @@ The first expectation that does not hold ends the scenario: what comes after it 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import repeat
 from typing import Any
 
@@ -95,7 +95,7 @@ def unproven(layout: Layout, event: str, before: Snapshot, after: Snapshot, *, s
 class _Judge:
     def __init__(self, book: Book, look: Look, host: Host, bases: tuple[Basis, ...]) -> None:
         assert look.scenario
-        self.scenario = look.scenario
+        self.scenario, self.looks = look.scenario, of.looks(look.scenario)
         self.book, self.look, self.host, self.bases = book, look, host, bases
         self.basis = bases[0] if bases else None
         self.blocks: dict[_Key, list[Block]] = {}
@@ -138,7 +138,7 @@ class _Judge:
 
     def rest(self, step: int, verdict: Verdict, why: str) -> None:
         """Note as not observed everything from ``step`` on."""
-        for one in of.looks(self.scenario):
+        for one in self.looks:
             if one.step >= step:
                 self.untried(one, verdict, why)
 
@@ -150,14 +150,20 @@ class _Judge:
             self.records.setdefault(key, {})[look.item] = Record(look.item, verdict, reason=why, cite=self.scenario.cite)
         elif key not in self.blocks:
             names = self.look.names(look.view, look.event)
-            self.blocks[key] = [self.book.block(self.missing(name, look, verdict, why) for name in names)]
+            kind = ("missing", look.view, look.event, look.trigger == "plant", self.look.vendor, self.host.backend)
+            self.blocks[key] = [self.book.same((*kind, names, verdict, why), lambda: self.missing(names, look, verdict, why))]
 
-    def missing(self, item: str, look: of.Look, verdict: Verdict, why: str) -> Record:
-        """The record of an item of the table that could not be observed."""
-        if look.trigger == "plant":
-            return Record(item, verdict, reason=why, cite=AS_WRITTEN)
-        rule = spec.rule_for(item, look.event, self.look.vendor or "intel", self.host.backend)
-        return Record(item, verdict, reason=why, cite=(BOTH_VIEWS,) if look.view == "views" else rule.cite)
+    def missing(self, items: tuple[str, ...], look: of.Look, verdict: Verdict, why: str) -> Iterator[Record]:
+        """The records of items of the table that could not be observed."""
+        vendor, backend = self.look.vendor or "intel", self.host.backend
+        for item in items:
+            if look.trigger == "plant":
+                cite = AS_WRITTEN
+            elif look.view == "views":
+                cite = (BOTH_VIEWS,)
+            else:
+                cite = spec.rule_for(item, look.event, vendor, backend).cite
+            yield Record(item, verdict, reason=why, cite=cite)
 
     def host_table(self, look: of.Look, rule: str, befores: list[Snapshot], afters: list[Snapshot]) -> str:
         """The whole table in the host's view, of each vCPU; why there is none, where nothing proves that the event happened."""
@@ -271,7 +277,7 @@ def played(book: Book, look: Look, host: Host, bases: tuple[Basis, ...], seen: P
     told: dict[int, list[Any]] = {}
     for number, value in seen.told:
         told.setdefault(number, []).append(value)
-    at = {one.step: one for one in of.looks(scenario) if one.view != "views"}
+    at = {one.step: one for one in judge.looks if one.view != "views"}
     #: The last observation of each vCPU that steps name, and that before the event.
     last: dict[s.Who, list[Snapshot]] = {}
     before: dict[s.Who, list[Snapshot]] = {}

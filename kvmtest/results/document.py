@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any, TextIO
 
 from kvmtest.model.case import Case
 from kvmtest.model.record import Block, Observation, Record
 from kvmtest.model.run import Head
-from kvmtest.results.lines import SCHEMA, case_fields, head_fields, record_fields, spans
+from kvmtest.results.lines import SCHEMA, case_fields, compact, head_fields, record_fields, spans
 
 __all__ = ("Document",)
 
@@ -56,7 +55,7 @@ class Document:
         out.write(f'"records": {_array(records)},\n"runs": [')
         for number, run in enumerate(self._runs):
             rows = run.pop("results")
-            out.write("," * bool(number) + "\n" + _text(run)[:-1] + f', "results": {_array(rows)}}}')
+            out.write("," * bool(number) + "\n" + compact(run)[:-1] + f', "results": {_array(rows)}}}')
         out.write("\n]}\n")
         out.flush()
 
@@ -72,9 +71,5 @@ class Document:
         return self._records.setdefault(record, len(self._records))
 
 
-def _text(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"))
-
-
 def _array(values: Iterable[Any]) -> str:
-    return "[" + ",".join(f"\n{_text(value)}" for value in values) + "]"
+    return "[" + ",".join(f"\n{compact(value)}" for value in values) + "]"

@@ -30,14 +30,11 @@ from kvmtest.model.run import Head
 from kvmtest.model.value import text
 from kvmtest.model.verdict import VERDICTS, Verdict
 
-__all__ = ("SCHEMA", "Lines", "case_fields", "end_fields", "head_fields", "host_fields", "record_fields", "spans")
+__all__ = ("SCHEMA", "Lines", "case_fields", "compact", "end_fields", "head_fields", "host_fields", "record_fields", "spans")
 
 SCHEMA = "kvmtest.results/2"
-_COMPACT = (",", ":")
-
-
-def _dump(fields: dict[str, Any]) -> str:
-    return json.dumps(fields, separators=_COMPACT)
+#: JSON without spaces.
+compact = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def host_fields(host: Host) -> dict[str, Any]:
@@ -124,7 +121,7 @@ class Lines:
         self._runs += 1
         self._running = None
         self._last.clear()
-        self._write(_dump({"schema": SCHEMA, "run": self._runs} | head_fields(head)) + "\n")
+        self._write(compact({"schema": SCHEMA, "run": self._runs} | head_fields(head)) + "\n")
 
     def case(self, case: Case) -> None:
         """A case begins."""
@@ -134,7 +131,7 @@ class Lines:
         number = self._cases.get(case)
         if number is None:
             number = self._cases[case] = len(self._cases)
-            self._write(_dump({"case": number} | case_fields(case)) + "\n")
+            self._write(compact({"case": number} | case_fields(case)) + "\n")
         else:
             self._write(f'{{"case":{number}}}\n')
 
@@ -152,13 +149,13 @@ class Lines:
             records = self._spans.get(one.blocks)
             if records is None:
                 numbers = (number for block in one.blocks for number in self._numbers(block))
-                records = self._spans[one.blocks] = json.dumps(spans(numbers), separators=_COMPACT)
+                records = self._spans[one.blocks] = compact(spans(numbers))
             head = f'"event":"{one.event}","trigger":"{one.trigger}","view":"{one.view}"'
             self._write(f'{{"of":{where},{head},"records":{records}{_took(one.seconds)}}}\n')
 
     def end(self, fields: dict[str, Any]) -> None:
         """The run is over, with the fields that `end_fields` gives."""
-        self._write(_dump({"end": self._runs} | fields) + "\n")
+        self._write(compact({"end": self._runs} | fields) + "\n")
 
     def _number_of(self, case: Case) -> int:
         if case not in self._cases:
@@ -176,14 +173,14 @@ class Lines:
         if number is None:
             cite = [self._cite(said) for said in record.cite]
             number = self._records[record] = len(self._records)
-            self._write(_dump({"record": number} | record_fields(record, cite)) + "\n")
+            self._write(compact({"record": number} | record_fields(record, cite)) + "\n")
         return number
 
     def _cite(self, said: str) -> int:
         number = self._cites.get(said)
         if number is None:
             number = self._cites[said] = len(self._cites)
-            self._write(_dump({"cite": number, "text": said}) + "\n")
+            self._write(compact({"cite": number, "text": said}) + "\n")
         return number
 
 

@@ -15,7 +15,7 @@ from kvmtest.spec.deviations.admitted import ADMITTED
 from kvmtest.spec.deviations.deviation import FOREVER, KINDS, Deviation
 from kvmtest.spec.deviations.open import OPEN
 
-__all__ = ("CASES", "DEVIATIONS", "FOREVER", "KEPT", "KINDS", "Deviation", "listed")
+__all__ = ("CASES", "CASES_OF", "DEVIATIONS", "FOREVER", "KEPT", "KINDS", "Deviation", "listed")
 
 
 def _fixed() -> Iterator[Deviation]:
@@ -35,6 +35,9 @@ DEVIATIONS: tuple[Deviation, ...] = (*ADMITTED, *_fixed(), *OPEN)
 
 #: The parts of cases' names by which deviations distinguish cases.
 CASES = tuple(dict.fromkeys(d.case for d in DEVIATIONS if d.case))
+
+#: The same of each item that has any.
+CASES_OF = {d.item: tuple(dict.fromkeys(o.case for o in DEVIATIONS if o.case and o.item == d.item)) for d in DEVIATIONS if d.case}
 
 _BY_ITEM: dict[tuple[str, str], tuple[Deviation, ...]] = {}
 for _d in DEVIATIONS:

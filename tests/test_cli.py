@@ -67,10 +67,17 @@ def test_help_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 
 
 def test_wrong_usage_is_2() -> None:
-    for args in (["bogus"], ["run", "--format", "xml"], ["run", "--timeout", "-1"], ["run", "--timeout", "nan"]):
+    wrong = (["--format", "xml"], ["--timeout", "-1"], ["--timeout", "nan"], ["--jobs", "0"], ["--jobs", "two"])
+    for args in (["bogus"], *(["run", *words] for words in wrong)):
         with pytest.raises(SystemExit) as done:
             main(args)
         assert done.value.code == 2
+
+
+def test_coverage_is_of_one_process(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--jobs", "2", "--coverage", "x.json", "cr3"]) == 2
+    error = capsys.readouterr().err
+    assert _one_line(error) and "--jobs 1" in error
 
 
 def test_selector_that_matches_nothing_is_2(capsys: pytest.CaptureFixture[str]) -> None:

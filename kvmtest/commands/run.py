@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import gc
 import time
+from collections.abc import Iterator
 
 from kvmtest import __version__
 from kvmtest.commands import common, kcov, outcome, report
@@ -14,6 +17,11 @@ from kvmtest.model.run import Head
 
 __all__ = ("add", "cases", "chosen", "head", "options", "seconds")
 
+#: More processes than any host has CPUs for.
+_MOST_JOBS = 1024
+#: Of objects that are new, so many more than are freed, until cycles among them are looked for.
+_COLLECTED = 100_000
+
 
 def add(commands: Commands) -> None:
     """Add ``run``."""
@@ -22,6 +30,8 @@ def add(commands: Commands) -> None:
     outcome.options(parser)
     kcov.options(parser)
     common.device(parser)
+    what = "run the cases in so many processes at once; the results are the same, in the same order (default: 1)"
+    parser.add_argument("--jobs", type=_jobs, default=1, metavar="N", help=what)
     parser.set_defaults(function=_run)
 
 
@@ -79,9 +89,28 @@ def _rounds(text: str) -> int:
     return int(text)
 
 
+def _jobs(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) <= _MOST_JOBS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes from 1 to {_MOST_JOBS}")
+    return int(text)
+
+
 def head(host: Host, name: str = "") -> Head:
     """The head of a run that begins now."""
     return Head(Tool(__version__), host, common.now(), name)
+
+
+@contextlib.contextmanager
+def _records_stay() -> Iterator[None]:
+    """Look for cycles seldom, and not in what is there: what a case leaves goes by its reference counts, but for little."""
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(_COLLECTED)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -89,6 +118,8 @@ def _run(args: argparse.Namespace) -> int:
     from kvmtest.model.select import Selection
     from kvmtest.scenario.program import StressRounds
 
+    if args.coverage and args.jobs > 1:
+        raise Failed("--coverage is of one process: it goes with --jobs 1", common.USAGE)
     asked = chosen(args)
     decides = outcome.of(args, asked)
     wanted = common.selected(asked, args.full, common.scenarios(args.scenario))
@@ -97,7 +128,13 @@ def _run(args: argparse.Namespace) -> int:
     except doctor.Unusable as error:
         raise Failed(str(error), common.BISECT_SKIP if args.bisect else common.UNTESTABLE) from None
     facts = host.detect()
-    with kvm, Interrupt(running=True) as interrupt, kcov.recording(args, kvm, facts) as note, report.writing(args) as to:
+    with (
+        kvm,
+        _records_stay(),
+        Interrupt(running=True) as interrupt,
+        kcov.recording(args, kvm, facts) as note,
+        report.writing(args) as to,
+    ):
         kvm.stop = interrupt
         if facts.backend == "unknown":
             say("no vendor module found in /sys/module: hidden attributes are judged by either vendor's values")
@@ -106,7 +143,13 @@ def _run(args: argparse.Namespace) -> int:
         stress_rounds = StressRounds(args.rounds, args.seed)
         #: None if the run ends by an error that is reported.
         interrupted: bool | None = None
-        steps = run.run(kvm, facts, wanted, args.timeout, lambda case: to.case(case.look().case), stress_rounds)
+        about = (kvm, facts, wanted, args.timeout, lambda case: to.case(case.look().case), stress_rounds)
+        if args.jobs == 1:
+            steps = run.run(*about)
+        else:
+            from kvmtest.engine import workers
+
+            steps = workers.run_in(args.jobs, *about)
         try:
             to.begin(head(facts), len(wanted))
             for done in interrupt.each(steps):

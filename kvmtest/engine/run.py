@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -116,7 +116,7 @@ def run_case(
 def run(
     kvm: Kvm,
     host: Host,
-    cases: list[Case],
+    cases: Iterable[Case],
     timeout_s: float = 1.0,
     started: Callable[[Case], None] | None = None,
     stress_rounds: StressRounds = DEFAULT_ROUNDS,

@@ -156,14 +156,11 @@ class _Judge:
     def missing(self, items: tuple[str, ...], look: of.Look, verdict: Verdict, why: str) -> Iterator[Record]:
         """The records of items of the table that could not be observed."""
         vendor, backend = self.look.vendor or "intel", self.host.backend
+        cite: tuple[str, ...] = AS_WRITTEN if look.trigger == "plant" else (BOTH_VIEWS,)
+        of_rule = look.trigger != "plant" and look.view != "views"
         for item in items:
-            if look.trigger == "plant":
-                cite = AS_WRITTEN
-            elif look.view == "views":
-                cite = (BOTH_VIEWS,)
-            else:
-                cite = spec.rule_for(item, look.event, vendor, backend).cite
-            yield Record(item, verdict, reason=why, cite=cite)
+            own = spec.rule_for(item, look.event, vendor, backend).cite if of_rule else cite
+            yield Record(item, verdict, reason=why, cite=own)
 
     def host_table(self, look: of.Look, rule: str, befores: list[Snapshot], afters: list[Snapshot]) -> str:
         """The whole table in the host's view, of each vCPU; why there is none, where nothing proves that the event happened."""

@@ -26,10 +26,10 @@ MANY = ("init", "reset")
 ENDS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
-def _start(out: Path, format: str, *arguments: str) -> subprocess.Popen[str]:
+def _start(out: Path, format: str, *arguments: str, **options: bool) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "kvmtest", "run", "--format", format, "-o", str(out / "main"), *arguments]
     besides = [f"--report={name}={out / name}" for name in ("json", "jsonl") if name != format]
-    return subprocess.Popen([*command, *besides], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
+    return subprocess.Popen([*command, *besides], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, **options)  # type: ignore[call-overload, no-any-return]
 
 
 def _wait_for_results(out: Path, process: subprocess.Popen[str], at_least: int = 1) -> None:
@@ -69,6 +69,16 @@ def test_what_was_measured_is_in_every_report(name: str, format: str, kvm: Kvm, 
     error = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and "interrupted" in error and "Traceback" not in error
     assert _whole(tmp_path, format)
+
+
+def test_a_signal_to_all_processes_of_a_run_ends_it_in_order(kvm: Kvm, tmp_path: Path) -> None:
+    """As a terminal's Ctrl-C does."""
+    process = _start(tmp_path, "json", "--jobs=3", *MANY, start_new_session=True)
+    _wait_for_results(tmp_path, process)
+    os.killpg(process.pid, signal.SIGINT)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and error.count("interrupted") == 2 and "Traceback" not in error
+    assert _whole(tmp_path, "json")
 
 
 def _two_signals(out: Path, format: str, dice: random.Random) -> None:

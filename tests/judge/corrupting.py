@@ -64,7 +64,7 @@ class Corruption(NamedTuple):
 class _Spot(NamedTuple):
     """A thing of the evidence: the vCPU's layout, the number of its step, and what makes evidence with another in its place.
 
-    ``shows`` is whether the host's table of the case is judged by it.
+    ``shows`` is whether the host's table of the case is judged by it; ``at`` is its number in what a program told.
     """
 
     value: Any
@@ -72,6 +72,7 @@ class _Spot(NamedTuple):
     step: int
     put: Callable[[Any], Any]
     shows: bool = False
+    at: int = -1
 
 
 def _spots(trial: Trial, seen: Any) -> Iterator[_Spot]:
@@ -85,7 +86,7 @@ def _spots(trial: Trial, seen: Any) -> Iterator[_Spot]:
         layout = trial.bases[0].layout
         for at, (step, value) in enumerate(seen.told):
             put = lambda value, at=at, step=step: seen._replace(told=(*seen.told[:at], (step, value), *seen.told[at + 1 :]))  # noqa: E731
-            yield _Spot(value, layout, step, put, at in shown and step in tables)
+            yield _Spot(value, layout, step, put, at in shown and step in tables, at)
     elif isinstance(seen, ResetSeen):
         for at, one in enumerate(seen.tries):
             for name, value in one.seen._asdict().items():
@@ -171,8 +172,7 @@ def _order(trial: Trial, dice: random.Random, spots: list[_Spot]) -> Corruption 
         return None
     one, other = dice.sample(dice.choice(groups), 2)
     told = list(trial.seen.told)
-    first, second = (next(at for at, (_, value) in enumerate(told) if value is spot.value) for spot in (one, other))
-    told[first], told[second] = (told[first][0], other.value), (told[second][0], one.value)
+    told[one.at], told[other.at] = (one.step, other.value), (other.step, one.value)
     items: set[str] = set()
     if isinstance(one.value, Snapshot):
         layout = one.layout

@@ -161,7 +161,7 @@ SCENARIOS = (
         "init", "msi", "dirty-ring-full",
         (
             s.Plant("a"), s.Fill(_LOGGED, bytes(0x1000), _SLOT, logged=True), *[_FILLS] * _CALLS, s.Set((_RUNNING,)),
-            s.Observe(), s.Event("none", "dirty-ring"), _NO_ROOM, s.Send("init"), s.Observe(), _NO_ROOM,
+            s.Event("none", "dirty-ring"), _NO_ROOM, s.Observe(), s.Send("init"), s.Observe(), _NO_ROOM,
         ),
         (KVM_API, S_T1, A_T1), "bsp", setup=_RING, vendors=("intel",),
     ),

@@ -18,6 +18,7 @@ from kvmtest.lab.hits import Hits
 from kvmtest.lab.limits import Died, Limits
 from kvmtest.lab.relay import Receiver
 from kvmtest.lab.saved_boot import SavedBoot, Unusable
+from kvmtest.lab.start import Started
 from kvmtest.lab.steps import Alive, Answer, Begin, Booting, Remark, Running, Spec, Step, Times
 from kvmtest.lab.stream import WAITS, Decoder
 from kvmtest.lab.watch import Watch
@@ -130,7 +131,7 @@ class Cell:
 
     def _play(
         self,
-        started: emulator.Started,
+        started: Started,
         folder: str,
         *,
         save: Callable[[], None] | None = None,

@@ -16,8 +16,8 @@ from collections import deque
 from collections.abc import Iterator
 
 from kvmtest.lab import klog
-from kvmtest.lab.emulator import Started
 from kvmtest.lab.limits import Died, Spent
+from kvmtest.lab.start import Started
 
 __all__ = ("Watch",)
 

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Bochs: boots from a CD, as it has no other way to take a kernel."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from kvmtest.lab import program
+from kvmtest.lab.error import LabError
+from kvmtest.lab.start import APPEND, Emulator, Started, version
+
+__all__ = ("Bochs",)
+
+_TERM = "/usr/lib/x86_64-linux-gnu/bochs/plugins/libbx_term_gui.so.0.0.0"
+_BOCHSRC = """\
+megs: 1024
+cpu: model={cpu}, count=1, ips={ips}, reset_on_triple_fault=0
+romimage: file=/usr/share/bochs/BIOS-bochs-latest
+vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest
+ata0-master: type=cdrom, path={folder}/lab.iso, status=inserted
+boot: cdrom
+com1: enabled=1, mode=file, dev={serial}
+parport1: enabled=1, file={parallel}
+sound: driver=dummy
+speaker: enabled=0
+display_library: term
+vga: update_freq=1
+clock: sync=none
+log: {folder}/bochs.log
+panic: action=fatal
+error: action=ignore
+info: action=ignore
+debug: action=ignore
+"""
+_GRUB = "set timeout=0\nmenuentry lab {{\n linux /image console=ttyS0 {append}\n initrd /initrd\n}}\n"
+
+
+class Bochs(Emulator):
+    """Bochs: emulates VMX with EPT and unrestricted guest. Boots from a CD, as it has no other way to take a kernel."""
+
+    name = "Bochs"
+    backend = "vmx"
+    accel = "bochs"
+    cpu = "corei7_haswell_4770"  # the newest model that all kernels boot on
+    memory_mib = 1300
+    boot_s = 480.0
+    silence_s = 240.0
+    case_s = 1200.0
+    _IPS = 100_000_000
+
+    def programs(self) -> dict[str, str]:
+        return {
+            "bochs-bin" if shutil.which("bochs-bin") else "bochs": "bochs",
+            "/usr/share/bochs/BIOS-bochs-latest": "bochsbios",
+            "/usr/share/bochs/VGABIOS-lgpl-latest": "vgabios",
+            _TERM: "bochs-term",
+            "grub-mkrescue": "grub-common",
+            "/usr/lib/grub/i386-pc/moddep.lst": "grub-pc-bin",
+            "xorriso": "xorriso",
+            "mformat": "mtools",
+        }
+
+    def version(self) -> str:
+        return "Bochs " + version(["bochs", "--help"], r"Emulator ([\d.]+)")
+
+    def prepare(self, folder: str, image: str, initrd: str, serial: str, parallel: str, append: str) -> Started:
+        boot = os.path.join(folder, "iso", "boot", "grub")
+        os.makedirs(boot)
+        os.link(initrd, os.path.join(folder, "iso", "initrd"))
+        shutil.copyfile(image, os.path.join(folder, "iso", "image"))
+        with open(os.path.join(boot, "grub.cfg"), "w", encoding="utf-8") as file:
+            file.write(_GRUB.format(append=f"{APPEND} {append}".strip()))
+        options = ["--compress=no", "--fonts=", "--locales=", "--themes=", "-d", "/usr/lib/grub/i386-pc"]
+        command = ["grub-mkrescue", *options, "-o", os.path.join(folder, "lab.iso"), os.path.join(folder, "iso")]
+        environment = os.environ | {"TMPDIR": folder}
+        done = program.run(command, text=True, errors="replace", env=environment, start_new_session=True)
+        if done.returncode:
+            raise LabError(f"grub-mkrescue: {done.stderr.strip().rpartition(chr(10))[2]}")
+        shutil.rmtree(os.path.join(folder, "iso"))
+        with open(os.path.join(folder, "bochsrc"), "w", encoding="utf-8") as file:
+            file.write(_BOCHSRC.format(cpu=self.cpu, ips=self._IPS, folder=folder, serial=serial, parallel=parallel))
+        # A build with the debugger waits for a command first.
+        with open(os.path.join(folder, "commands"), "w", encoding="utf-8") as file:
+            file.write("c\n")
+        return Started(["bochs", "-q", "-f", os.path.join(folder, "bochsrc"), "-rc", os.path.join(folder, "commands")], True)

@@ -28,7 +28,13 @@ for, and cached; a .deb; a kernel image, with --modules; or host, the kernel tha
   kvmtest lab run --backend vmx --kernel 6.1 --kvm-modules ~/linux/arch/x86/kvm
   kvmtest lab matrix --backend svm,vmx --kernel 5.10,6.1,6.12,7.2
 
-svm is kvm_amd in QEMU (TCG emulates SVM), vmx is kvm_intel in Bochs. The exit status is that of kvmtest run.
+svm is kvm_amd in QEMU (TCG emulates SVM), vmx is kvm_intel in Bochs. With --accel kvm either runs in QEMU on this host's own KVM,
+in seconds, on hosts that nest (kvmtest doctor says so); the backend is that of the host's CPU.
+
+  kvmtest lab run --accel kvm --smp 4 --kernel 7.2
+  kvmtest lab matrix --backend vmx --kernel 6.12,7.2 --cpu default,tigerlake
+
+The exit status is that of kvmtest run.
 """
 #: The exit status of a kselftest that could not be tried.
 _SKIPPED = 4
@@ -42,7 +48,7 @@ def add(commands: Commands) -> None:
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
 
     one = verbs.add_parser("run", help="run the cases on one kernel and one backend", epilog=_EPILOG, formatter_class=RAW)
-    one.add_argument("--backend", choices=BACKENDS, required=True, help="svm: kvm_amd in QEMU; vmx: kvm_intel in Bochs")
+    one.add_argument("--backend", choices=BACKENDS, help=cells.BACKEND_HELP)
     one.add_argument("--kernel", metavar="WHICH", required=True, help="the kernel (see below)")
     run.options(one)
     outcome.options(one)
@@ -54,7 +60,7 @@ def add(commands: Commands) -> None:
     matrix.add_argument("--kernel", type=cells.names, action="extend", metavar="WHICH[,WHICH]", required=True, help=which)
     matrix.add_argument("--jobs", type=cells.number, metavar="N", help="number of cells at once (default: by cores and memory)")
     run.options(matrix)
-    cells.options(matrix)
+    cells.options(matrix, several=True)
 
     execute = verbs.add_parser("exec", help="run static programs, as those of kvmtest repro", epilog=_EPILOG, formatter_class=RAW)
     execute.add_argument("programs", nargs="+", metavar="PROGRAM", help="a static binary: gcc -static")
@@ -94,7 +100,7 @@ def _run(args: argparse.Namespace, stop: common.Interrupt) -> int:
     from kvmtest.lab.recorder import Recorder
 
     decides = outcome.of(args, run.chosen(args))
-    (spec,) = cells.specs(args, [args.backend], [args.kernel])
+    (spec,) = cells.specs(args, [cells.backend(args)], [args.kernel])
     try:
         with report.writing(args) as to:
             stop.running = True
@@ -130,7 +136,7 @@ def _matrix(args: argparse.Namespace, stop: Stop) -> int:
     from kvmtest.lab.error import LabError
     from kvmtest.lab.table import Table
 
-    specs = cells.specs(args, args.backend or list(BACKENDS), args.kernel)
+    specs = cells.specs(args, cells.chosen(args), args.kernel)
     outcomes = matrix.outcomes(specs, common.now())
     with report.writing(args, len(specs), live=False, text=lambda out: Table(out, outcomes)) as to:
         runs: list[Run] = []

@@ -4,13 +4,19 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 
-from kvmtest.lab import program
-from kvmtest.lab.error import LabError
-from kvmtest.lab.start import APPEND, Emulator, Started, version
+from kvmtest.lab import program, start
+from kvmtest.lab.error import LabError, NotFound
+from kvmtest.lab.start import Cpu, Emulator, Started, version
 
-__all__ = ("Bochs",)
+__all__ = ("AMD", "Bochs")
+
+#: The models of AMD's CPUs that have SVM with nested paging; the others are Intel's, or have no virtualization.
+AMD = frozenset(("phenom_8650_toliman", "zambezi", "trinity_apu", "ryzen"))
+#: Of each backend the newest model that all kernels of the lab boot on.
+_USUAL = {"vmx": "corei7_haswell_4770", "svm": "ryzen"}
 
 _TERM = "/usr/lib/x86_64-linux-gnu/bochs/plugins/libbx_term_gui.so.0.0.0"
 _BOCHSRC = """\
@@ -33,21 +39,22 @@ error: action=ignore
 info: action=ignore
 debug: action=ignore
 """
-_GRUB = "set timeout=0\nmenuentry lab {{\n linux /image console=ttyS0 {append}\n initrd /initrd\n}}\n"
+_GRUB = "set timeout=0\nmenuentry lab {{\n linux /image {append}\n initrd /initrd\n}}\n"
 
 
 class Bochs(Emulator):
-    """Bochs: emulates VMX with EPT and unrestricted guest. Boots from a CD, as it has no other way to take a kernel."""
+    """Bochs: emulates VMX with EPT and unrestricted guest, and SVM. It is built for one CPU."""
 
     name = "Bochs"
-    backend = "vmx"
     accel = "bochs"
-    cpu = "corei7_haswell_4770"  # the newest model that all kernels boot on
     memory_mib = 1300
     boot_s = 480.0
     silence_s = 240.0
     case_s = 1200.0
     _IPS = 100_000_000
+
+    def __init__(self, backend: str, asked: Cpu) -> None:
+        super().__init__(backend, asked, _USUAL[backend])
 
     def programs(self) -> dict[str, str]:
         return {
@@ -61,6 +68,18 @@ class Bochs(Emulator):
             "mformat": "mtools",
         }
 
+    def models(self) -> frozenset[str]:
+        said = str(program.run(["bochs", "--help", "cpu"], text=True, errors="replace").stderr)
+        return frozenset(re.findall(r"^(\w+)$", said, re.MULTILINE))
+
+    def check(self) -> None:
+        super().check()
+        if self.number > 1:
+            raise NotFound("--smp needs QEMU, --accel tcg or kvm: Bochs is built for one CPU")
+        vendor = "svm" if self.cpu in AMD else "vmx"
+        if vendor != self.backend:
+            raise NotFound(f"Bochs's {self.cpu} has no {self.backend.upper()}: --backend {vendor}")
+
     def version(self) -> str:
         return "Bochs " + version(["bochs", "--help"], r"Emulator ([\d.]+)")
 
@@ -70,7 +89,7 @@ class Bochs(Emulator):
         os.link(initrd, os.path.join(folder, "iso", "initrd"))
         shutil.copyfile(image, os.path.join(folder, "iso", "image"))
         with open(os.path.join(boot, "grub.cfg"), "w", encoding="utf-8") as file:
-            file.write(_GRUB.format(append=f"{APPEND} {append}".strip()))
+            file.write(_GRUB.format(append=start.append(self.number, append)))
         options = ["--compress=no", "--fonts=", "--locales=", "--themes=", "-d", "/usr/lib/grub/i386-pc"]
         command = ["grub-mkrescue", *options, "-o", os.path.join(folder, "lab.iso"), os.path.join(folder, "iso")]
         environment = os.environ | {"TMPDIR": folder}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 import time
 from collections import deque
@@ -48,7 +49,7 @@ class Cell:
     def __init__(self, spec: Spec, stop: Stop | None = None) -> None:
         self._stop = stop or Stop()
         self.spec = spec
-        self.emulator = emulator.for_backend(spec.backend)
+        self.emulator = emulator.for_backend(spec.backend, spec.cpu)
         self._decoder = Decoder()
         self._watch = Watch(self.emulator.name)
         self._log: deque[str] = deque(maxlen=_LOG_LINES)
@@ -281,6 +282,8 @@ class Cell:
             "cpu": self.emulator.cpu,
             "kernel_source": spec.kernel.source + (f", modules of {spec.own_modules}" if spec.own_modules else ""),
         }
+        if spec.options:
+            lab["options"] = shlex.join(spec.options)
         if "up" in self._marks:
             lab["boot_s"] = round(self._marks["up"] - self._start, 3)
         known = _facts(self._facts or [self._release or spec.kernel.release, spec.backend, "unknown", "unknown"])

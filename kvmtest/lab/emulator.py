@@ -3,16 +3,29 @@
 
 from __future__ import annotations
 
-from kvmtest.lab.bochs import Bochs
-from kvmtest.lab.qemu import Qemu
-from kvmtest.lab.start import Emulator
+import functools
 
-__all__ = ("BACKENDS", "for_backend")
+from kvmtest.lab.bochs import AMD, Bochs
+from kvmtest.lab.error import NotFound
+from kvmtest.lab.qemu import Kvm, Qemu
+from kvmtest.lab.start import Cpu, Emulator
 
-_EMULATORS: dict[str, Emulator] = {"svm": Qemu(), "vmx": Bochs()}
-BACKENDS = tuple(_EMULATORS)
+__all__ = ("ACCELS", "BACKENDS", "for_backend")
+
+_EMULATORS: dict[str, type[Bochs | Qemu]] = {"tcg": Qemu, "bochs": Bochs, "kvm": Kvm}
+#: What makes the CPU, and each backend with the one that it has as a rule.
+ACCELS = tuple(_EMULATORS)
+_USUAL = {"svm": "tcg", "vmx": "bochs"}
+BACKENDS = tuple(_USUAL)
 
 
-def for_backend(backend: str) -> Emulator:
-    """The emulator for ``backend`` (one of BACKENDS)."""
-    return _EMULATORS[backend]
+_ANY = Cpu()
+
+
+@functools.cache
+def for_backend(backend: str, cpu: Cpu = _ANY) -> Emulator:
+    """The emulator for ``backend`` (one of BACKENDS), with such CPUs. Raises NotFound for what no emulator has."""
+    accel = cpu.accel or ("bochs" if cpu.model in AMD else _USUAL[backend])
+    if (backend, accel) == ("vmx", "tcg"):
+        raise NotFound("--accel tcg has no --backend vmx: QEMU's TCG emulates SVM alone; --accel bochs, or kvm on Intel's CPUs")
+    return _EMULATORS[accel](backend, cpu)

@@ -44,6 +44,8 @@ def options(parser: argparse.ArgumentParser, own: bool = True, several: bool = F
         parser.add_argument("--cpu", type=models, action="extend", metavar="MODEL[,MODEL]", help=also)
     else:
         parser.add_argument("--cpu", default="", metavar="MODEL", help=model)
+    what = "the emulator of a Debian suite, cached as kernels are (kvmtest lab emulators; default: the installed one if it will do)"
+    parser.add_argument("--emulator", default="", metavar="SUITE", help=what)
     parser.add_argument("--smp", type=number, default=1, metavar="N", help="number of CPUs (QEMU; default: 1)")
     parser.add_argument("--modules", default="", metavar="DIR", help="modules of a kernel image: .../lib/modules/RELEASE")
     if own:
@@ -83,7 +85,7 @@ def cpus(args: argparse.Namespace) -> list[Cpu]:
     from kvmtest.lab.start import Cpu
 
     asked = args.cpu if isinstance(args.cpu, list) else [args.cpu or ""]
-    return [Cpu("" if model == _USUAL else model, args.accel or "", args.smp) for model in dict.fromkeys(asked)]
+    return [Cpu("" if model == _USUAL else model, args.accel or "", args.smp, args.emulator) for model in dict.fromkeys(asked)]
 
 
 def backend(args: argparse.Namespace) -> str:
@@ -178,7 +180,7 @@ def _pairs(backends: list[str], asked: list[Cpu]) -> list[tuple[str, Cpu]]:
     for cpu in asked:
         for backend in dict.fromkeys(backends):
             try:
-                emulator.for_backend(backend, cpu).check()
+                emulator.for_backend(backend, cpu).check(say)
             except NotFound as error:
                 errors[cpu] = error
             else:

@@ -6,15 +6,35 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Callable
+from typing import NamedTuple
 
 from kvmtest.lab import program, start
 from kvmtest.lab.error import LabError, NotFound
-from kvmtest.lab.start import Cpu, Emulator, Started, version
+from kvmtest.lab.start import Cpu, Emulator, Started, number
 
-__all__ = ("AMD", "Bochs")
+__all__ = ("MODELS", "Bochs", "Model")
 
-#: The models of AMD's CPUs that have SVM with nested paging; the others are Intel's, or have no virtualization.
-AMD = frozenset(("phenom_8650_toliman", "zambezi", "trinity_apu", "ryzen"))
+
+class Model(NamedTuple):
+    """A CPU model: whose virtualization it has, the version of Bochs ``since`` which kernels boot on it, the ``suites`` that have
+    such a one, and the ``parameters`` of KVM's modules with which it works.
+    """
+
+    backend: str
+    since: tuple[int, ...] = ()
+    suites: tuple[str, ...] = ()
+    parameters: dict[str, str] = {}
+
+
+#: What is to be known of a model; of those that are not here Intel's have VMX, if any.
+MODELS = {
+    "phenom_8650_toliman": Model("svm"),
+    "zambezi": Model("svm"),
+    "trinity_apu": Model("svm"),
+    "ryzen": Model("svm"),
+    "tigerlake": Model("vmx", (3, 0), ("trixie", "sid"), {"kvm_intel": "enable_apicv=0"}),
+}
 #: Of each backend the newest model that all kernels of the lab boot on.
 _USUAL = {"vmx": "corei7_haswell_4770", "svm": "ryzen"}
 
@@ -22,8 +42,8 @@ _TERM = "/usr/lib/x86_64-linux-gnu/bochs/plugins/libbx_term_gui.so.0.0.0"
 _BOCHSRC = """\
 megs: 1024
 cpu: model={cpu}, count=1, ips={ips}, reset_on_triple_fault=0
-romimage: file=/usr/share/bochs/BIOS-bochs-latest
-vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest
+romimage: file={share}/BIOS-bochs-latest
+vgaromimage: file={share}/VGABIOS-lgpl-latest
 ata0-master: type=cdrom, path={folder}/lab.iso, status=inserted
 boot: cdrom
 com1: enabled=1, mode=file, dev={serial}
@@ -46,6 +66,7 @@ class Bochs(Emulator):
     """Bochs: emulates VMX with EPT and unrestricted guest, and SVM. It is built for one CPU."""
 
     name = "Bochs"
+    kind = "bochs"
     accel = "bochs"
     memory_mib = 1300
     boot_s = 480.0
@@ -55,13 +76,17 @@ class Bochs(Emulator):
 
     def __init__(self, backend: str, asked: Cpu) -> None:
         super().__init__(backend, asked, _USUAL[backend])
+        self._facts = MODELS.get(self.cpu, Model("vmx"))
+        self.parameters = self._facts.parameters
 
     def programs(self) -> dict[str, str]:
-        return {
-            "bochs-bin" if shutil.which("bochs-bin") else "bochs": "bochs",
+        own = {
+            self._program: "bochs",
             "/usr/share/bochs/BIOS-bochs-latest": "bochsbios",
             "/usr/share/bochs/VGABIOS-lgpl-latest": "vgabios",
             _TERM: "bochs-term",
+        }
+        return ({} if self.place.root else own) | {
             "grub-mkrescue": "grub-common",
             "/usr/lib/grub/i386-pc/moddep.lst": "grub-pc-bin",
             "xorriso": "xorriso",
@@ -69,19 +94,32 @@ class Bochs(Emulator):
         }
 
     def models(self) -> frozenset[str]:
-        said = str(program.run(["bochs", "--help", "cpu"], text=True, errors="replace").stderr)
-        return frozenset(re.findall(r"^(\w+)$", said, re.MULTILINE))
+        return frozenset(re.findall(r"^(\w+)$", self.place.run(self._program, "--help", "cpu"), re.MULTILINE))
 
-    def check(self) -> None:
-        super().check()
+    def suites(self) -> tuple[str, ...]:
+        return self._facts.suites
+
+    def does(self) -> bool:
+        # The installed one knows the name of a model that works in a later one alone.
+        numbers = re.findall(r"\d+", self._number())
+        return super().does() and tuple(map(int, numbers)) >= self._facts.since
+
+    @property
+    def _program(self) -> str:
+        return "bochs-bin" if self.place.root or shutil.which("bochs-bin") else "bochs"
+
+    def _number(self) -> str:
+        return number(self.place.run(self._program, "--help"), r"Emulator ([\d.]+)")
+
+    def check(self, say: Callable[[str], None] = lambda line: None) -> None:
+        super().check(say)
         if self.number > 1:
             raise NotFound("--smp needs QEMU, --accel tcg or kvm: Bochs is built for one CPU")
-        vendor = "svm" if self.cpu in AMD else "vmx"
-        if vendor != self.backend:
-            raise NotFound(f"Bochs's {self.cpu} has no {self.backend.upper()}: --backend {vendor}")
+        if self._facts.backend != self.backend:
+            raise NotFound(f"Bochs's {self.cpu} has no {self.backend.upper()}: --backend {self._facts.backend}")
 
     def version(self) -> str:
-        return "Bochs " + version(["bochs", "--help"], r"Emulator ([\d.]+)")
+        return f"Bochs {self._number()}"
 
     def prepare(self, folder: str, image: str, initrd: str, serial: str, parallel: str, append: str) -> Started:
         boot = os.path.join(folder, "iso", "boot", "grub")
@@ -98,8 +136,11 @@ class Bochs(Emulator):
             raise LabError(f"grub-mkrescue: {done.stderr.strip().rpartition(chr(10))[2]}")
         shutil.rmtree(os.path.join(folder, "iso"))
         with open(os.path.join(folder, "bochsrc"), "w", encoding="utf-8") as file:
-            file.write(_BOCHSRC.format(cpu=self.cpu, ips=self._IPS, folder=folder, serial=serial, parallel=parallel))
+            share = self.place.path("/usr/share/bochs")
+            said = {"cpu": self.cpu, "ips": self._IPS, "folder": folder, "serial": serial, "parallel": parallel, "share": share}
+            file.write(_BOCHSRC.format(**said))
         # A build with the debugger waits for a command first.
         with open(os.path.join(folder, "commands"), "w", encoding="utf-8") as file:
             file.write("c\n")
-        return Started(["bochs", "-q", "-f", os.path.join(folder, "bochsrc"), "-rc", os.path.join(folder, "commands")], True)
+        options = ["-q", "-f", os.path.join(folder, "bochsrc"), "-rc", os.path.join(folder, "commands")]
+        return Started([*self.place.command(self._program), *options], True, self.place.environment)

@@ -8,7 +8,7 @@ import shlex
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 
 from kvmtest.engine import plan
 from kvmtest.judge.evidence import Look
@@ -95,8 +95,9 @@ class Cell:
             "job": spec.job,
             "coverage": spec.coverage,
         }
-        built_in = spec.parameters.keys() - {module.name for module in needed}
-        append = " ".join(f"{name}.{value}" for name in sorted(built_in) for value in spec.parameters[name].split())
+        given = _with(spec.parameters, self.emulator.parameters)
+        built_in = given.keys() - {module.name for module in needed}
+        append = " ".join(f"{name}.{value}" for name in sorted(built_in) for value in given[name].split())
         self._version = self.emulator.version()
         for fifo in ("serial", "parallel"):
             os.mkfifo(os.path.join(folder, fifo))
@@ -105,13 +106,13 @@ class Cell:
         if self.emulator.saves and not append and not spec.fresh_boot:
             try:
                 saved = SavedBoot(self.emulator, self._version, spec.kernel.image, folder, self._watch.alive)
-                yield from self._saved(saved, initramfs.order(needed, spec.parameters, config), folder)
+                yield from self._saved(saved, initramfs.order(needed, given, config), folder)
                 return
             except Unusable as error:
                 yield Remark(f"{error}; booting afresh")
             self._again()
         initrd = os.path.join(folder, "initrd")
-        initramfs.write(initrd, initramfs.cell(needed, spec.parameters, config))
+        initramfs.write(initrd, initramfs.cell(needed, given, config))
         serial, parallel = (os.path.join(folder, fifo) for fifo in ("serial", "parallel"))
         started = self.emulator.prepare(folder, spec.kernel.image, initrd, serial, parallel, append)
         yield from self._play(started, folder)
@@ -345,6 +346,17 @@ class Cell:
             left = f"{self._cases - self._done} of {self._cases} cases did not run to their end"
             yield from self._kernel("run", Verdict.ERROR, f"died in {self._where}: {why}; {left}; {end}")
         yield from self._over()
+
+
+def _with(given: Mapping[str, str], usual: Mapping[str, str]) -> dict[str, str]:
+    """Parameters of modules: those ``given``, and the ``usual`` ones that are not among them."""
+    found = dict(given)
+    for module, values in usual.items():
+        there = {one.partition("=")[0] for one in given.get(module, "").split()}
+        more = [one for one in values.split() if one.partition("=")[0] not in there]
+        if more:
+            found[module] = " ".join([*more, *given.get(module, "").split()])
+    return found
 
 
 def _facts(fields: list[str]) -> Host:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 
-from kvmtest.lab.bochs import AMD, Bochs
+from kvmtest.lab.bochs import MODELS, Bochs
 from kvmtest.lab.error import NotFound
 from kvmtest.lab.qemu import Kvm, Qemu
 from kvmtest.lab.start import Cpu, Emulator
@@ -25,7 +25,7 @@ _ANY = Cpu()
 @functools.cache
 def for_backend(backend: str, cpu: Cpu = _ANY) -> Emulator:
     """The emulator for ``backend`` (one of BACKENDS), with such CPUs. Raises NotFound for what no emulator has."""
-    accel = cpu.accel or ("bochs" if cpu.model in AMD else _USUAL[backend])
+    accel = cpu.accel or ("bochs" if cpu.model in MODELS else _USUAL[backend])
     if (backend, accel) == ("vmx", "tcg"):
         raise NotFound("--accel tcg has no --backend vmx: QEMU's TCG emulates SVM alone; --accel bochs, or kvm on Intel's CPUs")
     return _EMULATORS[accel](backend, cpu)

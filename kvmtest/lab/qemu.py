@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
-from kvmtest.lab import program
 from kvmtest.lab.error import LabError
 from kvmtest.lab.port import ORDER, WAIT
-from kvmtest.lab.start import Cpu, Emulator, Started, append, version
+from kvmtest.lab.start import Cpu, Emulator, Started, append, number
 
 __all__ = ("MONITOR", "Kvm", "Qemu", "nests")
 
 #: The name of the FIFOs to QEMU's monitor, without .in and .out.
 MONITOR = "monitor"
+_VERSION = r"version (\S+)"
 _MODEL = re.compile(r"^(?:x86|  ?) ?(\w\S*)", re.MULTILINE)
 
 
@@ -25,6 +26,7 @@ class Qemu(Emulator):
     """QEMU without KVM: TCG emulates SVM with nested paging. Each CPU is a thread of its own where there are several (MTTCG)."""
 
     name = "QEMU"
+    kind = "qemu"
     accel = "tcg"
     memory_mib = 1300
     boot_s = 120.0
@@ -40,18 +42,18 @@ class Qemu(Emulator):
         super().__init__(backend, asked, self._USUAL)
 
     def programs(self) -> dict[str, str]:
-        return {self._PROGRAM: "qemu-system-x86"}
+        return {} if self.place.root else {self._PROGRAM: "qemu-system-x86"}
 
     def models(self) -> frozenset[str]:
-        said = str(program.run([self._PROGRAM, "-cpu", "help"], text=True, errors="replace").stdout)
+        said = self.place.run(self._PROGRAM, "-cpu", "help")
         return frozenset(_MODEL.findall(said.partition("Recognized CPUID flags")[0]))
 
     def version(self) -> str:
-        number = f", {self.number} CPUs" if self.number > 1 else ""
-        return "QEMU " + version([self._PROGRAM, "--version"], r"version (\S+)") + f" ({self.accel.upper()}{number})"
+        cpus = f", {self.number} CPUs" if self.number > 1 else ""
+        return f"QEMU {number(self.place.run(self._PROGRAM, '--version'), _VERSION)} ({self.accel.upper()}{cpus})"
 
     def prepare(self, folder: str, image: str, initrd: str, serial: str, parallel: str, append: str) -> Started:
-        return Started([*self._command("-M q35", serial, parallel), *self._boot(image, initrd, append)], False)
+        return self._started([*self._command("-M q35", serial, parallel), *self._boot(image, initrd, append)])
 
     def waiting(self, image: str, initrd: str, serial: str, parallel: str, memory: str) -> Started:
         return self._kept("on", f"string={WAIT}", serial, parallel, memory, self._boot(image, initrd, ""))
@@ -64,7 +66,11 @@ class Qemu(Emulator):
         options = f"-nodefaults -no-user-config {accel} -display none -no-reboot".split()
         ports = ["-chardev", f"file,id=serial,path={serial}", "-serial", "chardev:serial"]
         ports += ["-chardev", f"file,id=parallel,path={parallel}", "-parallel", "chardev:parallel"]
-        return [self._PROGRAM, *options, "-cpu", self.cpu, *ports]
+        data = ["-L", self.place.path("/usr/share/qemu")] if self.place.root else []
+        return [*self.place.command(self._PROGRAM), *data, *options, "-cpu", self.cpu, *ports]
+
+    def _started(self, command: list[str]) -> Started:
+        return Started(command, False, self.place.environment)
 
     def _accel(self) -> str:
         return "tcg,thread=multi" if self.number > 1 else "tcg"
@@ -77,7 +83,7 @@ class Qemu(Emulator):
         ram = f"memory-backend-file,id=ram,size={self._MIB}M,share={share},mem-path={_escaped(memory)}"
         monitor = [*f"-chardev pipe,id={MONITOR},path={MONITOR} -mon chardev={MONITOR},mode=control".split()]
         command = self._command("-M q35,memory-backend=ram", serial, parallel)
-        return Started([*command, "-object", ram, "-fw_cfg", f"name={ORDER},{order}", *monitor, *start], False)
+        return self._started([*command, "-object", ram, "-fw_cfg", f"name={ORDER},{order}", *monitor, *start])
 
 
 class Kvm(Qemu):
@@ -90,8 +96,8 @@ class Kvm(Qemu):
     saves = False
     _USUAL = "host"
 
-    def check(self) -> None:
-        super().check()
+    def check(self, say: Callable[[str], None] = lambda line: None) -> None:
+        super().check(say)
         if (found := nests()) != self.backend:
             raise LabError(f"--accel kvm has no --backend {self.backend} here: this host's KVM has --backend {found}")
 

@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
 import shutil
+from collections.abc import Callable
 from typing import NamedTuple
 
-from kvmtest.lab import program
+from kvmtest.lab import emulators
 from kvmtest.lab.error import LabError, NotFound
 
-__all__ = ("Cpu", "Emulator", "Started", "append", "version")
+__all__ = ("Cpu", "Emulator", "Started", "append", "number")
 
 #: The whole kernel command line but for the console: no delay on panic, and none of what slows down an emulated CPU, as waiting
 #: for the ticks of a grace period whenever a VM comes or goes.
@@ -24,31 +26,34 @@ _APPEND = (
 
 class Cpu(NamedTuple):
     """The CPUs of a cell: their ``model`` as the emulator calls it, what makes them (``accel``, as of `kvmtest.model.host.Host`),
-    and their ``number``. What is not said is as usual for the backend.
+    and their ``number``; ``suite`` is Debian's that the emulator is of. What is not said is as usual for the backend.
     """
 
     model: str = ""
     accel: str = ""
     number: int = 1
+    suite: str = ""
 
     @property
     def options(self) -> tuple[str, ...]:
         """The options of ``kvmtest lab run`` that ask for it."""
-        found = ["--accel", self.accel] if self.accel else []
-        found += ["--cpu", self.model] if self.model else []
-        return tuple([*found, "--smp", str(self.number)] if self.number > 1 else found)
+        smp = str(self.number) if self.number > 1 else ""
+        given = (("--accel", self.accel), ("--cpu", self.model), ("--emulator", self.suite), ("--smp", smp))
+        return tuple(word for pair in given if pair[1] for word in pair)
 
     @property
     def name(self) -> str:
         """Short, for a column of a table; empty for the usual ones."""
-        return " ".join([*filter(None, (self.accel, self.model)), *([f"smp {self.number}"] if self.number > 1 else [])])
+        smp = f"smp {self.number}" if self.number > 1 else ""
+        return " ".join(filter(None, (self.accel, self.model, self.suite, smp)))
 
 
 class Started(NamedTuple):
-    """An emulator's command line, and whether it needs a terminal."""
+    """An emulator's command line, whether it needs a terminal, and variables of its environment."""
 
     command: list[str]
     terminal: bool
+    environment: dict[str, str] = {}
 
 
 class Emulator:
@@ -57,10 +62,11 @@ class Emulator:
     else is done between two of its lines, while it is alive. ``accel`` is as in `kvmtest.model.host.Host`.
 
     ``cpu`` is the model and ``number`` how many there are. ``saves`` is whether a guest can be saved and restored: then `waiting`
-    and `restored` are there.
+    and `restored` are there. ``kind`` is as of `emulators.PACKAGES`, and ``place`` where it is, which `check` finds out.
+    ``parameters`` are those of KVM's modules that work on such a CPU, unless others are asked for.
     """
 
-    name = ""
+    name = kind = ""
     saves = False
     accel = ""
     memory_mib = 0
@@ -71,6 +77,8 @@ class Emulator:
         self.asked = asked
         self.cpu = asked.model or usual
         self.number = asked.number
+        self.place = emulators.INSTALLED
+        self.parameters: dict[str, str] = {}
 
     def programs(self) -> dict[str, str]:
         """Program or file that is needed -> the Debian package that brings it."""
@@ -79,6 +87,14 @@ class Emulator:
     def models(self) -> frozenset[str]:
         """The CPU models that it has. Raises LabError."""
         raise NotImplementedError
+
+    def suites(self) -> tuple[str, ...]:
+        """The suites of Debian that have one which does, the best first, where the installed one need not do."""
+        return ()
+
+    def does(self) -> bool:
+        """Whether the one at ``place`` does for what is asked for. Raises LabError."""
+        return self.cpu.partition(",")[0] in self.models()
 
     def version(self) -> str:
         """Name and version, and what else decides what it does."""
@@ -96,16 +112,36 @@ class Emulator:
         """Goes on with such a guest, which finds the file ``order``; ``memory`` is left as it is."""
         raise NotImplementedError
 
-    def check(self) -> None:
-        """Raises LabError that names what is missing and the packages that bring it, NotFound for CPUs that it has not."""
+    def check(self, say: Callable[[str], None] = lambda line: None) -> None:
+        """Find it, and get it where it is not kept, of which ``say`` is told.
+
+        Raises LabError that names what is missing and the packages that bring it, NotFound for CPUs that it has not.
+        """
+        self.place = self._found(say)
         missing = {n: p for n, p in self.programs().items() if not (os.path.exists(n) if "/" in n else shutil.which(n))}
         if missing:
             packages = " ".join(dict.fromkeys(missing.values()))
             raise LabError(f"--backend {self.backend} needs {', '.join(missing)}: apt-get install {packages}")
-        model = self.asked.model.partition(",")[0]
-        if model and model not in (there := self.models()):
-            like = difflib.get_close_matches(model, there, 5, 0.3) or sorted(there)
-            raise NotFound(f"{self.version()} has no CPU model {model}; it has {', '.join(like)} and others")
+        if self._model and self._model not in (there := self.models()):
+            like = difflib.get_close_matches(self._model, there, 5, 0.3) or sorted(there)
+            raise NotFound(f"{self.version()} has no CPU model {self._model}; it has {', '.join(like)} and others")
+
+    @property
+    def _model(self) -> str:
+        return self.asked.model.partition(",")[0]
+
+    def _found(self, say: Callable[[str], None]) -> emulators.Place:
+        """The one of the suite asked for; else the installed one, where it does; one that is kept; or one that is got now."""
+        if self.asked.suite:
+            return emulators.find(self.kind, self.asked.suite, say)
+        if not (suites := self.suites()):
+            return emulators.INSTALLED
+        others = (place for kind, suite, place in emulators.kept() if kind == self.kind and suite in suites)
+        for self.place in (emulators.INSTALLED, *others):
+            with contextlib.suppress(LabError):  # one that is not there
+                if self.does():
+                    return self.place
+        return emulators.find(self.kind, suites[0], say)
 
 
 def append(number: int, more: str) -> str:
@@ -113,8 +149,7 @@ def append(number: int, more: str) -> str:
     return f"console=ttyS0 {_APPEND}{' nosmp' if number == 1 else ''} {more}".strip()
 
 
-def version(command: list[str], pattern: str) -> str:
-    """What ``pattern`` finds in what ``command`` says."""
-    done = program.run(command, text=True, errors="replace")
-    found = re.search(pattern, done.stdout + done.stderr)
+def number(said: str, pattern: str) -> str:
+    """The version that ``pattern`` finds in what an emulator ``said``."""
+    found = re.search(pattern, said)
     return found[1] if found else "of unknown version"

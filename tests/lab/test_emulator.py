@@ -109,8 +109,10 @@ def test_the_backend_is_the_hosts(leaf: CpuidEntry, backend: str, fake: Path, mo
 
 @pytest.mark.parametrize("nesting", [_Nesting(), _Nesting(_VMX, cap=0), None])
 def test_a_kvm_that_does_not_nest_is_one_line_and_3(
-    nesting: _Nesting | None, kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    nesting: _Nesting | None, fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.chdir(fake)  # where the fuzzer puts what it finds
+
     def opened(path: str) -> _Nesting:
         if nesting is None:
             raise doctor.Unusable(f"{path}: no such device: load kvm_intel or kvm_amd")

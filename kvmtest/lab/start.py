@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import difflib
 import os
 import re
@@ -137,10 +138,11 @@ class Emulator:
         if not (suites := self.suites()):
             return emulators.INSTALLED
         others = (place for kind, suite, place in emulators.kept() if kind == self.kind and suite in suites)
-        for self.place in (emulators.INSTALLED, *others):
+        tried = copy.copy(self)  # other cells may run in this one
+        for tried.place in (emulators.INSTALLED, *others):
             with contextlib.suppress(LabError):  # one that is not there
-                if self.does():
-                    return self.place
+                if tried.does():
+                    return tried.place
         return emulators.find(self.kind, suites[0], say)
 
 

@@ -137,7 +137,7 @@ class Emulator:
             return emulators.find(self.kind, self.asked.suite, say)
         if not (suites := self.suites()):
             return emulators.INSTALLED
-        others = (place for kind, suite, place in emulators.kept() if kind == self.kind and suite in suites)
+        others = (place for kind, _, place in emulators.kept() if kind == self.kind)
         tried = copy.copy(self)  # other cells may run in this one
         for tried.place in (emulators.INSTALLED, *others):
             with contextlib.suppress(LabError):  # one that is not there

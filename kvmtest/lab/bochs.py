@@ -37,7 +37,7 @@ MODELS = {
     # which 3.1 has); in 3.1 Linux 7.2 stops before it has a console.
     "tigerlake": Model("vmx", ("3.0",), ("trixie",), {"kvm_intel": "enable_apicv=0"}),
 }
-#: Of each backend the newest model that all kernels of the lab boot on.
+#: The usual model of each backend; that of vmx is the newest that all kernels of the lab boot on.
 _USUAL = {"vmx": "corei7_haswell_4770", "svm": "ryzen"}
 
 _TERM = "/usr/lib/x86_64-linux-gnu/bochs/plugins/libbx_term_gui.so.0.0.0"

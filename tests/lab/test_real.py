@@ -101,15 +101,6 @@ def test_a_saved_boot_gives_what_a_boot_gives(which: str, tmp_path: Path, monkey
     assert facts[0].parameters == facts[1].parameters == facts[2].parameters
 
 
-#: One case each of what INIT, SIPI, SHUTDOWN and creation leave, for both vendors and in both views.
-_NEWER = (
-    "reset.create/bsp,full-irqchip,{intel,amd}",
-    "init.latched/bsp,{intel,amd},xapic,plant-{a,b}",
-    "init.latched/bsp,intel,xapic,plant-guest-protected",
-    "sipi.msi/ap,{intel,amd},xapic,plant-sipi,vector-01",
-)
-
-
 def test_on_two_cpus_it_gives_what_it_gives_on_one() -> None:
     """Each CPU a thread of QEMU's, from a saved boot of its own."""
     spec = Spec("svm", _kernel("bookworm"), (*_SELECTORS, "init.icr-xapic.host.cr3"))

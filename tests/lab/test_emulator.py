@@ -63,7 +63,8 @@ def test_on_the_hosts_kvm_the_guest_has_the_hosts_cpu() -> None:
 
 def test_several_cpus_are_threads_of_their_own() -> None:
     command = _words(Cpu(number=2))
-    assert " -accel tcg,thread=multi " in command and " -smp 2 " in command and "nosmp" not in command
+    assert " -accel tcg,thread=multi " in command and " -smp 2 " in command
+    assert "nosmp" not in command and " no_timer_check" in command
     command = _words(Cpu("EPYC-Milan,-erms"))
     assert " -accel tcg " in command and " -smp 1 " in command and " nosmp " in command and " -cpu EPYC-Milan,-erms " in command
 

@@ -148,8 +148,8 @@ class Emulator:
 
 def append(number: int, more: str) -> str:
     """The kernel command line of a guest with so many CPUs, and ``more``."""
-    # With nosmp the kernel leaves the IOAPIC alone. Without, it panics if the timer does not tick in time through it, as an emulated
-    # one on a busy machine may not.
+    # With nosmp the kernel leaves the IOAPIC alone. Without, it panics if the timer does not tick in time through it, as an
+    # emulated one on a busy machine may not.
     cpus = "nosmp" if number == 1 else "no_timer_check"
     return f"console=ttyS0 {_APPEND} {cpus} {more}".strip()
 

@@ -15,7 +15,6 @@ from kvmtest.lab import kernels
 from kvmtest.lab.cell import Cell
 from kvmtest.lab.error import LabError
 from kvmtest.lab.kernels import Kernel
-from kvmtest.lab.start import Cpu
 from kvmtest.lab.steps import Begin, Remark, Spec, Step, Times
 from kvmtest.model.record import Result
 from tests.lab.builds import build, change
@@ -99,22 +98,6 @@ def test_a_saved_boot_gives_what_a_boot_gives(which: str, tmp_path: Path, monkey
     assert results[0] == results[1] == results[2]
     facts = [next(step.host for step in steps if isinstance(step, Begin)) for steps in (booted, saving, restored)]
     assert facts[0].parameters == facts[1].parameters == facts[2].parameters
-
-
-def test_on_two_cpus_it_gives_what_it_gives_on_one() -> None:
-    """Each CPU a thread of QEMU's, from a saved boot of its own."""
-    spec = Spec("svm", _kernel("bookworm"), (*_SELECTORS, "init.icr-xapic.host.cr3"))
-    two = spec._replace(cpu=Cpu(number=2))
-    try:
-        Cell(spec).emulator.check()
-    except LabError as error:
-        pytest.skip(str(error))
-    one, *others = (list(Cell(each).steps()) for each in (spec, two, two))
-    assert not [step for steps in others for step in steps if isinstance(step, Remark)]
-    results = [{(r.id, r.case, r.verdict) for r in _results(steps)} for steps in (one, *others)]
-    assert results[0] == results[1] == results[2]
-    (host,) = (step.host for step in others[1] if isinstance(step, Begin))
-    assert host.lab and str(host.lab["emulator"]).endswith("(TCG, 2 CPUs)") and host.accel == "tcg"
 
 
 @pytest.mark.parametrize(

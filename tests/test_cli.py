@@ -52,7 +52,8 @@ def test_help_teaches(command: list[str], capsys: pytest.CaptureFixture[str]) ->
 def test_help_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     verbs = ("run", "list", "explain", "spec", "doctor", "snapshot", "diff", "report", "series")
-    for command in [[], *([name] for name in verbs), ["lab"], ["lab", "run"], ["lab", "matrix"], ["lab", "kernels"]]:
+    cells = (["lab", verb] for verb in ("run", "matrix", "kernels", "emulators"))
+    for command in [[], *([name] for name in verbs), ["lab"], *cells]:
         with pytest.raises(SystemExit):
             main([*command, "--help"])
         shown = capsys.readouterr().out

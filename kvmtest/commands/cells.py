@@ -13,19 +13,40 @@ from typing import TYPE_CHECKING
 
 from kvmtest.commands import common, run
 from kvmtest.commands.common import say
-from kvmtest.lab.emulator import BACKENDS
+from kvmtest.lab.emulator import ACCELS, BACKENDS
 from kvmtest.report.show import printable
 
 if TYPE_CHECKING:
+    from kvmtest.lab.start import Cpu
     from kvmtest.lab.steps import Booting, Spec
 
-__all__ = ("Boot", "backends", "check", "names", "number", "options", "parameter", "specs", "together")
+__all__ = (
+    "BACKEND_HELP", "Boot", "backend", "backends", "check", "chosen", "cpus", "names", "number", "options", "parameter", "specs",
+    "together",
+)  # fmt: skip
 
+BACKEND_HELP = "svm: kvm_amd in QEMU; vmx: kvm_intel in Bochs; with --accel kvm it is the one that this host's CPU has"
+
+#: The name of the usual CPU model of a backend, among others of a matrix.
+_USUAL = "default"
 _PARAMETER = re.compile(r"(\w+)\.(\w+=\S*)")
 
 
-def options(parser: argparse.ArgumentParser, own: bool = True) -> None:
-    """Add the options of all commands that run cells; with ``own``, also those for the user's modules of KVM."""
+def options(parser: argparse.ArgumentParser, own: bool = True, several: bool = False) -> None:
+    """Add the options of all commands that run cells; with ``own``, also those for the user's modules of KVM, with ``several``,
+    that for several CPU models.
+    """
+    how = "what makes the CPU: tcg (QEMU, svm alone), bochs, or kvm: QEMU on this host's own KVM, if that nests"
+    parser.add_argument("--accel", choices=ACCELS, help=how)
+    model = "a CPU model as the emulator calls it: max, EPYC-Milan; Bochs: corei7_haswell_4770, tigerlake, ryzen"
+    if several:
+        also = f"{model}; default is the usual one"
+        parser.add_argument("--cpu", type=models, action="extend", metavar="MODEL[,MODEL]", help=also)
+    else:
+        parser.add_argument("--cpu", default="", metavar="MODEL", help=model)
+    what = "the emulator of a Debian suite, cached as kernels are (kvmtest lab emulators); default: the installed one"
+    parser.add_argument("--emulator", default="", metavar="SUITE", help=what)
+    parser.add_argument("--smp", type=number, default=1, metavar="N", help="number of CPUs (QEMU; default: 1)")
     parser.add_argument("--modules", default="", metavar="DIR", help="modules of a kernel image: .../lib/modules/RELEASE")
     if own:
         parser.add_argument("--kvm-modules", default="", metavar="DIR", help="use kvm.ko and the vendor modules in DIR")
@@ -46,6 +67,46 @@ def names(text: str) -> list[str]:
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} names nothing")
     return found
+
+
+def models(text: str) -> list[str]:
+    """An argument of several CPU models; a part with a sign or a value is of the model before it, as QEMU's ``-erms``."""
+    found: list[str] = []
+    for part in names(text):
+        if found and (part[0] in "+-" or "=" in part):
+            found[-1] += f",{part}"
+        else:
+            found.append(part)
+    return found
+
+
+def cpus(args: argparse.Namespace) -> list[Cpu]:
+    """The CPUs asked for, the models of a matrix one after the other."""
+    from kvmtest.lab.start import Cpu
+
+    asked = args.cpu if isinstance(args.cpu, list) else [args.cpu or ""]
+    return [Cpu("" if model == _USUAL else model, args.accel or "", args.smp, args.emulator) for model in dict.fromkeys(asked)]
+
+
+def backend(args: argparse.Namespace) -> str:
+    """The one backend asked for; with --accel kvm the one that there is. Raises Failed."""
+    from kvmtest.lab.error import LabError
+
+    if not args.backend and args.accel != "kvm":
+        raise common.Failed(f"--backend is needed: one of {', '.join(BACKENDS)}", common.USAGE)
+    try:
+        return str(args.backend or chosen(args)[0])
+    except LabError as error:
+        raise common.Failed(str(error), common.UNTESTABLE) from None
+
+
+def chosen(args: argparse.Namespace) -> list[str]:
+    """The backends asked for; all there are, if none is. Raises LabError."""
+    from kvmtest.lab import qemu
+
+    if args.backend:
+        return list(args.backend)
+    return [qemu.nests()] if args.accel == "kvm" else list(BACKENDS)
 
 
 def backends(text: str) -> list[str]:
@@ -90,24 +151,43 @@ def check(args: argparse.Namespace) -> None:
 
 def specs(args: argparse.Namespace, backends: list[str], names: list[str]) -> list[Spec]:
     """The cells to run. Raises LabError, Failed."""
-    from kvmtest.lab import cell, emulator, kernels, steps
+    from kvmtest.lab import cell, kernels, steps
 
     selectors = tuple(run.chosen(args))
     cases = common.scenarios(args.scenario)
     common.selected(cell.inner(selectors), args.full, cases)
     check(args)
-    for backend in backends:
-        emulator.for_backend(backend).check()
+    pairs = _pairs(backends, cpus(args))
     parameters = together(args.module_param)
     found = {name: kernels.find(name, args.modules, say) for name in dict.fromkeys(names)}
     rounds = (args.rounds, args.seed)
     return [
         steps.Spec(
-            backend, kernel, selectors, args.timeout, args.kvm_modules, parameters, rounds, args.fresh_boot, cases, args.full
-        )
-        for backend in dict.fromkeys(backends)
+            backend, kernel, selectors, args.timeout, args.kvm_modules, parameters, rounds, args.fresh_boot, cases, args.full,
+            cpu=cpu,
+        )  # fmt: skip
+        for backend, cpu in pairs
         for kernel in found.values()
     ]
+
+
+def _pairs(backends: list[str], asked: list[Cpu]) -> list[tuple[str, Cpu]]:
+    """Each backend with each of the CPUs that its emulator has; each is there with one. Raises LabError."""
+    from kvmtest.lab import emulator
+    from kvmtest.lab.error import NotFound
+
+    found, errors = [], {}
+    for cpu in asked:
+        for backend in dict.fromkeys(backends):
+            try:
+                emulator.for_backend(backend, cpu).check(say)
+            except NotFound as error:
+                errors[cpu] = error
+            else:
+                found.append((backend, cpu))
+        if cpu in errors and not any(cpu == one for _, one in found):
+            raise errors[cpu]
+    return found
 
 
 class Boot:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from kvmtest.commands import cells, common, run
 from kvmtest.commands.common import INTERRUPTED, OK, RAW, USAGE, Failed, say
 from kvmtest.commands.output import opened
-from kvmtest.lab.emulator import BACKENDS
 
 if TYPE_CHECKING:
     from kvmtest.coverage.place import Place
@@ -226,7 +225,7 @@ def _measured(args: argparse.Namespace, stop: Stop) -> list[_Shown]:
     from kvmtest.lab.error import LabError
     from kvmtest.report.show import count
 
-    backends = args.backend or list(BACKENDS)
+    backends = cells.chosen(args)
     args.kvm_modules = ""
     builds: dict[str, Instrumented] = {}
     measured = []

@@ -20,8 +20,7 @@ __all__ = ("answers", "options")
 
 def options(parser: argparse.ArgumentParser, *, required: bool) -> None:
     """Add the options that choose a cell: backend, kernel and the rest."""
-    what = "run in a cell of the lab: svm is kvm_amd in QEMU, vmx is kvm_intel in Bochs"
-    parser.add_argument("--backend", choices=BACKENDS, required=required, help=what)
+    parser.add_argument("--backend", choices=BACKENDS, help=f"run in a cell of the lab: {cells.BACKEND_HELP}")
     what = "the kernel, as in kvmtest lab run"
     parser.add_argument("--kernel", metavar="WHICH", required=required, help=what)
     cells.options(parser)
@@ -48,7 +47,9 @@ def answers(
         cells.check(args)
         kernel = kernels.find(args.kernel, args.modules, say)
         timeout = getattr(args, "timeout", 1.0)
-        spec = steps.Spec(args.backend, kernel, selectors, timeout, args.kvm_modules, cells.together(args.module_param))
+        (cpu,) = cells.cpus(args)
+        parameters = cells.together(args.module_param)
+        spec = steps.Spec(cells.backend(args), kernel, selectors, timeout, args.kvm_modules, parameters, cpu=cpu)
         running = cell.Cell(spec._replace(fresh_boot=args.fresh_boot, cases=cases, job=job), stop).steps()
         try:
             for step in stop.each(running):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``kvmtest lab run``, ``matrix``, ``fuzz``, ``coverage`` and ``kernels``."""
+"""``kvmtest lab run``, ``matrix``, ``fuzz``, ``coverage``, ``kernels`` and ``emulators``."""
 
 from __future__ import annotations
 
@@ -22,13 +22,20 @@ __all__ = ("add",)
 
 _EPILOG = """\
 WHICH is a Debian suite (bullseye, trixie, sid) or version (5.10, 6.12), fetched from the mirror that this machine is configured
-for, and cached; a .deb; a kernel image, with --modules; or host, the kernel that runs here.
+for, and cached; a .deb or .rpm; a kernel image, with --modules; or host, the kernel that runs here. Modules in a package of their
+own, as Fedora's kernel-modules-core, are found beside the one with the image.
 
   kvmtest lab run --backend svm --kernel trixie 'init.*.cr*'
   kvmtest lab run --backend vmx --kernel 6.1 --kvm-modules ~/linux/arch/x86/kvm
   kvmtest lab matrix --backend svm,vmx --kernel 5.10,6.1,6.12,7.2
 
-svm is kvm_amd in QEMU (TCG emulates SVM), vmx is kvm_intel in Bochs. The exit status is that of kvmtest run.
+svm is kvm_amd in QEMU (TCG emulates SVM), vmx is kvm_intel in Bochs. With --accel kvm either runs in QEMU on this host's own KVM,
+in seconds, on hosts that nest (kvmtest doctor says so); the backend is that of the host's CPU.
+
+  kvmtest lab run --accel kvm --smp 4 --kernel 7.2
+  kvmtest lab matrix --backend vmx --kernel 6.12,7.2 --cpu default,tigerlake
+
+The exit status is that of kvmtest run.
 """
 #: The exit status of a kselftest that could not be tried.
 _SKIPPED = 4
@@ -42,7 +49,7 @@ def add(commands: Commands) -> None:
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
 
     one = verbs.add_parser("run", help="run the cases on one kernel and one backend", epilog=_EPILOG, formatter_class=RAW)
-    one.add_argument("--backend", choices=BACKENDS, required=True, help="svm: kvm_amd in QEMU; vmx: kvm_intel in Bochs")
+    one.add_argument("--backend", choices=BACKENDS, help=cells.BACKEND_HELP)
     one.add_argument("--kernel", metavar="WHICH", required=True, help="the kernel (see below)")
     run.options(one)
     outcome.options(one)
@@ -54,7 +61,7 @@ def add(commands: Commands) -> None:
     matrix.add_argument("--kernel", type=cells.names, action="extend", metavar="WHICH[,WHICH]", required=True, help=which)
     matrix.add_argument("--jobs", type=cells.number, metavar="N", help="number of cells at once (default: by cores and memory)")
     run.options(matrix)
-    cells.options(matrix)
+    cells.options(matrix, several=True)
 
     execute = verbs.add_parser("exec", help="run static programs, as those of kvmtest repro", epilog=_EPILOG, formatter_class=RAW)
     execute.add_argument("programs", nargs="+", metavar="PROGRAM", help="a static binary: gcc -static")
@@ -67,6 +74,12 @@ def add(commands: Commands) -> None:
     what = "fetch this kernel, or the newest of a suite"
     kernels.add_argument("--fetch", type=cells.names, action="extend", default=[], metavar="WHICH", help=what)
     kernels.add_argument("--remove", action="store_true", help="empty the cache")
+
+    emulators = verbs.add_parser("emulators", help="list installed, cached and available emulators")
+    what = "fetch the newest Bochs and QEMU of a Debian suite; bochs/SUITE or qemu/SUITE: one of them"
+    emulators.add_argument("--fetch", type=cells.names, action="extend", default=[], metavar="WHICH", help=what)
+    emulators.add_argument("--remove", action="store_true", help="remove the cached ones")
+    emulators.add_argument("--models", action="store_true", help="also list the CPU models of each, for --cpu")
 
 
 def _play(cell: Cell, recorder: Recorder, stop: common.Interrupt) -> None:
@@ -94,7 +107,7 @@ def _run(args: argparse.Namespace, stop: common.Interrupt) -> int:
     from kvmtest.lab.recorder import Recorder
 
     decides = outcome.of(args, run.chosen(args))
-    (spec,) = cells.specs(args, [args.backend], [args.kernel])
+    (spec,) = cells.specs(args, [cells.backend(args)], [args.kernel])
     try:
         with report.writing(args) as to:
             stop.running = True
@@ -134,7 +147,7 @@ def _matrix(args: argparse.Namespace, stop: Stop) -> int:
     from kvmtest.lab.error import LabError
     from kvmtest.lab.table import Table
 
-    specs = cells.specs(args, args.backend or list(BACKENDS), args.kernel)
+    specs = cells.specs(args, cells.chosen(args), args.kernel)
     outcomes = matrix.outcomes(specs, common.now())
     with report.writing(args, len(specs), live=False, text=lambda out: Table(out, outcomes)) as to:
         runs: list[Run] = []
@@ -192,6 +205,38 @@ def _kernels(args: argparse.Namespace) -> int:
     return OK
 
 
+def _emulators(args: argparse.Namespace) -> int:
+    from kvmtest.lab import emulators
+    from kvmtest.lab.bochs import Bochs
+    from kvmtest.lab.error import LabError, NotFound
+    from kvmtest.lab.qemu import Qemu
+    from kvmtest.lab.start import Cpu
+
+    if args.remove:
+        emulators.remove()
+        return OK
+    for which in args.fetch:
+        kind, slash, suite = which.rpartition("/")
+        if slash and kind not in emulators.PACKAGES:
+            raise NotFound(f"{kind!r} is none of {', '.join(emulators.PACKAGES)}")
+        for one in [kind] if slash else emulators.PACKAGES:
+            emulators.find(one, suite, say, fresh=True)
+    kinds = {"qemu": Qemu("svm", Cpu()), "bochs": Bochs("vmx", Cpu())}
+    places = [*((kind, "installed", emulators.INSTALLED) for kind in kinds), *emulators.kept()]
+    for kind, suite, place in places:
+        one = kinds[kind]
+        one.place = place
+        try:
+            said = f"{one.version()}  {f'({place.source})' if place.source else ''}".rstrip()
+            models = sorted(one.models()) if args.models else []
+        except LabError as error:
+            said, models = str(error), []
+        common.print_lines([f"{suite:10} {said}", *(f"  {model}" for model in models)])
+    there = {suite for _, suite, _ in places}
+    common.print_lines([f"{suite:10} not here; fetched when it is asked for" for suite in emulators.SUITES if suite not in there])
+    return OK
+
+
 def _lab(args: argparse.Namespace) -> int:
     from kvmtest.lab.error import LabError, NotFound
 
@@ -199,6 +244,8 @@ def _lab(args: argparse.Namespace) -> int:
         with common.Interrupt() as stop:
             if args.verb == "kernels":
                 return _kernels(args)
+            if args.verb == "emulators":
+                return _emulators(args)
             if args.verb == "exec":
                 return _execute(args, stop)
             if args.verb == "fuzz":

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kvmtest.commands import common, jobs
+from kvmtest.commands import cells, common, jobs
 from kvmtest.commands.common import OK, RAW, UNEXPECTED, UNTESTABLE, USAGE, Commands, Failed, Interrupt, say
 from kvmtest.commands.output import opened
 from kvmtest.commands.run import seconds
@@ -78,6 +78,8 @@ def _repro(args: argparse.Namespace) -> int:
         raise Failed("which result? kvmtest repro SELECTOR, as a report prints it", USAGE)
     if len(args.selectors) > 1 and not into:
         raise Failed("several SELECTORs make several files: give an existing folder, -o DIR", USAGE)
+    if args.kernel and args.accel:
+        args.backend = cells.backend(args)
     if bool(args.backend) != bool(args.kernel):
         raise Failed("a cell of the lab needs both --backend and --kernel", USAGE)
     given = common.scenarios(args.scenario)

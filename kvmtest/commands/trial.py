@@ -114,6 +114,11 @@ def _asked(args: argparse.Namespace, name: str, work: str) -> Change:
     return tree.patched(args.tree, name, patch, work)
 
 
+def _backends_of(args: argparse.Namespace, change: Change) -> list[str]:
+    """The backends of the cells: those whose code the change has, unless told; on this host's own KVM the one that it has."""
+    return cells.chosen(args) if args.backend or args.accel == "kvm" else sorted(change.vendors)
+
+
 def _which(args: argparse.Namespace, change: Change) -> str:
     """The kernel whose cells it is to be. Raises Failed."""
     from kvmtest.lab import kernels
@@ -135,7 +140,7 @@ def show(args: argparse.Namespace, stop: Interrupt) -> int:
         raise Failed(f"--repro: no such folder: {args.repro}", USAGE)
     with cache.scratch("trees") as work:
         change = _change(args, work)
-        specs = cells.specs(args, args.backend or sorted(change.vendors), [_which(args, change)])
+        specs = cells.specs(args, _backends_of(args, change), [_which(args, change)])
         kernel = specs[0].kernel
         line.say(f"{change.new} against {change.old}, Linux {change.version or 'of no version'}, in cells of {kernel.release}")
         try:

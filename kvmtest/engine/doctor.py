@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from kvmtest import guests, spec
-from kvmtest.engine import guest, native, plan
+from kvmtest.engine import guest, native, nesting, plan
 from kvmtest.engine import host as host_facts
 from kvmtest.engine.bind import Facts
 from kvmtest.engine.machine import Machines, SetupError, Target
@@ -71,8 +71,8 @@ _OPTIONAL = (
 #: The flag in /proc/cpuinfo of an XSAVE component's feature, if the kernel has enabled it.
 _COMPONENT_FLAGS = {2: "avx", 9: "ospke", 19: "apx", **dict.fromkeys((3, 4), "mpx"), **dict.fromkeys((5, 6, 7), "avx512f")}
 _COMPONENT_FLAGS |= dict.fromkeys((17, 18), "amx_tile")
-#: CPUID.1:ECX.VMX and CPUID.80000001H:ECX.SVM.
-_NESTING = ((1, 1 << 5), (0x80000001, 1 << 2))
+#: What has a line of its own, as it is no case of a run.
+_CELLS = "cells of the lab on this KVM"
 #: Programs that are not needed to run, what they are for, and the packages that bring them.
 _PROGRAMS = (
     ("objdump", "the names of instructions that KVM cannot emulate", "binutils"),
@@ -157,7 +157,7 @@ def _kvm(kvm: Kvm, host: Host) -> Iterator[Finding]:
         else:
             yield Finding("no", name, f"skipped: {what}", f"to enable: Linux {since} or newer")
     leaves = kvm.supported_cpuid()
-    yield _nesting(kvm, leaves, host)
+    yield from _nesting(kvm, leaves, host)
     yield _smm(kvm, host)
     yield from _components(leaves, host_facts.flags())
     most = kvm.check_extension(uapi.KVM_CAP_MAX_VCPUS)
@@ -171,20 +171,15 @@ def _kvm(kvm: Kvm, host: Host) -> Iterator[Finding]:
     yield Finding("ok", f"{len(listed)} MSRs in KVM_GET_MSR_INDEX_LIST, {len(unnamed)} without a name in kvmtest")
 
 
-def _nesting(kvm: Kvm, leaves: list[CpuidEntry], host: Host) -> Finding:
-    """KVM_CAP_NESTED_STATE alone proves nothing: kvm_intel and kvm_amd have it with nested=0, too."""
-    offered = any(leaf.ecx & bit for leaf in leaves for function, bit in _NESTING if leaf.function == function)
-    if offered and kvm.check_extension(uapi.KVM_CAP_NESTED_STATE):
-        return Finding("ok", "nested virtualization")
-    module = module_of(host.backend)
-    if offered:
-        enable = "to enable: Linux 4.20 or newer"
-    elif "nested" in host.parameters:
-        there = host_facts.flags() & {"vmx", "svm"}
-        enable = f"to enable: load {module} with nested=1" + ("" if there else ", on a CPU that has it")
-    else:
-        enable = f"nothing to enable: {module} has no parameter nested"
-    return Finding("no", "nested virtualization", "skipped: nested.*, and cases in VMX operation, SVM and L2", enable)
+def _nesting(kvm: Kvm, leaves: list[CpuidEntry], host: Host) -> Iterator[Finding]:
+    backend = nesting.offered(leaves)
+    if backend and kvm.check_extension(uapi.KVM_CAP_NESTED_STATE):
+        yield Finding("ok", "nested virtualization")
+        yield Finding("ok", f"{_CELLS}: kvmtest lab run --accel kvm, backend {backend}")
+        return
+    enable = nesting.enable(host, bool(backend))
+    yield Finding("no", "nested virtualization", "skipped: nested.*, and cases in VMX operation, SVM and L2", enable)
+    yield Finding("no", _CELLS, "none: kvmtest lab run --accel kvm; QEMU (TCG) and Bochs need no KVM", enable)
 
 
 def _smm(kvm: Kvm, host: Host) -> Finding:

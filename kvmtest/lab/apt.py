@@ -46,7 +46,7 @@ APT::Sandbox::User "";
 
 def _run(command: list[str], **environment: str) -> str:
     if not shutil.which(command[0]):
-        raise LabError(f"{command[0]} is not there: a Debian kernel needs apt; give --kernel a .deb or an image instead")
+        raise LabError(f"{command[0]} is not there: a Debian kernel needs apt; give --kernel a package or an image instead")
     done = program.run(command, text=True, errors="replace", env=os.environ | {"LC_ALL": "C"} | environment)
     if done.returncode:
         raise _AptError(command, done.stdout + done.stderr)
@@ -184,6 +184,11 @@ class Apt:
             depends = re.findall(rf"(?:^|(?<=[ ,]))(?:{of})[\w.+-]*", fields.get("Depends", ""))
             queue += [other for other in depends if other not in found]
         return list(found.items())
+
+    def installation(self, *names: str) -> list[tuple[str, str]]:
+        """Name and version of ``names`` and of all that they need on a machine that has nothing. Raises LabError."""
+        said = self._apt("apt-get", "install", "--simulate", "--yes", "--no-install-recommends", *names)
+        return re.findall(r"^Inst (\S+) \((\S+) ", said, re.MULTILINE)
 
     def download(self, packages: list[tuple[str, str]], folder: str) -> list[str]:
         """The packages' files, in ``folder``. Raises LabError, also where a signature or a checksum is wrong."""

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 
 from kvmtest.engine import plan
 from kvmtest.judge.evidence import Look
@@ -18,6 +19,7 @@ from kvmtest.lab.hits import Hits
 from kvmtest.lab.limits import Died, Limits
 from kvmtest.lab.relay import Receiver
 from kvmtest.lab.saved_boot import SavedBoot, Unusable
+from kvmtest.lab.start import Started
 from kvmtest.lab.steps import Alive, Answer, Begin, Booting, Remark, Running, Spec, Step, Times
 from kvmtest.lab.stream import WAITS, Decoder
 from kvmtest.lab.watch import Watch
@@ -47,7 +49,7 @@ class Cell:
     def __init__(self, spec: Spec, stop: Stop | None = None) -> None:
         self._stop = stop or Stop()
         self.spec = spec
-        self.emulator = emulator.for_backend(spec.backend)
+        self.emulator = emulator.for_backend(spec.backend, spec.cpu)
         self._decoder = Decoder()
         self._watch = Watch(self.emulator.name)
         self._log: deque[str] = deque(maxlen=_LOG_LINES)
@@ -93,8 +95,9 @@ class Cell:
             "job": spec.job,
             "coverage": spec.coverage,
         }
-        built_in = spec.parameters.keys() - {module.name for module in needed}
-        append = " ".join(f"{name}.{value}" for name in sorted(built_in) for value in spec.parameters[name].split())
+        given = _with(spec.parameters, self.emulator.parameters)
+        built_in = given.keys() - {module.name for module in needed}
+        append = " ".join(f"{name}.{value}" for name in sorted(built_in) for value in given[name].split())
         self._version = self.emulator.version()
         for fifo in ("serial", "parallel"):
             os.mkfifo(os.path.join(folder, fifo))
@@ -103,13 +106,13 @@ class Cell:
         if self.emulator.saves and not append and not spec.fresh_boot:
             try:
                 saved = SavedBoot(self.emulator, self._version, spec.kernel.image, folder, self._watch.alive)
-                yield from self._saved(saved, initramfs.order(needed, spec.parameters, config), folder)
+                yield from self._saved(saved, initramfs.order(needed, given, config), folder)
                 return
             except Unusable as error:
                 yield Remark(f"{error}; booting afresh")
             self._again()
         initrd = os.path.join(folder, "initrd")
-        initramfs.write(initrd, initramfs.cell(needed, spec.parameters, config))
+        initramfs.write(initrd, initramfs.cell(needed, given, config))
         serial, parallel = (os.path.join(folder, fifo) for fifo in ("serial", "parallel"))
         started = self.emulator.prepare(folder, spec.kernel.image, initrd, serial, parallel, append)
         yield from self._play(started, folder)
@@ -130,7 +133,7 @@ class Cell:
 
     def _play(
         self,
-        started: emulator.Started,
+        started: Started,
         folder: str,
         *,
         save: Callable[[], None] | None = None,
@@ -280,6 +283,8 @@ class Cell:
             "cpu": self.emulator.cpu,
             "kernel_source": spec.kernel.source + (f", modules of {spec.own_modules}" if spec.own_modules else ""),
         }
+        if spec.options:
+            lab["options"] = shlex.join(spec.options)
         if "up" in self._marks:
             lab["boot_s"] = round(self._marks["up"] - self._start, 3)
         known = _facts(self._facts or [self._release or spec.kernel.release, spec.backend, "unknown", "unknown"])
@@ -341,6 +346,17 @@ class Cell:
             left = f"{self._cases - self._done} of {self._cases} cases did not run to their end"
             yield from self._kernel("run", Verdict.ERROR, f"died in {self._where}: {why}; {left}; {end}")
         yield from self._over()
+
+
+def _with(given: Mapping[str, str], usual: Mapping[str, str]) -> dict[str, str]:
+    """Parameters of modules: those ``given``, and the ``usual`` ones that are not among them."""
+    found = dict(given)
+    for module, values in usual.items():
+        there = {one.partition("=")[0] for one in given.get(module, "").split()}
+        more = [one for one in values.split() if one.partition("=")[0] not in there]
+        if more:
+            found[module] = " ".join([*more, *given.get(module, "").split()])
+    return found
 
 
 def _facts(fields: list[str]) -> Host:

@@ -26,7 +26,7 @@ class Measured:
         self.spec = spec
         self.build = build
         self._table = table
-        name = cell_name(spec.kernel.name, spec.backend, spec.parameters)
+        name = cell_name(spec.kernel.name, "/".join(filter(None, (spec.backend, spec.cpu.name))), spec.parameters)
         self._recording = Recording(table.blocks, Cell(name, spec.backend, spec.parameters, started))
         self._left = -1
         self._kept = False

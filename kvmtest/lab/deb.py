@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from kvmtest.lab.error import LabError
 
-__all__ = ("BROKEN", "MOST", "contents", "unpack")
+__all__ = ("BROKEN", "MOST", "contents", "files", "unpack")
 
 #: Errors of reading a broken package.
 BROKEN = (tarfile.TarError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, EOFError, ValueError)
@@ -73,6 +73,16 @@ def contents(path: str) -> Iterator[tarfile.TarFile]:
                 yield tar
             return
     raise LabError(f"{path} has no contents")
+
+
+def files(path: str) -> Iterator[tuple[str, IO[bytes]]]:
+    """Name and content of each regular file in the package at ``path``, one after the other. Raises LabError, and what is in
+    `BROKEN`.
+    """
+    with contents(path) as tar:
+        for member in tar:
+            if member.isfile() and (content := tar.extractfile(member)):
+                yield member.name, content
 
 
 @contextlib.contextmanager

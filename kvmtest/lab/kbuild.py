@@ -14,7 +14,7 @@ import tarfile
 from collections.abc import Callable
 from typing import NamedTuple
 
-from kvmtest.lab import apt, cache, deb, program
+from kvmtest.lab import apt, cache, deb, foreign, program
 from kvmtest.lab.error import LabError, NotFound
 from kvmtest.lab.kernels import Kernel
 
@@ -25,7 +25,6 @@ _DEBIAN = re.compile(r"Debian (\S+), (linux-image-\S+) (\S+)")
 _OF_HEADERS = "linux-(?:headers|kbuild)-"
 _OF_LIBRARIES = "libc6|libelf1|zlib1g|libzstd1"
 _LIBRARIES = ("libelf1t64", "libelf1")
-_LOADER = "ld-linux-x86-64.so.2"
 _ELF = b"\x7fELF"
 _UNFIT = re.compile(rb"version `GLIBC_|loading shared libraries: lib(?:elf|z|zstd)\.")
 #: KVM's own headers outside of its folders: those of a tree must be used instead of the kernel's.
@@ -152,14 +151,8 @@ def _unfit(folder: str) -> list[str]:
 
 def _wrap(path: str, folder: str, place: str) -> None:
     """Make the program at ``path`` run with the libraries in ``folder``, which will be at ``place``."""
-    libraries = os.path.join(folder, "libraries")
-    loaders = [where for where, _, names in os.walk(libraries) if _LOADER in names and os.path.basename(where) != "lib64"]
-    if not loaders:
-        raise LabError(f"no {_LOADER} among the libraries of this suite")
+    command = [*foreign.loader(os.path.join(folder, "libraries")), f"{path}.elf"]
     os.rename(path, f"{path}.elf")
-    folders = [where for where, _, names in os.walk(libraries) if any(".so." in name for name in names)]
-    paths = ":".join(folders).replace(folder, place)
-    command = [os.path.join(loaders[0], _LOADER), "--library-path", paths, f"{path}.elf"]
     with open(path, "w", encoding="utf-8") as file:
         file.write(f'#!/bin/sh\nexec {shlex.join(part.replace(folder, place) for part in command)} "$@"\n')
     os.chmod(path, 0o755)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Kernels for the lab: Debian's by suite or version, a .deb, an image with its modules folder, the one that runs here.
+"""Kernels for the lab: Debian's by suite or version, a .deb, a .rpm, an image with its modules folder, the one that runs here.
 
 What comes from a package is kept: the image, the KVM modules with what they depend on, and where they came from.
 """
@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable
 from typing import NamedTuple
 
-from kvmtest.lab import apt, cache, deb, modules
+from kvmtest.lab import apt, cache, deb, modules, rpm
 from kvmtest.lab.error import LabError, NotFound
 
 __all__ = ("Kernel", "cached", "find", "nearest")
@@ -24,11 +24,13 @@ _VERSIONS = {"5.10": "bullseye", "6.1": "bookworm", "6.12": "trixie", "7.2": "si
 _ALIASES = {"unstable": "sid"}
 _SUITE = re.compile(r"[a-z]+(?:-[a-z-]+)?")
 _VERSION = re.compile(r"\d+\.\d+[\w.+~-]*")
-_IMAGE = re.compile(r"\./(?:usr/lib/modules/[^/]+/vmlinu[xz]|boot/(?:vmlinuz|bzImage)-.+)")
+_IMAGE = re.compile(r"\./(?:(?:usr/)?lib/modules/[^/]+/vmlinu[xz]|boot/(?:vmlinuz|bzImage)-.+)")
 _KEPT = re.compile(r"\./(?:usr/)?lib/modules/.+(?:\.ko(?:\.\w+)?|/modules\.builtin)")
 _RELEASE = re.compile(r"/lib/modules/([^/]+)/")
 #: The form of `uname -r`, and the maximal length of the text in a bzImage.
 _RELEASED, _LONGEST = re.compile(r"[\w.+~-]{1,64}", re.ASCII), 512
+#: A package with modules, by the name of its file; those for debugging and development have none.
+_MODULES = re.compile(r"-modules(?:-core)?-\d")
 _CHUNK = 1 << 20
 
 
@@ -42,27 +44,34 @@ class Kernel(NamedTuple):
     source: str
 
 
-def _unpack(packages: list[str], folder: str, source: str) -> None:
-    """Put the image, the KVM modules with their dependencies, and a note of the source into ``folder``."""
+def _chosen(package: str, folder: str, everything: str) -> str:
+    """Put the image into ``folder`` and all modules below ``everything``. Returns the release, where the package tells it."""
+    release = ""
+    for told, content in (rpm if package.endswith(".rpm") else deb).files(package):
+        name = "./" + told.removeprefix("./")
+        if ".." in name.split("/") or not (_IMAGE.fullmatch(name) or _KEPT.fullmatch(name)):
+            continue
+        image = bool(_IMAGE.fullmatch(name))
+        if (found := _RELEASE.search(name)) and _RELEASED.fullmatch(found[1]):
+            release = found[1]
+        where = os.path.join(folder, "image") if image else os.path.join(everything, name)
+        os.makedirs(os.path.dirname(where), exist_ok=True)
+        with open(where, "wb") as out:
+            shutil.copyfileobj(content, out, _CHUNK)
+    return release
+
+
+def _unpack(packages: list[str], folder: str, source: str) -> int:
+    """Put the image, the KVM modules with their dependencies, and a note of the source into ``folder``.
+
+    Returns of how many vendors it has KVM.
+    """
     everything = os.path.join(folder, "everything")
     release = ""
     for package in packages:
         try:
-            with deb.contents(package) as tar:
-                for member in tar:
-                    name = "./" + member.name.removeprefix("./")
-                    if not member.isfile() or ".." in name.split("/") or not (_IMAGE.fullmatch(name) or _KEPT.fullmatch(name)):
-                        continue
-                    image = bool(_IMAGE.fullmatch(name))
-                    if (found := _RELEASE.search(name)) and _RELEASED.fullmatch(found[1]):
-                        release = found[1]
-                    where = os.path.join(folder, "image") if image else os.path.join(everything, name)
-                    os.makedirs(os.path.dirname(where), exist_ok=True)
-                    content = tar.extractfile(member)
-                    assert content
-                    with open(where, "wb") as out:
-                        shutil.copyfileobj(content, out, _CHUNK)
-        except deb.BROKEN as error:
+            release = _chosen(package, folder, everything) or release
+        except (*deb.BROKEN, *rpm.BROKEN) as error:
             raise LabError(f"{package} cannot be unpacked: {error}") from error
     if not os.path.exists(os.path.join(folder, "image")):
         raise LabError(f"no kernel image in {', '.join(map(os.path.basename, packages))}")
@@ -71,16 +80,19 @@ def _unpack(packages: list[str], folder: str, source: str) -> None:
     for where, _, files in os.walk(everything):
         if "modules.builtin" in files:
             shutil.copy(os.path.join(where, "modules.builtin"), kept)
+    vendors = 0
     for vendor in modules.VENDOR.values():
         try:
             for module in modules.closure(vendor, everything):
                 with open(os.path.join(kept, f"{module.name}.ko"), "wb") as out:
                     out.write(module.image)
+            vendors += 1
         except LabError:
             continue  # said when that backend is asked for
     shutil.rmtree(everything, ignore_errors=True)
     with open(os.path.join(folder, "kernel.json"), "w", encoding="utf-8") as file:
         json.dump({"release": release or "unknown", "source": source}, file)
+    return vendors
 
 
 def _load(name: str, folder: str) -> Kernel | None:
@@ -237,18 +249,32 @@ def _host() -> Kernel:
 
 
 def _package(path: str, say: Callable[[str], None]) -> Kernel:
-    stat = os.stat(path)
-    name = os.path.basename(path).removesuffix(".deb")
+    name, kind = os.path.splitext(os.path.basename(path))
+    packages = [path] if kind == ".deb" else [path, *_beside(path)]
+    stats = [os.stat(one) for one in packages]
 
     def fill(folder: str) -> None:
-        say(f"unpacking {path}")
-        _unpack([path], folder, path)
+        say(f"unpacking {', '.join(packages)}")
+        if not _unpack(packages, folder, path) and kind == ".rpm":
+            of = rpm.head(path).of
+            raise NotFound(f"no KVM in {path}: put the package of its modules beside it, as *-modules-core{of} or *-modules{of}")
 
-    return _kept_or_made(name, "debs", f"{name}_{stat.st_size}_{stat.st_mtime_ns}", fill)
+    about = "_".join(f"{stat.st_size}_{stat.st_mtime_ns}" for stat in stats)
+    return _kept_or_made(name, "debs", f"{name}_{about}", fill)
+
+
+def _beside(path: str) -> list[str]:
+    """The packages of modules that were built with the one at ``path``: Fedora and RHEL have them apart from the image."""
+    about = rpm.head(path)
+    if about.arch != "x86_64":
+        raise NotFound(f"{path} is of {about.arch or 'no architecture'}: the lab's CPUs are x86_64")
+    folder = os.path.dirname(path)
+    others = sorted(name for name in os.listdir(folder) if name.endswith(about.of) and name != os.path.basename(path))
+    return [os.path.join(folder, name) for name in others if _MODULES.search(name)]
 
 
 def find(which: str, folder: str = "", say: Callable[[str], None] = lambda line: None, *, fresh: bool = False) -> Kernel:
-    """The kernel ``which``: a Debian suite or version, a .deb, an image (with its modules in ``folder``), or ``host``.
+    """The kernel ``which``: a Debian suite or version, a .deb, a .rpm, an image (with its modules in ``folder``), or ``host``.
 
     ``say`` is told what takes long. ``fresh`` asks the mirror even where a kernel is kept. Raises NotFound, LabError.
     """
@@ -257,7 +283,8 @@ def find(which: str, folder: str = "", say: Callable[[str], None] = lambda line:
     if os.sep in which or os.path.isfile(which):
         if not os.path.isfile(which):
             raise NotFound(f"no such kernel: {which}")
-        return _package(os.path.abspath(which), say) if which.endswith(".deb") else _own(os.path.abspath(which), folder)
+        packed = which.endswith((".deb", ".rpm"))
+        return _package(os.path.abspath(which), say) if packed else _own(os.path.abspath(which), folder)
     if _VERSION.fullmatch(which):
         return _by_version(which, say, fresh)
     if _SUITE.fullmatch(which):

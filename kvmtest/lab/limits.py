@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from kvmtest.lab.emulator import Emulator
+from kvmtest.lab.start import Emulator
 
 __all__ = ("Died", "Limits", "Spent")
 

@@ -64,9 +64,9 @@ def outcomes(specs: Sequence[Spec], started: str) -> list[Outcome]:
 
 
 def jobs(specs: Sequence[Spec], asked: int | None) -> int:
-    """Return the number of cells to run at once: one per core, limited by free memory."""
-    cores = len(os.sched_getaffinity(0))
-    each = max((emulator.for_backend(spec.backend).memory_mib for spec in specs), default=1)
+    """Return the number of cells to run at once: one per core, or as many cores as it has CPUs, limited by free memory."""
+    cores = len(os.sched_getaffinity(0)) // max((spec.cpu.number for spec in specs), default=1)
+    each = max((emulator.for_backend(spec.backend, spec.cpu).memory_mib for spec in specs), default=1)
     with open("/proc/meminfo", encoding="ascii") as file:
         free = next((int(line.split()[1]) for line in file if line.startswith("MemAvailable:")), each << 10)
     return max(1, min(asked or cores, free // 1024 // each, len(specs)))
@@ -86,7 +86,7 @@ def run(
     """
     initramfs.base()
     # The slow ones first, so that the last to end is not one that began last.
-    ordered = sorted(cells, key=lambda outcome: -emulator.for_backend(outcome.spec.backend).boot_s)
+    ordered = sorted(cells, key=lambda outcome: -emulator.for_backend(outcome.spec.backend, outcome.spec.cpu).boot_s)
     at_once = jobs([outcome.spec for outcome in ordered], asked)
     say(f"{len(ordered)} cells, {at_once} at once")
     begin = time.monotonic()

@@ -45,7 +45,7 @@ class Recorder:
         begun = self.begun
         if not begun:
             spec = self._spec
-            accel = emulator.for_backend(spec.backend).accel
+            accel = emulator.for_backend(spec.backend, spec.cpu).accel
             name = os.uname().nodename
             self._begin(Host(spec.kernel.release, spec.backend, "unknown", "unknown", {}, name=name, accel=accel), 0)
         if failed:

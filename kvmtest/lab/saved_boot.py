@@ -20,8 +20,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from kvmtest.lab import cache, initramfs
-from kvmtest.lab.emulator import MONITOR, Emulator, Started
 from kvmtest.lab.error import LabError
+from kvmtest.lab.qemu import MONITOR
+from kvmtest.lab.start import Emulator, Started
 
 __all__ = ("SavedBoot", "Unusable")
 

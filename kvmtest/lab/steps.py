@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from kvmtest.engine import plan
 from kvmtest.lab.kernels import Kernel
+from kvmtest.lab.start import Cpu
 from kvmtest.model.case import Case
 from kvmtest.model.host import Host
 from kvmtest.model.record import Observation
@@ -20,7 +21,7 @@ class Spec(NamedTuple):
     """A cell to run. ``parameters`` are those of modules: ``{"kvm_amd": "npt=0 nested=1"}``; ``stress_rounds`` is rounds and
     seed of randomised cases. ``fresh_boot`` boots even if a saved boot is kept. ``cases`` are those to select from, if not the
     plan's; ``full`` selects from the full plan. ``job`` is done instead of running cases (`kvmtest.lab.job`). ``coverage`` uses
-    instrumented modules and makes each case report what it executed of them.
+    instrumented modules and makes each case report what it executed of them. ``cpu`` is what the kernel runs on.
     """
 
     backend: str
@@ -35,11 +36,18 @@ class Spec(NamedTuple):
     full: bool = False
     job: Any = None
     coverage: bool = False
+    cpu: Cpu = Cpu()
 
     @property
     def name(self) -> str:
         """Short, for a column of a table."""
-        return f"{self.kernel.name}/{self.backend}"
+        return "/".join(filter(None, (self.kernel.name, self.backend, self.cpu.name)))
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The options of ``kvmtest lab run`` beside backend, kernel and modules that ask for it."""
+        given = [(module, one) for module, value in sorted(self.parameters.items()) for one in value.split()]
+        return (*self.cpu.options, *(word for module, one in given for word in ("--module-param", f"{module}.{one}")))
 
 
 class Booting(NamedTuple):

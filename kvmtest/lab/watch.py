@@ -16,8 +16,8 @@ from collections import deque
 from collections.abc import Iterator
 
 from kvmtest.lab import klog
-from kvmtest.lab.emulator import Started
 from kvmtest.lab.limits import Died, Spent
+from kvmtest.lab.start import Started
 
 __all__ = ("Watch",)
 
@@ -143,7 +143,7 @@ class Watch:
             else:
                 error = stack.enter_context(open(os.path.join(folder, "serial"), "r+b", buffering=0))
                 files = {"stdin": subprocess.DEVNULL, "stdout": error, "stderr": error}  # type: ignore[dict-item]
-            environment = os.environ | {"TERM": "xterm"}
+            environment = os.environ | {"TERM": "xterm"} | started.environment
             process = subprocess.Popen(command, cwd=folder, start_new_session=True, env=environment, **files)  # type: ignore[call-overload]
             try:
                 yield process

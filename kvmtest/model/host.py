@@ -53,7 +53,7 @@ class Host(NamedTuple):
 
     ``name`` is the host's own. ``accel`` is what makes the CPU under this KVM: ``silicon``, ``kvm``, ``tcg``, ``bochs``, another
     hypervisor's name, "" where nobody knows. ``lab`` has the emulator, its CPU model and the kernel's source (``emulator``,
-    ``cpu``, ``kernel_source``) where the kernel ran in the lab.
+    ``cpu``, ``kernel_source``) where the kernel ran in the lab, and the ``options`` of its cell where it had some.
     """
 
     kernel: str

@@ -104,7 +104,8 @@ def repeat(host: Host, selector: str) -> str:
     source, _, own = str(host.lab["kernel_source"]).partition(", modules of ")
     which = "host" if source == "this host" else source if source.startswith("/") else host.kernel
     modules = ["--kvm-modules", own] if own else []
-    words = ["lab", "run", "--backend", host.backend, "--kernel", which, *modules, selector]
+    options = shlex.split(str(host.lab.get("options", "")))
+    words = ["lab", "run", "--backend", host.backend, "--kernel", which, *modules, *options, selector]
     return " ".join(["kvmtest", *(shlex.quote(printable(word)) for word in words)])
 
 

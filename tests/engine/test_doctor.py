@@ -102,14 +102,19 @@ def test_nesting_is_told_by_cpuid_and_names_the_parameter(monkeypatch: pytest.Mo
     monkeypatch.setattr(host, "flags", lambda: frozenset(("svm",)))
     both, none = _Lacking(uapi.KVM_CAP_NESTED_STATE), _Lacking()
     svm, without = [CpuidEntry(0x80000001, 0, 0, 0, 0, 4, 0)], [CpuidEntry(1, 0, 0, 0, 0, 4, 0)]
-    assert doctor._nesting(both, svm, _AMD) == doctor.Finding("ok", "nested virtualization")
+    nested, cells = doctor._nesting(both, svm, _AMD)
+    assert nested == doctor.Finding("ok", "nested virtualization")
+    assert cells.state == "ok" and cells.what.endswith("kvmtest lab run --accel kvm, backend svm")
     # kvm_amd has the capability with nested=0, too.
-    assert doctor._nesting(both, without, _AMD).enable == "to enable: load kvm_amd with nested=1"
-    assert "4.20" in doctor._nesting(none, svm, _AMD).enable
+    nested, cells = doctor._nesting(both, without, _AMD)
+    assert nested.enable == cells.enable == "to enable: load kvm_amd with nested=1"
+    assert (nested.state, cells.state) == ("no", "no") and "--accel kvm" in cells.advice
+    assert all("4.20" in one.enable for one in doctor._nesting(none, svm, _AMD))
     pvm = _AMD._replace(backend="pvm", parameters={})
-    assert doctor._nesting(none, without, pvm).enable == "nothing to enable: kvm_pvm has no parameter nested"
+    for one in doctor._nesting(none, without, pvm):
+        assert one.enable == "nothing to enable: kvm_pvm has no parameter nested"
     monkeypatch.setattr(host, "flags", lambda: frozenset())
-    assert doctor._nesting(both, without, _AMD).enable.endswith("nested=1, on a CPU that has it")
+    assert all(one.enable.endswith("nested=1, on a CPU that has it") for one in doctor._nesting(both, without, _AMD))
 
 
 def test_each_need_that_is_not_met_is_named(kvm: Kvm, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,10 @@ SCENARIOS.update(MADE_UP)
 if "--version" in sys.argv:
     print("QEMU emulator version 9.9.9")
     sys.exit()
+if "help" in sys.argv:
+    print("Available CPUs:", "  EPYC                  (alias configured by machine type)", "  qemu64", sep="\\n")
+    print("", "Recognized CPUID flags:", "  fpu", sep="\\n")
+    sys.exit()
 paths = {{a.split(",")[1].removeprefix("id="): a.split("path=")[1] for a in sys.argv if a.startswith("file,id=")}}
 serial, parallel = (open(paths[name], "wb", buffering=0) for name in ("serial", "parallel"))
 out = Encoder(parallel.write)

@@ -23,7 +23,7 @@ def deb(path: Path, files: dict[str, bytes], root: str = "./", size: str = "", l
             tar.addfile(member)
         for name, content in files.items():
             member = tarfile.TarInfo(f"{root}{name}")
-            member.size = len(content)
+            member.size, member.mode = len(content), 0o755
             tar.addfile(member, io.BytesIO(content))
     out = b"!<arch>\n"
     for name, content in (("debian-binary", b"2.0\n"), ("data.tar.xz", data.getvalue())):

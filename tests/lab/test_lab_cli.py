@@ -270,7 +270,7 @@ def test_kernels_lists(kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> No
     assert "bullseye" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", [["lab"], ["lab", "run"], ["lab", "matrix"], ["lab", "kernels"]])
+@pytest.mark.parametrize("command", [["lab"], ["lab", "run"], ["lab", "matrix"], ["lab", "kernels"], ["lab", "emulators"]])
 def test_help_teaches(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as done:
         main([*command, "--help"])

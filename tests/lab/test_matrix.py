@@ -19,6 +19,7 @@ from kvmtest.lab import emulator, ids, matrix
 from kvmtest.lab.kernels import Kernel
 from kvmtest.lab.limits import Limits
 from kvmtest.lab.recorder import Recorder
+from kvmtest.lab.start import Started
 from kvmtest.lab.steps import Spec, Step, Times
 from kvmtest.lab.table import Table
 from kvmtest.model.record import Observation
@@ -161,7 +162,7 @@ def test_what_goes_wrong_in_one_cell_fails_that_one(
     qemu = emulator.for_backend("svm")
     prepare = qemu.prepare
 
-    def broken(*args: str) -> emulator.Started:
+    def broken(*args: str) -> Started:
         if "other" in args[1]:
             raise error
         return prepare(*args)

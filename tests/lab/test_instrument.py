@@ -49,7 +49,9 @@ def test_a_case_runs_what_it_is_made_for_and_nothing_of_the_other(backend: str, 
     # What INIT makes of each: it waits for SIPI, or goes to the reset vector.
     blocks = parse("kvm_apic_accept_events").blocks(table)
     of_ap, of_bsp = ({block for block in blocks if case in cell.who(block)} for case in (_AP, _BSP))
-    assert of_ap - of_bsp and of_bsp - of_ap and of_ap & of_bsp
+    assert of_ap & of_bsp
+    # In v7.2 they differ in kvm_set_mp_state(), which is inlined.
+    assert (of_ap - of_bsp and of_bsp - of_ap) or which == "sid"
     # Neither has to do with SMM.
     assert _who(table, "enter_smm") == set()
     vendor = {"svm": "kvm_amd", "vmx": "kvm_intel"}[backend]

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from kvmtest import spec
+from kvmtest.judge.book import Book
 from kvmtest.judge.evidence import Played, ResetSeen
 from kvmtest.judge.item import excused
 from kvmtest.model.record import Record
@@ -122,13 +123,18 @@ def _with(snapshot: Snapshot, layout: Layout, item: str, value: int) -> Snapshot
     return made._replace(sections=made.sections | {"xsave": bytes(area)})
 
 
+_BOOKS: dict[tuple[str, str, int], Book] = {}
+
+
 def _judged(trial: Trial, deviation: Deviation, seen: Any) -> dict[tuple[str, str], Record]:
     """Judge evidence as of a kernel that the deviation names."""
     host = trial.host._replace(kernel="{}.{}".format(*_kernel(deviation)))
     if deviation.backends and host.backend not in deviation.backends.split():
         host = host._replace(backend=deviation.backends.split()[0])
     bases = tuple(basis._replace(ctx=basis.ctx._replace(host=host)) for basis in trial.bases)
-    return Trial(trial.book, host, trial.look, bases, seen).by_place(seen)
+    # A book is of one run.
+    book = _BOOKS.setdefault((host.kernel, host.backend, id(trial.book)), Book())
+    return Trial(book, host, trial.look, bases, seen).by_place(seen)
 
 
 def _shown(deviation: Deviation) -> Iterator[tuple[Trial, str, int, int]]:

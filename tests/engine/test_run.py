@@ -19,6 +19,7 @@ from kvmtest.guests import GuestMissing, load
 from kvmtest.kvm import Kvm, KvmError
 from kvmtest.kvm import ioctl as calls
 from kvmtest.model.record import Result
+from kvmtest.scenario import items
 from kvmtest.scenario.lower import lower
 from kvmtest.scenario.program import Program
 from kvmtest.scenario.triggers import DATA, TRIGGERS, Steps
@@ -64,9 +65,12 @@ WAYS = {
 
 @pytest.mark.parametrize("way", sorted(WAYS), ids=".".join)
 def test_a_trigger_that_sends_nothing_is_an_error(
-    way: tuple[str, str], machines: Machines, monkeypatch: pytest.MonkeyPatch
+    way: tuple[str, str], machines: Machines, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     case = WAYS[way]
+    # Scenarios are made once.
+    items.broadcast.cache_clear()
+    request.addfinalizer(items.broadcast.cache_clear)
     _sends(monkeypatch, case.trigger_name, lambda send, to: ())
     # A broadcast is sent by a guest's code: INIT level de-assert, which KVM ignores.
     monkeypatch.setattr("kvmtest.scenario.items.broadcast_icr", lambda: 0xC0000 | DATA["deassert"])

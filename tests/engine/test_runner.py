@@ -119,7 +119,8 @@ def test_a_refused_ioctl_ends_the_program_or_is_kept(both: Callable[..., Played]
     refused = p.Ioctl(1, uapi.KVM_SET_SREGS, 0)
     kept = p.Compare(RESULT, (-errno.EFAULT,), WRONG)
     seen = both(program(refused._replace(result="result"), kept, p.Compare(RESULT, (0,), WRONG), refused))
-    assert seen == Played(((1, -errno.EFAULT), (2, -errno.EFAULT)), Ended(2, "error", "wrong: -0xe", False))
+    why = "wrong: KVM_SET_SREGS: Bad address [EFAULT]"
+    assert seen == Played(((1, -errno.EFAULT), (2, -errno.EFAULT)), Ended(2, "error", why, False))
     seen = both(program(p.Put(WORD, 7), p.Compare(WORD, (7,), WRONG), refused, p.Compare(WORD, (7,), WRONG)))
     assert seen == Played(((1, 7),), Ended(2, "error", f"KVM_SET_SREGS: {FAULT} (vcpu 1)", False))
     seen = both(program(refused._replace(on=p.VM)))

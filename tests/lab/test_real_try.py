@@ -58,7 +58,9 @@ def test_a_commit_that_breaks_kvm(tree: Path, capsys: pytest.CaptureFixture[str]
     assert "  before    pass, observed 0x0" in shown
     head, missed = shown.split("Lines of the change: ")[1].split(", and these by none:\n")
     assert head.startswith("3 of 4 lines with code were run, by ")
-    assert missed.strip().startswith("arch/x86/kvm/x86.c:") and missed.strip().endswith('pr_info_once("none\\n");')
+    line, programs = missed.strip().split("\n\n")
+    assert line.startswith("arch/x86/kvm/x86.c:") and line.endswith('pr_info_once("none\\n");')
+    assert "kvmtest repro " in programs
 
 
 @pytest.mark.parametrize("backend", emulator.BACKENDS)

@@ -15,9 +15,10 @@ import pytest
 
 from kvmtest.cli import main
 from kvmtest.kvm import Stop
-from kvmtest.lab import emulator, ids, matrix
+from kvmtest.lab import ids, matrix
 from kvmtest.lab.kernels import Kernel
 from kvmtest.lab.limits import Limits
+from kvmtest.lab.qemu import Qemu
 from kvmtest.lab.recorder import Recorder
 from kvmtest.lab.start import Started
 from kvmtest.lab.steps import Spec, Step, Times
@@ -159,15 +160,14 @@ _WHOLE = [("ram", "pass"), ("halted", "fail"), ("log", "pass")]
 def test_what_goes_wrong_in_one_cell_fails_that_one(
     error: Exception, says: str, fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    qemu = emulator.for_backend("svm")
-    prepare = qemu.prepare
+    prepare = Qemu.prepare
 
-    def broken(*args: str) -> Started:
+    def broken(ours: Qemu, *args: str) -> Started:
         if "other" in args[1]:
             raise error
-        return prepare(*args)
+        return prepare(ours, *args)
 
-    monkeypatch.setattr(qemu, "prepare", broken)
+    monkeypatch.setattr(Qemu, "prepare", broken)
     status, (failed, whole) = _two_cells(kernel, fake, "--fresh-boot")
     assert status == 1 and _verdicts(failed) == [("boot", "error")]
     (why,) = failed.results

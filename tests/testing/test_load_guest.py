@@ -85,7 +85,7 @@ def test_memory_that_is_there_is_used_and_the_rest_added(vm_of_own: Vm) -> None:
     [
         (CODE, {}, "give gpa="),
         (b"", {"gpa": 0x1000}, "nothing to load"),
-        (elf((0x401000, 0x1000, CODE, 5)), {"gpa": 0x1000}, "no gpa="),
+        (elf((0x401000, 0x1000, CODE, 5)), {"gpa": 0x1000}, "do not give gpa="),
         (elf(), {}, "nothing to load"),
         (elf((0x401000, 0x1000, CODE, 5), machine=183), {}, "EM_AARCH64"),
         (elf((0x401000, 0x1000, CODE, 5))[:-1], {}, "cut short"),

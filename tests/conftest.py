@@ -14,6 +14,7 @@ from kvmtest.engine.doctor import Unusable, open_kvm
 from kvmtest.engine.machine import Machines, Target
 from kvmtest.engine.plan import Setup
 from kvmtest.kvm import Kvm, Vm
+from kvmtest.scenario import items
 from kvmtest.uapi.kvm import KVM_CAP_IRQCHIP
 
 # A deadline is a timing assertion, which a loaded machine fails.
@@ -40,6 +41,17 @@ def signals() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def steps_anew() -> Iterator[None]:
+    """Steps of item cases that are made in this test, for one that changes a state or a trigger: else they are made once."""
+    made = (items.scenario, items.broadcast)
+    for one in made:
+        one.cache_clear()
+    yield
+    for one in made:
+        one.cache_clear()
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from kvmtest.scenario.triggers import TRIGGERS
 from kvmtest.take import Criteria, NoCase
 from tests.sample import some
 
+pytestmark = pytest.mark.usefixtures("steps_anew")
+
 _SCHEMA = schemas.load("snapshot")
 
 

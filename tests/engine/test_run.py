@@ -19,7 +19,6 @@ from kvmtest.guests import GuestMissing, load
 from kvmtest.kvm import Kvm, KvmError
 from kvmtest.kvm import ioctl as calls
 from kvmtest.model.record import Result
-from kvmtest.scenario import items
 from kvmtest.scenario.lower import lower
 from kvmtest.scenario.program import Program
 from kvmtest.scenario.triggers import DATA, TRIGGERS, Steps
@@ -28,6 +27,8 @@ from kvmtest.state.sections import Snapshot
 from kvmtest.state.snapshot import Reader
 from kvmtest.uapi.kvm import KVM_SIGNAL_MSI
 from tests.cases import CASES, by_item, by_view, judged, ran, the
+
+pytestmark = pytest.mark.usefixtures("steps_anew")
 
 MSI = the("init.msi.host/ap,intel,xapic,plant-a")
 SIPI = the("sipi.msi.host/ap,intel,xapic,plant-sipi,vector-9f")
@@ -65,12 +66,9 @@ WAYS = {
 
 @pytest.mark.parametrize("way", sorted(WAYS), ids=".".join)
 def test_a_trigger_that_sends_nothing_is_an_error(
-    way: tuple[str, str], machines: Machines, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    way: tuple[str, str], machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = WAYS[way]
-    # Scenarios are made once.
-    items.broadcast.cache_clear()
-    request.addfinalizer(items.broadcast.cache_clear)
     _sends(monkeypatch, case.trigger_name, lambda send, to: ())
     # A broadcast is sent by a guest's code: INIT level de-assert, which KVM ignores.
     monkeypatch.setattr("kvmtest.scenario.items.broadcast_icr", lambda: 0xC0000 | DATA["deassert"])

@@ -229,7 +229,7 @@ def test_exec_refuses_what_cannot_run_in_a_cell(
     program.write_bytes(image)
     assert main(["lab", "exec", str(program), *_lab(kernel)]) == 2
     error = capsys.readouterr().err
-    assert "no static binary" in error and error.count("\n") == 1
+    assert "is not a static binary" in error and error.count("\n") == 1
 
 
 def test_exec_of_what_is_not_there_is_2(kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from kvmtest.lab.emulator import Emulator
 from kvmtest.lab.limits import Died, Limits, Spent
+from kvmtest.lab.start import Cpu, Emulator
 
 
 class _Emulator(Emulator):
@@ -23,7 +23,7 @@ class _Guest:
     def __init__(self) -> None:
         self.spent = Spent(1.0, 0.0, 0.0)
         self.dying = ""
-        self.limits = Limits(_Emulator(), lambda: self.spent)
+        self.limits = Limits(_Emulator("svm", Cpu(), ""), lambda: self.spent)
 
     def goes_on(self, cpu: float = 0.0, queued: float = 0.0, asleep: float = 0.0) -> str:
         """Let time pass; what is said of it."""
@@ -51,7 +51,7 @@ def test_an_emulator_that_waits_for_a_cpu_is_never_called_hung(guest: _Guest) ->
 
 
 def test_one_that_tries_what_may_hang_is_not_waited_for_as_long(guest: _Guest) -> None:
-    guest.limits = Limits(_Emulator(), lambda: guest.spent, short=True)
+    guest.limits = Limits(_Emulator("svm", Cpu(), ""), lambda: guest.spent, short=True)
     assert not guest.goes_on(cpu=99)
     guest.limits.entered()
     assert not guest.goes_on() and not guest.goes_on(cpu=12) and "no sign of life for 13 s" in guest.goes_on(cpu=1)

@@ -20,6 +20,8 @@ from kvmtest.state.inside import GUEST_PLANTS, PlantRefused
 from tests.cases import by_item, ran
 from tests.playing import steps
 
+pytestmark = pytest.mark.usefixtures("steps_anew")
+
 WITH_PLANTS = [(name, plant) for name, state in STATES.items() for plant in state.plants or ("a",)]
 
 

@@ -10,7 +10,8 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from kvmtest.lab import emulator, limits
+from kvmtest.lab import limits
+from kvmtest.lab.qemu import Qemu
 from kvmtest.report import FORMATS
 from tests.lab import conftest as fakes
 from tests.torture import rules
@@ -105,8 +106,7 @@ def _prepare() -> None:
     fakes.SCENARIOS.update(fakes.MADE_UP)
     fakes._forget()
     limits._ASLEEP_S, limits._DYING_S = 2.0, 0.3  # type: ignore[misc]
-    qemu = emulator.for_backend("svm")
-    qemu.boot_s, qemu.silence_s, qemu.case_s = 3.0, 1.0, 2.0
+    Qemu.boot_s, Qemu.silence_s, Qemu.case_s = 3.0, 1.0, 2.0
 
 
 _LAB = _Lab()

@@ -186,7 +186,8 @@ def _there(args: argparse.Namespace, selectors: tuple[str, ...], given: tuple[Ca
             elif kind == "tried":
                 known.append(rest[0])
             elif kind == "shown":
-                left.remove(rest[0])
+                # What a kernel says that lies is no answer to what was asked.
+                left = [one for one in left if one != rest[0]]
                 known, hung = [], 0
                 if isinstance(rest[1], str):
                     yield f"{rest[0]}: {rest[1]}"

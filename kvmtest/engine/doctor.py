@@ -71,7 +71,7 @@ _OPTIONAL = (
 #: The flag in /proc/cpuinfo of an XSAVE component's feature, if the kernel has enabled it.
 _COMPONENT_FLAGS = {2: "avx", 9: "ospke", 19: "apx", **dict.fromkeys((3, 4), "mpx"), **dict.fromkeys((5, 6, 7), "avx512f")}
 _COMPONENT_FLAGS |= dict.fromkeys((17, 18), "amx_tile")
-#: What has a line of its own, as it is no case of a run.
+#: A line of its own: cells are no cases of a run.
 _CELLS = "cells of the lab on this KVM"
 #: Programs that are not needed to run, what they are for, and the packages that bring them.
 _PROGRAMS = (

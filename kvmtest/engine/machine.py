@@ -217,7 +217,7 @@ class Machines:
 
     @cached_property
     def supported(self) -> list[CpuidEntry]:
-        """What KVM_GET_SUPPORTED_CPUID gives. Raises KvmError."""
+        """The leaves of KVM_GET_SUPPORTED_CPUID. Raises KvmError."""
         return self.kvm.supported_cpuid()
 
     @cached_property

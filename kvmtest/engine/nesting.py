@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a KVM's guests may have of virtualization themselves: VMX or SVM."""
+"""Nested virtualization: whether KVM offers VMX or SVM to its guests, and how to enable it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def backend(kvm: Kvm) -> str:
 
 
 def enable(host: Host, offers: bool = False) -> str:
-    """What would bring it to a ``host`` without; ``offers`` is whether the CPUID has it."""
+    """Describe how to enable it on a ``host`` without; ``offers`` is set if its CPUID has the bit."""
     module = module_of(host.backend)
     if offers:
         return "to enable: Linux 4.20 or newer"

@@ -20,7 +20,7 @@ _LOOK_S = 0.0005
 _STARTED_NS, _IN_KVM_RUN = 20_000_000, ["16", f"{KVM_RUN:#x}"]
 
 
-#: What comes of an instruction of the thread's own.
+#: Signals that an instruction of the thread itself raises.
 _OWN = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS, SIGNAL}
 
 

@@ -30,9 +30,9 @@ from kvmtest.scenario.setup import Setup
 
 __all__ = ("run_in",)
 
-#: How many cases a worker is given ahead, so that it does not wait for the next one.
+#: The number of cases that a worker is given ahead, so that it does not wait for the next one.
 _AHEAD = 4
-#: What a terminal or a supervisor sends to all of them: it is for the process that started them.
+#: Signals that a terminal or a supervisor sends to all of them: they are for the process that started them.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -109,7 +109,7 @@ class _Worker:
             self.connection.send(number)
 
     def receive(self) -> Any:
-        """What it sent. Raises EOFError where it has ended."""
+        """Return the next value that it sent. Raises EOFError if it has ended."""
         try:
             data = self.connection.recv_bytes()
         except OSError:
@@ -230,7 +230,7 @@ class _Pool:
             self._workers.pop().close()
 
     def last(self) -> Iterator[tuple[int, Done]]:
-        """What the workers have sent by now; they get no other case."""
+        """Yield the results that the workers have sent by now; they get no other case."""
         self._left = _Left([])
         while found := list(self.over(0)):
             yield from found

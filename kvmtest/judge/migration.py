@@ -21,6 +21,7 @@ from kvmtest.spec.migrated import AS_SAVED, COUNTED, About, added, rule
 from kvmtest.state.guest_view import ITEMS, Report
 from kvmtest.state.layout import Layout
 from kvmtest.state.sections import Snapshot
+from kvmtest.x86.cpuid import MIRRORS
 
 __all__ = ("Migrated", "apic_mode", "aside", "behaviours", "since", "tables", "taken", "told")
 
@@ -95,10 +96,21 @@ def tables(book: Book, bases: Sequence[Basis], order: str, values: list[Any]) ->
     blocks, lost = [], ORDERS[order].lost
     for basis, (layout, before, after) in zip(bases, taken(bases, values), strict=False):
         ctx = basis.ctx._replace(prefix="migrate.migrate.host", before=True, apic_mode=apic_mode(before, layout))
-        about = About(lost, layout.unlisted, bool(before.get(layout, "events.exception_pending")))
+        about = About(lost, layout.unlisted, bool(before.get(layout, "events.exception_pending")), _stale(layout, before))
         sheet = book.sheet(ctx, layout, partial(rule, about=about), ("migrate", about))
         blocks.append(sheet.host(ctx, basis.baseline or before, None, before, after))
     return merged("vcpus", [basis.ctx.apic_id for basis in bases], blocks, book, overall) if blocks else ()
+
+
+def _stale(layout: Layout, saved: Snapshot) -> tuple[str, ...]:
+    """Return the items of CPUID whose bits are not those of the CR4 that was ``saved``."""
+    cr4 = saved.get(layout, "cr4")
+    values = ((mirror, saved.get(layout, mirror.item)) for mirror in MIRRORS if mirror.cr4)
+    return tuple(
+        mirror.item
+        for mirror, value in values
+        if None not in (cr4, value) and bool(value & mirror.bits) != bool(cr4 & mirror.cr4)  # type: ignore[operator]
+    )
 
 
 def told(report: Report, host: Host, layout: Layout, last: Snapshot) -> Report:

@@ -13,7 +13,7 @@ from kvmtest.lab import program, start
 from kvmtest.lab.error import LabError, NotFound
 from kvmtest.lab.start import Cpu, Emulator, Started, number
 
-__all__ = ("MODELS", "Bochs", "Model")
+__all__ = ("MODELS", "UNATTENDED", "Bochs", "Model")
 
 
 class Model(NamedTuple):
@@ -27,7 +27,7 @@ class Model(NamedTuple):
     parameters: dict[str, str] = {}
 
 
-#: What is to be known of a model; of those that are not here Intel's have VMX, if any.
+#: Facts about models; of those that are not here Intel's have VMX, if any.
 MODELS = {
     "phenom_8650_toliman": Model("svm"),
     "zambezi": Model("svm"),
@@ -41,15 +41,8 @@ MODELS = {
 _USUAL = {"vmx": "corei7_haswell_4770", "svm": "ryzen"}
 
 _TERM = "/usr/lib/x86_64-linux-gnu/bochs/plugins/libbx_term_gui.so.0.0.0"
-_BOCHSRC = """\
-megs: 1024
-cpu: model={cpu}, count=1, ips={ips}, reset_on_triple_fault=0
-romimage: file={share}/BIOS-bochs-latest
-vgaromimage: file={share}/VGABIOS-lgpl-latest
-ata0-master: type=cdrom, path={folder}/lab.iso, status=inserted
-boot: cdrom
-com1: enabled=1, mode=file, dev={serial}
-parport1: enabled=1, file={parallel}
+#: For any machine that nobody sits at.
+UNATTENDED = """\
 sound: driver=dummy
 speaker: enabled=0
 display_library: term
@@ -60,6 +53,16 @@ panic: action=fatal
 error: action=ignore
 info: action=ignore
 debug: action=ignore
+"""
+_BOCHSRC = """\
+megs: 1024
+cpu: model={cpu}, count=1, ips={ips}, reset_on_triple_fault=0
+romimage: file={share}/BIOS-bochs-latest
+vgaromimage: file={share}/VGABIOS-lgpl-latest
+ata0-master: type=cdrom, path={folder}/lab.iso, status=inserted
+boot: cdrom
+com1: enabled=1, mode=file, dev={serial}
+parport1: enabled=1, file={parallel}
 """
 _GRUB = "set timeout=0\nmenuentry lab {{\n linux /image {append}\n initrd /initrd\n}}\n"
 
@@ -139,7 +142,7 @@ class Bochs(Emulator):
         with open(os.path.join(folder, "bochsrc"), "w", encoding="utf-8") as file:
             share = self.place.path("/usr/share/bochs")
             said = {"cpu": self.cpu, "ips": self._IPS, "folder": folder, "serial": serial, "parallel": parallel, "share": share}
-            file.write(_BOCHSRC.format(**said))
+            file.write((_BOCHSRC + UNATTENDED).format(**said))
         # A build with the debugger waits for a command first.
         with open(os.path.join(folder, "commands"), "w", encoding="utf-8") as file:
             file.write("c\n")

@@ -13,7 +13,7 @@ from kvmtest.lab.start import Cpu, Emulator
 __all__ = ("ACCELS", "BACKENDS", "for_backend")
 
 _EMULATORS: dict[str, type[Bochs | Qemu]] = {"tcg": Qemu, "bochs": Bochs, "kvm": Kvm}
-#: What makes the CPU, and each backend with the one that it has as a rule.
+#: The programs that emulate a CPU, or run it on KVM; and the usual one of each backend.
 ACCELS = tuple(_EMULATORS)
 _USUAL = {"svm": "tcg", "vmx": "bochs"}
 BACKENDS = tuple(_USUAL)

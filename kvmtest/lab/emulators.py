@@ -24,20 +24,20 @@ _KIND = "emulators"
 PACKAGES = {"bochs": ("bochs", "bochs-term", "bochsbios", "vgabios"), "qemu": ("qemu-system-x86",)}
 #: Suites that have an emulator newer than that of the oldest one that the lab runs on; oldest first.
 SUITES = ("trixie", "forky", "sid")
-#: What these depend on, and the cells need: libraries and firmware, not what an installed system would want besides.
+#: Dependencies of these that cells need: libraries and firmware, not what an installed system would want besides.
 _OF = re.compile(r"(?:lib|zlib1g|bochs|vgabios|qemu-system|seabios)")
-#: What is not kept: nothing in a cell reads it.
+#: Files that are not kept: nothing in a cell reads them.
 _SHARE = ("bochs", "vgabios", "qemu", "seabios")
 
 
 class Place(NamedTuple):
-    """Where an emulator is: below ``root``, empty for one that is installed. ``source`` is the package that it came in."""
+    """The place of an emulator: below ``root``, empty for one that is installed. ``source`` is the package that it came in."""
 
     root: str = ""
     source: str = ""
 
     def command(self, name: str) -> list[str]:
-        """What runs the program ``name``. Raises LabError."""
+        """Return the command that runs the program ``name``. Raises LabError."""
         return [*foreign.loader(self.root), self.path(f"/usr/bin/{name}")] if self.root else [name]
 
     def path(self, path: str) -> str:
@@ -45,7 +45,7 @@ class Place(NamedTuple):
         return self.root + path
 
     def run(self, name: str, *arguments: str) -> str:
-        """What the program ``name`` says. Raises LabError."""
+        """Return the output of the program ``name``. Raises LabError."""
         done = program.run([*self.command(name), *arguments], text=True, errors="replace", env=os.environ | self.environment)
         return str(done.stdout + done.stderr)
 

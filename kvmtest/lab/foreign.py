@@ -13,7 +13,7 @@ _LOADER = "ld-linux-x86-64.so.2"
 
 
 def loader(folder: str) -> list[str]:
-    """What to put before a program so that it runs with the libraries below ``folder``. Raises LabError."""
+    """Return the words to put before a program so that it runs with the libraries below ``folder``. Raises LabError."""
     found, libraries = [], []
     for where, folders, names in os.walk(folder):
         folders.sort()

@@ -41,7 +41,7 @@ _DAMAGED = (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error)
 
 
 class Head(NamedTuple):
-    """What a package says of itself, and where its archive begins."""
+    """The header of a package, and the offset of its archive in bytes."""
 
     name: str
     version: str
@@ -57,15 +57,15 @@ class Head(NamedTuple):
 
 
 class Broken(Exception):
-    """Why it is no package that can be read."""
+    """The reason why a package cannot be read."""
 
 
-#: What reading a package that is broken raises.
+#: Errors of reading a broken package.
 BROKEN = (Broken,)
 
 
 def head(path: str) -> Head:
-    """What the package at ``path`` says of itself. Raises LabError."""
+    """Return the header of the package at ``path``. Raises LabError."""
     with open(path, "rb") as file:
         try:
             return _head(file)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What an emulator is to the lab: it boots a kernel with an initramfs, its serial and its parallel port going to files."""
+"""The base of emulators: each boots a kernel with an initramfs, its serial and its parallel port going to files."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Emulator:
         return ()
 
     def does(self) -> bool:
-        """Whether the one at ``place`` does for what is asked for. Raises LabError."""
+        """Return True if the one at ``place`` has the CPU that is asked for. Raises LabError."""
         return self.cpu.partition(",")[0] in self.models()
 
     def version(self) -> str:

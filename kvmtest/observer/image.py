@@ -22,7 +22,7 @@ from kvmtest.x86 import lapic, msr
 __all__ = ("FORMS", "METHODS", "OUTPUTS", "ImageError", "Options", "build", "identity", "lapic_offsets", "msr_indexes")
 
 FORMS = ("multiboot", "pvh", "bios", "iso")
-#: What ends a boot: its name in the log and on the command line, and the symbol.
+#: The ways to end a boot: the name in the log and on the command line, and the symbol.
 METHODS = {
     "cf9": "METHOD_CF9",
     "port-64h": "METHOD_PORT64",

@@ -89,7 +89,7 @@ class _Parser:
         self.look: Look | None = None
         self.crc = 0
         self.ended = False
-        #: What may come next: after some lines only a checksum.
+        #: The lines that may come next: after some lines only a checksum.
         self.closing = ""
         self.names: Iterator[str] = iter(())
 
@@ -182,7 +182,7 @@ class _Parser:
             raise LogError(f"{where}: no line of a state: {' '.join(words)[:60]!r}")
 
     def finish(self) -> str:
-        """Why the log is not whole; "" where it is."""
+        """The reason why the log is not whole; "" if it is."""
         if not self.boots:
             return "no observer has printed anything in it"
         if self.look:

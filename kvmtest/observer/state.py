@@ -21,7 +21,7 @@ _ALIASES = {0xC0000080: "efer", 0x1B: "apic_base"}
 _LAPIC = {reg.offset: f"lapic.{reg.name}" for reg in lapic.LAPIC}
 _BASES = frozenset(f"{seg}.base" for seg in ("ds", "es", "ss", "fs", "gs"))
 _LOW, _DONE, _GP, _SS = (1 << 32) - 1, 1, 13, 12
-#: What FXSAVE stores outside 64-bit mode.
+#: Registers that FXSAVE stores outside 64-bit mode.
 _FXSAVE_16 = 160 + 8 * 16
 _GS = "the observer loads GS before it has any memory to keep what GS.base was"
 _STASH = "this machine has no DMA page registers, in which the observer keeps it while it has no memory"
@@ -56,7 +56,7 @@ def _item(name: str) -> str:
 
 
 def _failed(step: str, status: int) -> str:
-    """Why a step did not end; "" where it did."""
+    """Return why a step did not end; "" if it did."""
     if status == _DONE:
         return ""
     if step.endswith("_LIMIT") and status & _DONE and status >> 8 in (_SS, _GP):

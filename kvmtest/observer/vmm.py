@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from kvmtest.lab.bochs import UNATTENDED
 from kvmtest.observer.image import Options, build
 
 __all__ = ("Machine", "Seen", "VmmError", "kind", "run")
@@ -31,16 +32,6 @@ cpu: model={model}, count={cpus}, ips=4000000, reset_on_triple_fault=1
 {boot}
 vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest
 com1: enabled=1, mode=file, dev={log}
-sound: driver=dummy
-speaker: enabled=0
-display_library: term
-vga: update_freq=1
-clock: sync=none
-log: {folder}/bochs.log
-panic: action=fatal
-error: action=ignore
-info: action=ignore
-debug: action=ignore
 """
 _BOCHS_BIOS = "romimage: file=/usr/share/bochs/BIOS-bochs-latest"
 
@@ -168,7 +159,8 @@ def _bochs(machine: Machine, image: str, log: str, folder: str) -> Iterator[str]
         raise VmmError("Bochs takes no kernel: --form bios or iso")
     path = os.path.join(folder, "bochsrc")
     with open(path, "w", encoding="utf-8") as file:
-        file.write(_BOCHSRC.format(cpus=machine.options.cpus or 1, boot=boot, log=log, folder=folder, model=machine.model))
+        said = {"cpus": machine.options.cpus or 1, "boot": boot, "log": log, "folder": folder, "model": machine.model}
+        file.write((_BOCHSRC + UNATTENDED).format(**said))
     with open(os.path.join(folder, "commands"), "w", encoding="ascii") as file:
         # A build with the debugger waits for a command first, and after each triple fault.
         file.write("c\n" * 100)
@@ -184,7 +176,7 @@ def _read(path: str) -> bytes:
 
 
 def _watch(process: subprocess.Popen[bytes], path: str, timeout_s: float, reset: Callable[[], None] | None) -> bool:
-    """Until the log ends, the process does, or nothing comes for ``timeout_s``; resets it where the observer waits for that."""
+    """Wait for the end of the log or the process, or for ``timeout_s`` of silence; reset the machine when the observer asks."""
     last, seen, answered = time.monotonic(), 0, 0
     while True:
         over = process.poll() is not None

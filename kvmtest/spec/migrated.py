@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from kvmtest.spec.cite import KVM_API
 from kvmtest.spec.rule import Rule, cited, formula, masked, unchanged, undefined
+from kvmtest.x86.cpuid import MIRRORS
 
 __all__ = ("AS_SAVED", "COUNTED", "About", "added", "rule")
 
@@ -28,12 +29,11 @@ _PROBED = re.compile(
     r"|pmc|perfevtsel|fixed_ctr|perf_|amd_perf|k7_|pebs_|ds_area)"
 )
 _OTHERS = {
-    # KVM before v5.15 leaves these bits to INIT, and a migration mends them.
-    "cpuid.1.ecx": cited(masked(0, unchanged=_ALL & ~(1 << 27), ignore=1 << 27, note="OSXSAVE follows CR4"), *AS_SAVED),
-    "cpuid.7.ecx": cited(masked(0, unchanged=_ALL & ~(1 << 4), ignore=1 << 4, note="OSPKE follows CR4"), *AS_SAVED),
     **dict.fromkeys(("msr.hv_vp_runtime", "msr.hv_time_ref_count"), cited(undefined("it counts by itself"), *AS_SAVED)),
     "lapic.ppr": cited(undefined("KVM recomputes it from TPR and ISR"), *AS_SAVED),
 }
+_MIRRORED = {mirror.item: mirror.bits for mirror in MIRRORS}
+_STALE = "it did not follow CR4 when it was saved, which is judged by itself"
 _PAYLOAD = "events.exception_has_payload"
 _NO_PAYLOAD = cited(undefined("no exception is pending that it could belong to (KVM API, KVM_SET_VCPU_EVENTS)"), *AS_SAVED)
 _NOT_HERE = cited(undefined("KVM_GET_MSR_INDEX_LIST names it only where the host's CPU has it"), *AS_SAVED)
@@ -48,12 +48,14 @@ class About(NamedTuple):
     """The facts that the rules of one migration depend on.
 
     ``lost`` are items, the bits that the order of restoring cannot keep, and why; ``unlisted`` are those that
-    KVM_GET_MSR_INDEX_LIST does not name; ``pending`` is set if an exception is pending.
+    KVM_GET_MSR_INDEX_LIST does not name; ``pending`` is set if an exception is pending. ``stale`` are items of CPUID that did not
+    follow CR4 when they were saved, and do once CR4 is restored.
     """
 
     lost: tuple[tuple[str, int, str], ...] = ()
     unlisted: tuple[str, ...] = ()
     pending: bool = True
+    stale: tuple[str, ...] = ()
 
 
 def rule(item: str, about: About | None = None) -> Rule:
@@ -62,6 +64,8 @@ def rule(item: str, about: About | None = None) -> Rule:
     for name, bits, why in about.lost:
         if name == item:
             return cited(masked(0, unchanged=_ALL & ~bits, ignore=bits, note=why), *AS_SAVED)
+    if item in about.stale:
+        return cited(masked(0, unchanged=_ALL & ~_MIRRORED[item], ignore=_MIRRORED[item], note=_STALE), *AS_SAVED)
     if item == _PAYLOAD and not about.pending:
         return _NO_PAYLOAD
     if item in about.unlisted and _PROBED.match(item):

@@ -149,7 +149,7 @@ def missing_sections(vcpu: Vcpu) -> dict[str, str]:
 
 
 def refused_twice(vcpu: Vcpu, buf: Buffer) -> str:
-    """Why KVM does not take ``buf``, asked twice, where what comes of it says nothing of the ioctl. Raises KvmError."""
+    """Return why KVM refuses ``buf``, asked twice; "" if it accepts it. Raises KvmError if another try may get another answer."""
     return _refused(vcpu, buf) and _refused(vcpu, buf)
 
 

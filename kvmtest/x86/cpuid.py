@@ -43,7 +43,10 @@ class CpuidEntry(NamedTuple):
 
 
 class Mirror(NamedTuple):
-    """A register of a CPUID leaf in which ``bits`` follow the vCPU's state, that of ``section``; its item is ``item``."""
+    """A register of a CPUID leaf in which ``bits`` follow the vCPU's state, that of ``section``; its item is ``item``.
+
+    ``cr4`` is the bit of CR4 that they follow, 0 if it is something else.
+    """
 
     item: str
     function: int
@@ -51,13 +54,14 @@ class Mirror(NamedTuple):
     register: str
     bits: int
     section: str = "sregs"
+    cr4: int = 0
 
 
 #: OSXSAVE follows CR4, APIC IA32_APIC_BASE.EN, OSPKE CR4.PKE; the sizes of the XSAVE area follow XCR0, and XCR0 | IA32_XSS.
 MIRRORS = (
-    Mirror("cpuid.1.ecx", 0x1, 0, "ecx", 1 << 27),
+    Mirror("cpuid.1.ecx", 0x1, 0, "ecx", 1 << 27, cr4=1 << 18),
     Mirror("cpuid.1.edx", 0x1, 0, "edx", 1 << 9),
-    Mirror("cpuid.7.ecx", 0x7, 0, "ecx", 1 << 4),
+    Mirror("cpuid.7.ecx", 0x7, 0, "ecx", 1 << 4, cr4=1 << 22),
     Mirror("cpuid.d.ebx", 0xD, 0, "ebx", 0xFFFFFFFF, "xcrs"),
     Mirror("cpuid.d1.ebx", 0xD, 1, "ebx", 0xFFFFFFFF, "xcrs"),
 )

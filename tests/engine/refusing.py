@@ -76,7 +76,7 @@ class Refusal(NamedTuple):
     after: int = 0
 
     def fails(self, call: int) -> bool:
-        """Whether the call of that number, counted from 1, fails."""
+        """Return True if the call of that number, counted from 1, fails."""
         return not call % self.every if self.every else call == self.after + 1
 
     @property
@@ -162,7 +162,7 @@ class Refusing:
 
 
 def departures(quiet: Mapping[tuple[str, str], str], seen: Results, refusal: Refusal) -> list[str]:
-    """What is judged otherwise than in the ``quiet`` run, and is no error or skip that says so.
+    """List results that are judged otherwise than in the ``quiet`` run, and are no error or skip that says so.
 
     Where KVM's answer itself is what is judged, it departs. Of a case that tells of the refusal a part may not be there: what
     else it would have shown is not known.
@@ -192,7 +192,7 @@ def verdicts(results: Results) -> dict[tuple[str, str], str]:
 
 
 class Told(NamedTuple):
-    """What became of the verdicts of a run: how many are others, by what they are, and what one of those says."""
+    """The verdicts of a run that changed: their number by new verdict, and the reason of one of them."""
 
     changed: Counter[str]
     example: str
@@ -215,7 +215,7 @@ class Product:
     def __init__(self, refusing: Refusing) -> None:
         self.refusing, self._host = refusing, host.detect()
         self._quiet: dict[Case, dict[tuple[str, str], str]] = {}
-        #: What the last one that was tried came to.
+        #: The outcome of the last try.
         self.told = Told(Counter(), "")
         self._calls: dict[tuple[Case, bool], Counter[int]] = {}
 
@@ -236,7 +236,7 @@ class Product:
         return self._quiet[case]
 
     def calls(self, case: Case, *, native: bool) -> Counter[int]:
-        """How often it issues each ioctl."""
+        """Count the calls of each ioctl."""
         found = self.quiet(case)
         if (case, native) not in self._calls:
             assert verdicts(self.shown([case], None, native=native)) == found

@@ -125,7 +125,7 @@ def test_the_chosen_cases_issue_each_ioctl_of_the_plan(product: Product) -> None
 
 
 def test_a_refusal_is_seen_whoever_issues_the_ioctl(product: Product) -> None:
-    """What the others rest on."""
+    """The others rest on it."""
     (case,) = (case for case in CHOSEN if case.words == "ap,intel,xapic,plant-a" and case.trigger == "msi")
     for issued in (True, False):
         quiet = product.quiet(case)

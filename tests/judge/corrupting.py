@@ -26,7 +26,7 @@ from tests.judge.trial import Place, Trial, judged_bits
 
 __all__ = ("KINDS", "Corruption", "corrupted", "outcome")
 
-#: What an item's record depends on besides the item: by items, others that they decide about.
+#: Dependencies of records: by items, the others that they decide about.
 _DECIDES: dict[str, tuple[str, ...]] = {
     # The mode of the local APIC.
     "apic_base": ("lapic.",),
@@ -36,9 +36,9 @@ _DECIDES: dict[str, tuple[str, ...]] = {
     # An exception that is pending has a payload, which a debug exception keeps from DR6, and is injected on the way.
     "events.exception_pending": ("events.", "dr6"),
 }
-#: What says that an INIT was taken: without that, nothing of it is judged.
+#: The items that prove that an INIT was taken: without that, nothing of it is judged.
 _TAKEN = ("mp_state", "events")
-#: What an event shows in: where a bit makes one of these as it was before, nothing proves that there was an event.
+#: The items that an event shows in: where a bit makes one of these as it was before, nothing proves that there was an event.
 _TRACES, _NO_TRACE = ("mp_state", "regs", "sregs", "debugregs"), "the event left no trace"
 #: With these a guest comes to no end after a migration, on an emulated CPU.
 _ENDS = frozenset(("cr0", "ss.dpl"))
@@ -236,7 +236,7 @@ KINDS: dict[str, Callable[[Trial, random.Random, list[_Spot]], Corruption | None
 
 
 def corrupted(trial: Trial, dice: random.Random, kind: str) -> Corruption | None:
-    """What ``trial`` showed, corrupted by ``dice``; None where it has nothing of this ``kind``."""
+    """Return the evidence of ``trial``, corrupted by ``dice``; None if it has nothing of this ``kind``."""
     spots = list(_spots(trial, trial.seen))
     return KINDS[kind](trial, dice, spots) if spots else None
 

@@ -36,7 +36,7 @@ def _drawn(name: str, seed: int) -> Iterator[tuple[str, Trial, Corruption]]:
 
 
 def _tried(name: str, count: int, seed: int = 1) -> tuple[Counter[str], list[str]]:
-    """What became of ``count`` corruptions, by kind, and what is otherwise than it should be."""
+    """Try ``count`` corruptions; return the outcomes by kind, and those that are not as they should be."""
     counts: Counter[str] = Counter()
     found: list[str] = []
     for kind, trial, made in _drawn(name, seed):

@@ -105,6 +105,24 @@ def test_what_an_order_cannot_keep_is_not_asked_of_it() -> None:
         assert _results(after=AFTER.put(LAYOUT, "lapic.tpr", tpr ^ 0x10), case=case)["lapic.tpr"].verdict == "fail"
 
 
+@pytest.mark.parametrize(
+    ("cr4", "ecx", "stale"),
+    [
+        (0, 0, ()),
+        (1 << 18, 1 << 27, ()),
+        (0, 1 << 27, ("cpuid.1.ecx",)),
+        (1 << 18, 0, ("cpuid.1.ecx",)),
+        (1 << 22, 0, ("cpuid.7.ecx",)),
+    ],
+)
+def test_a_bit_of_cpuid_is_excused_only_where_it_did_not_follow_cr4(cr4: int, ecx: int, stale: tuple[str, ...]) -> None:
+    layout = Layout((), {}, {}, ((0x1, 0), (0x7, 0)))
+    places = [layout.fields[item] for item in ("cr4", "cpuid.1.ecx", "cpuid.7.ecx")]
+    saved = Snapshot({place.section: bytes(place.offset + place.size) for place in places}, {})
+    saved = saved.put(layout, "cr4", cr4).put(layout, "cpuid.1.ecx", ecx)
+    assert migration._stale(layout, saved) == stale
+
+
 def test_a_payload_belongs_to_a_pending_exception() -> None:
     for pending, verdict in ((1, "fail"), (0, "info")):
         before = USED.put(LAYOUT, "events.exception_has_payload", 1).put(LAYOUT, "events.exception_pending", pending)

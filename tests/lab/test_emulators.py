@@ -110,7 +110,7 @@ def test_what_cannot_run_is_not_kept(mirror: Path) -> None:
 
 
 def _place(backend: str, cpu: Cpu) -> str:
-    """Where the emulator is, whatever else of it is missing here."""
+    """Find the emulator, whatever else of it is missing here."""
     return emulator.for_backend(backend, cpu)._found(lambda line: None).source
 
 

@@ -37,7 +37,7 @@ def _modules(root: str) -> dict[str, bytes]:
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the packages are; the cache is the test's own."""
+    """A folder for packages; the cache is the test's own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "rpms").mkdir()
     return tmp_path / "rpms"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable
 from ctypes import Array, c_uint32
+from functools import lru_cache
 
 from kvmtest.x86.cpuid import CpuidEntry
 
@@ -18,13 +19,17 @@ __all__ = ["CpuidEntry", "pack_cpuid", "read_cpuid"]
 
 def pack_cpuid(entries: Iterable[CpuidEntry]) -> Array[c_uint32]:
     """A struct kvm_cpuid2 with these leaves, as 32-bit words."""
-    words = [0, 0]
+    contents = _contents(tuple(entries))
+    return (c_uint32 * (len(contents) // 4)).from_buffer_copy(contents)
+
+
+@lru_cache(maxsize=64)  # most vCPUs get the leaves of an earlier one
+def _contents(entries: tuple[CpuidEntry, ...]) -> bytes:
+    words = [len(entries), 0]
     for entry in entries:
         unsigned(32, **{f"cpuid {name}": value for name, value in entry._asdict().items()})
-        words += entry
-        words += (0, 0, 0)
-    words[0] = len(words) // 10
-    return (c_uint32 * len(words))(*words)
+        words += (*entry, 0, 0, 0)
+    return bytes((c_uint32 * len(words))(*words))
 
 
 def read_cpuid(fd: int, request: int, what: str) -> list[CpuidEntry]:

@@ -89,9 +89,10 @@ def changes(supported: list[CpuidEntry], vendor: str, apic_id: int) -> tuple[Cha
 
 def changed(leaves: list[CpuidEntry], changes: tuple[Change, ...]) -> list[CpuidEntry]:
     """``leaves`` with ``changes``, in every index of their function."""
+    wanted = {function for function, _, _, _ in changes}
     found = []
     for leaf in leaves:
-        for function, register, mask, value in changes:
+        for function, register, mask, value in changes if leaf.function in wanted else ():
             if leaf.function == function:
                 leaf = leaf._replace(**{register: getattr(leaf, register) & ~mask | value})
         found.append(leaf)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -16,6 +16,8 @@ __all__ = ("Shows", "reduced", "subset", "used")
 
 #: A test if a reproducer still shows the departure; ``now`` is the value that replaces ``before`` in its checks.
 Shows = Callable[[Repro, int, int], bool]
+
+_ALL = (1 << 64) - 1
 
 _T = TypeVar("_T")
 _Ops = tuple[tuple[int, p.Op], ...]
@@ -94,7 +96,8 @@ def reduced(repro: Repro, shows: Shows, told: Callable[[str], None] = lambda wha
 
     found = made(subset(free, lambda chosen: shows(made(chosen), 0, 0)))
     told(f"{len(found.vm.ops) + len(found.body.ops)} of {len(vm) + len(body)} ops left")
-    kept = frozenset(body[at] for at in repro.pinned)
+    some = dict(repro.bits)
+    kept = {body[at]: some.get(at, _ALL) for at in repro.pinned}
     return _values(_leaves(_fewer(found, shows), shows), shows, kept)
 
 
@@ -152,36 +155,45 @@ def _with(repro: Repro, vm: _Ops, body: _Ops) -> Repro:
     return repro._replace(vm=repro.vm._replace(ops=vm), body=repro.body._replace(ops=body))
 
 
-def _values(repro: Repro, shows: Shows, kept: frozenset[tuple[int, p.Op]]) -> Repro:
-    """Reduce the bits of written values, except in the ops ``kept``."""
+def _values(repro: Repro, shows: Shows, kept: Mapping[tuple[int, p.Op], int]) -> Repro:
+    """Reduce the bits of written values, except those ``kept``."""
     for at, (step, op) in enumerate(repro.body.ops):
-        if isinstance(op, p.Put) and op.value and op not in repro.whole and (step, op) not in kept:
-            values = _Values(repro, shows, at)
-            bits = [bit for bit in range(op.value.bit_length()) if op.value >> bit & 1]
-            repro = _writing(repro, at, step, op, subset(bits, values.show))
+        if not isinstance(op, p.Put) or op in repro.whole:
+            continue
+        stays = op.value & kept.get((step, op), 0)
+        bits = [bit for bit in range(op.value.bit_length()) if (op.value & ~stays) >> bit & 1]
+        if bits:
+            values = _Values(repro, shows, at, op.value, stays)
+            repro = _writing(repro, at, _sum(subset(bits, values.show)) | stays)
     return repro
 
 
 class _Values:
-    """Smaller replacements for the value that op ``at`` of the body writes, starting from the last one that still showed it."""
+    """Smaller replacements for ``before``, the value that op ``at`` of the body writes, each from the last one that showed it.
 
-    def __init__(self, repro: Repro, shows: Shows, at: int) -> None:
-        self._repro, self._shows, self._at = repro, shows, at
-        self._step, op = repro.body.ops[at]
-        assert isinstance(op, p.Put)
-        self._op, self._before = op, op.value
+    The bits in ``stays`` are in each of them.
+    """
+
+    def __init__(self, repro: Repro, shows: Shows, at: int, before: int, stays: int) -> None:
+        self._repro, self._shows, self._at, self._stays = repro, shows, at, stays
+        self._before = before
 
     def show(self, bits: Sequence[int]) -> bool:
         """Return True if a value of these bits still shows it, and keep that value."""
-        after = sum(1 << bit for bit in bits)
-        if not self._shows(_writing(self._repro, self._at, self._step, self._op, bits), self._before, after):
+        after = _sum(bits) | self._stays
+        if not self._shows(_writing(self._repro, self._at, after), self._before, after):
             return False
         self._before = after
         return True
 
 
-def _writing(repro: Repro, at: int, step: int, op: p.Put, bits: Sequence[int]) -> Repro:
-    ops, value = repro.body.ops, sum(1 << bit for bit in bits)
+def _sum(bits: Sequence[int]) -> int:
+    return sum(1 << bit for bit in bits)
+
+
+def _writing(repro: Repro, at: int, value: int) -> Repro:
+    ops, (step, op) = repro.body.ops, repro.body.ops[at]
+    assert isinstance(op, p.Put)
     return _with(repro, repro.vm.ops, (*ops[:at], (step, op._replace(value=value)), *ops[at + 1 :]))
 
 

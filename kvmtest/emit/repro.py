@@ -80,16 +80,18 @@ def buffers_of(check: Check) -> tuple[str, ...]:
 class Repro(NamedTuple):
     """The ops that make the ``vm``, those of the ``body``, and the checks after them.
 
-    Without ``checks`` the last op says what has to happen. ``pinned`` are the numbers of ops of the
-    body that stay whatever is left out, since they prove what the departure rests on: the event, and what it found. ``target`` is
-    the vCPU that it is about; of the changes to its CPUID those of the functions and registers ``cpuid`` stay. ``pinned_vm`` are
-    the numbers of ops of the ``vm`` that stay. ``whole`` are ops that write the very value that is expected.
+    Without ``checks`` the last op says what has to happen. ``pinned`` are the numbers of ops of the body that stay whatever is
+    left out, since they prove what the departure rests on: the event, and what it found. ``bits`` has the numbers of those of
+    which only some bits of the written value stay, and these. ``target`` is the vCPU that it is about; of the changes to its
+    CPUID those of the functions and registers ``cpuid`` stay. ``pinned_vm`` are the numbers of ops of the ``vm`` that stay.
+    ``whole`` are ops that write the very value that is expected.
     """
 
     vm: p.Program
     body: p.Program
     checks: tuple[Check, ...] = ()
     pinned: frozenset[int] = frozenset()
+    bits: frozenset[tuple[int, int]] = frozenset()
     target: int = 0
     cpuid: frozenset[tuple[int, str]] = frozenset()
     pinned_vm: frozenset[int] = frozenset()
@@ -311,7 +313,7 @@ def body(
         raise NoRepro("no ioctl reads the vCPU there")
     if not checks and not (made.ops and isinstance(made.ops[-1][1], _DECIDING)):
         raise NoRepro("no single op shows if it is as expected")
-    return Repro(p.Program({}, ()), p.Program(made.buffers, tuple(made.ops)), checks, frozenset(made.pinned), target)
+    return Repro(p.Program({}, ()), p.Program(made.buffers, tuple(made.ops)), checks, frozenset(made.pinned), target=target)
 
 
 def _together(made: _Body, wanted: Together, compares: list[p.Compare], target: int) -> Repro:
@@ -319,7 +321,7 @@ def _together(made: _Body, wanted: Together, compares: list[p.Compare], target: 
     place = Several(tuple(zip(wanted.of, compares, strict=True)), wanted.event)
     check = Check(_REACHED, place, tuple(map(bits, wanted.either)), bits(wanted.of))
     program = p.Program(made.buffers, tuple(made.ops))
-    return Repro(p.Program({}, ()), program, (check,), rests_on(program, wanted.event), target)
+    return Repro(p.Program({}, ()), program, (check,), rests_on(program, wanted.event), target=target)
 
 
 #: The name for the vCPUs together.

@@ -82,6 +82,19 @@ def test_of_a_setting_its_steps_and_its_mode_stay() -> None:
     assert [step for step, _ in left.body.ops][-2:] == [5, 10]
 
 
+def test_of_a_mode_its_bits_stay_alone() -> None:
+    """On another kernel the others may be reserved: EFER.LME and CR0.PG stay, EFER.SVME and CR0.WP go."""
+    sregs = [p.Ioctl(1, request, "sregs1") for request in (uapi.KVM_GET_SREGS, uapi.KVM_SET_SREGS)]
+    places = [p.Place("sregs1", getattr(uapi.kvm_sregs, name).offset, 8) for name in ("cr0", "efer")]
+    puts = [p.Put(place, value) for place, value in zip(places, (0x80010001, 0x1500), strict=True)]
+    made = repro(sregs[0], *puts, sregs[1], _GET)
+    left = reduced(setting(made, set()), lambda *_: True)
+    assert _ops(left) == [sregs[0], p.Put(places[0], 0x80000001), p.Put(places[1], 0x500), sregs[1], _GET]
+    # Where the others matter they stay, and what a step of the case itself writes stays as it is.
+    assert reduced(setting(made, set()), lambda tried, *_: tried.body.ops[1:3] == made.body.ops[1:3]).body.ops == made.body.ops
+    assert reduced(setting(made, {1, 2}), lambda *_: True).body.ops == made.body.ops
+
+
 def test_what_is_pinned_stays_and_so_does_what_it_rests_on() -> None:
     made = _made()
     found = reduced(made._replace(pinned=frozenset({4, 5})), lambda *_: True)

@@ -85,9 +85,9 @@ class Exit:
                 parts.append(f"{field}={value.hex(' ') or '-'}")
             elif isinstance(value, tuple):
                 parts.append(f"{field}=[{', '.join(hex(word) for word in value)}]")
-            elif field in ("size", "count", "len", "cpu", "ndata", "nr"):
+            elif field in ("size", "count", "len", "ndata", "nr"):
                 parts.append(f"{field}={value}")
-            elif field != "suberror":
+            elif field not in ("suberror", "cpu"):  # the same exit on another CPU is no other one
                 parts.append(f"{field}={value:#x}")
         if self.flags:
             parts.append(f"flags={self.flags:#x}")

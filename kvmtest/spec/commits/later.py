@@ -13,6 +13,9 @@ _WARN = "it changes when the host warns, and nothing else; a warning shows as no
 _SEV = "needs an SEV-ES or SEV-SNP guest, hence hardware with that feature"
 _TDX = "needs a TDX guest, hence hardware with that feature"
 _CET = "needs a CPU with CET, which neither of the lab's emulators has"
+#: Triggers of INIT by which any state of the target is tried.
+_TRIGGERS = ("latched", "msi", "gsi-msi", "ioapic", "irqfd", "split", "icr-xapic", "icr-x2apic")
+_NO_ENTRY = "KVM_EXIT_FAIL_ENTRY hardware_entry_failure_reason"
 _RACE = "a race: it needs the vCPU's thread to be preempted between two certain instructions"
 
 
@@ -170,6 +173,8 @@ LATER: tuple[Entry, ...] = (
         "fb28875fd7da", "v6.2", "x86: smm: preserve interrupt shadow in SMRAM", "common",
         "an SMI in an interrupt shadow keeps it in SMRAM, from where RSM restores it",
         check("none.rsm.host.events.interrupt_shadow", "0x0", case="in-shadow-of"),
+        check("none.rsm.host.events.interrupt_shadow", "0x1", "vmx", case="in-shadow-of-mov-ss"),
+        check("none.rsm.host.runs", f"{_NO_ENTRY}=0x80000021 flags=0x1", "vmx", case="in-shadow-of-sti"),
         before="no shadow after RSM", after="the shadow of STI or MOV SS", unverified=_RELEASE,
     ),
     commit(
@@ -381,6 +386,15 @@ LATER: tuple[Entry, ...] = (
         "KVM_SET_SREGS refuses reserved bits of EFER, and those of what the guest's CPUID does not have",
         check("none.set-sregs.host.refused", "accepted", case="efer-"),
         before="accepted", after="EINVAL", unverified=_RELEASE, backports=((6, 12),),
+    ),
+    commit(
+        "bb365a506b1e", "v7.2", "x86: Unconditionally recompute CR8 intercept on PPR update", "common",
+        "TPR_THRESHOLD, by which VMX exits for an interrupt that TPR masks, follows a TPR that INIT clears",
+        check("init.msi.guest.runs", f"{_NO_ENTRY}=0x7", "vmx", case="interrupt-below-tpr"),
+        *(check(f"init.{name}.guest.runs", f"{_NO_ENTRY}=0x7", "vmx", case="irq-requested") for name in _TRIGGERS),
+        *(check(f"init.{name}.guest.runs", "executes nothing", "vmx", case="irq-requested") for name in _TRIGGERS),
+        before="VM entry fails, or exits at once for ever, while TPR_THRESHOLD is above TPR",
+        after="the first instruction at the reset vector", unverified=_RELEASE, backports=((6, 12),),
     ),
     commit("fc40b1254c32", "v7.2", "x86: Add mode-aware versions of kvm_<reg>_{read,write}() helpers", "common", "uses a 32-bit accessor for EDX in kvm_vcpu_reset()", hidden=_REFACTORING, unverified=_RELEASE),
     commit(

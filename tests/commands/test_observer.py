@@ -112,15 +112,13 @@ def test_another_vmm_has_its_image_and_log_filled_in(tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.program
-@pytest.mark.parametrize("form", ["bios", "multiboot", "pvh"])
-def test_qemu_boots_it(form: str, tmp_path: Path) -> None:
+def test_qemu_is_reset_from_outside_and_by_init(tmp_path: Path) -> None:
     if not shutil.which("qemu-system-x86_64"):
         pytest.skip("no qemu-system-x86_64: apt-get install qemu-system-x86")
     saved = tmp_path / "saved.json"
-    words = ["vmm", "--form", form, "--resets", "wait,init", "--format", "json", "-o", os.fspath(saved)]
-    assert cli.main([*words, "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max"]) in (0, 1)
+    words = ["vmm", "--resets", "wait,init", "--format", "json", "-o", os.fspath(saved)]
+    assert cli.main([*words, "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max"]) == 1
     seen = json.loads(saved.read_text())
     items = {record["item"] for record in seen["records"] if record["verdict"] == "pass"}
-    assert {"rdx", "cs.selector", "idt.limit", "msr.star"} <= items and "runs" not in {
-        record["item"] for record in seen["records"]
-    }
+    assert {"rdx", "cs.selector", "idt.limit", "msr.star"} <= items
+    assert "runs" not in {record["item"] for record in seen["records"]}

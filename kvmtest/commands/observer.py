@@ -7,7 +7,7 @@ import argparse
 import sys
 
 from kvmtest.commands import common, outcome, report
-from kvmtest.commands.common import RAW, USAGE, Commands, Failed
+from kvmtest.commands.common import RAW, UNTESTABLE, USAGE, Commands, Failed
 from kvmtest.commands.output import opened
 
 __all__ = ("add", "avoided", "cpus", "methods", "outputs")
@@ -35,7 +35,7 @@ cut short or corrupted is refused.
   kvmtest observer judge serial.log
   kvmtest observer judge --report json=mine.json serial.log      then: kvmtest report, --baseline and the rest as of any run
 
-Exit status: 0 nothing unexpected; 1 at least one fail or error; 2 a log that is none.
+Exit status: 0 nothing unexpected; 1 at least one fail or error; 2 a log that is none; 3 it shows no event.
 """
 
 
@@ -172,7 +172,7 @@ def _opinions(args: argparse.Namespace) -> int:
 
 def _judge(args: argparse.Namespace) -> int:
     from kvmtest.compare import files
-    from kvmtest.observer.judge import judged, machine
+    from kvmtest.observer.judge import eventless, judged, machine
     from kvmtest.observer.log import LogError, parse
     from kvmtest.results.saved import SavedError
 
@@ -188,6 +188,8 @@ def _judge(args: argparse.Namespace) -> int:
         raise Failed(f"cannot read {args.log}: {error.strerror}", USAGE) from None
     except (LogError, SavedError) as error:
         raise Failed(f"{args.log}: {error}" if isinstance(error, LogError) else str(error), USAGE) from None
+    if why := eventless(log):
+        raise Failed(why, UNTESTABLE)
     run = judged(log, machine(log, args.accel, args.name), common.now(), args.cpus)
     runs = report.write([run], args)
     if args.baseline:

@@ -18,7 +18,7 @@ from tests.observer import made
 #: Stands in for QEMU: prints a log to where the option -chardev says.
 _FAKE = """#!{python}
 import re, sys, time
-log = next(word for word in sys.argv if word.startswith("file,id=observer,path=")).partition("path=")[2]
+log = next(word for word in sys.argv if word.startswith("file,id=observer,")).partition("path=")[2]
 data = open({data!r}, "rb").read()
 open(log, "wb").write(data)
 print("a warning", file=sys.stderr)
@@ -54,7 +54,8 @@ def test_an_image_is_written(tmp_path: Path) -> None:
         (["observer", "judge", "{}/none"], "cannot read"),
         (["observer", "judge", "/dev/null"], "the log is cut short: no observer has printed anything in it"),
         (["vmm"], "which VMM?"),
-        (["vmm", "firecracker", "--no-api"], "neither QEMU nor Bochs"),
+        (["vmm", "crosvm", "run"], "crosvm has no template"),
+        (["vmm", "--form", "bios", "firecracker"], "--form pvh"),
         (["vmm", "{}/qemu-system-none"], "cannot run"),
         (["vmm", "--form", "multiboot", "bochs"], "Bochs takes no kernel"),
     ],

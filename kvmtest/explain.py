@@ -254,12 +254,12 @@ def _measured(item: str, event: str, own: Sequence[Opinion]) -> Iterator[str]:
     said = [one for one in (*opinions.of(item), *own) if (one.item, one.event) == (item, event)]
     if same := [_who(one) for one in said if not one.departs]:
         yield from _field("  measured", f"the same in {'; '.join(same)}")
-    reasons: dict[str, None] = {}
+    shown: dict[tuple[str, str, str], list[str]] = {}
     for one in said:
         if one.departs:
-            yield from _field("  measured", f"! {_who(one)}: {one.shows}, where {one.asked} is asked for")
-            reasons[contradictions.why(one)] = None
-    for reason in filter(None, reasons):
+            shown.setdefault((contradictions.why(one), one.shows, one.asked), []).append(_who(one))
+    for (reason, value, asked), who in shown.items():
+        yield from _field("  measured", f"! {'; '.join(who)}: {value}, where {asked} is asked for")
         yield from _wrapped(reason)
 
 

@@ -90,6 +90,8 @@ def _vmm(args: argparse.Namespace) -> int:
     # What a machine warns of that came to its end does not matter.
     for line in () if seen.ended else seen.errors.splitlines()[-5:]:
         say(f"{args.vmm[0]}: {line}")
+    if "KVM internal error" in seen.errors and not args.without_xsave:
+        say("this KVM cannot emulate an instruction of the image: --without-xsave does without XSAVE, XGETBV and RDTSC")
     try:
         log = parse(seen.log, cut=True)
     except LogError as error:

@@ -21,7 +21,7 @@ import re, sys, time
 log = next(word for word in sys.argv if word.startswith("file,id=observer,")).partition("path=")[2]
 data = open({data!r}, "rb").read()
 open(log, "wb").write(data)
-print("a warning", file=sys.stderr)
+print({says!r}, file=sys.stderr)
 time.sleep({seconds})
 """
 
@@ -33,10 +33,10 @@ def log(tmp_path: Path) -> Path:
     return path
 
 
-def _fake(folder: Path, data: bytes, seconds: float = 60) -> str:
+def _fake(folder: Path, data: bytes, seconds: float = 60, says: str = "a warning") -> str:
     (folder / "printed").write_bytes(data)
     path = folder / "qemu-system-fake"
-    path.write_text(_FAKE.format(python=sys.executable, data=str(folder / "printed"), seconds=seconds))
+    path.write_text(_FAKE.format(python=sys.executable, data=str(folder / "printed"), seconds=seconds, says=says))
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return str(path)
 
@@ -102,6 +102,24 @@ def test_a_reset_that_does_not_come_is_a_failure_of_that_reset(tmp_path: Path, c
 def test_a_vmm_that_says_nothing_cannot_be_tested(data: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["vmm", _fake(tmp_path, data, 0)]) == 3
     assert "before the observer had told anything" in capsys.readouterr().err
+
+
+def test_a_kvm_that_cannot_emulate_the_image_has_a_way_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fake = _fake(tmp_path, b"", 0, "KVM internal error. Suberror: 1")
+    assert cli.main(["vmm", fake]) == 3
+    assert "--without-xsave" in capsys.readouterr().err
+    assert cli.main(["vmm", "--without-xsave", fake]) == 3
+    assert "--without-xsave does" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["loaded", "alone"])
+def test_a_log_without_an_event_cannot_be_judged(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log, path = made.loaded(), tmp_path / "log"
+    if name == "alone":
+        log = log._replace(boots=[log.boots[0]._replace(looks=log.boots[0].looks[:1])])
+    path.write_bytes(made.printed(log))
+    assert cli.main(["observer", "judge", str(path)]) == (3 if name == "alone" else 1)
+    assert ("needs a second one" in capsys.readouterr().err) == (name == "alone")
 
 
 def test_another_vmm_has_its_image_and_log_filled_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

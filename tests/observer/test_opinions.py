@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
@@ -38,9 +39,9 @@ def test_a_departure_in_any_place_is_one_of_the_machine() -> None:
 
 def test_they_stand_beside_the_rule_with_a_mark_where_they_disagree() -> None:
     lines = _lines(explain.explain("cr0"))
-    assert "! QEMU 7.2.22 (tcg), AMD: 0x60000010, where 0x10 is asked for" in lines
-    assert "the same in Bochs 2.7 (bochs), AMD; QEMU 7.2.22 (tcg), AMD" in lines
-    assert "QEMU's: do_cpu_init() calls cpu_reset()" in lines
+    departs = r"! [^:]*QEMU 7.2.22 \(tcg\), AMD[^:]*: 0x60000010, where 0x10 is asked for QEMU's: do_cpu_init\(\)"
+    assert re.search(departs, lines)
+    assert re.search(r"the same in [^:]*QEMU 7.2.22 \(tcg\), AMD", lines)
 
 
 def test_each_departure_of_an_emulator_was_looked_up() -> None:

@@ -80,3 +80,9 @@ def test_qemu_on_kvm_boots_it(form: str, cpus: int, boots: int, tmp_path: Path) 
     command = ("qemu-system-x86_64", "-accel", "kvm", "-cpu", "host,arch-capabilities=off")
     _needs(command[0])
     _complete(_booted(tmp_path, form, cpus, command, "--without-xsave"), cpus, boots)
+
+
+@pytest.mark.usefixtures("kvm")
+@pytest.mark.parametrize("vmm", ["firecracker", "cloud-hypervisor"])
+def test_a_vmm_on_kvm_boots_it(vmm: str, tmp_path: Path) -> None:
+    _complete(_booted(tmp_path, "pvh", 2, (vmm,), "--without-xsave"), 2, 1)

@@ -53,6 +53,15 @@ CONTRADICTIONS = (
         "Bochs': BX_CPU_C::reset() sets these three of INIT, too; LSTAR, CSTAR and TSC_AUX beside them of RESET alone",
     ),
     Contradiction(
+        "Bochs 3", "init", r"msr\.vm_hsave_pa",
+        "Bochs': BX_CPU_C::reset() sets it to 0 of RESET and INIT alike",
+    ),
+    Contradiction(
+        "Bochs 3", "(reset|init)", r"cr2",
+        "Bochs': since 3.0 an else in BX_CPU_C::reset(), for a CPU without an x87, stands before #else; where Bochs is built with the x87 its "
+        "body is the next statement, cr2 = 0, which a CPU that has one never comes to",
+    ),
+    Contradiction(
         "Bochs", "(reset|init)", r"rdx",
         "Bochs': BX_CPU_C::reset() zeroes all general registers; the line that writes get_cpu_version_information() to EDX after that "
         "is a comment since CPUID became configurable in 2011",

@@ -24,7 +24,8 @@ INIT-SIPI-SIPI, with other values planted before the second. It prints to COM1 (
 E9H.
 
 Only as firmware (--form bios) does it see RESET. --resets says what ends each of its boots, one after the other: cf9, port-64h,
-triple-fault, wait (somebody resets the machine then), init (another processor sends the boot processor an INIT), init-halted.
+triple-fault, wait (somebody resets the machine then), init (another processor sends the boot processor an INIT), init-halted,
+restore (goes on once debug port 402H reads as another value: kvmtest vmm restores a QEMU with that).
 
 Exit status: 0 built; 2 wrong usage, or a program that an ISO needs is missing.
 """

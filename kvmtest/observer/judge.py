@@ -28,8 +28,8 @@ __all__ = ("eventless", "judged", "machine")
 _VECTORS = {1: 0x70, 2: 0x7A, 3: 0x70}
 _OF_SIPI = ("rip", "cs.selector", "cs.base")
 _TRIGGERS = {"wait": "outside", "icr-xapic-halted": "icr-xapic", "restore": "migrate"}
-#: What is read back by an instruction where a plant is, and so shows what a restored VM has.
 _MIGRATION = "none.migrate.guest"
+#: What is read back by an instruction where a plant is, and so shows what a restored VM has.
 _READ_BACK = re.compile(
     r"(cr|dr)\d|(cs|ds|es|ss|fs|gs|tr|ldt)\.selector|gdt\..*|efer|apic_base|xcr0|pkru|f[cst]w|mxcsr|(lapic|msr)\..*|[xyz]mm.*|st\d|k\d|bnd.*"
 )

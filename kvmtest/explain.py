@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shlex
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from kvmtest import spec
 from kvmtest.engine.plan import Case, plan, select
@@ -15,8 +15,9 @@ from kvmtest.report.show import columns, count
 from kvmtest.scenario import looks as of
 from kvmtest.scenario import setup_text, text
 from kvmtest.scenario.step import Scenario
-from kvmtest.spec import commits, deviations, opinions
+from kvmtest.spec import commits, contradictions, deviations, opinions
 from kvmtest.spec.commits.entry import KEPT, LESS, Entry, Sign
+from kvmtest.spec.opinions import Opinion
 from kvmtest.spec.rule import EVENTS, Rule
 from kvmtest.state.layout import static_fields
 from kvmtest.state.plant import WHY, XCR0
@@ -78,8 +79,11 @@ class UnknownName(ValueError):
     """Neither an item nor a commit that the tool knows."""
 
 
-def explain(name: str) -> Iterator[str]:
-    """Lines about an item, a result id, a case, a commit or a place in the series. Raises UnknownName."""
+def explain(name: str, own: Sequence[Opinion] = ()) -> Iterator[str]:
+    """Lines about an item, a result id, a case, a commit or a place in the series. Raises UnknownName.
+
+    ``own`` are opinions on items besides those that are kept.
+    """
     if entries := commits.find(name):
         for entry in entries:
             yield from _commit(entry)
@@ -99,11 +103,11 @@ def explain(name: str) -> Iterator[str]:
     if slash:
         case = one_case(name)
         if known:
-            yield from (*_item(item), "")
+            yield from (*_item(item, own), "")
         yield from _case(case)
         return
     if known:
-        yield from _item(item)
+        yield from _item(item, own)
         return
     behaviours = _behaviours()
     shown = {id: names for id, names in behaviours.items() if name in (id, id.split(".", 3)[3])}
@@ -245,18 +249,25 @@ def _departures(name: str) -> Iterator[str]:
 _VENDORS = {"intel": "Intel", "amd": "AMD"}
 
 
-def _measured(item: str, event: str) -> Iterator[str]:
-    """The opinions of machines without KVM on an item after an event."""
-    said = []
-    for one in opinions.of(item):
-        if one.event == event:
-            who = f"{one.who}, {_VENDORS[one.vendor]}" if one.vendor in _VENDORS else one.who
-            said.append(f"! {who}: {one.shows}, where {one.asked} is asked for" if one.departs else f"{who}: the same")
-    if said:
-        yield from _field("  measured", "; ".join(said))
+def _measured(item: str, event: str, own: Sequence[Opinion]) -> Iterator[str]:
+    """The opinions of machines without KVM on an item after an event, with ``own`` of other machines."""
+    said = [one for one in (*opinions.of(item), *own) if (one.item, one.event) == (item, event)]
+    if same := [_who(one) for one in said if not one.departs]:
+        yield from _field("  measured", f"the same in {'; '.join(same)}")
+    shown: dict[tuple[str, str, str], list[str]] = {}
+    for one in said:
+        if one.departs:
+            shown.setdefault((contradictions.why(one), one.shows, one.asked), []).append(_who(one))
+    for (reason, value, asked), who in shown.items():
+        yield from _field("  measured", f"! {'; '.join(who)}: {value}, where {asked} is asked for")
+        yield from _wrapped(reason)
 
 
-def _item(item: str) -> Iterator[str]:
+def _who(one: Opinion) -> str:
+    return f"{one.who}, {_VENDORS[one.vendor]}" if one.vendor in _VENDORS else one.who
+
+
+def _item(item: str, own: Sequence[Opinion]) -> Iterator[str]:
     entry = spec.lookup(item)
     yield item
     placed = static_fields()
@@ -275,7 +286,7 @@ def _item(item: str) -> Iterator[str]:
         else:
             yield from _rule(event, " Intel", intel)
             yield from _rule(event, " AMD", amd)
-        yield from _measured(item, event)
+        yield from _measured(item, event, own)
     yield from _departures(item)
 
 

@@ -211,10 +211,22 @@ copy_code:
 	movw	%cs:zero, %gs
 	ret
 
-# DATA, the page tables and the area for XSAVE: 0; then the tables. Destroys EAX, EBX, ESI; GS = 0 again.
+# DATA and the area for XSAVE: 0. Then the page tables, if no other processor runs by them: one that does needs each entry at each
+# moment, whatever its TLB holds. Destroys EAX, EBX, ESI; GS = 0 again.
 clear:
 	movw	$DATA >> 4, %bx
 	call	clear_64k
+	movw	$XSAVE >> 4, %bx
+	call	clear_64k
+	movw	%cs:zero, %gs
+	cmpl	$ENTRY_SIPI, %gs:V_ENTRY
+	je	1f
+	cmpl	$MAGIC, %gs:V_MAGIC
+	jne	2f
+	cmpl	$EVENT_INIT, %gs:V_EVENT
+	jne	2f
+1:	ret
+2:
 	movw	$PAGE_TABLES >> 4, %bx
 	call	clear_64k
 	movl	$PAGE_TABLES + 0x1023, %gs:0
@@ -222,8 +234,6 @@ clear:
 	movl	$PAGE_TABLES + 0x3023, %gs:0x1018
 	movl	$0xe3, %gs:0x2000
 	movl	$0xfee000fb, %gs:0x3fb8	# the local APIC's page, not cached
-	movw	$XSAVE >> 4, %bx
-	call	clear_64k
 	movw	%cs:zero, %gs
 	ret
 clear_64k:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from kvmtest.commands.common import OK, USAGE, Commands, Failed, print_lines
+from kvmtest.commands.common import OK, USAGE, Commands, Failed, print_lines, say
 
 __all__ = ("add",)
 
@@ -18,19 +18,27 @@ def add(commands: Commands) -> None:
     parser.add_argument("name", metavar="ITEM|CASE|COMMIT", help=what)
     what = "json: write the case as a scenario file, for kvmtest run --scenario"
     parser.add_argument("--format", choices=("text", "json"), default="text", help=what)
+    what = "results of kvmtest observer judge or kvmtest vmm: show of an item what that machine does, too"
+    parser.add_argument("--measured", action="append", default=[], metavar="RESULTS", help=what)
     parser.set_defaults(function=_explain)
 
 
 def _explain(args: argparse.Namespace) -> int:
     from kvmtest import explain
+    from kvmtest.compare import files
+    from kvmtest.observer.opinions import opinions
+    from kvmtest.results.saved import SavedError
     from kvmtest.scenario import file
 
     try:
+        own = opinions([run for path in args.measured for run in files.runs(path, say)])
+        if args.measured and not own:
+            raise Failed(f"{args.measured[0]}: nothing that a machine without KVM showed", USAGE)
         if args.format == "text":
-            print_lines(explain.explain(args.name))
+            print_lines(explain.explain(args.name, own))
             return OK
         case = explain.one_case(args.name)
-    except explain.UnknownName as error:
+    except (explain.UnknownName, SavedError) as error:
         raise Failed(str(error), USAGE) from None
     if not (scenario := case.alone):
         raise Failed(f"{case.name} is not written in steps", USAGE)

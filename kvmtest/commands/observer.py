@@ -7,7 +7,7 @@ import argparse
 import sys
 
 from kvmtest.commands import common, outcome, report
-from kvmtest.commands.common import RAW, USAGE, Commands, Failed
+from kvmtest.commands.common import RAW, UNTESTABLE, USAGE, Commands, Failed
 from kvmtest.commands.output import opened
 
 __all__ = ("add", "avoided", "cpus", "methods", "outputs")
@@ -24,7 +24,8 @@ INIT-SIPI-SIPI, with other values planted before the second. It prints to COM1 (
 E9H.
 
 Only as firmware (--form bios) does it see RESET. --resets says what ends each of its boots, one after the other: cf9, port-64h,
-triple-fault, wait (somebody resets the machine then), init (another processor sends the boot processor an INIT), init-halted.
+triple-fault, wait (somebody resets the machine then), init (another processor sends the boot processor an INIT), init-halted,
+restore (goes on once debug port 402H reads as another value: kvmtest vmm restores a QEMU with that).
 
 Exit status: 0 built; 2 wrong usage, or a program that an ISO needs is missing.
 """
@@ -35,7 +36,7 @@ cut short or corrupted is refused.
   kvmtest observer judge serial.log
   kvmtest observer judge --report json=mine.json serial.log      then: kvmtest report, --baseline and the rest as of any run
 
-Exit status: 0 nothing unexpected; 1 at least one fail or error; 2 a log that is none.
+Exit status: 0 nothing unexpected; 1 at least one fail or error; 2 a log that is none; 3 it shows no event.
 """
 
 
@@ -172,7 +173,7 @@ def _opinions(args: argparse.Namespace) -> int:
 
 def _judge(args: argparse.Namespace) -> int:
     from kvmtest.compare import files
-    from kvmtest.observer.judge import judged, machine
+    from kvmtest.observer.judge import eventless, judged, machine
     from kvmtest.observer.log import LogError, parse
     from kvmtest.results.saved import SavedError
 
@@ -188,6 +189,8 @@ def _judge(args: argparse.Namespace) -> int:
         raise Failed(f"cannot read {args.log}: {error.strerror}", USAGE) from None
     except (LogError, SavedError) as error:
         raise Failed(f"{args.log}: {error}" if isinstance(error, LogError) else str(error), USAGE) from None
+    if why := eventless(log):
+        raise Failed(why, UNTESTABLE)
     run = judged(log, machine(log, args.accel, args.name), common.now(), args.cpus)
     runs = report.write([run], args)
     if args.baseline:

@@ -12,20 +12,24 @@ __all__ = ("add",)
 
 _RESETS = ("cf9", "port-64h", "triple-fault", "wait", "init")
 _EPILOG = """\
-COMMAND is QEMU or Bochs with the options that matter; image, memory, processors and the way of the log are added. Of another VMM
-it is the whole command, with {image}, {cpus} and {log} in it; without {log} its standard output is read.
+COMMAND is QEMU, Bochs, Firecracker or Cloud Hypervisor with the options that matter; image, memory, processors and the way of the
+log are added. Of another VMM it is the whole command, with {image}, {cpus} and {log} in it; without {log} its standard output is
+read.
 
   kvmtest vmm qemu-system-x86_64 -accel kvm -cpu host               QEMU's RESET, by whichever way, on this machine's KVM
   kvmtest vmm --cpus 8 qemu-system-x86_64 -accel tcg -cpu max       TCG's, and the INIT of 7 processors
   kvmtest vmm --form multiboot qemu-system-x86_64 -accel kvm        with QEMU's own firmware: INIT and SIPI
   kvmtest vmm bochs                                                 Bochs's
-  kvmtest vmm --form pvh firecracker --no-api --config-file vm.json
-  kvmtest vmm --form pvh cloud-hypervisor --kernel {image} --cpus boot={cpus} --serial file={log} --console off
+  kvmtest vmm firecracker                                           INIT and SIPI: these two boot a PVH kernel alone
+  kvmtest vmm cloud-hypervisor
+  kvmtest vmm --form pvh crosvm run --cpus {cpus} --serial type=file,path={log} {image}
 
 As firmware (--form bios, the usual one for QEMU and Bochs) the image sees RESET, and --resets says by which ways; wait is QMP's
-system_reset.
+system_reset, and restore no reset: QMP saves the machine, another process of QEMU goes on with it, and what was planted must be
+there still.
 
-Exit status: 0 nothing unexpected; 1 at least one fail or error; 2 wrong usage; 3 the machine printed nothing.
+Exit status: 0 nothing unexpected; 1 at least one fail or error; 2 wrong usage; 3 the machine printed nothing, or shows
+no event.
 """
 
 
@@ -35,7 +39,7 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser("vmm", help=what, epilog=_EPILOG, formatter_class=RAW)
     parser.add_argument("vmm", nargs=argparse.REMAINDER, metavar="COMMAND...", help="the VMM and its options")
     parser.add_argument(
-        "--form", choices=("multiboot", "pvh", "bios", "iso"), default="bios", help="how it boots (default: bios)"
+        "--form", choices=("multiboot", "pvh", "bios", "iso"), help="how it boots (default: bios; pvh but for QEMU and Bochs)"
     )
     parser.add_argument("--cpus", type=observer.cpus, default=2, metavar="N", help="processors (default: 2)")
     observer.methods(parser, _RESETS)
@@ -56,25 +60,29 @@ def add(commands: Commands) -> None:
 def _vmm(args: argparse.Namespace) -> int:
     from kvmtest.engine import host
     from kvmtest.guests import GuestMissing
-    from kvmtest.observer import vmm
+    from kvmtest.observer import templates, vmm
     from kvmtest.observer.image import ImageError, Options
-    from kvmtest.observer.judge import judged, machine
+    from kvmtest.observer.judge import eventless, judged, machine
     from kvmtest.observer.log import LogError, parse
 
     if not args.vmm:
         raise Failed("which VMM? kvmtest vmm COMMAND...", USAGE)
-    resets = args.resets if args.form == "bios" else ()
+    try:
+        which = templates.kind(args.vmm)
+    except templates.VmmError as error:
+        raise Failed(str(error), USAGE) from None
+    form = args.form or templates.usual_form(which)
+    resets = args.resets if form == "bios" else ()
     if "init" in resets and args.cpus == 1:
         resets = tuple(name for name in resets if not name.startswith("init"))
         say("init needs a second processor, which sends it: left out")
-    on_kvm = any(word.endswith("kvm") or "accel=kvm" in word for word in args.vmm)
+    # The last two have nothing else.
+    on_kvm = any(word.endswith("kvm") or "accel=kvm" in word for word in args.vmm) or which in ("firecracker", "cloud-hypervisor")
     try:
-        which = vmm.kind(args.vmm)
         # Where there is a debug port, one exit a line is cheaper than two a character.
-        to = {"qemu": ("402h",), "bochs": ("serial",)}.get(which, ("serial",))
-        options = Options(args.cpus, resets, to, not args.without_xsave)
-        seen = vmm.run(vmm.Machine(args.vmm, args.form, options, args.silence, args.cpu_model), say)
-    except (vmm.VmmError, ImageError, GuestMissing) as error:
+        options = Options(args.cpus, resets, ("402h",) if which == "qemu-system" else ("serial",), not args.without_xsave)
+        seen = vmm.run(templates.Machine(args.vmm, form, options, args.silence, args.cpu_model), say)
+    except (templates.VmmError, ImageError, GuestMissing) as error:
         raise Failed(str(error), USAGE) from None
     if args.log:
         with open(args.log, "wb") as file:
@@ -82,6 +90,8 @@ def _vmm(args: argparse.Namespace) -> int:
     # What a machine warns of that came to its end does not matter.
     for line in () if seen.ended else seen.errors.splitlines()[-5:]:
         say(f"{args.vmm[0]}: {line}")
+    if "KVM internal error" in seen.errors and not args.without_xsave:
+        say("this KVM cannot emulate an instruction of the image: --without-xsave does without XSAVE, XGETBV and RDTSC")
     try:
         log = parse(seen.log, cut=True)
     except LogError as error:
@@ -90,6 +100,8 @@ def _vmm(args: argparse.Namespace) -> int:
         raise Failed(
             f"{args.vmm[0]} ended, or was silent for {args.silence:g} s, before the observer had told anything", UNTESTABLE
         )
+    if why := eventless(log):
+        raise Failed(why, UNTESTABLE)
     here = host.detect() if on_kvm else None
     facts = machine(log, "bochs" if which == "bochs" else "", seen.version)
     if here:

@@ -30,6 +30,7 @@ METHODS = {
     "wait": "METHOD_WAIT",
     "init": "METHOD_INIT",
     "init-halted": "METHOD_INIT_HALTED",
+    "restore": "METHOD_RESTORE",
 }
 #: Bits of QUIET and V_OUTPUTS.
 OUTPUTS = {"serial": 1, "402h": 2, "e9h": 4}

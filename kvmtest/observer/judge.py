@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from kvmtest import __version__, spec
@@ -16,15 +17,22 @@ from kvmtest.model.verdict import Verdict
 from kvmtest.observer.log import Log, Look
 from kvmtest.observer.state import State, state
 from kvmtest.spec.cite import A_FIRST, S_FIRST
+from kvmtest.spec.migrated import AS_SAVED
+from kvmtest.spec.migrated import rule as migrated
 from kvmtest.state.guest_view import ITEMS, shown
 from kvmtest.x86 import cpuid
 
-__all__ = ("judged", "machine")
+__all__ = ("eventless", "judged", "machine")
 
 #: Vectors of the first SIPI to a processor, and of later ones, by the number of the round: SIPI_PAGE_ in guests/observer.
 _VECTORS = {1: 0x70, 2: 0x7A, 3: 0x70}
 _OF_SIPI = ("rip", "cs.selector", "cs.base")
-_TRIGGERS = {"wait": "outside", "icr-xapic-halted": "icr-xapic"}
+_TRIGGERS = {"wait": "outside", "icr-xapic-halted": "icr-xapic", "restore": "migrate"}
+_MIGRATION = "none.migrate.guest"
+#: What is read back by an instruction where a plant is, and so shows what a restored VM has.
+_READ_BACK = re.compile(
+    r"(cr|dr)\d|(cs|ds|es|ss|fs|gs|tr|ldt)\.selector|gdt\..*|efer|apic_base|xcr0|pkru|f[cst]w|mxcsr|(lapic|msr)\..*|[xyz]mm.*|st\d|k\d|bnd.*"
+)
 _SIGNATURES = {
     b"TCGTCGTCGTCG": "tcg",
     b"KVMKVMKVM": "kvm",
@@ -61,6 +69,13 @@ def machine(log: Log, accel: str = "", name: str = "", backend: str = NO_KVM, ke
     return Host(kernel, backend, vendor or "unknown", model, {}, lab, name, accel)
 
 
+def eventless(log: Log) -> str:
+    """The reason why nothing in ``log`` comes after an event; "" if something does."""
+    if any(not boot.loaded or boot.lost or any(look.method == "sipi" for look in boot.looks) for boot in log.boots):
+        return ""
+    return "one processor that a boot loader started shows no event: it needs a second one, or RESET (--form bios)"
+
+
 def judged(log: Log, host: Host, started: str, cpus: int = 0) -> Run:
     """The run that ``log`` is; of ``cpus`` processors (0: any number) each that did not come is an error."""
     seen = tuple(_observations(log, host, cpus))
@@ -78,6 +93,9 @@ def _observations(log: Log, host: Host, cpus: int) -> Iterator[Observation]:
             now = state(look)
             if look.kind == "plant":
                 planted[look.apic_id] = now
+                continue
+            if look.kind == "kept":
+                yield _kept(host, look, now, boot.number, planted.get(look.apic_id), first)
                 continue
             found.add(look.apic_id)
             number = f"boot{boot.number}"
@@ -103,6 +121,12 @@ def _boot(host: Host, look: Look, now: State, number: str, planted: State | None
     events = ("init",) if look.method.startswith("icr-") else _EITHER if look.method in _BY_CHIPSET else ("reset",)
     seen = [_one(host, look, now, event, look.method, number, True, planted, first) for event in events]
     return min(seen, key=lambda one: sum(block.counts[Verdict.FAIL] for block in one.blocks))
+
+
+def _kept(host: Host, look: Look, now: State, boot: int, planted: State | None, first: dict[int, State]) -> Observation:
+    """A processor of a VM that was saved and restored: what is left of the plant."""
+    items = [item for item in ITEMS if _READ_BACK.fullmatch(item)]
+    return _one(host, look, now, "none", look.method, f"boot{boot}", True, planted, first, items)
 
 
 def _other(
@@ -172,7 +196,8 @@ def _record(item: str, ctx: Context, now: State, planted: State | None, first: S
     if now.blind and item.startswith("msr.") and not (value or was or new):
         value, why = None, "this CPU reads an MSR that it does not have as 0"
     seen = Seen(was, new, value, refused, why)
-    return judge(item, ctx._replace(before=was is not None), seen)
+    own = migrated(item) if ctx.prefix == _MIGRATION else None
+    return judge(item, ctx._replace(before=was is not None), seen, own)
 
 
 def _absent(boot: int, found: int, lost: list[int], cpus: int) -> Iterator[Observation]:
@@ -190,12 +215,12 @@ def _absent(boot: int, found: int, lost: list[int], cpus: int) -> Iterator[Obser
 
 def _silent(boot: int, sent: str, why: str) -> Observation:
     """The end of a log that should go on."""
-    init = sent.startswith("icr-")
-    event, trigger = ("init" if init else "reset"), _TRIGGERS.get(sent, sent or "power-on")
-    verdict, expected = (Verdict.FAIL, Expected(("its first instruction",))) if sent else (Verdict.ERROR, None)
-    record = Record(
-        "runs", verdict, None, expected, "nothing" if sent else None, f"the observer printed no more: {why}", _COMES
-    )
+    event = "init" if sent.startswith("icr-") else "none" if sent == "restore" else "reset"
+    trigger = _TRIGGERS.get(sent, sent or "power-on")
+    verdict = Verdict.FAIL if sent else Verdict.ERROR
+    expected = Expected(("its next instruction" if event == "none" else "its first instruction",)) if sent else None
+    reason, cites = f"the observer printed no more: {why}", AS_SAVED if event == "none" else _COMES
+    record = Record("runs", verdict, None, expected, "nothing" if sent else None, reason, cites)
     halted = ",halted" if sent == "icr-xapic-halted" else ""
     case = Case(f"{event}.{trigger}/bsp{halted},boot{boot}", (("target", "bsp"),))
     return Observation(case, event, trigger, "guest", (Block((record,)),), 0.0)

@@ -19,8 +19,10 @@ __all__ = ("VERSION", "Boot", "Log", "LogError", "Look", "parse")
 
 VERSION = "1"
 _HEAD = "KVMTEST-OBSERVER"
-_KINDS = ("read", "plant")
-_METHODS = ("power-on", "cf9", "port-64h", "triple-fault", "wait", "icr-xapic", "icr-xapic-halted", "sipi", "end")
+_KINDS = ("read", "plant", "kept")
+_METHODS = ("power-on", "cf9", "port-64h", "triple-fault", "wait", "icr-xapic", "icr-xapic-halted", "sipi", "restore", "end")
+#: After these the boot goes on.
+_SAME_BOOT = ("icr-", "restore")
 _HEX = re.compile("0|[1-9a-f][0-9a-f]{0,15}")
 #: Numbers that a line of each kind has after its name, least and most.
 _LISTS = {"msr": (2, 3), "lapic": (2, 3), "fxsave": (3, 3), "xsave": (3, 3), "cpuid": (6, 6), "xcr0": (2, 2)}
@@ -33,7 +35,8 @@ class LogError(ValueError):
 
 
 class Look(NamedTuple):
-    """One processor's state: ``kind`` read (after an event) or plant (before one), by which ``method`` it came or will.
+    """One processor's state: ``kind`` read (after an event), plant (before one) or kept (what is left of a plant without one), by
+    which ``method`` it came or will.
 
     ``named`` are the values of registers by the observer's names, ``steps`` the status of each step, ``lists`` the numbers of
     the lines that have several, by the lines' name.
@@ -151,7 +154,7 @@ class _Parser:
             self.look = Look(words[0], apic_id, number, words[3], {}, {}, lists)
         elif words[0] == "send" and len(words) == 2 and words[1] in _METHODS:
             boot.sent.append(words[1])
-            self.closing = "event" if words[1].startswith("icr-") else "sent"
+            self.closing = "event" if words[1].startswith(_SAME_BOOT) else "sent"
         elif words[0] == "lost" and len(words) == 2:
             boot.lost.extend(_numbers(words[1:], where))
         elif words == ["end"]:

@@ -26,7 +26,9 @@ def opinions(runs: Iterable[Run]) -> tuple[Opinion, ...]:
         who = f"{host.name or host.cpu_model} ({host.accel})"
         for result in run.results:
             case = result.of.case
-            if result.item in _COUNTS or not case or result.verdict not in (Verdict.PASS, Verdict.FAIL):
+            if result.item in _COUNTS or result.event == "none" or not case:
+                continue
+            if result.verdict not in (Verdict.PASS, Verdict.FAIL):
                 continue
             key = (result.item, result.event, str(case.get("vendor") or ""), who)
             if result.verdict is Verdict.FAIL:

@@ -15,7 +15,7 @@ __all__ = ("fill",)
 #: entry stays UC, by which the local APIC is mapped; no variable range of the MTRRs is made valid.
 _MSRS = re.compile(
     r"star|lstar|cstar|sfmask|kernel_gs_base|sysenter_\w+|tsc_aux|pat|mtrr_fix\w+|mtrr_physbase\d|mtrr_def_type|tsc|mcg_status"
-    r"|fs_base|gs_base|mc[0-3]_ctl|pmc\d|perfevtsel\d|k7_\w+|fixed_ctr\d|umwait_control|u_cet|pl\d_ssp|int_ssp_tab|vm_hsave_pa|spec_ctrl"
+    r"|fs_base|gs_base|misc_features_enables|mc[0-3]_ctl|pmc\d|perfevtsel\d|k7_\w+|fixed_ctr\d|umwait_control|u_cet|pl\d_ssp|int_ssp_tab|vm_hsave_pa|spec_ctrl"
 )
 _OWN = {"pat": 0x0106010600060106, "mtrr_def_type": 0xC06, "fs_base": 0x5A5A3000, "gs_base": 0x25A55A5A1234}
 _LAPIC = (

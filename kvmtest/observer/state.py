@@ -75,7 +75,7 @@ def state(look: Look) -> State:
             values[item] = _value(item, look.named[name])
         else:
             missing[item] = _ROM if item == "cs.base" else _STASH
-    planted = look.kind == "plant"
+    planted = look.kind in ("plant", "kept")
     for step, names in spine.STEP_ITEMS.items():
         why = _failed(step, look.steps[step])
         for item in names:

@@ -1,56 +1,29 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A VMM or an emulator with the observer in it: how each is started, and reset from outside."""
+"""A VMM or an emulator with the observer in it: started, watched, reset from outside, saved and restored."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
-from kvmtest.lab.bochs import UNATTENDED
-from kvmtest.observer.image import Options, build
+from kvmtest.observer import monitor
+from kvmtest.observer.image import build
+from kvmtest.observer.templates import Files, Machine, VmmError, completed, kind
 
-__all__ = ("Machine", "Seen", "VmmError", "kind", "run")
+__all__ = ("Seen", "run")
 
 #: Seconds between two looks at the log.
 _POLL = 0.05
+_BEGIN = re.compile(rb"KVMTEST-OBSERVER \S+ \S+ boot ")
 _SEND, _END = re.compile(rb"^send (\S+)\ncrc [0-9a-f]+\n", re.MULTILINE), re.compile(rb"^end\ncrc [0-9a-f]+\n", re.MULTILINE)
-_PLACES = ("{image}", "{log}", "{cpus}")
-
-_BOCHSRC = """\
-megs: 64
-cpu: model={model}, count={cpus}, ips=4000000, reset_on_triple_fault=1
-{boot}
-vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest
-com1: enabled=1, mode=file, dev={log}
-"""
-_BOCHS_BIOS = "romimage: file=/usr/share/bochs/BIOS-bochs-latest"
-
-
-class VmmError(RuntimeError):
-    """A command that cannot be run so; the message says why."""
-
-
-class Machine(NamedTuple):
-    """A machine to run: ``command`` as the user gave it, the image's ``form`` and options, and the seconds that it may be silent.
-
-    ``model`` is the CPU of a Bochs.
-    """
-
-    command: Sequence[str]
-    form: str
-    options: Options
-    timeout_s: float
-    model: str = "corei7_haswell_4770"
 
 
 class Seen(NamedTuple):
@@ -62,58 +35,24 @@ class Seen(NamedTuple):
     errors: str
 
 
-def kind(command: Sequence[str]) -> str:
-    """ "qemu", "bochs", or "other" for a command with places for image and log. Raises VmmError."""
-    name = os.path.basename(command[0])
-    if name.startswith("qemu-system"):
-        return "qemu"
-    if name.startswith("bochs"):
-        return "bochs"
-    if not any("{image}" in word for word in command):
-        raise VmmError(
-            f"{name} is neither QEMU nor Bochs: its command needs {{image}}, and {{log}} where its serial port goes to a file"
-        )
-    return "other"
-
-
 def run(machine: Machine, say: Callable[[str], None]) -> Seen:
     """Start the machine, wait until the observer has ended or says nothing any more, and stop it. Raises VmmError, ImageError."""
-    which = kind(machine.command)
+    which, methods = kind(machine.command), machine.options.methods
+    if "restore" in methods and which != "qemu-system":
+        raise VmmError("restore: only QEMU's monitor is known here to save a machine")
     with tempfile.TemporaryDirectory(prefix="kvmtest-") as folder:
-        image, log, monitor = (os.path.join(folder, name) for name in ("image", "log", "qmp"))
-        with open(image, "wb") as file:
+        image, log, qmp, state = (os.path.join(folder, name) for name in ("image", "log", "qmp", "state"))
+        files = Files(image, log, qmp, state, folder)
+        with open(files.image, "wb") as file:
             file.write(build(machine.form, machine.options))
-        if which == "qemu":
-            command = [*machine.command, *_qemu(machine, image, log, monitor)]
-        elif which == "bochs":
-            command = [*machine.command, *_bochs(machine, image, log, folder)]
-        else:
-            command = [_filled(word, image, log, machine.options.cpus) for word in machine.command]
-        captured = which == "other" and not any("{log}" in word for word in machine.command)
-        reset = (lambda: _system_reset(monitor)) if which == "qemu" else None
-        if "wait" in machine.options.methods and reset is None:
-            say("nothing resets this VMM from outside: do it when the observer waits")
-        errors = os.path.join(folder, "errors")
-        with open(log if captured else os.path.join(folder, "out"), "wb") as out, open(errors, "wb") as err:
-            # Bochs' only display that needs none is a terminal.
-            terminal = _Terminal() if which == "bochs" else None
-            screen = terminal.slave if terminal else out
-            keys = terminal.slave if terminal else subprocess.DEVNULL
-            try:
-                process = subprocess.Popen(command, stdin=keys, stdout=screen, stderr=err, start_new_session=True, cwd=folder)
-            except OSError as error:
-                raise VmmError(f"cannot run {command[0]}: {error.strerror}") from None
-            try:
-                ended = _watch(process, log, machine.timeout_s, reset)
-            finally:
-                # The whole session: a script may have started the VMM.
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-                if terminal:
-                    terminal.close()
-        with open(errors, encoding="utf-8", errors="replace") as text:
-            return Seen(_read(log), ended, _version(machine.command[0]), text.read().strip())
+        captured = which == "firecracker" or which == "other" and not any("{log}" in word for word in machine.command)
+        with _Running(machine, files, which == "bochs", captured) as running:
+            if "wait" in methods and which != "qemu-system":
+                say("nothing resets this VMM from outside: do it when the observer waits")
+            asked = {b"wait": running.reset, b"restore": running.restore} if which == "qemu-system" else {}
+            ended = _watch(running, files.log, machine, asked, say)
+        with open(os.path.join(folder, "errors"), encoding="utf-8", errors="replace") as text:
+            return Seen(_read(files.log), ended, _version(machine.command[0]), text.read().strip())
 
 
 class _Terminal:
@@ -137,34 +76,67 @@ class _Terminal:
         os.close(self._master)
 
 
-def _filled(word: str, image: str, log: str, cpus: int) -> str:
-    for place, value in zip(_PLACES, (image, log, str(cpus or 1)), strict=True):
-        word = word.replace(place, value)
-    return word
+class _Running:
+    """A VMM's process, and, after each time that its machine was saved and restored, the one after it."""
 
+    def __init__(self, machine: Machine, files: Files, on_terminal: bool, captured: bool) -> None:
+        self._machine, self._files = machine, files
+        self._restored = 0
+        # Bochs' only display that needs none is a terminal.
+        self._terminal = _Terminal() if on_terminal else None
+        self._out = files.log if captured else os.path.join(files.folder, "out")
 
-def _qemu(machine: Machine, image: str, log: str, monitor: str) -> Iterator[str]:
-    yield from ("-nodefaults", "-no-user-config", "-display", "none", "-m", "64", "-smp", str(machine.options.cpus or 1))
-    yield from ("-chardev", f"file,id=observer,path={log}", "-device", "isa-debugcon,iobase=0x402,chardev=observer")
-    yield from ("-qmp", f"unix:{monitor},server=on,wait=off")
-    yield from {"bios": ("-bios", image), "iso": ("-cdrom", image)}.get(machine.form, ("-kernel", image))
+    def __enter__(self) -> _Running:
+        try:
+            self._start()
+        except BaseException:
+            self._close()
+            raise
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+        self._close()
 
-def _bochs(machine: Machine, image: str, log: str, folder: str) -> Iterator[str]:
-    if machine.form == "bios":
-        boot = f"romimage: file={image}, address=0xffff0000"
-    elif machine.form == "iso":
-        boot = f"{_BOCHS_BIOS}\nata0-master: type=cdrom, path={image}, status=inserted\nboot: cdrom"
-    else:
-        raise VmmError("Bochs takes no kernel: --form bios or iso")
-    path = os.path.join(folder, "bochsrc")
-    with open(path, "w", encoding="utf-8") as file:
-        said = {"cpus": machine.options.cpus or 1, "boot": boot, "log": log, "folder": folder, "model": machine.model}
-        file.write((_BOCHSRC + UNATTENDED).format(**said))
-    with open(os.path.join(folder, "commands"), "w", encoding="ascii") as file:
-        # A build with the debugger waits for a command first, and after each triple fault.
-        file.write("c\n" * 100)
-    yield from ("-q", "-f", path, "-rc", os.path.join(folder, "commands"))
+    def _close(self) -> None:
+        if self._terminal:
+            self._terminal.close()
+
+    def _start(self) -> None:
+        command = completed(self._machine, self._files, self._restored)
+        folder = self._files.folder
+        with open(self._out, "wb") as out, open(os.path.join(folder, "errors"), "ab") as err:
+            screen = self._terminal.slave if self._terminal else out
+            keys = self._terminal.slave if self._terminal else subprocess.DEVNULL
+            try:
+                self._process = subprocess.Popen(
+                    command, stdin=keys, stdout=screen, stderr=err, start_new_session=True, cwd=folder
+                )
+            except OSError as error:
+                raise VmmError(f"cannot run {command[0]}: {error.strerror}") from None
+
+    def _stop(self) -> None:
+        # The whole session: a script may have started the VMM.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    @property
+    def over(self) -> bool:
+        """True if it has ended."""
+        return self._process.poll() is not None
+
+    def reset(self) -> None:
+        """Reset the machine from outside. Raises MonitorError."""
+        monitor.system_reset(self._files.monitor)
+
+    def restore(self) -> None:
+        """Save the machine, and let it go on in another process. Raises MonitorError."""
+        monitor.save(self._files.monitor, self._files.state)
+        self._stop()
+        os.unlink(self._files.monitor)
+        self._restored += 1
+        self._start()
 
 
 def _read(path: str) -> bytes:
@@ -175,38 +147,35 @@ def _read(path: str) -> bytes:
         return b""
 
 
-def _watch(process: subprocess.Popen[bytes], path: str, timeout_s: float, reset: Callable[[], None] | None) -> bool:
-    """Wait for the end of the log or the process, or for ``timeout_s`` of silence; reset the machine when the observer asks."""
+def _watch(
+    running: _Running, path: str, machine: Machine, asked: dict[bytes, Callable[[], None]], say: Callable[[str], None]
+) -> bool:
+    """Wait for the end of the log or the process, or for silence; do for the observer what it has ``asked`` for."""
     last, seen, answered = time.monotonic(), 0, 0
     while True:
-        over = process.poll() is not None
+        over = running.over
         data = _read(path).replace(b"\r", b"")
         if _END.search(data):
             return True
         if len(data) != seen:
             seen, last = len(data), time.monotonic()
-        waits = sum(found[1] == b"wait" for found in _SEND.finditer(data))
-        if reset and waits > answered:
-            answered = waits
-            # The image halts a moment after its last line.
-            time.sleep(_POLL)
-            reset()
-        if over or time.monotonic() - last > timeout_s:
+        if len(_BEGIN.findall(data)) > len(machine.options.methods) + 1:
+            # It begins anew and anew, as after a triple fault that nobody asked for.
+            return False
+        sent = [found[1] for found in _SEND.finditer(data)]
+        for method in sent[answered:]:
+            answered += 1
+            if answer := asked.get(method):
+                # The image halts a moment after its last line.
+                time.sleep(_POLL)
+                try:
+                    answer()
+                except monitor.MonitorError as error:
+                    say(str(error))
+                last = time.monotonic()
+        if over or time.monotonic() - last > machine.timeout_s:
             return False
         time.sleep(_POLL)
-
-
-def _system_reset(path: str) -> None:
-    """QMP's system_reset."""
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as to:
-        to.connect(path)
-        with to.makefile("rw", encoding="utf-8") as file:
-            file.readline()
-            for order in ("qmp_capabilities", "system_reset"):
-                file.write(json.dumps({"execute": order}) + "\n")
-                file.flush()
-                while "return" not in (answer := json.loads(file.readline() or '{"return": 0}')) and "error" not in answer:
-                    pass
 
 
 def _version(program: str) -> str:

@@ -70,6 +70,7 @@ def test_methods_are_named_as_the_image_names_them() -> None:
         "wait": "wait",
         "init": "icr-xapic",
         "init-halted": "icr-xapic-halted",
+        "restore": "restore",
     }
 
 

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 
@@ -12,8 +14,14 @@ import pytest
 from kvmtest import cli, explain, spec
 from kvmtest.observer.judge import judged, machine
 from kvmtest.observer.opinions import opinions
+from kvmtest.spec.contradictions import CONTRADICTIONS, why
 from kvmtest.spec.opinions import FILE, Opinion, parse, printed
 from tests.observer import made
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return " ".join(line.strip() for line in lines)
+
 
 KEPT = parse(resources.files("kvmtest.spec").joinpath(FILE).read_text("utf-8"))
 
@@ -30,9 +38,31 @@ def test_a_departure_in_any_place_is_one_of_the_machine() -> None:
 
 
 def test_they_stand_beside_the_rule_with_a_mark_where_they_disagree() -> None:
-    lines = " ".join(line.strip() for line in explain.explain("cr0"))
-    assert "! QEMU 7.2.22 (tcg), AMD: 0x60000010, where 0x10 is asked for" in lines
-    assert "QEMU 7.2.22 (tcg), AMD: the same" in lines
+    lines = _lines(explain.explain("cr0"))
+    departs = r"! [^:]*QEMU 7.2.22 \(tcg\), AMD[^:]*: 0x60000010, where 0x10 is asked for QEMU's: do_cpu_init\(\)"
+    assert re.search(departs, lines)
+    assert re.search(r"the same in [^:]*QEMU 7.2.22 \(tcg\), AMD", lines)
+
+
+def test_each_departure_of_an_emulator_was_looked_up() -> None:
+    departures = [one for one in KEPT if one.departs and one.who.startswith(("QEMU", "Bochs"))]
+    assert [one for one in departures if not why(one)] == []
+    assert {why(one) for one in departures} == {one.why for one in CONTRADICTIONS}
+
+
+def test_a_machine_of_ones_own_stands_beside_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log, saved = tmp_path / "log", tmp_path / "saved.json"
+    log.write_bytes(made.RECORDED)
+    cli.main(["observer", "judge", "--report", f"json={saved}", "--accel", "silicon", "--name", "box", str(log)])
+    capsys.readouterr()
+    assert cli.main(["explain", "cr0", "--measured", str(saved)]) == 0
+    said = _lines(capsys.readouterr().out.splitlines())
+    assert "! box (silicon), AMD: 0x60000010, where 0x10 is asked for" in said
+    assert cli.main(["explain", "cr0"]) == 0
+    assert "box" not in capsys.readouterr().out
+    saved.write_text(json.dumps({}))
+    assert cli.main(["explain", "cr0", "--measured", str(saved)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_the_command_writes_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

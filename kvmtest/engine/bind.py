@@ -103,7 +103,7 @@ class Scene:
         ctx = context(case, machine, host)._replace(apic_mode=case.scenario.apic_mode or "xapic")
         of_each = any(isinstance(step, s.Observe) and step.who == "each" for step in case.scenario.steps)
         moves = [number for number, step in enumerate(case.scenario.steps) if isinstance(step, s.Migrate)]
-        migrated = [op.vcpu for number, op in self.program.ops if number in moves and isinstance(op, Look)]
+        migrated = [op.vcpu for number, op in self.program.ops if isinstance(op, Look) and number in moves] if moves else []
         ids = (*(self.each if of_each else (self.target,)), *migrated)
         bsp = machine.target("bsp")
         self.bases = tuple(

@@ -18,22 +18,43 @@ __all__ = ("Operands",)
 _ALIGNED = 16
 
 
+class _Buffers(dict[str, Any]):
+    """Buffers in one piece of memory, by their names. Each is made when it is used: most are used by their addresses alone."""
+
+    def __init__(self, arena: ctypes.Array[ctypes.c_char], places: dict[str, tuple[int, int]]) -> None:
+        #: Of each buffer the offset and the size.
+        self._arena, self._places, self._begin = arena, places, ctypes.addressof(arena)
+
+    def __missing__(self, name: str) -> Any:
+        at, size = self._places[name]
+        made = self[name] = (ctypes.c_char * size).from_buffer(self._arena, at)
+        return made
+
+    def address(self, name: str) -> int:
+        """Return the address of a buffer."""
+        return self._begin + self._places[name][0]
+
+
 class Operands:
     """Operands of ``program`` on ``machine``; ``buffers`` are its buffers by name."""
 
     def __init__(self, program: p.Program, machine: Machine) -> None:
         self._beside: Vm | None = None
         self.move(machine)
-        self.buffers: dict[str, Any] = {}
-        contents = bytearray()
-        for buffer in program.buffers.values():
-            contents += buffer.contents + bytes(-len(buffer.contents) % _ALIGNED)
-        self._arena, at = ctypes.create_string_buffer(bytes(contents), len(contents)), 0
+        contents, places = bytearray(), dict[str, tuple[int, int]]()
         for name, buffer in program.buffers.items():
-            made = self.buffers[name] = (ctypes.c_char * len(buffer.contents)).from_buffer(self._arena, at)
+            size = len(buffer.contents)
+            places[name] = (len(contents), size)
+            contents += buffer.contents
+            if odd := -size % _ALIGNED:
+                contents += bytes(odd)
+        self._arena = ctypes.create_string_buffer(bytes(contents), len(contents))
+        self.buffers = _Buffers(self._arena, places)
+        #: The address of a buffer by its name.
+        self.address = self.buffers.address
+        for name, buffer in program.buffers.items():
             if buffer.kind == "ssp":
-                point(ctypes.addressof(made))
-            at += -(-len(buffer.contents) // _ALIGNED) * _ALIGNED
+                point(self.address(name))
         self._contents = self._arena.raw
 
     def move(self, machine: Machine) -> None:
@@ -59,10 +80,6 @@ class Operands:
         if self._beside:
             self._beside.close()
             self._beside = None
-
-    def address(self, buffer: str) -> int:
-        """Return the address of a buffer."""
-        return ctypes.addressof(self.buffers[buffer])
 
     def memory(self, gpa: int, space: int) -> GuestMemory | None:
         """The memory at ``gpa`` of the address space ``space``: 1 is that of SMM."""

@@ -28,7 +28,7 @@ from kvmtest.model.select import Selection
 from kvmtest.model.verdict import Verdict
 from kvmtest.scenario.needs import unmet
 from kvmtest.scenario.setup import VENDORS, Setup
-from kvmtest.scenario.step import Plant, Quiet, Reporter, Scenario, Send, Until
+from kvmtest.scenario.step import Load, Plant, Quiet, Reporter, Resume, Scenario, Send, Start, Step, Until
 
 __all__ = ("Counts", "Found", "Fuzzer", "Key", "alike", "departures", "key_of", "reachable", "refused")
 
@@ -211,8 +211,12 @@ def _timeout_s(scenario: Scenario) -> float:
     """Return the time limit of a vCPU. It is short if the vCPU must do nothing and no guest code runs: only time shows that."""
     steps = scenario.steps
     quiet = any(isinstance(step, Until) and isinstance(step.condition, Quiet) for step in steps)
-    code = scenario.needs or any(isinstance(step, Reporter) or isinstance(step, Send) and step.by in BY_CODE for step in steps)
+    code = scenario.needs or any(isinstance(step, (Load, Reporter, Resume, Start)) or _by_code(step) for step in steps)
     return _QUIET_S if quiet and not code else _TIMEOUT_S
+
+
+def _by_code(step: Step) -> bool:
+    return isinstance(step, Send) and step.by in BY_CODE
 
 
 def _line(result: Result) -> str:

@@ -36,6 +36,8 @@ A SELECTOR limits the results that count; see kvmtest run --help. Exit status: 0
 3 nothing could be tested here; 130 interrupted.
 """
 _OFTEN_S = 0.5
+#: The options that name a cell, beside parameters of modules.
+_CELL = ("backend", "kernel", "accel", "cpu", "emulator", "smp", "modules", "kvm_modules")
 #: Smaller scenarios that a cell tries at once: starting a cell takes as long as running them.
 _AHEAD = 60
 
@@ -265,11 +267,13 @@ def there(args: argparse.Namespace, stop: Interrupt) -> int:
 
 def _cell(args: argparse.Namespace) -> str:
     """The options that name the cell of ``args``, for another command."""
-    from kvmtest.commands import cells
-
-    more = [f"--kvm-modules {shlex.quote(args.kvm_modules)}"] if args.kvm_modules and not args.coverage else []
-    more += [f"--module-param {module}.{value}" for module, value in args.module_param]
-    return " ".join(("", f"--backend {cells.backend(args)}", f"--kernel {args.kernel}", *more))
+    given = {name: getattr(args, name) for name in _CELL}
+    given["smp"] = "" if args.smp == 1 else args.smp
+    if args.coverage:
+        given["kvm_modules"] = ""
+    options = [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in given.items() if value]
+    options += [f"--module-param {shlex.quote(f'{module}.{value}')}" for module, value in args.module_param]
+    return " ".join(("", *options))
 
 
 def _smaller(path: str, alone: Callable[[Sequence[Scenario]], list[set[Key]]], ahead: int = 0) -> int:

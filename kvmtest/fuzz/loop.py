@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import time
 from collections import Counter
@@ -21,7 +22,7 @@ from kvmtest.fuzz.moves import BY_CODE, read_once
 from kvmtest.judge.book import Book
 from kvmtest.judge.cases import judge
 from kvmtest.judge.symptom import symptoms
-from kvmtest.kvm import Kvm, RunStopped
+from kvmtest.kvm import Kvm, KvmError, RunStopped
 from kvmtest.model.host import Host
 from kvmtest.model.record import Observation, Result
 from kvmtest.model.select import Selection
@@ -29,6 +30,7 @@ from kvmtest.model.verdict import Verdict
 from kvmtest.scenario.needs import unmet
 from kvmtest.scenario.setup import VENDORS, Setup
 from kvmtest.scenario.step import Load, Plant, Quiet, Reporter, Resume, Scenario, Send, Start, Step, Until
+from kvmtest.x86.msr import index_of
 
 __all__ = ("Counts", "Found", "Fuzzer", "Key", "alike", "departures", "key_of", "reachable", "refused")
 
@@ -101,6 +103,13 @@ def refused(machines: Machines) -> set[str]:
         for item in values.names():
             if item not in target.layout.fields or any(item in plant.refused for plant in plants):
                 found.add(item)
+        # No plant has these.
+        for item in values.PARAVIRT:
+            index = index_of(item.removeprefix("msr."))
+            with contextlib.suppress(KvmError):
+                if target.vcpu.set_msrs({index: 0x1000}) and target.vcpu.set_msrs({index: 0}):
+                    continue
+            found.add(item)
         # Each needs a capability.
         found |= {item for item in (values.PENDING, values.TRIPLE) if any(item not in plant.asked for plant in plants)}
     return found

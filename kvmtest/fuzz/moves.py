@@ -335,7 +335,7 @@ MOVES = {
     "mp-state": Move(3, _mp_state, event="none"),
     "init": Move(8, _init, event="init"),
     "sipi": Move(6, _sipi, event="sipi"),
-    "over-sipi": Move(1, _over_sipi, lambda play: play.target.activity == WAITS, "init"),
+    "over-sipi": Move(3, _over_sipi, lambda play: play.target.activity == WAITS, "init"),
     "nmi": Move(2, _nmi, event="nmi"),
     "smi": Move(2, _smi, lambda play: "smm" in play.states and play.target.activity != WAITS, "smi"),
     "interrupt": Move(2, _interrupt, event="interrupt"),

@@ -13,7 +13,7 @@ from kvmtest.state.layout import SEGMENTS
 from kvmtest.state.values import values
 from kvmtest.x86.msr import MSRS
 
-__all__ = ("BITS", "PENDING", "TRIPLE", "follow", "items", "names", "section_of")
+__all__ = ("BITS", "PARAVIRT", "PENDING", "TRIPLE", "follow", "items", "names", "section_of")
 
 #: Written with what belongs to it alone.
 PENDING = "events.exception_pending"
@@ -31,6 +31,8 @@ _DR7_FIXED, _DR7_FREE = 0x400, 0xFFFF03FF
 _LAPIC_LEFT_OUT = ("id", "lvt_timer", "timer_initial", "timer_divide", "timer_current", "ldr", "dfr", "ppr", "icr", "icr2")
 #: Of msr.* what counts, has a register of its own, or moves what the steps themselves need.
 _MSR_LEFT_OUT = ("tsc", "tsc_deadline", "efer", "apic_base", "smbase", "kvm_clock", "kvm_clock_new")
+#: KVM's own: an address that is not enabled, so that nothing is written there.
+PARAVIRT = ("msr.kvm_steal_time", "msr.kvm_async_pf_en", "msr.kvm_pv_eoi_en")
 #: MSRs of which each byte is a field of its own.
 _BYTES = ("pat", "mtrr_fix")
 #: RFLAGS: the bits that are not reserved, without VM, and the one that is 1 (SDM vol. 1, EFLAGS Register).
@@ -98,6 +100,7 @@ def _items() -> dict[str, Value]:
         found[f"{name}.selector"] = lambda random: random.getrandbits(16)
         found[f"{name}.base"] = _address if name in ("fs", "gs", "tr", "ldt") else lambda random: random.getrandbits(32)
         found[f"{name}.limit"] = _limit
+    found |= dict.fromkeys(PARAVIRT, lambda random: random.getrandbits(20) << 12)
     planted = values("a")
     for item in planted:
         section, _, name = item.partition(".")

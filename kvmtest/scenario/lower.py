@@ -124,13 +124,12 @@ class _Lowering(Places):
         step, append, touched, kept = self._step, self.ops.append, self.touched, migrate.KEPT
         for op in ops:
             append((step, op))
-            kind = type(op)
-            if kind is Ioctl:  # most are
+            if isinstance(op, Ioctl):  # most are
                 touched.add(op.on)
                 if op.request in kept:
                     self.kept[op.on, op.request] = op
                 continue
-            if kind is Compare or kind is Put or kind is Look:
+            if isinstance(op, (Compare, Put, Look)):
                 continue
             if isinstance(op, (Enter, Start)):
                 self.touched.add(op.vcpu)

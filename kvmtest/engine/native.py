@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from kvmtest import guests
-from kvmtest.engine.operands import Operands
+from kvmtest.engine.operands import Operands, room
 from kvmtest.kvm import GuestMemory
 from kvmtest.kvm.ioctl import INTERRUPTED
 from kvmtest.model.by_type import ByType
@@ -140,7 +140,7 @@ class _Stretch:
             self._numbers += [self.count] * (len(self._made) - len(self._numbers))
             self.count += 1
         self._end = len(self._made)
-        self._ops = ctypes.create_string_buffer(b"".join(self._made), _OP.size * self._end)
+        self._ops = room(b"".join(self._made))
         self._address = ctypes.addressof(self._ops)
 
     def run(self, told: list[tuple[int, Any]]) -> tuple[int, int]:

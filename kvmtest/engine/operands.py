@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+from functools import cache
 from typing import Any
 
 from kvmtest.engine.machine import Machine
@@ -12,10 +13,25 @@ from kvmtest.scenario import program as p
 from kvmtest.state.sections import Snapshot
 from kvmtest.state.snapshot import Reader, point
 
-__all__ = ("Operands",)
+__all__ = ("Operands", "room")
 
 #: Buffers begin at a multiple of this, in bytes.
 _ALIGNED = 16
+#: Memory comes in multiples of this.
+_UNIT = 1024
+
+
+@cache
+def _array(count: int) -> type[ctypes.Array[ctypes.c_char]]:
+    """The type of memory of so many units: that of each length would have to be made anew."""
+    return ctypes.c_char * (count * _UNIT)
+
+
+def room(contents: bytes | bytearray) -> ctypes.Array[ctypes.c_char]:
+    """Memory that begins with ``contents``."""
+    made = _array(len(contents) // _UNIT + 1)()
+    ctypes.memmove(made, bytes(contents), len(contents))
+    return made
 
 
 class _Buffers(dict[str, Any]):
@@ -48,14 +64,14 @@ class Operands:
             contents += buffer.contents
             if odd := -size % _ALIGNED:
                 contents += bytes(odd)
-        self._arena = ctypes.create_string_buffer(bytes(contents), len(contents))
+        self._arena = room(contents)
         self.buffers = _Buffers(self._arena, places)
         #: The address of a buffer by its name.
         self.address = self.buffers.address
         for name, buffer in program.buffers.items():
             if buffer.kind == "ssp":
                 point(self.address(name))
-        self._contents = self._arena.raw
+        self._contents = ctypes.string_at(self._arena, len(contents))
 
     def move(self, machine: Machine) -> None:
         """Take the VM, the vCPUs and the memory of ``machine``."""

@@ -24,7 +24,7 @@ _SOMETHING = "other"
 _MODES = ("xapic", "xapic", "xapic-flat", "x2apic")
 #: The share of scenarios in which the guest reports what it reads, and the limit of moves in one; the share of those that are not
 #: made of moves.
-_GUESTS, _MOST, _DRAWN = 0.004, 4, 0.01
+_GUESTS, _MOST, _DRAWN = 0.002, 4, 0.005
 
 
 class Generator:

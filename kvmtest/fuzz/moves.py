@@ -40,6 +40,7 @@ BY_CODE = ("icr-xapic", "icr-x2apic")
 #: Items that show an interrupt that is accepted and not delivered (SDM vol. 3, Interrupt Acceptance for Fixed Interrupts).
 _REQUESTED = tuple(f"lapic.{reg.name}" for reg in LAPIC if reg.name.startswith(("irr", "tmr"))) + ("lapic.ppr", "lapic.esr")
 _ORDERS = ("kvm", "qemu")
+_VECTORS = (0x00, 0x01, 0x10, 0x3A, 0x55, 0x7F, 0x80, 0xAA, 0xC3, 0xFF)
 #: The share of random values with bits of control registers, and of those after which all other items are compared.
 _BITS, _WATCHED = 0.2, 0.25
 #: The share of plants that are compared with what was written.
@@ -167,10 +168,12 @@ def _init(play: Play) -> Steps:
 
 def _sipi(play: Play) -> Steps:
     """A SIPI, in wait-for-SIPI or outside of it."""
-    target, vector = play.target, play.random.getrandbits(8)
+    target, random = play.target, play.random
+    # What a vector of its own asks of each item is asked anew: mostly those in which each bit is set and clear.
+    vector = random.choice(_VECTORS) if random.random() < 0.9 else random.getrandbits(8)
     found = rule("sipi", target)
     # By ioctl in wait-for-SIPI alone: KVM_SET_MP_STATE leads there. A vector of 0 is what KVM_SET_VCPU_EVENTS leaves out.
-    ioctl = found.becomes == "taken" and vector and not play.smi and play.random.random() < 0.25
+    ioctl = found.becomes == "taken" and vector and not play.smi and random.random() < 0.25
     sent = (s.Observe(), s.Send("sipi", "mp-state" if ioctl else "msi", vector=vector))
     target.activity = found.activity
     if found.becomes == "dropped":

@@ -68,7 +68,8 @@ class _Answers:
 class Book:
     """All that was judged in a run.
 
-    ``brief``, of the tables of single vCPUs in the host's view what cannot depart has no records.
+    ``brief``, of the tables of single vCPUs in the host's view what cannot depart has no records, and those of expectations that
+    hold have no values.
     """
 
     def __init__(self, *, brief: bool = False) -> None:

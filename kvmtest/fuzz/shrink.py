@@ -48,6 +48,9 @@ def _parts(steps: Sequence[s.Step]) -> list[tuple[int, ...]]:
     for move in _moves(steps):
         numbers = range(first, first + len(move))
         first += len(move)
+        if any(isinstance(step, s.Migrate) for step in move) and not any(isinstance(step, s.Send) for step in move):
+            found += _around(numbers, move)
+            continue
         writes = len(move) > 1 and move[0] == BETWEEN and all(_writes(step) for step in move[1:])
         told = _told(move)
         alone = [
@@ -60,6 +63,20 @@ def _parts(steps: Sequence[s.Step]) -> list[tuple[int, ...]]:
         # Without its items a move that writes some is nothing; with a look before them and one after, these two are left.
         found += [rest] if not writes or len(rest) > 1 else []
     return found
+
+
+def _around(numbers: range, move: Part) -> list[tuple[int, ...]]:
+    """The parts of a ``move`` with a migration and no event: a look and the next one that compares with it belong together."""
+    found: list[tuple[int, ...]] = []
+    looks = list[int]()
+    for number, step in zip(numbers, move, strict=True):
+        if step == s.Observe():
+            looks.append(number)
+        elif isinstance(step, s.Expect) and isinstance(step.condition, s.Same) and looks:
+            found.append((looks.pop(), number))
+        elif step != BETWEEN:
+            found.append((number,))
+    return [*found, *((number,) for number in looks)]
 
 
 def _told(move: Part) -> int:

@@ -91,6 +91,15 @@ def test_several_that_are_asked_for_at_once_come_to_the_same() -> None:
     assert len(asked) < single
 
 
+def test_a_migration_is_left_with_what_it_needs() -> None:
+    line, same = s.Call(0, who="vm"), s.Expect(s.Same())
+    long = _LONG._replace(steps=(*_PLANT, BETWEEN, s.Observe(), _CR2, line, same, s.Observe(), s.Migrate(), *_INIT))
+    assert shrunk(long, _each(lambda tried: s.Migrate() in tried.steps)).steps == (s.Plant(), s.Migrate())
+    both = _each(lambda tried: s.Migrate() in tried.steps and line in tried.steps)
+    assert shrunk(long, both).steps == (s.Plant(), line, s.Migrate())
+    assert shrunk(long, _each(lambda tried: same in tried.steps)).steps == (s.Plant(), s.Observe(), same)
+
+
 def test_what_departs_no_more_stays_as_it_is() -> None:
     assert shrunk(_LONG, _each(lambda tried: False)) == _LONG
 

@@ -60,7 +60,8 @@ def _judged(steps: tuple[s.Step, ...], told: list[tuple[int, Any]], end: Ended |
 
 def test_in_brief_what_holds_has_no_values_and_what_departs_has_all() -> None:
     steps = (s.Expect(FIRST, "first"), s.Expect(AFTER, "after"))
-    look = Look(Case("case"), "init", "msi", "host", "intel", "ap", (), s.Scenario("init", "msi", "made-up", steps, ("a manual",)))
+    scenario = s.Scenario("init", "msi", "made-up", steps, ("a manual",))
+    look = Look(Case("case"), "init", "msi", "host", "intel", "ap", (), scenario)
     (seen,) = played(Book(brief=True), look, HOST, (basis(ITEM),), Played(((0, 1), (1, 1)), None))
     held, departs = seen.results
     assert (held.item, held.verdict, held.record.expected) == ("first", Verdict.PASS, None)

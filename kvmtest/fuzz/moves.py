@@ -344,8 +344,8 @@ MOVES = {
     "interrupt": Move(2, _interrupt, event="interrupt"),
     "other": Move(2, _other),
     "blocked": Move(8, _blocked, lambda play: bool(_blocks(play)), "init"),
-    "migrate": Move(0.1, _migrate, lambda play: not play.migrated, "migrate"),
-    "chips": Move(0.05, _chips, lambda play: not play.migrated, "migrate"),
+    "migrate": Move(0.05, _migrate, lambda play: not play.migrated, "migrate"),
+    "chips": Move(0.1, _chips, lambda play: not play.migrated, "migrate"),
     "waits": Move(0.02, _waits, lambda play: play.target.activity == WAITS),
 }
 GUEST = Move(0, _guest)

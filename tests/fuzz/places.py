@@ -129,7 +129,6 @@ PLACES = (
           "if (MUTANT) vcpu->arch.smbase = 0x30000;"),
     Place("interrupt-kept", _X86, _RESET, "\tkvm_clear_interrupt_queue(vcpu);", "an injected interrupt outlives INIT"),
     Place("exception-kept", _X86, _RESET, "\tkvm_clear_exception_queue(vcpu);", "an exception outlives INIT"),
-    Place("hflags-kept", _X86, _RESET, "\tvcpu->arch.hflags = 0;", "masked NMIs outlive INIT"),
     Place("vmcb-gdt-base-kept", _SVM, "init_vmcb", "\tsave->gdtr.base = 0;", "GDT.base outlives INIT"),
     Place("vmcb-ldtr-kept", _SVM, "init_vmcb", "\tinit_sys_seg(&save->ldtr, SEG_TYPE_LDT);", "LDTR outlives INIT"),
     Place("vmcb-fs-kept", _SVM, "init_vmcb", "\tinit_seg(&save->fs);", "FS outlives INIT"),

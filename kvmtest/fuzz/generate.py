@@ -31,7 +31,7 @@ class Generator:
     """Scenarios made from ``seed``. Which move follows which steers it: a pair that was rare is more likely.
 
     ``states`` are those that this host can be put in. ``without`` may be added to while it goes on, which makes what follows
-    another sequence: items that this host does not take.
+    another sequence: items that this host does not take; and so may ``unchecked``, items that it may change.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class Generator:
         self.seed, self._events, self._states = seed, events, states
         self._moves = [(name, move.weight, move.may) for name, move in MOVES.items() if move.event in ("", *events)]
         self.without: set[str] = set()
+        self.unchecked: set[str] = set()
         self.pairs: Counter[tuple[str, str]] = Counter()
         self._taken = 0
 
@@ -59,7 +60,7 @@ class Generator:
         vendor, mode = random.choice(VENDORS), random.choice(_MODES if not guest else ("xapic", "x2apic"))
         states, without = self._states, frozenset(self.without)
         play = Play(random, bsp, vendor, mode, events=self._events, states=states, without=without)
-        play.reporter = guest
+        play.reporter, play.unchecked = guest, self.unchecked
         # The event of the case says where its guest begins; nothing has been sent yet.
         steps: list[s.Step] = [s.Reporter(None if bsp else CONTINUE, apic_mode=mode)] if guest else []
         steps += (BETWEEN, *MOVES["plant"].make(play))

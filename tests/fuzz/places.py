@@ -23,7 +23,7 @@ class Place(NamedTuple):
     @property
     def backend(self) -> str:
         """The backend of a cell whose KVM runs the line."""
-        return "vmx" if self.file.startswith("vmx/") else "svm"
+        return "vmx" if self.file.startswith("vmx/") or self.function in _VMX_ALONE else "svm"
 
     @property
     def parameters(self) -> dict[str, str]:
@@ -31,6 +31,8 @@ class Place(NamedTuple):
         return _PARAMETERS.get(self.function, {})
 
 
+#: Of kvm.ko, and run where the local APIC's ICR is one register (x2apic_icr_is_split).
+_VMX_ALONE = ("kvm_apic_state_fixup",)
 #: Real mode as virtual-8086 mode.
 _PARAMETERS = {"enter_rmode": {"kvm_intel": "unrestricted_guest=0"}}
 

@@ -12,8 +12,8 @@ from kvmtest.engine.error import TriggerError
 from kvmtest.engine.machine import Machines
 from kvmtest.engine.plan import Case, plan
 from kvmtest.judge.book import Book
+from kvmtest.judge.differing import unproven
 from kvmtest.judge.evidence import Basis, Evidence, Played
-from kvmtest.judge.scenario import unproven
 from kvmtest.model.value import text
 from kvmtest.state.guest_view import Report
 from kvmtest.state.sections import Snapshot

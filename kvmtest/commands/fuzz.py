@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from kvmtest.commands import common, jobs
+from kvmtest.commands.blocks import Blocks
 from kvmtest.commands.common import INTERRUPTED, OK, RAW, UNEXPECTED, UNTESTABLE, USAGE, Commands, Failed, Interrupt, say
 from kvmtest.commands.progress import Line
 
@@ -26,6 +28,7 @@ manuals. The first scenario that shows a finding is written at once to a scenari
 not fail again on a new VM. The same seed makes the same scenarios on the same KVM.
 
   kvmtest fuzz --time 600 -o found
+  kvmtest lab fuzz --backend svm --kernel 6.1 --time 600
   kvmtest run --scenario found/init-cr3-fuzz-1-5.json
   kvmtest fuzz --shrink found/init-cr3-fuzz-1-5.json     reduce it; needs Hypothesis
 
@@ -33,6 +36,8 @@ A SELECTOR limits the results that count; see kvmtest run --help. Exit status: 0
 3 nothing could be tested here; 130 interrupted.
 """
 _OFTEN_S = 0.5
+#: The options that name a cell, beside parameters of modules.
+_CELL = ("backend", "kernel", "accel", "cpu", "emulator", "smp", "modules", "kvm_modules")
 #: Smaller scenarios that a cell tries at once: starting a cell takes as long as running them.
 _AHEAD = 60
 
@@ -51,6 +56,8 @@ def add_lab(commands: Commands) -> None:
     what = "run random scenarios in a cell"
     parser = commands.add_parser("fuzz", help=what, epilog=_EPILOG, formatter_class=RAW)
     _options(parser)
+    what = "count the basic blocks of KVM that are run, and show those that no case of kvmtest lab coverage ran"
+    parser.add_argument("--coverage", action="store_true", help=what)
     jobs.options(parser, required=True)
 
 
@@ -108,10 +115,14 @@ def _result(counts: Counts) -> str:
 
 
 class _Findings:
-    """Findings on their way into the folder of ``-o``, with a line of how far it is. Raises Failed."""
+    """Findings on their way into the folder of ``-o``, with a line of how far it is. ``cell`` are the options of a cell.
 
-    def __init__(self, folder: str) -> None:
+    Raises Failed.
+    """
+
+    def __init__(self, folder: str, cell: str = "") -> None:
         self._folder, self._line, self._last = folder, Line(), 0.0
+        self._cell, self._first = cell, ""
         try:
             os.makedirs(folder, exist_ok=True)
         except OSError as error:
@@ -126,19 +137,30 @@ class _Findings:
             save.write(path, found.scenario)
         except OSError as error:
             raise Failed(f"cannot write {path}: {error.strerror}", USAGE) from None
+        self._first = self._first or path
         more = f" (and {len(found.said) - 1} more)" if len(found.said) > 1 else ""
         self._line.say(f"{path}: {found.said[0]}{more}{'' if found.again else '; not again on a new VM'}")
 
-    def show(self, counts: Counts) -> None:
-        """Show how far it is, on a terminal."""
+    def show(self, counts: Counts, blocks: int = 0) -> None:
+        """Show how far it is, on a terminal; ``blocks`` is the number of KVM's basic blocks that were run."""
         now = time.monotonic()
         if now - self._last >= _OFTEN_S:
             self._last = now
-            self._line.show(_result(counts))
+            self._line.show(f"{_result(counts)}{f'; {blocks} blocks of KVM' if blocks else ''}")
 
     def over(self) -> None:
         """End the line."""
         self._line.over()
+
+    def end(self, counts: Counts) -> None:
+        """Print the result, and how to go on with the first finding."""
+        say(_result(counts))
+        if self._first:
+            path = shlex.quote(self._first)
+            lab = "lab " if self._cell else ""
+            say(f"one alone: kvmtest {lab}run{self._cell} --scenario {path}")
+            say(f"reduced, with Hypothesis: kvmtest {lab}fuzz{self._cell} --shrink {path}")
+            say(f"as a C program: kvmtest repro{self._cell} --scenario {path}")
 
 
 def _tainted() -> int:
@@ -191,7 +213,7 @@ def _run(args: argparse.Namespace, fuzzer: Fuzzer, interrupt: Interrupt) -> int:
                 break
     finally:
         findings.over()
-    say(_result(fuzzer.counts))
+    findings.end(fuzzer.counts)
     if new := _tainted() & ~tainted:
         say(f"the kernel was tainted during the run, bits {new:#x}: look at its log")
         return UNEXPECTED
@@ -212,7 +234,8 @@ def there(args: argparse.Namespace, stop: Interrupt) -> int:
         common.selected(args.selectors, True)
     if args.shrink:
         return _smaller_there(args, stop)
-    findings = _Findings(args.output)
+    blocks = Blocks(args) if args.coverage else None
+    findings = _Findings(args.output, _cell(args))
     fuzzing = (args.time, args.seed, tuple(sorted(events)), tuple(sorted(states)), args.stop_at)
     job = {"programs": {}, "selectors": tuple(args.selectors), "minimise": False, "fuzz": fuzzing}
     failed = 0
@@ -223,21 +246,34 @@ def there(args: argparse.Namespace, stop: Interrupt) -> int:
 
     stop.running = True
     try:
-        for _, (kind, *rest) in jobs.answers(args, job, stop, bad=bad):
+        for _, (kind, *rest) in jobs.answers(args, job, stop, bad=bad, executed=blocks.take if blocks else None):
             if kind == "found":
                 data, keys, said, again = rest
                 findings.take(Found(file.loads(data), tuple(map(tuple, keys)), tuple(said), again))
             else:
                 counts = Counts(*rest[0])
-                findings.show(counts)
+                findings.show(counts, blocks.count if blocks else 0)
     finally:
         findings.over()
-    say(_result(counts))
+    findings.end(counts)
+    for line in blocks.lines() if blocks else ():
+        say(line)
     if stop.seen:
         return INTERRUPTED
     if not counts.scenarios:
         return UNTESTABLE
     return UNEXPECTED if counts.found or failed else OK
+
+
+def _cell(args: argparse.Namespace) -> str:
+    """The options that name the cell of ``args``, for another command."""
+    given = {name: getattr(args, name) for name in _CELL}
+    given["smp"] = "" if args.smp == 1 else args.smp
+    if args.coverage:
+        given["kvm_modules"] = ""
+    options = [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in given.items() if value]
+    options += [f"--module-param {shlex.quote(f'{module}.{value}')}" for module, value in args.module_param]
+    return " ".join(("", *options))
 
 
 def _smaller(path: str, alone: Callable[[Sequence[Scenario]], list[set[Key]]], ahead: int = 0) -> int:

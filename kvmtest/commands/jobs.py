@@ -13,6 +13,7 @@ from kvmtest.lab.emulator import BACKENDS
 
 if TYPE_CHECKING:
     from kvmtest.engine.plan import Case
+    from kvmtest.lab.steps import Executed
     from kvmtest.model.host import Host
 
 __all__ = ("answers", "options")
@@ -33,9 +34,10 @@ def answers(
     selectors: tuple[str, ...] = (),
     cases: tuple[Case, ...] = (),
     bad: Callable[[], None] = lambda: None,
+    executed: Callable[[Executed], None] | None = None,
 ) -> Iterator[tuple[Host | None, Any]]:
     """Yield the host in the cell of ``args``, and each answer of ``job``; ``bad`` is called if its kernel logged an
-    incident or died.
+    incident or died, ``executed`` with what instrumented modules say.
 
     It ends where ``stop`` is seen. Raises Failed.
     """
@@ -50,7 +52,8 @@ def answers(
         (cpu,) = cells.cpus(args)
         parameters = cells.together(args.module_param)
         spec = steps.Spec(cells.backend(args), kernel, selectors, timeout, args.kvm_modules, parameters, cpu=cpu)
-        running = cell.Cell(spec._replace(fresh_boot=args.fresh_boot, cases=cases, job=job), stop).steps()
+        spec = spec._replace(fresh_boot=args.fresh_boot, cases=cases, job=job, coverage=executed is not None)
+        running = cell.Cell(spec, stop).steps()
         try:
             for step in stop.each(running):
                 if isinstance(step, steps.Booting):
@@ -61,6 +64,8 @@ def answers(
                     host = step.host
                 elif isinstance(step, steps.Answer):
                     yield host, step.value
+                elif isinstance(step, steps.Executed) and executed:
+                    executed(step)
                 elif isinstance(step, list):
                     for result in (one for of in step for one in of.attention):
                         say(f"{result.id}: {result.record.reason}")

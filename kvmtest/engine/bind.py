@@ -19,7 +19,6 @@ from kvmtest.scenario.program import DEFAULT_ROUNDS, VM, Cpuid, Look, StressRoun
 from kvmtest.scenario.setup import Setup
 from kvmtest.state import saved
 from kvmtest.state.plant import Plant
-from kvmtest.x86 import cpuid
 
 __all__ = ("Facts", "Scene", "Unmet", "context", "skips")
 
@@ -52,7 +51,7 @@ class Facts:
 def context(case: Case, machine: Machine, host: Host) -> Context:
     """Return the context of the rules in ``case``."""
     setup = case.setup
-    leaf1 = next((leaf.eax for leaf in machine.leaves if leaf.function == 1), None)
+    signature, counters, extended_apic = machine.cpuid
     made = Context(
         case.prefix,
         case.name,
@@ -62,10 +61,10 @@ def context(case: Case, machine: Machine, host: Host) -> Context:
         machine.target(case.target).vcpu.id,
         setup.irqchip != "none",
         case.apic_mode or "xapic",
-        leaf1,
+        signature,
         case.vector,
-        cpuid.gp_counters(machine.leaves),
-        extended_apic=cpuid.extended_apic(machine.leaves),
+        counters,
+        extended_apic=extended_apic,
     )
     return made._replace(cycles=machine.cycles()) if case.trigger == "create" else made
 
@@ -103,7 +102,7 @@ class Scene:
         ctx = context(case, machine, host)._replace(apic_mode=case.scenario.apic_mode or "xapic")
         of_each = any(isinstance(step, s.Observe) and step.who == "each" for step in case.scenario.steps)
         moves = [number for number, step in enumerate(case.scenario.steps) if isinstance(step, s.Migrate)]
-        migrated = [op.vcpu for number, op in self.program.ops if number in moves and isinstance(op, Look)]
+        migrated = [op.vcpu for number, op in self.program.ops if isinstance(op, Look) and number in moves] if moves else []
         ids = (*(self.each if of_each else (self.target,)), *migrated)
         bsp = machine.target("bsp")
         self.bases = tuple(

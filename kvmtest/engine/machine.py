@@ -121,6 +121,12 @@ class Machine:
             new = first.targets[number].baseline if first else None
             self.targets.append(Target(vcpu, layout, machines.xcr0, like, x2apic_ids=setup.x2apic_ids, new=new))
 
+    @cached_property
+    def cpuid(self) -> tuple[int | None, int, bool | None]:
+        """What rules depend on in the vCPUs' CPUID: CPUID.1:EAX, the number of counters, and ExtApicSpace."""
+        signature = next((leaf.eax for leaf in self.leaves if leaf.function == 1), None)
+        return signature, cpuid.gp_counters(self.leaves), cpuid.extended_apic(self.leaves)
+
     @property
     def supported(self) -> list[CpuidEntry]:
         """The entries of KVM_GET_SUPPORTED_CPUID."""

@@ -7,15 +7,16 @@ import ctypes
 import errno
 import os
 from collections.abc import Callable
-from functools import cache, singledispatchmethod
+from functools import cache
 from struct import Struct
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from kvmtest import guests
-from kvmtest.engine.operands import Operands
+from kvmtest.engine.operands import Operands, room
 from kvmtest.kvm import GuestMemory
 from kvmtest.kvm.ioctl import INTERRUPTED
+from kvmtest.model.by_type import ByType
 from kvmtest.scenario import program as p
 from kvmtest.state.sections import Snapshot
 from kvmtest.state.snapshot import ROOM, Reader, contents_of, point
@@ -99,7 +100,11 @@ class _Look:
             self._sections = self._sections.copy()
             while at >= 0:
                 name = self._names[at]
-                self._sections[name] = b"".join([contents_of(name, ctypes.string_at(*part)) for part in self._parts[name]])
+                first, *more = self._parts[name]
+                contents = contents_of(name, ctypes.string_at(*first))
+                if more:
+                    contents = b"".join([contents, *(contents_of(name, ctypes.string_at(*part)) for part in more)])
+                self._sections[name] = contents
                 at = flags.find(1, at + 1)
             self._snapshot = Snapshot(self._sections, {})
         return self._snapshot
@@ -135,7 +140,7 @@ class _Stretch:
             self._numbers += [self.count] * (len(self._made) - len(self._numbers))
             self.count += 1
         self._end = len(self._made)
-        self._ops = ctypes.create_string_buffer(b"".join(self._made), _OP.size * self._end)
+        self._ops = room(b"".join(self._made))
         self._address = ctypes.addressof(self._ops)
 
     def run(self, told: list[tuple[int, Any]]) -> tuple[int, int]:
@@ -162,18 +167,19 @@ class _Stretch:
     def _tell(self, get: Callable[[], Any]) -> None:
         self._tells.append(_Told(self.count, self._step, get))
 
-    @singledispatchmethod
+    @ByType
     def _add(self, op: object) -> bool:
         """Append the C code's form of ``op``; return False, and append nothing, if it has none."""
         return False
 
     @_add.register
     def _(self, op: p.Ioctl) -> bool:
-        if op.request == KVM_RUN or op.on == p.NEW_VM:
+        on, request, arg, result = op
+        if request == KVM_RUN or on == p.NEW_VM:
             return False  # it has no end of its own; another VM each time
-        arg = op.arg & _ALL if isinstance(op.arg, int) else self._at.address(op.arg)
-        other = self._at.address(op.result) if op.result else 0
-        self._made.append(_ioctl(self._at.fd(op.on), op.request, arg, other))
+        address = self._at.address
+        arg = arg & _ALL if isinstance(arg, int) else address(arg)
+        self._made.append(_ioctl(self._at.fd(on), request, arg, address(result) if result else 0))
         return True
 
     @_add.register

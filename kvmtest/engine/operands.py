@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+from functools import cache
 from typing import Any
 
 from kvmtest.engine.machine import Machine
@@ -12,10 +13,42 @@ from kvmtest.scenario import program as p
 from kvmtest.state.sections import Snapshot
 from kvmtest.state.snapshot import Reader, point
 
-__all__ = ("Operands",)
+__all__ = ("Operands", "room")
 
 #: Buffers begin at a multiple of this, in bytes.
 _ALIGNED = 16
+#: Memory comes in multiples of this.
+_UNIT = 1024
+
+
+@cache
+def _array(count: int) -> type[ctypes.Array[ctypes.c_char]]:
+    """The type of memory of so many units: that of each length would have to be made anew."""
+    return ctypes.c_char * (count * _UNIT)
+
+
+def room(contents: bytes | bytearray) -> ctypes.Array[ctypes.c_char]:
+    """Memory that begins with ``contents``."""
+    made = _array(len(contents) // _UNIT + 1)()
+    ctypes.memmove(made, bytes(contents), len(contents))
+    return made
+
+
+class _Buffers(dict[str, Any]):
+    """Buffers in one piece of memory, by their names. Each is made when it is used: most are used by their addresses alone."""
+
+    def __init__(self, arena: ctypes.Array[ctypes.c_char], places: dict[str, tuple[int, int]]) -> None:
+        #: Of each buffer the offset and the size.
+        self._arena, self._places, self._begin = arena, places, ctypes.addressof(arena)
+
+    def __missing__(self, name: str) -> Any:
+        at, size = self._places[name]
+        made = self[name] = (ctypes.c_char * size).from_buffer(self._arena, at)
+        return made
+
+    def address(self, name: str) -> int:
+        """Return the address of a buffer."""
+        return self._begin + self._places[name][0]
 
 
 class Operands:
@@ -24,17 +57,21 @@ class Operands:
     def __init__(self, program: p.Program, machine: Machine) -> None:
         self._beside: Vm | None = None
         self.move(machine)
-        self.buffers: dict[str, Any] = {}
-        contents = bytearray()
-        for buffer in program.buffers.values():
-            contents += buffer.contents + bytes(-len(buffer.contents) % _ALIGNED)
-        self._arena, at = ctypes.create_string_buffer(bytes(contents), len(contents)), 0
+        contents, places = bytearray(), dict[str, tuple[int, int]]()
         for name, buffer in program.buffers.items():
-            made = self.buffers[name] = (ctypes.c_char * len(buffer.contents)).from_buffer(self._arena, at)
+            size = len(buffer.contents)
+            places[name] = (len(contents), size)
+            contents += buffer.contents
+            if odd := -size % _ALIGNED:
+                contents += bytes(odd)
+        self._arena = room(contents)
+        self.buffers = _Buffers(self._arena, places)
+        #: The address of a buffer by its name.
+        self.address = self.buffers.address
+        for name, buffer in program.buffers.items():
             if buffer.kind == "ssp":
-                point(ctypes.addressof(made))
-            at += -(-len(buffer.contents) // _ALIGNED) * _ALIGNED
-        self._contents = self._arena.raw
+                point(self.address(name))
+        self._contents = ctypes.string_at(self._arena, len(contents))
 
     def move(self, machine: Machine) -> None:
         """Take the VM, the vCPUs and the memory of ``machine``."""
@@ -59,10 +96,6 @@ class Operands:
         if self._beside:
             self._beside.close()
             self._beside = None
-
-    def address(self, buffer: str) -> int:
-        """Return the address of a buffer."""
-        return ctypes.addressof(self.buffers[buffer])
 
     def memory(self, gpa: int, space: int) -> GuestMemory | None:
         """The memory at ``gpa`` of the address space ``space``: 1 is that of SMM."""

@@ -6,7 +6,6 @@ from __future__ import annotations
 import ctypes
 import os
 import time
-from functools import singledispatchmethod
 from itertools import takewhile
 from typing import Any, NoReturn
 
@@ -21,6 +20,7 @@ from kvmtest.kvm.clock import Limit
 from kvmtest.kvm.cpuid import pack_cpuid
 from kvmtest.kvm.ioctl import ioctl
 from kvmtest.kvm.where import where
+from kvmtest.model.by_type import ByType
 from kvmtest.scenario import program as p
 from kvmtest.state.snapshot import Unread
 from kvmtest.uapi.kvm import (
@@ -137,7 +137,7 @@ class Player:
     def _tell(self, value: Any) -> None:
         self._told.append((self._step, value))
 
-    @singledispatchmethod
+    @ByType
     def _do(self, op: object) -> None:
         raise TypeError(f"no op: {op}")
 

@@ -12,8 +12,8 @@ from kvmtest.emit.repro import NoRepro
 from kvmtest.emit.wanted import Together, Wanted, Witness
 from kvmtest.engine.plan import Case
 from kvmtest.judge import alone, migration
+from kvmtest.judge.differing import differences
 from kvmtest.judge.evidence import Basis, Played
-from kvmtest.judge.scenario import differences
 from kvmtest.model.record import Record, Result
 from kvmtest.model.verdict import Verdict
 from kvmtest.scenario import looks as of

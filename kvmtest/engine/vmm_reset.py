@@ -8,8 +8,8 @@ from kvmtest.engine.bind import context
 from kvmtest.engine.error import TriggerError
 from kvmtest.engine.machine import Machine
 from kvmtest.engine.plan import Case
+from kvmtest.judge.differing import unproven
 from kvmtest.judge.evidence import Basis, Evidence, ResetSeen, ResetTry
-from kvmtest.judge.scenario import unproven
 from kvmtest.model.host import Host
 from kvmtest.state.guest_view import Report
 from kvmtest.state.vmm_reset import orders

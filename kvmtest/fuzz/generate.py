@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from random import Random
 
+from kvmtest.fuzz.drawn import drawn
 from kvmtest.fuzz.model import BLOCKS, CITE
 from kvmtest.fuzz.moves import BETWEEN, GUEST, MOVES, Play
 from kvmtest.scenario import step as s
@@ -21,22 +22,25 @@ STATES = tuple(BLOCKS)
 #: The last move of a scenario that would say nothing.
 _SOMETHING = "other"
 _MODES = ("xapic", "xapic", "xapic-flat", "x2apic")
-#: The share of scenarios in which the guest reports what it reads, and the limit of moves in one.
-_GUESTS, _MOST = 0.004, 4
+#: The share of scenarios in which the guest reports what it reads, and the limit of moves in one; the share of those that are not
+#: made of moves.
+_GUESTS, _MOST, _DRAWN = 0.002, 4, 0.005
 
 
 class Generator:
     """Scenarios made from ``seed``. Which move follows which steers it: a pair that was rare is more likely.
 
     ``states`` are those that this host can be put in. ``without`` may be added to while it goes on, which makes what follows
-    another sequence: items that this host does not take.
+    another sequence: items that this host does not take; and so may ``unchecked``, items that it may change.
     """
 
     def __init__(
         self, seed: int, *, events: frozenset[str] = frozenset(EVENTS), states: frozenset[str] = frozenset(STATES)
     ) -> None:
         self.seed, self._events, self._states = seed, events, states
+        self._moves = [(name, move.weight, move.may) for name, move in MOVES.items() if move.event in ("", *events)]
         self.without: set[str] = set()
+        self.unchecked: set[str] = set()
         self.pairs: Counter[tuple[str, str]] = Counter()
         self._taken = 0
 
@@ -49,12 +53,14 @@ class Generator:
 
     def made(self, number: int) -> s.Scenario:
         """The scenario of that ``number``, after those before it."""
-        random = Random(f"{self.seed}/{number}")
+        random, name = Random(f"{self.seed}/{number}"), f"fuzz-{self.seed}-{number}"
+        if random.random() < _DRAWN and "init" in self._events:
+            return drawn(random, self._states, migrates="migrate" in self._events)._replace(sequence=name)
         guest, bsp = random.random() < _GUESTS and "init" in self._events, random.random() < 0.3
         vendor, mode = random.choice(VENDORS), random.choice(_MODES if not guest else ("xapic", "x2apic"))
         states, without = self._states, frozenset(self.without)
         play = Play(random, bsp, vendor, mode, events=self._events, states=states, without=without)
-        play.reporter = guest
+        play.reporter, play.unchecked = guest, self.unchecked
         # The event of the case says where its guest begins; nothing has been sent yet.
         steps: list[s.Step] = [s.Reporter(None if bsp else CONTINUE, apic_mode=mode)] if guest else []
         steps += (BETWEEN, *MOVES["plant"].make(play))
@@ -70,16 +76,15 @@ class Generator:
         fresh = guest or play.migrated
         where = ("bsp" if bsp else "ap", "host", tuple(play.needs), Setup("full", mce=not guest))
         cite = tuple(dict.fromkeys((*CITE, *play.cite)))
-        name = f"fuzz-{self.seed}-{number}"
         made = s.Scenario("init" if guest else "none", "fuzz", name, tuple(steps), cite, *where)
         return made._replace(vendors=(vendor,), fresh=fresh)
 
     def _next(self, play: Play, last: str) -> str:
         """The next move after ``last``."""
-        may = [name for name, move in MOVES.items() if move.event in ("", *self._events) and move.may(play)]
-        share = 1 + self._taken / 100
-        weights = [MOVES[name].weight / (1 + self.pairs[last, name] / share) ** 0.5 for name in may]
-        name = play.random.choices(may, weights)[0]
+        share, pairs = 1 + self._taken / 100, self.pairs
+        may = [(name, weight / (1 + pairs[last, name] / share) ** 0.5) for name, weight, asks in self._moves if asks(play)]
+        names, weights = zip(*may, strict=True)
+        name: str = play.random.choices(names, weights)[0]
         self.pairs[last, name] += 1
         self._taken += 1
         return name

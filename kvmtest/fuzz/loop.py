@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import time
 from collections import Counter
@@ -21,16 +22,17 @@ from kvmtest.fuzz.moves import BY_CODE, read_once
 from kvmtest.judge.book import Book
 from kvmtest.judge.cases import judge
 from kvmtest.judge.symptom import symptoms
-from kvmtest.kvm import Kvm, RunStopped
+from kvmtest.kvm import Kvm, KvmError, RunStopped
 from kvmtest.model.host import Host
 from kvmtest.model.record import Observation, Result
 from kvmtest.model.select import Selection
 from kvmtest.model.verdict import Verdict
 from kvmtest.scenario.needs import unmet
 from kvmtest.scenario.setup import VENDORS, Setup
-from kvmtest.scenario.step import Plant, Quiet, Reporter, Scenario, Send, Until
+from kvmtest.scenario.step import Load, Plant, Quiet, Reporter, Resume, Scenario, Send, Start, Step, Until
+from kvmtest.x86.msr import index_of
 
-__all__ = ("Counts", "Found", "Fuzzer", "Key", "alike", "departures", "key_of", "reachable", "refused")
+__all__ = ("Counts", "Found", "Fuzzer", "Key", "alike", "changed", "departures", "key_of", "reachable", "refused")
 
 #: The key of a departure: event, item, and how it departs; for errors the reason, whatever the item.
 Key = tuple[str, str, str, str]
@@ -98,9 +100,32 @@ def refused(machines: Machines) -> set[str]:
     for vendor in VENDORS:
         target = machines.kept(Setup("full", vendor, mce=True)).target("ap")
         plants = [target.plant(name, "xapic") for name in ("a", "b")]
-        for item in (*values.names(), values.PENDING):
+        for item in values.names():
             if item not in target.layout.fields or any(item in plant.refused for plant in plants):
                 found.add(item)
+        # No plant has these.
+        for item in values.PARAVIRT:
+            index = index_of(item.removeprefix("msr."))
+            with contextlib.suppress(KvmError):
+                if target.vcpu.set_msrs({index: 0x1000}) and target.vcpu.set_msrs({index: 0}):
+                    continue
+            found.add(item)
+        # Each needs a capability.
+        found |= {item for item in (values.PENDING, values.TRIPLE) if any(item not in plant.asked for plant in plants)}
+    return found
+
+
+def changed(machines: Machines) -> set[str]:
+    """The MSRs of which this KVM does not keep a plant's value as it was written, for the guests of one vendor at least."""
+    found: set[str] = set()
+    for vendor in VENDORS:
+        target = machines.kept(Setup("full", vendor, mce=True)).target("ap")
+        for name in ("a", "b"):
+            plant = target.plant(name, "xapic")
+            plant.write(target.vcpu)
+            seen = target.reader.read()
+            msrs = (item for item in values.names() if item.startswith("msr."))
+            found |= {item for item in msrs if seen.get(target.layout, item) != plant.asked.get(item)}
     return found
 
 
@@ -127,6 +152,7 @@ class Fuzzer:
         self._kvm, self._selection = kvm, selection
         self._generator = Generator(seed, events=events, states=reachable(self.machines, states))
         self._generator.without |= refused(self.machines)
+        self._generator.unchecked |= changed(self.machines)
         self._known: Counter[Key] = Counter()
         self._judged = 0
         self._book = Book(brief=True)
@@ -209,13 +235,18 @@ def _timeout_s(scenario: Scenario) -> float:
     """Return the time limit of a vCPU. It is short if the vCPU must do nothing and no guest code runs: only time shows that."""
     steps = scenario.steps
     quiet = any(isinstance(step, Until) and isinstance(step.condition, Quiet) for step in steps)
-    code = scenario.needs or any(isinstance(step, Reporter) or isinstance(step, Send) and step.by in BY_CODE for step in steps)
+    code = scenario.needs or any(isinstance(step, (Load, Reporter, Resume, Start)) or _by_code(step) for step in steps)
     return _QUIET_S if quiet and not code else _TIMEOUT_S
+
+
+def _by_code(step: Step) -> bool:
+    return isinstance(step, Send) and step.by in BY_CODE
 
 
 def _line(result: Result) -> str:
     if result.verdict is Verdict.ERROR:
         return f"{result.verdict} {result.id}: {result.reason}".split("\n", 1)[0]
-    return f"{result.verdict} {result.id}: planted {result.planted}, expected {result.expected}, observed {result.observed}"
+    planted = "" if result.planted is None else f"planted {result.planted}, "
+    return f"{result.verdict} {result.id}: {planted}expected {result.expected}, observed {result.observed}"
 
 

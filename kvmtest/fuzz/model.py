@@ -6,8 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from kvmtest.scenario.states import STATES, State
+from kvmtest.scenario.states import STATES, VMXON, State
 from kvmtest.spec import cite
+from kvmtest.uapi.kvm import KVM_STATE_NESTED_GIF_SET
 
 __all__ = ("BLOCKS", "CITE", "HALTS", "RUNS", "WAITS", "Block", "Rule", "Vcpu", "rule")
 
@@ -17,10 +18,16 @@ CITE = (cite.S_MP, cite.SDM_SIPI, cite.S_APIC_INIT, cite.A_MP, cite.A_INIT_IPI, 
 
 
 class Block(NamedTuple):
-    """A condition that blocks INIT and drops a SIPI: a ``state`` of the table of states, and the manuals' sections."""
+    """A condition that blocks INIT and drops a SIPI: a ``state`` of the table of states, and the manuals' sections.
+
+    ``item`` has the ``value`` in the bits of ``mask`` while it holds.
+    """
 
     state: str
     cite: tuple[str, ...]
+    item: str
+    value: int
+    mask: int = -1
 
     @property
     def facts(self) -> State:
@@ -29,9 +36,9 @@ class Block(NamedTuple):
 
 
 BLOCKS = {
-    "smm": Block("in-smm", (cite.S_SMM_INHIBIT, cite.A_SMM_INHIBIT)),
-    "gif": Block("gif-clear", (cite.A_GIF,)),
-    "vmx": Block("in-vmx-root", (cite.S_VMX_LIMITS,)),
+    "smm": Block("in-smm", (cite.S_SMM_INHIBIT, cite.A_SMM_INHIBIT), "events.smi_smm", 1),
+    "gif": Block("gif-clear", (cite.A_GIF,), "nested.flags", 0, KVM_STATE_NESTED_GIF_SET),
+    "vmx": Block("in-vmx-root", (cite.S_VMX_LIMITS,), "nested.vmxon_pa", VMXON),
 }
 
 

@@ -11,7 +11,9 @@ from kvmtest.fuzz import values
 from kvmtest.fuzz.model import BLOCKS, HALTS, RUNS, WAITS, Vcpu, rule
 from kvmtest.scenario import step as s
 from kvmtest.scenario.items import CONTINUE
-from kvmtest.scenario.triggers import DATA, TRIGGERS, Steps, signal
+from kvmtest.scenario.triggers import DATA, MASKED, PIN, TRIGGERS, Steps, raised, signal
+from kvmtest.uapi.irq import kvm_irqchip
+from kvmtest.uapi.kvm import KVM_IOAPIC_NUM_PINS, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_SET_IRQCHIP
 from kvmtest.x86.lapic import LAPIC
 
 __all__ = ("BETWEEN", "BY_CODE", "GUEST", "MOVES", "READ", "Move", "Play", "read_once")
@@ -26,13 +28,23 @@ _DB, _BS, _TOLD = 1, 1 << 14, "events.exception_payload"
 _SHADOW, _ALL = "events.interrupt_shadow", (1 << 64) - 1
 #: Items that KVM_GET_VCPU_EVENTS returns as KVM_SET_VCPU_EVENTS wrote them.
 _NMIS = ("events.nmi_masked", "events.nmi_injected", "events.nmi_pending")
-READ = (_SHADOW, values.PENDING, _TOLD, *_NMIS, "events.smi_pending")
+READ = (
+    *(_SHADOW, values.PENDING, values.TRIPLE, _TOLD, *_NMIS, "events.smi_pending", "events.interrupt_injected"),
+    *("events.interrupt_nr", "events.exception_injected", "events.exception_nr", "events.exception_error_code"),
+)
+#: #GP has an error code.
+_GP = 13
 #: By ioctl or by a device, to a vCPU that is not in KVM_RUN. Those by another vCPU's code run a guest.
 _INITS = ("latched", "msi", "gsi-msi", "irqfd", "ioapic")
 BY_CODE = ("icr-xapic", "icr-x2apic")
 #: Items that show an interrupt that is accepted and not delivered (SDM vol. 3, Interrupt Acceptance for Fixed Interrupts).
 _REQUESTED = tuple(f"lapic.{reg.name}" for reg in LAPIC if reg.name.startswith(("irr", "tmr"))) + ("lapic.ppr", "lapic.esr")
 _ORDERS = ("kvm", "qemu")
+_VECTORS = (0x00, 0x01, 0x10, 0x3A, 0x55, 0x7F, 0x80, 0xAA, 0xC3, 0xFF)
+#: The share of random values with bits of control registers, and of those after which all other items are compared.
+_BITS, _WATCHED = 0.2, 0.25
+#: The share of plants that are compared with what was written.
+_KEPT = 0.15
 
 
 class Play:
@@ -61,6 +73,8 @@ class Play:
         #: True if the other vCPU has state that this scenario wrote.
         self.other = False
         self.reporter = False
+        #: Items that this host may change when they are written.
+        self.unchecked: set[str] = set()
         #: True while an SMI is pending: the target would enter SMM if it ran guest code.
         self.smi = False
         #: Of a second migration the judge would have to know other vCPUs.
@@ -82,34 +96,50 @@ def _plant(play: Play) -> Steps:
     name = play.random.choice("ac" if play.reporter else "abc")
     # Every section is written, so that nothing pending and no block is left.
     play.target = Vcpu(play.target.bsp, RUNS if name == "b" else HALTS, nmis=int(name == "b"))
-    return (*_no_smi(play), s.Plant(name, play.mode))
+    # Read back at once it is compared with what was written, which is the same each time.
+    kept = (s.Observe(),) if play.random.random() < _KEPT else ()
+    return (*_no_smi(play), s.Plant(name, play.mode), *kept)
 
 
 def _values(play: Play) -> Steps:
-    """Some items, by the ioctls of their sections."""
-    found = values.items(play.random, play.without)
+    """Some items, by the ioctls of their sections; now and then with a look at all others."""
+    random = play.random
+    found = values.items(random, play.without)
     # KVM_SET_SREGS lets a boot processor at the reset vector run.
-    if play.target.bsp and play.target.activity != RUNS:
-        found = tuple(one for one in found if not one[0].startswith(("cr", "gdt", "idt"))) or (("rbx", 1),)
-    # Of MSRs KVM keeps what the vCPU's CPUID has.
-    written = tuple(s.Set((one,), check=not one[0].startswith("msr.")) for one in found)
-    return (*written, s.Expect(s.Is("mp_state", play.target.activity), "mp_state"))
+    if still := play.target.bsp and play.target.activity != RUNS:
+        found = tuple(one for one in found if values.section_of(one[0]) != "sregs") or (("rbx", 1),)
+    # Of some MSRs KVM keeps what the vCPU's CPUID has.
+    written: list[s.Step] = [s.Set((one,), check=one[0] not in play.unchecked) for one in found]
+    items = [item for item, _ in found]
+    if not still and random.random() < _BITS:
+        item = random.choice(tuple(values.BITS))
+        bits = values.BITS[item]
+        written.append(s.SetBits(item, sum(1 << bit for bit in random.sample(bits, random.randint(1, len(bits))))))
+        items.append(item)
+    looks = [s.Observe()] if random.random() < _WATCHED else []
+    same = [play.same(*values.follow(tuple(items)))] if looks else []
+    return (*looks, *written, *same, s.Expect(s.Is("mp_state", play.target.activity), "mp_state"))
 
 
 def _pending(play: Play) -> Steps:
     """Check that what KVM_SET_VCPU_EVENTS accepts reads back. Of the two interrupt shadows every CPU has the one of MOV SS."""
     random, target = play.random, play.target
-    flags = list(_NMIS)
+    flags = [*_NMIS, "events.interrupt_injected"]
     if "smm" in play.states and "smi" in play.events and target.activity != WAITS and not play.reporter:
         play.needs["smm"] = None
         flags.append("events.smi_pending")
+    if values.TRIPLE not in play.without and not play.reporter:
+        flags.append(values.TRIPLE)
     wanted = {item: random.getrandbits(1) for item in flags}
-    wanted |= {"events.interrupt_shadow": random.choice((0, 3))}
+    wanted |= {_SHADOW: random.choice((0, 3)), "events.interrupt_soft": 0}
+    wanted |= {"events.interrupt_nr": random.randrange(0x10, 0x100)} if wanted["events.interrupt_injected"] else {}
     if values.PENDING not in play.without:
-        # A #DB, which has a payload, without an error code.
-        trap = random.getrandbits(1)
-        wanted |= {values.PENDING: trap, "events.exception_injected": 0, _PAYLOAD: trap, "events.exception_has_error_code": 0}
+        # A #DB, which has a payload, without an error code; or a #GP, which has one.
+        trap, fault = random.choice(((0, 0), (1, 0), (0, 1)))
+        wanted |= {values.PENDING: trap, _PAYLOAD: trap}
+        wanted |= {"events.exception_injected": fault, "events.exception_has_error_code": fault}
         wanted |= {"events.exception_nr": _DB, _TOLD: random.getrandbits(4) | _BS} if trap else {}
+        wanted |= {"events.exception_nr": _GP, "events.exception_error_code": random.getrandbits(16)} if fault else {}
     target.nmis, play.smi = wanted["events.nmi_pending"], bool(wanted.get("events.smi_pending"))
     return (
         s.Set(tuple(wanted.items()), check=False),
@@ -140,9 +170,13 @@ def _init(play: Play) -> Steps:
 
 def _sipi(play: Play) -> Steps:
     """A SIPI, in wait-for-SIPI or outside of it."""
-    target, vector = play.target, play.random.getrandbits(8)
+    target, random = play.target, play.random
+    # What a vector of its own asks of each item is asked anew: mostly those in which each bit is set and clear.
+    vector = random.choice(_VECTORS) if random.random() < 0.9 else random.getrandbits(8)
     found = rule("sipi", target)
-    sent = (s.Observe(), s.Send("sipi", "msi", vector=vector))
+    # By ioctl in wait-for-SIPI alone: KVM_SET_MP_STATE leads there. A vector of 0 is what KVM_SET_VCPU_EVENTS leaves out.
+    ioctl = found.becomes == "taken" and vector and not play.smi and random.random() < 0.25
+    sent = (s.Observe(), s.Send("sipi", "mp-state" if ioctl else "msi", vector=vector))
     target.activity = found.activity
     if found.becomes == "dropped":
         return (*sent, play.same())
@@ -220,7 +254,10 @@ def _blocked(play: Play) -> Steps:
     play.needs |= dict.fromkeys(facts.needs)
     play.cite |= dict.fromkeys(block.cite)
     dirty, target.block = (*_dirty(play), *_no_smi(play)), name
-    steps: list[s.Step] = [*dirty, *facts.prepare, s.Observe()]
+    inside = ("events.smi_inside_nmi", 1)
+    nmi = (s.Set((inside,)),) if name == "smm" and random.random() < 0.3 else ()
+    shown = s.Expect(s.Is(block.item, block.value, block.mask), block.item)
+    steps: list[s.Step] = [*dirty, *facts.prepare, *nmi, s.Observe(), shown]
     init = random.random() < 0.8
     if init:
         steps += [s.Send("init", random.choice(("latched", "msi"))), s.Expect(s.Is(_PENDING, 1), "pending")]
@@ -253,6 +290,27 @@ def _migrate(play: Play) -> Steps:
     return (s.Observe(), s.Migrate(play.random.choice(_ORDERS)))
 
 
+def _chips(play: Play) -> Steps:
+    """State of the two PICs and of a pin of the IOAPIC, all masked so that it reaches no vCPU, and a migration."""
+    random = play.random
+    pin = random.choice([pin for pin in range(KVM_IOAPIC_NUM_PINS) if pin != PIN])
+    entry = MASKED | random.getrandbits(1) << 15 | random.getrandbits(1) << 13 | random.getrandbits(8) << 56
+    pics = [_pic(random, *one) for one in ((KVM_IRQCHIP_PIC_MASTER, 0xF8), (KVM_IRQCHIP_PIC_SLAVE, 0xDE))]
+    # The line stays raised.
+    raises = raised(entry | random.randrange(0x10, 0xFF), pin)[:-1]
+    return (s.Observe(), *pics, *raises, play.same(), *_migrate(play))
+
+
+def _pic(random: Random, chip: int, levels: int) -> s.Step:
+    """KVM_SET_IRQCHIP of a PIC whose requests are all masked; ``levels`` are the lines that may be level-triggered."""
+    made = kvm_irqchip(chip)
+    pic = made.chip.pic
+    pic.irr, pic.isr, pic.imr = random.getrandbits(8), random.getrandbits(8), 0xFF
+    pic.irq_base = random.getrandbits(5) << 3
+    pic.elcr, pic.elcr_mask = random.getrandbits(8) & levels, levels
+    return s.Call(KVM_SET_IRQCHIP, bytes(made), "vm", kind="kvm_irqchip")
+
+
 def _waits(play: Play) -> Steps:
     """A vCPU in wait-for-SIPI executes nothing."""
     return (s.Until(s.Quiet(), note="a vCPU in wait-for-SIPI made an exit"), s.Expect(s.Is("mp_state", WAITS), "mp_state"))
@@ -278,17 +336,18 @@ class Move(NamedTuple):
 MOVES = {
     "plant": Move(2, _plant),
     "values": Move(8, _values),
-    "pending": Move(2, _pending),
+    "pending": Move(4, _pending),
     "mp-state": Move(3, _mp_state, event="none"),
     "init": Move(8, _init, event="init"),
     "sipi": Move(6, _sipi, event="sipi"),
-    "over-sipi": Move(1, _over_sipi, lambda play: play.target.activity == WAITS, "init"),
+    "over-sipi": Move(3, _over_sipi, lambda play: play.target.activity == WAITS, "init"),
     "nmi": Move(2, _nmi, event="nmi"),
-    "smi": Move(2, _smi, lambda play: "smm" in play.states and play.target.activity != WAITS, "smi"),
+    "smi": Move(3, _smi, lambda play: "smm" in play.states and play.target.activity != WAITS, "smi"),
     "interrupt": Move(2, _interrupt, event="interrupt"),
     "other": Move(2, _other),
     "blocked": Move(8, _blocked, lambda play: bool(_blocks(play)), "init"),
-    "migrate": Move(0.1, _migrate, lambda play: not play.migrated, "migrate"),
+    "migrate": Move(0.05, _migrate, lambda play: not play.migrated, "migrate"),
+    "chips": Move(0.1, _chips, lambda play: not play.migrated, "migrate"),
     "waits": Move(0.02, _waits, lambda play: play.target.activity == WAITS),
 }
 GUEST = Move(0, _guest)

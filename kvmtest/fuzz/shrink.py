@@ -20,6 +20,8 @@ __all__ = ("Shows", "consistent", "shrunk")
 _PENDING = "events.smi_latched_init"
 #: Tries; and of how many numbers one leaves a part out: most first tries have to keep nearly all.
 _TRIES, _ONE_OF = 400, 40
+#: The numbers of parts, and of scenarios that are made of so few, of the tries afterwards.
+_FEW, _MOST = 4, 200
 #: The items that show that an event came.
 _COMES = {"nmi": "events.nmi_pending", "smi": "events.smi_pending"}
 Part = tuple[s.Step, ...]
@@ -39,21 +41,59 @@ def _moves(steps: Iterable[s.Step]) -> list[Part]:
 
 def _parts(steps: Sequence[s.Step]) -> list[tuple[int, ...]]:
     """Return the parts that can be left out alone, as numbers of ``steps``: a move, each item of a move that only writes some,
-    and what makes a vCPU differ before an event.
+    what makes a vCPU differ before an event, and the look before an event whose table is read after it.
     """
     found: list[tuple[int, ...]] = []
     first = 0
     for move in _moves(steps):
         numbers = range(first, first + len(move))
         first += len(move)
-        begins = len(move) > 1 and move[0] == BETWEEN
-        writes = begins and all(isinstance(step, s.Set) or _reads(step) for step in move[1:])
-        alone = [number for number, step in zip(numbers, move, strict=True) if _differs(step) or writes and step != BETWEEN]
+        if any(isinstance(step, s.Migrate) for step in move) and not any(isinstance(step, s.Send) for step in move):
+            found += _around(numbers, move)
+            continue
+        writes = len(move) > 1 and move[0] == BETWEEN and all(_writes(step) for step in move[1:])
+        told = _told(move)
+        alone = [
+            number
+            for number, step in zip(numbers, move, strict=True)
+            if _differs(step) or number - numbers[0] == told or writes and (_alters(step) or _reads(step))
+        ]
         rest = tuple(number for number in numbers if number not in alone)
         found += [(number,) for number in alone]
-        # Without its items a move that writes some is nothing.
-        found += [] if writes else [rest]
+        # Without its items a move that writes some is nothing; with a look before them and one after, these two are left.
+        found += [rest] if not writes or len(rest) > 1 else []
     return found
+
+
+def _around(numbers: range, move: Part) -> list[tuple[int, ...]]:
+    """The parts of a ``move`` with a migration and no event: a look and the next one that compares with it belong together."""
+    found: list[tuple[int, ...]] = []
+    looks = list[int]()
+    for number, step in zip(numbers, move, strict=True):
+        if step == s.Observe():
+            looks.append(number)
+        elif isinstance(step, s.Expect) and isinstance(step.condition, s.Same) and looks:
+            found.append((looks.pop(), number))
+        elif step != BETWEEN:
+            found.append((number,))
+    return [*found, *((number,) for number in looks)]
+
+
+def _told(move: Part) -> int:
+    """The number of the look before the only event of ``move``, after which the table is read; -1 if there is none."""
+    kinds = [type(step) for step in move]
+    if kinds[-3:] != [s.Observe, s.Send, s.Observe] or s.Expect in kinds or s.Migrate in kinds:
+        return -1
+    return len(move) - 3
+
+
+def _writes(step: s.Step) -> bool:
+    same = isinstance(step, s.Expect) and isinstance(step.condition, s.Same)
+    return _alters(step) or _reads(step) or same or step == s.Observe()
+
+
+def _alters(step: s.Step) -> bool:
+    return isinstance(step, (s.Set, s.SetBits))
 
 
 def _differs(step: s.Step) -> bool:
@@ -127,6 +167,11 @@ def _without(kept: tuple[bool, ...]) -> Iterator[tuple[bool, ...]]:
             yield tuple(keep and number not in out for number, keep in enumerate(kept))
 
 
+def _size(scenario: s.Scenario) -> int:
+    """The number of steps that do something."""
+    return len(scenario.steps) - scenario.steps.count(BETWEEN)
+
+
 class _Tries:
     """The tries with parts of ``scenario`` left out, and the ``best`` one: that with the fewest steps that shows the same."""
 
@@ -146,6 +191,16 @@ class _Tries:
             self._seen |= dict.fromkeys(made, False) | dict(zip(tried, self.show(list(tried.values())), strict=True))
         return self._seen[kept]
 
+    def smaller(self) -> None:
+        """Try a few parts alone, if they are smaller than the best one: left out one by one, others may have been left."""
+        size, count = _size(self.best), len(self.parts)
+        chosen = (some for few in range(1, _FEW + 1) for some in combinations(range(count), few))
+        kept = (tuple(number in some for number in range(count)) for some in chosen)
+        made = (self._made(one) for one in kept if one not in self._seen)
+        small = [one for one in made if _size(one) < size and consistent(one)]
+        small.sort(key=_size)
+        self.show(small[:_MOST])
+
     def show(self, scenarios: Sequence[s.Scenario]) -> Sequence[bool]:
         """Try ``scenarios``, and return for each whether it shows the same."""
         if not scenarios:
@@ -154,7 +209,7 @@ class _Tries:
         self._tries += len(scenarios)
         self._told(self._tries)
         small = [one for one, does in zip(scenarios, found, strict=True) if does]
-        self.best = min((self.best, *small), key=lambda one: len(one.steps))
+        self.best = min((self.best, *small), key=lambda one: (_size(one), len(one.steps)))
         return found
 
     def _made(self, kept: Sequence[bool]) -> s.Scenario:
@@ -183,6 +238,7 @@ def shrunk(
         find(st.tuples(*[st.integers(0, _ONE_OF)] * len(tries.parts)), tries.does, settings=quiet, random=Random(1))
     except NoSuchExample:
         return scenario
+    tries.smaller()
     # Between moves nothing happens: before the first or only move nothing needs to separate them.
     steps = tries.best.steps
     plain = [tuple(step for step in steps if step != BETWEEN), steps[steps[0] == BETWEEN :]]

@@ -68,7 +68,8 @@ class _Answers:
 class Book:
     """All that was judged in a run.
 
-    ``brief``, of the tables of single vCPUs in the host's view what cannot depart has no records.
+    ``brief``, of the tables of single vCPUs in the host's view what cannot depart has no records, and those of expectations that
+    hold have no values.
     """
 
     def __init__(self, *, brief: bool = False) -> None:
@@ -110,7 +111,7 @@ class Book:
         if cases is None:
             cases = self._cases[items] = tuple(dict.fromkeys(part for item in items for part in CASES_OF.get(item, ())))
         plain = ctx.plain
-        key = (items, plain, ctx.parts(cases), ctx.vector)
+        key = (items, plain, ctx.parts(cases), None if _OF_VECTOR.isdisjoint(items) else ctx.vector)
         known = self._lists.get(key)
         if known is None:
             made = [self._of(item, ctx, plain) for item in items]
@@ -201,7 +202,6 @@ class Sheet:
         self._own = own
         self._asked: dict[tuple[str, ...], tuple[int, list[_Answers]]] = {}
         self._compared: dict[str, _Answers] = {}
-        self._bits: dict[str, Bits] = {}
 
     # The host's view
 
@@ -261,10 +261,10 @@ class Sheet:
     def _departing(self, section: str, part: Part, vcpu: _Vcpu) -> Block | None:
         """The block of what may depart of ``part``; None where not all of it was read."""
         before, after = (one.sections.get(section) if one and not one.unreadable else None for one in (vcpu.before, vcpu.after))
-        _, asked = self._answers(part.items)
-        bits = self._bits.get(section)
+        number, asked = self._answers(part.items)
+        bits = part.bits.get(number)
         if bits is None:
-            bits = self._bits[section] = Bits(part.fields, [answers.question for answers in asked])
+            bits = part.bits[number] = Bits(part.fields, [answers.question for answers in asked])
         if before is None or after is None or min(len(before), len(after)) < bits.size:
             return None
         chosen = [asked[number] for number in bits.departing(before, after)]

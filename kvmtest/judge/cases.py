@@ -8,10 +8,11 @@ from functools import partial
 from typing import Any
 
 from kvmtest.judge.book import Book, Sheet
+from kvmtest.judge.differing import differences
 from kvmtest.judge.evidence import Again, Basis, Look, ResetSeen, Untried
 from kvmtest.judge.item import BOTH_VIEWS, Context
 from kvmtest.judge.many import merged
-from kvmtest.judge.scenario import differences, played
+from kvmtest.judge.scenario import played
 from kvmtest.judge.tries import second
 from kvmtest.model.host import Host
 from kvmtest.model.record import Block, Observation, Record

@@ -329,6 +329,8 @@ def excused(record: Record, result_id: str, host: Host, event: str, vendor: str,
     if record.observed is None:
         return record
     here = tuple(listed(result_id, event, host.backend, host.version, vendor, target, view, case))
+    if not here:
+        return record
     # A deviation of a behaviour has the text that its check saw, also where that is a number.
     news = tuple(d for d in here if d.expected(host.version))
     verdict, why, commit = _deviated(record.verdict, "", here, news, text(record.item, record.observed), None)

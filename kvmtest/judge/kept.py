@@ -47,8 +47,12 @@ def table(book: Book, host: Host, basis: Basis, writing: Writing, seen: Snapshot
         blocks.append(found or book.block((one.judged(item, seen) for item in part.items), key))
         blocks += [book.block((one.judged(item, seen),)) for item in part.own]
     if parts.rest:
-        missing = basis.layout.missing
-        blocks.append(book.block(_skipped(item, missing.get(item, "no ioctl shows it")) for item in parts.rest))
+        missing, rest = basis.layout.missing, parts.rest
+        blocks.append(
+            book.same(
+                ("unshown", id(basis.layout)), lambda: [_skipped(item, missing.get(item, "no ioctl shows it")) for item in rest]
+            )
+        )
     return tuple(blocks)
 
 

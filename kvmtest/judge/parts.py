@@ -7,6 +7,7 @@ from collections.abc import Hashable
 from typing import NamedTuple
 
 from kvmtest import spec
+from kvmtest.judge.bits import Bits
 from kvmtest.spec.untouched import COUNTERS
 from kvmtest.state.layout import Layout
 from kvmtest.state.sections import Snapshot
@@ -30,6 +31,8 @@ class Part:
         self.plain = all(field.component is None for field in self.fields)
         self._spans = [(layout.fields[item].offset, layout.fields[item].size) for item in self.own]
         self._values: dict[bytes, tuple[int | None, ...]] = {}
+        #: By the number of the questions that are asked of the items.
+        self.bits: dict[int, Bits] = {}
 
     def key(self, data: bytes) -> bytes:
         """``data`` without the items that are judged by themselves."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import NamedTuple
 
 __all__ = ("NO_KVM", "OBSERVER", "Host", "Tool", "module_of", "version_of")
@@ -30,6 +31,7 @@ _MODULES = {"vmx": "kvm_intel", "svm": "kvm_amd"}
 _RELEASE = re.compile(r"(\d{1,9})\.(\d{1,9})")
 
 
+@cache
 def version_of(release: str) -> tuple[int, int]:
     """Major and minor number of a kernel release such as ``6.1.0-56-cloud-amd64``; (0, 0) where there is none."""
     numbers = _RELEASE.match(release)

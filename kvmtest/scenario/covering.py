@@ -18,7 +18,7 @@ from kvmtest.scenario.states import GUEST_PLANTS, STATES
 from kvmtest.scenario.triggers import TRIGGERS
 from kvmtest.state.values import APIC_MODES, PLANTS
 
-__all__ = ("Tried", "covering", "inits", "leaves", "paired")
+__all__ = ("Tried", "allowed", "covering", "inits", "leaves", "paired")
 
 _TARGETS = ("bsp", "ap")
 #: The guest starts in both of these; with a plant with a pending triple fault, which KVM does not undo, no guest runs.
@@ -55,7 +55,7 @@ class Tried(NamedTuple):
         return Item(event, self.trigger, self.target, self.mode, self.plant, self.state, None, self.guest)
 
 
-def _allowed(event: str, one: Tried) -> bool:
+def allowed(event: str, one: Tried) -> bool:
     """Return True if the tables of triggers and states allow this combination."""
     trigger, state = TRIGGERS[one.trigger], STATES[one.state]
     guest = one.plant in GUEST_PLANTS
@@ -93,7 +93,7 @@ def inits() -> tuple[Tried, ...]:
     triggers = [name for name, trigger in TRIGGERS.items() if "init" in trigger.events and not trigger.many]
     states = [name for name, state in STATES.items() if not state.events or "init" in state.events]
     every = product(triggers, _TARGETS, VENDORS, APIC_MODES, (*PLANTS, *GUEST_PLANTS), states, (True, False))
-    return tuple(one for one in map(Tried._make, every) if _allowed("init", one))
+    return tuple(one for one in map(Tried._make, every) if allowed("init", one))
 
 
 def leaves() -> Iterator[Tried]:

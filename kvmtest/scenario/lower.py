@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import singledispatchmethod
 from typing import Protocol
 
 from kvmtest import guests
+from kvmtest.model.by_type import ByType
 from kvmtest.scenario import memory, migrate, text, triggers
 from kvmtest.scenario import step as s
 from kvmtest.scenario.orders import ORDERS, Order
@@ -121,12 +121,15 @@ class _Lowering(Places):
 
     def emit(self, *ops: Op) -> None:
         """Append ``ops`` to the current step's."""
-        self.ops += [(self._step, op) for op in ops]
+        step, append, touched, kept = self._step, self.ops.append, self.touched, migrate.KEPT
         for op in ops:
+            append((step, op))
             if isinstance(op, Ioctl):  # most are
-                self.touched.add(op.on)
-                if op.request in migrate.KEPT:
+                touched.add(op.on)
+                if op.request in kept:
                     self.kept[op.on, op.request] = op
+                continue
+            if isinstance(op, (Compare, Put, Look)):
                 continue
             if isinstance(op, (Enter, Start)):
                 self.touched.add(op.vcpu)
@@ -219,7 +222,7 @@ class _Lowering(Places):
 
     # Steps
 
-    @singledispatchmethod
+    @ByType
     def ops_of(self, step: object) -> Iterable[Op]:
         """The ops of one step."""
         raise TypeError(f"no step: {step}")

@@ -55,6 +55,7 @@ def fields() -> dict[str, tuple[str, int, int]]:
     exception, interrupt = uapi.kvm_vcpu_events.exception.offset, uapi.kvm_vcpu_events.interrupt.offset
     found["events.exception_nr"] = ("events", exception + 1, 1)
     found["events.exception_has_error_code"] = ("events", exception + 2, 1)
+    found["events.exception_error_code"] = ("events", exception + 4, 4)
     found["events.exception_payload"] = ("events", uapi.kvm_vcpu_events.exception_payload.offset, 8)
     found["events.interrupt_nr"] = ("events", interrupt + 1, 1)
     found["events.flags"] = ("events", uapi.kvm_vcpu_events.flags.offset, 4)

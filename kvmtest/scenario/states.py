@@ -25,11 +25,13 @@ from kvmtest.uapi.kvm import (
     kvm_nested_state,
 )
 
-__all__ = ("GUEST_PLANTS", "NEVER_RUN", "STATES", "State", "debug", "gif", "vmxon")
+__all__ = ("GUEST_PLANTS", "NEVER_RUN", "STATES", "VMXON", "State", "debug", "gif", "vmxon")
 
 GUEST_PLANTS = ("guest-long", "guest-protected", "guest-v86")
 _LONG = ("guest-long",)
 NEVER_RUN = "never-run"
+#: The address of the VMXON region.
+VMXON = 0x10000
 #: Requested and not delivered: vector 55H, whose priority class is below that of the TPR that guest code plants.
 _VECTOR_55 = 1 << 21
 #: A hardware breakpoint that nothing hits: DR7.L0, one byte, on execution.
@@ -103,7 +105,7 @@ def gif(value: bool) -> s.Call:
 def vmxon(on: bool) -> s.Step:
     """KVM_SET_NESTED_STATE into VMX root operation, or out of it. KVM does not check the VMXON region."""
     nested = kvm_nested_state(format=KVM_STATE_NESTED_FORMAT_VMX, size=ctypes.sizeof(kvm_nested_state))
-    nested.hdr.vmx.vmxon_pa, nested.hdr.vmx.vmcs12_pa = 0x10000 if on else (1 << 64) - 1, (1 << 64) - 1
+    nested.hdr.vmx.vmxon_pa, nested.hdr.vmx.vmcs12_pa = VMXON if on else (1 << 64) - 1, (1 << 64) - 1
     return s.Call(KVM_SET_NESTED_STATE, bytes(nested), kind="kvm_nested_state")
 
 

@@ -26,7 +26,7 @@ from kvmtest.uapi.kvm import (
 )
 
 __all__ = (
-    *("DATA", "MSG_ADDR", "TRIGGERS", "Steps", "To", "Trigger"),
+    *("DATA", "MASKED", "MSG_ADDR", "PIN", "TRIGGERS", "Steps", "To", "Trigger"),
     *("arrival", "broadcast_icr", "events", "message", "raised", "sender", "signal", "split"),
 )
 
@@ -41,8 +41,8 @@ MSG_ADDR = 0xFEE00000
 #: Destination mode (SDM vol. 3, Message Address Register Format).
 _MSI_LOGICAL = 1 << 2
 #: GSIs above the IOAPIC's 24 pins, and a pin.
-_GSI, _GSI_IRQFD, _PIN = 32, 33, 10
-_MASKED = 1 << 16
+_GSI, _GSI_IRQFD, PIN = 32, 33, 10
+MASKED = 1 << 16
 _ANY, _EVERY = ("xapic", "x2apic"), ("xapic", "x2apic", "relocated", "disabled")
 
 Steps = tuple[s.Step, ...]
@@ -126,7 +126,7 @@ def _to_msi(gsi: int, id: int, data: int = DATA["init"]) -> s.Step:
 
 def split(id: int, data: int) -> Steps:
     """An edge at a pin of the VMM's IOAPIC on a split irqchip, that is routed to an MSI with ``data``."""
-    return (_to_msi(_PIN, id, data), _line(_PIN, 1))
+    return (_to_msi(PIN, id, data), _line(PIN, 1))
 
 
 def _gsi(gsi: int, by: str) -> Callable[[s.Send, To], Steps]:
@@ -137,11 +137,11 @@ def _irqfd(send: s.Send, to: To) -> Steps:
     return (_to_msi(_GSI_IRQFD, to.id), s.Irqfd(_GSI_IRQFD), *_arrives(send, to, "KVM_IRQFD"))
 
 
-def _redirect(value: int, pin: int = _PIN) -> s.Step:
+def _redirect(value: int, pin: int = PIN) -> s.Step:
     return s.Set(((f"ioapic.redirtbl{pin}", value),), "vm", check=False)
 
 
-def raised(redirection: int, pin: int = _PIN, request: int = KVM_IRQ_LINE) -> Steps:
+def raised(redirection: int, pin: int = PIN, request: int = KVM_IRQ_LINE) -> Steps:
     """An edge at the IOAPIC's ``pin`` that has this ``redirection`` entry, which no other interrupt controller gets."""
     entry = kvm_irq_routing_entry(pin, KVM_IRQ_ROUTING_IRQCHIP)
     entry.u.irqchip.irqchip, entry.u.irqchip.pin = KVM_IRQCHIP_IOAPIC, pin
@@ -149,7 +149,7 @@ def raised(redirection: int, pin: int = _PIN, request: int = KVM_IRQ_LINE) -> St
 
 
 def _ioapic(send: s.Send, to: To) -> Steps:
-    return (*raised(to.id << 56 | DATA["init"]), *_arrives(send, to, "the IOAPIC"), _redirect(_MASKED))
+    return (*raised(to.id << 56 | DATA["init"]), *_arrives(send, to, "the IOAPIC"), _redirect(MASKED))
 
 
 # Interprocessor interrupts
@@ -278,7 +278,7 @@ TRIGGERS: dict[str, Trigger] = {
     "gsi-msi": Trigger(("init",), _gsi(_GSI, f"KVM_IRQ_LINE of GSI {_GSI}")),
     "irqfd": Trigger(("init",), _irqfd),
     "ioapic": Trigger(("init",), _ioapic),
-    "split": Trigger(("init",), _gsi(_PIN, f"KVM_IRQ_LINE of GSI {_PIN}"), irqchip="split"),
+    "split": Trigger(("init",), _gsi(PIN, f"KVM_IRQ_LINE of GSI {PIN}"), irqchip="split"),
     "icr-xapic": Trigger(("init",), _icr("xapic"), ("xapic",), message=True),
     "icr-x2apic": Trigger(("init",), _icr("x2apic"), ("x2apic",), message=True),
     "icr-xapic/logical": Trigger(("init",), _logical("xapic"), ("xapic", "xapic-flat"), plants=("a",)),

@@ -72,17 +72,23 @@ class Plant:
         self.asked = asked
         self.refused = refused
         self._id_shift = id_shift
+        self._writes: dict[int, tuple[tuple[str, int, bytes], ...]] = {}
 
     def reason(self, item: str) -> str:
         """Return the reason for having no value for ``item``."""
         why = WHY.get(item, "")
         return f"cannot be planted: {why}" if why else "this plant has no value for it"
 
-    def writes(self, id: int) -> Iterator[tuple[str, int, bytes]]:
+    def writes(self, id: int) -> tuple[tuple[str, int, bytes], ...]:
         """Section, request and contents of each ioctl that writes it to the vCPU of ``id``, in order.
 
         Those of the section ``ssp`` are struct kvm_one_reg and, after it, the register's value.
         """
+        if id not in self._writes:
+            self._writes[id] = tuple(self._made(id))
+        return self._writes[id]
+
+    def _made(self, id: int) -> Iterator[tuple[str, int, bytes]]:
         for buf in self.buffers:
             contents = bytearray(buf.data.raw)
             if buf.section == "lapic":

@@ -27,7 +27,8 @@ def test_a_departure_is_written_once_runs_alone_and_is_made_small(
     arguments = ["fuzz", "--time", "60", "--stop-at", "1", "-o", str(tmp_path), "*.mp_state"]
     assert main(arguments) == 1
     (path,) = tmp_path.iterdir()
-    assert str(path) in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"one alone: kvmtest run --scenario {path}\n" in said and f"kvmtest fuzz --shrink {path}\n" in said
     assert main(["run", "--scenario", str(path), "*.mp_state"]) == 1
     assert "mp_state" in capsys.readouterr().out
     assert main(["fuzz", "--shrink", str(path), "*.mp_state"]) == 0

@@ -85,6 +85,42 @@ def test_the_automaton(event: str, vcpu: Vcpu, becomes: str, activity: int) -> N
     assert rule(event, vcpu) == (becomes, activity)
 
 
+def test_what_is_written_reaches_every_section() -> None:
+    random = Random(1)
+    seen = {values.section_of(item) for _ in range(_SOME) for item, _ in values.items(random)}
+    assert seen == {"regs", "sregs", "debugregs", "xcrs", "lapic", "msrs"}
+
+
+def test_what_a_host_changes_is_written_and_not_checked() -> None:
+    made = Generator(1)
+    made.unchecked.add("msr.star")
+    sets = [step for one in islice(made.each(), 4 * _SOME) for step in one.steps if isinstance(step, s.Set)]
+    checked = {item: step.check for step in sets for item, _ in step.items if item.startswith("msr.")}
+    assert not checked.pop("msr.star") and all(checked.values())
+
+
+def test_what_follows_from_what_is_written_is_not_compared() -> None:
+    assert {"msr.efer", "msr.fs_base", "lapic.tpr", "fs.limit", "fs.g"} <= set(values.follow(("fs.limit",)))
+    assert {"msr.gs_base", "msr.star", "gs.base"} <= set(values.follow(("msr.gs_base",)))
+    assert "cs.base" not in values.follow(("fs.limit",))
+
+
+def test_a_sipi_is_sent_by_ioctl_in_wait_for_sipi_alone() -> None:
+    sent = [
+        (step.vector, consistent(scenario))
+        for scenario in islice(Generator(2).each(), 4 * _SOME)
+        for step in scenario.steps
+        if isinstance(step, s.Send) and step.by == "mp-state"
+    ]
+    assert sent and all(vector and good for vector, good in sent)
+
+
+def test_masked_interrupt_controllers_are_migrated() -> None:
+    made = islice(Generator(1).each(), 8 * _SOME)
+    found = [one for one in made if any(isinstance(step, s.Call) and step.kind == "kvm_irqchip" for step in one.steps)]
+    assert found and all(one.fresh and any(isinstance(step, s.Migrate) for step in one.steps) for one in found)
+
+
 def test_what_nothing_has_happened_to_is_read_once() -> None:
     same, mp_state = s.Expect(s.Same()), s.Set((("mp_state", 0),))
     steps = (BETWEEN, s.Plant(), BETWEEN, s.Observe(), mp_state, same, BETWEEN, s.Observe(), s.Send("init"), s.Observe())

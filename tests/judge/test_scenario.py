@@ -12,6 +12,7 @@ from kvmtest.judge.evidence import Ended, Exited, Look, Played
 from kvmtest.judge.scenario import played
 from kvmtest.model.case import Case
 from kvmtest.model.record import OUT_OF_TIME, Result
+from kvmtest.model.verdict import Verdict
 from kvmtest.scenario import memory
 from kvmtest.scenario import step as s
 from kvmtest.spec import deviations
@@ -55,6 +56,16 @@ def _judged(steps: tuple[s.Step, ...], told: list[tuple[int, Any]], end: Ended |
     look = Look(Case("case"), "init", "msi", "host", "intel", "ap", (), scenario)
     seen = played(Book(), look, HOST, (basis(ITEM),), Played(tuple(told), end))
     return {result.item: result for one in seen for result in one.results if result.view == "host"}
+
+
+def test_in_brief_what_holds_has_no_values_and_what_departs_has_all() -> None:
+    steps = (s.Expect(FIRST, "first"), s.Expect(AFTER, "after"))
+    scenario = s.Scenario("init", "msi", "made-up", steps, ("a manual",))
+    look = Look(Case("case"), "init", "msi", "host", "intel", "ap", (), scenario)
+    (seen,) = played(Book(brief=True), look, HOST, (basis(ITEM),), Played(((0, 1), (1, 1)), None))
+    held, departs = seen.results
+    assert (held.item, held.verdict, held.record.expected) == ("first", Verdict.PASS, None)
+    assert (departs.item, departs.verdict, departs.observed) == ("after", Verdict.FAIL, "0x1")
 
 
 def _around(condition: s.Condition) -> tuple[s.Step, ...]:

@@ -247,6 +247,20 @@ def test_fuzzing_that_is_interrupted_says_how_far_it_came(
     assert " scenarios in " in said and "Traceback" not in said
 
 
+def test_what_a_cell_finds_is_written_with_the_commands_to_go_on(
+    kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenario = s.Scenario("none", "fuzz", "fuzz-1-2", (s.Plant(), s.Observe(), s.Send("init"), s.Observe()), ("a manual",))
+    found = ("found", file.dump(scenario), [("init", "cr2", "kept", "")], ["fail init.msi.host.cr2"], True)
+    monkeypatch.setenv("FAKE", _answers(found, ("counts", (2, 1.0, 1, 0, 0, 1))))
+    assert main(["lab", "fuzz", *_lab(kernel), "--module-param", "kvm_amd.npt=0", "-o", str(tmp_path)]) == 1
+    said, path = capsys.readouterr().err, tmp_path / "init-cr2-fuzz-1-2.json"
+    assert file.load(str(path)) == scenario
+    where = f"--backend svm --kernel {kernel.image} --modules {kernel.modules} --module-param kvm_amd.npt=0"
+    for command in ("lab run {} --scenario", "lab fuzz {} --shrink", "repro {} --scenario"):
+        assert f"kvmtest {command.format(where)} {path}\n" in said
+
+
 def test_what_a_cell_finds_is_made_small_in_cells(
     kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -52,6 +52,9 @@ def listed(
 
     Those of later kernels come last, as what a distribution may have brought to this one.
     """
-    found = [d for d in _BY_ITEM.get((item, event), ()) if d.where(vendor, target, view, case, mode)]
+    of_item = _BY_ITEM.get((item, event))
+    if not of_item:
+        return []
+    found = [d for d in of_item if d.where(vendor, target, view, case, mode)]
     brought = (d.brought(backend, kernel) for d in found)
     return [*(d for d in found if d.names(backend, kernel)), *(d for d in brought if d)]

@@ -7,16 +7,23 @@ import argparse
 import sys
 
 from kvmtest.commands import common
-from kvmtest.commands.common import Commands
+from kvmtest.commands.common import RAW, Commands
 
 __all__ = ("add",)
 
+_EPILOG = """\
+  kvmtest doctor
+  kvmtest doctor | grep '^no'     what this KVM does not have
+
+Exit status: 0 something can be tested here; 3 nothing.
+"""
 _INSTEAD = "usable: nothing here; next: what the first line says, or another kernel's KVM in an emulator: kvmtest lab run --help"
 
 
 def add(commands: Commands) -> None:
     """Add ``doctor``."""
-    parser = commands.add_parser("doctor", help="show what can be tested here, and what to install or enable for the rest")
+    what = "show what can be tested here, and what to install or enable for the rest"
+    parser = commands.add_parser("doctor", help=what, epilog=_EPILOG, formatter_class=RAW)
     common.device(parser)
     parser.set_defaults(function=_doctor)
 

@@ -20,18 +20,28 @@ if TYPE_CHECKING:
 
 __all__ = ("add", "add_lab", "there")
 
-_EPILOG = """\
+_WHAT = """\
 Runs random scenarios of INIT, SIPI, NMI, interrupts, activity states, single items and migrations, and compares each with the
 manuals. The first scenario that shows a finding is written at once to a scenario file. A file whose name begins with "once" did
 not fail again on a new VM. The same seed makes the same scenarios on the same KVM.
-
+"""
+_STATUS = """\
+A SELECTOR limits the results that count; see kvmtest run --help. Exit status: 0 no findings; 1 findings; 2 usage error;
+3 nothing could be tested here; 130 interrupted.
+"""
+_EPILOG = f"""\
+{_WHAT}
   kvmtest fuzz --time 600 -o found
   kvmtest run --scenario found/init-cr3-fuzz-1-5.json
   kvmtest fuzz --shrink found/init-cr3-fuzz-1-5.json     reduce it; needs Hypothesis
 
-A SELECTOR limits the results that count; see kvmtest run --help. Exit status: 0 no findings; 1 findings; 2 usage error;
-3 nothing could be tested here; 130 interrupted.
-"""
+{_STATUS}"""
+_LAB = f"""\
+{_WHAT}
+  kvmtest lab fuzz --backend svm --kernel 6.1 --time 600 -o found
+  kvmtest lab fuzz --backend svm --kernel 6.1 --shrink found/init-cr3-fuzz-1-5.json
+
+{_STATUS}"""
 _OFTEN_S = 0.5
 #: Smaller scenarios that a cell tries at once: starting a cell takes as long as running them.
 _AHEAD = 60
@@ -49,7 +59,7 @@ def add(commands: Commands) -> None:
 def add_lab(commands: Commands) -> None:
     """Add ``lab fuzz``."""
     what = "run random scenarios in a cell"
-    parser = commands.add_parser("fuzz", help=what, epilog=_EPILOG, formatter_class=RAW)
+    parser = commands.add_parser("fuzz", help=what, epilog=_LAB, formatter_class=RAW)
     _options(parser)
     jobs.options(parser, required=True)
 

@@ -37,8 +37,8 @@ def lines(cases: list[Case], ids: list[str]) -> Iterator[str]:
     yield from _table(("event and trigger", "cases", *_VIEWS), _triggers(cases, prefixes))
     for name, heading, glob in _PARAMETERS:
         values = dict.fromkeys(str(case.params[name]) for case in cases if name in case.params)
-        taken = {glob.format(value): len(_taken(cases, glob.format(value))) for value in values}
-        yield from _table((heading, "cases"), sorted(taken.items(), key=lambda row: -row[1]))
+        taken = Counter({glob.format(value): len(_taken(cases, glob.format(value))) for value in values})
+        yield from _table((heading, "cases"), taken.most_common())
     if len(ids) <= _NAMED:
         yield from ("", "result ids", *(f"  {name}" for name in ids))
     yield ""

@@ -31,11 +31,14 @@ def add(commands: Commands) -> None:
 def _doctor(args: argparse.Namespace) -> int:
     from kvmtest.engine import doctor
 
-    bad = False
+    bad, short = False, sys.stdout.isatty()
     for found in doctor.examine(args.device):
         said = f"{found.what}: {found.advice}" if found.advice else found.what
-        _print(f"{found.state:4} ", said + (f"; {found.enable}" if found.enable else ""))
+        told = found.enable if found.enable != doctor.ELSEWHERE or not short else ""
+        _print(f"{found.state:4} ", said + (f"; {told}" if told else ""))
         bad = bad or found.state == "bad"
+    if short and not bad:
+        _print("", f"Where nothing is said, {doctor.ELSEWHERE}.")
     if bad:
         _print("", _INSTEAD)
     return common.UNTESTABLE if bad else common.OK

@@ -110,10 +110,12 @@ def _tried(args: argparse.Namespace) -> tuple[frozenset[str], frozenset[str]]:
 
 def _result(counts: Counts) -> str:
     """The counters in a line."""
+    from kvmtest.report.show import count
+
     rate = counts.scenarios / counts.seconds if counts.seconds else 0.0
     return (
-        f"{counts.scenarios} scenarios in {counts.seconds:.0f} s, {rate:.0f} a second: {counts.departed} departed, "
-        f"{counts.known} by known deviations alone, {counts.skipped} skipped; {counts.found} findings"
+        f"{count(counts.scenarios, 'scenario')} in {counts.seconds:.0f} s, {rate:.0f} a second, {count(counts.found, 'finding')}; "
+        f"{counts.departed} departed, {counts.known} by known deviations alone, {counts.skipped} skipped"
     )
 
 

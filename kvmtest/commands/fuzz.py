@@ -114,7 +114,8 @@ def _result(counts: Counts) -> str:
 
     rate = counts.scenarios / counts.seconds if counts.seconds else 0.0
     return (
-        f"{count(counts.scenarios, 'scenario')} in {counts.seconds:.0f} s, {rate:.0f} a second, {count(counts.found, 'finding')}; "
+        f"{count(counts.scenarios, 'scenario')} in {counts.seconds:.0f} s, {rate:.0f} a second, "
+        f"{count(counts.found, 'finding')}; "
         f"{counts.departed} departed, {counts.known} by known deviations alone, {counts.skipped} skipped"
     )
 

@@ -94,6 +94,7 @@ def _reads(words: tuple[str, ...]) -> bool:
 @pytest.mark.parametrize("words", [words for words in shell.COMMANDS if _reads(words)], ids=shown)
 def test_a_command_that_needs_no_kvm_runs(words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    shutil.copy(shell.ROOT / "contrib/known.toml", tmp_path)
     args = parser().parse_args(words)
     for name in (*getattr(args, "results", ()), getattr(args, "baseline", None)):
         if name:

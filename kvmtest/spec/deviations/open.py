@@ -9,7 +9,7 @@ from kvmtest.spec.deviations.deviation import Deviation
 __all__ = ("OPEN",)
 
 _FNINIT = "a new vCPU has the FPU of FNINIT, with FCW 37FH and all registers empty; after RESET FCW is 40H and FTW 5555H"
-_TPR = "on a VM exit KVM takes TPR from the VMCB's V_TPR, which has its priority class alone: bits 3:0 are lost"
+_TPR = "on a VM exit KVM reads TPR from the VMCB's V_TPR, which has its priority class alone: bits 3:0 are lost"
 _PPR = "KVM_SET_LAPIC computes PPR from the ISR of before, and KVM_GET_LAPIC shows that; a guest that reads PPR gets the right one"
 _VMX_CONTROLS = "KVM_GET_MSRS shows the default1 bits in a new vCPU's four VMX control MSRs without TRUE, which are 0 by KVM's API without its quirk"
 _NO_LOGICAL = "an NMI to a logical id does not reach a local APIC that is software-disabled: KVM's map of logical ids leaves it out"

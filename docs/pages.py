@@ -42,7 +42,7 @@ _FOUND = """\
 # What this tool has found
 
 Departures of KVM from the Intel and AMD manuals, or from KVM's own documentation, as `kvmtest run` observed them on Debian's
-5.10, 6.1, 6.12 and 7.2. Each line gives a command that shows it. `kvmtest repro` writes a C program for `<linux/kvm.h>` and
+5.10, 6.1, 6.12 and 7.2. Each entry gives a command that shows it. `kvmtest repro` writes a C program for `<linux/kvm.h>` and
 libc alone, with the KVM of a cell of the lab; without `--backend` and `--kernel` it uses the KVM of this machine ([A
 reproducer in C](repro.md)). `kvmtest run` shows what has no such program. `kvmtest explain` of an item, a case or a commit
 prints the rule, with its citation.
@@ -50,7 +50,7 @@ prints the rule, with its citation.
 _OPEN = """\
 ## Open
 
-In the newest kernel that was tested, and nothing in KVM's source says that it is meant to be so. *Proof* is a change of one
+Nothing in KVM's source says that these are meant to be so, and no commit is known that fixes them. *Proof* is a change of one
 line of 6.1 after which the case passes; `make nightly` tries each of them again.
 """
 _ADMITTED = """\
@@ -138,7 +138,9 @@ def command(found: Found, counter: Counter | None = None) -> str:
     """The command that shows it in the lab, on the newest kernel that has it."""
     d, asked = next((d, asked) for d in found.all if (asked := counter.selector if counter else selector(d)))
     backend = d.backends.split()[0] if d.backends else "svm"
-    kernel = next((one for one in _KERNELS if d.names(backend, one) and one not in d.backports), None)
+    # What shows sometimes shows on the kernel that was looked into.
+    kernels = sorted(_KERNELS, key=(6, 1).__ne__) if d.sometimes else _KERNELS
+    kernel = next((one for one in kernels if d.names(backend, one) and one not in d.backports), None)
     quoted = f"'{asked}'" if re.search(r"[*{]", asked) else asked
     if not kernel:
         return f"kvmtest explain {d.commit}"
@@ -172,10 +174,12 @@ def _counter(found: Found) -> Counter | None:
 def _open() -> Iterator[str]:
     for number, one in enumerate(found("open"), 1):
         counter = _counter(one)
-        proof = f"\n   Proof: `{counter.file}`, {_broken(counter.statement, counter.line.strip())}" if counter else ""
-        yield f"{number}. **{_sentence(one.first.why)}**\n   `{one.first.commit}`; {_where(one)}."
-        yield f"   {_sentence(_shows(one))}{proof}"
-        yield f"\n   ```sh\n   {command(one, counter)}\n   ```\n"
+        lines = [f"**{_sentence(one.first.why)}**", f"`{one.first.commit}`; {_where(one)}.", _sentence(_shows(one))]
+        if counter:
+            lines.append(f"Proof: `{counter.file}`, {_broken(counter.statement, counter.line.strip())}")
+        lines += ("", "```sh", command(one, counter), "```", "")
+        mark = f"{number}. "
+        yield mark + f"\n{' ' * len(mark)}".join(lines).replace(f"\n{' ' * len(mark)}\n", "\n\n").rstrip(" ")
 
 
 def _sentence(text: str) -> str:
@@ -233,17 +237,17 @@ def _breaks(rows: Sequence[Row]) -> Iterator[str]:
     counts = ", ".join(f"{len(of)} in {name}" for name, of in by_module.items())
     missed = [row.name for row in rows if not row.caught]
     result = f"Not shown by any case: {', '.join(missed)}." if missed else "Each is shown by the case that must show it."
-    if left := [mutant.name for mutant in BREAKS if mutant.name not in {row.name for row in rows}]:
-        result += f" Not run yet: {', '.join(left)}."
+    if left := {mutant.name for mutant in BREAKS} - {row.name for row in rows}:
+        result += f" {len(left)} more are in the lists, and have not been run yet."
     yield _BREAKS.format(count=count(len(rows), "break"), modules=counts, result=result)
     for name, of in by_module.items():
-        yield f"### {name}\n\n| function | broken | shown by | observed |\n|---|---|---|---|"
+        yield f"### {name}\n\n| function | broken | shown by |\n|---|---|---|"
         yield from (_break(row) for row in sorted(of, key=lambda row: (row.file, row.function)))
         yield ""
 
 
 def _break(row: Row) -> str:
-    cells = (f"`{row.function}()`", _broken(row.statement, row.line), f"`{row.selector}`", _short(row.observed))
+    cells = (f"`{row.function}()`", _broken(row.statement, row.line), f"`{row.selector}`: {_short(row.observed)}")
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 

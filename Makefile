@@ -56,6 +56,15 @@ nightly: docs contrib test test-html test-lab
 test-lab: $(VENV)/.dev guests | qemu bochs compiler
 	@$(BIN)/python -m pytest -m "lab and not nightly" tests/lab $(ARGS)
 
+##  mutants       KVM with one line broken after the other, in the lab, and the case that shows each: docs/mutants.tsv; about an hour
+mutants: $(VENV)/.dev guests | qemu bochs compiler
+	@$(BIN)/python -m tests.lab.caught $(ARGS)
+	@$(MAKE) --no-print-directory pages
+
+##  pages         docs/found.md and docs/trust.md, from the tables
+pages: $(VENV)/.dev
+	@$(BIN)/python docs/pages.py
+
 ##  test-html     the HTML reports in Chromium; ARGS="-k ..." adds to pytest
 test-html: $(VENV)/.dev | chromium
 	@$(BIN)/python -m pytest tests/report/test_browser.py $(ARGS)
@@ -199,5 +208,5 @@ bochs:
 		$(install) || { echo "make: needed first: $(APT)$$missing" >&2; exit 1; }; \
 	fi
 
-.PHONY: setup run run-in-lab lab test test-fast torture nightly test-lab test-html lint guests docs docs-linkcheck man completion contrib bench clean help
+.PHONY: setup run run-in-lab lab test test-fast torture nightly test-lab mutants pages test-html lint guests docs docs-linkcheck man completion contrib bench clean help
 .PHONY: device system compiler qemu bochs checkers chromium

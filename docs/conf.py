@@ -16,7 +16,7 @@ project = "kvmtest"
 author = "the kvmtest authors"
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 html_theme = "alabaster"
-html_theme_options = {"description": "what a vCPU looks like after RESET and INIT", "fixed_sidebar": True}
+html_theme_options = {"description": "what a vCPU looks like after RESET and INIT", "fixed_sidebar": True, "page_width": "1240px"}
 html_title = f"kvmtest {release}"
 #: Links to a heading: [text](#the-heading) and [text](page.md#the-heading) are checked.
 myst_heading_anchors = 4

@@ -243,7 +243,7 @@ def _departures(name: str) -> Iterator[str]:
             yield from _deviation(deviation)
     for entry in commits.ENTRIES:
         if any(name in (sign.ids if sign.check else sign.items) for sign in entry.signs):
-            yield f"  commit      {entry.key}  KVM: {entry.subject}"
+            yield from _field("commit", f"{entry.key}  KVM: {entry.subject}")
 
 
 _VENDORS = {"intel": "Intel", "amd": "AMD"}

@@ -7,7 +7,7 @@ from functools import cache
 from typing import NamedTuple
 
 from kvmtest.compare.snapshot import Item, State
-from kvmtest.engine.bind import Scene
+from kvmtest.engine.bind import BoundCase
 from kvmtest.engine.error import TriggerError
 from kvmtest.engine.machine import Machines
 from kvmtest.engine.plan import Case, plan
@@ -124,16 +124,16 @@ def _part(case: Case, option: str) -> str:
 
 
 def take(case: Case, machines: Machines, timeout_s: float, taken: str) -> State:
-    """Run ``case`` on a new VM. Raises SetupError, TriggerError if it does not finish, and the errors of Scene."""
+    """Run ``case`` on a new VM. Raises SetupError, TriggerError if it does not finish, and the errors of BoundCase."""
     machine = machines.fresh(case.setup)
     try:
-        scene = Scene(case, machine, machines.host, timeout_s)
-        played = scene.observe()
+        bound = BoundCase(case, machine, machines.host, timeout_s)
+        played = bound.observe()
     finally:
         machine.close()
     if played.end:
         raise TriggerError(played.end.why)
-    basis, shown = scene.bases[0], _evidence(case, played)
+    basis, shown = bound.bases[0], _evidence(case, played)
     if shown.before and shown.after:
         silent = bool(case.scenario and case.scenario.silent)
         if why := unproven(basis.layout, case.event, shown.before, shown.after, silent=silent):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import re
 import signal
@@ -58,20 +59,33 @@ class RAW(argparse.RawDescriptionHelpFormatter):
     """Fills paragraphs to the terminal's width; lines that are indented, which are examples, stay lines."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        lines: list[str] = []
-        for line in text.splitlines():
-            if lines and line.strip() and lines[-1].strip() and not line.startswith(" ") and not lines[-1].startswith(" "):
-                lines[-1] += f" {line}"
-            else:
-                lines.append(line)
         # argparse's width is that of the terminal less two.
-        return "\n".join(textwrap.fill(line, width + 2, subsequent_indent=indent + _hang(line)) for line in lines)
+        return "\n".join(line for block in _blocks(text) for line in _filled(block, width + 2))
 
 
-def _hang(line: str) -> str:
-    """Return the indentation of continuation lines: below the second column of an example, or below its words without one."""
-    found = re.match(r" +\S.*?\s{2,}(?=\S)", line)
-    return " " * (len(found[0]) if found else 6) if line.startswith(" ") else ""
+#: An example, and what is said of it beside it.
+_EXAMPLE = re.compile(r"( +\S.*?)\s{2,}(\S.*)")
+_INDENT = " " * 6
+
+
+def _blocks(text: str) -> Iterator[list[str]]:
+    """Yield each paragraph as one line, and each run of indented lines."""
+    for kind, grouped in itertools.groupby(text.splitlines(), lambda line: "" if not line else " " if line[0] == " " else "x"):
+        lines = list(grouped)
+        yield [" ".join(lines)] if kind == "x" else lines
+
+
+def _filled(block: list[str], width: int) -> Iterator[str]:
+    """Yield the lines of a block; where examples are too wide for what is said of them beside them, that comes below each."""
+    fits = all(len(line) <= width for line in block)
+    for line in block:
+        found = _EXAMPLE.fullmatch(line)
+        if fits or not line.startswith(" ") or not found:
+            hang = _INDENT if line.startswith(" ") else ""
+            yield textwrap.fill(line, width, subsequent_indent=hang, break_on_hyphens=False, break_long_words=False)
+        else:
+            for part, first in ((found[1], ""), (found[2], _INDENT)):
+                yield textwrap.fill(part, width, initial_indent=first, subsequent_indent=_INDENT, break_on_hyphens=False)
 
 
 #: The type that ``add_subparsers()`` returns.
@@ -80,12 +94,12 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 SELECTORS = """\
 A SELECTOR is a glob over result ids <event>.<trigger>.<view>.<item>, the beginning of an id up to a dot, a bare item, a glob
 over names of cases, or an id and the words of a case. {a,b} means a or b. Ids and cases can be copied from a report:
-  kvmtest run cr3                                   one item, after every event
-  kvmtest run init.msi.host.cr3                     after INIT by MSI, in every case
-  kvmtest run 'init.*.cr*'                          all control registers after INIT
-  kvmtest run reset sipi.msi.guest                  everything after RESET, and the guest's view after SIPI
+  kvmtest run cr3                     one item, after every event
+  kvmtest run init.msi.host.cr3       after INIT by MSI, in every case
+  kvmtest run 'init.*.cr*'            all control registers after INIT
+  kvmtest run reset sipi.msi.guest    all after RESET; a guest's view after SIPI
   kvmtest run init.msi.host.cr3/ap,intel,xapic,plant-a    a single result
-  kvmtest run 'init.*/*,in-hlt'                     all cases with a vCPU in HLT
+  kvmtest run 'init.*/*,in-hlt'       all cases with a vCPU in HLT
 
 Exit status: 0 nothing unexpected; 1 at least one fail or error; 2 usage error; 3 nothing could be tested here; 130 interrupted.
 With --baseline: 1 only for failures and time-outs that the baseline does not have. With --bisect, by the SELECTORs alone:

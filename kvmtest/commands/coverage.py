@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -282,10 +283,17 @@ def _text(args: argparse.Namespace, places: Sequence[tuple[str, Place]], table: 
     elif places:
         yield from _places(args, places, table, sources)
     else:
-        yield from text.overview(table)
+        yield from text.overview(table, _room(args))
         if args.verbose:
             yield ""
-            yield from text.functions(table)
+            yield from text.functions(table, _room(args))
+
+
+def _room(args: argparse.Namespace) -> int:
+    """The width of the terminal that the text goes to; 0 of a file, which has room for all columns."""
+    from kvmtest.report.show import columns
+
+    return 0 if args.output or not sys.stdout.isatty() else columns()
 
 
 def _places(args: argparse.Namespace, places: Sequence[tuple[str, Place]], table: Table, sources: Sources) -> Iterator[str]:
@@ -299,7 +307,7 @@ def _places(args: argparse.Namespace, places: Sequence[tuple[str, Place]], table
     counts = {name: tally.of(numbers) for name, numbers in held.items() if numbers}
     if len(held) > 1:
         counts[f"these {len(held)} together"] = tally.of(every)
-    yield from text.rows(table, counts)
+    yield from text.rows(table, counts, _room(args))
     if without := [name for name, numbers in held.items() if not numbers]:
         yield f"of no code that was loaded: {', '.join(without)}"
     if args.missed:

@@ -7,16 +7,23 @@ import argparse
 import sys
 
 from kvmtest.commands import common
-from kvmtest.commands.common import Commands
+from kvmtest.commands.common import RAW, Commands
 
 __all__ = ("add",)
 
+_EPILOG = """\
+  kvmtest doctor
+  kvmtest doctor | grep '^no'     what this KVM does not have
+
+Exit status: 0 something can be tested here; 3 nothing.
+"""
 _INSTEAD = "usable: nothing here; next: what the first line says, or another kernel's KVM in an emulator: kvmtest lab run --help"
 
 
 def add(commands: Commands) -> None:
     """Add ``doctor``."""
-    parser = commands.add_parser("doctor", help="show what can be tested here, and what to install or enable for the rest")
+    what = "show what can be tested here, and what to install or enable for the rest"
+    parser = commands.add_parser("doctor", help=what, epilog=_EPILOG, formatter_class=RAW)
     common.device(parser)
     parser.set_defaults(function=_doctor)
 
@@ -24,11 +31,14 @@ def add(commands: Commands) -> None:
 def _doctor(args: argparse.Namespace) -> int:
     from kvmtest.engine import doctor
 
-    bad = False
+    bad, short = False, sys.stdout.isatty()
     for found in doctor.examine(args.device):
         said = f"{found.what}: {found.advice}" if found.advice else found.what
-        _print(f"{found.state:4} ", said + (f"; {found.enable}" if found.enable else ""))
+        told = found.enable if found.enable != doctor.ELSEWHERE or not short else ""
+        _print(f"{found.state:4} ", said + (f"; {told}" if told else ""))
         bad = bad or found.state == "bad"
+    if short and not bad:
+        _print("", f"Where nothing is said, {doctor.ELSEWHERE}.")
     if bad:
         _print("", _INSTEAD)
     return common.UNTESTABLE if bad else common.OK

@@ -6,14 +6,25 @@ from __future__ import annotations
 import argparse
 import json
 
-from kvmtest.commands.common import OK, USAGE, Commands, Failed, print_lines, say
+from kvmtest.commands.common import OK, RAW, USAGE, Commands, Failed, print_lines, say
 
 __all__ = ("add",)
+
+_EPILOG = """\
+  kvmtest explain cr3                                         a register: rules, plants, deviations
+  kvmtest explain init.msi/bsp,intel,x2apic,plant-a,in-smm    a case, step by step
+  kvmtest explain 4c72ab5aa6e0                                a commit of KVM: what it changed, what shows it
+  kvmtest explain init.msi/bsp,intel,after-rsm --format json > mine.json
+  kvmtest run --scenario mine.json                            the case, after changes to the file
+
+Names can be copied from a report.
+"""
 
 
 def add(commands: Commands) -> None:
     """Add ``explain``."""
-    parser = commands.add_parser("explain", help="show an item's rules and deviations, or the steps of a case")
+    what = "show an item's rules and deviations, or the steps of a case"
+    parser = commands.add_parser("explain", help=what, epilog=_EPILOG, formatter_class=RAW)
     what = "an item (cr0, lapic.svr, msr.pat), a result id, a case, a commit or v1#14"
     parser.add_argument("name", metavar="ITEM|CASE|COMMIT", help=what)
     what = "json: write the case as a scenario file, for kvmtest run --scenario"

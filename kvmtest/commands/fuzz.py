@@ -22,19 +22,29 @@ if TYPE_CHECKING:
 
 __all__ = ("add", "add_lab", "there")
 
-_EPILOG = """\
+_WHAT = """\
 Runs random scenarios of INIT, SIPI, NMI, interrupts, activity states, single items and migrations, and compares each with the
 manuals. The first scenario that shows a finding is written at once to a scenario file. A file whose name begins with "once" did
 not fail again on a new VM. The same seed makes the same scenarios on the same KVM.
-
+"""
+_STATUS = """\
+A SELECTOR limits the results that count; see kvmtest run --help. Exit status: 0 no findings; 1 findings; 2 usage error;
+3 nothing could be tested here; 130 interrupted.
+"""
+_EPILOG = f"""\
+{_WHAT}
   kvmtest fuzz --time 600 -o found
   kvmtest lab fuzz --backend svm --kernel 6.1 --time 600
   kvmtest run --scenario found/init-cr3-fuzz-1-5.json
   kvmtest fuzz --shrink found/init-cr3-fuzz-1-5.json     reduce it; needs Hypothesis
 
-A SELECTOR limits the results that count; see kvmtest run --help. Exit status: 0 no findings; 1 findings; 2 usage error;
-3 nothing could be tested here; 130 interrupted.
-"""
+{_STATUS}"""
+_LAB = f"""\
+{_WHAT}
+  kvmtest lab fuzz --backend svm --kernel 6.1 --time 600 -o found
+  kvmtest lab fuzz --backend svm --kernel 6.1 --shrink found/init-cr3-fuzz-1-5.json
+
+{_STATUS}"""
 _OFTEN_S = 0.5
 #: The options that name a cell, beside parameters of modules.
 _CELL = ("backend", "kernel", "accel", "cpu", "emulator", "smp", "modules", "kvm_modules")
@@ -54,7 +64,7 @@ def add(commands: Commands) -> None:
 def add_lab(commands: Commands) -> None:
     """Add ``lab fuzz``."""
     what = "run random scenarios in a cell"
-    parser = commands.add_parser("fuzz", help=what, epilog=_EPILOG, formatter_class=RAW)
+    parser = commands.add_parser("fuzz", help=what, epilog=_LAB, formatter_class=RAW)
     _options(parser)
     what = "count the basic blocks of KVM that are run, and show those that no case of kvmtest lab coverage ran"
     parser.add_argument("--coverage", action="store_true", help=what)
@@ -107,10 +117,13 @@ def _tried(args: argparse.Namespace) -> tuple[frozenset[str], frozenset[str]]:
 
 def _result(counts: Counts) -> str:
     """The counters in a line."""
+    from kvmtest.report.show import count
+
     rate = counts.scenarios / counts.seconds if counts.seconds else 0.0
     return (
-        f"{counts.scenarios} scenarios in {counts.seconds:.0f} s, {rate:.0f} a second: {counts.departed} departed, "
-        f"{counts.known} by known deviations alone, {counts.skipped} skipped; {counts.found} findings"
+        f"{count(counts.scenarios, 'scenario')} in {counts.seconds:.0f} s, {rate:.0f} a second, "
+        f"{count(counts.found, 'finding')}; "
+        f"{counts.departed} departed, {counts.known} by known deviations alone, {counts.skipped} skipped"
     )
 
 

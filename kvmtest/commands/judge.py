@@ -15,9 +15,8 @@ if TYPE_CHECKING:
 __all__ = ("add",)
 
 _EPILOG = """\
-STATE is a file that a VMM in any language wrote, with what KVM_GET_REGS, KVM_GET_SREGS and so on filled, byte for byte: "In your
-own tests" (docs/testing.md) has its layout, and 20 lines of C and Rust that write it. What is not in it is not judged. No KVM is
-needed.
+STATE is a file that a VMM in any language wrote, with what KVM_GET_REGS, KVM_GET_SREGS and so on filled, byte for byte:
+docs/testing.md has its layout, and 20 lines of C and Rust that write it. What is not in it is not judged. No KVM is needed.
 
   kvmtest judge --event reset vcpu0.state                           after the VMM's reset
   kvmtest judge --event init --before before.state after.state      what INIT must leave, too

@@ -20,22 +20,49 @@ if TYPE_CHECKING:
 
 __all__ = ("add",)
 
-_EPILOG = """\
+_WHICH = """\
 WHICH is a Debian suite (bullseye, trixie, sid) or version (5.10, 6.12), fetched from the mirror that this machine is configured
 for, and cached; a .deb or .rpm; a kernel image, with --modules; or host, the kernel that runs here. Modules in a package of their
 own, as Fedora's kernel-modules-core, are found beside the one with the image.
 
-  kvmtest lab run --backend svm --kernel trixie 'init.*.cr*'
-  kvmtest lab run --backend vmx --kernel 6.1 --kvm-modules ~/linux/arch/x86/kvm
-  kvmtest lab matrix --backend svm,vmx --kernel 5.10,6.1,6.12,7.2
-
 svm is kvm_amd in QEMU (TCG emulates SVM), vmx is kvm_intel in Bochs. With --accel kvm either runs in QEMU on this host's own KVM,
 in seconds, on hosts that nest (kvmtest doctor says so); the backend is that of the host's CPU.
 
-  kvmtest lab run --accel kvm --smp 4 --kernel 7.2
-  kvmtest lab matrix --backend vmx --kernel 6.12,7.2 --cpu default,tigerlake
-
 The exit status is that of kvmtest run.
+"""
+_EPILOG = """\
+  kvmtest lab run --backend svm --kernel trixie         kvm_amd of Debian trixie's kernel
+  kvmtest lab try --tree ~/linux                        what the last commit of a kernel tree changes
+  kvmtest lab matrix --kernel 5.10,6.1,6.12,7.2         four kernels on both backends
+  kvmtest lab coverage --kernel 6.1                     which of KVM's code the cases run
+
+Each command has a help of its own: kvmtest lab run --help.
+"""
+_RUN = f"""\
+  kvmtest lab run --backend svm --kernel trixie 'init.*.cr*'
+  kvmtest lab run --backend vmx --kernel 6.1 --kvm-modules ~/linux/arch/x86/kvm      your own kvm.ko and kvm-intel.ko
+  kvmtest lab run --backend svm --kernel arch/x86/boot/bzImage --modules mods        your own kernel
+  kvmtest lab run --accel kvm --smp 4 --kernel 7.2
+
+{_WHICH}"""
+_MATRIX = f"""\
+  kvmtest lab matrix --backend svm,vmx --kernel 5.10,6.1,6.12,7.2
+  kvmtest lab matrix --backend vmx --kernel 6.12,7.2 --cpu default,tigerlake
+  kvmtest lab matrix --backend svm --kernel 5.10,6.1 --format json -o matrix.json init.msi
+
+{_WHICH}"""
+_EXEC = """\
+  gcc -static -o cr3 cr3.c && kvmtest lab exec --backend svm --kernel 6.1 cr3
+
+Exit status: 0; 1 a program ended with another status than 0 and 4; 2 usage error; 3 the cell cannot run; 130 interrupted.
+"""
+_KERNELS = """\
+  kvmtest lab kernels                      what is cached, and what the mirror has
+  kvmtest lab kernels --fetch trixie,6.1
+"""
+_EMULATORS = """\
+  kvmtest lab emulators --models           with the CPU models of each, for --cpu
+  kvmtest lab emulators --fetch bochs/trixie
 """
 #: The exit status of a kselftest that could not be tried.
 _SKIPPED = 4
@@ -48,14 +75,14 @@ def add(commands: Commands) -> None:
     parser.set_defaults(function=_lab)
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
 
-    one = verbs.add_parser("run", help="run the cases on one kernel and one backend", epilog=_EPILOG, formatter_class=RAW)
+    one = verbs.add_parser("run", help="run the cases on one kernel and one backend", epilog=_RUN, formatter_class=RAW)
     one.add_argument("--backend", choices=BACKENDS, help=cells.BACKEND_HELP)
     one.add_argument("--kernel", metavar="WHICH", required=True, help="the kernel (see below)")
     run.options(one)
     outcome.options(one)
     cells.options(one)
 
-    matrix = verbs.add_parser("matrix", help="run the cases on several kernels and backends", epilog=_EPILOG, formatter_class=RAW)
+    matrix = verbs.add_parser("matrix", help="run the cases on several kernels and backends", epilog=_MATRIX, formatter_class=RAW)
     matrix.add_argument("--backend", type=cells.backends, action="extend", metavar="B[,B]", help="default: svm,vmx")
     which = "the kernels (see below)"
     matrix.add_argument("--kernel", type=cells.names, action="extend", metavar="WHICH[,WHICH]", required=True, help=which)
@@ -63,19 +90,20 @@ def add(commands: Commands) -> None:
     run.options(matrix)
     cells.options(matrix, several=True)
 
-    execute = verbs.add_parser("exec", help="run static programs, as those of kvmtest repro", epilog=_EPILOG, formatter_class=RAW)
+    execute = verbs.add_parser("exec", help="run static programs, as those of kvmtest repro", epilog=_EXEC, formatter_class=RAW)
     execute.add_argument("programs", nargs="+", metavar="PROGRAM", help="a static binary: gcc -static")
     jobs.options(execute, required=True)
     fuzz.add_lab(verbs)
     coverage.add(verbs)
     trial.add(verbs)
 
-    kernels = verbs.add_parser("kernels", help="list cached and available kernels")
+    kernels = verbs.add_parser("kernels", help="list cached and available kernels", epilog=_KERNELS, formatter_class=RAW)
     what = "fetch this kernel, or the newest of a suite"
     kernels.add_argument("--fetch", type=cells.names, action="extend", default=[], metavar="WHICH", help=what)
     kernels.add_argument("--remove", action="store_true", help="empty the cache")
 
-    emulators = verbs.add_parser("emulators", help="list installed, cached and available emulators")
+    what = "list installed, cached and available emulators"
+    emulators = verbs.add_parser("emulators", help=what, epilog=_EMULATORS, formatter_class=RAW)
     what = "fetch the newest Bochs and QEMU of a Debian suite; bochs/SUITE or qemu/SUITE: one of them"
     emulators.add_argument("--fetch", type=cells.names, action="extend", default=[], metavar="WHICH", help=what)
     emulators.add_argument("--remove", action="store_true", help="remove the cached ones")

@@ -7,21 +7,34 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from kvmtest.commands import common, coverage
-from kvmtest.commands.common import RAW, SELECTORS, Commands, Failed
+from kvmtest.commands import common, coverage, overview
+from kvmtest.commands.common import RAW, Commands, Failed
 
 if TYPE_CHECKING:
     from kvmtest.engine.plan import Case
 
 __all__ = ("add",)
 
+_EPILOG = """\
+  kvmtest list                                      the plan in numbers
+  kvmtest list '*/*,in-smm*'                        the same of some cases
+  kvmtest list --cases init.msi                     names of cases, for run and explain
+  kvmtest list --ids 'init.msi.host.cr*'            names of results
+  kvmtest list --here --cases                       only what this KVM can run
+  kvmtest list --covers lapic.c:3155                the cases that run a line of KVM
+
+A SELECTOR is as of kvmtest run. Exit status: 0; 2 usage error; 3 with --here, where no KVM can be used.
+"""
+
 
 def add(commands: Commands) -> None:
     """Add ``list``."""
-    what = "list results and cases without running them"
-    parser = commands.add_parser("list", help=what, epilog=SELECTORS, formatter_class=RAW)
-    parser.add_argument("selectors", nargs="*", metavar="SELECTOR")
-    parser.add_argument("--cases", action="store_true", help="list cases instead of result ids, each with its view: <id>/<words>")
+    what = "show what there is to run, by event, trigger and state; list cases and result ids"
+    parser = commands.add_parser("list", help=what, epilog=_EPILOG, formatter_class=RAW)
+    parser.add_argument("selectors", nargs="*", metavar="SELECTOR", help="results to count or to list (default: all)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--cases", action="store_true", help="list the cases, a line each, with the view: <id>/<words>")
+    which.add_argument("--ids", action="store_true", help="list the result ids, a line each")
     what = "json: cases with parameters, observed items and needs; without --cases also their ids"
     parser.add_argument("--format", choices=("text", "json"), default="text", help=what)
     what = "leave out what this host's KVM cannot run; in JSON keep it, with the reason of the skip"
@@ -51,8 +64,8 @@ def _list(args: argparse.Namespace) -> int:
     cases = common.selected(asked, args.full or bool(args.covers))
     if args.covers:
         text, place = args.covers
-        names = coverage.covers(text, place, args.kernel)
-        cases = [case for case in cases if case.name in names]
+        covering = coverage.covers(text, place, args.kernel)
+        cases = [case for case in cases if case.name in covering]
         args.cases = True
     skipped = _skipped(cases, args.device) if args.here else {}
     selection = Selection(asked)
@@ -65,8 +78,9 @@ def _list(args: argparse.Namespace) -> int:
     cases = [case for case in cases if case not in skipped]
     if args.cases:
         common.print_lines(dict.fromkeys(f"{case.prefix}/{case.words}" for case in cases))
-    else:
-        common.print_lines(name for name in plan.ids(cases) if selection.takes_id(name))
+        return common.OK
+    names = [name for name in plan.ids(cases) if selection.takes_id(name)]
+    common.print_lines(names if args.ids else overview.lines(cases, names))
     return common.OK
 
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 
 import argparse
 
-from kvmtest.commands.common import OK, Commands, print_lines
+from kvmtest.commands.common import OK, RAW, Commands, print_lines
 
 __all__ = ("add",)
+
+_EPILOG = """\
+  kvmtest spec | less
+  kvmtest spec --format json | jq '.rules[] | select(.item == "cr0")'
+"""
 
 
 def add(commands: Commands) -> None:
     """Add ``spec``."""
-    parser = commands.add_parser("spec", help="print all rules; --format json for other programs")
+    what = "print all rules; --format json for other programs"
+    parser = commands.add_parser("spec", help=what, epilog=_EPILOG, formatter_class=RAW)
     parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
     parser.set_defaults(function=_spec)
 

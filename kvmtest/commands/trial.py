@@ -257,6 +257,9 @@ def _coverage(ran: Ran | None) -> Iterator[str]:
         yield "Which lines of the change the cases ran was not recorded."
         return
     code = len(ran.run) + len(ran.missed)
+    if not code and not ran.elsewhere:
+        yield "Lines of the change: none of those that it adds has code, so that none can be run."
+        return
     end = ", and these by none:" if ran.missed else ""
     cases = count(len(ran.cases), "case")
     yield f"Lines of the change: {len(ran.run)} of {count(code, 'line')} with code were run, by {cases}{end}"

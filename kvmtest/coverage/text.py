@@ -15,6 +15,8 @@ from kvmtest.report.show import count
 __all__ = ("diff", "functions", "head", "missed", "overview", "part", "rows")
 
 _NAME = 34
+#: The width of a column, and the space before it.
+_CELL, _GAP = 13, 2
 _SHOWN = 3
 
 
@@ -25,17 +27,25 @@ def head(table: Table) -> Iterator[str]:
         yield f"  {cell.name}: {count(len(cell.cases), 'case')}, {cell.started}"
 
 
-def rows(table: Table, counts: Mapping[str, Counts]) -> Iterator[str]:
-    """A row for each of ``counts``, with a column for each cell, and one for them together."""
+def rows(table: Table, counts: Mapping[str, Counts], room: int = 0) -> Iterator[str]:
+    """A row for each of ``counts``, with a column for each cell, and one for them together.
+
+    Where a row with all of them is longer than ``room``, if that is given, there is the last one alone.
+    """
     names = [cell.name for cell in table.cells]
     several = len(names) > 1
     width = max(_NAME, *(len(name) for name in counts)) if counts else _NAME
-    columns = [max(len(name), 13) for name in names]
-    together = f"  {'together':>13}" if several else ""
-    yield f"{'':{width}} {'blocks':>7}  " + "  ".join(f"{n:>{c}}" for n, c in zip(names, columns, strict=True)) + together
+    columns = [max(len(name), _CELL) for name in names] + [_CELL] * several
+    heads = names + ["together"] * several
+    first = len(names) if several and room and width + 8 + sum(map(_GAP.__add__, columns)) > room else 0
+    yield f"{'':{width}} {'blocks':>7}" + _cells(heads[first:], columns[first:]) + ("  (each cell: -o FILE)" if first else "")
     for name, one in counts.items():
-        cells = "  ".join(f"{part(ran, one.all):>{c}}" for ran, c in zip(one.cells, columns, strict=True))
-        yield f"{name:{width}} {one.all:>7}  {cells}" + (f"  {part(one.any, one.all):>13}" if several else "")
+        cells = [part(ran, one.all) for ran in (*one.cells, *([one.any] if several else ()))]
+        yield f"{name:{width}} {one.all:>7}" + _cells(cells[first:], columns[first:])
+
+
+def _cells(cells: Sequence[str], columns: Sequence[int]) -> str:
+    return "".join(f"{'':{_GAP}}{cell:>{width}}" for cell, width in zip(cells, columns, strict=True))
 
 
 def part(ran: int | None, of: int) -> str:
@@ -45,17 +55,17 @@ def part(ran: int | None, of: int) -> str:
     return f"{ran} {100 * ran / of:5.1f} %" if of else "0"
 
 
-def overview(table: Table) -> Iterator[str]:
+def overview(table: Table, room: int = 0) -> Iterator[str]:
     """All modules, and all files."""
     tally = Tally(table)
-    yield from rows(table, tally.modules())
+    yield from rows(table, tally.modules(), room)
     yield ""
-    yield from rows(table, tally.files())
+    yield from rows(table, tally.files(), room)
 
 
-def functions(table: Table) -> Iterator[str]:
+def functions(table: Table, room: int = 0) -> Iterator[str]:
     """All functions, by file."""
-    yield from rows(table, {f"{file}:{function}": one for (file, function), one in Tally(table).functions().items()})
+    yield from rows(table, {f"{file}:{function}": one for (file, function), one in Tally(table).functions().items()}, room)
 
 
 def missed(table: Table, numbers: Iterable[int], sources: Sources) -> Iterator[str]:

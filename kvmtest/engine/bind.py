@@ -20,7 +20,7 @@ from kvmtest.scenario.setup import Setup
 from kvmtest.state import saved
 from kvmtest.state.plant import Plant
 
-__all__ = ("Facts", "Scene", "Unmet", "context", "skips")
+__all__ = ("Facts", "BoundCase", "Unmet", "context", "skips")
 
 
 class Unmet(Exception):
@@ -79,7 +79,7 @@ def skips(cases: Iterable[Case], machines: Machines) -> dict[Case, str]:
     return found
 
 
-class Scene:
+class BoundCase:
     """A scenario's case on a machine, ready to run; ``bases`` is what judging needs. Raises Unmet, PlantRefused, KvmError."""
 
     def __init__(

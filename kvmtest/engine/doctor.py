@@ -231,6 +231,10 @@ def _guests(kvm: Kvm, host: Host) -> Iterator[Finding]:
     yield Finding("ok", f"{usable}; next: kvmtest run")
 
 
+#: What would enable most needs.
+ELSEWHERE = "to enable: another kernel, CPU or KVM parameter"
+
+
 def _needs(machines: Machines) -> Iterator[Finding]:
     """Each need of the plan's cases that no vCPU here meets, and how many cases that costs."""
     setups = [Setup("full", vendor, mce=True) for vendor in VENDORS]
@@ -239,9 +243,8 @@ def _needs(machines: Machines) -> Iterator[Finding]:
     for name in NEEDS:
         why = [unmet((name,), facts) for facts in there]
         if all(why):
-            enable = "to enable: another kernel, CPU or KVM parameter"
             cases = f"{wanted[name]} case{'' if wanted[name] == 1 else 's'}"
-            yield Finding("no", f"{name}: {why[0]}", f"skipped: {cases}", enable)
+            yield Finding("no", f"{name}: {why[0]}", f"skipped: {cases}", ELSEWHERE)
 
 
 def _emulated(host: Host) -> str:

@@ -17,7 +17,7 @@ from kvmtest.emit.several import Several, rests_on
 from kvmtest.emit.wanted import Wanted
 from kvmtest.emit.written import keeping
 from kvmtest.engine import showing, trial
-from kvmtest.engine.bind import Scene, Unmet
+from kvmtest.engine.bind import BoundCase, Unmet
 from kvmtest.engine.machine import Machine, Machines, SetupError, Target
 from kvmtest.engine.plan import Case
 from kvmtest.engine.vmm_reset import VmmReset
@@ -98,7 +98,7 @@ def reproduce(
     """
     machine = machines.fresh(case.setup)
     try:
-        ran = (Scene if case.scenario else VmmReset)(case, machine, machines.host, timeout_s)
+        ran = (BoundCase if case.scenario else VmmReset)(case, machine, machines.host, timeout_s)
         shown = ran.observe()
         seen = judge(Book(), case.look(), machines.host, ran.bases, shown)
         chosen = _chosen([one for of in seen for one in of.results if selection.takes_id(one.id)])
@@ -186,10 +186,10 @@ def _about(case: Case, results: tuple[Result, ...]) -> About:
 
 
 def _candidates(
-    case: Case, machine: Machine, ran: Scene | VmmReset, chosen: tuple[Result, ...], shown: Any
+    case: Case, machine: Machine, ran: BoundCase | VmmReset, chosen: tuple[Result, ...], shown: Any
 ) -> Iterator[Repro]:
     """Yield reproducers that may show the result: one for each step that observes it, or one for each order of the ioctls."""
-    if isinstance(ran, Scene):
+    if isinstance(ran, BoundCase):
         assert case.scenario
         for step in showing.steps(case.scenario, chosen[-1]):
             if isinstance(case.scenario.steps[step], s.Migrate):
@@ -214,22 +214,22 @@ def _plants(results: Iterable[Result]) -> tuple[tuple[str, int], ...]:
 
 
 def _made(
-    case: Case, machine: Machine, scene: Scene, chosen: tuple[Result, ...], step: int, shown: Played, whole: bool
+    case: Case, machine: Machine, bound: BoundCase, chosen: tuple[Result, ...], step: int, shown: Played, whole: bool
 ) -> Repro:
     """The reproducer of what ``step`` observes, as large as the case is; each section is written ``whole``."""
     assert case.scenario
     sources = {target.vcpu.id: _Source(target) for target in machine.targets}
-    backend = scene.bases[0].ctx.host.backend
+    backend = bound.bases[0].ctx.host.backend
     rules = {one.item: showing.rules(one, case, backend) for one in chosen}
     witness = showing.witness(chosen[0]) if chosen[0].event in showing.EVENTS and chosen[0].view == "host" else None
-    ops = [op for number, op in scene.program.ops if number <= step]
+    ops = [op for number, op in bound.program.ops if number <= step]
     looked = isinstance(case.scenario.steps[step], s.Observe) or bool(ops) and isinstance(ops[-1], p.Look)
-    target = ops[-1].vcpu if looked and isinstance(ops[-1], p.Look) and not _of_each(case.scenario, step) else scene.target
-    basis = scene.bases[0]._replace(layout=sources[target].layout)
+    target = ops[-1].vcpu if looked and isinstance(ops[-1], p.Look) and not _of_each(case.scenario, step) else bound.target
+    basis = bound.bases[0]._replace(layout=sources[target].layout)
     wanted = showing.changed(case.scenario, step, shown, basis, chosen[0].verdict in _DEPARTURES) or showing.wanted(
         case.scenario, step, looked, chosen, rules, witness
     )
-    made = body(moving.plain(scene.program), dict(sources), wanted, target, cpuid.xcr0_mask(machine.leaves), whole=whole)
+    made = body(moving.plain(bound.program), dict(sources), wanted, target, cpuid.xcr0_mask(machine.leaves), whole=whole)
     # Where nothing else proves the event, the way to it does, and what sends it.
     way = set(_way(case.scenario, made))
     if witness:
@@ -242,24 +242,24 @@ def _made(
         # What such a step expects is said of the whole scenario, not of an item after an event.
         made = setting(made, showing.explicit(case.scenario))
     lost = chosen[0].of.trigger == "plant" and chosen[0].verdict in _DEPARTURES
-    return keeping(made, scene.bases[0].layout, chosen[0].item) if lost else made
+    return keeping(made, bound.bases[0].layout, chosen[0].item) if lost else made
 
 
-def _moved(machine: Machine, scene: Scene, chosen: tuple[Result, ...], step: int, shown: Played) -> Iterator[Repro]:
+def _moved(machine: Machine, bound: BoundCase, chosen: tuple[Result, ...], step: int, shown: Played) -> Iterator[Repro]:
     """The reproducers of what a migration lost, of each vCPU that did, or of what KVM refused."""
     sources: dict[int, Any] = {target.vcpu.id: _Source(target) for target in machine.targets}
-    xcr0, program = cpuid.xcr0_mask(machine.leaves), scene.program
+    xcr0, program = cpuid.xcr0_mask(machine.leaves), bound.program
     if refused := showing.refused(shown, step, chosen):
-        made = body(moving.plain(program, refused), sources, Wanted(step), scene.target, xcr0)
+        made = body(moving.plain(program, refused), sources, Wanted(step), bound.target, xcr0)
         yield made._replace(vm=machine.program)
         return
     values = [value for at, value in shown.told if at == step]
-    for vcpu, wanted in showing.moved(step, chosen, scene.bases, values):
+    for vcpu, wanted in showing.moved(step, chosen, bound.bases, values):
         item, departs = wanted.items[0][0], bool(wanted.planted)
         index = msr.index_of(item.removeprefix("msr.")) if item.startswith("msr.") and departs else None
         unlisted = None if index is None or moving.saved(program, index) else (vcpu, index)
         made = body(moving.plain(program, None, unlisted), sources, wanted, vcpu, xcr0)._replace(vm=machine.program)
-        yield moving.restoring(made, scene.bases[0].layout, item) if departs else made
+        yield moving.restoring(made, bound.bases[0].layout, item) if departs else made
 
 
 def _of_each(scenario: s.Scenario, step: int) -> bool:

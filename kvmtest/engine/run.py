@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
-from kvmtest.engine.bind import Scene, Unmet
+from kvmtest.engine.bind import BoundCase, Unmet
 from kvmtest.engine.error import TriggerError
 from kvmtest.engine.machine import Machine, Machines, SetupError
 from kvmtest.engine.plan import Case
@@ -76,9 +76,9 @@ class _Runner(NamedTuple):
 
     def _observe(self, case: Case, machine: Machine) -> _Seen:
         host = self.machines.host
-        made: VmmReset | Scene
+        made: VmmReset | BoundCase
         if case.scenario:
-            made = Scene(case, machine, host, self.timeout_s, self.stress_rounds)
+            made = BoundCase(case, machine, host, self.timeout_s, self.stress_rounds)
         else:
             made = VmmReset(case, machine, host, self.timeout_s)
         return made.bases, made.observe()

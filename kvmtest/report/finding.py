@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import Any
 
@@ -18,6 +19,8 @@ __all__ = ("details", "explain", "fields", "summary", "title")
 _ITEMS = 4
 _AFTER = {"none": "without an event"}
 _MIGRATED = "by a migration"
+#: What an exit of KVM's emulator has besides its name: the values show it.
+_DUMPED = re.compile(r"(?<=KVM_INTERNAL_ERROR_EMULATION) ndata=.*")
 
 
 def title(finding: Finding) -> str:
@@ -28,10 +31,10 @@ def title(finding: Finding) -> str:
         after = _MIGRATED
     if finding.symptom == "reason":
         return printable(f"{first.prefix}: {first.reason.split(chr(10), 1)[0]}")
-    if finding.symptom == "behaves":
+    if finding.symptom == "behaves" or finding.symptom == "deviation" and isinstance(first.record.observed, str):
         sequence = first.of.case.get("sequence") if first.of.case else None
         where = f", {sequence}" if sequence else ""
-        return printable(f"{first.prefix}.{first.item}{where}: {first.observed}")
+        return printable(f"{first.prefix}.{first.item}{where}: {_DUMPED.sub('', str(first.observed))}")
     items = _items(finding.items)
     several = len(finding.items) > 1
     if finding.verdict is Verdict.FIXED:
@@ -75,7 +78,7 @@ def details(finding: Finding, host: Host) -> list[tuple[str, str]]:
         # Only the first item's are at hand.
         of = f"{first.item}: " if len(finding.items) > 1 else ""
         said.append(("values", of + ", ".join(shown)))
-    if first.reason and finding.symptom != "reason":
+    if first.reason and finding.symptom != "reason" and finding.triggers != ("plant",):
         said.append(("because", printable(first.reason + (f" [{first.deviation}]" if first.deviation else ""))))
     if finding.where:
         said.append(("where", printable(finding.where)))

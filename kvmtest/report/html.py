@@ -25,7 +25,7 @@ from markupsafe import Markup
 from kvmtest.judge.findings import EFFECTS, Finding
 from kvmtest.model.case import Case
 from kvmtest.model.host import Host
-from kvmtest.model.record import Block, Observation, Record, Result
+from kvmtest.model.record import EVENTS, Block, Observation, Record, Result
 from kvmtest.model.run import Head
 from kvmtest.model.verdict import ATTENTION, VERDICTS, Verdict, overall
 from kvmtest.report import End
@@ -206,6 +206,7 @@ class Html:
             chart = [charts.number(tuple(cells.number(cell) for cell in of)) for of in zip(*shown, strict=True)]
         return {
             "verdicts": ORDER,
+            "events": EVENTS,
             "marks": [MARKS[verdict] for verdict in ORDER],
             "attention": len(ATTENTION),
             "strings": self._strings.values,

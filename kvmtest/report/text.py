@@ -117,7 +117,8 @@ class Text:
             if label == "where":
                 text = f"{text}; {_EFFECTS[one.effect]}"
             first = f"      {label:8} "
-            if not self._verbose:
+            # The rule is in explain as well, and what was observed nowhere else.
+            if label == "rule" and not self._verbose:
                 text = textwrap.shorten(text, max(self._width - len(first), 20), placeholder=" ...")
             self._wrapped(text, first, " " * 15)
         if self._verbose:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""For other people's tests: hold the state of a vCPU against the manuals, load a guest.
+"""For other people's tests: compare the state of a vCPU with the manuals, load a guest.
 
 Plain functions, of use in any test runner; `kvmtest.pytest_plugin` has fixtures on top of them.
 """

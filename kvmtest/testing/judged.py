@@ -36,7 +36,7 @@ log: deque[Judged] = deque(maxlen=1000)
 class Judged(NamedTuple):
     """A vCPU's state item by item: ``results`` are as `kvmtest run` has them, ``event`` and ``of`` say what was judged.
 
-    ``event`` is "" where it was compared with another state; ``like`` says what it is held against.
+    ``event`` is "" where it was compared with another state; ``like`` says what it is compared with.
     """
 
     event: str

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kvmtest.engine import host, machine, native, plan
-from kvmtest.engine.bind import Scene
+from kvmtest.engine.bind import BoundCase
 from kvmtest.judge.book import Book
 from kvmtest.judge.cases import judge
 from kvmtest.kvm import Kvm
@@ -89,10 +89,10 @@ def _record(case: plan.Case, path: str) -> int:
         with Kvm() as kvm:
             built = machine.Machines(kvm, host.detect())
             recorder.lines.clear()
-            scene = _scene(case, built, by_c=False)
-            scene.observe()
+            bound = _bound(case, built, by_c=False)
+            bound.observe()
             recorder.when = "C"
-            assert not scene.observe().end
+            assert not bound.observe().end
             built.close()
     finally:
         ioctl_module.raw_ioctl = real
@@ -101,13 +101,13 @@ def _record(case: plan.Case, path: str) -> int:
     return sum(line.startswith("C") for line in recorder.lines)
 
 
-def _scene(case: plan.Case, built: machine.Machines, by_c: bool) -> Scene:
+def _bound(case: plan.Case, built: machine.Machines, by_c: bool) -> BoundCase:
     """The case, with nothing done yet but the preparations."""
     library = native.library
     try:
         if not by_c:
             native.library = lambda: None  # type: ignore[assignment]
-        return Scene(case, built.kept(case.setup), built.host)
+        return BoundCase(case, built.kept(case.setup), built.host)
     finally:
         native.library = library
 
@@ -115,14 +115,14 @@ def _scene(case: plan.Case, built: machine.Machines, by_c: bool) -> Scene:
 def _engine(case: plan.Case, by_c: bool, judged: bool) -> float:
     with Kvm() as kvm:
         built = machine.Machines(kvm, host.detect())
-        scene = _scene(case, built, by_c)
+        bound = _bound(case, built, by_c)
         book, look = Book(), case.look()
         for count in (CYCLES // 10, CYCLES):
             begin = time.perf_counter()
             for _ in range(count):
-                seen = scene.observe()
+                seen = bound.observe()
                 if judged:
-                    judge(book, look, built.host, scene.bases, seen)
+                    judge(book, look, built.host, bound.bases, seen)
         rate = CYCLES / (time.perf_counter() - begin)
         built.close()
     return rate

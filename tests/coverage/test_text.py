@@ -58,6 +58,15 @@ def test_the_overview_has_a_column_a_cell_and_one_for_all() -> None:
     assert next(text.overview(alone)).split() == ["blocks", "6.1/svm"]
 
 
+def test_a_terminal_without_room_for_each_cell_gets_all_together() -> None:
+    wide, narrow = list(text.overview(table(), 90)), list(text.overview(table(), 80))
+    assert wide == list(text.overview(table())) and max(map(len, wide)) <= 90
+    assert narrow[0].split()[:2] == ["blocks", "together"] and narrow[1].split() == ["kvm", "5", "4", "80.0", "%"]
+    assert max(map(len, narrow)) <= 80
+    alone = table()._replace(cells=table().cells[:1])
+    assert list(text.overview(alone, 20)) == list(text.overview(alone))
+
+
 def test_what_nothing_ran_is_shown_with_its_source(sources: Sources) -> None:
     made = table()
     assert list(text.missed(made, range(5), sources)) == [f"{FILE}:16  unused()  {{"]

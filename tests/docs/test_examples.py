@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Examples in the documentation, the recipes and --help: commands parse; ids, cases and selectors match something."""
+"""Ids, cases and selectors in the documentation, the recipes and --help match something."""
 
 from __future__ import annotations
 
 import argparse
 import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from kvmtest import explain, take
 from kvmtest.cli import parser
 from kvmtest.engine import plan
 from kvmtest.lab import cell
@@ -42,13 +40,6 @@ def _helps(made: argparse.ArgumentParser) -> Iterator[str]:
 
 TEXTS = {str(path.relative_to(ROOT)): path.read_text() for path in FILES} | {"--help": "\n".join(_helps(parser()))}
 SELECTORS = sorted({found for text in TEXTS.values() for found in (*_ID.findall(text), *_GLOB.findall(text))})
-_EXAMPLE = re.compile(r"^ {0,2}(kvmtest (?:run|list|explain|snapshot|series|report|diff|spec|lab) .*)$", re.MULTILINE)
-#: In the pages' blocks, and indented in the helps; what stands for an argument cannot be tried.
-_BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
-_SHOWN = [found for name, text in TEXTS.items() if name.endswith(".md") for found in _BLOCK.findall(text)]
-_SHOWN += re.findall(r"^  kvmtest.*$", TEXTS["--help"], re.MULTILINE)
-COMMANDS = sorted({found for text in _SHOWN for found in _EXAMPLE.findall(text) if "<(" not in found and "..." not in found})
-
 
 def _selectable(selector: str) -> None:
     plan.select(PLAN, cell.inner((selector,)), FULL)
@@ -57,18 +48,6 @@ def _selectable(selector: str) -> None:
 @pytest.mark.parametrize("selector", [found for found in SELECTORS if not found.startswith(_EXTERNAL)])
 def test_a_selector_takes_something(selector: str) -> None:
     _selectable(selector)
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_can_be_typed(command: str) -> None:
-    words = shlex.split(re.split(r" [#>|]|;| {2,}", command)[0])[1:]
-    args = parser().parse_args(words)
-    for selector in getattr(args, "selectors", ()):
-        _selectable(selector)
-    if words[0] == "explain":
-        assert list(explain.explain(args.name))
-    if getattr(args, "case", None):
-        assert take.named(args.case)
 
 
 def test_what_is_not_there_is_found() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kvmtest.engine import guest, host, native, plan
-from kvmtest.engine.bind import Scene
+from kvmtest.engine.bind import BoundCase
 from kvmtest.engine.machine import Machine, Machines, SetupError
 from kvmtest.engine.run import run
 from kvmtest.guests import GuestMissing, load
@@ -139,8 +139,8 @@ def test_a_plant_that_does_not_arrive_is_no_pass(machines: Machines, monkeypatch
 
 
 def test_a_case_run_again_says_the_same(machines: Machines) -> None:
-    scene = Scene(MSI, machines.kept(MSI.setup), machines.host)
-    first, *_, again = (judged(MSI, machines.host, scene.observe(), *scene.bases) for _ in range(4))
+    bound = BoundCase(MSI, machines.kept(MSI.setup), machines.host)
+    first, *_, again = (judged(MSI, machines.host, bound.observe(), *bound.bases) for _ in range(4))
     assert _comparable(first) == _comparable(again)
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from kvmtest import guests
 from kvmtest.engine import native
-from kvmtest.engine.bind import Scene
+from kvmtest.engine.bind import BoundCase
 from kvmtest.engine.machine import Machine, Machines
 from kvmtest.engine.plan import Case
 from kvmtest.engine.runner import Player
@@ -101,16 +101,16 @@ def test_a_case_shows_the_same(
 ) -> None:
     of_sipi = {"vector": 1, "plant": SIPI} if event == "sipi" else {}
     case = ITEM._replace(view=view, event=event, trigger=trigger, **of_sipi)
-    scene = Scene(case, machine, machines.host)
-    seen = both(scene.program)
+    bound = BoundCase(case, machine, machines.host)
+    seen = both(bound.program)
     before, after = (value for _, value in seen.told if isinstance(value, Snapshot))
     assert seen.end is None
     assert before.get(machine.targets[0].layout, "rip") != after.get(machine.targets[0].layout, "rip")
 
 
 def test_the_c_code_does_nearly_all_of_a_case(machines: Machines, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    scene = Scene(ITEM, machine, machines.host)
-    player = players(scene.program, machine, monkeypatch)[0]
+    bound = BoundCase(ITEM, machine, machines.host)
+    player = players(bound.program, machine, monkeypatch)[0]
     monkeypatch.setattr(Player, "_do", lambda player, op: pytest.fail(f"{op} is done in Python"))
     assert player.run().end is None
 

@@ -128,7 +128,7 @@ def test_a_bad_file_is_one_line_that_says_where(text: str | bytes, says: str, tm
 
 def test_the_examples_can_be_read(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
-    shown = (root / "docs/compare.md").read_text().partition("```toml\n")[2].partition("```")[0]
+    shown = (root / "docs/hosts.md").read_text().partition("```toml\n")[2].partition("```")[0]
     for text in ((root / "contrib/known.toml").read_text(), shown):
         waivers = _load(tmp_path, text)
         (seen,) = waivers.apply([made("fail", "cr2")])

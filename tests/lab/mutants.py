@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 class Mutant(NamedTuple):
     """A line of ``file``, and a ``statement`` before it that breaks KVM where MUTANT is true; the usual one is a condition, which
-    keeps the line from being executed. ``selector`` is what is run, and ``shown`` a glob over the observed value, or over the
-    reason, of a result that fails.
+    keeps the line from being executed. ``selector`` is what is run on ``backend``, and ``shown`` a glob over the observed value,
+    or over the reason, of a result that fails.
     """
 
     name: str
@@ -18,6 +18,7 @@ class Mutant(NamedTuple):
     selector: str
     shown: str
     statement: str = "if (!MUTANT)"
+    backend: str = "svm"
 
 
 _LAPIC, _X86, _IRQ, _SVM, _NESTED = "lapic.c", "x86.c", "irq_comm.c", "svm/svm.c", "svm/nested.c"

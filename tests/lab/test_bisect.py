@@ -187,7 +187,7 @@ def test_git_stops_at_an_id_that_is_not(repository: _Repository) -> None:
 
 
 def test_git_finds_what_fixed_it(repository: _Repository) -> None:
-    """As docs/compare.md has it."""
+    """As docs/patch.md has it."""
     repository.history(_BAD, _BAD, "sys.exit(1)", _BAD, _GOOD, _GOOD)
     repository.git("bisect", "start", "--term-old=broken", "--term-new=fixed")
     repository.git("bisect", "fixed", "HEAD")

@@ -6,11 +6,10 @@ from __future__ import annotations
 import pytest
 
 from kvmtest.engine import plan
+from tests.lab.caught import BREAKS
 from tests.lab.counter import COUNTERS
-from tests.lab.mutants import MUTANTS
-from tests.lab.restored import RESTORED
 
 
-@pytest.mark.parametrize("selector", sorted({one.selector for rows in (MUTANTS, RESTORED, COUNTERS) for one in rows}))
+@pytest.mark.parametrize("selector", sorted({one.selector for one in (*BREAKS, *COUNTERS)}))
 def test_a_selector_takes_cases(selector: str) -> None:
     assert plan.select(plan.plan(), (selector,))

@@ -3,53 +3,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from kvmtest.model.record import Result
-from kvmtest.model.select import takes
-from kvmtest.model.verdict import Verdict
-from tests.lab.builds import modules_with, results
-from tests.lab.mutants import MUTANTS, Mutant
-
-pytestmark = [pytest.mark.lab, pytest.mark.nightly]
+from tests.lab import caught
+from tests.lab.builds import modules_with
+from tests.lab.caught import BREAKS, GROUPS
+from tests.lab.mutants import Mutant
 
 
-@pytest.fixture(scope="module")
-def modules() -> Path:
-    """KVM's modules with all mutants in them."""
-    return modules_with(MUTANTS)
+@cache
+def _modules(group: str) -> Path:
+    """KVM's modules with all breaks of a group in them."""
+    return modules_with(GROUPS[group])
 
 
-def unexpected(modules: Path, number: int, selectors: Iterable[str]) -> list[Result]:
-    """Return the failures in a cell with this mutant."""
-    seen = results(modules, number, selectors)
-    return [result for result in seen if result.verdict in (Verdict.FAIL, Verdict.ERROR)]
+@cache
+def _whole(group: str, backend: str) -> tuple[Result, ...]:
+    """The failures without any of them, in all of their cases."""
+    selectors = sorted({mutant.selector for mutant in GROUPS[group] if mutant.backend == backend})
+    return tuple(caught.failures(_modules(group), 0, selectors, backend))
 
 
-@pytest.fixture(scope="module")
-def whole(modules: Path) -> list[Result]:
-    """The failures without any of the mutants, in all of their cases."""
-    return unexpected(modules, 0, sorted({mutant.selector for mutant in MUTANTS}))
-
-
-def catching(mutant: Mutant, seen: Iterable[Result]) -> list[Result]:
-    of_it = [result for result in seen if takes([mutant.selector], result.id, result.case)]
-    return [result for result in of_it if fnmatchcase(result.observed or result.reason, mutant.shown)]
-
-
-@pytest.mark.parametrize(("number", "mutant"), list(enumerate(MUTANTS, 1)), ids=[mutant.name for mutant in MUTANTS])
-def test_a_broken_line_is_caught_by_name(
-    number: int, mutant: Mutant, modules: Path, whole: list[Result], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert not catching(mutant, whole), "a KVM that is whole shows it, too"
-    failed = unexpected(modules, number, [mutant.selector])
-    caught = catching(mutant, failed)
+@pytest.mark.lab
+@pytest.mark.nightly
+@pytest.mark.parametrize("mutant", BREAKS, ids=lambda mutant: mutant.name)
+def test_a_broken_line_is_caught_by_name(mutant: Mutant, capsys: pytest.CaptureFixture[str]) -> None:
+    group, number = caught.number(mutant)
+    failed = caught.failures(_modules(group), number, [mutant.selector], mutant.backend)
+    showing = caught.catching(mutant, failed, _whole(group, mutant.backend))
     with capsys.disabled():
-        first = caught[0] if caught else None
+        first = showing[0] if showing else None
         shown = f"{first.selector}: {first.observed or first.reason}" if first else "not caught"
-        print(f"\n{mutant.name:<30} {len(caught):5}/{len(failed):<5} {shown:.150}")
-    assert caught, sorted({(result.id, result.case, result.observed or result.reason) for result in failed})[:20]
+        print(f"\n{mutant.name:<30} {len(showing):5}/{len(failed):<5} {shown:.150}")
+    assert showing, sorted({(result.id, result.case, result.observed or result.reason) for result in failed})[:20]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from kvmtest.commands import trial as trial_command
 from kvmtest.coverage.source import Sources
 from kvmtest.lab import build, instrument, trial
 from kvmtest.lab.build import KVM, Unbuildable
@@ -90,3 +91,10 @@ def test_the_second_cell_of_a_pair_alone_tells_what_it_executes(change: Change, 
     plain = trial.pairs(change, trial.Builds("before", "after", None), specs, "", lambda name, step: None)
     assert not any(one.spec.coverage for p in plain for one in (p.before, p.after))
     assert trial.Trial(change, _KERNEL, trial.Builds("before", "after", None), plain).ran() is None
+
+
+def test_a_change_without_a_line_of_code_says_so() -> None:
+    (said,) = trial_command._coverage(trial.Ran({}, {}, {}, ()))
+    assert "none of those that it adds has code" in said
+    (run, missed) = trial_command._coverage(trial.Ran({("x86.c", 1): "a;"}, {("x86.c", 2): "b;"}, {}, ("init.msi/ap",)))
+    assert run.endswith("1 of 2 lines with code were run, by 1 case, and these by none:") and missed == "  x86.c:2  b;"

@@ -102,6 +102,23 @@ def test_a_finding_says_what_it_is_where_and_by_which_rule() -> None:
     assert "cr3" not in text
 
 
+def test_a_behaviour_is_titled_by_its_id_its_sequence_and_what_was_seen() -> None:
+    exit_ = "KVM_EXIT_INTERNAL_ERROR KVM_INTERNAL_ERROR_EMULATION ndata=1 insn=f4"
+    case = Case("none.set-lapic/ap,timer", (("target", "ap"), ("sequence", "timer")))
+    for verdict, deviation in (("fail", None), ("known", "set_target_expiration()")):
+        one = record(verdict, "delivered")._replace(observed=exit_, deviation=deviation)
+        text = written("text", saved([Observation(case, "none", "set-lapic", "guest", (Block((one,)),), 0.1)]))
+        assert "none.set-lapic.guest.delivered, timer: KVM_EXIT_INTERNAL_ERROR KVM_INTERNAL_ERROR_EMULATION\n" in text
+        # The values have all of it.
+        assert "insn=f4" in text
+
+
+def test_what_was_observed_is_whole_on_a_narrow_terminal() -> None:
+    long = "what the guest did next " * 8 + "the end"
+    text = written("text", saved([observation([record("fail", "runs", long)._replace(observed=long)])]))
+    assert text.count("the end") == 3 and max(map(len, text.splitlines())) <= 100
+
+
 def test_the_same_failure_of_many_cases_and_triggers_is_one() -> None:
     seen = [made("fail", words=f"ap,case-{i}", where=("init", trigger, "host")) for i in range(9) for trigger in ("msi", "irqfd")]
     text = written("text", saved(seen))

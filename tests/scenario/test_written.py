@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kvmtest.engine.bind import Scene
+from kvmtest.engine.bind import BoundCase
 from kvmtest.engine.machine import Machines
 from kvmtest.engine.plan import Case, plan
 from kvmtest.judge import alone as judge_alone
@@ -42,9 +42,9 @@ def _case(name: str) -> Case:
     return next(case for case in plan() if case.name == name and not case.migrated)
 
 
-def _scene(machines: Machines, name: str, host: Host = NOBODY) -> tuple[Case, Scene]:
+def _bound(machines: Machines, name: str, host: Host = NOBODY) -> tuple[Case, BoundCase]:
     case = _case(name)
-    return case, Scene(case, machines.kept(case.setup), host)
+    return case, BoundCase(case, machines.kept(case.setup), host)
 
 
 def _records(case: Case, bases: tuple[Basis, ...], seen: Played, host: Host = NOBODY) -> dict[str, Record]:
@@ -112,39 +112,39 @@ def test_what_follows_is_not_of_the_section() -> None:
 
 @pytest.mark.parametrize("values, verdict", [((_TAKEN,), Verdict.PASS), ((_DROPPED,), Verdict.FAIL), ((1 << 50,), Verdict.FAIL)])
 def test_a_tsc_that_is_not_taken_fails(machines: Machines, values: tuple[int, ...], verdict: Verdict) -> None:
-    case, scene = _scene(machines, "none.set-msrs/ap,intel,tsc-now")
+    case, bound = _bound(machines, "none.set-msrs/ap,intel,tsc-now")
     number = len(case.scenario.steps) - 1 if case.scenario else 0
     ended = Ended(number, "fail", "", False) if verdict is Verdict.FAIL else None
     seen = Played(((number, values[0]),), ended)
-    record = _records(case, scene.bases, seen)["msr.tsc"]
+    record = _records(case, bound.bases, seen)["msr.tsc"]
     assert record.verdict is verdict
 
 
 @pytest.mark.parametrize("kernel, verdict", [("6.1.0", Verdict.KNOWN), ("7.2.0", Verdict.FAIL)])
 def test_a_dropped_tsc_is_known_of_kernels_before_the_commit(machines: Machines, kernel: str, verdict: Verdict) -> None:
     host = NOBODY._replace(kernel=kernel, backend="svm")
-    case, scene = _scene(machines, "none.set-msrs/ap,intel,tsc-first-and-near", host)
+    case, bound = _bound(machines, "none.set-msrs/ap,intel,tsc-first-and-near", host)
     assert case.scenario
     number = len(case.scenario.steps) - 1
-    record = _records(case, scene.bases, Played(((number, _DROPPED),), Ended(number, "fail", "", False)), host)["msr.tsc"]
+    record = _records(case, bound.bases, Played(((number, _DROPPED),), Ended(number, "fail", "", False)), host)["msr.tsc"]
     assert (record.verdict, record.observed) == (verdict, "less than what was written")
 
 
 @pytest.mark.parametrize("name", ["none.set-sregs/ap,intel,cr0-pg-without-pe", "none.set-debugregs/ap,intel,flags-1"])
 def test_what_is_refused_fails_where_it_is_accepted_or_has_an_effect(machines: Machines, name: str) -> None:
-    case, scene = _scene(machines, name, _NEW)
-    seen = scene.observe()
-    good = _records(case, scene.bases, seen, _NEW)
+    case, bound = _bound(machines, name, _NEW)
+    seen = bound.observe()
+    good = _records(case, bound.bases, seen, _NEW)
     assert good["refused"].verdict is good["delivered"].verdict is Verdict.PASS
     answered = next(number for number, value in enumerate(seen.told) if value[1] == -errno.EINVAL)
     step = seen.told[answered][0]
     taken = Played((*seen.told[:answered], (step, 0)), Ended(step, "fail", "", False))
-    assert _records(case, scene.bases, taken, _NEW)["refused"].verdict is Verdict.FAIL
+    assert _records(case, bound.bases, taken, _NEW)["refused"].verdict is Verdict.FAIL
     other = Played((*seen.told[:answered], (step, -errno.EXDEV)), Ended(step, "fail", "", False))
-    assert _records(case, scene.bases, other, _NEW)["refused"].observed == "EXDEV"
+    assert _records(case, bound.bases, other, _NEW)["refused"].observed == "EXDEV"
     after = seen.told[-1][1]
-    changed = after.put(scene.bases[0].layout, "rbx", 0x77)
-    assert _records(case, scene.bases, _last(seen, changed), _NEW)["delivered"].verdict is Verdict.FAIL
+    changed = after.put(bound.bases[0].layout, "rbx", 0x77)
+    assert _records(case, bound.bases, _last(seen, changed), _NEW)["delivered"].verdict is Verdict.FAIL
 
 
 @pytest.mark.parametrize(
@@ -157,69 +157,69 @@ def test_what_is_refused_fails_where_it_is_accepted_or_has_an_effect(machines: M
 def test_one_section_alone_fails_by_each_side(machines: Machines, section: str, item: str, follow: str) -> None:
     trigger = {"events": "vcpu-events"}.get(section, f"set-{section}")
     name = next(c.name for c in plan() if c.trigger == trigger and c.sequence.startswith("alone-from-a-"))
-    case, scene = _scene(machines, name)
-    seen = scene.observe()
-    layout, after = scene.bases[0].layout, seen.told[-1][1]
+    case, bound = _bound(machines, name)
+    seen = bound.observe()
+    layout, after = bound.bases[0].layout, seen.told[-1][1]
     assert isinstance(after, Snapshot)
-    assert _records(case, scene.bases, seen)["delivered"].observed == judge_alone.AS_ASKED
+    assert _records(case, bound.bases, seen)["delivered"].observed == judge_alone.AS_ASKED
     for one in (item, follow):
         value = after.get(layout, one)
         assert value is not None
-        wrong = _records(case, scene.bases, _last(seen, after.put(layout, one, value ^ 1)))["delivered"]
+        wrong = _records(case, bound.bases, _last(seen, after.put(layout, one, value ^ 1)))["delivered"]
         assert wrong.verdict is Verdict.FAIL and f"{one} = {value ^ 1:#x}" in str(wrong.observed)
 
 
 def test_what_x2apic_mode_derives_is_judged_in_that_mode(machines: Machines) -> None:
     there = (c for c in plan() if c.trigger == "set-lapic" and c.sequence.startswith("alone-from-"))
     case = next(c for c in there if c.sequence.endswith("x2apic"))
-    scene = Scene(case, machines.kept(case.setup), NOBODY)
-    seen = scene.observe()
-    layout, after = scene.bases[0].layout, seen.told[-1][1]
-    wrong = _records(case, scene.bases, _last(seen, after.put(layout, "lapic.ldr", 0x50020)))["delivered"]
+    bound = BoundCase(case, machines.kept(case.setup), NOBODY)
+    seen = bound.observe()
+    layout, after = bound.bases[0].layout, seen.told[-1][1]
+    wrong = _records(case, bound.bases, _last(seen, after.put(layout, "lapic.ldr", 0x50020)))["delivered"]
     assert wrong.verdict is Verdict.FAIL and wrong.observed == "lapic.ldr = 0x50020"
 
 
 def test_an_either_order_that_ends_otherwise_fails(machines: Machines) -> None:
     name = next(c.name for c in plan() if c.sequence.startswith("either-side-of-") and not c.migrated)
-    case, scene = _scene(machines, name)
-    seen = scene.observe()
-    layout, after = scene.bases[0].layout, seen.told[-1][1]
-    assert _records(case, scene.bases, seen)["delivered"].verdict is Verdict.PASS
-    wrong = _records(case, scene.bases, _last(seen, after.put(layout, "rsp", 0x123)))["delivered"]
+    case, bound = _bound(machines, name)
+    seen = bound.observe()
+    layout, after = bound.bases[0].layout, seen.told[-1][1]
+    assert _records(case, bound.bases, seen)["delivered"].verdict is Verdict.PASS
+    wrong = _records(case, bound.bases, _last(seen, after.put(layout, "rsp", 0x123)))["delivered"]
     assert wrong.verdict is Verdict.FAIL and wrong.observed == "rsp changed"
 
 
 def test_an_address_that_is_translated_as_before_fails(machines: Machines) -> None:
-    case, scene = _scene(machines, "none.set-sregs/ap,intel,into-64-bit-mode-and-back")
-    seen = scene.observe()
-    assert _records(case, scene.bases, seen)["memory"].verdict is Verdict.PASS
+    case, bound = _bound(machines, "none.set-sregs/ap,intel,into-64-bit-mode-and-back")
+    seen = bound.observe()
+    assert _records(case, bound.bases, seen)["memory"].verdict is Verdict.PASS
     at = next(number for number, (_, value) in enumerate(seen.told) if value == 0x20000)
     step = seen.told[at][0]
     ended = Played((*seen.told[:at], (step, 0x80000)), Ended(step, "fail", "", False))
-    wrong = _records(case, scene.bases, ended)["memory"]
+    wrong = _records(case, bound.bases, ended)["memory"]
     assert wrong.verdict is Verdict.FAIL and wrong.observed == "the page at the address itself"
 
 
 def test_an_msr_that_is_accepted_fails_by_its_value(machines: Machines) -> None:
-    case, scene = _scene(machines, "none.set-msrs/ap,intel,addresses-not-canonical", _NEW)
-    seen = scene.observe()
-    assert _records(case, scene.bases, seen, _NEW)["refused"].verdict is Verdict.PASS
+    case, bound = _bound(machines, "none.set-msrs/ap,intel,addresses-not-canonical", _NEW)
+    seen = bound.observe()
+    assert _records(case, bound.bases, seen, _NEW)["refused"].verdict is Verdict.PASS
     at = next(number for number, (_, value) in enumerate(seen.told) if value == 0)
     step = seen.told[at][0]
     ended = Played((*seen.told[:at], (step, 1)), Ended(step, "fail", "", False))
-    wrong = _records(case, scene.bases, ended, _NEW)["refused"]
+    wrong = _records(case, bound.bases, ended, _NEW)["refused"]
     assert wrong.verdict is Verdict.FAIL and wrong.observed == "0x8000000000000000 in lstar accepted"
 
 
 def test_boot_ids_are_asked_of_a_vm_without_vcpus(machines: Machines) -> None:
-    case, scene = _scene(machines, "none.set-boot-cpu-id/ap,intel,id-1")
-    assert [op.on for _, op in scene.program.ops if isinstance(op, p.Ioctl)] == [p.NEW_VM]
+    case, bound = _bound(machines, "none.set-boot-cpu-id/ap,intel,id-1")
+    assert [op.on for _, op in bound.program.ops if isinstance(op, p.Ioctl)] == [p.NEW_VM]
     for _ in range(2):  # each time another VM
-        assert _records(case, scene.bases, scene.observe())["refused"].verdict is Verdict.PASS
+        assert _records(case, bound.bases, bound.observe())["refused"].verdict is Verdict.PASS
 
 
 def test_a_count_writes_what_is_there_and_more(machines: Machines) -> None:
-    case, scene = _scene(machines, "none.set-msrs/ap,intel,tsc-now")
-    sums = [op for _, op in scene.program.ops if isinstance(op, p.Sum)]
+    case, bound = _bound(machines, "none.set-msrs/ap,intel,tsc-now")
+    sums = [op for _, op in bound.program.ops if isinstance(op, p.Sum)]
     assert [op.value for op in sums] == [1 << 40, 0, 0, 0] and sums[0].place.buffer == "written_msr_tsc1_16"
-    assert case.scenario and lower(case.scenario, scene) == scene.program
+    assert case.scenario and lower(case.scenario, bound) == bound.program

@@ -162,7 +162,7 @@ def early(native: Native, dice: random.Random) -> str:
     """A signal while the interpreter starts and imports, or at the very end."""
     where, mounts = native.new(), Path("/proc/mounts").read_bytes()
     number = dice.choice(ENDS)
-    child = start(["list", "cr3"], where, anew=True)
+    child = start(["list", "--ids", "cr3"], where, anew=True)
     child.read(dice.uniform(0.15, 2.5))
     child.signal(number)
     done = child.end()

@@ -71,8 +71,8 @@ function arrange() {
   } else {
     const used = new Set(), from = state.view * ids.length;
     ids.forEach(([group], id) => { if (worst[from + id] !== NONE) used.add(group); });
-    // Those of one event side by side, then of one trigger, then of one view, in the order in which they came.
-    const came = [0, 1, 2].map(part => [...new Set(groups.map(group => group[part]))]);
+    // Those of one event side by side, RESET first, then of one trigger, then of one view, in the order in which they came.
+    const came = [data.events, ...[1, 2].map(part => [...new Set(groups.map(group => group[part]))])];
     const places = groups.map(group => group.map((name, part) => came[part].indexOf(name)));
     const order = [...used].sort((a, b) => places[a].reduce((told, place, part) => told || place - places[b][part], 0));
     const place = new Map(order.map((group, i) => [group, i]));

@@ -8,38 +8,38 @@ from kvmtest.spec.deviations.deviation import Deviation
 
 __all__ = ("OPEN",)
 
-_FNINIT = "a new vCPU's FPU is in the FNINIT configuration, in all kernels; the architectural RESET image is another"
-_TPR = "on an exit KVM reads TPR from the VMCB's V_TPR, which has its priority class only: bits 3:0 are lost"
-_PPR = "KVM_SET_LAPIC computes PPR before it looks at the ISR that it was given; a guest's read computes it anew"
-_VMX_CONTROLS = "KVM_GET_MSRS adds the bits that are always 1 to the four VMX controls without TRUE, whatever they hold; the API says 0"
-_NO_LOGICAL = "KVM's map of logical ids leaves out a local APIC that software has disabled, which INIT, SIPI and NMI reach all the same"
-_SVR_TAKEN = "KVM checks the id after it has written the spurious-interrupt vector register, which stays when it refuses the rest"
-_HALF_DONE = "KVM checks this flag after all others, and has written the rest when it refuses it"
+_FNINIT = "a new vCPU has the FPU of FNINIT, with FCW 37FH and all registers empty; after RESET FCW is 40H and FTW 5555H"
+_TPR = "on a VM exit KVM reads TPR from the VMCB's V_TPR, which has its priority class alone: bits 3:0 are lost"
+_PPR = "KVM_SET_LAPIC computes PPR from the ISR of before, and KVM_GET_LAPIC shows that; a guest that reads PPR gets the right one"
+_VMX_CONTROLS = "KVM_GET_MSRS shows the default1 bits in a new vCPU's four VMX control MSRs without TRUE, which are 0 by KVM's API without its quirk"
+_NO_LOGICAL = "an NMI to a logical id does not reach a local APIC that is software-disabled: KVM's map of logical ids leaves it out"
+_SVR_TAKEN = "KVM_SET_LAPIC that fails for its APIC id has written the spurious-interrupt vector register before"
+_HALF_DONE = "KVM_SET_VCPU_EVENTS that fails for KVM_VCPUEVENT_VALID_TRIPLE_FAULT has written the other events before"
 _HASHED = (
-    "with vector_hashing KVM chooses one bit of a logical destination for a lowest-priority message, and drops it if that is nobody's"
+    "with vector_hashing a lowest-priority message to several logical ids is lost if KVM chooses one of them that nobody has"
 )
 
 #: Causes of these departures; a change of one line fixes each on 6.1: tests/lab/counter.py.
 _L1_LMA = "KVM_SET_NESTED_STATE accepts an L1 with EFER.LMA and without EFER.LME"
-_NOT_REARMED = "the deadline was armed by the old TSC, and writing the TSC does not arm it again"
-_FIRES_AGAIN = "a one-shot timer with nothing left has fired already; KVM arms it for now"
-_SMI_COUNT = "KVM resets the count with INIT as well, which runs since the last RESET"
-_SPEC_CTRL = "KVM resets it with INIT as well as with RESET"
-_CPL = "SS.DPL is the VMCB's CPL, which nothing writes in INIT or RESET"
-_SHADOW = "the VMCB's interrupt shadow outlives INIT: nothing writes it"
-_TRIPLE_FAULT = "a triple fault that a VMM has made pending outlives INIT, and shuts the vCPU down when it runs"
+_NOT_REARMED = "a VMM's write of the TSC leaves the TSC-deadline timer armed for the TSC of before: no interrupt comes when it is due"
+_FIRES_AGAIN = "KVM_SET_LAPIC starts a one-shot timer whose current count is 0, which has fired already: it fires a second time"
+_SMI_COUNT = "INIT clears MSR_SMI_COUNT, which counts the SMIs since the last RESET"
+_SPEC_CTRL = "INIT clears this MSR, which only RESET is to clear"
+_CPL = "INIT keeps SS.DPL: KVM shows the VMCB's CPL there, which init_vmcb() does not write"
+_SHADOW = "INIT keeps the interrupt shadow: init_vmcb() does not write the VMCB's"
+_TRIPLE_FAULT = "INIT keeps a triple fault that KVM_SET_VCPU_EVENTS has made pending: the vCPU shuts down when it runs"
 #: Since 73b42dc69be8.
-_ICR2 = "in x2APIC mode the upper half of the 64-bit ICR, where KVM_GET_LAPIC shows it, outlives INIT"
-_VM_CR = "nothing resets VM_CR: its SVMDIS outlives INIT without LOCK"
-_SVMDIS = "SVMDIS once set is not cleared, by a VMM neither"
-_WAITS = "an L2 that waits for a SIPI exits by an NMI and an interrupt, which that state blocks"
-_PAYLOAD = "KVM delivers a payload when the exception is queued, also where the VM has the capability by which it stays pending"
-_UNLISTED = "KVM_GET_MSR_INDEX_LIST does not name VM_CR, so that a VMM does not save it"
-_R_INIT = "KVM keeps VM_CR.R_INIT and looks at it nowhere: INIT resets the vCPU, where it is to be #SX"
+_ICR2 = "in x2APIC mode INIT keeps bits 63:32 of the ICR in the place where KVM_GET_LAPIC shows them"
+_VM_CR = "INIT keeps VM_CR.SVMDIS where LOCK is clear: KVM resets VM_CR nowhere"
+_SVMDIS = "KVM_SET_MSRS does not clear VM_CR.SVMDIS once it is set"
+_WAITS = "an L2 in wait-for-SIPI exits to L1 for an NMI or an interrupt, which that state blocks"
+_PAYLOAD = "KVM_SET_VCPU_EVENTS with a pending #DB delivers its payload at once, with KVM_CAP_EXCEPTION_PAYLOAD too, by which it stays pending"
+_UNLISTED = "KVM_GET_MSR_INDEX_LIST does not name VM_CR, so that a VMM loses it in a migration"
+_R_INIT = "INIT with VM_CR.R_INIT set resets the vCPU, where it is to raise #SX: KVM keeps the bit and reads it nowhere"
 #: 265e43530cb2 made an INIT of it, and 5d2d7e41e3b8 of the same release left the MMU to that; passes with "KVM: x86:
 #: Unconditionally reset MMU context when emulating INIT", and with kvm_mmu_reset_context() in shutdown_interception().
-_STALE_MMU = "shutdown_interception() clears the VMCB, and with it the CR0.PG without which INIT does not reset the MMU"
-_NO_WINDOW = "with vgif KVM does not intercept STGI for an INIT that waits, as it does for NMI and SMI: it comes after the next exit"
+_STALE_MMU = "a vCPU that shut down in paging mode executes nothing after INIT: shutdown_interception() clears CR0.PG, and INIT then keeps the old MMU"
+_NO_WINDOW = "an INIT that waits for GIF comes not at STGI but after the next VM exit: with vgif KVM intercepts STGI for NMI and SMI alone"
 #: Cases in which INIT waits for STGI; with kvm_amd.vgif=0 it comes in time.
 _AT_STGI = (
     *(f"after-{name}-in-svm-l2" for name in ("rdmsr", "out", "gp", "pf", "vmrun")),

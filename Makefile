@@ -40,7 +40,7 @@ lab: $(VENV)/.package guests | qemu bochs
 	@$(BIN)/kvmtest lab matrix --backend svm,vmx --kernel $(LAB_KERNELS) $(ARGS) || [ $$? = 1 ]
 
 ##  test          lint, types and all tests; ARGS="-k ..." adds to pytest
-test: lint guests | compiler
+test: compiler lint guests
 	@$(BIN)/python -m pytest $(ARGS)
 
 ##  test-fast     the tests that need neither /dev/kvm nor other programs, without lint: for between two edits; ARGS as of test
@@ -53,7 +53,7 @@ nightly: docs contrib test test-html test-lab
 	@$(MAKE) --no-print-directory lab bench
 
 ##  test-lab      the lab's tests with real kernels and emulators, some minutes; ARGS="-k ..." adds to pytest
-test-lab: $(VENV)/.dev guests | qemu bochs compiler
+test-lab: compiler $(VENV)/.dev guests | qemu bochs
 	@$(BIN)/python -m pytest -m "lab and not nightly" tests/lab $(ARGS)
 
 ##  test-html     the HTML reports in Chromium; ARGS="-k ..." adds to pytest
@@ -92,7 +92,7 @@ contrib: $(VENV)/.contrib guests | checkers
 	@$(BIN)/python -m pytest -m "not lab" tests/contrib $(ARGS)
 
 ##  bench         the engine's rate beside that of a C program that issues the same ioctls; reports
-bench: $(VENV)/.package guests | compiler
+bench: compiler $(VENV)/.package guests
 	@$(BIN)/python -m tests.bench $(ARGS)
 	@$(BIN)/python -m tests.bench.reports
 
@@ -159,7 +159,8 @@ system:
 		echo "make: kvmtest needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) -V); set PYTHON=..." >&2; exit 1; \
 	fi
 
-# Two tests and the benchmark compile C against <linux/kvm.h>; without a compiler they are skipped.
+# Tests and the benchmark compile C against <linux/kvm.h>; without a compiler they are skipped. It comes before the guests: their
+# runner is C.
 compiler:
 	@if ! command -v gcc >/dev/null || [ ! -e /usr/include/linux/kvm.h ]; then \
 		missing=" gcc libc6-dev linux-libc-dev"; \

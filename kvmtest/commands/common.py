@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO, TypeAlias, TypeVar
 
 from kvmtest.kvm.stop import Stop
+from kvmtest.model.shard import Shard, ShardError
 from kvmtest.model.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ __all__ = (
     "say",
     "scenarios",
     "selected",
+    "shard",
     "status",
 )
 
@@ -205,15 +207,37 @@ def full(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--full", action="store_true", help=what)
 
 
-def selected(selectors: Sequence[str], full: bool = False, cases: Sequence[Case] = ()) -> list[Case]:
-    """The cases of the plan, of the ``full`` one, or of ``cases``, with a result that ``selectors`` match. Raises Failed."""
+def shard(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add ``--shard``; ``what`` is its help."""
+    parser.add_argument("--shard", type=_shard, metavar="I/N", help=what)
+
+
+def _shard(text: str) -> Shard | None:
+    try:
+        found = Shard.parse(text)
+    except ShardError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if len(found.numbers) > 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than one part")
+    # One part of one is everything.
+    return found if found.of > 1 else None
+
+
+def selected(
+    selectors: Sequence[str], full: bool = False, cases: Sequence[Case] = (), part: Shard | None = None
+) -> list[Case]:
+    """The cases of the plan, of the ``full`` one, or of ``cases``, with a result that ``selectors`` match; those in ``part``.
+
+    Raises Failed.
+    """
     from kvmtest.engine import plan
     from kvmtest.model.select import SelectorError
 
     try:
-        return plan.chosen(tuple(selectors), full, cases)
+        found = plan.chosen(tuple(selectors), full, cases)
     except SelectorError as error:
         raise Failed(str(error), USAGE) from None
+    return [case for case in found if part.has(case.name)] if part else found
 
 
 def status(totals: Counter[Verdict], strict: bool) -> int:

@@ -77,6 +77,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
     what = "run time in seconds, from the first scenario on (default: 60)"
     parser.add_argument("--time", type=_seconds, default=60.0, metavar="S", help=what)
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed of the random scenarios (default: 1)")
+    what = "run part I of N of a seed's scenarios; N machines with one part each run different ones"
+    common.shard(parser, what)
     what = "only this state that blocks INIT: smm, gif or vmx, or none; may be repeated"
     parser.add_argument("--state", action="append", metavar="STATE", help=what)
     what = "only this event: init, sipi, nmi, smi, interrupt or migrate, or none; may be repeated"
@@ -205,7 +207,8 @@ def _fuzz(args: argparse.Namespace) -> int:
         kvm.stop = interrupt
         facts: Host = host.detect()
         try:
-            fuzzer = Fuzzer(kvm, facts, args.seed, Selection(args.selectors), events=events, states=states)
+            selection = Selection(args.selectors)
+            fuzzer = Fuzzer(kvm, facts, args.seed, selection, events=events, states=states, shard=args.shard)
         except (OSError, SetupError, Unread) as error:
             raise Failed(str(error), UNTESTABLE) from None
         try:
@@ -249,7 +252,8 @@ def there(args: argparse.Namespace, stop: Interrupt) -> int:
         return _smaller_there(args, stop)
     blocks = Blocks(args) if args.coverage else None
     findings = _Findings(args.output, _cell(args))
-    fuzzing = (args.time, args.seed, tuple(sorted(events)), tuple(sorted(states)), args.stop_at)
+    part = str(args.shard) if args.shard else ""
+    fuzzing = (args.time, args.seed, tuple(sorted(events)), tuple(sorted(states)), args.stop_at, part)
     job = {"programs": {}, "selectors": tuple(args.selectors), "minimise": False, "fuzz": fuzzing}
     failed = 0
 
@@ -332,7 +336,7 @@ def _smaller_there(args: argparse.Namespace, stop: Interrupt) -> int:
     from kvmtest.scenario import file
 
     def alone(tried: Sequence[Scenario]) -> list[set[Key]]:
-        fuzzing = (0.0, 1, tuple(EVENTS), tuple(STATES), 0)
+        fuzzing = (0.0, 1, tuple(EVENTS), tuple(STATES), 0, "")
         job = {"programs": {}, "selectors": tuple(args.selectors), "minimise": False, "fuzz": fuzzing}
         job["tried"] = tuple(file.dump(one) for one in tried)
         shown = [set(map(tuple, keys)) for _, (kind, keys) in jobs.answers(args, job, stop) if kind == "shows"]

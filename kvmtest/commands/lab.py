@@ -79,6 +79,7 @@ def add(commands: Commands) -> None:
     one.add_argument("--backend", choices=BACKENDS, help=cells.BACKEND_HELP)
     one.add_argument("--kernel", metavar="WHICH", required=True, help="the kernel (see below)")
     run.options(one)
+    common.shard(one, run.SHARD)
     outcome.options(one)
     cells.options(one)
 
@@ -88,6 +89,8 @@ def add(commands: Commands) -> None:
     matrix.add_argument("--kernel", type=cells.names, action="extend", metavar="WHICH[,WHICH]", required=True, help=which)
     matrix.add_argument("--jobs", type=cells.number, metavar="N", help="number of cells at once (default: by cores and memory)")
     run.options(matrix)
+    what = "run part I of N of the matrix: whole cells, or parts of cells if N is larger than their number"
+    common.shard(matrix, what)
     cells.options(matrix, several=True)
 
     execute = verbs.add_parser("exec", help="run static programs, as those of kvmtest repro", epilog=_EXEC, formatter_class=RAW)

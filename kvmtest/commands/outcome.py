@@ -53,7 +53,11 @@ class Outcome:
 
     def status(self, *runs: Run) -> int:
         """The exit status of ``runs`` that are over."""
-        return common.status(_totals(runs), self.strict)
+        totals = +_totals(runs)
+        if not totals and all(run.head.shard for run in runs):
+            say(f"none of the selected cases is in shard {runs[0].head.shard}")
+            return OK
+        return common.status(totals, self.strict)
 
 
 def _totals(runs: Iterable[Run]) -> Counter[Verdict]:
@@ -150,6 +154,8 @@ def of(args: argparse.Namespace, asked: Sequence[str]) -> Outcome:
     """Choose the outcome by ``args``, for the selectors ``asked``. Raises Failed, before anything runs."""
     selectors = tuple(asked)
     if args.bisect:
+        if getattr(args, "shard", None):
+            raise Failed("--bisect decides by all cases of its SELECTORs: it goes without --shard", USAGE)
         if not selectors:
             raise Failed("--bisect needs the result ids that are to decide; '*' for all", USAGE)
         return Bisect(selectors)

@@ -30,11 +30,12 @@ __all__ = ("add", "check", "options", "waivers", "write", "writing")
 
 _EPILOG = """\
 RESULTS are files written by --format json or jsonl, gzipped or not, of a run or of a lab's matrix; - is standard input. Several
-files make one report, which shows the run of each result.
+files make one report, which shows the run of each result; the parts of a run (--shard) are one run in it.
 
   kvmtest report results.json                                       the report that the run printed
   kvmtest report --report junit=r.xml --report html=r.html r.json   two reports, and the text
   kvmtest report --format html -o all.html hostA.json hostB.json    two hosts side by side
+  kvmtest report --format json -o r.json part-*.json                the parts of a run as one
   kvmtest report --baseline old.json new.json                       failures that are new, and those that are gone
   kvmtest report --format jsonl --expand r.json                     a self-contained object for each result
 
@@ -250,7 +251,7 @@ def _report(args: argparse.Namespace) -> int:
     loader = Loader(say)
     try:
         old = files.runs(args.baseline, say) if args.baseline else []
-        found = [(path, run) for path in args.results for run in files.runs(path, say, loader)]
+        found = files.merged([(path, run) for path in args.results for run in files.runs(path, say, loader)], say)
     except SavedError as error:
         raise Failed(str(error), USAGE) from None
     named = [run._replace(head=run.head._replace(name=name)) for (_, run), name in zip(found, names(found), strict=True)]

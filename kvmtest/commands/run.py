@@ -14,13 +14,16 @@ from kvmtest.commands import common, kcov, outcome, report
 from kvmtest.commands.common import RAW, SELECTORS, Commands, Failed, Interrupt, say
 from kvmtest.model.host import Host, Tool
 from kvmtest.model.run import Head
+from kvmtest.model.shard import Shard
 
-__all__ = ("add", "cases", "chosen", "head", "options", "seconds")
+__all__ = ("SHARD", "add", "cases", "chosen", "head", "options", "seconds")
 
 #: More processes than any host has CPUs for.
 _MOST_JOBS = 1024
 #: Of objects that are new, so many more than are freed, until cycles among them are looked for.
 _COLLECTED = 100_000
+#: The help of ``--shard``.
+SHARD = "run part I of N of the cases; N machines with one part each run each case once; kvmtest report merges their results"
 
 
 def add(commands: Commands) -> None:
@@ -30,6 +33,7 @@ def add(commands: Commands) -> None:
     outcome.options(parser)
     kcov.options(parser)
     common.device(parser)
+    common.shard(parser, SHARD)
     what = "run the cases in so many processes at once; the results are the same, in the same order (default: 1)"
     parser.add_argument("--jobs", type=_jobs, default=1, metavar="N", help=what)
     parser.set_defaults(function=_run)
@@ -95,9 +99,9 @@ def _jobs(text: str) -> int:
     return int(text)
 
 
-def head(host: Host, name: str = "") -> Head:
-    """The head of a run that begins now."""
-    return Head(Tool(__version__), host, common.now(), name)
+def head(host: Host, shard: Shard | None = None) -> Head:
+    """The head of a run, or of that part of one, that begins now."""
+    return Head(Tool(__version__), host, common.now(), shard=shard)
 
 
 @contextlib.contextmanager
@@ -122,7 +126,7 @@ def _run(args: argparse.Namespace) -> int:
         raise Failed("--coverage is of one process: it goes with --jobs 1", common.USAGE)
     asked = chosen(args)
     decides = outcome.of(args, asked)
-    wanted = common.selected(asked, args.full, common.scenarios(args.scenario))
+    wanted = common.selected(asked, args.full, common.scenarios(args.scenario), args.shard)
     try:
         kvm = doctor.open_kvm(args.device)
     except doctor.Unusable as error:
@@ -151,7 +155,7 @@ def _run(args: argparse.Namespace) -> int:
 
             steps = workers.run_in(args.jobs, *about)
         try:
-            to.begin(head(facts), len(wanted))
+            to.begin(head(facts, args.shard), len(wanted))
             for done in interrupt.each(steps):
                 note(done.case.name)
                 to.observed(selection.all_of(done.seen, done.seconds))

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from kvmtest.model.record import Block, Observation, Record, Result
 from kvmtest.model.run import Run
 from kvmtest.model.select import takes
+from kvmtest.model.shard import Shard
 from kvmtest.model.verdict import Verdict
 from kvmtest.spec.untouched import COUNTERS, MEASURED
 
@@ -89,16 +90,19 @@ _Said = tuple[str, str]
 class _Index:
     """The observations of a run by their place."""
 
-    def __init__(self, run: Run | None) -> None:
+    def __init__(self, run: Run | None, shards: Sequence[Shard]) -> None:
         self.places: dict[_Place, list[Observation]] = {}
         #: Not by case: which one ran when the kernel logged it is chance.
         self.said: dict[_Said, Result] = {}
-        self.cases = dict.fromkeys(case.name for case in run.cases) if run else {}
+        names = (case.name for case in run.cases) if run else ()
+        self.cases = dict.fromkeys(name for name in names if all(shard.has(name) for shard in shards))
         for seen in run.observations if run else ():
             if seen.view == "kernel":
                 self.said.update((_said(result), result) for result in seen.results)
                 continue
             name = seen.case.name if seen.case else ""
+            if name and not all(shard.has(name) for shard in shards):
+                continue
             self.cases.setdefault(name)
             self.places.setdefault((name, seen.event, seen.trigger, seen.view), []).append(seen)
 
@@ -162,11 +166,12 @@ def compare(
 ) -> Comparison:
     """Compare ``run`` with ``old``; with ``strict`` a ``known`` is a failure.
 
-    Of what ``selectors`` do not take neither run is asked, but what a kernel logs counts always. ``known`` keeps what was found
-    for the next comparison.
+    Of what ``selectors`` do not take neither run is asked, but what a kernel logs counts always; nor of cases that are not in the
+    shard of either. ``known`` keeps what was found for the next comparison.
     """
     known = {} if known is None else known
-    then, now = _Index(old), _Index(run)
+    shards = [one.head.shard for one in (old, run) if one and one.head.shard]
+    then, now = _Index(old, shards), _Index(run, shards)
     found = Comparison(old, run, [], [], [], [], [], [], [], [], [], [name for name in now.cases if name not in then.cases])
     only_then: dict[str, None] = {}
     for place in dict.fromkeys((*then.places, *now.places)):

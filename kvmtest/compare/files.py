@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from kvmtest.compare import snapshot
 from kvmtest.compare.snapshot import State
 from kvmtest.model.run import Run
 from kvmtest.results.saved import Loader, SavedError, read
 
-__all__ = ("one_run", "runs", "state")
+__all__ = ("merged", "one_run", "runs", "state")
 
 
 def state(path: str) -> State:
@@ -40,6 +40,16 @@ def runs(path: str, note: Callable[[str], object] = lambda line: None, loader: L
     if named := [run for run in found if run.name == name]:
         return named
     raise SavedError(f"{file} has no run {name}: there is {', '.join(run.name for run in found)}")
+
+
+def merged(found: Sequence[tuple[str, Run]], note: Callable[[str], object] = lambda line: None) -> list[tuple[str, Run]]:
+    """Merge the shards of a run among ``found``, each with the file that it is from; ``note`` is called with missing parts."""
+    if not any(run.head.shard for _, run in found):
+        return list(found)
+    from kvmtest.engine import plan
+    from kvmtest.results import merge
+
+    return merge.merged(found, {case.name: number for number, case in enumerate(plan.plan())}, note)
 
 
 def one_run(path: str, note: Callable[[str], object] = lambda line: None) -> Run:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from random import Random
@@ -10,6 +11,7 @@ from random import Random
 from kvmtest.fuzz.drawn import drawn
 from kvmtest.fuzz.model import BLOCKS, CITE
 from kvmtest.fuzz.moves import BETWEEN, GUEST, MOVES, Play
+from kvmtest.model.shard import Shard
 from kvmtest.scenario import step as s
 from kvmtest.scenario.items import CONTINUE
 from kvmtest.scenario.setup import VENDORS, Setup
@@ -30,14 +32,20 @@ _GUESTS, _MOST, _DRAWN = 0.002, 4, 0.005
 class Generator:
     """Scenarios made from ``seed``. Which move follows which steers it: a pair that was rare is more likely.
 
-    ``states`` are those that this host can be put in. ``without`` may be added to while it goes on, which makes what follows
-    another sequence: items that this host does not take; and so may ``unchecked``, items that it may change.
+    ``states`` are those that this host can be put in. ``shard`` is the part of the numbers that scenarios are made for.
+    ``without`` may be added to while it goes on, which makes what follows another sequence: items that this host does not take;
+    and so may ``unchecked``, items that it may change.
     """
 
     def __init__(
-        self, seed: int, *, events: frozenset[str] = frozenset(EVENTS), states: frozenset[str] = frozenset(STATES)
+        self,
+        seed: int,
+        *,
+        events: frozenset[str] = frozenset(EVENTS),
+        states: frozenset[str] = frozenset(STATES),
+        shard: Shard | None = None,
     ) -> None:
-        self.seed, self._events, self._states = seed, events, states
+        self.seed, self._events, self._states, self._shard = seed, events, states, shard
         self._moves = [(name, move.weight, move.may) for name, move in MOVES.items() if move.event in ("", *events)]
         self.without: set[str] = set()
         self.unchecked: set[str] = set()
@@ -46,10 +54,9 @@ class Generator:
 
     def each(self) -> Iterator[s.Scenario]:
         """Scenarios without an end."""
-        number = 0
-        while True:
-            number += 1
-            yield self.made(number)
+        for number in itertools.count(1):
+            if self._shard is None or self._shard.counts(number):
+                yield self.made(number)
 
     def made(self, number: int) -> s.Scenario:
         """The scenario of that ``number``, after those before it."""

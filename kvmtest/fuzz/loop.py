@@ -26,6 +26,7 @@ from kvmtest.kvm import Kvm, KvmError, RunStopped
 from kvmtest.model.host import Host
 from kvmtest.model.record import Observation, Result
 from kvmtest.model.select import Selection
+from kvmtest.model.shard import Shard
 from kvmtest.model.verdict import Verdict
 from kvmtest.scenario.needs import unmet
 from kvmtest.scenario.setup import VENDORS, Setup
@@ -142,15 +143,24 @@ def reachable(machines: Machines, states: Iterable[str]) -> frozenset[str]:
 class Fuzzer:
     """Runs what ``seed`` makes on ``kvm``, whose host is ``host``.
 
-    ``selection`` are the results that count, ``events`` and ``states`` what is tried. Raises SetupError, KvmError, Unread.
+    ``selection`` are the results that count, ``events`` and ``states`` what is tried, ``shard`` the part of it that is.
+    Raises SetupError, KvmError, Unread.
     """
 
     def __init__(
-        self, kvm: Kvm, host: Host, seed: int, selection: Selection, *, events: frozenset[str], states: frozenset[str]
+        self,
+        kvm: Kvm,
+        host: Host,
+        seed: int,
+        selection: Selection,
+        *,
+        events: frozenset[str],
+        states: frozenset[str],
+        shard: Shard | None = None,
     ) -> None:
         self.machines = Machines(kvm, host)
         self._kvm, self._selection = kvm, selection
-        self._generator = Generator(seed, events=events, states=reachable(self.machines, states))
+        self._generator = Generator(seed, events=events, states=reachable(self.machines, states), shard=shard)
         self._generator.without |= refused(self.machines)
         self._generator.unchecked |= changed(self.machines)
         self._known: Counter[Key] = Counter()

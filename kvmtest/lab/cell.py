@@ -384,4 +384,5 @@ def _chosen(spec: Spec) -> list[tuple[object, ...]]:
     """The cases that are to run, as marshal takes them: to plan and to choose takes an emulated CPU seconds."""
     if spec.job and (spec.job["programs"] or "fuzz" in spec.job):
         return []
-    return [case.packed for case in plan.chosen(inner(spec.selectors), spec.full, spec.cases)]
+    chosen = plan.chosen(inner(spec.selectors), spec.full, spec.cases)
+    return [case.packed for case in chosen if spec.shard is None or spec.shard.has(case.name)]

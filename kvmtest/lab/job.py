@@ -23,8 +23,8 @@ _SHOWN = 4000
 
 #: Between two words of how far it is, in seconds.
 _OFTEN_S = 2.0
-#: For how many seconds, the seed, events and states, after how many findings it ends.
-Fuzzing = tuple[float, int, tuple[str, ...], tuple[str, ...], int]
+#: For how many seconds, the seed, events and states, after how many findings it ends, and which shard ("" for all).
+Fuzzing = tuple[float, int, tuple[str, ...], tuple[str, ...], int, str]
 
 
 class Job(TypedDict):
@@ -114,10 +114,12 @@ def fuzz(job: Job, kvm: Kvm, host: Host, out: Encoder, between: Callable[[], Non
     """
     from kvmtest.fuzz.loop import Fuzzer
     from kvmtest.model.select import Selection
+    from kvmtest.model.shard import Shard
     from kvmtest.scenario import file
 
-    seconds, seed, events, states, most = job["fuzz"]
-    fuzzer = Fuzzer(kvm, host, seed, Selection(job["selectors"]), events=frozenset(events), states=frozenset(states))
+    seconds, seed, events, states, most, shard = job["fuzz"]
+    part, selection = Shard.parse(shard) if shard else None, Selection(job["selectors"])
+    fuzzer = Fuzzer(kvm, host, seed, selection, events=frozenset(events), states=frozenset(states), shard=part)
     last = time.monotonic()
 
     if "tried" in job:

@@ -54,4 +54,4 @@ class Recorder:
 
     def _begin(self, host: Host, cases: int) -> None:
         self.begun, self._began = True, time.monotonic()
-        self._to.begin(Head(Tool(__version__), host, self._started, self._name), cases)
+        self._to.begin(Head(Tool(__version__), host, self._started, self._name, self._spec.shard), cases)

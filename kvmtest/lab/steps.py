@@ -12,6 +12,7 @@ from kvmtest.lab.start import Cpu
 from kvmtest.model.case import Case
 from kvmtest.model.host import Host
 from kvmtest.model.record import Observation
+from kvmtest.model.shard import Shard
 from kvmtest.scenario.program import DEFAULT_ROUNDS
 
 __all__ = ("Alive", "Answer", "Begin", "Booting", "Executed", "Remark", "Running", "Spec", "Step", "Times")
@@ -21,7 +22,8 @@ class Spec(NamedTuple):
     """A cell to run. ``parameters`` are those of modules: ``{"kvm_amd": "npt=0 nested=1"}``; ``stress_rounds`` is rounds and
     seed of randomised cases. ``fresh_boot`` boots even if a saved boot is kept. ``cases`` are those to select from, if not the
     plan's; ``full`` selects from the full plan. ``job`` is done instead of running cases (`kvmtest.lab.job`). ``coverage`` uses
-    instrumented modules and makes each case report what it executed of them. ``cpu`` is what the kernel runs on.
+    instrumented modules and makes each case report what it executed of them. ``cpu`` is what the kernel runs on. ``shard`` is the
+    part of the cases that this cell runs.
     """
 
     backend: str
@@ -37,6 +39,7 @@ class Spec(NamedTuple):
     job: Any = None
     coverage: bool = False
     cpu: Cpu = Cpu()
+    shard: Shard | None = None
 
     @property
     def name(self) -> str:

@@ -10,18 +10,23 @@ from typing import NamedTuple
 from kvmtest.model.case import Case
 from kvmtest.model.host import Host, Tool
 from kvmtest.model.record import Block, Observation, Result
+from kvmtest.model.shard import Shard
 from kvmtest.model.verdict import Verdict
 
 __all__ = ("Head", "Run", "counted")
 
 
 class Head(NamedTuple):
-    """The facts about a run that are known at its beginning. ``name`` distinguishes the run; ``started`` is UTC (RFC 3339)."""
+    """The facts about a run that are known at its beginning. ``name`` distinguishes the run; ``started`` is UTC (RFC 3339).
+
+    ``shard`` is the part of its cases that it ran, None where it ran all of them.
+    """
 
     tool: Tool
     host: Host
     started: str
     name: str = ""
+    shard: Shard | None = None
 
 
 class Run(NamedTuple):

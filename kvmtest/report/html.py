@@ -317,6 +317,7 @@ def _head(ran: _Ran) -> dict[str, Any]:
     cut = {None: ", cut short", True: ", interrupted", False: ""}[end.interrupted]
     facts.append(("started", f"{head.started}, took {end.duration_s:.1f} s{cut}"))
     facts.append(("kvmtest", head.tool.version))
+    facts += [("shard", str(head.shard))] * (head.shard is not None)
     return {"name": printable(head.name), "facts": [(k, printable(v)) for k, v in facts], "totals": end.totals, "host": host}
 
 

@@ -99,6 +99,7 @@ class Junit:
         facts = {"kvmtest": self._run.tool.version, "kernel": host.kernel, "backend": host.backend}
         facts |= {"cpu_vendor": host.cpu_vendor, "cpu_model": host.cpu_model}
         facts |= {f"lab.{name}": str(value) for name, value in (host.lab or {}).items()}
+        facts |= {"shard": str(self._run.shard)} if self._run.shard else {}
         return facts | {f"parameter.{name}": value for name, value in host.parameters.items() if not name.startswith("kvm.")}
 
     def _case(self, classname: str, test: Test) -> None:

@@ -81,7 +81,8 @@ class Kcidb:
         shared: dict[str, Any] = {"origin": self.origin, "build_id": build, "environment": self._environment()}
         if _TIME.fullmatch(started):
             shared["start_time"] = started
-        run = self._id("run", json.dumps(self._run.host), started, f"{end.duration_s:.6f}")
+        shard = [str(self._run.shard)] if self._run.shard else []
+        run = self._id("run", json.dumps(self._run.host), started, f"{end.duration_s:.6f}", *shard)
         self._ids[run] += 1  # one file twice
         for tests in self._tally.tests(end.findings).values():
             for test in tests:

@@ -83,6 +83,7 @@ class Ktap:
         told = ", ".join(f"{count} {verdict}" for verdict, count in end.totals.items() if count) or "none"
         cut = {None: ", cut short", True: ", interrupted", False: ""}[end.interrupted]
         head = [f"kvmtest {self._run.tool.version} {self._run.started}", f"kernel {host.kernel}, backend {host.backend}"]
+        head += [f"shard {self._run.shard}"] * (self._run.shard is not None)
         head += [f"host {host.name}"] * bool(host.name) + [f"CPU {host.cpu_vendor}, {host.cpu_model}"]
         if host.lab:
             head.append(f"lab {host.lab['emulator']}, CPU {host.lab['cpu']}, kernel {host.lab['kernel_source']}")

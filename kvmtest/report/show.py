@@ -118,7 +118,7 @@ def head_lines(head: Head) -> list[tuple[str, str]]:
     """The head of a report: label and text; the title has no label."""
     host = head.host
     facts = [head.tool.version, head.started, f"backend {host.backend}, {host.cpu_vendor}"]
-    facts += [f"host {host.name}"] * bool(host.name)
+    facts += [f"host {host.name}"] * bool(host.name) + [f"shard {head.shard}"] * (head.shard is not None)
     found = [("", host.title), ("kvmtest", "   ".join(facts))]
     if host.lab:
         found += [("CPU", f"{host.cpu_model}, model {host.lab['cpu']}"), ("kernel", str(host.lab["kernel_source"]))]

@@ -45,7 +45,8 @@ def host_fields(host: Host) -> dict[str, Any]:
 def head_fields(head: Head) -> dict[str, Any]:
     """The fields of a ``run`` line, without its number."""
     name = {"name": head.name} if head.name else {}
-    return name | {"tool": head.tool._asdict(), "host": host_fields(head.host), "started": head.started}
+    shard = {"shard": str(head.shard)} if head.shard else {}
+    return name | {"tool": head.tool._asdict(), "host": host_fields(head.host), "started": head.started} | shard
 
 
 def case_fields(case: Case) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from kvmtest.model.case import Case
 from kvmtest.model.host import Tool
 from kvmtest.model.record import EVENTS, VIEWS, Block, Observation, Record
 from kvmtest.model.run import Head, Run
+from kvmtest.model.shard import Shard, ShardError
 from kvmtest.model.value import Expected, parse
 from kvmtest.model.verdict import Verdict
 from kvmtest.results import fields as field
@@ -386,4 +387,12 @@ def _head(fields: dict[str, Any]) -> Head:
     tool = field.members(fields.get("tool"), "tool")
     version = field.string(tool.get("version"), "tool.version")
     name = field.string(fields.get("name", ""), "name")
-    return Head(Tool(version), field.host(fields.get("host")), field.string(fields.get("started"), "started"), name)
+    started = field.string(fields.get("started"), "started")
+    return Head(Tool(version), field.host(fields.get("host")), started, name, _shard(fields.get("shard")))
+
+
+def _shard(said: Any) -> Shard | None:
+    try:
+        return None if said is None else Shard.parse(field.string(said, "shard"))
+    except ShardError as error:
+        raise field.Bad(f"shard {error}") from None

@@ -93,6 +93,7 @@ def _kvmtest(command: str, **more: Any) -> subprocess.CompletedProcess[str]:
         ("$K list cr3 2>/dev/full", 0, ""),
         ("$K list bogus 2>&-", 2, ""),
         ("$K list bogus 2>/dev/full", 2, ""),
+        ("$K bogus 2>/dev/full", 2, ""),
         ("$K list cr3 <&- >&- 2>&-", 2, ""),
     ],
 )

@@ -200,9 +200,9 @@ def test_hosts_status(kvmtest: Path, ssh: Path, tmp_path: Path, hosts: str, stat
     reached = [host for host in hosts.split() if host != "gone"]
     for host in reached:
         # What the host was to run, its globs not expanded here or there.
-        assert (folder / f"{host}.json").read_text() == "args: run --format json init.*.host.cr* reset\n"
-    assert not (folder / "gone.json").exists()
-    assert f"args: report --report junit=kvmtest.xml {' '.join(f'{host}.json' for host in reached)}" in done.stdout
+        assert (folder / f"{host}.jsonl").read_text() == "args: run --format jsonl init.*.host.cr* reset\n"
+    assert not (folder / "gone.jsonl").exists()
+    assert f"args: report --report junit=kvmtest.xml {' '.join(f'{host}.jsonl' for host in reached)}" in done.stdout
 
 
 def test_hosts_without_a_host_is_wrong_usage() -> None:
@@ -225,7 +225,7 @@ def test_tmt_result(kvmtest: Path, tmp_path: Path, status: str, says: str, want:
     done = run(CONTRIB / "tmt/kvmtest.sh", TMT_TEST_DATA=str(data), PATH=path, STATUS=status, SAYS=says, SELECTORS="reset i*.x")
     (result,) = yaml.safe_load((data / "results.yaml").read_text())
     assert (done.returncode, result["result"], result.get("note")) == (0, want, [says] if says else None)
-    assert f"args: run --output {data}/kvmtest.txt --report json={data}/kvmtest.json reset i*.x" in done.stdout
+    assert f"args: run --shard 1/1 --output {data}/kvmtest.txt --report json={data}/kvmtest.json reset i*.x" in done.stdout
 
 
 @pytest.mark.recipe
@@ -241,8 +241,8 @@ def test_ansible_for_real(kvm: Kvm, tmp_path: Path) -> None:
     command = [playbook, "-i", inventory, "kvmtest.yml", "-e", extra, "-e", f"kvmtest_python={sys.executable}"]
     good = run(*command, "--limit", "good,localhost", cwd=CONTRIB / "ansible")
     assert good.returncode == 0, good.stdout
-    assert sorted(path.name for path in results.iterdir()) == ["good.json", "kvmtest.xml"]
+    assert sorted(path.name for path in results.iterdir()) == ["good.jsonl.gz", "kvmtest.html", "kvmtest.xml"]
     assert " results in " in good.stdout and "kvmtest  0." in good.stdout
     both = run(*command, cwd=CONTRIB / "ansible")
     assert both.returncode != 0
-    assert "something unexpected, or nothing tested, on: absent" in both.stdout
+    assert "unexpected results on: none; not tested, or not to the end: absent;" in both.stdout

@@ -86,12 +86,17 @@ def test_the_compiler_and_objdump_here_give_blocks(tmp_path: Path) -> None:
         disassembly.read(str(made))
 
 
+#: By hand what gcc -fsanitize-coverage=trace-pc inserts: not each of its versions ends a function by a jump there.
 _END = """\
 int other(int);
+void __sanitizer_cov_trace_pc(void);
 void end(int x)
 {
-	while (x)
+	while (x) {
+		__sanitizer_cov_trace_pc();
 		x = other(x);
+	}
+	__sanitizer_cov_trace_pc();
 }
 """
 
@@ -101,13 +106,13 @@ void end(int x)
 def test_a_block_that_only_jumps_to_the_recorder_is_none(tmp_path: Path) -> None:
     source, made = tmp_path / "end.c", tmp_path / "end.ko"
     source.write_text(_END)
-    command = ["gcc", "-O2", "-g", "-fsanitize-coverage=trace-pc", "-fno-pic", "-c", "-o", made, source]
+    command = ["gcc", "-O2", "-g", "-fno-pic", "-c", "-o", made, source]
     subprocess.run(command, check=True, timeout=60)
     jumps = disassembly.read(str(made))
     subprocess.run([*command, "-fno-optimize-sibling-calls"], check=True, timeout=60)
     calls = disassembly.read(str(made))
     assert len(calls) == len(jumps) + 1
-    assert 6 not in {block.line for block in jumps} and 6 in {block.line for block in calls}
+    assert 9 not in {block.line for block in jumps} and 9 in {block.line for block in calls}
 
 
 def test_without_objdump_a_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ def modules() -> Path:
 
 def _found(modules: Path, number: int, seconds: float, backend: str, parameters: dict[str, str]) -> Iterator[tuple[object, ...]]:
     """The keys of what ``lab fuzz`` finds with the place ``number`` broken, in order; 0 is none."""
-    fuzzing = (seconds, 1, tuple(EVENTS), tuple(STATES), 0)
+    fuzzing = (seconds, 1, tuple(EVENTS), tuple(STATES), 0, "")
     job = {"programs": {}, "selectors": (), "minimise": False, "fuzz": fuzzing}
     kernel = kernels.find(KERNEL)
     given = {"kvm": f"mutant={number}", **parameters}

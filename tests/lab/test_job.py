@@ -116,7 +116,7 @@ def test_of_scenarios_that_are_given_it_is_told_what_departs(kvm: Kvm) -> None:
     right, wrong = (s.Expect(s.Is("dr7", value)) for value in (0x400, 0x401))
     sent = (s.Plant(), s.Observe(), s.Send("init"), s.Observe())
     tried = [s.Scenario("none", "fuzz", "one", (*sent, one), ("a manual",), vendors=("intel",)) for one in (right, wrong)]
-    job["fuzz"], job["tried"] = (0.0, 1, ("init",), (), 0), tuple(file.dump(one) for one in tried)
+    job["fuzz"], job["tried"] = (0.0, 1, ("init",), (), 0, ""), tuple(file.dump(one) for one in tried)
     fuzz(job, kvm, host.detect(), heard, lambda: None)
     assert [(kind, [tuple(key) for key in keys]) for kind, keys in heard.answers] == [
         ("shows", []),

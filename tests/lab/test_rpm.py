@@ -115,7 +115,10 @@ def test_it_writes_nowhere_but_in_the_cache(root: str, folder: Path) -> None:
         (rpms.entry("x" * 5000, b""), "a name of 5001 bytes"),
     ],
 )
-def test_an_archive_that_is_none_is_one_line(payload: bytes, says: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_archive_that_is_none_is_one_line(
+    payload: bytes, says: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("kvmtest.lab.qemu.Qemu.check", lambda *args: None)  # no emulator is needed to come so far
     path = rpms.rpm(folder / f"kernel-{_VRA}", payload)
     with pytest.raises(LabError, match=says):
         kernels.find(str(path))

@@ -97,7 +97,10 @@ class _Judge:
 
     def keep(self, look: of.Look, record: Record) -> None:
         """Keep the record of a behaviour; a deviation that is listed may explain it."""
-        self.records.setdefault((look.event, look.trigger, look.view), {})[record.item] = self._excused(look, record)
+        self._keep(look, self._excused(look, record))
+
+    def _keep(self, look: of.Look, record: Record) -> None:
+        self.records.setdefault((look.event, look.trigger, look.view), {})[record.item] = record
 
     def _excused(self, look: of.Look, record: Record) -> Record:
         id, mine = f"{look.event}.{look.trigger}.{look.view}.{record.item}", self.look
@@ -206,17 +209,19 @@ class _Judge:
     def _stuck(self, report: Report, look: of.Look) -> str:
         """Judge a guest that executes nothing, and return what it does instead; "" where that cannot be determined.
 
-        A guest that is out of time may be a slow one: that it is not, a listed deviation has to say.
+        A guest that is out of time may be a slow one: that it is not, a listed deviation has to say. Those are listed for MSIs,
+        since a guest does the same after the same event by another trigger.
         """
         at = report.problem.find(_NO_ENTRY)
         seen = _EXECUTES_NOTHING if report.late else report.problem[at:] if at >= 0 else ""
         if not seen:
             return ""
         runs = look._replace(item="runs")
-        record = self._excused(runs, Record("runs", Verdict.FAIL, None, Expected((_COMES_OUT,)), seen, "", self.scenario.cite))
+        record = Record("runs", Verdict.FAIL, None, Expected((_COMES_OUT,)), seen, "", self.scenario.cite)
+        record = self._excused(runs._replace(trigger="msi"), record)
         if report.late and record.verdict is Verdict.FAIL:
             return ""
-        self.keep(runs, record)
+        self._keep(runs, record)
         return seen
 
     # Conditions in words

@@ -21,6 +21,7 @@ from kvmtest.lab import cell
 from kvmtest.testing.file import to_file
 from tests.commands.test_judge import _sections
 from tests.docs import shell
+from tests.observer.made import RECORDED
 
 PLAN, FULL = plan.plan(), plan.plan(full=True)
 PARSERS = dict(shell.parsers(parser()))
@@ -104,6 +105,9 @@ def test_a_command_that_needs_no_kvm_runs(words: tuple[str, ...], tmp_path: Path
     for name in (getattr(args, "state", None), getattr(args, "before", None)):
         if words[0] == "judge" and name:
             Path(name).write_bytes(to_file(_sections()))
+    for name in getattr(args, "measured", ()):
+        Path("bare.log").write_bytes(RECORDED)
+        cli.main(("observer", "judge", "bare.log", "--report", f"json={name}"))
     assert cli.main(words) in (0, 1)
 
 

@@ -201,7 +201,8 @@ def test_a_guest_that_kvm_cannot_enter_is_a_departure_and_one_out_of_time_if_a_l
     no_entry = "KVM_EXIT_FAIL_ENTRY hardware_entry_failure_reason"
     stopped, nothing = (f"the guest stopped after 0 of 18 port writes: {no_entry}={reason}" for reason in ("0x7", "0x80000021"))
     late = Report({}, {}, "out of time: after 0 of 18 port writes: KVM_RUN: no exit within 1 s", late=True)
-    asked, other = (the(f"init.msi.guest/ap,intel,xapic,plant-guest-long,{state}") for state in ("irq-requested", "in-port-read"))
+    states = ("irq-requested", "in-port-read")
+    asked, other = (the(f"init.irqfd.guest/ap,intel,xapic,plant-guest-long,{state}") for state in states)
     for case, kernel, report, told in (
         (asked, "6.1.0", Report({}, {}, stopped), {"runs": ("known", f"{no_entry}=0x7")}),
         (asked, "6.1.0", Report({}, {}, nothing), {"runs": ("fail", f"{no_entry}=0x80000021")}),

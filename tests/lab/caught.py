@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from textwrap import shorten
 from typing import NamedTuple
 
 import pytest
@@ -29,6 +30,8 @@ __all__ = ("BREAKS", "FILE", "GROUPS", "Row", "catching", "failures", "kept", "n
 GROUPS: Mapping[str, tuple[Mutant, ...]] = {"mutants": MUTANTS, "restored": RESTORED, "intel": INTEL}
 BREAKS = tuple(mutant for group in GROUPS.values() for mutant in group)
 FILE = Path(__file__).parents[2] / "docs" / "mutants.tsv"
+#: Characters that are kept of a selector, and of what was observed.
+_LONGEST = 160
 _FUNCTION = re.compile(r"^(?!#|/|\s).*?\b(\w+)\(")
 
 
@@ -92,7 +95,7 @@ def _row(mutant: Mutant, modules: Path, whole: Sequence[Result]) -> Row:
     shown = (caught[0].selector, caught[0].observed or caught[0].reason) if caught else ("", "")
     where = function(modules / "tree/arch/x86/kvm" / mutant.file, mutant.line)
     of = (mutant.name, mutant.backend, mutant.file, where, mutant.line.strip(), mutant.statement)
-    return Row(*of, len(caught), len(failed), *(" ".join(text.split()) for text in shown))
+    return Row(*of, len(caught), len(failed), *(shorten(text, _LONGEST, placeholder=" ...") for text in shown))
 
 
 def main(names: Sequence[str]) -> int:

@@ -14,12 +14,14 @@ from kvmtest.cli import main
 from kvmtest.commands import cells
 from kvmtest.fuzz.generate import Generator
 from kvmtest.kvm import Kvm
-from kvmtest.lab import kernels
+from kvmtest.lab import cell, kernels
 from kvmtest.lab.kernels import Kernel
+from kvmtest.lab.steps import Spec
 from kvmtest.model.shard import Shard
 from kvmtest.results import saved
 
 _SELECTOR = "init.msi.host.cr*"
+_KERNEL = Kernel("6.1", "6.1.0", "", "", "")
 
 
 def _rows(path: Path) -> list[str]:
@@ -95,6 +97,12 @@ def test_a_cell_is_shared_by_several_where_there_are_more_parts_than_cells(monke
         ("svm", "6.1", "1/2"), ("svm", "7.2", "1/2"), ("vmx", "6.1", ""),
         ("vmx", "7.2", ""), ("svm", "6.1", "2/2"), ("svm", "7.2", "2/2"),
     ]  # fmt: skip
+
+
+def test_the_parts_of_a_cell_run_all_of_its_cases() -> None:
+    whole = cell._chosen(Spec("svm", _KERNEL, ("init.msi",)))
+    parts = [cell._chosen(Spec("svm", _KERNEL, ("init.msi",), shard=Shard((number,), 3))) for number in (1, 2, 3)]
+    assert all(parts) and sorted(map(repr, itertools.chain(*parts))) == sorted(map(repr, whole))
 
 
 def test_each_part_of_random_scenarios_has_numbers_of_its_own() -> None:

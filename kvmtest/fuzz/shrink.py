@@ -25,6 +25,8 @@ _FEW, _MOST = 4, 200
 #: The items that show that an event came.
 _COMES = {"nmi": "events.nmi_pending", "smi": "events.smi_pending"}
 Part = tuple[s.Step, ...]
+#: An INIT as a move.
+_INIT: Part = (BETWEEN, s.Send("init"), s.Observe())
 #: A test which of some scenarios show the departure.
 Shows = Callable[[Sequence[s.Scenario]], Sequence[bool]]
 
@@ -201,6 +203,16 @@ class _Tries:
         small.sort(key=_size)
         self.show(small[:_MOST])
 
+    def plainer(self) -> None:
+        """Try an INIT that nothing blocks in the place of each that was held until its block was left."""
+        moves, tried = _moves(self.best.steps), []
+        for number, move in enumerate(moves):
+            inits = [at for at, step in enumerate(move) if isinstance(step, s.Send) and step[:1] == ("init",)]
+            if move[0] == BETWEEN and move[-1] == s.Observe() and any(_block(move, at) for at in inits):
+                steps = (step for one in (*moves[:number], _INIT, *moves[number + 1 :]) for step in one)
+                tried.append(self.best._replace(steps=tuple(steps)))
+        self.show([one for one in tried if consistent(one)])
+
     def show(self, scenarios: Sequence[s.Scenario]) -> Sequence[bool]:
         """Try ``scenarios``, and return for each whether it shows the same."""
         if not scenarios:
@@ -239,6 +251,7 @@ def shrunk(
     except NoSuchExample:
         return scenario
     tries.smaller()
+    tries.plainer()
     # Between moves nothing happens: before the first or only move nothing needs to separate them.
     steps = tries.best.steps
     plain = [tuple(step for step in steps if step != BETWEEN), steps[steps[0] == BETWEEN :]]

@@ -9,6 +9,7 @@ from kvmtest.fuzz.model import WAITS
 from kvmtest.fuzz.moves import BETWEEN
 from kvmtest.fuzz.shrink import shrunk
 from kvmtest.scenario import step as s
+from kvmtest.scenario.states import STATES
 
 _RBX, _RCX, _CR2 = (s.Set(((name, 5),)) for name in ("rbx", "rcx", "cr2"))
 _INIT = (BETWEEN, s.Observe(), s.Send("init"), s.Observe())
@@ -98,6 +99,14 @@ def test_a_migration_is_left_with_what_it_needs() -> None:
     both = _each(lambda tried: s.Migrate() in tried.steps and line in tried.steps)
     assert shrunk(long, both).steps == (s.Plant(), line, s.Migrate())
     assert shrunk(long, _each(lambda tried: same in tried.steps)).steps == (s.Plant(), s.Observe(), same)
+
+
+def test_an_init_that_was_held_becomes_one_that_is_not() -> None:
+    smm = STATES["in-smm"]
+    held = (BETWEEN, *smm.prepare, s.Observe(), s.Send("init"), s.Expect(s.Is("events.smi_latched_init", 1), "pending"))
+    long = _LONG._replace(steps=(*_PLANT, *held, *smm.leave, s.Observe(), *_SIPI))
+    assert shrunk(long, _each(lambda tried: _sends(tried, "sipi"))).steps == _plain(*_PLANT, *_INIT[2:], *_SIPI[2:])
+    assert shrunk(long, _each(lambda tried: smm.leave[0] in tried.steps)).steps == _plain(*_PLANT, *held, *smm.leave, s.Observe())
 
 
 def test_what_departs_no_more_stays_as_it_is() -> None:

@@ -96,9 +96,9 @@ man completion: $(VENV)/.docs
 	@$(BIN)/python docs/generate.py build/generated
 	@echo "  man     build/generated/share/man/man1/kvmtest.1"
 
-##  contrib       check the recipes in contrib/ with the tools that they are for
+##  contrib       check the recipes in contrib/ with the tools that they are for; those that need several hosts are nightly
 contrib: $(VENV)/.contrib guests | checkers actionlint
-	@$(BIN)/python -m pytest -m "not lab" tests/contrib $(ARGS)
+	@$(BIN)/python -m pytest -m "not lab and not nightly" tests/contrib $(ARGS)
 
 ##  dist          the source archive and the wheel into dist/, the wheel made from the archive as a user would
 dist: compiler $(VENV)/.dist guests

@@ -21,7 +21,7 @@ from kvmtest.results import saved
 from tests.contrib.namespaces import Hosts, hosts
 from tests.wheel import ROOT, built
 
-pytestmark = [pytest.mark.program, pytest.mark.recipe]
+pytestmark = [pytest.mark.program, pytest.mark.recipe, pytest.mark.nightly]
 
 CONTRIB = ROOT / "contrib"
 BIN = Path(sys.executable).parent

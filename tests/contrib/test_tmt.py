@@ -14,7 +14,7 @@ from kvmtest.kvm import Kvm
 from kvmtest.results import saved
 from tests.wheel import ROOT, built
 
-pytestmark = [pytest.mark.program, pytest.mark.recipe]
+pytestmark = [pytest.mark.program, pytest.mark.recipe, pytest.mark.nightly]
 
 _SOME = "sipi.msi.host.rip sipi.msi.host.cs.*"
 

@@ -25,6 +25,7 @@ PermitRootLogin yes
 StrictModes no
 UsePAM no
 PrintMotd no
+SetEnv TMPDIR={folder}
 Subsystem sftp internal-sftp
 """
 

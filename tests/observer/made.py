@@ -13,7 +13,9 @@ from functools import cache
 from pathlib import Path
 
 from kvmtest.guests import spine
+from kvmtest.model.record import Record
 from kvmtest.observer.log import Boot, Log, Look, parse
+from kvmtest.state.guest_view import LIMITS
 from kvmtest.state.layout import Layout
 from kvmtest.x86 import cpuid, lapic, msr
 
@@ -122,3 +124,17 @@ def changed(log: Log, boot: int, look: int, values: dict[str, int]) -> Log:
         put(looks[look], item, value)
     boots[boot] = boots[boot]._replace(looks=looks)
     return parse(printed(log._replace(boots=boots)))
+
+
+def another(record: Record) -> int:
+    """A value that the rule of a record that passed does not allow."""
+    assert isinstance(record.observed, int) and record.expected
+    if record.item in LIMITS:
+        return next(limit for limit in spine.LIMITS if limit not in record.expected.values)
+    if record.expected.formula.startswith("TSC"):
+        return 0x0000555555555555 if record.expected.values == (0,) else 0
+    mask = record.expected.mask if record.expected.mask is not None else (1 << 64) - 1
+    bit = mask & -mask
+    while record.observed ^ bit in record.expected.values:
+        bit <<= 1
+    return record.observed ^ bit

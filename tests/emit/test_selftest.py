@@ -40,7 +40,7 @@ _LEAF = repro()._replace(
     body=p.Program({"cpuid1": p.Buffer("kvm_cpuid2", bytes(8))}, ((0, p.Ioctl(1, uapi.KVM_GET_CPUID2, "cpuid1")),)),
     checks=(Check("cpuid", Leaf("cpuid1", 1, 0, "edx"), (1,), 1 << 9),),
 )
-_LAST = repro(OPS[3], p.Compare(p.Place("regs1", 0, 8, "rax"), (1, 2), p.Otherwise("fail", "")))
+_LAST = repro(p.Ioctl(1, uapi.KVM_GET_REGS, "regs1"), p.Compare(p.Place("regs1", 0, 8, "rax"), (1, 2), p.Otherwise("fail", "")))
 _FILES = {"many": _MANY, "leaf": _LEAF, "one": msr_check(0x5A), "last": _LAST}
 
 

@@ -39,10 +39,6 @@ __all__ = ("played",)
 _Key = tuple[str, str, str]
 #: The sign that a guest has left SHUTDOWN.
 _COMES_OUT = "the first instruction at the reset vector"
-#: The beginning of a hypervisor's refusal to enter the guest: what KVM has made of the vCPU is no state that it can run in.
-_NO_ENTRY = "KVM_EXIT_FAIL_ENTRY"
-#: What a guest does that KVM runs again and again without an instruction of it.
-_EXECUTES_NOTHING = "executes nothing"
 #: The expectation of `Same`.
 _NOTHING = "nothing changed"
 #: The expectation of `Filled`.
@@ -97,14 +93,10 @@ class _Judge:
 
     def keep(self, look: of.Look, record: Record) -> None:
         """Keep the record of a behaviour; a deviation that is listed may explain it."""
-        self._keep(look, self._excused(look, record))
-
-    def _keep(self, look: of.Look, record: Record) -> None:
+        where = f"{look.event}.{look.trigger}.{look.view}"
+        vendor, target = self.look.vendor, self.look.target
+        record = excused(record, f"{where}.{record.item}", self.host, look.event, vendor, target, look.view, self.look.case.name)
         self.records.setdefault((look.event, look.trigger, look.view), {})[record.item] = record
-
-    def _excused(self, look: of.Look, record: Record) -> Record:
-        id, mine = f"{look.event}.{look.trigger}.{look.view}.{record.item}", self.look
-        return excused(record, id, self.host, look.event, mine.vendor, mine.target, look.view, mine.case.name)
 
     def rest(self, step: int, verdict: Verdict, why: str) -> None:
         """Note as not observed everything from ``step`` on."""
@@ -201,28 +193,8 @@ class _Judge:
                 seen = report.problem.partition(" after ")[0]
                 self.expect(look._replace(item="runs"), s.Expect(s.Word("RESET"), "runs"), seen, _COMES_OUT)
                 return Report({}, dict.fromkeys(ITEMS, why), "")
-        elif seen := self._stuck(report, look):
-            return Report({}, dict.fromkeys(ITEMS, f"the guest cannot run after {look.event.upper()}: {seen}"), "")
         bears = "rip" if "rip" in names else names[0]
         return Report({}, {item: why for item in ITEMS if item != bears}, why, late=report.late)
-
-    def _stuck(self, report: Report, look: of.Look) -> str:
-        """Judge a guest that executes nothing, and return what it does instead; "" where that cannot be determined.
-
-        A guest that is out of time may be a slow one: that it is not, a listed deviation has to say. Those are listed for MSIs,
-        since a guest does the same after the same event by another trigger.
-        """
-        at = report.problem.find(_NO_ENTRY)
-        seen = _EXECUTES_NOTHING if report.late else report.problem[at:] if at >= 0 else ""
-        if not seen:
-            return ""
-        runs = look._replace(item="runs")
-        record = Record("runs", Verdict.FAIL, None, Expected((_COMES_OUT,)), seen, "", self.scenario.cite)
-        record = self._excused(runs._replace(trigger="msi"), record)
-        if report.late and record.verdict is Verdict.FAIL:
-            return ""
-        self._keep(runs, record)
-        return seen
 
     # Conditions in words
 

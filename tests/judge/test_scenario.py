@@ -194,30 +194,3 @@ def test_a_guest_that_takes_an_exception_after_shutdown_is_a_deviation_of_old_ke
     ):
         results = [one for one in judged(case, host, Played(((at, report),)), basis(case)) if one.view == "guest"]
         assert {one.item: str(one.verdict) for one in results if str(one.verdict) != "skip"} == told
-
-
-def test_a_guest_that_kvm_cannot_enter_is_a_departure_and_one_out_of_time_if_a_listed_deviation_says_so() -> None:
-    """TPR_THRESHOLD above TPR, before bb365a506b1e: VM entry fails, or where it is not checked exits at once for ever."""
-    no_entry = "KVM_EXIT_FAIL_ENTRY hardware_entry_failure_reason"
-    stopped, nothing = (f"the guest stopped after 0 of 18 port writes: {no_entry}={reason}" for reason in ("0x7", "0x80000021"))
-    late = Report({}, {}, "out of time: after 0 of 18 port writes: KVM_RUN: no exit within 1 s", late=True)
-    states = ("irq-requested", "in-port-read")
-    asked, other = (the(f"init.irqfd.guest/ap,intel,xapic,plant-guest-long,{state}") for state in states)
-    for case, kernel, report, told in (
-        (asked, "6.1.0", Report({}, {}, stopped), {"runs": ("known", f"{no_entry}=0x7")}),
-        (asked, "6.1.0", Report({}, {}, nothing), {"runs": ("fail", f"{no_entry}=0x80000021")}),
-        (asked, "7.2.0", Report({}, {}, stopped), {"runs": ("fail", f"{no_entry}=0x7")}),
-        (other, "6.1.0", Report({}, {}, stopped), {"runs": ("fail", f"{no_entry}=0x7")}),
-        (asked, "6.1.0", late, {"runs": ("known", "executes nothing")}),
-        (asked, "7.2.0", late, {"rax": ("error", None)}),
-        (other, "6.1.0", late, {"rax": ("error", None)}),
-        # Another exit may be what this KVM cannot emulate.
-        (asked, "6.1.0", Report({}, {}, "the guest stopped: KVM_EXIT_INTERNAL_ERROR"), {"rax": ("error", None)}),
-    ):
-        assert case.scenario
-        at = next(number for number, step in enumerate(case.scenario.steps) if isinstance(step, s.Guest))
-        made = judged(case, HOST._replace(kernel=kernel), Played(((at, report),)), basis(case))
-        results = {one.item: one for one in made if one.view == "guest" and str(one.verdict) != "skip"}
-        assert {item: (str(one.verdict), one.observed) for item, one in results.items()} == told
-        # Nothing else is said of it, in no view.
-        assert not told.get("runs") or {str(one.verdict) for one in made if one.item != "runs"} == {"skip"}

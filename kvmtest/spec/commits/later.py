@@ -389,8 +389,6 @@ LATER: tuple[Entry, ...] = (
         "bb365a506b1e", "v7.2", "x86: Unconditionally recompute CR8 intercept on PPR update", "common",
         "TPR_THRESHOLD, by which VMX exits for an interrupt that TPR masks, follows a TPR that INIT clears",
         check("init.msi.guest.runs", f"{_NO_ENTRY}=0x7", "vmx", case="interrupt-below-tpr"),
-        check("init.msi.guest.runs", f"{_NO_ENTRY}=0x7", "vmx", case="irq-requested"),
-        check("init.msi.guest.runs", "executes nothing", "vmx", case="irq-requested"),
         before="VM entry fails, or exits at once for ever, while TPR_THRESHOLD is above TPR",
         after="the first instruction at the reset vector", unverified=_RELEASE, backports=((6, 12),),
     ),

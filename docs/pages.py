@@ -149,7 +149,7 @@ def command(found: Found, counter: Counter | None = None) -> str:
 
 
 def _shows(found: Found) -> str:
-    """What is observed: the items with the event, and the value."""
+    """The items with the event, and the observed value."""
     parts = []
     for (event, observed), group in groupby(found.all, key=lambda d: (d.event, d.observed)):
         names = list(dict.fromkeys(d.item for d in group))

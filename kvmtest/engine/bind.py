@@ -20,7 +20,7 @@ from kvmtest.scenario.setup import Setup
 from kvmtest.state import saved
 from kvmtest.state.plant import Plant
 
-__all__ = ("Facts", "BoundCase", "Unmet", "context", "skips")
+__all__ = ("BoundCase", "Facts", "Unmet", "context", "skips")
 
 
 class Unmet(Exception):

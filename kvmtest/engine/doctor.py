@@ -231,7 +231,7 @@ def _guests(kvm: Kvm, host: Host) -> Iterator[Finding]:
     yield Finding("ok", f"{usable}; next: kvmtest run")
 
 
-#: What would enable most needs.
+#: The way to meet most needs.
 ELSEWHERE = "to enable: another kernel, CPU or KVM parameter"
 
 

@@ -123,7 +123,7 @@ class Machine:
 
     @cached_property
     def cpuid(self) -> tuple[int | None, int, bool | None]:
-        """What rules depend on in the vCPUs' CPUID: CPUID.1:EAX, the number of counters, and ExtApicSpace."""
+        """The parts of the vCPUs' CPUID that rules depend on: CPUID.1:EAX, the number of PMU counters, and ExtApicSpace."""
         signature = next((leaf.eax for leaf in self.leaves if leaf.function == 1), None)
         return signature, cpuid.gp_counters(self.leaves), cpuid.extended_apic(self.leaves)
 

@@ -29,7 +29,7 @@ _VECTORS = {1: 0x70, 2: 0x7A, 3: 0x70}
 _OF_SIPI = ("rip", "cs.selector", "cs.base")
 _TRIGGERS = {"wait": "outside", "icr-xapic-halted": "icr-xapic", "restore": "migrate"}
 _MIGRATION = "none.migrate.guest"
-#: What is read back by an instruction where a plant is, and so shows what a restored VM has.
+#: Items that an instruction reads back where their plant is, and that so show what a restored VM has.
 _READ_BACK = re.compile(
     r"(cr|dr)\d|(cs|ds|es|ss|fs|gs|tr|ldt)\.selector|gdt\..*|efer|apic_base|xcr0|pkru|f[cst]w|mxcsr|(lapic|msr)\..*|[xyz]mm.*|st\d|k\d|bnd.*"
 )

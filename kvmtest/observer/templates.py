@@ -74,7 +74,7 @@ def usual_form(which: str) -> str:
 
 
 def readback(times: int) -> int:
-    """What debug port 402H reads as in a machine that was restored so many times: the observer goes on where it changes."""
+    """The value of debug port 402H in a machine that was restored so many times: the observer goes on where it changes."""
     return 0xE9 + times % 2
 
 

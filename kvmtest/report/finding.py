@@ -19,7 +19,7 @@ __all__ = ("details", "explain", "fields", "summary", "title")
 _ITEMS = 4
 _AFTER = {"none": "without an event"}
 _MIGRATED = "by a migration"
-#: What an exit of KVM's emulator has besides its name: the values show it.
+#: The fields of an exit of KVM's emulator besides its name: the values show them.
 _DUMPED = re.compile(r"(?<=KVM_INTERNAL_ERROR_EMULATION) ndata=.*")
 
 

@@ -12,7 +12,7 @@ __all__ = ("CONTRADICTIONS", "Contradiction", "why")
 
 
 class Contradiction(NamedTuple):
-    """Why an emulator, by the beginning of its name, shows other values of ``items``, a pattern, after ``event``."""
+    """The reason why an emulator, by the beginning of its name, shows other values of ``items``, a pattern, after ``event``."""
 
     who: str
     event: str
@@ -70,7 +70,7 @@ CONTRADICTIONS = (
 
 
 def why(opinion: Opinion) -> str:
-    """What was found of a departure; "" if nobody looked it up."""
+    """Return the cause of a departure; "" if it was not looked up."""
     return next((one.why for one in CONTRADICTIONS if _of(one, opinion)), "")
 
 

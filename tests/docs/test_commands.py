@@ -29,7 +29,7 @@ PARSERS = dict(shell.parsers(parser()))
 _RESULTS = shell.ROOT / "tests/data/cells.json"
 #: Cases that an example may run here.
 _MOST = 60
-#: What is written in capitals stands for a word of the user's.
+#: A word in capitals stands for one of the user's.
 _STANDS_FOR = re.compile(r"(?:.*=)?[A-Z|]+(?:\.\.\.)?")
 
 

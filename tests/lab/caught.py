@@ -36,7 +36,7 @@ _FUNCTION = re.compile(r"^(?!#|/|\s).*?\b(\w+)\(")
 
 
 class Row(NamedTuple):
-    """What showed one break: ``caught`` results of those that failed, the first of which is ``selector`` with ``observed``."""
+    """The results that showed one break: ``caught`` of those that failed, first ``selector`` with ``observed``."""
 
     name: str
     backend: str

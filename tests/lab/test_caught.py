@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What counts as showing a broken line, and what is kept of it."""
+"""A broken line is shown by results that count, and these are kept."""
 
 from __future__ import annotations
 

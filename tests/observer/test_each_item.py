@@ -35,7 +35,7 @@ _NEVER_IN = {
     },
     "bochs": {},
 }
-#: What the judgement of others depends on: RESET by which way, the local APIC's mode, and the MTRRs that a CPU has.
+#: Items on which the judgement of others depends: RESET by which way, the local APIC's mode, and the MTRRs that a CPU has.
 _ALONE = ("apic_base",)
 
 

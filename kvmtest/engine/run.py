@@ -17,7 +17,7 @@ from kvmtest.guests import GuestMissing
 from kvmtest.judge.book import Book
 from kvmtest.judge.cases import Judging, judge
 from kvmtest.judge.evidence import Again, Basis, Played, Untried
-from kvmtest.judge.tries import out_of_time, untried
+from kvmtest.judge.tries import lacks, untried
 from kvmtest.kvm import Kvm, RunStopped
 from kvmtest.model.host import Host
 from kvmtest.model.record import FIRST_TRY, Observation
@@ -101,15 +101,15 @@ def run_case(
 ) -> list[Observation]:
     """Run one case; ``judging`` gets the evidence. What cannot be tried becomes ``skip``, what went wrong ``error``.
 
-    One that runs out of time is tried once more, alone.
+    One that runs out of time, or stops for what an earlier guest did, is tried once more, alone.
     """
     runner = _Runner(machines, timeout_s, stress_rounds)
     bases, seen = runner.attempt(case)
-    if out_of_time(seen):
+    if first := lacks(seen, machines.host, timeout_s):
         machines.drop(case.setup)
         bases, seen = runner.attempt(case, alone=True)
-        if not out_of_time(seen):
-            seen = Again(seen, f"no exit within {timeout_s:g} s {FIRST_TRY}")
+        if not lacks(seen, machines.host, timeout_s):
+            seen = Again(seen, f"{first} {FIRST_TRY}")
     return (judging or partial(judge, Book()))(case.look(), machines.host, bases, seen)
 
 

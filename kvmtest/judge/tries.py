@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A case that ran out of time, and what its second try says.
+"""A case that ran out of time, or could not run for what was done before, and what its second try says.
 
 Where a limit is for what must come, its end says that this host was too busy, or that KVM lost something; a second try, alone,
 tells the two apart. Where silence is what is observed (no exit of a vCPU that must execute nothing) nothing has run out.
@@ -10,11 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 from kvmtest.judge.evidence import Evidence, Played, ResetSeen, Untried
+from kvmtest.model.host import Host
 from kvmtest.model.record import OUT_OF_TIME, Record
 from kvmtest.model.verdict import Verdict
+from kvmtest.spec.emulators import past_event
 from kvmtest.state.guest_view import Report
 
-__all__ = ("out_of_time", "second", "untried")
+__all__ = ("lacks", "out_of_time", "second", "untried")
 
 
 def _by_time(error: BaseException | None) -> bool:
@@ -42,6 +44,15 @@ def out_of_time(seen: Any) -> bool:
     elif isinstance(seen, ResetSeen):
         reports = [seen.new, *(one.seen.report for one in seen.tries)]
     return any(report is not None and report.late for report in reports)
+
+
+def lacks(seen: Any, host: Host, timeout_s: float) -> str:
+    """Return what a try lacked that another one, alone and on a new VM, may have; "" if nothing."""
+    if out_of_time(seen):
+        return f"no exit within {timeout_s:g} s"
+    end = seen.end if isinstance(seen, Played) else None
+    why = end.why if end else seen.reason if isinstance(seen, Untried) else ""
+    return past_event(host.names, host.backend, host.version, why)
 
 
 def second(record: Record, first: str) -> Record:

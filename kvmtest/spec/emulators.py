@@ -6,7 +6,7 @@ Each line was found by a guest that read something else than KVM_GET_* showed, a
 
 from __future__ import annotations
 
-__all__ = ("cannot_tell", "ends_early", "lost")
+__all__ = ("cannot_tell", "ends_early", "lost", "past_event")
 
 _NO_INTERCEPT = "QEMU's TCG does not intercept XSETBV, so KVM does not see it and loads no PKRU (helper_xsetbv())"
 _MXCSR = "QEMU's TCG does not load MXCSR in an XRSTOR with XSTATE_BV.SSE clear (helper_xrstor())"
@@ -22,6 +22,13 @@ _CPL = (
     "execute LIDT (cpu_x86_load_seg_cache(); APM vol. 2, VMRUN, Canonicalization and Consistency Checks)"
 )
 _CR0_PE = 1
+
+#: With kvm_amd of this version and later. A CPU sets the type of EXITINTINFO with its V bit.
+_PAST_EVENT, _SINCE = "KVM_INTERNAL_ERROR_DELIVERY_EV", (6, 14)
+_TYPE = (
+    "QEMU's TCG leaves the type of a past event in EXITINTINFO (do_vmexit()), and KVM takes it for an event in delivery "
+    "without a look at its V bit (svm_check_emulate_instruction(), since 11c98fa07a79): it emulates no access"
+)
 
 #: By the beginning of the CPU's model name in /proc/cpuinfo or of the lab's emulator, then by item.
 _WRONG = {
@@ -49,3 +56,9 @@ def ends_early(names: tuple[str, ...], cr0: int | None, ss_dpl: int | None) -> s
     """Return why a guest with this restored CR0 and SS stops too early on this emulator; "" if it does not."""
     tcg = any(name.startswith("QEMU TCG CPU") for name in names)
     return _CPL if tcg and ss_dpl and cr0 is not None and not cr0 & _CR0_PE else ""
+
+
+def past_event(names: tuple[str, ...], backend: str, kernel: tuple[int, int], end: str) -> str:
+    """Return why a guest that stopped with ``end`` did so for what an earlier guest on its vCPU did; "" if for itself."""
+    tcg = any(name.startswith("QEMU TCG CPU") for name in names)
+    return _TYPE if tcg and backend == "svm" and kernel >= _SINCE and _PAST_EVENT in end else ""

@@ -208,3 +208,30 @@ def test_a_plant_by_guest_code_that_hangs_is_out_of_time(machines: Machines, slo
     slow(99)
     results = ran(the("init.msi.host/ap,intel,xapic,plant-guest-long"), machines)
     assert all(r.record.out_of_time for r in results if r.verdict != "skip")
+
+
+def test_a_guest_that_stops_for_what_another_did_is_tried_on_a_new_vm(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the emulated CPU is known for it; elsewhere it is an error as any other."""
+    case = the("init.msi.host/ap,intel,xapic,plant-a")
+    real, used = runner.Player.run, list[Machine]()
+
+    def stops(self: runner.Player, *args: Any) -> Any:
+        used.append(self._machine)
+        if len(used) == 1:
+            raise TriggerError("KVM_EXIT_INTERNAL_ERROR KVM_INTERNAL_ERROR_DELIVERY_EV")
+        return real(self, *args)
+
+    monkeypatch.setattr(runner.Player, "run", stops)
+    assert {r.verdict for r in ran(case, machines)} == {"error"} and len(used) == 1
+    used.clear()
+    monkeypatch.setattr(
+        machines, "host", machines.host._replace(backend="svm", kernel="7.2.0", cpu_model="QEMU TCG CPU", lab=None)
+    )
+    results = ran(case, machines)
+    assert len(used) == 2 and used[0] is not used[1]
+    assert {r.verdict for r in results} >= {"info"} and not {r.verdict for r in results} & {"error", "pass"}
+    assert all(
+        "svm_check_emulate_instruction()" in r.reason for r in results if r.verdict == "info" and r.reason.endswith(FIRST[-16:])
+    )

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvmtest.spec.emulators import cannot_tell, lost
+from kvmtest.spec.emulators import cannot_tell, lost, past_event
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,18 @@ def test_what_a_guest_on_it_loses_for_kvm() -> None:
     assert lost(("QEMU TCG CPU version 2.5+",), "msr.spec_ctrl")
     assert not lost(("QEMU TCG CPU version 2.5+",), "mxcsr")
     assert not lost(("AMD EPYC",), "msr.spec_ctrl")
+
+
+def test_a_guest_that_stops_for_a_past_event_is_told_from_others() -> None:
+    tcg, end = (
+        ("QEMU TCG CPU version 2.5+",),
+        "the planting guest stopped: KVM_EXIT_INTERNAL_ERROR KVM_INTERNAL_ERROR_DELIVERY_EV",
+    )
+    assert "svm_check_emulate_instruction()" in past_event(tcg, "svm", (6, 14), end)
+    for names, backend, kernel, said in (
+        (("AMD EPYC",), "svm", (7, 2), end),
+        (tcg, "vmx", (7, 2), end),
+        (tcg, "svm", (6, 13), end),
+        (tcg, "svm", (7, 2), "KVM_EXIT_INTERNAL_ERROR KVM_INTERNAL_ERROR_EMULATION"),
+    ):
+        assert past_event(names, backend, kernel, said) == ""

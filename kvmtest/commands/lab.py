@@ -15,6 +15,7 @@ from kvmtest.report.play import play
 if TYPE_CHECKING:
     from kvmtest.kvm import Stop
     from kvmtest.lab.cell import Cell
+    from kvmtest.lab.parts import Parts
     from kvmtest.lab.recorder import Recorder
     from kvmtest.model.run import Run
 
@@ -78,6 +79,8 @@ def add(commands: Commands) -> None:
     one = verbs.add_parser("run", help="run the cases on one kernel and one backend", epilog=_RUN, formatter_class=RAW)
     one.add_argument("--backend", choices=BACKENDS, help=cells.BACKEND_HELP)
     one.add_argument("--kernel", metavar="WHICH", required=True, help="the kernel (see below)")
+    what = "number of emulators that share the cases (default: by cores and memory; a hundred cases or more each)"
+    one.add_argument("--jobs", type=cells.number, metavar="N", help=what)
     run.options(one)
     common.shard(one, run.SHARD)
     outcome.options(one)
@@ -87,7 +90,8 @@ def add(commands: Commands) -> None:
     matrix.add_argument("--backend", type=cells.backends, action="extend", metavar="B[,B]", help="default: svm,vmx")
     which = "the kernels (see below)"
     matrix.add_argument("--kernel", type=cells.names, action="extend", metavar="WHICH[,WHICH]", required=True, help=which)
-    matrix.add_argument("--jobs", type=cells.number, metavar="N", help="number of cells at once (default: by cores and memory)")
+    what = "number of emulators at once; where it is a multiple of the cells', they share each (default: by cores and memory)"
+    matrix.add_argument("--jobs", type=cells.number, metavar="N", help=what)
     run.options(matrix)
     what = "run part I of N of the matrix: whole cells, or parts of cells if N is larger than their number"
     common.shard(matrix, what)
@@ -113,7 +117,7 @@ def add(commands: Commands) -> None:
     emulators.add_argument("--models", action="store_true", help="also list the CPU models of each, for --cpu")
 
 
-def _play(cell: Cell, recorder: Recorder, stop: common.Interrupt) -> None:
+def _play(cell: Cell | Parts, recorder: Recorder, stop: common.Interrupt) -> None:
     """Run ``cell`` into a report, and show the progress. Raises LabError, Cancelled."""
     from kvmtest.lab.steps import Booting
 
@@ -133,7 +137,7 @@ def _play(cell: Cell, recorder: Recorder, stop: common.Interrupt) -> None:
 
 
 def _run(args: argparse.Namespace, stop: common.Interrupt) -> int:
-    from kvmtest.lab.cell import Cell
+    from kvmtest.lab import matrix, parts
     from kvmtest.lab.error import Cancelled, LabError
     from kvmtest.lab.recorder import Recorder
 
@@ -145,7 +149,7 @@ def _run(args: argparse.Namespace, stop: common.Interrupt) -> int:
             recorder = Recorder(to, spec, common.now())
             failed, interrupted = "", None
             try:
-                _play(Cell(spec, stop), recorder, stop)
+                _play(parts.cell(spec, matrix.shared([spec], args.jobs), stop), recorder, stop)
                 # It came to its end: a signal from here on cuts nothing short.
                 interrupted = False
             except LabError as error:
@@ -179,7 +183,7 @@ def _matrix(args: argparse.Namespace, stop: Stop) -> int:
     from kvmtest.lab.table import Table
 
     specs = cells.specs(args, cells.chosen(args), args.kernel)
-    outcomes = matrix.outcomes(specs, common.now())
+    outcomes = matrix.outcomes(specs, common.now(), args.jobs)
     with report.writing(args, len(specs), live=False, text=lambda out: Table(out, outcomes)) as to:
         runs: list[Run] = []
 

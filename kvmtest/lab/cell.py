@@ -28,7 +28,7 @@ from kvmtest.model.record import Observation
 from kvmtest.model.select import Selection, takes
 from kvmtest.model.verdict import Verdict
 
-__all__ = ("Cell", "inner")
+__all__ = ("Cell", "cases", "inner")
 
 _LOG_LINES = 10_000
 #: A case that takes so long is spoken of, and again after as long.
@@ -89,7 +89,8 @@ class Cell:
     def _run(self, folder: str, needed: list[modules.Module]) -> Iterator[Step]:
         spec = self.spec
         config: dict[str, object] = {
-            "cases": _chosen(spec),
+            # As marshal takes them: to plan and to choose takes an emulated CPU seconds.
+            "cases": [case.packed for case in cases(spec)],
             "timeout_s": spec.timeout_s,
             "stress_rounds": tuple(spec.stress_rounds),
             "job": spec.job,
@@ -380,9 +381,9 @@ def inner(asked: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _chosen(spec: Spec) -> list[tuple[object, ...]]:
-    """The cases that are to run, as marshal takes them: to plan and to choose takes an emulated CPU seconds."""
+def cases(spec: Spec) -> list[plan.Case]:
+    """The cases that are to run."""
     if spec.job and (spec.job["programs"] or "fuzz" in spec.job):
         return []
     chosen = plan.chosen(inner(spec.selectors), spec.full, spec.cases)
-    return [case.packed for case in chosen if spec.shard is None or spec.shard.has(case.name)]
+    return [case for case in chosen if spec.shard is None or spec.shard.has(case.name)]

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from kvmtest.kvm import Stop
-from kvmtest.lab import emulator, initramfs
-from kvmtest.lab.cell import Cell
+from kvmtest.lab import emulator, initramfs, parts
+from kvmtest.lab.cell import cases
 from kvmtest.lab.error import Cancelled, LabError
 from kvmtest.lab.recorder import Recorder
 from kvmtest.lab.steps import Alive, Booting, Remark, Spec, Step, Times
@@ -18,16 +18,24 @@ from kvmtest.model.run import Run
 from kvmtest.model.verdict import UNEXPECTED
 from kvmtest.report.play import Gatherer, Unwritten
 
-__all__ = ("Outcome", "jobs", "outcomes", "run")
+__all__ = ("Outcome", "jobs", "outcomes", "run", "shared")
 
 _TICK_S = 0.5
+#: The number of cases that are worth an emulator: to boot one takes as long as tens of them.
+_FEWEST = 100
 
 
 class Outcome:
-    """A cell's result: the ``run``, its ``times``, and the reason if it ``failed``. ``told`` is called for each step."""
+    """A cell's result: the ``run``, its ``times``, and the reason if it ``failed``. ``told`` is called for each step.
 
-    def __init__(self, spec: Spec, name: str, started: str, told: Callable[[Step], None] = lambda step: None) -> None:
+    ``parts`` is the number of emulators that it runs in.
+    """
+
+    def __init__(
+        self, spec: Spec, name: str, started: str, told: Callable[[Step], None] = lambda step: None, parts: int = 1
+    ) -> None:
         self.spec = spec
+        self.parts = parts
         self._told = told
         self.name = name
         self.times: Times | None = None
@@ -37,7 +45,7 @@ class Outcome:
 
     def play(self, stop: Stop, say: Callable[[str], None]) -> None:
         """Run the cell until ``stop``. Raises LabError, Cancelled."""
-        steps = Cell(self.spec, stop).steps()
+        steps = parts.cell(self.spec, self.parts, stop).steps()
         try:
             for step in steps:
                 self._told(step)
@@ -56,20 +64,27 @@ class Outcome:
         self.run = self._recorder.end(interrupted, failed)
 
 
-def outcomes(specs: Sequence[Spec], started: str) -> list[Outcome]:
-    """The cells of ``specs`` before they run, each with a name of its own."""
+def outcomes(specs: Sequence[Spec], started: str, asked: int | None = None) -> list[Outcome]:
+    """The cells of ``specs`` before they run, each with a name of its own; ``asked`` is as of `shared`."""
     names = [spec.name for spec in specs]
     told = [name if names.count(name) == 1 else f"{name} ({names[: i + 1].count(name)})" for i, name in enumerate(names)]
-    return [Outcome(spec, name, started) for spec, name in zip(specs, told, strict=True)]
+    each = shared(specs, asked)
+    return [Outcome(spec, name, started, parts=each) for spec, name in zip(specs, told, strict=True)]
 
 
 def jobs(specs: Sequence[Spec], asked: int | None) -> int:
-    """Return the number of cells to run at once: one per core, or as many cores as it has CPUs, limited by free memory."""
+    """Return the number of emulators to run at once: one per core, or as many cores as it has CPUs, limited by free memory."""
     cores = len(os.sched_getaffinity(0)) // max((spec.cpu.number for spec in specs), default=1)
     each = max((emulator.for_backend(spec.backend, spec.cpu).memory_mib for spec in specs), default=1)
     with open("/proc/meminfo", encoding="ascii") as file:
         free = next((int(line.split()[1]) for line in file if line.startswith("MemAvailable:")), each << 10)
-    return max(1, min(asked or cores, free // 1024 // each, len(specs)))
+    return max(1, min(asked or cores, free // 1024 // each))
+
+
+def shared(specs: Sequence[Spec], asked: int | None = None) -> int:
+    """Return the number of emulators that share each cell where as many as ``asked`` run at once, or as fit this machine."""
+    each = jobs(specs, asked) // max(1, len(specs))
+    return max(1, min([each, *(len(cases(spec)) // _FEWEST for spec in specs)])) if each > 1 else 1
 
 
 def run(
@@ -79,7 +94,7 @@ def run(
     stop: Stop,
     over: Callable[[Outcome], None] = lambda outcome: None,
 ) -> None:
-    """Run ``cells`` until ``stop``, ``asked`` of them at once; then each has its run.
+    """Run ``cells`` until ``stop``, in ``asked`` emulators at once; then each has its run.
 
     ``over`` is told of each in their order, as soon as it and those before it have one: what is told lives on, whatever becomes
     of the others.
@@ -87,8 +102,9 @@ def run(
     initramfs.base()
     # The slow ones first, so that the last to end is not one that began last.
     ordered = sorted(cells, key=lambda outcome: -emulator.for_backend(outcome.spec.backend, outcome.spec.cpu).boot_s)
-    at_once = jobs([outcome.spec for outcome in ordered], asked)
-    say(f"{len(ordered)} cells, {at_once} at once")
+    specs, each = [outcome.spec for outcome in ordered], max((outcome.parts for outcome in ordered), default=1)
+    at_once = max(1, min(jobs(specs, asked) // each, len(ordered)))
+    say(f"{len(ordered)} cells, {at_once} at once" + (f", each in {each} emulators" if each > 1 else ""))
     begin = time.monotonic()
     waiting = list(cells)
 

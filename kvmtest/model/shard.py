@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
-__all__ = ("MOST", "Shard", "ShardError")
+__all__ = ("MOST", "WHOLE", "Shard", "ShardError")
 
 #: More parts than there are cases.
 MOST = 10_000
@@ -43,6 +43,10 @@ class Shard(NamedTuple):
     def __str__(self) -> str:
         return f"{','.join(map(str, self.numbers))}/{self.of}"
 
+    def split(self, count: int) -> list[Shard]:
+        """Return ``count`` shards that have together what this one has."""
+        return [Shard(tuple(number + self.of * part for number in self.numbers), self.of * count) for part in range(count)]
+
     def has(self, name: str) -> bool:
         """Return True if the case with this ``name`` is in this part."""
         digest = hashlib.sha256(name.encode()).digest()
@@ -63,3 +67,7 @@ class Shard(NamedTuple):
         share, place = divmod(number - 1, count)
         parts = len(range(place, self.of, count))
         return [(things[place], Shard((share + 1,), parts) if parts > 1 else None)]
+
+
+#: All of the work.
+WHOLE = Shard((1,), 1)

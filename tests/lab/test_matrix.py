@@ -221,7 +221,7 @@ def test_a_cell_that_does_not_end_is_given_up(fake: Path, kernel: Kernel, monkey
 
 def test_a_cell_that_is_given_up_keeps_what_it_showed(fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE", _HANGS)
-    (outcome,) = matrix.outcomes([Spec("svm", kernel, fresh_boot=True)], "")
+    (outcome,) = matrix.outcomes([Spec("svm", kernel, fresh_boot=True)], "", 1)
     shown = threading.Event()
 
     def take_and_tell(self: Recorder, step: Step) -> bool:

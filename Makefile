@@ -106,10 +106,9 @@ dist: compiler $(VENV)/.dist guests
 	@$(BIN)/python -m build --outdir dist >build/dist.log 2>&1 || { cat build/dist.log >&2; exit 1; }
 	@for made in dist/*; do echo "  dist    $$made"; done
 
-##  bench         the engine's rate beside that of a C program that issues the same ioctls; reports
+##  bench         rates beside a C program that issues the same ioctls, whole commands, reports; ARGS="--compare REVISION": ratios to that
 bench: compiler $(VENV)/.package guests
 	@$(BIN)/python -m tests.bench $(ARGS)
-	@$(BIN)/python -m tests.bench.reports
 
 ##  clean         remove everything that make made
 clean:

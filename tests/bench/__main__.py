@@ -3,14 +3,15 @@
 
 A cycle is planted, read, sent an INIT and read again. The engine runs it by its C code, the same and judged, and in Python alone.
 The C program's list is recorded from the engine's own ioctls, so they cannot drift apart. All run in turn, several times; the
-medians are compared. Then wall time and peak memory of one ``kvmtest run``.
+medians are compared. Then what a whole run takes beside its own ioctls, more and more vCPUs, whole commands and reports.
+``--compare REVISION`` measures the commands alone, in turn with those of another revision, and prints ratios.
 """
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -27,6 +28,8 @@ from kvmtest.judge.cases import judge
 from kvmtest.kvm import Kvm
 from kvmtest.kvm import ioctl as ioctl_module
 from kvmtest.uapi import kvm as uapi
+from tests.bench import commands, own, reports
+from tests.bench.commands import spread
 from tests.cases import the
 
 CYCLES, ROUNDS = 1500, 7
@@ -146,18 +149,9 @@ def _rates(folder: str) -> None:
             for name, way in WAYS.items():
                 rates[name].append(_engine(case, *way))
         print(f"{case.name}: {count} ioctls a cycle")
-        medians = {name: statistics.median(found) for name, found in rates.items()}
-        for name, median in medians.items():
-            print(f"  {name:20} {median:8.0f} INIT cycles/s   ratio {median / medians['C, the same ioctls']:.2f}")
-
-
-def _run() -> None:
-    begin = time.perf_counter()
-    with open(os.devnull, "w", encoding="ascii") as null:
-        status = subprocess.run([sys.executable, "-m", "kvmtest", "run"], stdout=null, check=False).returncode
-    seconds = time.perf_counter() - begin
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    print(f"kvmtest run: {seconds:.2f} s, peak memory {peak:.0f} MB, exit status {status}")
+        floor = statistics.median(rates["C, the same ioctls"])
+        for name, found in rates.items():
+            print(f"  {name:20} {spread(found, 0):>22} INIT cycles/s   ratio {statistics.median(found) / floor:.2f}")
 
 
 def main() -> int:
@@ -171,10 +165,17 @@ def main() -> int:
     if not native.library():
         print("bench: guests/runner.c is not built: make guests")
         return 3
-    # First, so that the peak is not that of another child.
-    _run()
+    parser = argparse.ArgumentParser(prog="bench")
+    parser.add_argument("--compare", metavar="REVISION", help="print ratios to another revision, of whole commands")
+    if revision := parser.parse_args().compare:
+        commands.compare(revision)
+        return 0
     with tempfile.TemporaryDirectory() as folder:
         _rates(folder)
+    own.show()
+    own.growth()
+    commands.show()
+    reports.show()
     return 0
 
 

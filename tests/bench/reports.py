@@ -44,7 +44,7 @@ def write(path: str, count: int) -> None:
         play(run, Gatherer(writer("jsonl", file, 1)))
 
 
-def main() -> None:
+def show() -> None:
     """Print a line for each size and format."""
     with tempfile.TemporaryDirectory() as folder:
         for count in SIZES:
@@ -60,7 +60,3 @@ def main() -> None:
                 size = os.path.getsize(out) / 1e6
                 told = f"{seconds:6.2f} s, peak memory {usage.ru_maxrss / 1024:4.0f} MB, {size:6.1f} MB"
                 print(f"report of {count:7,} results, {name:5} {told}, exit status {child.returncode}")
-
-
-if __name__ == "__main__":
-    main()

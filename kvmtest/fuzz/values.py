@@ -11,7 +11,7 @@ from kvmtest.scenario.places import fields
 from kvmtest.spec.alone import follows
 from kvmtest.state.layout import SEGMENTS
 from kvmtest.state.values import values
-from kvmtest.x86.msr import MSRS
+from kvmtest.x86.msr import SAME
 
 __all__ = ("BITS", "PARAVIRT", "PENDING", "TRIPLE", "follow", "items", "names", "section_of")
 
@@ -41,7 +41,6 @@ _RFLAGS, _RFLAGS_ONE = 0x3D7FD7, 2
 BITS = {"cr0": (1, 5, 16, 18), "cr4": (2, 3, 6, 8, 9, 10), "efer": (0, 11)}
 #: Relative frequencies of the sections that are written.
 _SECTIONS = {"regs": 2.0, "sregs": 3.0, "debugregs": 1.0, "xcrs": 0.2, "lapic": 3.0, "msrs": 3.0}
-_MSRS = tuple(f"msr.{one.name}" for one in MSRS)
 #: MSRs that KVM_GET_SREGS shows as another item.
 _SHOWN_AS = {"msr.fs_base": "fs.base", "msr.gs_base": "gs.base"}
 #: A limit is in bytes, or ends with 12 bits that are 1.
@@ -149,7 +148,7 @@ def follow(written: tuple[str, ...]) -> tuple[str, ...]:
         # KVM on SVM shows G as the limit has it (svm_get_segment()).
         segment, _, part = item.partition(".")
         found |= {f"{segment}.g": None} if part == "limit" and segment in SEGMENTS else {}
-        if item.startswith("msr."):
-            # Some have a second number.
-            found |= dict.fromkeys((*_MSRS, _SHOWN_AS.get(item, item)))
+        kind, _, name = item.partition(".")
+        if kind == "msr":
+            found |= dict.fromkeys((*(f"msr.{same}" for same in SAME.get(name, ())), _SHOWN_AS.get(item, item)))
     return tuple(found)

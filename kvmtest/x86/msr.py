@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ("IN_SREGS", "MSRS", "Msr", "index_of", "name_of")
+__all__ = ("IN_SREGS", "MSRS", "SAME", "Msr", "index_of", "name_of")
 
 Plants = tuple[int, int]
 
@@ -233,6 +233,22 @@ IN_SREGS = tuple(f"msr.{msr.name}" for msr in MSRS if msr.sregs)
 
 _NAMES = {msr.index: msr.name for msr in MSRS}
 _INDEXES = {msr.name: msr.index for msr in MSRS}
+
+
+#: One register by several numbers: a counter with its full width (SDM vol. 3, Full-Width Writes), of AMD's first four counters the
+#: numbers of before (APM vol. 2, Core Performance Event-Select Registers); KVM keeps global control and status once for both vendors.
+_SAME = (
+    *((f"pmc{n}", f"pmc{n}_full") for n in range(8)),
+    *((f"k7_evntsel{n}", f"perf_ctl{n}") for n in range(4)),
+    *((f"k7_perfctr{n}", f"perf_ctr{n}") for n in range(4)),
+    ("perf_global_ctrl", "amd_perf_global_ctl"),
+    (
+        "perf_global_status", "perf_global_ovf_ctrl",
+        "amd_perf_global_status", "amd_perf_global_status_clr", "amd_perf_global_status_set",
+    ),
+)  # fmt: skip
+#: By name the names of the same register, its own among them.
+SAME = {name: names for names in _SAME for name in names}
 
 
 def name_of(index: int) -> str:

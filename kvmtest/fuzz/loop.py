@@ -39,6 +39,8 @@ __all__ = ("Counts", "Found", "Fuzzer", "Key", "alike", "changed", "departures",
 Key = tuple[str, str, str, str]
 #: Seconds that a vCPU is given for an exit, and where it is to make none.
 _TIMEOUT_S, _QUIET_S = 1.0, 0.05
+#: The multiple of that for what came too late.
+_PATIENCE = 20
 #: Judgements are kept to be known again, but random values seldom come back.
 _KNOWN = 2000
 
@@ -217,22 +219,30 @@ class Fuzzer:
         self._known.update(departed.keys())
         if not new:
             return None
-        again = self.alone(scenario)
+        late = all(departed[key].record.out_of_time for key in new)
+        again = self.alone(scenario, _PATIENCE if late else 1)
+        if late and not any(key in again for key in new):
+            # The host, or the emulator that has it for a CPU, was too busy.
+            for key in new:
+                del self._known[key]
+            self._departed -= len(new) == len(departed)
+            self._skipped += len(new) == len(departed)
+            return None
         self._found += 1
         return Found(scenario, tuple(new), tuple(_line(departed[key]) for key in new), any(key in again for key in new))
 
-    def alone(self, scenario: Scenario) -> set[Key]:
-        """Return the departures of ``scenario`` on a new VM."""
-        return set(departures(self.observe(scenario._replace(fresh=True)), self._selection, _mode(scenario)))
+    def alone(self, scenario: Scenario, patience: int = 1) -> set[Key]:
+        """Return the departures of ``scenario`` on a new VM, within ``patience`` times the limit."""
+        return set(departures(self.observe(scenario._replace(fresh=True), patience), self._selection, _mode(scenario)))
 
-    def observe(self, scenario: Scenario) -> list[Observation]:
-        """Run ``scenario`` once. Raises RunStopped."""
+    def observe(self, scenario: Scenario, patience: int = 1) -> list[Observation]:
+        """Run ``scenario`` once, within ``patience`` times the limit. Raises RunStopped."""
         self._judged += 1
         if self._judged % _KNOWN == 0:
             self._book.forget()
             gc.collect()
         (case,) = plan.of_file(scenario._replace(steps=read_once(scenario.steps)))
-        return run_case(case, self.machines, _timeout_s(scenario), judging=self._judge)
+        return run_case(case, self.machines, patience * _timeout_s(scenario), judging=self._judge)
 
 
 def _mode(scenario: Scenario) -> str:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from kvmtest.fuzz import save
+from kvmtest.engine import host
+from kvmtest.fuzz import loop, save
 from kvmtest.fuzz.loop import alike, departures, key_of
+from kvmtest.kvm import Kvm
 from kvmtest.model.case import Case
-from kvmtest.model.record import Block, Observation, Record
+from kvmtest.model.record import OUT_OF_TIME, Block, Observation, Record
 from kvmtest.model.select import Selection
 from kvmtest.model.value import Expected
 from kvmtest.model.verdict import Verdict
@@ -56,6 +58,46 @@ def test_a_register_of_the_local_apic_is_another_one_in_each_mode() -> None:
 def test_a_selector_chooses_what_counts() -> None:
     assert not departures(_seen(_FAILS), Selection(("init.*.cr3",)))
     assert departures(_seen(_FAILS), Selection(("init.*.cr2",)))
+
+
+class _Busy:
+    """In the place of run_case: nothing comes in time within ``least`` seconds."""
+
+    def __init__(self, least: float) -> None:
+        self.least = least
+        self.limits: list[float] = []
+
+    def __call__(self, case: object, machines: object, timeout_s: float, **more: object) -> list[Observation]:
+        self.limits.append(timeout_s)
+        if timeout_s < self.least:
+            return _seen(Record("rax", Verdict.ERROR, reason=f"{OUT_OF_TIME}: no exit"))
+        return _seen(Record("rax", Verdict.PASS))
+
+
+def _fuzzed(kvm: Kvm, monkeypatch: pytest.MonkeyPatch, busy: _Busy) -> tuple[list[loop.Found], loop.Counts]:
+    fuzzer = loop.Fuzzer(kvm, host.detect(), 1, Selection(()), events=frozenset({"init"}), states=frozenset())
+    monkeypatch.setattr(loop, "run_case", busy)
+    try:
+        found = []
+        for one in fuzzer.run(0.5):
+            found.append(one)
+            break
+        return found, fuzzer.counts
+    finally:
+        fuzzer.close()
+
+
+def test_what_comes_late_on_a_busy_host_is_no_finding(kvm: Kvm, monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = _Busy(least=2.0)
+    found, counts = _fuzzed(kvm, monkeypatch, busy)
+    assert (
+        not found and counts.skipped == counts.scenarios > 0 and not counts.departed and max(busy.limits) >= 20 * min(busy.limits)
+    )
+
+
+def test_what_never_comes_is_one(kvm: Kvm, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, counts = _fuzzed(kvm, monkeypatch, _Busy(least=1000.0))
+    assert [one.again for one in found] == [True] and counts.found == 1 and "out of time" in found[0].said[0]
 
 
 def test_a_finding_is_a_scenario_file(tmp_path: Path) -> None:

@@ -215,6 +215,7 @@ def _ordered(port: Port) -> Config:
     """Prepare for any cell, say so, and wait for an order. A waiting guest is saved, and continues here when it is restored."""
     from kvmtest.engine import doctor, host, plan, run  # noqa: F401
     from kvmtest.lab import relay  # noqa: F401
+    from kvmtest.scenario import catalogue  # noqa: F401
 
     inbox = FwCfg()
     out = Encoder(port.write)

@@ -136,7 +136,7 @@ $(VENV)/.docs $(VENV)/.contrib: $(VENV)/.%: pyproject.toml $(VENV)/.dev
 	@$(PIP) --editable '.[$*]'
 	@touch $@
 
-# What the builder needs itself it installs into an environment of its own.
+# The builder installs what it needs into an environment of its own.
 $(VENV)/.dist: pyproject.toml $(VENV)/.package
 	@$(PIP) --editable '.[dist]'
 	@mkdir -p build
@@ -166,7 +166,7 @@ device:
 	else exit 0; fi; \
 	echo "$(INSTEAD)" >&2; exit 1
 
-# What `make run` cannot do without.
+# Needed by `make run`.
 system:
 	@missing=; \
 	if ! command -v $(PYTHON) >/dev/null; then missing="$$missing python3 python3-venv"; \

@@ -1,13 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
 # A step of `git bisect run` in a kernel's tree: builds KVM's modules out of tree, runs the lab on them, and says good (0),
-# bad (1), cannot tell (125), or stops the bisection (255).
+# bad (1), not testable (125), or stops the bisection (255).
 #
 #   cd linux && git bisect start BAD GOOD -- arch/x86/kvm virt/kvm
 #   git bisect run .../contrib/git-bisect-kvm.sh svm /usr/src/linux-headers-6.1.0-56-cloud-amd64 init.msi.host.cr2
 #
 # The headers are those of a kernel that `kvmtest lab kernels` lists; the commits must be near enough to it that their KVM
-# builds against it. KVM's own headers are taken from the tree, all others from there. $KVMTEST is the kvmtest to use,
+# builds against it. KVM's own headers come from the tree, all others from there. $KVMTEST is the kvmtest to use,
 # $KVMTEST_LAB further options of `kvmtest lab run`.
 
 set -u

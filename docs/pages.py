@@ -27,7 +27,7 @@ from tests.lab.counter import COUNTERS, Counter  # noqa: E402
 _SPDX = "<!-- SPDX-License-Identifier: GPL-2.0-only -->\n<!-- Made by docs/pages.py: change the tables that it reads. -->\n"
 #: The lab's kernels, the newest first: a deviation is shown on the first one that it names.
 _KERNELS: tuple[Version, ...] = ((7, 2), (6, 12), (6, 1), (5, 10))
-#: Where ids have the deviations of these events.
+#: The event in ids of a deviation, where it has another name.
 _IDS = {"vmm-reset": "reset.vmm-reset.host", "migrate": "none.migrate.host"}
 _EVENTS = {
     "none": "", "migrate": "after a migration", "vmm-reset": "after a VMM's reset", "views": "as the guest reads it",
@@ -138,7 +138,7 @@ def command(found: Found, counter: Counter | None = None) -> str:
     """The command that shows it in the lab, on the newest kernel that has it."""
     d, asked = next((d, asked) for d in found.all if (asked := counter.selector if counter else selector(d)))
     backend = d.backends.split()[0] if d.backends else "svm"
-    # What shows sometimes shows on the kernel that was looked into.
+    # A deviation that shows only sometimes was seen on the kernel that was examined.
     kernels = sorted(_KERNELS, key=(6, 1).__ne__) if d.sometimes else _KERNELS
     kernel = next((one for one in kernels if d.names(backend, one) and one not in d.backports), None)
     quoted = f"'{asked}'" if re.search(r"[*{]", asked) else asked

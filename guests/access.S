@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# access: makes one access after the other, as a list in RAM says, and tells what comes of each. NEXT is the number of the next
+# access: makes one access after the other, from a list in RAM, and reports the result of each. NEXT is the number of the next
 # one; it survives INIT, after which the list goes on.
 #
 # The reset vector leads to a copy of the first 4 KiB of this image at 1000, which is also the page of SIPI vector 01. Flat 32-bit
 # protected mode at once, no paging, the stack grows down from 1000. Everything is said by one 32-bit OUT a value. An exception
-# is told, and the next access follows. General registers are free for all.
+# is reported, and the next access follows. General registers are free for all.
 
 	.include "code.inc"
 
 	.set CODE, 0x1000		# where the host puts the copy of this page
 	.set STACK, 0x1000
 
-# What the host writes: entries of 16 bytes, which are the kind, where, and the two halves of a value.
+# Written by the host: entries of 16 bytes, which are the kind, the place, and the two halves of a value.
 	.set LIST, 0x2000
 	.set NEXT, 0x540
 
@@ -20,7 +20,7 @@
 
 	.set SAY, 0			# PORT_READY
 	.set WRMSR, 1
-	.set RDMSR, 2			# tells the low half
+	.set RDMSR, 2			# reports the low half
 	.set STORE, 3			# 32 bits, to memory
 	.set LOAD, 4
 	.set CR0, 5			# what is written to it
@@ -29,9 +29,9 @@
 	.set WAIT, 8			# in HLT, for an interrupt
 	.set INT3, 9
 	.set UD, 10
-	.set TASK, 11			# a task gate for a vector, whose task tells TR and returns to the next access
+	.set TASK, 11			# a task gate for a vector, whose task reports TR and returns to the next access
 	.set INT, 13			# INT n, of SOFTWARE
-	.set HYPERCALL, 12		# KVM_HC_SEND_IPI: the ICR where, the bitmap and the lowest APIC id the two halves; tells what it returns
+	.set HYPERCALL, 12		# KVM_HC_SEND_IPI: the ICR where, the bitmap and the lowest APIC id the two halves; reports what it returns
 
 	.set KVM_HC_SEND_IPI, 10
 	.set SOFTWARE, 0x61

@@ -12,7 +12,7 @@
 	.set CODE, 0x1000		# where the host puts the copy of this page
 	.set STACK, 0x1000
 
-# What the host writes, from TOPIC to the last ARG; what the guest counts.
+# Written by the host, from TOPIC to the last ARG; counted by the guest.
 	.set TOPIC, 0x500
 	.set ARG_LVT, 0x504		# LVT timer register
 	.set ARG_COUNT, 0x508		# timer's initial count; 0: is not written
@@ -118,10 +118,10 @@ sipi_vector:
 	iretw
 	.org	AT_FF, 0xf4
 	movw	$TABLE_0, %ax
-	jmp	told
+	jmp	reported
 	.org	AT_FF_OTHER, 0xf4
 	movw	$TABLE_OTHER, %ax
-	jmp	told
+	jmp	reported
 	.org	AT_NMI_COUNTS, 0xf4
 	incl	COUNT
 	iretw
@@ -160,7 +160,7 @@ interrupt:
 	andw	$~0x200, %ss:4(%esp)
 	iretw
 
-told:
+reported:
 	movzwl	%ax, %eax
 	outl	%eax, $PORT_VALUE
 	jmp	halt
@@ -172,7 +172,7 @@ spin:
 1:	incl	COUNT
 	jmp	1b
 
-# Arms what the arguments say, lets the host act at PORT_READY, then tells whether an interrupt came; again and again.
+# Arms what the arguments say, lets the host act at PORT_READY, then reports whether an interrupt came; again and again.
 wait:
 	enable_apic
 	write_msr MSR_X2APIC_LVT_TIMER, ARG_LVT

@@ -6,7 +6,7 @@
 # segments, memory below 4 GiB mapped to itself and its first 128 KiB to BASE, RBX = BLOCK, and in BLOCK what to write. Linked
 # for BASE and needs to lie there. Destroys every register of the vCPU: that is its purpose.
 #
-# What faults is left out: RBP holds the address to go on at, every exception leads there, and the host goes on there after an
+# Code that faults is skipped: RBP holds the address to go on at, every exception leads there, and the host goes on there after an
 # instruction that KVM cannot emulate.
 
 	.include "code.inc"
@@ -59,7 +59,7 @@ long:
 	outb	%al, $PORT_READY
 	jmp	*end(%rip)
 
-# What may come next in 64-bit mode.
+# The possible next steps in 64-bit mode.
 loop64:
 	incq	count(%rip)
 	jmp	loop64

@@ -9,7 +9,7 @@ typedef unsigned int u32;
 typedef unsigned long u64 __attribute__((may_alias));
 
 enum kind {
-	IOCTL,   /* ioctl(fd, request, address). An answer goes to `other`; without that it has to be `value` at least. */
+	IOCTL,   /* ioctl(fd, request, address). The result goes to `other`; without that it has to be `value` at least. */
 	PUT,     /* Write the bits of `mask` of `value` to the `size` bytes at `address`. */
 	COMPARE, /* Are the bits of `mask` of the `size` bytes at `address` one of the `count` values at `other`, or none with `value`? */
 	COPY,    /* Copy `count` bytes to `address` from `other`. */
@@ -40,7 +40,7 @@ static long ask(const struct op *op)
 	return done;
 }
 
-/* Nothing that KVM answers: it lacked memory or time. */
+/* Not a refusal: KVM lacked memory or time. */
 static int is_passing(long done)
 {
 	return done == -EINTR || done == -EIO || done == -EAGAIN || done == -ENOMEM;

@@ -8,7 +8,7 @@
 #
 # 1. In the first page each value goes out by one OUT to the port of its item: OUT imm8, EAX touches no register, no flag and
 #    no memory. General registers, selectors, segment bases and flags are out before any of them is overwritten.
-# 2. Then values go to slots in RAM at DATA. What may fail is a step: it tells where to go on, and an exception or, by the
+# 2. Then values go to slots in RAM at DATA. What may fail is a step: it says where to continue, and an exception or, by the
 #    host, an instruction that a KVM which emulates real mode does not know costs the items of that step only.
 #
 # An item's port is PORT_ and its name, its slot SLOT_ and its name: CS_BASE is cs.base. kvmtest/guests/spine.py lists which items
@@ -43,7 +43,7 @@ sipi_vector:
 	report	RAX
 	jmp	sipi_start
 
-# The host overwrites this with the physical address at which it puts this copy of the image: read through CS it tells where
+# The host overwrites this with the physical address at which it puts this copy of the image: read through CS it shows where
 # CS.base points, which real-mode code cannot read.
 	.org	0x8, 0xf4
 where:
@@ -104,7 +104,7 @@ common:
 	probe_limit cs, CS_LIMIT, low_start
 	ljmp	$CODE >> 4, $low_start
 
-# What does not fit in the first page, run at CODE.
+# Code that does not fit in the first page, run at CODE.
 	.include "look.inc"
 
 # Must fit in 16 bytes; the near jump keeps CS.base FFFF0000.

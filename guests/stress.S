@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 #
 # stress: vCPUs that send INIT-SIPI-SIPI to each other. Each is known by its x2APIC ID, which INIT leaves alone, and has
-# ORDER_SIZE bytes of orders from the host. An arrival, by SIPI or by the reset vector, is counted in RAM and told by one OUT.
+# ORDER_SIZE bytes of orders from the host. An arrival, by SIPI or by the reset vector, is counted in RAM and reported by one OUT.
 #
 # 16-bit code, wherever a SIPI vector points; the first 4 KiB of this image are there, and the ROM has them as well. DS = 0, no
 # stack, no interrupts; general registers are free.
@@ -93,7 +93,7 @@ sends:
 	outl	%eax, $PORT_SENT
 	jmp	obey
 
-# Must fit in 16 bytes; the near jump keeps CS, by which the arrival is told from a SIPI's.
+# Must fit in 16 bytes; the near jump keeps CS, which distinguishes the arrival from a SIPI's.
 	.section .reset, "ax"
 	.globl	reset_vector
 reset_vector:

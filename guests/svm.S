@@ -148,7 +148,7 @@ no_idt:
 	.word	0
 	.quad	0
 
-# What the host puts here, and then a word.
+# Code that the host puts here, and then a word.
 	.org	TRIED - CODE, 0xf4
 tried:
 	.fill	TRIED_SIZE, 1, 0x90

@@ -2,13 +2,13 @@
 #
 # vmx: a hypervisor of a few lines that enters VMX operation, lets a nested guest of its own run, and reports why that one ended.
 #
-# What l1.inc says holds here as well. The nested guest runs in 64-bit mode on the hypervisor's own page tables, and without
+# See l1.inc first. The nested guest runs in 64-bit mode on the hypervisor's own page tables, and without
 # exits but those that its topic or the CPU asks for; its OUTs are seen by the host. Both run with IF set, though nothing sends
 # interrupts: some emulators leave a guest for the host's with IF set only.
 
 	.include "l1.inc"
 
-# What the host writes.
+# Written by the host.
 	.set ARG_L2, 0x504		# what the nested guest does
 	.set ARG_ACTIVITY, 0x508	# its activity state at VM entry
 	.set ARG_CONTROLS, 0x50c	# primary processor-based controls to set, where the CPU lets them

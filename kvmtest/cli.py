@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Imports take most of a second, in which a Ctrl-C may come.
         from kvmtest.commands.common import Interrupt
 
-        # Where it is the process's, nothing that comes later changes its status.
+        # If it is the process's, a later signal does not change its status.
         with Interrupt(last=argv is None):
             return _run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
@@ -112,7 +112,7 @@ def _run(words: Sequence[str]) -> int:
 
 
 def _ended(error: BaseException, output: str | None, bisect: bool) -> int:
-    """Say how it ended; the exit status. To git bisect it is not an answer, unless it is one."""
+    """Report how it ended; return the exit status, as one that git bisect stops at unless it is a verdict."""
     from kvmtest.commands import ending, outcome
     from kvmtest.commands.common import BISECT_SKIP, INTERRUPTED, say
     from kvmtest.commands.output import forget_output

@@ -259,7 +259,7 @@ def _measured(item: str, event: str, own: Sequence[Opinion]) -> Iterator[str]:
         if one.departs:
             shown.setdefault((contradictions.why(one), one.shows, one.asked), []).append(_who(one))
     for (reason, value, asked), who in shown.items():
-        yield from _field("  measured", f"! {'; '.join(who)}: {value}, where {asked} is asked for")
+        yield from _field("  measured", f"! {'; '.join(who)}: {value}, where the rule requires {asked}")
         yield from _wrapped(reason)
 
 

@@ -130,7 +130,7 @@ def _is(record: Record, value: int | str) -> bool:
     return record.observed == parse(record.item, value) if isinstance(value, str) else record.observed == value
 
 
-def _tells(record: Record, sign: Sign) -> bool:
+def _conclusive(record: Record, sign: Sign) -> bool:
     """``record`` shows the manuals' value where a kernel without the commit would show another one."""
     if sign.new is not None:
         return (record.verdict.judged or record.verdict is Verdict.INFO) and _is(record, sign.new)
@@ -163,7 +163,7 @@ def _state(entry: Entry, host: Host, index: _Index) -> Seen:
                 mute.append((record, numbers))
             elif _has(record, sign.old, sign.new is not None):
                 bad.append((record, numbers))
-            elif _tells(record, sign):
+            elif _conclusive(record, sign):
                 good.append((record, numbers))
             elif record.verdict.unexpected:
                 other.append((record, numbers))

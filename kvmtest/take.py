@@ -11,7 +11,7 @@ from kvmtest.engine.bind import BoundCase
 from kvmtest.engine.error import TriggerError
 from kvmtest.engine.machine import Machines
 from kvmtest.engine.plan import Case, plan
-from kvmtest.judge.book import Book
+from kvmtest.judge.book import Cache
 from kvmtest.judge.differing import unproven
 from kvmtest.judge.evidence import Basis, Evidence, Played
 from kvmtest.model.value import text
@@ -78,7 +78,7 @@ def named(name: str) -> Case:
     if found:
         return min(found, key=lambda case: case.view != "host")
     if any(map(called, plan(full=True))):
-        raise NoCase(f"{name} leaves no one state of one vCPU: it is of the catalogue, or has many vCPUs or many orders")
+        raise NoCase(f"{name} does not end with one state of one vCPU: it has steps of its own, or several vCPUs or orders")
     raise NoCase(f"no case is called {name!r}: kvmtest list --full --cases shows them all")
 
 
@@ -145,18 +145,18 @@ def take(case: Case, machines: Machines, timeout_s: float, taken: str) -> State:
 
 def _evidence(case: Case, played: Played) -> Evidence:
     """The states before and after the event, and the guest's report, from all results."""
-    seen = [value for _, value in played.told if isinstance(value, Snapshot)]
-    report = next((value for _, value in played.told if isinstance(value, Report)), None)
+    seen = [value for _, value in played.evidence if isinstance(value, Snapshot)]
+    report = next((value for _, value in played.evidence if isinstance(value, Report)), None)
     return Evidence(None if case.event == "reset" else seen[0], seen[-1], report if case.view == "guest" else None)
 
 
 def _items(case: Case, basis: Basis, shown: Evidence) -> dict[str, Item]:
     ctx, layout, baseline, plant = basis
-    sheet = Book().sheet(ctx, layout)
+    tables = Cache().tables(ctx, layout)
     found: dict[str, Item] = {}
     names = case.look().names(case.view, case.event)
     for name in names if case.view != "host" else dict.fromkeys((*names, *layout.fields)):
-        seen = sheet.seen(name, baseline, plant, shown)
+        seen = tables.seen(name, baseline, plant, shown)
         why = "" if seen.observed is not None else seen.failed or seen.unreadable or "not readable here"
         planted = text(name, seen.planted)
         found[name] = Item(text(name, seen.observed), planted, why, seen.refused if planted is not None else "")

@@ -9,7 +9,7 @@ from kvmtest.engine import plan
 from kvmtest.engine.machine import Machines
 from kvmtest.engine.plan import SPARSE, Case, Setup
 from kvmtest.engine.run import run_case
-from kvmtest.judge.book import Book
+from kvmtest.judge.book import Cache
 from kvmtest.judge.cases import judge
 from kvmtest.judge.evidence import Basis, Played
 from kvmtest.model import record
@@ -83,24 +83,24 @@ def by_item(case: plan.Case, machines: Machines, timeout_s: float = 1.0) -> dict
 
 
 def judged(case: plan.Case, host: Host, seen: Any, *bases: Basis, plants: bool = False) -> list[Result]:
-    """Judge what was ``seen`` of ``case`` with a book of its own; with ``plants`` also what KVM keeps of a plant."""
-    return _flat(judge(Book(), case.look(), host, bases, seen), plants=plants)
+    """Judge what was ``seen`` of ``case`` with a cache of its own; with ``plants`` also what KVM keeps of a plant."""
+    return _flat(judge(Cache(), case.look(), host, bases, seen), plants=plants)
 
 
 def shown(case: plan.Case, *targets: _Pair, report: Report | None = None, sender: _Pair | None = None) -> Played:
     """Return the evidence of ``case`` with its ``targets`` before and after the event, the ``sender``, and the ``report``."""
     assert case.scenario
-    told: list[tuple[int, Any]] = []
+    reported: list[tuple[int, Any]] = []
     sent = False
     for number, step in enumerate(case.scenario.steps):
         if isinstance(step, s.Event) or isinstance(step, s.Send) and step.judged:
             sent = True
         elif isinstance(step, s.Guest) and report:
-            told.append((number, report))
+            reported.append((number, report))
         elif isinstance(step, s.Observe) or isinstance(step, s.Expect) and isinstance(step.condition, s.Same):
             pairs = (sender,) if step.who == "other" and sender else targets
-            told += [(number, pair[sent]) for pair in pairs if pair[sent]]
-    return Played(tuple(told))
+            reported += [(number, pair[sent]) for pair in pairs if pair[sent]]
+    return Played(tuple(reported))
 
 
 def _flat(observations: list[record.Observation], *, plants: bool = False) -> list[Result]:

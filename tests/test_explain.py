@@ -32,11 +32,11 @@ def test_a_value_that_was_kept_is_said_in_plain_english() -> None:
 @pytest.mark.parametrize("plant", PLANTS)
 def test_what_is_said_to_be_planted_is_planted(plant: str, targets: dict[str, Target]) -> None:
     made = targets["ap"].plant(plant, "xapic")
-    told = 0
+    reported = 0
     for item, value in made.asked.items():
         words = explain._planted(item)
         if found := re.search(rf"\b{plant}=(0x[0-9a-f]+|\d+)\b", words):
-            told += 1
+            reported += 1
             # This CPU's MXCSR_MASK takes bits out.
             assert int(found[1], 0) == value or item == "mxcsr", item
         elif item in ("cr4", "efer"):
@@ -45,7 +45,7 @@ def test_what_is_said_to_be_planted_is_planted(plant: str, targets: dict[str, Ta
             assert not (value & ~needed) & ~sum(1 << bit for bit in given), item
         else:
             assert item in ("apic_base", "xcr0", "mp_state"), f"{item} is planted, and explained as {words!r}"
-    assert told > 200
+    assert reported > 200
 
 
 def test_an_msr_that_kvm_set_sregs_plants_is_said_to_be() -> None:

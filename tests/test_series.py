@@ -74,7 +74,7 @@ def test_what_is_neither_value_or_proves_nothing_cannot_tell() -> None:
     assert _state("4c72ab5aa6e0", same).state == CANNOT_TELL
 
 
-def test_a_planted_value_that_another_deviation_explains_tells_nothing() -> None:
+def test_a_planted_value_that_another_deviation_explains_shows_nothing() -> None:
     def shown(deviation: str) -> series.Seen:
         kept = "shutdown.triple-fault.host.lapic.lvt_lint0", "0x700", "known", "0x700", "0x10000"
         return _state("265e43530cb2", _result(*kept, deviation=deviation))
@@ -83,7 +83,7 @@ def test_a_planted_value_that_another_deviation_explains_tells_nothing() -> None
     assert shown("265e43530cb2").state == BUG
 
 
-def test_a_commit_of_the_other_backend_cannot_be_told() -> None:
+def test_a_commit_of_the_other_backend_cannot_be_reported() -> None:
     rdx = _result("init.msi.host.rdx", "0x506e3", "pass")
     assert _state("2a24be79b6b7", rdx, backend="vmx").state == FIXED
     elsewhere = _state("2a24be79b6b7", rdx, backend="svm")
@@ -171,7 +171,7 @@ def cells() -> dict[str, dict[str, series.Seen]]:
         ("8312f1b9dd71", "7.2/svm", FIXED),
     ],
 )
-def test_real_kernels_are_told_apart(cells: dict[str, dict[str, series.Seen]], commit: str, cell: str, state: str) -> None:
+def test_real_kernels_are_reported_apart(cells: dict[str, dict[str, series.Seen]], commit: str, cell: str, state: str) -> None:
     assert cells[cell][commit].state == state
 
 
@@ -242,7 +242,7 @@ def test_a_commit_that_selects_nothing_is_one_line(
 
 
 @pytest.mark.parametrize("name", ["4c72ab5", "v1#14", "v1#42", "265e43530cb2", "df37ed38e6c2"])
-def test_explain_tells_the_story_of_a_commit(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_explain_reports_the_story_of_a_commit(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["explain", name]) == 0
     out = capsys.readouterr().out
     assert "changes" in out and ("kvmtest run --commit" in out or "unseen" in out)

@@ -69,7 +69,7 @@ def test_a_case_by_its_name() -> None:
     for case in set(plan(full=True)) - set(cases):
         many = case.prefix == "init.broadcast.host" or case.trigger == "vmm-reset"
         assert case.sequence or many or case.event in ("none", "nmi")
-    with pytest.raises(NoCase, match="no one state"):
+    with pytest.raises(NoCase, match="one state of one vCPU"):
         take.named(next(case.name for case in plan() if case.sequence))
     with pytest.raises(NoCase, match="no case is called"):
         take.named("init.msi.host/x")

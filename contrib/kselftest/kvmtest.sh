@@ -18,7 +18,7 @@ command -v "$program" >/dev/null || skip "$program is not installed"
 messages=$(mktemp) || exit $KSFT_FAIL
 trap 'rm -f "$messages"' EXIT
 
-# What kvmtest says besides the report goes on to standard error, and is the reason of a skip.
+# Other messages of kvmtest still go to standard error, and are the reason of a skip.
 "$program" run --format ktap "$@" 2>"$messages"
 status=$?
 cat "$messages" >&2

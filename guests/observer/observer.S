@@ -9,7 +9,7 @@
 #
 # The first instructions have no memory that they could trust but the ROM. RAX and GS's selector go to the page registers of the
 # PC's DMA controllers by OUT imm8, which needs no register but EAX, no flag and no segment; then GS is loaded, with 0 from CS, and all
-# else goes to RAM through it. What GS.base was is therefore not told.
+# else goes to RAM through it. What GS.base was is therefore not reported.
 
 	.include "code.inc"
 	.include "spine.inc"
@@ -38,7 +38,7 @@
 	jmp	observed
 .endm
 
-# Where the image is to do without XSAVE: some VMM may end at an instruction that its KVM cannot emulate.
+# Set if the image must not use XSAVE: some VMM may end at an instruction that its KVM cannot emulate.
 .macro before_xcr0
 	testl	$AVOID_XSAVE, CODE + AVOID
 	jnz	end64
@@ -164,7 +164,7 @@ begin:
 	orl	$2, %gs:V_STASH
 	cmpl	$ENTRY_RESET, %gs:V_ENTRY
 	je	true_base
-base_told:
+base_reported:
 	probe_limit cs, CS_LIMIT, low_start
 	ljmp	$CODE >> 4, $low_start
 
@@ -303,7 +303,7 @@ list_at:
 	movw	%ax, %gs
 	ret
 
-# What does not fit in the first page, run at CODE.
+# Code that does not fit in the first page, run at CODE.
 	.include "look.inc"
 	.include "observer/base.inc"
 	.include "observer/main.inc"

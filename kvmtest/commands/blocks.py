@@ -48,7 +48,7 @@ class Blocks:
         return len(self._recording.cell.ran)
 
     def take(self, step: Executed) -> None:
-        """Note what was executed; at first that is the loading of the modules."""
+        """Add what was executed; the first record is the loading of the modules."""
         self._recording.take(_NAME if self._begun else "", step.sections, step.words)
         self._begun = True
 

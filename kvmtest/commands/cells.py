@@ -114,7 +114,7 @@ def backends(text: str) -> list[str]:
     """An argument of several backends."""
     found = names(text)
     if wrong := [name for name in found if name not in BACKENDS]:
-        raise argparse.ArgumentTypeError(f"{wrong[0]!r} is none of {', '.join(BACKENDS)}")
+        raise argparse.ArgumentTypeError(f"{wrong[0]!r} is not one of {', '.join(BACKENDS)}")
     return found
 
 

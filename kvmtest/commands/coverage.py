@@ -134,11 +134,11 @@ def show(args: argparse.Namespace, stop: Stop) -> int:
     """Measure, or use what is kept, and report. Raises LabError, Failed."""
     places = [*args.of, *_listed(args.functions)]
     if args.missed and not places:
-        raise Failed("--missed is of places: name them with --of or --functions", USAGE)
+        raise Failed("--missed needs places: name them with --of or --functions", USAGE)
     if args.files:
         found = _files(args)
     elif not args.kernel and not args.kept:
-        raise Failed("which kernel? --kernel WHICH, as of kvmtest lab run; or --from FILE", USAGE)
+        raise Failed("name a kernel: --kernel WHICH, as in kvmtest lab run; or a file: --from FILE", USAGE)
     else:
         found = _kept(args) if args.kept else _measured(args, stop)
     if len(found) > 1 and (several := [name for name, _ in args.report if name != "json"]):
@@ -200,7 +200,7 @@ def _kept(args: argparse.Namespace) -> list[_Shown]:
     from kvmtest.lab.error import LabError
 
     if not args.kernel and args.tree:
-        raise Failed("which kernel was --tree built for? --kernel WHICH", USAGE)
+        raise Failed("--tree needs the kernel that it was built for: --kernel WHICH", USAGE)
     found = []
     asked: list[Kernel | None] = [*_kernels(args)]
     for kernel in asked or [None]:
@@ -309,7 +309,7 @@ def _places(args: argparse.Namespace, places: Sequence[tuple[str, Place]], table
         counts[f"these {len(held)} together"] = tally.of(every)
     yield from text.rows(table, counts, _room(args))
     if without := [name for name, numbers in held.items() if not numbers]:
-        yield f"of no code that was loaded: {', '.join(without)}"
+        yield f"no code was loaded of: {', '.join(without)}"
     if args.missed:
         yield ""
         yield from text.missed(table, every, sources)

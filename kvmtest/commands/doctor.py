@@ -17,7 +17,9 @@ _EPILOG = """\
 
 Exit status: 0 something can be tested here; 3 nothing.
 """
-_INSTEAD = "usable: nothing here; next: what the first line says, or another kernel's KVM in an emulator: kvmtest lab run --help"
+_INSTEAD = (
+    "usable: nothing here; next: do what the first line says, or test another kernel's KVM in an emulator: kvmtest lab run --help"
+)
 
 
 def add(commands: Commands) -> None:
@@ -34,8 +36,8 @@ def _doctor(args: argparse.Namespace) -> int:
     bad, short = False, sys.stdout.isatty()
     for found in doctor.examine(args.device):
         said = f"{found.what}: {found.advice}" if found.advice else found.what
-        told = found.enable if found.enable != doctor.ELSEWHERE or not short else ""
-        _print(f"{found.state:4} ", said + (f"; {told}" if told else ""))
+        hint = found.enable if found.enable != doctor.ELSEWHERE or not short else ""
+        _print(f"{found.state:4} ", said + (f"; {hint}" if hint else ""))
         bad = bad or found.state == "bad"
     if short and not bad:
         _print("", f"Where nothing is said, {doctor.ELSEWHERE}.")

@@ -44,7 +44,7 @@ def _explain(args: argparse.Namespace) -> int:
     try:
         own = opinions([run for path in args.measured for run in files.runs(path, say)])
         if args.measured and not own:
-            raise Failed(f"{args.measured[0]}: nothing that a machine without KVM showed", USAGE)
+            raise Failed(f"{args.measured[0]}: no results of a machine without KVM", USAGE)
         if args.format == "text":
             print_lines(explain.explain(args.name, own))
             return OK

@@ -130,7 +130,7 @@ def _result(counts: Counts) -> str:
 
 
 class _Findings:
-    """Findings on their way into the folder of ``-o``, with a line of how far it is. ``cell`` are the options of a cell.
+    """Findings on their way into the folder of ``-o``, with a line of progress. ``cell`` are the options of a cell.
 
     Raises Failed.
     """
@@ -154,10 +154,10 @@ class _Findings:
             raise Failed(f"cannot write {path}: {error.strerror}", USAGE) from None
         self._first = self._first or path
         more = f" (and {len(found.said) - 1} more)" if len(found.said) > 1 else ""
-        self._line.say(f"{path}: {found.said[0]}{more}{'' if found.again else '; not again on a new VM'}")
+        self._line.say(f"{path}: {found.said[0]}{more}{'' if found.again else '; did not fail again on a new VM'}")
 
     def show(self, counts: Counts, blocks: int = 0) -> None:
-        """Show how far it is, on a terminal; ``blocks`` is the number of KVM's basic blocks that were run."""
+        """Show the progress, on a terminal; ``blocks`` is the number of KVM's basic blocks that were run."""
         now = time.monotonic()
         if now - self._last >= _OFTEN_S:
             self._last = now
@@ -263,7 +263,7 @@ def there(args: argparse.Namespace, stop: Interrupt) -> int:
 
     stop.running = True
     try:
-        for _, (kind, *rest) in jobs.answers(args, job, stop, bad=bad, executed=blocks.take if blocks else None):
+        for _, (kind, *rest) in jobs.results(args, job, stop, bad=bad, executed=blocks.take if blocks else None):
             if kind == "found":
                 data, keys, said, again = rest
                 findings.take(Found(file.loads(data), tuple(map(tuple, keys)), tuple(said), again))
@@ -303,8 +303,8 @@ def _smaller(path: str, alone: Callable[[Sequence[Scenario]], list[set[Key]]], a
     scenario = file.load(path)
     (keys,) = alone([scenario])
     if not keys:
-        raise Failed(f"{path}: nothing departs here", UNEXPECTED)
-    # What is found first names the file.
+        raise Failed(f"{path}: no result departs here", UNEXPECTED)
+    # The first key names the file.
     wanted, line = min(keys, key=lambda key: (not _names(path, key), key)), Line()
     try:
         small = shrunk(
@@ -339,10 +339,10 @@ def _smaller_there(args: argparse.Namespace, stop: Interrupt) -> int:
         fuzzing = (0.0, 1, tuple(EVENTS), tuple(STATES), 0, "")
         job = {"programs": {}, "selectors": tuple(args.selectors), "minimise": False, "fuzz": fuzzing}
         job["tried"] = tuple(file.dump(one) for one in tried)
-        shown = [set(map(tuple, keys)) for _, (kind, keys) in jobs.answers(args, job, stop) if kind == "shows"]
+        shown = [set(map(tuple, keys)) for _, (kind, keys) in jobs.results(args, job, stop) if kind == "shows"]
         if stop.seen:
             raise KeyboardInterrupt
-        # Of what a guest that died did not come to nothing is known.
+        # It is unknown what a guest would show that died before.
         return [*shown, *(set() for _ in tried[len(shown) :])][: len(tried)]
 
     common.scenarios([args.shrink])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Jobs in cells of the lab: their answers, and their progress."""
+"""Jobs in cells of the lab: their results, and their progress."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kvmtest.lab.steps import Executed
     from kvmtest.model.host import Host
 
-__all__ = ("answers", "options")
+__all__ = ("results", "options")
 
 
 def options(parser: argparse.ArgumentParser, *, required: bool) -> None:
@@ -27,7 +27,7 @@ def options(parser: argparse.ArgumentParser, *, required: bool) -> None:
     cells.options(parser)
 
 
-def answers(
+def results(
     args: argparse.Namespace,
     job: dict[str, Any],
     stop: Interrupt,
@@ -36,7 +36,7 @@ def answers(
     bad: Callable[[], None] = lambda: None,
     executed: Callable[[Executed], None] | None = None,
 ) -> Iterator[tuple[Host | None, Any]]:
-    """Yield the host in the cell of ``args``, and each answer of ``job``; ``bad`` is called if its kernel logged an
+    """Yield the host in the cell of ``args``, and each result of ``job``; ``bad`` is called if its kernel logged an
     incident or died, ``executed`` with what instrumented modules say.
 
     It ends where ``stop`` is seen. Raises Failed.

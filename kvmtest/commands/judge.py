@@ -15,14 +15,16 @@ if TYPE_CHECKING:
 __all__ = ("add",)
 
 _EPILOG = """\
-STATE is a file that a VMM in any language wrote, with what KVM_GET_REGS, KVM_GET_SREGS and so on filled, byte for byte:
-docs/testing.md has its layout, and 20 lines of C and Rust that write it. What is not in it is not judged. No KVM is needed.
+STATE is a file that a VMM wrote, with the structures that KVM_GET_REGS, KVM_GET_SREGS and so on filled, byte for byte:
+docs/testing.md has its layout, and 20 lines of C and of Rust that write it. State that the file lacks is not judged. No KVM is
+needed.
 
   kvmtest judge --event reset vcpu0.state                           after the VMM's reset
   kvmtest judge --event init --before before.state after.state      what INIT must leave, too
   kvmtest judge --event reset --apic-id 3 --report junit=r.xml vcpu3.state
 
-Exit status: 0 as the manuals say; 1 at least one item is not; 2 a file that is none; 3 nothing in it can be judged.
+Exit status: 0 all items are as the manuals say; 1 at least one is not; 2 STATE is no such file; 3 nothing
+in it can be judged.
 """
 
 
@@ -32,12 +34,12 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser("judge", help=what, epilog=_EPILOG, formatter_class=RAW)
     parser.add_argument("state", metavar="STATE", help="the state after the event")
     parser.add_argument("--event", required=True, choices=("reset", "init", "sipi", "shutdown"), help="what happened")
-    parser.add_argument("--before", metavar="STATE", help="the state before it, full of values that it must change or keep")
-    parser.add_argument("--vendor", choices=("intel", "amd"), default="", help="of the CPUID, where that is not in the file")
-    parser.add_argument("--backend", choices=("vmx", "svm"), default="", help="the module that ran it")
-    parser.add_argument("--apic-id", type=int, metavar="N", help="of the vCPU (default: 0)")
-    parser.add_argument("--ap", action="store_true", help="it is not the boot CPU, whatever its id")
-    parser.add_argument("--vector", type=lambda text: int(text, 0), metavar="V", help="of the SIPI")
+    parser.add_argument("--before", metavar="STATE", help="the state before it, with values that the event must change or keep")
+    parser.add_argument("--vendor", choices=("intel", "amd"), default="", help="the CPUID vendor, if the file has no CPUID")
+    parser.add_argument("--backend", choices=("vmx", "svm"), default="", help="the module that ran it: kvm_intel or kvm_amd")
+    parser.add_argument("--apic-id", type=int, metavar="N", help="the vCPU's APIC id (default: 0)")
+    parser.add_argument("--ap", action="store_true", help="the vCPU is not the boot CPU (default: the one with APIC id 0 is)")
+    parser.add_argument("--vector", type=lambda text: int(text, 0), metavar="V", help="the SIPI's vector")
     parser.add_argument("--ignore", action="append", default=[], metavar="GLOB", help="items to leave out, such as msr.tsc")
     report.options(parser)
     report.waivers(parser)

@@ -49,7 +49,7 @@ def recording(args: argparse.Namespace, kvm: Kvm, host: Host) -> Iterator[Callab
             raise Failed(str(error), UNTESTABLE) from None
         with opened(args.coverage) as out:
             kvm.traced = kcov.thread
-            # What led here is not a case's.
+            # The code on the way here belongs to no case.
             kcov.take()
             try:
                 yield lambda case: native.take(case, kcov.take())

@@ -212,7 +212,7 @@ def _execute(args: argparse.Namespace, stop: common.Interrupt) -> int:
         if b"/ld-linux" in programs[path] or not programs[path].startswith(b"\x7fELF"):
             raise Failed(f"{path} is not a static binary: a cell has no libraries; gcc -static makes one", USAGE)
     status = OK
-    for _, (name, ended, said) in jobs.answers(args, {"programs": programs, "selectors": (), "minimise": False}, stop):
+    for _, (name, ended, said) in jobs.results(args, {"programs": programs, "selectors": (), "minimise": False}, stop):
         common.print_lines([f"# {name}", *said.splitlines(), f"# {name}: exit status {ended}"])
         status = status if ended in (0, _SKIPPED) else common.UNEXPECTED
     return status
@@ -253,7 +253,7 @@ def _emulators(args: argparse.Namespace) -> int:
     for which in args.fetch:
         kind, slash, suite = which.rpartition("/")
         if slash and kind not in emulators.PACKAGES:
-            raise NotFound(f"{kind!r} is none of {', '.join(emulators.PACKAGES)}")
+            raise NotFound(f"{kind!r} is not one of {', '.join(emulators.PACKAGES)}")
         for one in [kind] if slash else emulators.PACKAGES:
             emulators.find(one, suite, say, fresh=True)
     kinds = {"qemu": Qemu("svm", Cpu()), "bochs": Bochs("vmx", Cpu())}

@@ -23,7 +23,7 @@ _EPILOG = """\
   kvmtest list --here --cases                       only what this KVM can run
   kvmtest list --covers lapic.c:3155                the cases that run a line of KVM
 
-A SELECTOR is as of kvmtest run. Exit status: 0; 2 usage error; 3 with --here, where no KVM can be used.
+A SELECTOR is as in kvmtest run. Exit status: 0; 2 usage error; 3 with --here, where no KVM can be used.
 """
 
 

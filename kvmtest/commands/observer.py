@@ -19,9 +19,8 @@ _EPILOG = """\
   kvmtest observer judge serial.log                           what it printed, by the manuals
 """
 _BUILD = """\
-The image reads the boot processor's state where the machine begins with it, and starts each other processor twice by
-INIT-SIPI-SIPI, with other values planted before the second. It prints to COM1 (115200 baud, 8N1) and to the debug ports 402H and
-E9H.
+The image reads the boot processor's state at its first instruction, and starts each other processor twice by INIT-SIPI-SIPI, with
+other values planted before the second. It prints to COM1 (115200 baud, 8N1) and to the debug ports 402H and E9H.
 
 Only as firmware (--form bios) does it see RESET. --resets says what ends each of its boots, one after the other: cf9, port-64h,
 triple-fault, wait (somebody resets the machine then), init (another processor sends the boot processor an INIT), init-halted,
@@ -30,13 +29,13 @@ restore (goes on once debug port 402H reads as another value: kvmtest vmm restor
 Exit status: 0 built; 2 wrong usage, or a program that an ISO needs is missing.
 """
 _JUDGE = """\
-LOG is what came by the serial port, as it is; what a firmware printed before may stay in it; - is standard input. A log that is
+LOG is the output of the serial port, unchanged; a firmware's output before it does no harm; - is standard input. A log that is
 cut short or corrupted is refused.
 
   kvmtest observer judge serial.log
-  kvmtest observer judge --report json=mine.json serial.log      then: kvmtest report, --baseline and the rest as of any run
+  kvmtest observer judge --report json=mine.json serial.log      then: kvmtest report, --baseline and so on, as with any run
 
-Exit status: 0 nothing unexpected; 1 at least one fail or error; 2 a log that is none; 3 it shows no event.
+Exit status: 0 nothing unexpected; 1 at least one fail or error; 2 not a log of the observer; 3 the log shows no event.
 """
 
 
@@ -47,13 +46,13 @@ _OPINIONS = """\
 
 kvmtest explain ITEM shows them beside the rule. Where one contradicts it, one of the two is wrong.
 
-Exit status: 0 written; 2 a file that is no results.
+Exit status: 0 written; 2 a file without results.
 """
 
 
 def add(commands: Commands) -> None:
     """Add ``observer``."""
-    what = "ask a bare machine, a VMM or an emulator: a bootable image, and the judge of what it printed"
+    what = "test a bare machine, a VMM or an emulator: build a bootable image, and judge what it printed"
     parser = commands.add_parser("observer", help=what, epilog=_EPILOG, formatter_class=RAW)
     parts = parser.add_subparsers(dest="part", metavar="build|judge|opinions", required=True)
     build = parts.add_parser("build", help="write the image", epilog=_BUILD, formatter_class=RAW)
@@ -78,10 +77,10 @@ def add(commands: Commands) -> None:
     judge = parts.add_parser("judge", help="judge a log", epilog=_JUDGE, formatter_class=RAW)
     judge.add_argument("log", metavar="LOG", help="what the image printed")
     judge.add_argument(
-        "--accel", default="", metavar="WHAT", help="what makes the CPU, where CPUID does not tell: silicon, bochs, ..."
+        "--accel", default="", metavar="WHAT", help="what makes the CPU, if CPUID does not say: silicon, bochs, ..."
     )
     judge.add_argument("--name", default="", metavar="NAME", help="what to call the machine")
-    judge.add_argument("--cpus", type=cpus, default=0, metavar="N", help="processors that must have come")
+    judge.add_argument("--cpus", type=cpus, default=0, metavar="N", help="number of processors that must have started")
     report.options(judge)
     report.waivers(judge)
     outcome.baseline(judge)
@@ -92,7 +91,7 @@ def add(commands: Commands) -> None:
 def cpus(text: str) -> int:
     """A number of processors."""
     if not text.isdecimal() or not 1 <= int(text) <= 254:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 254")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 254")
     return int(text)
 
 
@@ -101,7 +100,7 @@ def _methods(text: str) -> tuple[str, ...]:
 
     names = tuple(text.split(","))
     if unknown := [name for name in names if name not in METHODS]:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(METHODS)}")
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(METHODS)}")
     return names
 
 
@@ -120,7 +119,7 @@ def _outputs(text: str) -> tuple[str, ...]:
 
     names = tuple(text.split(","))
     if unknown := [name for name in names if name not in OUTPUTS]:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(OUTPUTS)}")
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(OUTPUTS)}")
     return names
 
 

@@ -116,14 +116,14 @@ class Bisect(Outcome):
 
     def status(self, *runs: Run) -> int:
         asked = {selector: Selection((selector,)) for selector in self._selectors}
-        told: set[str] = set()
+        judged: set[str] = set()
         bad = error = ""
         for run in runs:
             for seen in run.observations:
                 for selector, selection in asked.items():
                     taken = selection.of(seen)
                     for result in taken.results if taken else ():
-                        told |= {selector} if result.verdict in (*_BAD, *_GOOD) else set()
+                        judged |= {selector} if result.verdict in (*_BAD, *_GOOD) else set()
                         if result.verdict in _BAD:
                             bad = bad or f"{result.verdict} {result.id} ({result.case})"
                         elif result.verdict is Verdict.ERROR:
@@ -135,9 +135,9 @@ class Bisect(Outcome):
         if bad:
             say(f"bisect: bad: {bad}")
             return UNEXPECTED
-        untold = [selector for selector in self._selectors if selector not in told]
-        if error or untold:
-            say(f"bisect: not testable: {error or f'nothing was tested of {untold[0]}'}")
+        unjudged = [selector for selector in self._selectors if selector not in judged]
+        if error or unjudged:
+            say(f"bisect: not testable: {error or f'nothing was tested of {unjudged[0]}'}")
             return BISECT_SKIP
         say("bisect: good")
         return OK
@@ -155,7 +155,7 @@ def of(args: argparse.Namespace, asked: Sequence[str]) -> Outcome:
     selectors = tuple(asked)
     if args.bisect:
         if getattr(args, "shard", None):
-            raise Failed("--bisect decides by all cases of its SELECTORs: it goes without --shard", USAGE)
+            raise Failed("--bisect needs all cases of its SELECTORs: leave out --shard", USAGE)
         if not selectors:
             raise Failed("--bisect needs the result ids that are to decide; '*' for all", USAGE)
         return Bisect(selectors)

@@ -76,9 +76,9 @@ class Cells:
         now = time.monotonic()
         if now - self._shown > _OFTEN_S:
             self._shown = now
-            self._line.show("; ".join(self._told(name) for name in list(self._booting)))
+            self._line.show("; ".join(self._boot(name) for name in list(self._booting)))
 
-    def _told(self, name: str) -> str:
+    def _boot(self, name: str) -> str:
         cases = self._cases.get(name)
         if cases is None:
             return f"{name} boots, {self._booting[name]} s"

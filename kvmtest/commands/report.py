@@ -247,7 +247,7 @@ def _report(args: argparse.Namespace) -> int:
     from kvmtest.results.saved import Loader, SavedError
 
     if args.expand and args.format != "jsonl":
-        raise Failed("--expand is for --format jsonl", USAGE)
+        raise Failed("--expand needs --format jsonl", USAGE)
     loader = Loader(say)
     try:
         old = files.runs(args.baseline, say) if args.baseline else []
@@ -256,7 +256,7 @@ def _report(args: argparse.Namespace) -> int:
         raise Failed(str(error), USAGE) from None
     named = [run._replace(head=run.head._replace(name=name)) for (_, run), name in zip(found, names(found), strict=True)]
     runs = write(named, args)
-    # By their own names: those of the report are made up to tell the files apart.
+    # By their own names: those of the report are made up, one for each file.
     shown = [run._replace(head=own.head) for run, (_, own) in zip(runs, found, strict=True)]
     new = bool(args.baseline) and outcome.against(old, shown, (), args.strict, outcome.out(args))
     return UNEXPECTED if new else OK

@@ -43,7 +43,7 @@ Exit status: 0 written; 1 no C program shows the result; 2 usage error; 3 not te
 _LONGEST_S = 60
 #: Tries that may hang the kernel of a cell, for one result.
 _MOST = 12
-#: Characters of what is said of an answer that is none.
+#: Characters shown of a malformed reply.
 _SHOWN = 300
 #: A result that has a reproducer, and the host that showed it; or why it has none.
 _Found = tuple["Shown", "Host"] | str
@@ -75,7 +75,7 @@ def _repro(args: argparse.Namespace) -> int:
 
     into = args.output if args.output and os.path.isdir(args.output) else ""
     if not args.selectors and not args.scenario:
-        raise Failed("which result? kvmtest repro SELECTOR, as a report prints it", USAGE)
+        raise Failed("name a result: kvmtest repro SELECTOR, as a report prints it", USAGE)
     if len(args.selectors) > 1 and not into:
         raise Failed("several SELECTORs make several files: give an existing folder, -o DIR", USAGE)
     if args.kernel and args.accel:
@@ -163,7 +163,7 @@ def _here(args: argparse.Namespace, selectors: tuple[str, ...], given: tuple[Cas
             cases = common.selected((selector,), False, given)
             try:
                 how = {"minimise": not args.no_minimise, "small_guest": args.small_guest}
-                yield first(kvm, facts, cases, Selection((selector,)), args.timeout, **how, told=say), facts
+                yield first(kvm, facts, cases, Selection((selector,)), args.timeout, **how, progress=say), facts
             except NoRepro as error:
                 yield f"{selector}: {error}"
 
@@ -179,14 +179,14 @@ def _there(args: argparse.Namespace, selectors: tuple[str, ...], given: tuple[Ca
     while left and not stop.seen:
         job = {"programs": {}, "selectors": tuple(left), "known": tuple(known), **how}
         trying = False
-        for host, (kind, *rest) in jobs.answers(args, job, stop, tuple(left), given):
+        for host, (kind, *rest) in jobs.results(args, job, stop, tuple(left), given):
             trying = kind == "trying"
-            if kind == "told":
+            if kind == "progress":
                 say(rest[0])
             elif kind == "tried":
                 known.append(rest[0])
             elif kind == "shown":
-                # What a kernel says that lies is no answer to what was asked.
+                # A kernel under test may send anything: it is not what was asked for.
                 left = [one for one in left if one != rest[0]]
                 known, hung = [], 0
                 if isinstance(rest[1], str):
@@ -196,7 +196,7 @@ def _there(args: argparse.Namespace, selectors: tuple[str, ...], given: tuple[Ca
                 try:
                     result = load(rest[1])
                 except (KeyError, TypeError, ValueError) as error:
-                    yield f"{rest[0]}: what came from the cell makes no sense: {type(error).__name__}: {error}"[:_SHOWN]
+                    yield f"{rest[0]}: the cell's reply is malformed: {type(error).__name__}: {error}"[:_SHOWN]
                 else:
                     yield result, host
         if not left or stop.seen:
@@ -206,6 +206,6 @@ def _there(args: argparse.Namespace, selectors: tuple[str, ...], given: tuple[Ca
             known.append(tuple(HANGS))
             say(f"{left[0]}: try {len(known)} hangs the kernel, and shows nothing; what is left is tried in another cell")
             continue
-        yield f"{left[0]}: " + (f"{hung} tries hang the kernel" if trying else "its cell ended without an answer")
+        yield f"{left[0]}: " + (f"{hung} tries hang the kernel" if trying else "its cell ended without a result")
         del left[0]
         known, hung = [], 0

@@ -123,7 +123,7 @@ def _run(args: argparse.Namespace) -> int:
     from kvmtest.scenario.program import StressRounds
 
     if args.coverage and args.jobs > 1:
-        raise Failed("--coverage is of one process: it goes with --jobs 1", common.USAGE)
+        raise Failed("--coverage needs a single process: --jobs 1", common.USAGE)
     asked = chosen(args)
     decides = outcome.of(args, asked)
     wanted = common.selected(asked, args.full, common.scenarios(args.scenario), args.shard)

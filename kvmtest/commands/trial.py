@@ -84,7 +84,8 @@ def _change(args: argparse.Namespace, work: str) -> Change:
     from kvmtest.spec import commits
 
     if wrong := [one for one in args.commit if not commits.find(one)]:
-        raise Failed(f"--commit is of the catalogue, which has no {wrong[0]}; what to try stands alone: {wrong[0]}", USAGE)
+        why = f"--commit selects results by a commit of kvmtest series, which has no {wrong[0]}"
+        raise Failed(f"{why}; to try a commit, give it without an option: {wrong[0]}", USAGE)
     try:
         return _asked(args, args.change or "", work)
     except NotFound as error:
@@ -99,7 +100,7 @@ def _asked(args: argparse.Namespace, name: str, work: str) -> Change:
 
     if args.uncommitted:
         if name:
-            raise Failed(f"--uncommitted is against HEAD, and of no commit {name}", USAGE)
+            raise Failed(f"--uncommitted compares with HEAD: leave out {name}", USAGE)
         return tree.uncommitted(args.tree, work)
     if not args.diff:
         return tree.committed(args.tree, name or "HEAD", work)
@@ -115,7 +116,7 @@ def _asked(args: argparse.Namespace, name: str, work: str) -> Change:
 
 
 def _backends_of(args: argparse.Namespace, change: Change) -> list[str]:
-    """The backends of the cells: those whose code the change has, unless told; on this host's own KVM the one that it has."""
+    """The backends of the cells: those whose code the change has, unless --backend names some; on this host's own KVM its own."""
     return cells.chosen(args) if args.backend or args.accel == "kvm" else sorted(change.vendors)
 
 
@@ -215,7 +216,7 @@ def _lines(tried: Trial, compared: Sequence[Comparison], programs: bool) -> Iter
         yield f"  {name}  +{added} -{removed}"
     if change.outside:
         more = f" and {len(change.outside) - _FOLD} more" if len(change.outside) > _FOLD else ""
-        yield f"  not of KVM's modules, and as the lab's kernel has it: {', '.join(change.outside[:_FOLD])}{more}"
+        yield f"  outside KVM's modules, so not built (the lab kernel's is used): {', '.join(change.outside[:_FOLD])}{more}"
     yield from changes.lines(compared, hosts=False)
     yield ""
     yield from _coverage(tried.ran())
@@ -232,7 +233,7 @@ def _shown(compared: Comparison) -> Iterator[tuple[Run, tuple[str, ...]]]:
 
     found: dict[str, tuple[Run, dict[str, None]]] = {}
     for of, cause in changes.causes(compared):
-        # What the kernel says of itself, or that it died, is not a result of a vCPU.
+        # The kernel's log and its death are not results of a vCPU.
         if not cause.example.id.startswith("none.lab."):
             found.setdefault(of.name, (of, {}))[1][cause.example.selector] = None
     yield from ((of, tuple(selectors)[:_PROGRAMS]) for of, selectors in found.values())

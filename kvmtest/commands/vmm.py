@@ -12,21 +12,21 @@ __all__ = ("add",)
 
 _RESETS = ("cf9", "port-64h", "triple-fault", "wait", "init")
 _EPILOG = """\
-COMMAND is QEMU, Bochs, Firecracker or Cloud Hypervisor with the options that matter; image, memory, processors and the way of the
-log are added. Of another VMM it is the whole command, with {image}, {cpus} and {log} in it; without {log} its standard output is
-read.
+COMMAND is QEMU, Bochs, Firecracker or Cloud Hypervisor with the options to test; kvmtest adds those for the image, memory,
+processors and the log. For another VMM give the whole command, with {image}, {cpus} and {log} in it; without {log} kvmtest reads
+its standard output.
 
-  kvmtest vmm qemu-system-x86_64 -accel kvm -cpu host               QEMU's RESET, by whichever way, on this machine's KVM
+  kvmtest vmm qemu-system-x86_64 -accel kvm -cpu host               QEMU's RESET, in each way, on this machine's KVM
   kvmtest vmm --cpus 8 qemu-system-x86_64 -accel tcg -cpu max       TCG's, and the INIT of 7 processors
   kvmtest vmm --form multiboot qemu-system-x86_64 -accel kvm        with QEMU's own firmware: INIT and SIPI
-  kvmtest vmm bochs                                                 Bochs's
-  kvmtest vmm firecracker                                           INIT and SIPI: these two boot a PVH kernel alone
+  kvmtest vmm bochs                                                 Bochs's RESET, INIT and SIPI
+  kvmtest vmm firecracker                                           INIT and SIPI: it only boots PVH kernels, as the next one
   kvmtest vmm cloud-hypervisor
-  kvmtest vmm --form pvh crosvm run --cpus {cpus} --serial type=file,path={log} {image}
+  kvmtest vmm --form pvh ./my-vmm --cpus {cpus} --log {log} {image}
 
-As firmware (--form bios, the usual one for QEMU and Bochs) the image sees RESET, and --resets says by which ways; wait is QMP's
-system_reset, and restore no reset: QMP saves the machine, another process of QEMU goes on with it, and what was planted must be
-there still.
+As firmware (--form bios, the default for QEMU and Bochs) the image sees RESET, and --resets lists the ways; wait is QMP's
+system_reset. restore is not a reset: QMP saves the machine, another QEMU process restores it, and the planted values must still
+be there.
 
 Exit status: 0 nothing unexpected; 1 at least one fail or error; 2 wrong usage; 3 the machine printed nothing, or shows
 no event.
@@ -39,17 +39,19 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser("vmm", help=what, epilog=_EPILOG, formatter_class=RAW)
     parser.add_argument("vmm", nargs=argparse.REMAINDER, metavar="COMMAND...", help="the VMM and its options")
     parser.add_argument(
-        "--form", choices=("multiboot", "pvh", "bios", "iso"), help="how it boots (default: bios; pvh but for QEMU and Bochs)"
+        "--form",
+        choices=("multiboot", "pvh", "bios", "iso"),
+        help="how it boots (default: bios for QEMU and Bochs, pvh for others)",
     )
     parser.add_argument("--cpus", type=observer.cpus, default=2, metavar="N", help="processors (default: 2)")
     observer.methods(parser, _RESETS)
     observer.avoided(parser)
     parser.add_argument(
-        "--silence", type=float, default=60.0, metavar="S", help="seconds without a line that end it (default: 60)"
+        "--silence", type=float, default=60.0, metavar="S", help="end it after this many seconds without a line (default: 60)"
     )
     parser.add_argument("--log", metavar="FILE", help="keep what the image printed")
     parser.add_argument(
-        "--cpu-model", default="corei7_haswell_4770", metavar="M", help="of Bochs (default: corei7_haswell_4770)"
+        "--cpu-model", default="corei7_haswell_4770", metavar="M", help="Bochs's CPU model (default: corei7_haswell_4770)"
     )
     report.options(parser)
     report.waivers(parser)
@@ -66,7 +68,7 @@ def _vmm(args: argparse.Namespace) -> int:
     from kvmtest.observer.log import LogError, parse
 
     if not args.vmm:
-        raise Failed("which VMM? kvmtest vmm COMMAND...", USAGE)
+        raise Failed("name a VMM: kvmtest vmm COMMAND...", USAGE)
     try:
         which = templates.kind(args.vmm)
     except templates.VmmError as error:
@@ -79,7 +81,7 @@ def _vmm(args: argparse.Namespace) -> int:
     # The last two have nothing else.
     on_kvm = any(word.endswith("kvm") or "accel=kvm" in word for word in args.vmm) or which in ("firecracker", "cloud-hypervisor")
     try:
-        # Where there is a debug port, one exit a line is cheaper than two a character.
+        # With a debug port one exit a line is cheaper than two a character.
         options = Options(args.cpus, resets, ("402h",) if which == "qemu-system" else ("serial",), not args.without_xsave)
         seen = vmm.run(templates.Machine(args.vmm, form, options, args.silence, args.cpu_model), say)
     except (templates.VmmError, ImageError, GuestMissing) as error:
@@ -87,7 +89,7 @@ def _vmm(args: argparse.Namespace) -> int:
     if args.log:
         with open(args.log, "wb") as file:
             file.write(seen.log)
-    # What a machine warns of that came to its end does not matter.
+    # Warnings of a machine that finished do not matter.
     for line in () if seen.ended else seen.errors.splitlines()[-5:]:
         say(f"{args.vmm[0]}: {line}")
     if "KVM internal error" in seen.errors and not args.without_xsave:
@@ -98,7 +100,7 @@ def _vmm(args: argparse.Namespace) -> int:
         raise Failed(f"what {args.vmm[0]} printed: {error}", UNTESTABLE) from None
     if not log.boots or not log.boots[0].looks:
         raise Failed(
-            f"{args.vmm[0]} ended, or was silent for {args.silence:g} s, before the observer had told anything", UNTESTABLE
+            f"{args.vmm[0]} ended, or was silent for {args.silence:g} s, before the observer had printed anything", UNTESTABLE
         )
     if why := eventless(log):
         raise Failed(why, UNTESTABLE)

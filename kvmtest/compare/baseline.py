@@ -57,9 +57,9 @@ class Comparison(NamedTuple):
 
     ``new`` are failures with another verdict than before, or none; ``new_known`` are new but listed; ``late`` are new because
     of a time-out on this host, while others of their kind were determined. ``gone`` departed before, ``same`` still do,
-    ``untold`` cannot be determined now; ``untried`` passed before, and are not tried now. ``info`` are undefined values that
-    have changed. Cases of one run alone are in ``only_then`` and ``only_now``. ``old`` or ``run`` is None if the other has no
-    counterpart.
+    ``undetermined`` cannot be determined now; ``untried`` passed before, and are not tried now. ``info`` are undefined values
+    that have changed. Cases of one run alone are in ``only_then`` and ``only_now``. ``old`` or ``run`` is None if the other has
+    no counterpart.
     """
 
     old: Run | None
@@ -69,7 +69,7 @@ class Comparison(NamedTuple):
     late: list[Change]
     gone: list[Change]
     same: list[Change]
-    untold: list[Change]
+    undetermined: list[Change]
     untried: list[Change]
     info: list[Change]
     only_then: list[str]
@@ -131,7 +131,7 @@ def _kind(before: Record | None, now: Record | None, strict: bool) -> str:
     then = before.verdict if before else None
     departed = then is not None and then.departs
     if now is None or now.verdict is Verdict.SKIP:
-        return "untold" if departed else "untried" if then is not None and then.judged else ""
+        return "undetermined" if departed else "untried" if then is not None and then.judged else ""
     if not now.verdict.departs:
         undefined = then is now.verdict is Verdict.INFO and now.item not in _UNSTABLE
         moved = undefined and before is not None and before.observed != now.observed
@@ -166,7 +166,7 @@ def compare(
 ) -> Comparison:
     """Compare ``run`` with ``old``; with ``strict`` a ``known`` is a failure.
 
-    Of what ``selectors`` do not take neither run is asked, but what a kernel logs counts always; nor of cases that are not in the
+    What ``selectors`` do not match is not compared, but what a kernel logs always counts; nor of cases that are not in the
     shard of either. ``known`` keeps what was found for the next comparison.
     """
     known = {} if known is None else known
@@ -202,7 +202,7 @@ def _kernels(then: _Index, now: _Index, strict: bool) -> Iterator[tuple[str, Cha
         b = now.said.get(key) or now.said.get((key[0], ""))
         kind = _kind(a and a.record, b and b.record, strict)
         if b is None and key[0] in logged:
-            kind = "gone" if kind == "untold" else ""
+            kind = "gone" if kind == "undetermined" else ""
         if kind:
             yield kind, Change(a, b)
 

@@ -53,7 +53,7 @@ def _lines(found: Comparison, run: Run, several: bool, hosts: bool) -> Iterator[
         ("New, and known", found.new_known, run, True),
         ("Not determined in time; if it passes when run again, the host was too busy", found.late, run, True),
         ("Gone", found.gone, found.old, False),
-        ("Cannot be determined now", found.untold, found.old, False),
+        ("Cannot be determined now", found.undetermined, found.old, False),
         ("The same, with another value", [change for change in found.same if change.revalued], run, True),
     )
     shown = [(title, _findings(of, changes, now), changes) for title, changes, of, now in sections if of and changes]
@@ -66,7 +66,7 @@ def _lines(found: Comparison, run: Run, several: bool, hosts: bool) -> Iterator[
         yield ""
         yield f"{heading} ({_count(len(causes), 'finding')}, {_count(len(changes), 'result')}):"
         yield from _section(causes, changes, run)
-    lost = [*found.untried, *(change for change in found.untold if change.before and change.before.verdict.judged)]
+    lost = [*found.untried, *(change for change in found.undetermined if change.before and change.before.verdict.judged)]
     if lost:
         verdicts = Counter(change.before.verdict for change in lost if change.before)
         then = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in VERDICTS if verdicts[verdict])
@@ -83,12 +83,13 @@ def _lines(found: Comparison, run: Run, several: bool, hosts: bool) -> Iterator[
         yield "The same: " + ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
     for cases, which in ((found.only_then, "old"), (found.only_now, "new")):
         if cases and found.old:
-            yield printable(f"Cases in the {which} results only: {len(cases)}, e.g. {cases[0] or 'what is of no case'}")
+            yield printable(f"Cases in the {which} results only: {len(cases)}, e.g. {cases[0] or 'results without a case'}")
 
 
 def _head(found: Comparison, run: Run, several: bool) -> str:
     counts = [(found.new, "new"), (found.gone, "gone"), (found.same, "the same")]
-    more = [(found.new_known, "new and known"), (found.late, "not determined in time"), (found.untold, "cannot be determined")]
+    more = [(found.new_known, "new and known"), (found.late, "not determined in time")]
+    more.append((found.undetermined, "cannot be determined"))
     parts = [f"{len(changes)} {name}" for changes, name in [*counts, *((c, n) for c, n in more if c)]]
     of = f"{run.name}: " if several else ""
     against = found.old.name if found.old else "nothing"

@@ -3,7 +3,7 @@
 
 They are read from a disassembly with source lines (``objdump -drwl --inlines``) of a module with debug information. A block's
 lines are those of the instructions that follow its call up to the next one. After a conditional jump it may be the next block
-that has begun, some instructions before its call: a line that stands there is taken for this block's only where no other has it.
+that has begun, some instructions before its call: a line that stands there counts as this block's only if no other has it.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class _Reader:
             self._function = found[1]
         elif found := _SYMBOL.fullmatch(text):
             self._entry = {}
-            # What is placed apart from its function is jumped to anywhere.
+            # A part that is placed apart from its function can be entered anywhere.
             self._to = None if found[1].endswith(".cold") else self._entry
         elif found := _SECTION.fullmatch(text):
             self._section = found[1]
@@ -128,8 +128,8 @@ def blocks(module: str, disassembly: Iterable[str], roots: Iterable[str] = ()) -
 def _block(module: str, found: _Found, owned: set[Line], short: _Names) -> Block:
     section, offset, function, inside, (file, line) = found.head
     lines = [*found.own, *(line for line in found.perhaps if line not in owned)]
-    told = sorted({(short[name], number) for name, number in lines})
-    return Block(module, section, offset, function, inside, short[file], line, tuple(told))
+    places = sorted({(short[name], number) for name, number in lines})
+    return Block(module, section, offset, function, inside, short[file], line, tuple(places))
 
 
 class _Names(defaultdict[str, str]):

@@ -28,7 +28,7 @@ def read(path: str, roots: Iterable[str] = ()) -> list[Block]:
     try:
         done = subprocess.run([*_COMMAND, path], capture_output=True, text=True, errors="replace", env=environment)
     except FileNotFoundError:
-        raise CoverageError("objdump is not there: apt-get install binutils") from None
+        raise CoverageError("objdump is missing: apt-get install binutils") from None
     if done.returncode:
         raise CoverageError(f"objdump: {done.stderr.strip()}")
     name = os.path.basename(path).removesuffix(".ko").replace("-", "_")

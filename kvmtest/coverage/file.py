@@ -94,15 +94,15 @@ def _to_cell(plain: dict[str, Any], blocks: int) -> Cell:
     cell.loading = set(_numbers(plain["loading"]))
     cell.ran = {int(block): sum(1 << number for number in _numbers(numbers)) for block, numbers in plain["ran"]}
     if not all(0 <= block < blocks for block in (*cell.ran, *cell.loading)):
-        raise ValueError("a block that is not there")
+        raise ValueError("a block that is not defined")
     if any(mask >> len(cell.cases) for mask in cell.ran.values()):
-        raise ValueError("a case that is not there")
+        raise ValueError("a case that is not defined")
     return cell
 
 
-def _numbers(told: Iterable[Any]) -> Iterator[int]:
+def _numbers(packed: Iterable[Any]) -> Iterator[int]:
     """Yield the numbers that `spans` packed."""
-    for span in told:
+    for span in packed:
         if isinstance(span, list):
             first, last = span
             yield from range(first, last + 1)

@@ -102,8 +102,8 @@ class _Pages:
         if not any(masks):
             loading = any(block in cell.loading for cell in self._table.cells for block in blocks)
             return (' class="run"', "<i>loading</i>") if loading else (' class="not"', "<i>0</i>")
-        told = json.dumps([spans(bits(mask)) for mask in masks], separators=(",", ":"))
-        who = self._who.setdefault(told, len(self._who))
+        data = json.dumps([spans(bits(mask)) for mask in masks], separators=(",", ":"))
+        who = self._who.setdefault(data, len(self._who))
         count = sum(mask.bit_count() for mask in masks)
         return ' class="run"', f'<button data-who="{who}" aria-expanded="false" title="which cases">{count}</button>'
 
@@ -115,8 +115,8 @@ class _Pages:
         cells = [{"name": cell.name, "cases": cell.cases} for cell in self._table.cells]
         who = ",".join(self._who)
         self._who.clear()
-        told = f'{{"cells":{json.dumps(cells)},"who":[{who}]}}'.replace("<", "\\u003c")
+        data = f'{{"cells":{json.dumps(cells)},"who":[{who}]}}'.replace("<", "\\u003c")
         yield '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">\n'
         yield f"<title>{escape(title)}</title><style>\n{style}</style></head><body>\n"
         yield from (f"{line}\n" for line in lines)
-        yield f'<script type="application/json" id="cases">{told}</script><script>\n{script}</script></body></html>\n'
+        yield f'<script type="application/json" id="cases">{data}</script><script>\n{script}</script></body></html>\n'

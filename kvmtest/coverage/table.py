@@ -115,7 +115,7 @@ class Table(NamedTuple):
 
 
 class Recording:
-    """Takes what a recorder says into ``cell``: addresses become numbers of ``blocks``."""
+    """Add a recorder's records to ``cell``: addresses become numbers of ``blocks``."""
 
     def __init__(self, blocks: Sequence[Block], cell: Cell) -> None:
         self.cell = cell

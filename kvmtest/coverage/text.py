@@ -70,16 +70,16 @@ def functions(table: Table, room: int = 0) -> Iterator[str]:
 
 def missed(table: Table, numbers: Iterable[int], sources: Sources) -> Iterator[str]:
     """The blocks of these numbers that nothing ran: file, line, function, the line's text, and why, where that is known."""
-    told = left = 0
+    explained = left = 0
     for number in Tally(table).missed(numbers):
         block = table.blocks[number]
         inside = f", in {block.inside}()" if block.inside != block.function else ""
         line = sources.line(block.file, block.line)
         why = reason(block.function, block.inside, line)
-        told, left = told + bool(why), left + 1
+        explained, left = explained + bool(why), left + 1
         yield f"{block.file}:{block.line}  {block.function}(){inside}  {line}".rstrip() + (f"  -- {why}" if why else "")
-    if told:
-        yield f"{count(left, 'block')}: of {told} it is known why none of the lab's guests or VMMs runs them"
+    if explained:
+        yield f"{count(left, 'block')}: for {explained} of them the reason is listed why nothing in the lab runs them"
 
 
 def diff(table: Table, fit: Sequence[Patched], unfit: Sequence[Hunk], sources: Sources, every: bool) -> Iterator[str]:

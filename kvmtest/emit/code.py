@@ -104,7 +104,7 @@ def _code(data: bytes) -> Iterator[str]:
     for low, high in zip(cuts, cuts[1:], strict=False):
         mode = modes[max(at for at in modes if at <= low)]
         code = data[low - start : high - start]
-        # What is not a code, or where there is no disassembler: one byte after the other.
+        # Data, or code without a disassembler: byte by byte.
         for at, size, text in _disassembled(code, _MACHINES[mode]) or ((0, len(code), "data"),):
             if low + at in named:
                 yield f"/* {named[low + at]}: */"

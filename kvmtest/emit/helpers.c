@@ -7,7 +7,7 @@
 
 /// need: errno.h stdio.h stdlib.h
 
-/* What this rests on: a KVM that lacks it has nothing to show. */
+/* A precondition: a KVM that lacks it has nothing to show. */
 static int need(int ret, const char *what)
 {
 	if (ret >= 0)
@@ -71,7 +71,7 @@ static void set_msr(int vcpu, __u32 index, __u64 value)
 
 /// msr_ioctl
 
-/* How many MSRs KVM took or gave: one, or none. */
+/* The number of MSRs that KVM accepted or returned: one, or none. */
 static int msr_ioctl(int vcpu, unsigned long request, __u32 index, __u64 *value)
 {
 	struct {
@@ -120,7 +120,7 @@ static struct kvm_cpuid_entry2 *leaf(struct kvm_cpuid_entry2 *entries,
 
 /// listed
 
-/* Whether a VMM that asks KVM which MSRs there are to save has this one. */
+/* True if KVM_GET_MSR_INDEX_LIST has this MSR, so that a VMM saves it. */
 static int listed(int kvm, __u32 index)
 {
 	struct {
@@ -325,7 +325,7 @@ static int join(struct thread *thread, int ms)
 
 /// emulation
 
-/* Whether the exit is an instruction that KVM cannot emulate. */
+/* True if the exit is for an instruction that KVM cannot emulate. */
 static int emulation(struct kvm_run *run, int exit)
 {
 	return exit == KVM_EXIT_INTERNAL_ERROR &&

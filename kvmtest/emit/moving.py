@@ -19,16 +19,16 @@ _SAVED = "saved_"
 #: Sections that show the same as another one.
 _OTHERS = {"sregs": ("sregs2",), "xsave": ("fpu",)}
 #: Ops with a result.
-_TELLING = (p.Compare, p.Look, p.Alike)
+_WITH_RESULT = (p.Compare, p.Look, p.Alike)
 _ANSWER = "result"
 
 
 class Refused(NamedTuple):
-    """KVM's refusal to restore something: the last of the ``told`` results of a ``step``, and its ``answer``."""
+    """KVM's refusal to restore something: the last of the first ``number`` results of a ``step``, and its ``result``."""
 
     step: int
-    told: int
-    answer: int
+    number: int
+    result: int
 
 
 def is_saved(buffer: str) -> bool:
@@ -51,7 +51,7 @@ def plain(program: p.Program, refused: Refused | None = None, unlisted: tuple[in
     steps = {step for step, op in program.ops if isinstance(op, p.Rebuild)}
     if not steps:
         return program
-    last, told, moved = max(steps), 0, False
+    last, seen, moved = max(steps), 0, False
     buffers, ops = dict(program.buffers), list[tuple[int, p.Op]]()
     kept = _alone_in(buffers, *unlisted) if unlisted else ""
     for at, (step, op) in enumerate(program.ops):
@@ -59,12 +59,12 @@ def plain(program: p.Program, refused: Refused | None = None, unlisted: tuple[in
             ops.append((step, op))
             continue
         moved |= step == last and isinstance(op, p.Rebuild)
-        told += bool(refused and step == refused.step and isinstance(op, _TELLING))
-        if refused and told == refused.told and isinstance(op, p.Compare):
+        seen += bool(refused and step == refused.step and isinstance(op, _WITH_RESULT))
+        if refused and seen == refused.number and isinstance(op, p.Compare):
             put = program.ops[at - 1][1]
             assert isinstance(put, p.Ioctl)
             del ops[len(ops) - len(_single(buffers, put)) :]
-            return p.Program(buffers, (*ops, *((step, one) for one in _refusal(buffers, put, refused.answer))))
+            return p.Program(buffers, (*ops, *((step, one) for one in _refusal(buffers, put, refused.result))))
         if unlisted and step == last and isinstance(op, p.Look) and op.vcpu == unlisted[0]:
             ops.append((step, p.Listed(op.vcpu, kept) if moved else p.Ioctl(op.vcpu, uapi.KVM_GET_MSRS, kept)))
         ops += [(step, one) for one in _single(buffers, op)]
@@ -82,11 +82,11 @@ def _single(buffers: dict[str, p.Buffer], op: p.Op) -> list[p.Op]:
     return [p.Ioctl(op.on, op.request, _alone_in(buffers, op.on, index)) for index in _indexes(buffers[op.arg])]
 
 
-def _refusal(buffers: dict[str, p.Buffer], op: p.Ioctl, answer: int) -> list[p.Op]:
-    """Return the ioctl that KVM refused, with a check of its answer. The MSRs before the refused one are accepted."""
+def _refusal(buffers: dict[str, p.Buffer], op: p.Ioctl, result: int) -> list[p.Op]:
+    """Return the ioctl that KVM refused, with a check of its result. The MSRs before the refused one are accepted."""
     ops, wanted = _single(buffers, op), 0
     if isinstance(op.arg, str) and buffers[op.arg].kind == "kvm_msrs":
-        ops, wanted = ops[: answer + 1], 1
+        ops, wanted = ops[: result + 1], 1
     last = ops[-1]
     assert isinstance(last, p.Ioctl)
     asked = p.Compare(p.Place(_ANSWER, 0, 8), (wanted,), p.Otherwise("fail", ""))

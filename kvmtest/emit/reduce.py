@@ -71,8 +71,8 @@ def _reads(op: p.Ioctl) -> bool:
     return bool(op.request >> 31)
 
 
-def reduced(repro: Repro, shows: Shows, told: Callable[[str], None] = lambda what: None) -> Repro:
-    """The smallest reproducer found that still ``shows`` it: ops, then bits of values. ``told`` is called with the progress."""
+def reduced(repro: Repro, shows: Shows, progress: Callable[[str], None] = lambda what: None) -> Repro:
+    """The smallest reproducer found that still ``shows`` it: ops, then bits of values. ``progress`` gets the progress."""
     vm, body = repro.vm.ops, repro.body.ops
     needs = _needs([op for _, op in body])
     fixed = {len(body) - 1, *repro.pinned}
@@ -95,7 +95,7 @@ def reduced(repro: Repro, shows: Shows, told: Callable[[str], None] = lambda wha
         return _with(repro, tuple(vm[at] for at in sorted(left_vm)), tuple(body[at] for at in sorted(left)))
 
     found = made(subset(free, lambda chosen: shows(made(chosen), 0, 0)))
-    told(f"{len(found.vm.ops) + len(found.body.ops)} of {len(vm) + len(body)} ops left")
+    progress(f"{len(found.vm.ops) + len(found.body.ops)} of {len(vm) + len(body)} ops left")
     some = dict(repro.bits)
     kept = {body[at]: some.get(at, _ALL) for at in repro.pinned}
     return _values(_leaves(_fewer(found, shows), shows), shows, kept)

@@ -11,7 +11,7 @@ from kvmtest.state.guest_view import LIMITS
 from kvmtest.state.layout import Layout
 from kvmtest.x86 import lapic, msr
 
-__all__ = ("Untold", "install", "report")
+__all__ = ("Unreportable", "install", "report")
 
 _APIC = 0xFEE00000
 _X2APIC_FIRST = 0x800
@@ -23,12 +23,12 @@ _BY_PATTERN = LIMITS | {f"{seg}.base" for seg in ("ds", "es", "ss", "fs", "gs")}
 _NOT_X2APIC = ("lapic.id", "lapic.dfr", "lapic.icr", "lapic.icr2")
 
 
-class Untold(ValueError):
+class Unreportable(ValueError):
     """An item that the guest cannot report by a list of ops; the text says why."""
 
 
 def install(vector: int | None, item: str, apic_mode: str, xcr0: int) -> Iterator[p.Op]:
-    """Put the guest into memory and make it read ``item``. Raises GuestMissing, Untold."""
+    """Put the guest into memory and make it read ``item``. Raises GuestMissing, Unreportable."""
     msrs, registers = _lists(item, apic_mode)
     for one in spine.memory(vector, msrs, registers, xcr0):
         yield p.Region(one.slot, one.gpa, one.size)
@@ -45,18 +45,18 @@ def _lists(item: str, apic_mode: str) -> tuple[tuple[int, ...], tuple[int, ...]]
     offset = lapic.offset_of(item.removeprefix("lapic."))
     if apic_mode == "x2apic":
         if item in _NOT_X2APIC:
-            raise Untold(f"{item} has another form in x2APIC mode")
+            raise Unreportable(f"{item} has another form in x2APIC mode")
         return (_X2APIC_FIRST + (offset >> 4),), ()
     if apic_mode == "relocated":
-        raise Untold("the local APIC's page is not where it was")
+        raise Unreportable("the local APIC's page is not where it was")
     return (), (_APIC + offset,)
 
 
 def report(vcpu: int, item: str, layout: Layout, apic_mode: str, to: p.Place) -> Iterator[p.Op]:
-    """Run the guest until it has reported ``item``, which goes to the eight bytes at ``to``. Raises Untold."""
+    """Run the guest until it has reported ``item``, which goes to the eight bytes at ``to``. Raises Unreportable."""
     if item in _BY_PATTERN:
-        raise Untold(f"the guest finds {item} by a pattern in all of its RAM")
-    stopped = p.Otherwise("error", "the guest did not come so far")
+        raise Unreportable(f"the guest finds {item} by a pattern in all of its RAM")
+    stopped = p.Otherwise("error", "the guest did not get that far")
     ports = spine.ports()
     entry = spine.PORT_ENTRY
     own = next((port for port, name in ports.items() if name == item), None)
@@ -82,4 +82,4 @@ def _place(item: str, layout: Layout, apic_mode: str) -> tuple[int, int]:
     field = layout.fields.get(item)
     if field and field.section == "xsave" and field.size <= _WORD:
         return spine.XSAVE + field.offset, field.size
-    raise Untold(f"no word of the guest is {item}")
+    raise Unreportable(f"no word of the guest is {item}")

@@ -33,7 +33,7 @@ _STRUCTS = {get: struct.__name__ for get, _, struct in SECTIONS.values()} | {
     uapi.KVM_GET_CPUID2: "kvm_cpuid2",
 }
 _MSR_HEAD, _MSR = 8, 16
-#: The buffer for the answer of an ioctl that KVM may refuse, which nobody looks at.
+#: The buffer for the result of an ioctl that KVM may refuse, which nothing compares.
 MAY_FAIL = "refused"
 _WORD = 8
 #: The beginnings of the names of buffers with a whole vCPU: a scenario's own structures are written as they are.
@@ -237,9 +237,9 @@ class _Body:
         place = p.Place(name, field.offset + head, field.size)
         return Check(item, place, values, judged, field.component, field.init, ahead)
 
-    def told(self, op: p.Report, item: str, values: tuple[int, ...], mask: int | None) -> Check:
+    def reported(self, op: p.Report, item: str, values: tuple[int, ...], mask: int | None) -> Check:
         """Let the guest report ``item``."""
-        name = self.buffer("told", "u64", bytes(8))
+        name = self.buffer("reported", "u64", bytes(8))
         ops = list(reporter.report(op.vcpu, item, self.sources[op.vcpu].layout, self.apic_mode, p.Place(name, 0, _WORD)))
         self.emit(*(ops[1:] if op.running and item == "rax" else ops))
         judged = guest_view.mask(item) & (1 << 8 * _WORD) - 1
@@ -281,7 +281,7 @@ def body(
     """The reproducer of what ``wanted`` says of ``program``; its ``vm`` is still empty.
 
     ``xcr0`` is what the reporting guest sets. With ``whole`` all fields of a section are written, also those that a new vCPU has
-    so, since one ioctl may change what another one reads. Raises NoRepro, Untold, GuestMissing.
+    so, since one ioctl may change what another one reads. Raises NoRepro, Unreportable, GuestMissing.
     """
     made = _Body(program, sources, xcr0, wanted.items[0][0] if wanted.guest else "", whole)
     ops = [(number, op) for number, op in program.ops if number <= wanted.step]
@@ -292,7 +292,7 @@ def body(
     for at, (number, op) in enumerate(ops):
         made.step = number
         if wanted.guest and number == wanted.step and isinstance(op, p.Report):
-            checks = (made.told(op, *wanted.items[0]),)
+            checks = (made.reported(op, *wanted.items[0]),)
             break
         if wanted.items and not wanted.guest and at == last:
             assert isinstance(op, p.Look)
@@ -357,7 +357,7 @@ def _on_the_way(op: p.Op) -> p.Op:
 
 
 def _found(made: _Body, target: int, wanted: Wanted) -> None:
-    """Check the state before the event: the items that must be unchanged, and a witness that a new vCPU could be taken for."""
+    """Check the state before the event: the items that must be unchanged, and a witness, which a new vCPU could pass as."""
     for item, value in wanted.planted:
         why = f"KVM does not keep {value:#x} in {item}"
         _proven(made, target, item, p.Compare(_NOWHERE, (value,), p.Otherwise("skip", why)))

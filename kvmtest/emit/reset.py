@@ -23,7 +23,7 @@ _NEW, _PLANT, _BACK, _LOOK = range(4)
 def of_reset(plant: p.Program, source: Source, order: Iterable[str], wanted: Wanted, target: int, xcr0: int) -> Repro:
     """The reproducer of what ``wanted`` says of vCPU ``target`` after ``plant`` and the write back in ``order``.
 
-    Its ``step`` is of no account. Raises NoRepro, Untold, GuestMissing.
+    Its ``step`` is of no account. Raises NoRepro, Unreportable, GuestMissing.
     """
     buffers = dict(plant.buffers) | {MAY_FAIL: p.Buffer("s64", bytes(8))}
     new: list[p.Op] = []

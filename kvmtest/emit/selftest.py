@@ -15,7 +15,7 @@ _OF_GUESTS = (
     p.Region, p.Write, p.Match, p.Peek, p.Enter, p.Said, p.Start, p.Join, p.Poll, p.Finish, p.Window, p.Reply, p.Irqfd, p.Rebuild,
     p.Listed,
 )  # fmt: skip
-#: Ioctls that answer with more than 0 when they succeed.
+#: Ioctls that return more than 0 when they succeed.
 _COUNTING = ("KVM_SIGNAL_MSI",)
 #: Members with the type whose address an ioctl gets.
 _INNER = {"kvm_cpuid2": "head", "kvm_irq_routing": "head", "kvm_nested_state": "state", "kvm_xsave": "area"}

@@ -136,7 +136,7 @@ class Statements(Variables):
             self.set_msr(op.on, macro(index), value)
 
     def _answered(self, op: p.Ioctl | p.Cpuid) -> bool:
-        """Return True if KVM's answer is checked; for MSRs only if it has to be something else than 1."""
+        """Return True if the ioctl's result is checked; for MSRs only if it has to be something else than 1."""
         at = next(i for i, one in enumerate(self.ops) if one is op)
         for one in self.ops[at + 1 :]:
             if isinstance(one, p.Compare) and one.place.buffer == op.result:
@@ -213,7 +213,7 @@ class Statements(Variables):
             self.skip(self.holds(name, op), op.otherwise.why)
 
     def _kept(self, op: p.Compare) -> bool:
-        """Return True if a variable holds the answer that ``op`` compares."""
+        """Return True if a variable holds the result that ``op`` compares."""
         at = next(i for i, one in enumerate(self.ops) if one is op)
         before = [one for one in self.ops[:at] if isinstance(one, (p.Ioctl, p.Cpuid)) and one.result == op.place.buffer]
         return bool(before) and self._answered(before[-1])

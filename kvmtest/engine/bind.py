@@ -121,7 +121,7 @@ class BoundCase:
         A plant is found by trying, which leaves its traces: that of a vCPU to which nothing has happened is tried on another one.
         """
         like = self.target if self._is_ap(who) and self._is_ap(self.target) else who
-        target = self._machine.twin(like) if self._fresh else self._by_id[like]
+        target = self._machine.kept(like) if self._fresh else self._by_id[like]
         made = self._plants[who] = target.plant(name, apic_mode)
         return made
 
@@ -131,7 +131,7 @@ class BoundCase:
         if who == VM:
             return saved.of_vm(machine.setup.irqchip)
         # Which MSRs can be written is found by trying, on a vCPU that is not this case's.
-        return machine.twin(who).saved(order.apart)
+        return machine.kept(who).saved(order.apart)
 
     def cpuid(self, who: int) -> Cpuid:
         """The op that gave vCPU ``who`` its CPUID."""

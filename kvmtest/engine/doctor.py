@@ -179,7 +179,7 @@ def _nesting(kvm: Kvm, leaves: list[CpuidEntry], host: Host) -> Iterator[Finding
         return
     enable = nesting.enable(host, bool(backend))
     yield Finding("no", "nested virtualization", "skipped: nested.*, and cases in VMX operation, SVM and L2", enable)
-    yield Finding("no", _CELLS, "none: kvmtest lab run --accel kvm; QEMU (TCG) and Bochs need no KVM", enable)
+    yield Finding("no", _CELLS, "kvmtest lab run --accel kvm cannot run; QEMU (TCG) and Bochs need no KVM", enable)
 
 
 def _smm(kvm: Kvm, host: Host) -> Finding:
@@ -210,7 +210,7 @@ def _guests(kvm: Kvm, host: Host) -> Iterator[Finding]:
     """Run guest code once by each way that cases depend on, and report what works; last, how many items are usable."""
     machines = Machines(kvm, host)
     total = [item for item in spec.ENTRIES if item not in spec.SYNTHETIC]
-    read = told = 0
+    read = reported = 0
     try:
         yield from _needs(machines)
         machine = machines.fresh(Setup("full", "amd" if host.cpu_vendor == "AuthenticAMD" else "intel", memory=True))
@@ -218,7 +218,7 @@ def _guests(kvm: Kvm, host: Host) -> Iterator[Finding]:
             target = machine.target("bsp")
             read = sum(item in target.layout.fields for item in total)
             report = guest.Reporter(machine, target.vcpu, target.layout).report(1.0)
-            told = sum(item in report.values for item in ITEMS)
+            reported = sum(item in report.values for item in ITEMS)
             yield from _observer(report, host)
             for name in GUEST_PLANTS:
                 yield _plant(target, name, host)
@@ -227,7 +227,7 @@ def _guests(kvm: Kvm, host: Host) -> Iterator[Finding]:
         yield Finding("no", "guest code", f"skipped: the guest's view and plants by guest code: {error}", enable)
     finally:
         machines.close()
-    usable = f"usable: {read} of {len(total)} items by ioctls, {told} of {len(ITEMS)} by guest code"
+    usable = f"usable: {read} of {len(total)} items by ioctls, {reported} of {len(ITEMS)} by guest code"
     yield Finding("ok", f"{usable}; next: kvmtest run")
 
 

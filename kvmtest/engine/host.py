@@ -98,14 +98,14 @@ def _signatures() -> list[bytes]:
     ask = ctypes.CFUNCTYPE(None, ctypes.c_uint32, ctypes.c_char_p)(address)
     found = []
     for leaf in _LEAVES:
-        answer = ctypes.create_string_buffer(12)
-        ask(leaf, answer)
-        found.append(answer.raw)
+        leaf_data = ctypes.create_string_buffer(12)
+        ask(leaf, leaf_data)
+        found.append(leaf_data.raw)
     return found
 
 
 def accel(has: Iterable[str], signatures: Iterable[bytes], firmware: str = "") -> str:
-    """Tell what implements the CPU: ``silicon``, the name of a hypervisor or an emulator, ``vm`` for an unknown one.
+    """Return what implements the CPU: ``silicon``, the name of a hypervisor or an emulator, ``vm`` for an unknown one.
 
     ``has`` are the flags of /proc/cpuinfo, of which ``hypervisor`` is CPUID.1:ECX[31] (reserved for hypervisors by both vendors);
     ``firmware`` is the vendor of the BIOS by DMI, which identifies Bochs. Returns "" if nothing is known of the CPU.
@@ -124,7 +124,7 @@ def flags(cpuinfo: str = "/proc/cpuinfo") -> frozenset[str]:
 
 
 def under(cpuinfo: str = "/proc/cpuinfo", dmi: str = "/sys/class/dmi/id") -> str:
-    """Tell what implements this machine's CPU (`accel`)."""
+    """Return what implements this machine's CPU (`accel`)."""
     has = flags(cpuinfo)
     return accel(has, _signatures() if "hypervisor" in has else (), _read(f"{dmi}/bios_vendor"))
 

@@ -23,7 +23,7 @@ _Case = TypeVar("_Case", bound=_Named)
 
 
 class Lookup(Generic[_Case]):
-    """``cases``, each with its ``looks``; ``matches`` is whether a selector takes one of them."""
+    """``cases``, each with its ``looks``; ``matches`` is whether a selector matches one of them."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Lookup(Generic[_Case]):
                 self._by_look.setdefault(look, []).append(number)
 
     def taken(self, selector: str) -> set[int]:
-        """The numbers of the cases with a result that ``selector`` takes. Raises SelectorError."""
+        """The numbers of the cases with a result that ``selector`` matches. Raises SelectorError."""
         found: set[int] = set()
         for one in parse(selector):
             here = {number for look, numbers in self._by_look.items() if self._matches(one, *look) for number in numbers}

@@ -145,8 +145,8 @@ class Machine:
         aps = [target for target in self.targets if target.vcpu.id != self.setup.boot_id]
         return self.targets[self.setup.boot_id] if name == "bsp" else aps[-1]
 
-    def twin(self, id: int) -> Target:
-        """The vCPU of ``id`` in the machine that is kept for this setup."""
+    def kept(self, id: int) -> Target:
+        """The vCPU with this ``id`` in the machine that is kept for this setup."""
         return next(target for target in self._machines.kept(self.setup).targets if target.vcpu.id == id)
 
     def another(self) -> Machine:
@@ -209,7 +209,7 @@ class _Closer:
 class Machines:
     """Makes machines and keeps those that may be used again, one per setup.
 
-    RESET can be seen only once in the life of a vCPU, and a guest that ran has changed its memory: such cases take a
+    RESET can be seen only once in the life of a vCPU, and a guest that ran has changed its memory: such cases use a
     ``fresh`` one. What INIT and SIPI by ioctl do does not depend on what was done to the vCPU before, since a plant
     writes all of its state.
     """
@@ -242,7 +242,7 @@ class Machines:
     def kept(self, setup: Setup) -> Machine:
         """The machine kept for ``setup``, of those with many vCPUs the last one. Raises SetupError, KvmError, Unread."""
         if setup not in self._kept:
-            # A vCPU takes a file descriptor, and a process has 1024 by default.
+            # A vCPU needs a file descriptor, and a process has 1024 by default.
             for other in [s for s in self._kept if setup.many and s.many]:
                 self._kept.pop(other).close()
             self._kept[setup] = Machine(self, setup)

@@ -85,8 +85,8 @@ class _Look:
             elif buf.section == "nested":
                 ops.append(_op(_PUT, 4, address=now + ROOM, value=buf.size, mask=_ALL))
             # Of MSRs fewer are read where KVM refuses one.
-            answer = (buf.size - 8) // 16 if buf.section == "msrs" else 0
-            ops.append(_ioctl(reader.vcpu.fd, buf.request, now, value=answer))
+            result = (buf.size - 8) // 16 if buf.section == "msrs" else 0
+            ops.append(_ioctl(reader.vcpu.fd, buf.request, now, value=result))
             compared.append(_op(_UPDATE, count=size, address=last, other=now, value=changed + number))
             now, last = now + size, last + size
         #: The ioctls, and where all succeed the comparisons.
@@ -114,7 +114,7 @@ class _Look:
 _LOOKS: WeakKeyDictionary[Reader, list[_Look]] = WeakKeyDictionary()
 
 
-class _Told(NamedTuple):
+class _Evidence(NamedTuple):
     """Evidence: the number of the program's op, its step, and what gets it."""
 
     number: int
@@ -129,7 +129,7 @@ class _Stretch:
         self._run, self._at, self._looked = run, operands, looked
         self._made: list[bytes] = []
         self._kept: list[Any] = []
-        self._tells: list[_Told] = []
+        self._evidence: list[_Evidence] = []
         #: By the C code's ops, the program's that they belong to.
         self._numbers: list[int] = []
         self.count = 0
@@ -143,20 +143,20 @@ class _Stretch:
         self._ops = room(b"".join(self._made))
         self._address = ctypes.addressof(self._ops)
 
-    def run(self, told: list[tuple[int, Any]]) -> tuple[int, int]:
-        """Run it and append the evidence to ``told``; return how many ops succeeded, and the answer of the ioctl that failed."""
-        at, answer, left = 0, -errno.EINTR if self._end else 0, INTERRUPTED
-        while at < self._end and answer == -errno.EINTR and left:
+    def run(self, evidence: list[tuple[int, Any]]) -> tuple[int, int]:
+        """Run it and append to ``evidence``; return how many ops succeeded, and the result of the ioctl that failed."""
+        at, result, left = 0, -errno.EINTR if self._end else 0, INTERRUPTED
+        while at < self._end and result == -errno.EINTR and left:
             # Python's handlers of signals run in between.
             stopped = self._run(self._address, at, self._end)
             left = left - 1 if stopped == at else INTERRUPTED
             at = stopped
-            answer = self._done(at) if at < self._end and self._is_ioctl(at) else 0
+            result = self._done(at) if at < self._end and self._is_ioctl(at) else 0
         count = self.count if at == self._end else self._numbers[at]
-        for tell in self._tells:
-            if tell.number < count:
-                told.append((tell.step, tell.get()))
-        return count, answer
+        for one in self._evidence:
+            if one.number < count:
+                evidence.append((one.step, one.get()))
+        return count, result
 
     def _done(self, at: int) -> int:
         return ctypes.c_int64.from_address(self._address + _OP.size * at + _DONE).value
@@ -165,7 +165,7 @@ class _Stretch:
         return ctypes.c_uint16.from_address(self._address + _OP.size * at).value == _IOCTL
 
     def _tell(self, get: Callable[[], Any]) -> None:
-        self._tells.append(_Told(self.count, self._step, get))
+        self._evidence.append(_Evidence(self.count, self._step, get))
 
     @ByType
     def _add(self, op: object) -> bool:
@@ -227,7 +227,7 @@ class _Stretch:
 
     def _guest(self, gpa: int, size: int, space: int) -> int | None:
         memory = self._at.memory(gpa, space)
-        # Where it is not there, or not yet, the runner goes on.
+        # If it does not exist, or not yet, the Python runner continues.
         inside = memory is not None and gpa + size <= memory.gpa + memory.size
         return memory.address + gpa - memory.gpa if memory and inside else None
 
@@ -260,8 +260,8 @@ class Stretches:
         #: The number of observations of each vCPU.
         self._looked: dict[int, int] = {}
 
-    def run(self, at: int, told: list[tuple[int, Any]]) -> tuple[int, int]:
-        """Run the stretch from ``at`` on and append the evidence to ``told``; return the first op not done, and its answer."""
+    def run(self, at: int, evidence: list[tuple[int, Any]]) -> tuple[int, int]:
+        """Run the stretch from ``at`` on and append to ``evidence``; return the first op not done, and its result."""
         if (self._vm, self._memory) != (self._at.vm, self._at.vm.memory):
             self._vm, self._memory = self._at.vm, list(self._at.vm.memory)
             self._stretches.clear()
@@ -269,5 +269,5 @@ class Stretches:
         stretch = self._stretches.get(at)
         if stretch is None:
             stretch = self._stretches[at] = _Stretch(self._run, self._program.ops[at:], self._at, self._looked)
-        count, answer = stretch.run(told)
-        return at + count, answer
+        count, result = stretch.run(evidence)
+        return at + count, result

@@ -28,7 +28,7 @@ def offered(leaves: Iterable[CpuidEntry]) -> str:
 def backend(kvm: Kvm) -> str:
     """The backend that a guest's KVM has under ``kvm``; "" where it has none, or cannot be migrated.
 
-    KVM_CAP_NESTED_STATE alone tells nothing: kvm_intel and kvm_amd have it with nested=0, too.
+    KVM_CAP_NESTED_STATE alone does not show it: kvm_intel and kvm_amd have it with nested=0, too.
     """
     found = offered(kvm.supported_cpuid())
     return found if kvm.check_extension(uapi.KVM_CAP_NESTED_STATE) else ""

@@ -195,14 +195,14 @@ def _vmm_resets() -> list[Case]:
     """A used vCPU written back to RESET: from what ioctls and what guest code planted, in each mode of the local APIC."""
     cases = []
     for vendor in VENDORS:
-        setup, told = Setup("full", vendor, mce=True), Setup("full", vendor, memory=True)
+        setup, guest = Setup("full", vendor, mce=True), Setup("full", vendor, memory=True)
         by_ioctl = [("xapic", plant) for plant in PLANTS] + [("x2apic", "a"), ("disabled", "b"), ("relocated", "c")]
         by_guest = [("xapic", plant) for plant in GUEST_PLANTS]
         cases += [Case("reset", "vmm-reset", "host", setup, "bsp", *used) for used in by_ioctl + by_guest]
         cases += [Case("reset", "vmm-reset", "host", setup, "ap", *used) for used in by_ioctl]
         # The guest's code does not depend on the vendor; what KVM restores may.
         shown = by_ioctl[:4] + by_guest if vendor == VENDORS[0] else by_ioctl[:1]
-        cases += [Case("reset", "vmm-reset", "guest", told, "bsp", *used) for used in shown]
+        cases += [Case("reset", "vmm-reset", "guest", guest, "bsp", *used) for used in shown]
     return cases
 
 
@@ -225,8 +225,8 @@ def _inits(full: bool) -> list[Case]:
     core = [one for one in every if one.trigger in _CORE and not one.state and one.plant in PLANTS and not one.guest]
     chosen = every if full else dict.fromkeys((*core, *covering(every)))
     cases = [_of("init", one) for one in chosen]
-    told = {case.name for case in cases if case.view == "guest"}
-    return [case for case in cases if case.view == "guest" or case.name not in told]
+    by_guest = {case.name for case in cases if case.view == "guest"}
+    return [case for case in cases if case.view == "guest" or case.name not in by_guest]
 
 
 def _shutdowns() -> list[Case]:
@@ -285,13 +285,13 @@ def _migrated(cases: Sequence[Case], full: bool) -> list[Case]:
     every = [case._replace(migrated=how) for case, steps in tried if steps for how in migrations(steps)]
     if full:
         return every
-    told = [case for case in every if case.sequence and case.view == "guest"]
-    ways = [(c.event, c.trigger, c.migrated.partition("-")[0]) for c in told]
-    kinds = [(c.event, c.setup.vendor, *c.migrated.split("-", 1)) for c in told]
+    by_guest = [case for case in every if case.sequence and case.view == "guest"]
+    ways = [(c.event, c.trigger, c.migrated.partition("-")[0]) for c in by_guest]
+    kinds = [(c.event, c.setup.vendor, *c.migrated.split("-", 1)) for c in by_guest]
     others = [case for case in every if not case.sequence]
     moments = [(c.event, c.trigger_name, c.state, c.view, c.migrated.partition("-")[0]) for c in others]
     orders = [(c.target, c.setup.vendor, c.apic_mode, c.plant, *c.migrated.split("-", 1)) for c in others]
-    return [others[number] for number in paired(moments, orders)] + [told[number] for number in paired(ways, kinds)]
+    return [others[number] for number in paired(moments, orders)] + [by_guest[number] for number in paired(ways, kinds)]
 
 
 def of_file(scenario: Scenario) -> list[Case]:
@@ -327,7 +327,7 @@ def looks(case: Case) -> tuple[tuple[str, tuple[str, ...]], ...]:
             names = (one.item,) if one.item != of.TABLE else look.names(one.view, one.event)
             found.setdefault(f"{one.event}.{one.trigger}.{one.view}", []).append(names)
         return tuple((prefix, of.together(*parts)) for prefix, parts in found.items())
-    # What the guest reports is compared with the host's view too.
+    # The guest's report is compared with the host's view, too.
     prefixes = (case.prefix, case._replace(view="views").prefix) if case.view == "guest" else (case.prefix,)
     return tuple((prefix, items(case)) for prefix in prefixes)
 
@@ -354,7 +354,7 @@ def _matches(selector: _Selector, prefix: str, names: tuple[str, ...]) -> bool:
         return True
     # An MSR of KVM's or Hyper-V's, or one that has no name yet, is known only to the host's KVM_GET_MSR_INDEX_LIST.
     unnamed = selector.id.startswith(f"{prefix}.msr.0x")
-    # What a scenario judges besides may stand before the host's table or after it.
+    # Other expectations of a scenario may come before the host's table or after it.
     whole = len(names) >= len(of.HOST)
     return whole and (unnamed or any(selector.id_matches(f"{prefix}.{name}") for name in SYNTHETIC))
 
@@ -362,7 +362,7 @@ def _matches(selector: _Selector, prefix: str, names: tuple[str, ...]) -> bool:
 def chosen(selectors: tuple[str, ...], full: bool = False, given: Sequence[Case] = ()) -> list[Case]:
     """The cases with a result that a selector matches: of the plan, of the ``full`` one, or of those ``given``.
 
-    A selector that takes nothing of the plan takes cases of the full one, so that what a report of those names can be run alone.
+    A selector that matches nothing in the plan selects cases of the full one, so that ids in a report of those can be run alone.
     Raises SelectorError.
     """
     cases = list(given) or plan(full)
@@ -377,7 +377,7 @@ def chosen(selectors: tuple[str, ...], full: bool = False, given: Sequence[Case]
 def select(cases: list[Case], selectors: tuple[str, ...], others: Sequence[Case] = ()) -> list[Case]:
     """The cases with a result that a selector matches; of ``others`` if none of ``cases`` has one.
 
-    Raises SelectorError for the first selector that takes nothing.
+    Raises SelectorError for the first selector that matches nothing.
     """
     if not selectors:
         return cases

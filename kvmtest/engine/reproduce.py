@@ -10,7 +10,7 @@ from kvmtest.emit import moving
 from kvmtest.emit.head import About, Shown, value
 from kvmtest.emit.keep import keeping_guest, setting
 from kvmtest.emit.reduce import reduced, used
-from kvmtest.emit.reporter import Untold
+from kvmtest.emit.reporter import Unreportable
 from kvmtest.emit.repro import Leaf, NoRepro, Repro, body
 from kvmtest.emit.reset import of_reset
 from kvmtest.emit.several import Several, rests_on
@@ -22,7 +22,7 @@ from kvmtest.engine.machine import Machine, Machines, SetupError, Target
 from kvmtest.engine.plan import Case
 from kvmtest.engine.vmm_reset import VmmReset
 from kvmtest.guests import GuestMissing
-from kvmtest.judge.book import Book
+from kvmtest.judge.book import Cache
 from kvmtest.judge.cases import judge
 from kvmtest.judge.evidence import Played
 from kvmtest.kvm import Kvm
@@ -86,13 +86,13 @@ def reproduce(
     minimise: bool = True,
     small_guest: bool = False,
     tried: trial.Tried | None = None,
-    told: Callable[[str], None] = lambda what: None,
+    progress: Callable[[str], None] = lambda what: None,
 ) -> Shown:
     """The reproducer of the first result of ``case`` that ``selection`` matches and that departs; of all that pass if none does.
 
-    Where guest code tells the result, or sends what is looked for, nothing is left out of it, its memory, CPUID and the registers
-    that it begins with, but with ``small_guest``. What some reproducers come to may be ``tried`` already. ``told`` hears how far
-    it is.
+    Where guest code reports the result, or sends the event, nothing is left out of it, its memory, CPUID and the registers
+    that it begins with, but with ``small_guest``. The outcomes of some reproducers may be known already (``tried``).
+    ``progress`` is called with the progress.
 
     Raises NoRepro where there is none, KvmError, Unmet, SetupError.
     """
@@ -100,7 +100,7 @@ def reproduce(
     try:
         ran = (BoundCase if case.scenario else VmmReset)(case, machine, machines.host, timeout_s)
         shown = ran.observe()
-        seen = judge(Book(), case.look(), machines.host, ran.bases, shown)
+        seen = judge(Cache(), case.look(), machines.host, ran.bases, shown)
         chosen = _chosen([one for of in seen for one in of.results if selection.takes_id(one.id)])
         candidates = list(_candidates(case, machine, ran, chosen, shown))
     finally:
@@ -136,7 +136,7 @@ def reproduce(
     if not small_guest and _by_guest(made):
         made = keeping_guest(made)
     trials.hasten()
-    told(f"{about.name} departs on a new VM, too; reducing it")
+    progress(f"{about.name} departs on a new VM, too; reducing it")
     smallest = used(reduced(made, shows))
     if smallest.checks and isinstance(now[0], int) and isinstance(smallest.checks[0].place, (p.Place, Leaf)):
         about = about._replace(observed=value(about.item, now[0]))
@@ -230,7 +230,7 @@ def _made(
         case.scenario, step, looked, chosen, rules, witness
     )
     made = body(moving.plain(bound.program), dict(sources), wanted, target, cpuid.xcr0_mask(machine.leaves), whole=whole)
-    # Where nothing else proves the event, the way to it does, and what sends it.
+    # If nothing else proves the event, the way to it does, and the ops that send it.
     way = set(_way(case.scenario, made))
     if witness:
         # A guest that runs may come to the same by another way: then what sends the event stays, too.
@@ -239,7 +239,7 @@ def _made(
     vm = showing.addressing(machine.program) if wanted.together else frozenset()
     made = made._replace(vm=machine.program, pinned=made.pinned | way, cpuid=showing.functions(chosen, rules), pinned_vm=vm)
     if not wanted.items or isinstance(case.scenario.steps[step], s.Expect):
-        # What such a step expects is said of the whole scenario, not of an item after an event.
+        # Such a step's expectation is about the whole scenario, not an item after an event.
         made = setting(made, showing.explicit(case.scenario))
     lost = chosen[0].of.trigger == "plant" and chosen[0].verdict in _DEPARTURES
     return keeping(made, bound.bases[0].layout, chosen[0].item) if lost else made
@@ -253,7 +253,7 @@ def _moved(machine: Machine, bound: BoundCase, chosen: tuple[Result, ...], step:
         made = body(moving.plain(program, refused), sources, Wanted(step), bound.target, xcr0)
         yield made._replace(vm=machine.program)
         return
-    values = [value for at, value in shown.told if at == step]
+    values = [value for at, value in shown.evidence if at == step]
     for vcpu, wanted in showing.moved(step, chosen, bound.bases, values):
         item, departs = wanted.items[0][0], bool(wanted.planted)
         index = msr.index_of(item.removeprefix("msr.")) if item.startswith("msr.") and departs else None
@@ -287,7 +287,7 @@ def first(
     minimise: bool = True,
     small_guest: bool = False,
     tried: trial.Tried | None = None,
-    told: Callable[[str], None] = lambda what: None,
+    progress: Callable[[str], None] = lambda what: None,
 ) -> Shown:
     """The reproducer of the first of ``cases`` that departs and has one, APs first, whose INIT is the easier one to show.
 
@@ -296,14 +296,14 @@ def first(
     Raises NoRepro, with the last reason, where no case has one.
     """
     machines = Machines(kvm, host)
-    how: dict[str, Any] = {"minimise": minimise, "small_guest": small_guest, "tried": tried, "told": told}
+    how: dict[str, Any] = {"minimise": minimise, "small_guest": small_guest, "tried": tried, "progress": progress}
     passing: Case | None = None
     why: list[str] = []
     try:
         for case in sorted(cases, key=lambda case: case.target != "ap"):
             try:
                 shown = reproduce(case, machines, selection, timeout_s, **how)
-            except (GuestMissing, GuestStopped, NoRepro, Untold, OSError, PlantRefused, SetupError, Unmet, Unread) as error:
+            except (GuestMissing, GuestStopped, NoRepro, Unreportable, OSError, PlantRefused, SetupError, Unmet, Unread) as error:
                 why.append(str(error))
                 continue
             if shown.about.departs:

@@ -14,7 +14,7 @@ from kvmtest.engine.machine import Machine, Machines, SetupError
 from kvmtest.engine.plan import Case
 from kvmtest.engine.vmm_reset import VmmReset
 from kvmtest.guests import GuestMissing
-from kvmtest.judge.book import Book
+from kvmtest.judge.book import Cache
 from kvmtest.judge.cases import Judging, judge
 from kvmtest.judge.evidence import Again, Basis, Played, Untried
 from kvmtest.judge.tries import lacks, untried
@@ -88,7 +88,7 @@ def _needs_fresh(case: Case) -> bool:
     """Return True if a case needs a machine that no other case has used."""
     if scenario := case.scenario:
         return scenario.fresh
-    # What the guest reports of a new vCPU is what is compared with what it reports later.
+    # The guest's report on a new vCPU is compared with its later report.
     return case.view == "guest"
 
 
@@ -110,7 +110,7 @@ def run_case(
         bases, seen = runner.attempt(case, alone=True)
         if not lacks(seen, machines.host, timeout_s):
             seen = Again(seen, f"{first} {FIRST_TRY}")
-    return (judging or partial(judge, Book()))(case.look(), machines.host, bases, seen)
+    return (judging or partial(judge, Cache()))(case.look(), machines.host, bases, seen)
 
 
 def run(
@@ -129,7 +129,7 @@ def run(
     the run ends.
     """
     machines = Machines(kvm, host)
-    judging = judging or partial(judge, Book())
+    judging = judging or partial(judge, Cache())
     try:
         for case in cases:
             if started:

@@ -93,7 +93,7 @@ class Player:
         self._asking: set[int] = set()
         self._reporter: guest.Reporter | None = None
         self.slowest_s = 0.0
-        self._told: list[tuple[int, Any]] = []
+        self._evidence: list[tuple[int, Any]] = []
         self._step = 0
         self._at.renew()
         end = None
@@ -112,7 +112,7 @@ class Player:
             if self._machine is not self._first:
                 self._machine.release()
                 self._move(self._first)
-        return Played(tuple(self._told), end)
+        return Played(tuple(self._evidence), end)
 
     def _all(self) -> None:
         ops, at = self._program.ops, 0
@@ -127,15 +127,15 @@ class Player:
     def _quickly(self, at: int) -> int:
         """Let the C code do what it can of the ops from ``at`` on; return the number of the first that is left."""
         if self._native:
-            at, answer = self._native.run(at, self._told)
-            if answer < 0 and at < len(self._program.ops):
+            at, result = self._native.run(at, self._evidence)
+            if result < 0 and at < len(self._program.ops):
                 self._step, op = self._program.ops[at]
                 if isinstance(op, p.Ioctl):
-                    raise self._refused(op, -answer)
+                    raise self._refused(op, -result)
         return at
 
     def _tell(self, value: Any) -> None:
-        self._told.append((self._step, value))
+        self._evidence.append((self._step, value))
 
     @ByType
     def _do(self, op: object) -> None:
@@ -439,7 +439,7 @@ def _passed(seen: Exit, came: p.Came) -> bool:
 
 
 def _answered(vcpu: Vcpu, seen: Exit) -> bool:
-    """Answer a read of memory that is not there; False for any other exit."""
+    """Complete a read of memory that does not exist; False for any other exit."""
     if seen.reason != KVM_EXIT_MMIO or seen.is_write:
         return False
     vcpu.reply(bytes(seen.len))

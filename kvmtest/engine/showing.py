@@ -34,7 +34,7 @@ __all__ = (
 _COMPUTED = "lapic.ppr"
 #: Events that leave a trace in the vCPU.
 EVENTS = ("init", "sipi", "shutdown")
-#: Items that may show an event, the most telling first.
+#: Items that may show an event, the clearest first.
 _WITNESSES = ("mp_state", "rip", "cs.selector", "rflags", "rax", "cr0", "efer")
 
 
@@ -46,7 +46,7 @@ def witness(result: Result) -> Witness | None:
         if one and item != result.item and one.verdict is Verdict.PASS and isinstance(one.planted, int):
             if not isinstance(one.observed, int) or one.observed == one.planted:
                 continue
-            # What is halted may wake up for other reasons.
+            # A halted vCPU may wake up for other reasons.
             if item != "mp_state" or uapi.KVM_MP_STATE_INIT_RECEIVED in (one.planted, one.observed):
                 return Witness(item, one.observed)
     return None
@@ -133,7 +133,7 @@ def changed(scenario: s.Scenario, step: int, played: Played, basis: Basis, depar
     if not isinstance(expect, s.Expect) or not isinstance(expect.condition, (s.Same, s.Written)):
         return None
     looks = [at for at, one in enumerate(scenario.steps) if isinstance(one, (s.Observe, s.Expect)) and one.who == expect.who]
-    seen = [(at, one) for at, one in played.told if at in looks and isinstance(one, Snapshot)]
+    seen = [(at, one) for at, one in played.evidence if at in looks and isinstance(one, Snapshot)]
     after = next((one for at, one in reversed(seen) if at == step), None)
     before = next((one for at, one in reversed(seen) if at < step), None)
     if not before or not after:
@@ -159,15 +159,15 @@ def refused(played: Played, step: int, results: Iterable[Result]) -> Refused | N
         raise NoRepro("devices outside the vCPUs are compared byte by byte")
     if "refused" not in items or not played.end:
         return None
-    told = [value for at, value in played.told if at == step]
-    return Refused(step, len(told), told[-1])
+    found = [value for at, value in played.evidence if at == step]
+    return Refused(step, len(found), found[-1])
 
 
 def moved(step: int, results: Iterable[Result], bases: Sequence[Basis], values: list[Any]) -> Iterator[tuple[int, Wanted]]:
     """Return what to show of the migration ``step`` with the results ``values``: changed items, or if none departs, kept ones."""
     results = tuple(results)
     departs = results[0].verdict is not Verdict.PASS
-    for basis, (layout, before, after) in zip(bases, migration.taken(bases, values), strict=False):
+    for basis, (layout, before, after) in zip(bases, migration.vcpus(bases, values), strict=False):
         found = []
         for one in results:
             if one.item not in layout.fields:

@@ -3,7 +3,7 @@
 
 A BSP arrives by the reset vector and drops the SIPIs; an AP arrives by its SIPI.
 
-In a round the vCPUs are paired by lot; in each pair, one sends INIT-SIPI-SIPI while the other spins, is halted, or is not
+In a round the vCPUs are paired at random; in each pair, one sends INIT-SIPI-SIPI while the other spins, is halted, or is not
 even run. All pairs do so at the same time, each vCPU in a thread of its own. Who sends to whom, in which state, with which vector
 and delays depends on nothing but the seed and the number of vCPUs.
 """
@@ -69,12 +69,12 @@ class Stopped(TriggerError):
 
 def schedule(seed: int, vcpus: int, rounds: int) -> Iterator[Round]:
     """Yield the rounds: senders, targets and vectors. With one seed, more rounds only append."""
-    dice = random.Random(f"{seed}/{vcpus}")
+    rng = random.Random(f"{seed}/{vcpus}")
     for _ in range(rounds):
         order = list(range(vcpus))
-        dice.shuffle(order)
+        rng.shuffle(order)
         yield tuple(
-            Cycle(s, t, dice.choice(_STATES), dice.choice(_VECTORS), (dice.randrange(_TURNS), dice.randrange(_TURNS)))
+            Cycle(s, t, rng.choice(_STATES), rng.choice(_VECTORS), (rng.randrange(_TURNS), rng.randrange(_TURNS)))
             for s, t in zip(order[::2], order[1::2], strict=False)
         )
 
@@ -252,6 +252,6 @@ def arrivals(machine: Machine, timeout_s: float, rounds: int, seed: int) -> Meas
     finally:
         for runner in runners:
             runner.close()
-    told = f"seed {seed}, {vcpus} vCPUs, {sent} sent"
+    about = f"seed {seed}, {vcpus} vCPUs, {sent} sent"
     by_item = {name: [what for item, what in bad if item == name] for name in MEASUREMENTS["arrivals"]}
-    return Measured({item: (len(what), "; ".join((told, *what))) for item, what in by_item.items()})
+    return Measured({item: (len(what), "; ".join((about, *what))) for item, what in by_item.items()})

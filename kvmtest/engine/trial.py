@@ -19,7 +19,7 @@ from kvmtest.x86.cpuid import CpuidEntry
 
 __all__ = ("HANGS", "Outcome", "Trials", "Tried")
 
-#: Seconds that a guest is given at least, and how many times what it took.
+#: The least time limit of a guest in seconds, and the multiple of the time that it needed.
 _LEAST_S, _TIMES = 0.05, 5
 #: Errors of a program without some of its parts.
 _ERRORS = (KvmError, LookupError, TypeError, ValueError, making.SetupError)
@@ -29,7 +29,7 @@ _LEAF, _REGISTERS = 40, {"eax": 12, "ebx": 16, "ecx": 20, "edx": 24}
 class Outcome(NamedTuple):
     """``verdict`` is ``pass``, ``fail``, or ``skip`` or ``error`` if it did not finish, with ``why``.
 
-    ``observed`` are the values of its checks, None for what could not be read; without checks what the last op told.
+    ``observed`` are the values of its checks, None for what could not be read; without checks the result of the last op.
     """
 
     verdict: str
@@ -43,20 +43,20 @@ HANGS = Outcome("error", "the kernel hangs")
 
 class Tried:
     """Outcomes of reproducers that were run one after the other. ``known`` ones are not run again: the same
-    search needs the same ones. ``told`` is called with None when one begins to run, and with its outcome.
+    search needs the same ones. ``progress`` is called with None when one begins to run, and with its outcome.
     """
 
-    def __init__(self, known: Iterable[Outcome] = (), told: Callable[[Outcome | None], None] = lambda outcome: None) -> None:
+    def __init__(self, known: Iterable[Outcome] = (), progress: Callable[[Outcome | None], None] = lambda outcome: None) -> None:
         self._known = iter(known)
-        self._told = told
+        self._progress = progress
 
     def outcome(self, run: Callable[[], Outcome]) -> Outcome:
         """Return the outcome of the next one; ``run`` runs it if necessary."""
         for known in self._known:
             return known
-        self._told(None)
+        self._progress(None)
         found = run()
-        self._told(found)
+        self._progress(found)
         return found
 
 
@@ -96,7 +96,7 @@ class Trials:
     """Runs reproducers on ``kvm``; ``timeout_s`` bounds each wait, in seconds. ``count`` says how many were run.
 
     ``hasten`` has those that follow wait as long as what was run needs, several times over: most of what is left out of a guest
-    makes it run astray. What some of them come to may be ``tried`` already.
+    makes it run astray. The outcomes of some may be known already (``tried``).
     """
 
     def __init__(self, kvm: Kvm, timeout_s: float = 1.0, tried: Tried | None = None) -> None:
@@ -122,7 +122,7 @@ class Trials:
         except _ERRORS:
             return frozenset()
         tests = dict(asked)
-        there = ((number, value, tests.get(number)) for number, value in played.told if number < 0)
+        there = ((number, value, tests.get(number)) for number, value in played.evidence if number < 0)
         return frozenset(-1 - number for number, value, test in there if isinstance(test, p.Compare) and meets(value, test))
 
     def run(self, repro: Repro) -> Outcome:
@@ -138,7 +138,7 @@ class Trials:
         if played.end and (repro.checks or played.end.verdict != "fail"):
             return Outcome(played.end.verdict, played.end.why)
         if not repro.checks:
-            return Outcome("fail" if played.end else "pass", "", (_plain(played.told[-1][1]),) if played.told else ())
+            return Outcome("fail" if played.end else "pass", "", (_plain(played.evidence[-1][1]),) if played.evidence else ())
         values = tuple(observed(check, player.buffers) for check in repro.checks)
         if None in values:
             return Outcome("error", "not read")
@@ -156,9 +156,9 @@ class Trials:
             machine.close()
 
 
-def _plain(told: Any) -> Any:
+def _plain(result: Any) -> Any:
     """Return an op's result without the parts that differ each time."""
-    return told[:3] if isinstance(told, Exited) else told
+    return result[:3] if isinstance(result, Exited) else result
 
 
 def holds(check: Check, value: int) -> bool:

@@ -38,7 +38,7 @@ class VmmReset:
 
     def observe(self) -> ResetSeen:
         """Run the case in each order. Raises KvmError, TriggerError where the vCPU was not written at all, and Unread where that
-        cannot be told.
+        cannot be determined.
         """
         tries = tuple(self._reset(order) for order in self.orders)
         return ResetSeen(self._new, dict(self.target.reset.read_only), tries)

@@ -19,7 +19,7 @@ from typing import Any
 
 from kvmtest.engine.plan import Case
 from kvmtest.engine.run import Done, run
-from kvmtest.judge.book import Book
+from kvmtest.judge.book import Cache
 from kvmtest.judge.cases import judge
 from kvmtest.judge.evidence import Untried
 from kvmtest.kvm import Kvm, Stop
@@ -163,7 +163,7 @@ def run_in(
     started: Callable[[Case], None] | None = None,
     stress_rounds: StressRounds = DEFAULT_ROUNDS,
 ) -> Generator[Done, None, None]:
-    """Run ``cases`` in ``jobs`` workers; the rest is as of `run`, but that ``started`` is told of a case when it is over.
+    """Run ``cases`` in ``jobs`` workers, with the parameters of `run`; but ``started`` is called with a case when it is over.
 
     Where ``kvm.stop`` is set, all that is over by then is shown.
     """
@@ -219,7 +219,7 @@ class _Pool:
         self._left.back(rest)
         if first is not None:
             case = self._cases[first]
-            seen = judge(Book(), case.look(), self._host, (), Untried("error", f"the process that ran it {how}"))
+            seen = judge(Cache(), case.look(), self._host, (), Untried("error", f"the process that ran it {how}"))
             yield first, Done(case, seen, 0.0)
         if self._left:
             self._add()

@@ -33,7 +33,7 @@ class Generator:
     """Scenarios made from ``seed``. Which move follows which steers it: a pair that was rare is more likely.
 
     ``states`` are those that this host can be put in. ``shard`` is the part of the numbers that scenarios are made for.
-    ``without`` may be added to while it goes on, which makes what follows another sequence: items that this host does not take;
+    ``without`` may be added to while it goes on, which makes what follows another sequence: items that this host does not accept;
     and so may ``unchecked``, items that it may change.
     """
 

@@ -19,7 +19,7 @@ from kvmtest.fuzz import values
 from kvmtest.fuzz.generate import Generator
 from kvmtest.fuzz.model import BLOCKS
 from kvmtest.fuzz.moves import BY_CODE, read_once
-from kvmtest.judge.book import Book
+from kvmtest.judge.book import Cache
 from kvmtest.judge.cases import judge
 from kvmtest.judge.symptom import symptoms
 from kvmtest.kvm import Kvm, KvmError, RunStopped
@@ -167,8 +167,8 @@ class Fuzzer:
         self._generator.unchecked |= changed(self.machines)
         self._known: Counter[Key] = Counter()
         self._judged = 0
-        self._book = Book(brief=True)
-        self._judge = partial(judge, self._book)
+        self._cache = Cache(brief=True)
+        self._judge = partial(judge, self._cache)
         self._begin = time.monotonic()
         self._scenarios = self._departed = self._skipped = self._explained = self._found = 0
 
@@ -239,7 +239,7 @@ class Fuzzer:
         """Run ``scenario`` once, within ``patience`` times the limit. Raises RunStopped."""
         self._judged += 1
         if self._judged % _KNOWN == 0:
-            self._book.forget()
+            self._cache.forget()
             gc.collect()
         (case,) = plan.of_file(scenario._replace(steps=read_once(scenario.steps)))
         return run_case(case, self.machines, patience * _timeout_s(scenario), judging=self._judge)

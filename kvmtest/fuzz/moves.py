@@ -21,15 +21,15 @@ __all__ = ("BETWEEN", "BY_CODE", "GUEST", "MOVES", "READ", "Move", "Play", "read
 #: Before each move. It is not an event: what is observed from here on is what the next event finds.
 BETWEEN = s.Event("none", "fuzz")
 #: With nothing pending it says nothing, and KVM_SET_VCPU_EVENTS, which latches an INIT, writes it.
-_PAYLOAD = "events.exception_has_payload"
+_HAS_PAYLOAD = "events.exception_has_payload"
 _PENDING = "events.smi_latched_init"
 #: Of #DB, and its payload, which is as DR6 (KVM API, KVM_CAP_EXCEPTION_PAYLOAD).
-_DB, _BS, _TOLD = 1, 1 << 14, "events.exception_payload"
+_DB, _BS, _PAYLOAD = 1, 1 << 14, "events.exception_payload"
 _SHADOW, _ALL = "events.interrupt_shadow", (1 << 64) - 1
 #: Items that KVM_GET_VCPU_EVENTS returns as KVM_SET_VCPU_EVENTS wrote them.
 _NMIS = ("events.nmi_masked", "events.nmi_injected", "events.nmi_pending")
 READ = (
-    *(_SHADOW, values.PENDING, values.TRIPLE, _TOLD, *_NMIS, "events.smi_pending", "events.interrupt_injected"),
+    *(_SHADOW, values.PENDING, values.TRIPLE, _PAYLOAD, *_NMIS, "events.smi_pending", "events.interrupt_injected"),
     *("events.interrupt_nr", "events.exception_injected", "events.exception_nr", "events.exception_error_code"),
 )
 #: #GP has an error code.
@@ -50,7 +50,7 @@ _KEPT = 0.15
 class Play:
     """A scenario being generated: the automaton's ``target``, the host's ``needs`` that may be used, and those used so far.
 
-    ``mode`` is that of the local APIC; ``without`` are items that this host does not take. ``events`` are those that are tried,
+    ``mode`` is that of the local APIC; ``without`` are items that this host does not accept. ``events`` are those that are tried,
     and ``states`` the names of blocks.
     """
 
@@ -85,7 +85,7 @@ class Play:
         return s.Expect(s.Same(but))
 
     def initiator(self) -> str:
-        """A trigger for INIT that the target's local APIC hears."""
+        """A trigger for INIT that the target's local APIC accepts."""
         fits = [name for name in _INITS if self.mode in TRIGGERS[name].modes]
         code = [name for name in BY_CODE if self.mode in TRIGGERS[name].modes]
         return self.random.choice(code if code and self.random.random() < 0.02 else fits)
@@ -136,9 +136,9 @@ def _pending(play: Play) -> Steps:
     if values.PENDING not in play.without:
         # A #DB, which has a payload, without an error code; or a #GP, which has one.
         trap, fault = random.choice(((0, 0), (1, 0), (0, 1)))
-        wanted |= {values.PENDING: trap, _PAYLOAD: trap}
+        wanted |= {values.PENDING: trap, _HAS_PAYLOAD: trap}
         wanted |= {"events.exception_injected": fault, "events.exception_has_error_code": fault}
-        wanted |= {"events.exception_nr": _DB, _TOLD: random.getrandbits(4) | _BS} if trap else {}
+        wanted |= {"events.exception_nr": _DB, _PAYLOAD: random.getrandbits(4) | _BS} if trap else {}
         wanted |= {"events.exception_nr": _GP, "events.exception_error_code": random.getrandbits(16)} if fault else {}
     target.nmis, play.smi = wanted["events.nmi_pending"], bool(wanted.get("events.smi_pending"))
     return (
@@ -171,7 +171,7 @@ def _init(play: Play) -> Steps:
 def _sipi(play: Play) -> Steps:
     """A SIPI, in wait-for-SIPI or outside of it."""
     target, random = play.target, play.random
-    # What a vector of its own asks of each item is asked anew: mostly those in which each bit is set and clear.
+    # Another vector needs all records anew: mostly use those in which each bit is set and clear.
     vector = random.choice(_VECTORS) if random.random() < 0.9 else random.getrandbits(8)
     found = rule("sipi", target)
     # By ioctl in wait-for-SIPI alone: KVM_SET_MP_STATE leads there. A vector of 0 is what KVM_SET_VCPU_EVENTS leaves out.
@@ -185,7 +185,7 @@ def _sipi(play: Play) -> Steps:
 
 
 def _over_sipi(play: Play) -> Steps:
-    """An INIT that comes over a SIPI, which is then none."""
+    """An INIT that arrives while a SIPI is pending, and cancels it."""
     dirty, target = _dirty(play), play.target
     target.activity, target.fresh, target.nmis = rule("init", target).activity, True, 0
     before = s.Send("sipi", "msi", vector=play.random.getrandbits(8), judged=False)
@@ -261,9 +261,9 @@ def _blocked(play: Play) -> Steps:
     init = random.random() < 0.8
     if init:
         steps += [s.Send("init", random.choice(("latched", "msi"))), s.Expect(s.Is(_PENDING, 1), "pending")]
-        steps.append(play.same(_PENDING, _PAYLOAD))
+        steps.append(play.same(_PENDING, _HAS_PAYLOAD))
     if random.random() < 0.5 or not init:
-        steps += [s.Send("sipi", "msi", vector=random.getrandbits(8), judged=not init), play.same(_PENDING, _PAYLOAD)]
+        steps += [s.Send("sipi", "msi", vector=random.getrandbits(8), judged=not init), play.same(_PENDING, _HAS_PAYLOAD)]
     if not play.migrated and random.random() < 0.15:
         play.migrated = True
         steps += [s.Migrate(random.choice(_ORDERS))]

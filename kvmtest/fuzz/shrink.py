@@ -2,7 +2,7 @@
 """Reduce findings: Hypothesis leaves out moves and single steps, as long as the rest shows the same.
 
 What is left has to be a scenario that the manuals still say something of: without its INIT a SIPI is dropped, and that it is not
-taken is not a departure. The automaton tells.
+accepted is not a departure. The automaton knows.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ def _parts(steps: Sequence[s.Step]) -> list[tuple[int, ...]]:
             found += _around(numbers, move)
             continue
         writes = len(move) > 1 and move[0] == BETWEEN and all(_writes(step) for step in move[1:])
-        told = _told(move)
+        look = _first_look(move)
         alone = [
             number
             for number, step in zip(numbers, move, strict=True)
-            if _differs(step) or number - numbers[0] == told or writes and (_alters(step) or _reads(step))
+            if _differs(step) or number - numbers[0] == look or writes and (_alters(step) or _reads(step))
         ]
         rest = tuple(number for number in numbers if number not in alone)
         found += [(number,) for number in alone]
@@ -81,7 +81,7 @@ def _around(numbers: range, move: Part) -> list[tuple[int, ...]]:
     return [*found, *((number,) for number in looks)]
 
 
-def _told(move: Part) -> int:
+def _first_look(move: Part) -> int:
     """The number of the look before the only event of ``move``, after which the table is read; -1 if there is none."""
     kinds = [type(step) for step in move]
     if kinds[-3:] != [s.Observe, s.Send, s.Observe] or s.Expect in kinds or s.Migrate in kinds:
@@ -177,8 +177,8 @@ def _size(scenario: s.Scenario) -> int:
 class _Tries:
     """The tries with parts of ``scenario`` left out, and the ``best`` one: that with the fewest steps that shows the same."""
 
-    def __init__(self, scenario: s.Scenario, shows: Shows, told: Callable[[int], None], ahead: int) -> None:
-        self.best, self._scenario, self._shows, self._told, self._ahead = scenario, scenario, shows, told, ahead
+    def __init__(self, scenario: s.Scenario, shows: Shows, progress: Callable[[int], None], ahead: int) -> None:
+        self.best, self._scenario, self._shows, self._progress, self._ahead = scenario, scenario, shows, progress, ahead
         self.parts = _parts(scenario.steps)
         self._seen: dict[tuple[bool, ...], bool] = {}
         self._tries = 0
@@ -204,7 +204,7 @@ class _Tries:
         self.show(small[:_MOST])
 
     def plainer(self) -> None:
-        """Try an INIT that nothing blocks in the place of each that was held until its block was left."""
+        """Replace each INIT that was held until its block was left by one that nothing blocks."""
         moves, tried = _moves(self.best.steps), []
         for number, move in enumerate(moves):
             inits = [at for at, step in enumerate(move) if isinstance(step, s.Send) and step[:1] == ("init",)]
@@ -219,7 +219,7 @@ class _Tries:
             return ()
         found = self._shows(scenarios)
         self._tries += len(scenarios)
-        self._told(self._tries)
+        self._progress(self._tries)
         small = [one for one, does in zip(scenarios, found, strict=True) if does]
         self.best = min((self.best, *small), key=lambda one: (_size(one), len(one.steps)))
         return found
@@ -230,18 +230,19 @@ class _Tries:
 
 
 def shrunk(
-    scenario: s.Scenario, shows: Shows, told: Callable[[int], None] = lambda tries: None, *, ahead: int = 0
+    scenario: s.Scenario, shows: Shows, progress: Callable[[int], None] = lambda tries: None, *, ahead: int = 0
 ) -> s.Scenario:
     """The smallest scenario found that ``shows`` the same as ``scenario`` does, and is `consistent`.
 
-    ``told`` hears how many were tried. ``ahead`` is how many that may be asked for next are tried with each, where asking at all
-    takes longer than trying. Raises ImportError without Hypothesis.
+    ``progress`` is called with the number of tries. ``ahead`` is how many that
+    may be asked for next are tried with each, where asking at all takes longer than trying. Raises ImportError without
+    Hypothesis.
     """
     from hypothesis import HealthCheck, Phase, find, settings
     from hypothesis import strategies as st
     from hypothesis.errors import NoSuchExample
 
-    tries = _Tries(scenario, shows, told, ahead)
+    tries = _Tries(scenario, shows, progress, ahead)
     quiet = settings(
         max_examples=_TRIES, database=None, deadline=None, suppress_health_check=list(HealthCheck),
         phases=(Phase.generate, Phase.shrink),

@@ -28,7 +28,7 @@ from kvmtest.state.layout import Layout
 from kvmtest.state.sections import Snapshot
 from kvmtest.x86.cpuid import FOLLOWS
 
-__all__ = ("Book", "Sheet")
+__all__ = ("Cache", "Tables")
 
 _UNSEEN = "the vCPU ran on before the host could read it"
 #: Items that depend on a SIPI's vector.
@@ -65,11 +65,11 @@ class _Answers:
         return found
 
 
-class Book:
-    """All that was judged in a run.
+class Cache:
+    """All questions, records and blocks of a run.
 
-    ``brief``, of the tables of single vCPUs in the host's view what cannot depart has no records, and those of expectations that
-    hold have no values.
+    With ``brief`` the table of a single vCPU in the host's view has no records for items that cannot depart, and the record of an
+    expectation that holds has no values.
     """
 
     def __init__(self, *, brief: bool = False) -> None:
@@ -80,17 +80,19 @@ class Book:
         self._cases: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._of_one: dict[Hashable, Question] = {}
         self._blocks: dict[Hashable, Block] = {}
-        self._sheets: dict[Hashable, Sheet] = {}
+        self._tables: dict[Hashable, Tables] = {}
         self._parts: dict[int, Parts] = {}
         self._plants: dict[int, tuple[Planted, dict[Hashable, int]]] = {}
         self._numbers: dict[Hashable, int] = {}
 
-    def sheet(self, ctx: Context, layout: Layout, own: Callable[[str], Rule | None] | None = None, key: Hashable = None) -> Sheet:
-        """The sheet for cases like that of ``ctx``. ``own`` gives the case's own rules, and ``key`` identifies them."""
+    def tables(
+        self, ctx: Context, layout: Layout, own: Callable[[str], Rule | None] | None = None, key: Hashable = None
+    ) -> Tables:
+        """The tables for cases like that of ``ctx``. ``own`` gives the case's own rules, and ``key`` identifies them."""
         name = (ctx.kind, id(layout), key)
-        found = self._sheets.get(name)
+        found = self._tables.get(name)
         if found is None:
-            found = self._sheets[name] = Sheet(self, ctx, self.parts(layout), own)
+            found = self._tables[name] = Tables(self, ctx, self.parts(layout), own)
         return found
 
     def answers(self, question: Question) -> _Answers:
@@ -191,11 +193,11 @@ class _Vcpu(NamedTuple):
     after: Snapshot | None
 
 
-class Sheet:
-    """The judge of all cases that differ in nothing that a rule depends on."""
+class Tables:
+    """The tables of items in cases that are equal in all that a rule depends on."""
 
-    def __init__(self, book: Book, ctx: Context, parts: Parts, own: Callable[[str], Rule | None] | None) -> None:
-        self._book = book
+    def __init__(self, cache: Cache, ctx: Context, parts: Parts, own: Callable[[str], Rule | None] | None) -> None:
+        self._cache = cache
         self._ctx = ctx
         self._parts = parts
         self._layout = parts.layout
@@ -224,7 +226,7 @@ class Sheet:
         for section, part in self._parts.by_section.items():
             short = self._departing(section, part, vcpu) if brief and part.plain else None
             found.append(self._section(section, part, vcpu) if short is None else short)
-            found += [self._book.block((self._alone(item, ctx, self._seen(item, vcpu)),)) for item in part.own]
+            found += [self._cache.block((self._alone(item, ctx, self._seen(item, vcpu)),)) for item in part.own]
         if self._parts.rest:
             found.append(self._rest)
         return tuple(found)
@@ -233,21 +235,21 @@ class Sheet:
     def _rest(self) -> Block:
         """The block of what no ioctl shows."""
         _, asked = self._answers(self._parts.rest)
-        return self._book.block(answers.of(self._missing(answers.question.item)) for answers in asked)
+        return self._cache.block(answers.of(self._missing(answers.question.item)) for answers in asked)
 
     def _missing(self, item: str) -> Seen:
         return Seen(None, None, None, unreadable=self._layout.missing.get(item, "no ioctl shows it"))
 
     def _section(self, section: str, part: Part, vcpu: _Vcpu) -> Block:
         number, asked = self._answers(part.items)
-        wanted = self._book.asked(vcpu.plant, part.items)
+        wanted = self._cache.asked(vcpu.plant, part.items)
         datas = [None if one is None else one.sections.get(section) for one in (vcpu.baseline, vcpu.before, vcpu.after)]
         lost = [one for one in (vcpu.before, vcpu.after) if one is not None and (one.unreadable or section not in one.sections)]
         if lost:
-            return self._book.block(answers.of(self._seen(answers.question.item, vcpu)) for answers in asked)
+            return self._cache.block(answers.of(self._seen(answers.question.item, vcpu)) for answers in asked)
         keys = [None if data is None else part.key(data) for data in datas]
         key = (number, wanted, *keys)
-        found = self._book.known(key)
+        found = self._cache.known(key)
         if found is None:
             nothing = (None,) * len(part.items)
             rows = zip(asked, *(nothing if data is None else part.values(data) for data in keys), strict=True)
@@ -255,7 +257,7 @@ class Sheet:
                 answers.of(self._values(answers.question.item, vcpu, created, planted, observed))
                 for answers, created, planted, observed in rows
             ]
-            found = self._book.block(records, key)
+            found = self._cache.block(records, key)
         return found
 
     def _departing(self, section: str, part: Part, vcpu: _Vcpu) -> Block | None:
@@ -268,7 +270,7 @@ class Sheet:
         if before is None or after is None or min(len(before), len(after)) < bits.size:
             return None
         chosen = [asked[number] for number in bits.departing(before, after)]
-        return self._book.block([answers.of(self._seen(answers.question.item, vcpu)) for answers in chosen])
+        return self._cache.block([answers.of(self._seen(answers.question.item, vcpu)) for answers in chosen])
 
     def _answers(self, items: tuple[str, ...]) -> tuple[int, list[_Answers]]:
         """The questions of ``items``, and a number for all of them."""
@@ -276,17 +278,17 @@ class Sheet:
         if found is None:
             own = self._own
             if own is None:
-                found = self._book.asks(items, self._ctx)
+                found = self._cache.asks(items, self._ctx)
             else:
-                answers = [self._book.answers(ask(item, self._ctx, own(item))) for item in items]
-                found = (self._book.number(tuple(map(id, answers))), answers)
+                answers = [self._cache.answers(ask(item, self._ctx, own(item))) for item in items]
+                found = (self._cache.number(tuple(map(id, answers))), answers)
             self._asked[items] = found
         return found
 
     def _alone(self, item: str, ctx: Context, seen: Seen) -> Record:
-        record = answer(self._book.alone(item, ctx, self._layout, self._own(item) if self._own else None), seen)
+        record = answer(self._cache.alone(item, ctx, self._layout, self._own(item) if self._own else None), seen)
         if item in COUNTERS and record.verdict in (Verdict.PASS, Verdict.INFO):
-            # Where a counter stood says nothing, and would make each case's records its own.
+            # A counter's position is not compared, and would make each case's records unique.
             return record._replace(planted=None, expected=None, observed=None)
         return record
 
@@ -310,7 +312,7 @@ class Sheet:
     def seen(self, item: str, baseline: Snapshot | None, plant: Planted | None, shown: Evidence) -> Seen:
         """The values of ``item`` that a vCPU has ``shown``, as they are judged."""
         vcpu = _Vcpu(baseline, plant, shown.before, shown.after)
-        return self._seen(item, vcpu) if shown.report is None else self._told(item, vcpu, self._read(vcpu), shown.report)
+        return self._seen(item, vcpu) if shown.report is None else self._reported(item, vcpu, self._read(vcpu), shown.report)
 
     # The guest's view, and both
 
@@ -328,24 +330,25 @@ class Sheet:
         vcpu = _Vcpu(baseline, plant, before, after)
         shared = tuple([item for item in items if item not in OWN])
         states = tuple(self._parts.keys(one) for one in (baseline, before, after))
-        told = tuple([report.values.get(item) for item in shared])
-        wanted = (self._book.asked(plant, shared), told, *report.missing.items(), report.problem, report.narrow, *states)
+        reported = tuple([report.values.get(item) for item in shared])
+        wanted = (self._cache.asked(plant, shared), reported, *report.missing.items(), report.problem, report.narrow, *states)
         number, asked = self._answers(shared)
         key, both = ("guest", number, wanted), ("views", number, wanted)
-        one, two, read = self._book.known(key), self._book.known(both), self._read(vcpu)
+        one, two, read = self._cache.known(key), self._cache.known(both), self._read(vcpu)
         if one is None or two is None:
-            one = self._book.block([answers.of(self._told(answers.question.item, vcpu, read, report)) for answers in asked], key)
-            two = self._book.block([self._views(item, vcpu, read, report) for item in shared], both)
+            seen = [(answers, self._reported(answers.question.item, vcpu, read, report)) for answers in asked]
+            one = self._cache.block([answers.of(values) for answers, values in seen], key)
+            two = self._cache.block([self._views(item, vcpu, read, report) for item in shared], both)
         alone = [item for item in items if item in OWN]
         return (
-            (one, *(self._book.block((self._alone(item, ctx, self._told(item, vcpu, read, report)),)) for item in alone)),
-            (two, *(self._book.block((self._views(item, vcpu, read, report, ctx),)) for item in alone)),
+            (one, *(self._cache.block((self._alone(item, ctx, self._reported(item, vcpu, read, report)),)) for item in alone)),
+            (two, *(self._cache.block((self._views(item, vcpu, read, report, ctx),)) for item in alone)),
         )
 
     def _read(self, vcpu: _Vcpu) -> Values:
         return Values(*map(self._parts.read, (vcpu.baseline, vcpu.before, vcpu.after)))
 
-    def _told(self, item: str, vcpu: _Vcpu, read: Values, report: Report) -> Seen:
+    def _reported(self, item: str, vcpu: _Vcpu, read: Values, report: Report) -> Seen:
         """The values of ``item`` with the guest's ``report`` as the observation."""
         layout, narrow = self._layout, report.narrow
         planted, created = read.planted.get(item), read.created.get(item)
@@ -362,8 +365,8 @@ class Sheet:
         answers = self._compared.get(item)
         if answers is None or ctx is not None:
             views = (ctx or self._ctx)._replace(prefix=f"{self._ctx.prefix.rpartition('.')[0]}.views")
-            answers = self._compared[item] = self._book.compared(item, views)
-        told, missing = report.values.get(item), report.missing.get(item, "")
+            answers = self._compared[item] = self._cache.compared(item, views)
+        reported, missing = report.values.get(item), report.missing.get(item, "")
         unread = lost = ""
         host = None
         if vcpu.after is None:
@@ -373,7 +376,8 @@ class Sheet:
         else:
             host = shown(item, read.observed.get(item), report.narrow)
             lost = vcpu.after.why(self._layout, item) if host is None else ""
-        return answers.same(host, told, report.problem if told is None else "", missing if told is None else "", unread, lost)
+        problem = report.problem if reported is None else ""
+        return answers.same(host, reported, problem, missing if reported is None else "", unread, lost)
 
     def _refusal(self, item: str, plant: Planted | None, planted: int | None) -> str:
         """Return why ``item`` does not have the value that ``plant`` asked for; "" if it has."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from kvmtest.judge.book import Book, Sheet
+from kvmtest.judge.book import Cache, Tables
 from kvmtest.judge.differing import differences
 from kvmtest.judge.evidence import Again, Basis, Look, ResetSeen, Untried
 from kvmtest.judge.item import BOTH_VIEWS, Context
@@ -41,39 +41,39 @@ RESTS_ON = {
 }
 
 
-def judge(book: Book, look: Look, host: Host, bases: tuple[Basis, ...], seen: Any) -> list[Observation]:
+def judge(cache: Cache, look: Look, host: Host, bases: tuple[Basis, ...], seen: Any) -> list[Observation]:
     """Judge what was ``seen`` of a case, in each of its views."""
     if isinstance(seen, Again):
-        return [_again(book, one, seen.first) for one in judge(book, look, host, bases, seen.seen)]
+        return [_again(cache, one, seen.first) for one in judge(cache, look, host, bases, seen.seen)]
     if look.scenario:
-        return played(book, look, host, bases, seen)
+        return played(cache, look, host, bases, seen)
     found: dict[str, tuple[Block, ...]]
     if isinstance(seen, Untried):
-        found = _untried(book, look, seen)
+        found = _untried(cache, look, seen)
     else:
-        found = _reset(book, look, bases[0], seen)
+        found = _reset(cache, look, bases[0], seen)
     return [Observation(look.case, look.event, look.trigger, view, blocks) for view, blocks in found.items()]
 
 
-def _again(book: Book, seen: Observation, first: str) -> Observation:
+def _again(cache: Cache, seen: Observation, first: str) -> Observation:
     """An observation of a second try."""
-    return seen._replace(blocks=tuple(book.block(second(record, first) for record in block.records) for block in seen.blocks))
+    return seen._replace(blocks=tuple(cache.block(second(record, first) for record in block.records) for block in seen.blocks))
 
 
-def _untried(book: Book, look: Look, seen: Untried) -> dict[str, tuple[Block, ...]]:
+def _untried(cache: Cache, look: Look, seen: Untried) -> dict[str, tuple[Block, ...]]:
     """One record for each item in each view."""
     verdict, reason = Verdict(seen.verdict), seen.reason
     made = [Record(item, verdict, reason=reason, cite=_AS_NEW) for item in look.items]
-    found: dict[str, tuple[Block, ...]] = {look.view: (book.block(made),)}
+    found: dict[str, tuple[Block, ...]] = {look.view: (cache.block(made),)}
     if look.view == "guest":
-        found["views"] = (book.block(record._replace(cite=(BOTH_VIEWS,)) for record in made),)
+        found["views"] = (cache.block(record._replace(cite=(BOTH_VIEWS,)) for record in made),)
     return found
 
 
 # Resets by ioctls
 
 
-def _reset(book: Book, look: Look, basis: Basis, seen: ResetSeen) -> dict[str, tuple[Block, ...]]:
+def _reset(cache: Cache, look: Look, basis: Basis, seen: ResetSeen) -> dict[str, tuple[Block, ...]]:
     """The worst of each item over all orders, in each of the case's views."""
     ctx, layout, baseline, plant = basis
     assert baseline
@@ -83,19 +83,19 @@ def _reset(book: Book, look: Look, basis: Basis, seen: ResetSeen) -> dict[str, t
         why = partial(_refused, layout, refused, seen.read_only)
         if seen.new is None:
             assert after
-            sheet = book.sheet(ctx, layout, partial(_as_new, layout, baseline), ("new", *baseline.sections.values()))
-            shown = sheet.host(ctx, baseline, plant, before, after)
-            views.setdefault("host", []).append(_explained(book, shown, why))
+            tables = cache.tables(ctx, layout, partial(_as_new, layout, baseline), ("new", *baseline.sections.values()))
+            shown = tables.host(ctx, baseline, plant, before, after)
+            views.setdefault("host", []).append(_explained(cache, shown, why))
         else:
             assert report
-            told, both = _told(book, ctx, look, basis, seen.new, before, after, report)
-            views.setdefault("guest", []).append(_explained(book, told, why))
-            views.setdefault("views", []).append(_explained(book, both, partial(_still, layout, refused)))
-    return {view: merged("orders", labels, blocks, book) for view, blocks in views.items()}
+            guest, both = _reported(cache, ctx, look, basis, seen.new, before, after, report)
+            views.setdefault("guest", []).append(_explained(cache, guest, why))
+            views.setdefault("views", []).append(_explained(cache, both, partial(_still, layout, refused)))
+    return {view: merged("orders", labels, blocks, cache) for view, blocks in views.items()}
 
 
-def _told(
-    book: Book,
+def _reported(
+    cache: Cache,
     ctx: Context,
     look: Look,
     basis: Basis,
@@ -106,9 +106,9 @@ def _told(
 ) -> tuple[tuple[Block, ...], tuple[Block, ...]]:
     """Compare the guest's report after a reset with its report on the ``new`` vCPU."""
     key = ("new", *new.values.items(), *new.missing.items(), new.problem)
-    sheet: Sheet = book.sheet(ctx, basis.layout, partial(_as_told, new), key)
+    tables: Tables = cache.tables(ctx, basis.layout, partial(_as_reported, new), key)
     about = (basis.baseline, basis.plant, before, after)
-    told, both = sheet.guest(ctx, look.items, *about, report)
+    guest, both = tables.guest(ctx, look.items, *about, report)
     lost = [item for item in look.items if item not in new.values]
     if lost:
         # Without a value to compare with there is nothing to judge, whatever the guest reports now.
@@ -117,8 +117,8 @@ def _told(
         why = {item: new.missing[item] for item in lost if item in new.missing}
         problem = report.problem if len(why) == len(lost) else new.problem or "the guest did not report it"
         compared = report._replace(values=values, missing=missing | why, problem=problem)
-        told, _ = sheet.guest(ctx, look.items, *about, compared)
-    return told, both
+        guest, _ = tables.guest(ctx, look.items, *about, compared)
+    return guest, both
 
 
 def _as_new(layout: Layout, baseline: Snapshot, item: str) -> Rule:
@@ -131,7 +131,7 @@ def _as_new(layout: Layout, baseline: Snapshot, item: str) -> Rule:
     return Rule("value", value=new, cite=_AS_NEW)
 
 
-def _as_told(new: Report, item: str) -> Rule:
+def _as_reported(new: Report, item: str) -> Rule:
     if item == "msr.tsc":
         return _TSC
     return _COUNTS if item in COUNTERS else Rule("value", value=new.values.get(item) or 0, cite=_AS_NEW)
@@ -159,7 +159,7 @@ def _refused(
 
 def _still(layout: Layout, refused: Mapping[str, str], record: Record) -> Record:
     """The ``record`` of comparing both views; an error where KVM refused the section, as what is left there may change meanwhile,
-    and tells of no deviation of RESET's values.
+    and shows no deviation of RESET's values.
     """
     if record.verdict is Verdict.ERROR:
         return _half_done(layout, refused, record)
@@ -169,12 +169,13 @@ def _still(layout: Layout, refused: Mapping[str, str], record: Record) -> Record
 
 
 def _half_done(layout: Layout, refused: Mapping[str, str], record: Record) -> Record:
-    """The ``record`` of what a guest did not tell: it may be a section that KVM refused which it lacks."""
+    """The ``record`` of what a guest did not report: it may lack a section that KVM refused."""
     sections = [why for name, why in refused.items() if name in layout.by_section]
     return record._replace(reason=f"{sections[0]}; {record.reason}") if sections else record
 
 
-def _explained(book: Book, blocks: tuple[Block, ...], refused: Callable[[Record], Record]) -> tuple[Block, ...]:
+def _explained(cache: Cache, blocks: tuple[Block, ...], refused: Callable[[Record], Record]) -> tuple[Block, ...]:
     """``blocks``, with what KVM refused said of each record that it may explain."""
-    told = (Verdict.FAIL, Verdict.ERROR, Verdict.FIXED)
-    return tuple(book.block(map(refused, block.records)) if any(block.counts[one] for one in told) else block for block in blocks)
+    such = (Verdict.FAIL, Verdict.ERROR, Verdict.FIXED)
+    changed = [any(block.counts[one] for one in such) for block in blocks]
+    return tuple(cache.block(map(refused, one.records)) if new else one for one, new in zip(blocks, changed, strict=True))

@@ -130,7 +130,7 @@ class Ended(NamedTuple):
 class Played(NamedTuple):
     """The results of a program, in order: the number of the step, and a value, an Exited, a Snapshot, a Report or a Measured."""
 
-    told: tuple[tuple[int, Any], ...]
+    evidence: tuple[tuple[int, Any], ...]
     end: Ended | None = None
 
 

@@ -44,7 +44,7 @@ def extent(shown: Sequence[Observation], could: Sequence[Observation]) -> str:
     for number, (name, one, several) in enumerate(_PARAMS):
         values = list(dict.fromkeys(row[number] for row in here))
         parts.append(_part(name, one, several, values, list(dict.fromkeys(row[number] for row in left))))
-        # What follows from the parameters that are named already is not said again.
+        # Do not name what follows from the parameters that are named already.
         left = [row for row in left if row[number] in values]
     words = ", ".join(filter(None, parts))
     if len(shown) == len(left):

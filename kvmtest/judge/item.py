@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Judging one item: the observed value is compared with the manuals' rule.
 
-It takes two steps. A question is all that decides the judgement but the values: the rule as it holds for this case, why there may
-be nothing to judge, the deviations listed. Its answer follows from the values alone. Cases by the hundred ask the same question
-and observe the same values.
+It is done in two steps. A question is all that decides the judgement but the values: the rule as it holds for this case, why
+there may be nothing to judge, the deviations listed. Its record follows from the values alone. Cases by the hundred have the same
+question and the same values.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Context(NamedTuple):
 
     @property
     def plain(self) -> tuple[object, ...]:
-        """The same of an item whose rule knows no vector, and whose deviations do not tell cases apart."""
+        """The same of an item whose rule knows no vector, and whose deviations do not depend on the case."""
         return (self.event, self.view, self.created, *self[3:5], *self[6:9], *self[10:12], self.extended_apic)
 
     def parts(self, cases: Iterable[str]) -> tuple[str, ...]:
@@ -360,9 +360,9 @@ def compare_views(
 ) -> Record:
     """The judgement whether the host's ioctls (``host``) and the guest's instructions (``guest``) show the same of an item.
 
-    ``missing`` says why the guest cannot read it, ``problem`` what went wrong where it should have told, ``unread`` why there
-    is nothing of the host's, ``lost`` what went wrong where there should be. The guest reads the time-stamp counter after the
-    host.
+    ``missing`` says why the guest cannot read it, ``problem`` what went wrong where it should have reported it, ``unread`` why
+    there is nothing of the host's, ``lost`` what went wrong where there should be. The guest reads the time-stamp counter after
+    the host.
     """
     item = question.item
     deviation: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from kvmtest.judge.book import Book
+from kvmtest.judge.book import Cache
 from kvmtest.judge.evidence import Basis
 from kvmtest.judge.item import Context, excused
 from kvmtest.model.host import Host
@@ -30,10 +30,10 @@ _COUNTS, _UNWRITTEN = "it counts by itself", "the section is only read"
 _ID, _LDR, _X2APIC = "lapic.id", "lapic.ldr", "x2apic"
 
 
-def table(book: Book, host: Host, basis: Basis, writing: Writing, seen: Snapshot) -> tuple[Block, ...]:
+def table(cache: Cache, host: Host, basis: Basis, writing: Writing, seen: Snapshot) -> tuple[Block, ...]:
     """The blocks of one vCPU, as ``writing`` has left it and it was ``seen`` then."""
     one = _Vcpu(host, basis, writing)
-    parts = book.parts(basis.layout)
+    parts = cache.parts(basis.layout)
     blocks = []
     items = tuple(writing.items.items())
     for section, part in parts.by_section.items():
@@ -41,15 +41,15 @@ def table(book: Book, host: Host, basis: Basis, writing: Writing, seen: Snapshot
         base = basis.baseline.sections.get(section) if basis.baseline else None
         key: tuple[object, ...] | None = None
         if data is not None:
-            number, asked = book.number(part.items), book.asked(basis.plant, part.items)
+            number, asked = cache.number(part.items), cache.asked(basis.plant, part.items)
             key = ("kept", number, asked, items, one.kind, base and part.key(base), data)
-        found = book.known(key) if key else None
-        blocks.append(found or book.block((one.judged(item, seen) for item in part.items), key))
-        blocks += [book.block((one.judged(item, seen),)) for item in part.own]
+        found = cache.known(key) if key else None
+        blocks.append(found or cache.block((one.judged(item, seen) for item in part.items), key))
+        blocks += [cache.block((one.judged(item, seen),)) for item in part.own]
     if parts.rest:
         missing, rest = basis.layout.missing, parts.rest
         blocks.append(
-            book.same(
+            cache.same(
                 ("unshown", id(basis.layout)), lambda: [_skipped(item, missing.get(item, "no ioctl shows it")) for item in rest]
             )
         )
@@ -117,7 +117,7 @@ class _Vcpu(NamedTuple):
             good = observed <= written
         else:
             return _skipped(item, _COUNTS)
-        # Where a counter stands says nothing, and would make each record its own.
+        # A counter's position is not compared, and would make each record unique.
         if good:
             return Record(item, Verdict.PASS, cite=AS_WRITTEN)
         return self._failed(item, written, observed, "TSC>=" if item == "msr.tsc" else "timer-on")

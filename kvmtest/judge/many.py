@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from kvmtest.judge.book import Book
+from kvmtest.judge.book import Cache
 from kvmtest.model.record import Block, Record
 from kvmtest.model.verdict import Verdict, worst
 
@@ -30,7 +30,7 @@ def ranges(labels: Sequence[Label]) -> str:
 
 
 def merged(
-    what: str, labels: Sequence[Label], seen: Sequence[tuple[Block, ...]], book: Book, of: _Of = worst
+    what: str, labels: Sequence[Label], seen: Sequence[tuple[Block, ...]], cache: Cache, of: _Of = worst
 ) -> tuple[Block, ...]:
     """The worst record of each item, of the blocks that were seen under each of ``labels``; ``what`` are labels, in the plural.
     ``of`` says which of some verdicts counts.
@@ -44,7 +44,7 @@ def merged(
             continue
         distinct = dict.fromkeys(blocks)
         rows = zip(*(block.records for block in distinct), strict=True)
-        found.append(book.block(_worst(what, labels, blocks, dict(zip(distinct, row, strict=True)), of) for row in rows))
+        found.append(cache.block(_worst(what, labels, blocks, dict(zip(distinct, row, strict=True)), of) for row in rows))
     return tuple(found)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from kvmtest.judge.book import Book
+from kvmtest.judge.book import Cache
 from kvmtest.judge.evidence import Basis, Ended
 from kvmtest.judge.many import merged
 from kvmtest.model.host import Host
@@ -23,7 +23,7 @@ from kvmtest.state.layout import Layout
 from kvmtest.state.sections import Snapshot
 from kvmtest.x86.cpuid import MIRRORS
 
-__all__ = ("Migrated", "apic_mode", "aside", "behaviours", "since", "tables", "taken", "told")
+__all__ = ("Migrated", "apic_mode", "aside", "behaviours", "reported", "since", "tables", "vcpus")
 
 _Who = TypeVar("_Who", bound=Hashable)
 _APIC_EN, _APIC_EXTD = 1 << 11, 1 << 10
@@ -63,7 +63,7 @@ def aside(layout: Layout) -> tuple[str, ...]:
     return ("lapic.ppr", *(item for item in layout.unlisted if not added(item)))
 
 
-def taken(bases: Sequence[Basis], values: list[Any]) -> list[Migrated]:
+def vcpus(bases: Sequence[Basis], values: list[Any]) -> list[Migrated]:
     """Each vCPU's, in the order of ``bases``, of the step's results; none if it did not finish.
 
     The last numbers before the first snapshot are what was saved of the items that count.
@@ -88,18 +88,18 @@ def taken(bases: Sequence[Basis], values: list[Any]) -> list[Migrated]:
     return found
 
 
-def tables(book: Book, bases: Sequence[Basis], order: str, values: list[Any]) -> tuple[Block, ...]:
+def tables(cache: Cache, bases: Sequence[Basis], order: str, values: list[Any]) -> tuple[Block, ...]:
     """The whole table of each vCPU, before and after the migration, as one; none if it did not finish.
 
-    Where an item tells nothing on one vCPU, what it tells on another counts.
+    Where an item is not judged on one vCPU, its record on another counts.
     """
     blocks, lost = [], ORDERS[order].lost
-    for basis, (layout, before, after) in zip(bases, taken(bases, values), strict=False):
+    for basis, (layout, before, after) in zip(bases, vcpus(bases, values), strict=False):
         ctx = basis.ctx._replace(prefix="migrate.migrate.host", before=True, apic_mode=apic_mode(before, layout))
         about = About(lost, layout.unlisted, bool(before.get(layout, "events.exception_pending")), _stale(layout, before))
-        sheet = book.sheet(ctx, layout, partial(rule, about=about), ("migrate", about))
-        blocks.append(sheet.host(ctx, basis.baseline or before, None, before, after))
-    return merged("vcpus", [basis.ctx.apic_id for basis in bases], blocks, book, overall) if blocks else ()
+        tables = cache.tables(ctx, layout, partial(rule, about=about), ("migrate", about))
+        blocks.append(tables.host(ctx, basis.baseline or before, None, before, after))
+    return merged("vcpus", [basis.ctx.apic_id for basis in bases], blocks, cache, overall) if blocks else ()
 
 
 def _stale(layout: Layout, saved: Snapshot) -> tuple[str, ...]:
@@ -113,7 +113,7 @@ def _stale(layout: Layout, saved: Snapshot) -> tuple[str, ...]:
     )
 
 
-def told(report: Report, host: Host, layout: Layout, last: Snapshot) -> Report:
+def reported(report: Report, host: Host, layout: Layout, last: Snapshot) -> Report:
     """Return the guest's report after a migration; items that an emulator could not report for the restored state are missing."""
     why = ends_early(host.names, last.get(layout, "cr0"), last.get(layout, "ss.dpl")) if report.problem else ""
     if not why:
@@ -124,7 +124,7 @@ def told(report: Report, host: Host, layout: Layout, last: Snapshot) -> Report:
 
 def since(bases: Sequence[Basis], seen: Mapping[_Who, list[Snapshot]], values: list[Any]) -> dict[_Who, list[Snapshot]]:
     """Return what was ``seen`` of vCPUs, with the changes that a later migration made: the migration itself is judged apart."""
-    moved = taken(bases, values)
+    moved = vcpus(bases, values)
     # The target comes first, and the other one last.
     of_who = {"target": moved[:1], "each": moved, "other": moved[-1:]}
     return {
@@ -178,5 +178,5 @@ def _irqchip(differ: list[tuple[int, int]]) -> Record:
 
 def _clock(saved: int, now: int) -> Record:
     """KVM_GET_CLOCK, in ns."""
-    shown = _ON if saved <= now < saved + _LATER_NS else f"{now - saved:+d} ns from what was saved"
+    shown = _ON if saved <= now < saved + _LATER_NS else f"{now - saved:+d} ns from the saved value"
     return Record("clock", Verdict.PASS, None, Expected((_ON,)), shown, "", AS_SAVED)

@@ -14,7 +14,7 @@ from typing import Any
 
 from kvmtest import spec
 from kvmtest.judge import alone, kept, migration
-from kvmtest.judge.book import Book
+from kvmtest.judge.book import Cache
 from kvmtest.judge.differing import differences, unproven
 from kvmtest.judge.evidence import Basis, Ended, Exited, Look, Played, Untried
 from kvmtest.judge.item import BOTH_VIEWS, excused
@@ -52,10 +52,10 @@ def _held(item: str) -> Record:
 
 
 class _Judge:
-    def __init__(self, book: Book, look: Look, host: Host, bases: tuple[Basis, ...]) -> None:
+    def __init__(self, cache: Cache, look: Look, host: Host, bases: tuple[Basis, ...]) -> None:
         assert look.scenario
         self.scenario, self.looks = look.scenario, of.looks(look.scenario)
-        self.book, self.look, self.host, self.bases = book, look, host, bases
+        self.cache, self.look, self.host, self.bases = cache, look, host, bases
         self.basis = bases[0] if bases else None
         self.blocks: dict[_Key, list[Block]] = {}
         self.records: dict[_Key, dict[str, Record]] = {}
@@ -71,7 +71,7 @@ class _Judge:
 
     def _behaviours(self, key: _Key) -> tuple[Block, ...]:
         records = self.records.get(key)
-        return (self.book.block(records.values()),) if records else ()
+        return (self.cache.block(records.values()),) if records else ()
 
     # One step
 
@@ -81,7 +81,7 @@ class _Judge:
         """The record of an expectation; whether it holds. ``others`` are values that would do as well."""
         holds = observed in (wanted, *others)
         undefined = self.scenario.undefined or (step.undefined if step.vendor in ("", self.look.vendor) else "")
-        if holds and self.book.brief and not undefined:
+        if holds and self.cache.brief and not undefined:
             self.records.setdefault((look.event, look.trigger, look.view), {})[look.item] = _held(look.item)
             return True
         verdict = Verdict.INFO if undefined else Verdict.PASS if holds else Verdict.FAIL
@@ -113,7 +113,7 @@ class _Judge:
         elif key not in self.blocks:
             names = self.look.names(look.view, look.event)
             kind = ("missing", look.view, look.event, look.trigger == "plant", self.look.vendor, self.host.backend)
-            self.blocks[key] = [self.book.same((*kind, names, verdict, why), lambda: self.missing(names, look, verdict, why))]
+            self.blocks[key] = [self.cache.same((*kind, names, verdict, why), lambda: self.missing(names, look, verdict, why))]
 
     def missing(self, items: tuple[str, ...], look: of.Look, verdict: Verdict, why: str) -> Iterator[Record]:
         """The records of items of the table that could not be observed."""
@@ -127,16 +127,16 @@ class _Judge:
     def host_table(self, look: of.Look, rule: str, befores: list[Snapshot], afters: list[Snapshot]) -> str:
         """The whole table in the host's view, of each vCPU; why there is none, where nothing proves that the event happened."""
         prefix = f"{rule or look.event}.{look.trigger}.host"
-        blocks, brief = [], self.book.brief and len(afters) == 1
+        blocks, brief = [], self.cache.brief and len(afters) == 1
         for basis, before, after in zip(self.bases, befores or repeat(None), afters, strict=False):
             ctx, layout, baseline, plant = basis
             if before is not None and (why := unproven(layout, look.event, before, after, silent=self.scenario.silent)):
                 return f"vcpu {ctx.apic_id}: {why}" if len(afters) > 1 else why
             known = before is not None or look.event == "reset"
             ctx = ctx._replace(prefix=prefix, before=known, vector=self.vector, apic_mode=apic_mode(before or after, layout))
-            blocks.append(self.book.sheet(ctx, layout).host(ctx, baseline, plant, before, after, brief=brief))
+            blocks.append(self.cache.tables(ctx, layout).host(ctx, baseline, plant, before, after, brief=brief))
         ids = [basis.ctx.apic_id for basis in self.bases[: len(blocks)]]
-        shown = merged("vcpus", ids, blocks, self.book) if len(blocks) > 1 else blocks[0]
+        shown = merged("vcpus", ids, blocks, self.cache) if len(blocks) > 1 else blocks[0]
         self.blocks[look.event, look.trigger, "host"] = list(shown)
         return ""
 
@@ -147,7 +147,7 @@ class _Judge:
             return True
         for record in migration.behaviours(end, values, len(self.bases)):
             self.keep(of.Look(step, *of.MIGRATION, record.item), record)
-        if blocks := migration.tables(self.book, self.bases, order, values):
+        if blocks := migration.tables(self.cache, self.bases, order, values):
             self.blocks[of.MIGRATION] = list(blocks)
         return not end
 
@@ -156,9 +156,9 @@ class _Judge:
         writing = of.written(self.scenario)
         assert writing
         pairs = zip(self.bases, seen, strict=False)
-        blocks = [kept.table(self.book, self.host, basis, writing, one) for basis, one in pairs]
+        blocks = [kept.table(self.cache, self.host, basis, writing, one) for basis, one in pairs]
         ids = [basis.ctx.apic_id for basis in self.bases[: len(blocks)]]
-        self.blocks[of.PLANT] = list(merged("vcpus", ids, blocks, self.book) if len(blocks) > 1 else blocks[0])
+        self.blocks[of.PLANT] = list(merged("vcpus", ids, blocks, self.cache) if len(blocks) > 1 else blocks[0])
 
     def guest_table(self, look: of.Look, before: Snapshot | None, after: Snapshot | None, report: Report) -> None:
         """The whole table in the guest's view, and both compared."""
@@ -169,13 +169,13 @@ class _Judge:
         ctx = ctx._replace(prefix=f"{look.event}.{look.trigger}.guest", apic_mode=mode)
         names = self.look.names("guest", look.event)
         if (last := after or before) and any(isinstance(step, s.Migrate) for step in self.scenario.steps[: look.step]):
-            report = migration.told(report, self.host, layout, last)
-        report = self._told(report, look, names)
-        told, both = self.book.sheet(ctx, layout).guest(ctx, names, baseline, plant, before, after, report)
-        self.blocks[look.event, look.trigger, "guest"] = list(told)
+            report = migration.reported(report, self.host, layout, last)
+        report = self._reported(report, look, names)
+        guest, both = self.cache.tables(ctx, layout).guest(ctx, names, baseline, plant, before, after, report)
+        self.blocks[look.event, look.trigger, "guest"] = list(guest)
         self.blocks[look.event, look.trigger, "views"] = list(both)
 
-    def _told(self, report: Report, look: of.Look, names: tuple[str, ...]) -> Report:
+    def _reported(self, report: Report, look: of.Look, names: tuple[str, ...]) -> Report:
         """The ``report``; if the guest reported nothing, one item has the error, not all of them.
 
         A shutdown is the exception that not every KVM makes an INIT of. kvm_amd does; before 265e43530cb2 ("KVM: SVM: Emulate
@@ -213,10 +213,10 @@ class _Judge:
                     return memory.said(self.guest, name, says, exited.value)
         return exited.text
 
-    def told(self, words: Iterable[s.Word], told: Iterable[Exited]) -> str:
+    def words(self, words: Iterable[s.Word], exits: Iterable[Exited]) -> str:
         """Describe the values of the words that a guest wrote, up to the first exit that is none of them."""
         said: list[str] = []
-        for word, exited in zip(words, told, strict=False):
+        for word, exited in zip(words, exits, strict=False):
             port = memory.number(self.guest, f"PORT_{word.name}")
             if (exited.kind, exited.number) != ("out", port):
                 return ", ".join((*said, str(self.shown(exited, "runs", exited, s.Expect(word._replace(says=""))))))
@@ -225,23 +225,23 @@ class _Judge:
         return ", ".join(said)
 
 
-def played(book: Book, look: Look, host: Host, bases: tuple[Basis, ...], seen: Played | Untried) -> list[Observation]:
+def played(cache: Cache, look: Look, host: Host, bases: tuple[Basis, ...], seen: Played | Untried) -> list[Observation]:
     """Judge the results of a program."""
-    judge = _Judge(book, look, host, bases)
+    judge = _Judge(cache, look, host, bases)
     scenario = judge.scenario
     if isinstance(seen, Untried):
         judge.rest(0, Verdict(seen.verdict), seen.reason)
         return judge.observations()
     judge.end = seen.end
-    told: dict[int, list[Any]] = {}
-    for number, value in seen.told:
-        told.setdefault(number, []).append(value)
+    results: dict[int, list[Any]] = {}
+    for number, value in seen.evidence:
+        results.setdefault(number, []).append(value)
     at = {one.step: one for one in judge.looks if one.view != "views"}
     #: The last observation of each vCPU that steps name, and that before the event.
     last: dict[s.Who, list[Snapshot]] = {}
     before: dict[s.Who, list[Snapshot]] = {}
     for number, step in enumerate(scenario.steps):
-        values = told.get(number, [])
+        values = results.get(number, [])
         if isinstance(step, s.Load) and step.guest not in (memory.SMRAM, "sender"):
             judge.guest = step.guest
         elif isinstance(step, s.Send) and step.judged or isinstance(step, s.Event):
@@ -329,7 +329,7 @@ def _expected(judge: _Judge, look: of.Look, step: s.Expect, value: Any, last: li
         return judge.expect(look, step, got, either[0], others=either[1:])
     if isinstance(condition, s.Words):
         asked = ", ".join(_said(word, word.value) for word in condition.words if word.value is not None)
-        return judge.expect(look, step, judge.told(condition.words, value), asked)
+        return judge.expect(look, step, judge.words(condition.words, value), asked)
     if isinstance(condition, s.Quiet) and value.kind == "quiet":
         return judge.expect(look, step, condition.says, condition.says)
     if isinstance(value, Exited):

@@ -2,7 +2,7 @@
 """A case that ran out of time, or could not run for what was done before, and what its second try says.
 
 Where a limit is for what must come, its end says that this host was too busy, or that KVM lost something; a second try, alone,
-tells the two apart. Where silence is what is observed (no exit of a vCPU that must execute nothing) nothing has run out.
+distinguishes the two. Where silence is what is observed (no exit of a vCPU that must execute nothing) nothing has run out.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def out_of_time(seen: Any) -> bool:
     if isinstance(seen, Untried):
         return seen.late
     if isinstance(seen, Played):
-        return bool(seen.end and seen.end.late) or any(isinstance(one, Report) and one.late for _, one in seen.told)
+        return bool(seen.end and seen.end.late) or any(isinstance(one, Report) and one.late for _, one in seen.evidence)
     reports = []
     if isinstance(seen, Evidence):
         reports = [seen.report]

@@ -87,7 +87,7 @@ def _waiver(where: str, entry: Any) -> Waiver:
         raise WaiverError(f"{where} is not a table")
     for key, value in entry.items():
         if key not in _KEYS:
-            raise WaiverError(f"{where}: {key[:40]!r} is none of {', '.join(_KEYS)}")
+            raise WaiverError(f"{where}: {key[:40]!r} is not one of {', '.join(_KEYS)}")
         if not isinstance(value, _KEYS[key]) or isinstance(value, bool | datetime.datetime):
             raise WaiverError(f"{where}: {key} is not a {'date' if key == 'until' else 'string'}")
     for key in _NEEDED:

@@ -53,7 +53,7 @@ class KvmError(OSError):
 class RunTimeout(TimeoutError):
     """The guest made no exit to userspace in time; `vcpu` can still be read, and run again. `timeout_s` in seconds.
 
-    `at` tells where the vCPU is.
+    `at` says where the vCPU is.
     """
 
     def __init__(self, vcpu: Vcpu, timeout_s: float, at: str = "") -> None:

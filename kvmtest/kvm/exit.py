@@ -32,7 +32,7 @@ class Exit:
     listed in `fields` and 0 or empty for other kinds:
 
     io: `direction` (KVM_EXIT_IO_*), `port`, `size` and `count` of the items, `data` (what is written; for a read,
-    the place for the answer); mmio: `phys_addr`, `len`, `is_write`, `data`; internal error: `suberror`,
+    the place for the data); mmio: `phys_addr`, `len`, `is_write`, `data`; internal error: `suberror`,
     `suberror_name`, `ndata`, `words` (64-bit), `insn` (the instruction's bytes where KVM gives them); fail_entry:
     `hardware_entry_failure_reason`, `cpu`; unknown: `hardware_exit_reason`; exception: `exception`, `error_code`;
     system_event: `type`, `words`; debug: `exception`, `pc`, `dr6`, `dr7`; hypercall: `nr`, `args`; msr: `index`,

@@ -12,7 +12,7 @@ from .ioctl import ioctl
 
 __all__ = ["read_msrs", "write_msrs"]
 
-# KVM takes fewer than MAX_IO_MSRS (256) at a time. The structure is read and written as 64-bit words: `nmsrs` with its
+# KVM accepts fewer than MAX_IO_MSRS (256) at a time. The structure is read and written as 64-bit words: `nmsrs` with its
 # padding, then for each MSR `index` with its padding, and `data`.
 _MOST = 255
 

@@ -169,7 +169,7 @@ class VcpuState:
         ioctl(self.fd, KVM_SET_VCPU_EVENTS, byref(value), self._what)
 
     def get_mp_state(self) -> int:
-        """KVM_GET_MP_STATE (4.38): KVM_MP_STATE_*. Takes a pending INIT or SIPI first, which changes other state."""
+        """KVM_GET_MP_STATE (4.38): KVM_MP_STATE_*. Accepts a pending INIT or SIPI first, which changes other state."""
         value = kvm_mp_state()
         ioctl(self.fd, KVM_GET_MP_STATE, byref(value), self._what)
         return int(value.mp_state)
@@ -276,5 +276,5 @@ class VcpuState:
         ioctl(self.fd, KVM_X86_SET_MCE, byref(mce), f"{self._what}, bank {mce.bank}")
 
     def kvmclock_ctrl(self) -> None:
-        """KVM_KVMCLOCK_CTRL (4.70): tell the guest that it was paused; refused while it has no kvmclock."""
+        """KVM_KVMCLOCK_CTRL (4.70): mark the guest as paused; refused while it has no kvmclock."""
         ioctl(self.fd, KVM_KVMCLOCK_CTRL, 0, self._what)

@@ -12,7 +12,7 @@ __all__ = ["read_stats"]
 
 
 def read_stats(fd: int) -> dict[str, list[int]]:
-    """Every statistic behind a descriptor of KVM_GET_STATS_FD, by name; more than one number where it is a histogram.
+    """Every statistic that a descriptor of KVM_GET_STATS_FD shows, by name; more than one number where it is a histogram.
 
     Closes ``fd``. Raises OSError.
     """

@@ -7,11 +7,11 @@ __all__ = ["RunStopped", "Stop"]
 
 
 class Stop:
-    """A request to stop: ``seen`` is set. ``running`` tells the requester whether there is something to stop."""
+    """A request to stop: ``seen`` is set. ``running`` is whether there is something to stop."""
 
     def __init__(self) -> None:
         self.seen = self.running = False
 
 
 class RunStopped(Exception):
-    """KVM_RUN was not gone on with, because things are to end."""
+    """KVM_RUN was not called again: a stop was requested."""

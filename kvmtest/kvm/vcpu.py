@@ -49,7 +49,7 @@ class Vcpu(VcpuState):
     """A vCPU: `id`, its `vm`, its `fd`, and `run_struct`, the struct kvm_run that it shares with KVM.
 
     Made by Vm.create_vcpu() and closed with the Vm, or by from_fd(). `run_struct` and views on its parts must not be kept
-    after close(): the memory behind them stays as long as they do. Every method that is an ioctl raises KvmError if KVM
+    after close(): their memory stays mapped as long as they exist. Every method that is an ioctl raises KvmError if KVM
     refuses it.
     """
 
@@ -72,7 +72,7 @@ class Vcpu(VcpuState):
 
     @classmethod
     def from_fd(cls, kvm: Kvm, fd: int, id: int = 0) -> Vcpu:
-        """The vCPU behind `fd`, which somebody else in this process made with KVM_CREATE_VCPU, with APIC id `id`.
+        """The vCPU of descriptor `fd`, which other code of this process made with KVM_CREATE_VCPU, with APIC id `id`.
 
         It has a descriptor of its own: close() leaves `fd` open. Its `vm` knows what `kvm` can do and nothing else. While
         another thread is in KVM_RUN, every ioctl here waits until it is out. Raises KvmError if `fd` is not a vCPU (ENOTTY),
@@ -99,7 +99,7 @@ class Vcpu(VcpuState):
         """KVM_RUN (4.10) until the next exit to userspace, for `timeout_s` seconds at most; waiting for a CPU does not count.
 
         KVM_RUN is called again when a signal ends it (Python's handlers run in between, so Ctrl-C comes out as
-        KeyboardInterrupt) and on EAGAIN, with which KVM tells that a vCPU waiting for INIT or SIPI has woken up.
+        KeyboardInterrupt) and on EAGAIN, by which KVM reports that a vCPU waiting for INIT or SIPI has woken up.
         After kick(), or if `immediate_exit` is set, the Exit has the reason KVM_EXIT_INTR. From any thread, but one at
         a time. See alarm.py and clock.py for how the time is kept.
 
@@ -193,7 +193,7 @@ class Vcpu(VcpuState):
         self.run_struct.immediate_exit = bool(value)
 
     def reply(self, data: bytes) -> None:
-        """Give the answer to an IN or to an MMIO read that run() came back with; the guest sees it at the next run.
+        """Give the data for an IN or an MMIO read that ended run(); the guest sees it at the next run.
 
         Raises ValueError if the last exit asked for no data or for another number of bytes.
         """

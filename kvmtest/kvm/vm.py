@@ -92,7 +92,7 @@ class Vm:
         self._eventfds: list[int] = []
 
     def check_extension(self, cap: int) -> int:
-        """KVM_CHECK_EXTENSION (4.4) on the VM, whose answer may differ from that of /dev/kvm."""
+        """KVM_CHECK_EXTENSION (4.4) on the VM; the value may differ from that of /dev/kvm."""
         return ioctl(self.fd, KVM_CHECK_EXTENSION, cap, f"vm, cap {cap}")
 
     def enable_cap(self, cap: int, *args: int, flags: int = 0) -> int:

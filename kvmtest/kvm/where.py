@@ -15,7 +15,7 @@ _MP_STATES = {value: name for name, value in vars(_c).items() if name.startswith
 def where(vcpu: VcpuState) -> str:
     """CS:RIP with the base of CS, RFLAGS, CR0 and the activity state; "unreadable" where KVM refuses even that.
 
-    Reading the activity state makes KVM take a pending INIT or SIPI; the registers are those from before.
+    Reading the activity state makes KVM accept a pending INIT or SIPI; the registers are those from before.
     """
     try:
         regs, sregs = vcpu.get_regs(), vcpu.get_sregs()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Bochs: boots from a CD, as it has no other way to take a kernel."""
+"""Bochs: boots from a CD, as it cannot load a kernel itself."""
 
 from __future__ import annotations
 

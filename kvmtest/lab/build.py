@@ -71,7 +71,7 @@ def build(
 
     They are built from the kernel tree ``tree``, or from Debian's source of that kernel, after ``edit`` of a copy of
     arch/x86/kvm, with the compiler's ``flags``. ``also`` are modules that ``edit`` added, by their paths in arch/x86/kvm.
-    ``say`` is told what begins, ``tick`` each file that is compiled. Raises Unbuildable, NotFound, LabError.
+    ``say`` is called with what begins, ``tick`` with each file that is compiled. Raises Unbuildable, NotFound, LabError.
     """
     if missing := [package for name, package in _PROGRAMS.items() if not shutil.which(name)]:
         raise LabError(f"building KVM's modules needs: apt-get install {' '.join(missing)}")

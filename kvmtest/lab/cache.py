@@ -77,7 +77,7 @@ def _locked(parent: str, prefix: str) -> tuple[str, int]:
 
 @contextmanager
 def locked(name: str, say: Callable[[str], None] = lambda line: None) -> Iterator[None]:
-    """Within it no other process is within it for the same ``name``; ``say`` is told that it waits for one.
+    """Within it no other process is within it for the same ``name``; ``say`` is called if it waits for one.
 
     Raises LabError where the cache cannot be written to.
     """

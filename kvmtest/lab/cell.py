@@ -31,8 +31,8 @@ from kvmtest.model.verdict import Verdict
 __all__ = ("Cell", "cases", "inner")
 
 _LOG_LINES = 10_000
-#: A case that takes so long is spoken of, and again after as long.
-_TELL_S = 30.0
+#: A case that takes so long is reported, and again after as long.
+_REPORT_S = 30.0
 #: After the last word, to power off.
 _POWER_OFF_S = 5.0
 #: The part of a dead guest's console that goes into its result.
@@ -66,7 +66,7 @@ class Cell:
         self._hits = Hits()
         self._release = ""
         self._ended = self._failed = ""
-        self._start = self._since = self._told = time.monotonic()
+        self._start = self._since = self._reported_s = time.monotonic()
         self._marks: dict[str, float] = {}
 
     def steps(self) -> Generator[Step, None, None]:
@@ -175,15 +175,15 @@ class Cell:
 
     def _listen(self) -> Iterator[Step]:
         """Yield steps until the guest says that it has ended. Raises Died, Cancelled."""
-        told: Booting | None = None
+        shown: Booting | None = None
         while not self._ended:
             if self._stop.seen:
                 yield from self._over()
                 raise Cancelled
             if "up" not in self._marks:
                 now = self._booting(self._where or "its firmware and kernel")
-                if now != told:
-                    told = now
+                if now != shown:
+                    shown = now
                     yield now
             for data in self._watch.read():
                 self._limits.heard()
@@ -259,8 +259,8 @@ class Cell:
             self._hits.section(*fields)
         elif letter == "h":
             now = time.monotonic()
-            if self._look and now - self._told > _TELL_S:
-                self._told = now
+            if self._look and now - self._reported_s > _REPORT_S:
+                self._reported_s = now
                 yield Alive(self._look.case, now - self._since)
         elif letter == "X":
             self._failed = fields[0]
@@ -272,7 +272,7 @@ class Cell:
     def _enter(self, where: str, look: Look | None = None) -> None:
         """Note that the guest has begun ``where``, and restart the limits."""
         self._where, self._look = where, look
-        self._since = self._told = time.monotonic()
+        self._since = self._reported_s = time.monotonic()
         self._limits.entered()
         self._watch.goes_on()
 

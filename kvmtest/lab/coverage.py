@@ -20,7 +20,7 @@ def cell_name(kernel: str, backend: str, parameters: dict[str, str]) -> str:
 
 
 class Measured:
-    """Takes what the cell of ``spec`` says, which has the modules of ``build``."""
+    """Collect the records of the cell of ``spec``, which has the modules of ``build``."""
 
     def __init__(self, spec: Spec, build: Instrumented, table: Table, started: str) -> None:
         self.spec = spec
@@ -86,8 +86,8 @@ def for_backends(also: Iterable[dict[str, str]], backends: Sequence[str]) -> lis
 
 def keep(measured: Iterable[Measured]) -> list[Table]:
     """Keep what was ``measured``, also by cells that were stopped, and return the tables of that alone, one per build."""
-    told = [one for one in measured if one.cell.cases]
-    for one in told:
+    reporting = [one for one in measured if one.cell.cases]
+    for one in reporting:
         one.keep()
-    return merged(one.table for one in told)
+    return merged(one.table for one in reporting)
 

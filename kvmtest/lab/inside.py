@@ -186,7 +186,7 @@ def _run(config: Config, out: Encoder, log: _Log, hits: _Hits | None) -> None:
     cases.sort(key=lambda case: fatal(case.name, facts.backend, facts.version))
     judging = relay.Sender(out).judging
     rounds = StressRounds(*config["stress_rounds"])
-    # What a run leaves in cycles is some 10 MB, and looking for it costs a twentieth of the time.
+    # A run leaves some 10 MB in cycles; collecting them costs a twentieth of the time.
     gc.disable()
     with kvm:
         for done in run.run(kvm, facts, cases, config["timeout_s"], lambda case: out.case(case.name, case.view), rounds, judging):

@@ -127,7 +127,7 @@ def _add(kvm: Path, recorder: Path) -> None:
     """Add the recorder to what is built in the folder ``kvm``."""
     shutil.copytree(recorder, kvm / RECORDER, ignore=shutil.ignore_patterns("__pycache__"))
     makefile = kvm / "Makefile"
-    # What the offsets are read from is assembly that nothing runs.
+    # The offsets are read from assembly that is never run.
     head = f"CFLAGS_REMOVE_kvm-asm-offsets.o := {_FLAG}\nobj-m += {RECORDER}/\n"
     makefile.write_text(head + makefile.read_text(encoding="utf-8"), encoding="utf-8")
 

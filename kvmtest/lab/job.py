@@ -76,34 +76,34 @@ def reproduce(job: Job, kvm: Kvm, host: Host, cases: list[Case], timeout_s: floa
     from kvmtest.engine.trial import Outcome, Tried
     from kvmtest.model.select import Selection
 
-    def told(what: str) -> None:
-        out.blob("R", ("told", what))
+    def progress(what: str) -> None:
+        out.blob("R", ("progress", what))
         out.flush()
 
     def tries(outcome: Outcome | None) -> None:
         out.blob("R", ("trying",) if outcome is None else ("tried", _bare(outcome)))
         out.flush()
 
-    answer: Any
+    made: Any
     known = [Outcome(*one) for one in job.get("known", ())]
     for selector in job["selectors"]:
         chosen = select(cases, (selector,))
         try:
             how = {"minimise": job["minimise"], "small_guest": job.get("small_guest", False)}
             selection, tried = Selection((selector,)), Tried(known, tries)
-            answer = dump(first(kvm, host, chosen, selection, timeout_s, **how, tried=tried, told=told))
+            made = dump(first(kvm, host, chosen, selection, timeout_s, **how, tried=tried, progress=progress))
         except NoRepro as error:
-            answer = str(error)
+            made = str(error)
         except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
             # Of one that cannot be made; the others still can.
-            answer = f"it cannot be made: {type(error).__name__}: {error}"
-        out.blob("R", ("shown", selector, answer))
+            made = f"it cannot be made: {type(error).__name__}: {error}"
+        out.blob("R", ("shown", selector, made))
         out.flush()
         known = []
 
 
 def _bare(value: Any) -> Any:
-    """``value`` with plain tuples alone, as marshal takes them."""
+    """``value`` with plain tuples alone, as marshal can write them."""
     return tuple(map(_bare, value)) if isinstance(value, tuple) else value
 
 

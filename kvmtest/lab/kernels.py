@@ -45,10 +45,10 @@ class Kernel(NamedTuple):
 
 
 def _chosen(package: str, folder: str, everything: str) -> str:
-    """Put the image into ``folder`` and all modules below ``everything``. Returns the release, where the package tells it."""
+    """Put the image into ``folder`` and all modules below ``everything``. Returns the release, if the package has it."""
     release = ""
-    for told, content in (rpm if package.endswith(".rpm") else deb).files(package):
-        name = "./" + told.removeprefix("./")
+    for path, content in (rpm if package.endswith(".rpm") else deb).files(package):
+        name = "./" + path.removeprefix("./")
         if ".." in name.split("/") or not (_IMAGE.fullmatch(name) or _KEPT.fullmatch(name)):
             continue
         image = bool(_IMAGE.fullmatch(name))
@@ -276,7 +276,7 @@ def _beside(path: str) -> list[str]:
 def find(which: str, folder: str = "", say: Callable[[str], None] = lambda line: None, *, fresh: bool = False) -> Kernel:
     """The kernel ``which``: a Debian suite or version, a .deb, a .rpm, an image (with its modules in ``folder``), or ``host``.
 
-    ``say`` is told what takes long. ``fresh`` asks the mirror even where a kernel is kept. Raises NotFound, LabError.
+    ``say`` is called with what takes long. ``fresh`` asks the mirror even where a kernel is kept. Raises NotFound, LabError.
     """
     if which == "host":
         return _host()

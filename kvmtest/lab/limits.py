@@ -96,7 +96,7 @@ class Limits:
         self._up = self._sign = self._step = True
 
     def check(self, where: str, dying: str) -> None:
-        """Raises Died where the guest is silent for too long, or too long at ``where``, or ``dying``, as it says."""
+        """Raise Died if the guest is silent for too long, or too long at ``where``, or ``dying``."""
         if time.monotonic() - self._looked.wall_s < _EVERY_S:
             return
         now = self._looked = self._spent()

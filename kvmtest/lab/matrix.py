@@ -26,17 +26,17 @@ _FEWEST = 100
 
 
 class Outcome:
-    """A cell's result: the ``run``, its ``times``, and the reason if it ``failed``. ``told`` is called for each step.
+    """A cell's result: the ``run``, its ``times``, and the reason if it ``failed``. ``note`` is called for each step.
 
     ``parts`` is the number of emulators that it runs in.
     """
 
     def __init__(
-        self, spec: Spec, name: str, started: str, told: Callable[[Step], None] = lambda step: None, parts: int = 1
+        self, spec: Spec, name: str, started: str, note: Callable[[Step], None] = lambda step: None, parts: int = 1
     ) -> None:
         self.spec = spec
         self.parts = parts
-        self._told = told
+        self._note = note
         self.name = name
         self.times: Times | None = None
         self.failed = ""
@@ -48,7 +48,7 @@ class Outcome:
         steps = parts.cell(self.spec, self.parts, stop).steps()
         try:
             for step in steps:
-                self._told(step)
+                self._note(step)
                 if self._recorder.take(step):
                     continue
                 if isinstance(step, Times):
@@ -67,9 +67,9 @@ class Outcome:
 def outcomes(specs: Sequence[Spec], started: str, asked: int | None = None) -> list[Outcome]:
     """The cells of ``specs`` before they run, each with a name of its own; ``asked`` is as of `shared`."""
     names = [spec.name for spec in specs]
-    told = [name if names.count(name) == 1 else f"{name} ({names[: i + 1].count(name)})" for i, name in enumerate(names)]
+    shown = [name if names.count(name) == 1 else f"{name} ({names[: i + 1].count(name)})" for i, name in enumerate(names)]
     each = shared(specs, asked)
-    return [Outcome(spec, name, started, parts=each) for spec, name in zip(specs, told, strict=True)]
+    return [Outcome(spec, name, started, parts=each) for spec, name in zip(specs, shown, strict=True)]
 
 
 def jobs(specs: Sequence[Spec], asked: int | None) -> int:
@@ -96,8 +96,8 @@ def run(
 ) -> None:
     """Run ``cells`` until ``stop``, in ``asked`` emulators at once; then each has its run.
 
-    ``over`` is told of each in their order, as soon as it and those before it have one: what is told lives on, whatever becomes
-    of the others.
+    ``over`` is called with each in their order, as soon as it and those before it have one: those results are kept even if
+    others fail.
     """
     initramfs.base()
     # The slow ones first, so that the last to end is not one that began last.
@@ -108,19 +108,19 @@ def run(
     begin = time.monotonic()
     waiting = list(cells)
 
-    def told() -> None:
+    def report() -> None:
         while waiting and waiting[0].run:
             over(waiting.pop(0))
 
     try:
-        _all(ordered, at_once, say, stop, told)
+        _all(ordered, at_once, say, stop, report)
     finally:
-        told()
+        report()
     say(f"all of it: {time.monotonic() - begin:.0f} s")
 
 
 def _all(
-    cells: Sequence[Outcome], at_once: int, say: Callable[[str], None], stop: Stop, told: Callable[[], None]
+    cells: Sequence[Outcome], at_once: int, say: Callable[[str], None], stop: Stop, report: Callable[[], None]
 ) -> None:
     """Run all cells; after ``stop`` no more begin, and running ones that do not end are given up."""
     pool = ThreadPoolExecutor(at_once)
@@ -132,7 +132,7 @@ def _all(
             for done in wait(pending, _TICK_S, FIRST_COMPLETED).done:
                 _over(done, pending[done], say)
                 del pending[done]
-                told()
+                report()
     except KeyboardInterrupt:
         stop.seen = True
         for outcome in pending.values():

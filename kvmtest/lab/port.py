@@ -2,7 +2,7 @@
 """Bytes out of the lab and into it by port I/O: no distribution's kernel needs a module for that, only CONFIG_X86_IOPL_IOPERM.
 
 Out they go through the parallel port: both emulators put them into a file as fast as the CPU writes them. A serial port would
-take them no faster than its line, which under Bochs is ten bytes a millisecond of the CPU's time.
+accept them no faster than its line, which under Bochs is ten bytes a millisecond of the CPU's time.
 
 In they come through QEMU's firmware configuration device (docs/specs/fw_cfg.rst in QEMU), at some 15 MB/s. Its contents are no
 part of a saved guest: one that is restored finds in it what the QEMU that restores it was given.

@@ -2,7 +2,7 @@
 """Cases are judged outside: what an emulated CPU takes seconds for, the real one does in milliseconds.
 
 Judging is pure (`kvmtest.judge.cases`): it needs the evidence, and what is known of a case before it runs. `Sender` stands
-inside in the place of the judges and sends these; `Receiver` has the same judges make observations of them outside. Nothing is
+inside instead of the judges and sends these; `Receiver` has the same judges make observations of them outside. Nothing is
 sent twice: sections go in pieces, of which few differ from one case to the next.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kvmtest.engine.plan import Case, plan
-from kvmtest.judge.book import Book
+from kvmtest.judge.book import Cache
 from kvmtest.judge.cases import judge
 from kvmtest.judge.evidence import (
     Again,
@@ -149,7 +149,7 @@ class Receiver:
         self._kept: list[Any] = []
         self._made: dict[tuple[str, int], Any] = {}
         self._why: dict[str, str] = {}
-        self._book = Book()
+        self._cache = Cache()
         self._cases = {(case.name, case.view): case for case in cases or plan()}
 
     def take(self, letter: str, value: Any) -> None:
@@ -170,7 +170,7 @@ class Receiver:
 
     def observations(self, look: Look, evidence: Any, host: Host) -> list[Observation]:
         """Judge the evidence (O) of a case on ``host``."""
-        return judge(self._book, look, host, *self.unpack(evidence, host))
+        return judge(self._cache, look, host, *self.unpack(evidence, host))
 
     def unpack(self, evidence: Any, host: Host) -> tuple[tuple[Basis, ...], Any]:
         """Decode the evidence (O) of a case on ``host``: the bases for judging, and what was observed."""

@@ -29,7 +29,7 @@ __all__ = ("SavedBoot", "Unusable")
 _KIND = "boots"
 _MEMORY, _STATE, _SUMS = "memory", "state", "sums"
 _CHUNK, _PIECE = 1 << 16, 1 << 16
-#: Seconds for an answer of QEMU's monitor, and for a guest to be saved or restored; either is a matter of milliseconds.
+#: Seconds for a reply of QEMU's monitor, and for a guest to be saved or restored; either is a matter of milliseconds.
 _ANSWER_S = 60.0
 _TICK_S = 0.02
 #: The free space needed to save a boot: a guest that has just booted has filled an eighth of its RAM.
@@ -63,8 +63,8 @@ class SavedBoot:
         """A hash of all that the saved boot depends on: kernel, initramfs, QEMU and its command line."""
         command = self._emulator.waiting("image", "initrd", "serial", "parallel", _MEMORY).command
         program = os.stat(shutil.which(command[0]) or command[0])
-        told = (command, self._version, program.st_size, program.st_mtime_ns, os.path.basename(self._base))
-        digest = hashlib.sha256(repr(told).encode() + initramfs.waiting())
+        parts = (command, self._version, program.st_size, program.st_mtime_ns, os.path.basename(self._base))
+        digest = hashlib.sha256(repr(parts).encode() + initramfs.waiting())
         with open(self._image, "rb") as file:
             digest.update(file.read())
         return digest.hexdigest()[:32]
@@ -87,7 +87,7 @@ class SavedBoot:
             with cache.scratch(_KIND) as work:
                 room = shutil.disk_usage(work).free
                 if room < _ROOM:
-                    raise Unusable(f"{work} has room for {room >> 20} MiB, a saved boot may take {_ROOM >> 20}")
+                    raise Unusable(f"{work} has room for {room >> 20} MiB, a saved boot may need {_ROOM >> 20}")
                 fresh = os.path.join(work, "whole")
                 os.mkdir(fresh)
                 initrd = os.path.join(work, "initrd")

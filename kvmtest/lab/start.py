@@ -58,7 +58,7 @@ class Started(NamedTuple):
 
 
 class Emulator:
-    """One emulator. ``memory_mib`` is what a cell takes of this machine. The rest is CPU time that it may use: ``boot_s`` for the
+    """One emulator. ``memory_mib`` is what a cell uses of this machine. The rest is CPU time that it may use: ``boot_s`` for the
     longest boot, ``silence_s`` without a word from a guest that is up, and ``case_s`` for one case, or for whatever
     else is done between two of its lines, while it is alive. ``accel`` is as in `kvmtest.model.host.Host`.
 
@@ -114,7 +114,7 @@ class Emulator:
         raise NotImplementedError
 
     def check(self, say: Callable[[str], None] = lambda line: None) -> None:
-        """Find it, and get it where it is not kept, of which ``say`` is told.
+        """Find it, and get it where it is not kept, and call ``say`` then.
 
         Raises LabError that names what is missing and the packages that bring it, NotFound for CPUs that it has not.
         """

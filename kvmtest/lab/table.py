@@ -136,5 +136,5 @@ def _severity(row: tuple[str, ...]) -> tuple[int, ...]:
 
 def _legend(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
     said = {one for row in rows for one in row}
-    if told := [f"{sign} {text}" for sign, text in _MEANS.items() if sign in said]:
-        yield f"({'; '.join(told)})"
+    if legend := [f"{sign} {text}" for sign, text in _MEANS.items() if sign in said]:
+        yield f"({'; '.join(legend)})"

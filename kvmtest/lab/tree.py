@@ -201,7 +201,7 @@ def _apply(folder: str, patch: str) -> None:
     names = [name for name in dict.fromkeys(_PATCHED.findall(patch)) if kbuild.SOURCE.fullmatch(name)]
     if not names:
         return
-    # The cache may be in somebody's repository, of which git would take the paths to be.
+    # The cache may be in somebody's repository, and git would read the paths as that repository's.
     environment = os.environ | {"LC_ALL": "C", "GIT_CEILING_DIRECTORIES": os.path.dirname(folder)}
     command = ["git", "apply", "-p1", "--whitespace=nowarn", *(f"--include={name}" for name in names)]
     done = program.run(command, cwd=folder, env=environment, input=patch.encode())

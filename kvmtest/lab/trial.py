@@ -104,15 +104,15 @@ def builds(
 ) -> Builds:
     """Build both sides for ``kernel``; with ``instrumented`` the side after the change records its coverage.
 
-    ``say`` is told what begins, ``tick`` how far it is. Raises Broken, LabError.
+    ``say`` is called with what begins, ``tick`` with the progress. Raises Broken, LabError.
     """
     done: list[str] = []
     for side, tree in ((change.old, change.before), (change.new, change.after)):
-        told, ticked = (_of(side, tell) for tell in (say, tick))
+        note, ticked = (_of(side, line) for line in (say, tick))
         try:
             # Built alike, the second build is of the files that differ.
             made = instrument.modules if instrumented else build.build
-            done.append(made(kernel, tree, say=told, tick=ticked))
+            done.append(made(kernel, tree, say=note, tick=ticked))
         except Unbuildable as error:
             raise Broken(side, error) from None
     before, after = done
@@ -122,12 +122,12 @@ def builds(
     return Builds(before, ready.modules, ready)
 
 
-def _of(side: str, tell: Callable[[str], None]) -> Callable[[str], None]:
-    return lambda line: tell(f"{side}: {line}")
+def _of(side: str, line: Callable[[str], None]) -> Callable[[str], None]:
+    return lambda text: line(f"{side}: {text}")
 
 
-def pairs(change: Change, built: Builds, specs: Iterable[Spec], started: str, told: Callable[[str, Step], None]) -> list[Pair]:
-    """The cells of both sides for each of ``specs``; ``told`` is called with each step of a cell, and the cell's name."""
+def pairs(change: Change, built: Builds, specs: Iterable[Spec], started: str, note: Callable[[str, Step], None]) -> list[Pair]:
+    """The cells of both sides for each of ``specs``; ``note`` is called with each step of a cell, and the cell's name."""
     table = built.instrumented.table() if built.instrumented else None
     found = []
     for spec in specs:
@@ -136,19 +136,19 @@ def pairs(change: Change, built: Builds, specs: Iterable[Spec], started: str, to
         if built.instrumented and table:
             measured = coverage.Measured(after, built.instrumented, table, started)
         sides = ((spec._replace(own_modules=built.before), change.old, None), (after, change.new, measured))
-        one, other = (_outcome(one, side, started, told, takes) for one, side, takes in sides)
+        one, other = (_outcome(one, side, started, note, takes) for one, side, takes in sides)
         found.append(Pair(one, other, measured))
     return found
 
 
 def _outcome(
-    spec: Spec, side: str, started: str, told: Callable[[str, Step], None], measured: coverage.Measured | None
+    spec: Spec, side: str, started: str, note: Callable[[str, Step], None], measured: coverage.Measured | None
 ) -> Outcome:
     name = f"{spec.name} {side}"
 
     def each(step: Step) -> None:
         if measured:
             measured.take(step)
-        told(name, step)
+        note(name, step)
 
     return Outcome(spec, name, started, each)

@@ -20,7 +20,7 @@ __all__ = ("EVENTS", "FIRST_TRY", "OUT_OF_TIME", "VIEWS", "Block", "Observation"
 
 EVENTS = ("reset", "init", "sipi", "shutdown", "nmi", "none")
 VIEWS = ("host", "guest", "views", "kernel")
-#: In the reason of an error for the want of an answer in time, also when it was tried again alone.
+#: In the reason of an error that was a time-out, also when it was tried again alone.
 OUT_OF_TIME = "out of time"
 #: Ends the reason of what passed only when it was tried again.
 FIRST_TRY = "at the first try"
@@ -50,7 +50,7 @@ class Record(NamedTuple):
 
     @property
     def out_of_time(self) -> bool:
-        """No answer came in time: KVM lost something, or the host was too busy."""
+        """It ran out of time: KVM lost something, or the host was too busy."""
         return self.verdict is Verdict.ERROR and OUT_OF_TIME in self.reason
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Selectors: which results a command is about.
 
-| selector | takes |
+| selector | matches |
 |---|---|
-| ``init.msi.host.cr3`` | a glob over ids; the beginning of one up to a dot takes all below it |
+| ``init.msi.host.cr3`` | a glob over ids; the beginning of one up to a dot matches all below it |
 | ``init.msi/ap,intel,xapic`` | a glob over the names of cases |
 | ``init.msi.host.cr3/ap,intel,xapic`` | both: a glob over ids, and one over the words of a case's name |
 | ``cr3``, ``msr.*`` | a bare item, after every event |

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The observer: one bootable image that tells what a CPU is like after RESET, INIT and SIPI, and the judge of what it printed."""
+"""The observer: one bootable image that reports a CPU's state after RESET, INIT and SIPI, and the judge of what it printed."""

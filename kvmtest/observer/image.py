@@ -69,7 +69,7 @@ def lapic_offsets() -> list[int]:
 
 
 def identity() -> int:
-    """The CRC-32 of an image without options, by which it tells its code and tables. Raises GuestMissing."""
+    """The CRC-32 of an image without options, which identifies its code and tables. Raises GuestMissing."""
     return zlib.crc32(_rom(Options()))
 
 

@@ -192,7 +192,7 @@ def _record(item: str, ctx: Context, now: State, planted: State | None, first: S
     refused = ""
     if was is None:
         refused = planted.missing.get(item, "nothing was planted") if planted else "what was there before is not known"
-    value, why = now.values.get(item), now.missing.get(item, "the observer does not tell it")
+    value, why = now.values.get(item), now.missing.get(item, "the observer does not report it")
     if now.blind and item.startswith("msr.") and not (value or was or new):
         value, why = None, "this CPU reads an MSR that it does not have as 0"
     seen = Seen(was, new, value, refused, why)
@@ -204,11 +204,11 @@ def _absent(boot: int, found: int, lost: list[int], cpus: int) -> Iterator[Obser
     """Processors that should be there."""
     case = Case(f"init.icr-xapic/boot{boot}", (("target", "ap"),))
     for apic_id in lost:
-        reason = f"processor {apic_id} began after INIT-SIPI-SIPI, and did not come to its end"
+        reason = f"processor {apic_id} began after INIT-SIPI-SIPI, and did not finish"
         record = Record("runs", Verdict.ERROR, None, Expected(("ends",)), "does not end", reason, _COMES)
         yield Observation(case, "init", "icr-xapic", "guest", (Block((record,)),), 0.0)
     if cpus and found < cpus:
-        reason = f"{found} of {cpus} processors came after INIT-SIPI-SIPI"
+        reason = f"{found} of {cpus} processors started after INIT-SIPI-SIPI"
         record = Record("runs", Verdict.FAIL, None, Expected((cpus,)), found, reason, _COMES)
         yield Observation(case, "init", "icr-xapic", "guest", (Block((record,)),), 0.0)
 

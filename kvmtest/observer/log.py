@@ -160,7 +160,7 @@ class _Parser:
         elif words == ["end"]:
             self.ended, self.closing = True, "end"
         else:
-            raise LogError(f"{where}: no line of an observer: {' '.join(words)[:60]!r}")
+            raise LogError(f"{where}: not a line of an observer: {' '.join(words)[:60]!r}")
 
     def _state(self, words: list[str], where: str) -> None:
         look = self.look
@@ -169,7 +169,7 @@ class _Parser:
         if words == ["over"]:
             missing = [step for step in spine.STEP_ITEMS if step not in look.steps]
             if missing or _SLOTS - look.named.keys() or len(look.lists["xcr0"]) != 1 or not look.lists["cpuid"]:
-                raise LogError(f"{where}: the state ends before everything is told")
+                raise LogError(f"{where}: the state ends before all of it is printed")
             self.closing = "look"
         elif name == "step" and len(words) == 3 and words[1] in spine.STEP_ITEMS and words[1] not in look.steps:
             look.steps[words[1]] = _numbers(words[2:], where)[0]
@@ -182,12 +182,12 @@ class _Parser:
         elif name in _PORTS | _SLOTS and len(words) == 2 and name not in look.named:
             look.named[name] = _numbers(words[1:], where)[0]
         else:
-            raise LogError(f"{where}: no line of a state: {' '.join(words)[:60]!r}")
+            raise LogError(f"{where}: not a line of a state: {' '.join(words)[:60]!r}")
 
     def finish(self) -> str:
         """The reason why the log is not whole; "" if it is."""
         if not self.boots:
-            return "no observer has printed anything in it"
+            return "it has no line of an observer"
         if self.look:
             return f"it ends in the middle of a state, in boot {self.boots[-1].number}"
         if not self.ended or self.closing:

@@ -13,7 +13,7 @@ from typing import Any
 
 __all__ = ("MonitorError", "memory", "save", "system_reset")
 
-#: Seconds for an answer, and for a machine to be saved: each is a matter of milliseconds.
+#: Seconds for a reply, and for a machine to be saved: each is a matter of milliseconds.
 _ANSWER_S = 60.0
 _TICK_S = 0.02
 

@@ -30,7 +30,7 @@ _NO_XSAVE = "the image was made to do without XSAVE, or the CPU has none"
 
 
 class State(NamedTuple):
-    """``values`` by item, and ``missing`` with the reason why an item was not told. ``narrow`` is as a guest's report has it.
+    """``values`` by item, and ``missing`` with the reason why an item was not reported. ``narrow`` is as a guest's report has it.
 
     ``blind`` is whether an MSR that is not there reads as if it were.
     """

@@ -107,7 +107,7 @@ def _bochs(machine: Machine, files: Files, restored: int) -> list[str]:
     elif machine.form == "iso":
         boot = f"{_BOCHS_BIOS}\nata0-master: type=cdrom, path={files.image}, status=inserted\nboot: cdrom"
     else:
-        raise VmmError("Bochs takes no kernel: --form bios or iso")
+        raise VmmError("Bochs cannot boot a kernel by itself: --form bios or iso")
     path = os.path.join(files.folder, "bochsrc")
     with open(path, "w", encoding="utf-8") as file:
         said = {"cpus": machine.options.cpus or 1, "boot": boot, "log": files.log, "folder": files.folder}
@@ -120,7 +120,7 @@ def _bochs(machine: Machine, files: Files, restored: int) -> list[str]:
 
 def _firecracker(machine: Machine, files: Files, restored: int) -> list[str]:
     if machine.form != "pvh":
-        raise VmmError("Firecracker takes a kernel for PVH: --form pvh")
+        raise VmmError("Firecracker boots kernels for PVH only: --form pvh")
     path = os.path.join(files.folder, "vm.json")
     with open(path, "w", encoding="utf-8") as file:
         config = {
@@ -138,7 +138,7 @@ def _firecracker(machine: Machine, files: Files, restored: int) -> list[str]:
 
 def _cloud_hypervisor(machine: Machine, files: Files, restored: int) -> list[str]:
     if machine.form != "pvh":
-        raise VmmError("Cloud Hypervisor takes a kernel for PVH: --form pvh")
+        raise VmmError("Cloud Hypervisor boots kernels for PVH only: --form pvh")
     words = ["--kernel", files.image, "--cpus", f"boot={machine.options.cpus or 1}", "--memory", f"size={_MICRO}M"]
     return [*words, "--serial", f"file={files.log}", "--console", "off"]
 

@@ -39,7 +39,7 @@ def run(machine: Machine, say: Callable[[str], None]) -> Seen:
     """Start the machine, wait until the observer has ended or says nothing any more, and stop it. Raises VmmError, ImageError."""
     which, methods = kind(machine.command), machine.options.methods
     if "restore" in methods and which != "qemu-system":
-        raise VmmError("restore: only QEMU's monitor is known here to save a machine")
+        raise VmmError("restore needs QEMU: kvmtest saves a machine through QEMU's monitor only")
     with tempfile.TemporaryDirectory(prefix="kvmtest-") as folder:
         image, log, qmp, state = (os.path.join(folder, name) for name in ("image", "log", "qmp", "state"))
         files = Files(image, log, qmp, state, folder)

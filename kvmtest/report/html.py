@@ -173,7 +173,7 @@ class Html:
 
     def _record(self, record: Record) -> list[int]:
         """A row of numbers: verdict, item, and what is said of it."""
-        # What a result says does not depend on where it was made.
+        # A result's text does not depend on where it was made.
         item, result = record.item, Result(_NOWHERE, record)
         values = (result.planted, result.expected, result.observed)
         said = [named(item, value) if value is not None else "" for value in values]

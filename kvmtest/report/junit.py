@@ -75,7 +75,7 @@ class Junit:
     def _suite(self, where: tuple[str, str, str], tests: Sequence[Test], findings: Sequence[Finding]) -> None:
         run, host = self._run, self._run.host
         elements = Counter(_ELEMENTS.get(test.verdict, ("",))[0] for test in tests)
-        # Jenkins takes what is before the last dot of a class for its package, so a kernel's dots are none.
+        # Jenkins reads what is before the last dot of a class as its package, so a kernel's dots are replaced.
         name = ".".join([run.name.replace(".", "_"), *where] if self._runs > 1 else where)
         timestamp = f' timestamp="{run.started.removesuffix("Z")}"' if _TIME.fullmatch(run.started) else ""
         self.out.write(
@@ -90,8 +90,8 @@ class Junit:
         for test in tests:
             self._case(classname, test)
         shown = {id(finding) for test in tests for finding in test.findings}
-        if told := [f"finding: {found.verdict}: {summary(found)}" for found in findings if id(found) in shown]:
-            self.out.write(f"<system-out>{escape(chr(10).join(told))}</system-out>\n")
+        if lines := [f"finding: {found.verdict}: {summary(found)}" for found in findings if id(found) in shown]:
+            self.out.write(f"<system-out>{escape(chr(10).join(lines))}</system-out>\n")
         self.out.write("</testsuite>\n")
 
     def _properties(self) -> dict[str, str]:

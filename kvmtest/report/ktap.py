@@ -80,14 +80,14 @@ class Ktap:
     def end(self, end: End) -> None:
         """All of the run."""
         host = self._run.host
-        told = ", ".join(f"{count} {verdict}" for verdict, count in end.totals.items() if count) or "none"
+        totals = ", ".join(f"{count} {verdict}" for verdict, count in end.totals.items() if count) or "none"
         cut = {None: ", cut short", True: ", interrupted", False: ""}[end.interrupted]
         head = [f"kvmtest {self._run.tool.version} {self._run.started}", f"kernel {host.kernel}, backend {host.backend}"]
         head += [f"shard {self._run.shard}"] * (self._run.shard is not None)
         head += [f"host {host.name}"] * bool(host.name) + [f"CPU {host.cpu_vendor}, {host.cpu_model}"]
         if host.lab:
             head.append(f"lab {host.lab['emulator']}, CPU {host.lab['cpu']}, kernel {host.lab['kernel_source']}")
-        head.append(f"results of cases: {told}, in {end.duration_s:.1f} s{cut}")
+        head.append(f"results of cases: {totals}, in {end.duration_s:.1f} s{cut}")
         head += [f"finding: {found.verdict}: {summary(found)}" for found in end.findings]
         tests: dict[str, dict[str, dict[str, list[Test]]]] = {}
         for (event, trigger, view), found in self._tally.tests(end.findings).items():
@@ -113,7 +113,7 @@ class Ktap:
             self._line(depth, _remark(f"{name}: {line}"))
         verdict = test.verdict
         result, directive = _LINES[verdict]
-        # What failed says why above: a reason that begins with SKIP must not stand where a directive does.
+        # A failure has its reason above: one that begins with SKIP must not stand where a directive does.
         said = f" # {directive} {_safe(test.why)}".rstrip() if directive else ""
         self._line(depth, f"{result} {number} {name}{said}")
         return Counter({verdict: 1})

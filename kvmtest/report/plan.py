@@ -63,11 +63,11 @@ def tables(tried: Sequence[Tried], groups: Sequence[tuple[str, str, str]], state
     return found
 
 
-def _cells(told: Sequence[Counter[int]]) -> tuple[Cell | None, list[Cell | None]]:
-    return _cell(sum(told, Counter())), [_cell(one) for one in told]
+def _cells(counts: Sequence[Counter[int]]) -> tuple[Cell | None, list[Cell | None]]:
+    return _cell(sum(counts, Counter())), [_cell(one) for one in counts]
 
 
-def _cell(told: Counter[int]) -> Cell | None:
-    if not told:
+def _cell(counts: Counter[int]) -> Cell | None:
+    if not counts:
         return None
-    return Cell(min(told), told.total(), ", ".join(f"{told[verdict]} {ORDER[verdict]}" for verdict in sorted(told)))
+    return Cell(min(counts), counts.total(), ", ".join(f"{counts[verdict]} {ORDER[verdict]}" for verdict in sorted(counts)))

@@ -99,8 +99,8 @@ class Text:
             for one in known:
                 self._show(one)
         elif known:
-            told = "admitted by KVM's own words, or fixed in a later kernel"
-            self._wrapped(f"{count(len(known), 'more departure')}, {told}: --verbose shows them.", "", "")
+            why = "admitted by KVM's own words, or fixed in a later kernel"
+            self._wrapped(f"{count(len(known), 'more departure')}, {why}: --verbose shows them.", "", "")
             self._line()
         if self._verbose:
             self._show_skips()
@@ -127,7 +127,7 @@ class Text:
     def _show_skips(self) -> None:
         """Show what was skipped; reasons that differ only in numbers share a line."""
         ids: dict[str, set[str]] = {}
-        told: dict[str, set[str]] = {}
+        reasons: dict[str, set[str]] = {}
         for where, blocks in self._blocks.items():
             for block in blocks:
                 if not block.counts[Verdict.SKIP]:
@@ -136,14 +136,14 @@ class Text:
                     if record.verdict is Verdict.SKIP:
                         same = _HEX.sub("N", record.reason)
                         ids.setdefault(same, set()).add(f"{'.'.join(where)}.{record.item}")
-                        told.setdefault(same, set()).add(record.reason)
+                        reasons.setdefault(same, set()).add(record.reason)
         if not ids:
             return
         self._line("Skipped, by reason:")
         ranked = sorted(ids, key=lambda same: (-len(ids[same]), same))
         for same in ranked[:_REASONS]:
-            reason = min(told[same])
-            more = "" if len(told[same]) == 1 else ", or with other numbers"
+            reason = min(reasons[same])
+            more = "" if len(reasons[same]) == 1 else ", or with other numbers"
             example = f"{count(len(ids[same]), 'id')}, e.g. {min(ids[same])}" if len(ids[same]) > 1 else min(ids[same])
             self._wrapped(printable(f"{reason}{more} ({example})"), "  ", " " * 6)
         if len(ranked) > _REASONS:
@@ -186,8 +186,8 @@ class Text:
             self._line(f"{results}: {self._paint(Verdict.PASS, 'nothing unexpected')}")
             return
         bad = sum(end.totals[verdict] for verdict in VERDICTS if verdict.unexpected)
-        told = self._paint(Verdict.FAIL, count(len(unexpected), "finding"))
-        self._line(f"{results}: {told} ({count(bad, 'result')})")
+        found = self._paint(Verdict.FAIL, count(len(unexpected), "finding"))
+        self._line(f"{results}: {found} ({count(bad, 'result')})")
         if command := finding.explain(unexpected[0]):
             self._line(f"The rule of the first one: {command}")
 

@@ -17,7 +17,7 @@ Found = tuple[str, Run]
 
 
 def merged(found: Sequence[Found], order: Mapping[str, int], note: Callable[[str], object] = lambda line: None) -> list[Found]:
-    """``found`` with the shards of one run as one, in the place of the first; ``note`` is called with the parts that are missing.
+    """``found`` with the shards of one run as one, in place of the first; ``note`` is called with the parts that are missing.
 
     Shards belong together if tool, KVM, name and number of parts are the same: those of one host first, then those of hosts that
     lack parts of each other. ``order`` are the places of cases in the plan.

@@ -23,8 +23,8 @@ def names(found: Sequence[tuple[str, Run]]) -> list[str]:
     except ValueError:  # some absolute, some not
         shared = ""
     own = [_short(run.name, shared) if run.name == path else run.name for path, run in found]
-    told = [n if own.count(n) == 1 or run.name == path else f"{path} {n}" for n, (path, run) in zip(own, found, strict=True)]
-    return [name if told.count(name) == 1 else f"{name} ({told[: i + 1].count(name)})" for i, name in enumerate(told)]
+    unique = [n if own.count(n) == 1 or run.name == path else f"{path} {n}" for n, (path, run) in zip(own, found, strict=True)]
+    return [name if unique.count(name) == 1 else f"{name} ({unique[: i + 1].count(name)})" for i, name in enumerate(unique)]
 
 
 def _short(path: str, folder: str) -> str:

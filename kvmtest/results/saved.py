@@ -93,11 +93,11 @@ def parsed(path: str, contents: bytes, made: Callable[[str, str], _Made]) -> _Ma
     except field.Bad as error:
         raise SavedError(f"{path}: {error}") from None
     except UnicodeDecodeError:
-        raise SavedError(f"{path}: not UTF-8, so no JSON") from None
+        raise SavedError(f"{path}: not JSON: not UTF-8") from None
     except RecursionError:
         raise SavedError(f"{path}: nested too deep") from None
     except json.JSONDecodeError as error:
-        raise SavedError(f"{path}: {error.msg} in line {error.lineno}: cut short, or no JSON") from None
+        raise SavedError(f"{path}: {error.msg} in line {error.lineno}: cut short, or not JSON") from None
     except ValueError as error:  # a number of more digits than Python converts
         raise SavedError(f"{path}: {str(error).partition(';')[0]}") from None
 
@@ -178,7 +178,7 @@ class Loader:
             except json.JSONDecodeError as error:
                 rest = contents.split("\n", number)[number:]
                 if any(more.strip(" \t\r\0") for more in rest):
-                    raise field.Bad(f"{error.msg} in line {number}: no JSON") from None
+                    raise field.Bad(f"{error.msg} in line {number}: not JSON") from None
                 self._note(f"{path}: the last line is cut short and left out")
                 break
             if not isinstance(fields, dict):
@@ -227,7 +227,7 @@ class Loader:
             raise field.Bad("no run in it")
         return runs
 
-    # What is numbered
+    # Numbered objects
 
     def kept(self, value: _Made) -> _Made:
         """The one object that equals ``value``."""
@@ -247,7 +247,7 @@ class Loader:
         try:
             cite = tuple([tables.cites[field.index(number)] for number in numbers])
         except IndexError:
-            raise field.Bad(f"{str(fields.get('item'))[:80]}: a citation that is not there") from None
+            raise field.Bad(f"{str(fields.get('item'))[:80]}: a citation that is not defined") from None
         # Most records of a file are in the one before, too.
         said = (repr({**fields, "cite": None}), cite)
         found = self._records.get(said)
@@ -262,7 +262,7 @@ class Loader:
         try:
             verdict = Verdict(str(fields.get("verdict")))
         except ValueError:
-            raise field.Bad(f"{item}: verdict {str(fields.get('verdict'))[:40]!r} is none of {', '.join(Verdict)}") from None
+            raise field.Bad(f"{item}: verdict {str(fields.get('verdict'))[:40]!r} is not one of {', '.join(Verdict)}") from None
         deviation = fields.get("deviation")
         return self.kept(
             Record(
@@ -328,9 +328,9 @@ class _Reading:
     def observation(self, of: Any, event: Any, trigger: Any, view: Any, records: Any, seconds: Any = None) -> None:
         """One observation."""
         if event not in EVENTS:
-            raise field.Bad(f"event {str(event)[:40]!r} is none of {', '.join(EVENTS)}")
+            raise field.Bad(f"event {str(event)[:40]!r} is not one of {', '.join(EVENTS)}")
         if view not in VIEWS:
-            raise field.Bad(f"view {str(view)[:40]!r} is none of {', '.join(VIEWS)}")
+            raise field.Bad(f"view {str(view)[:40]!r} is not one of {', '.join(VIEWS)}")
         if not isinstance(trigger, str) or not _WORD.fullmatch(trigger):
             raise field.Bad(f"{str(trigger)[:80]!r} is not a trigger")
         if not isinstance(records, list):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Conditions of scenarios: what a vCPU does next, what its state or the guest's memory holds, what KVM answered."""
+"""Conditions of scenarios: what a vCPU does next, what its state or the guest's memory holds, what KVM returned."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ class Past(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """KVM's answer to the last Call that keeps it: 0 or more, or an errno as a negative number."""
+    """KVM's return value of the last Call that keeps it: 0 or more, or an errno as a negative number."""
 
     value: int
 

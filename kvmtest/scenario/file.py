@@ -127,9 +127,9 @@ def load(path: str) -> s.Scenario:
                 raise ScenarioError(f"longer than {_LONGEST >> 20} MB")
             return loads(json.loads(text, object_pairs_hook=_object))
         except UnicodeDecodeError:
-            raise ScenarioError(f"{path}: no text in UTF-8") from None
+            raise ScenarioError(f"{path}: not UTF-8") from None
         except json.JSONDecodeError as error:
-            raise ScenarioError(f"{path}: no JSON: {error}") from None
+            raise ScenarioError(f"{path}: not JSON: {error}") from None
         except RecursionError:
             raise ScenarioError(f"{path}: too deeply nested") from None
         except ScenarioError as error:

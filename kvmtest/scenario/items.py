@@ -86,7 +86,7 @@ def broadcast(item: Item) -> s.Scenario:
         s.Observe("each"),
         s.Require(written, "the sender's ICR does not read as it was written", "other"),
         s.Expect(s.Same(_BY_SENDING), who="other"),
-        *_told(item, False),
+        *_read_by_guest(item, False),
     )
     return s.Scenario(item.event, item.trigger, "", steps, (S_ICR, A_ICR), item.target, fresh=False)
 
@@ -120,7 +120,7 @@ def _planted(item: Item) -> Steps:
         steps += _joined(item.bsp)
     elif state.runs:
         steps += arrival(item.bsp)
-    return (*steps, s.Observe(), *(reporter if state.memory else ()), *_told(item, ran), *state.release)
+    return (*steps, s.Observe(), *(reporter if state.memory else ()), *_read_by_guest(item, ran), *state.release)
 
 
 def _joined(bsp: bool) -> Steps:
@@ -131,7 +131,7 @@ def _joined(bsp: bool) -> Steps:
     return (s.Until(s.Quiet(), note="the AP does not wait for a SIPI"), waits)
 
 
-def _told(item: Item, ran: bool) -> Steps:
+def _read_by_guest(item: Item, ran: bool) -> Steps:
     """Return the steps in which the guest's instructions read the items."""
     if not item.guest:
         return ()

@@ -98,7 +98,7 @@ def looks(scenario: s.Scenario) -> tuple[Look, ...]:
     for number, step in enumerate(scenario.steps):
         if isinstance(step, (s.Send, s.Event)) and (not isinstance(step, s.Send) or step.judged):
             event, trigger = step.event, step.by.partition("/")[0] if isinstance(step, s.Send) else step.trigger
-            # What is not an event has single expectations; its table is what the next event finds.
+            # A trigger that is not an event has single expectations; its table is the next event's start.
             sent = isinstance(step, s.Send) or event != "none"
         elif isinstance(step, s.Expect) and isinstance(step.condition, s.Zero):
             found += [Look(number, event, trigger, scenario.view, item) for item in step.condition.items]

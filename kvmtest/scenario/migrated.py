@@ -33,7 +33,7 @@ class _Position:
             self.running.discard(who)
             self.asked.discard(who)
         if isinstance(condition, (s.In, s.Mmio)):
-            # The answer has to come before the state is whole (KVM API, struct kvm_run).
+            # The read has to be completed before the state is whole (KVM API, struct kvm_run).
             self.asked.add(who)
         elif isinstance(condition, s.Exit) and condition.reason == KVM_EXIT_SHUTDOWN:
             self.down.add(who)
@@ -43,7 +43,7 @@ class _Position:
             self.down.discard(step.to)
 
     def stands(self, following: s.Step | None) -> bool:
-        """Return True if all state can be saved here: no answer is outstanding, and saving does not disturb the next check."""
+        """Return True if all state can be saved here: no read is outstanding, and saving does not disturb the next check."""
         owed = isinstance(getattr(following, "condition", None), s.Answer)
         # KVM_GET_MP_STATE, with which saving begins, makes KVM accept the INIT.
         pending = isinstance(following, (s.Until, s.Require)) and following.condition == s.Is("events.smi_latched_init", 1)
@@ -72,7 +72,7 @@ def migrated(scenario: s.Scenario, how: str) -> s.Scenario | None:
     if number is None or not _restorable(scenario, how):
         return None
     steps = scenario.steps
-    # What has been entered is left in the new VM alone.
+    # A state that was entered is left in the new VM only.
     entered = {type(one) for one in steps[:number]} - _PLANTING
     made = (*steps[:number], s.Migrate(order), *steps[number:])
     return scenario._replace(steps=made, fresh=scenario.fresh or bool(entered))

@@ -69,7 +69,7 @@ class Need(NamedTuple):
 
 def _capability(one: Capability) -> Need:
     flags = one.argument if one.flags else 0
-    return Need(f"{CAPS[one.cap]} is not there{f' with {flags:#x}' if flags else ''}", one.cap, flags)
+    return Need(f"{CAPS[one.cap]} {f'has no flag {flags:#x}' if flags else 'is not there'}", one.cap, flags)
 
 
 NEEDS: dict[str, tuple[Need, ...]] = {
@@ -95,13 +95,13 @@ NEEDS: dict[str, tuple[Need, ...]] = {
         Need("IA32_VMX_MISC[8] is clear: no VM entry into the activity state wait-for-SIPI", msr=(0x485, 8)),
     ),
     "vmx-monitor-trap": (
-        # What may be 1 is in the upper half of IA32_VMX_PROCBASED_CTLS.
+        # The upper half of IA32_VMX_PROCBASED_CTLS has the bits that may be 1.
         Need("IA32_VMX_PROCBASED_CTLS[59] is clear: this KVM has no monitor trap flag for nested guests", msr=(0x482, 32 + 27)),
     ),
     "vmx-restricted-guest": (
         Need(
             "the CPU itself runs guests without paging here: needs kvm_intel's parameter unrestricted_guest=0",
-            # What may be 1 is in the upper half of IA32_VMX_PROCBASED_CTLS2.
+            # The upper half of IA32_VMX_PROCBASED_CTLS2 has the bits that may be 1.
             msr=(0x48B, 32 + 7),
             clear=True,
         ),

@@ -44,7 +44,7 @@ _VMCB = {"msrpm": 0x048, "efer": 0x4D0, "cr4": 0x548, "cr0": 0x558, "rflags": 0x
 #: struct kvm_nested_state: its head, and all of it with a vmcs12 and its shadow, the larger vendor's.
 _NESTED_HEAD = 128
 _NESTED_SIZE = _NESTED_HEAD + 2 * 4096
-#: KVM's answer to an ioctl that keeps it.
+#: KVM's return value of an ioctl that keeps it.
 RESULT = Place("result", 0, 8, "result")
 
 
@@ -135,7 +135,7 @@ class Places:
     ) -> list[Op]:
         """One read, write and read of each section in which ``items`` are written; ``skip`` says why KVM need not keep them.
 
-        With ``keep`` what KVM answers is in the RESULT.
+        With ``keep`` what KVM returns is in the RESULT.
         """
         sections: dict[str, tuple[list[Op], list[Op], list[tuple[Place, int, str]]]] = {}
         for item, value in items:

@@ -246,7 +246,7 @@ class Enter(NamedTuple):
 
     ``resume`` is where the vCPU goes on after an instruction that KVM cannot emulate: the name of a register that holds the
     address; or, after any internal error, the guest-physical address of a word that does. ``blind`` is whether reads of memory
-    that is not there are answered, with 0, on the way. A ``quiet`` vCPU is one that makes no exit for as long as its slowest one
+    that is not there are completed with 0 on the way. A ``quiet`` vCPU is one that makes no exit for as long as its slowest one
     took, many times over.
     """
 
@@ -313,7 +313,7 @@ class Said(NamedTuple):
 class Look(NamedTuple):
     """Read every section of ``vcpu``'s state by ioctls, KVM_GET_MP_STATE first; a snapshot is evidence.
 
-    ``back`` are the bytes that RIP is ahead of the event by: those of the OUT at the reset vector, of which nothing else remains.
+    ``back`` are the bytes that RIP is ahead of the event by: those of the OUT at the reset vector, which has no other effect.
     """
 
     vcpu: int

@@ -79,7 +79,7 @@ def _inject(event: str) -> Steps:
 
 
 def _at_exit(end: str, condition: s.Condition) -> tuple[Steps, Steps]:
-    """In the middle of an instruction that reads a device: the answer arrives with the INIT pending, and userspace has to let KVM
+    """In the middle of an instruction that reads a device: the data arrives with the INIT pending, and userspace has to let KVM
     finish the instruction (KVM API, struct kvm_run).
     """
     reads = s.Until(condition, note="the guest does not read a port or a device's memory")

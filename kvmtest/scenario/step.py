@@ -51,7 +51,7 @@ class Set(NamedTuple):
     has an end, ``planter.END``.
 
     ``why`` ends the scenario as a skip, with this reason, where KVM refuses it or keeps something else; without it that is an
-    error. With ``keep`` KVM's answer to the last ioctl is kept for a following Answer; of an MSR it is 1, or 0 for a refusal.
+    error. With ``keep`` what KVM returns to the last ioctl is kept for a following Answer; of an MSR it is 1, or 0 for a refusal.
     """
 
     items: tuple[tuple[str, int | str], ...]
@@ -83,7 +83,7 @@ class Call(NamedTuple):
 
     ``new-vm`` is a VM beside it, in which no vCPU has been created yet.
 
-    ``keep`` keeps KVM's answer for a following Answer; without it an error ends the scenario.
+    ``keep`` keeps what KVM returns for a following Answer; without it an error ends the scenario.
     """
 
     request: int
@@ -96,7 +96,7 @@ class Call(NamedTuple):
 class Cpuid(NamedTuple):
     """KVM_SET_CPUID2 with the CPUID from the vCPU's creation, or with another ``signature``, CPUID.1:EAX.
 
-    KVM's answer is kept for a following Answer.
+    What KVM returns is kept for a following Answer.
     """
 
     signature: int = 0
@@ -299,7 +299,7 @@ class Guest(NamedTuple):
 class Migrate(NamedTuple):
     """Save all state of the VM and its vCPUs, make a new VM, and restore it there, in that ``order`` (`kvmtest.scenario.orders`).
 
-    vCPUs that run are taken out of KVM_RUN for it. What was there before is compared with what is there after it.
+    vCPUs that run leave KVM_RUN for it. What was there before is compared with what is there after it.
     """
 
     order: str = "kvm"
@@ -350,7 +350,7 @@ Step = (
 class Scenario(NamedTuple):
     """Steps on a VM, with their needs and the manuals that define the expectations.
 
-    ``event`` and ``trigger`` begin the case's name, ``sequence`` is the parameter that tells it from others. ``target`` is
+    ``event`` and ``trigger`` begin the case's name, ``sequence`` is the parameter that makes it unique. ``target`` is
     ``bsp`` or ``ap``, ``view`` who shows what is expected by single conditions: ``guest`` where guest code does. ``undefined``
     says why they are recorded and not judged.
     """

@@ -51,7 +51,7 @@ Steps = tuple[s.Step, ...]
 class To(NamedTuple):
     """The vCPU that an event is sent to: its ``id``, that of an ``other`` one, True for the BSP, and its plant.
 
-    ``running`` is whether it is in KVM_RUN, where it takes the event at once, and every ioctl waits until it is out.
+    ``running`` is whether it is in KVM_RUN, where it accepts the event at once, and every ioctl waits until it is out.
     """
 
     id: int

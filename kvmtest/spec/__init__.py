@@ -110,7 +110,7 @@ def _union(intel: Rule, amd: Rule) -> Rule:
 def rule_for(item: str, event: str, vendor: str, backend: str) -> Rule:
     """The rule of ``item`` after ``event`` for a guest whose CPUID says ``vendor`` ("intel" or "amd").
 
-    Hidden state follows the ``backend``, in whose hardware's format it is kept: "vmx" takes Intel's rule, "svm" AMD's,
+    Hidden state follows the ``backend``, in whose hardware's format it is kept: "vmx" has Intel's rule, "svm" AMD's,
     and any other either one. After the event "none" everything is as it was, and after "migrate" as it was saved.
     """
     if event == "migrate":

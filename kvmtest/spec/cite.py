@@ -170,7 +170,7 @@ A_TLB = "APM vol. 2, Implicit Invalidations of the TLB"
 A_PPR_APIC = "AMD Processor Programming Reference, local APIC: INIT resets it as power-up does, with the exception of ApicId"
 A_PPR = "AMD Processor Programming Reference, Performance Counter Global Control, as quoted by Linux"
 
-#: Not a manual: no CPU manual speaks of it.
+#: Not a manual: no CPU manual mentions it.
 KVM_API = "Linux, The Definitive KVM (Kernel-based Virtual Machine) API Documentation"
 KVM_ERRATA = "Linux, Known limitations of CPU virtualization"
 #: A promise of KVM where no manual says anything.

@@ -22,7 +22,7 @@ class Fatal(NamedTuple):
 FATAL = (
     Fatal(
         "in-svm-l2-with-nested-paging", "svm", (6, 1),
-        "INIT frees what nested_svm_vmexit() copies from, and the MMU is L2's still: the next fault is taken as a nested one",
+        "INIT frees what nested_svm_vmexit() copies from, and the MMU is L2's still: the next fault is handled as a nested one",
     ),
 )  # fmt: skip
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Hyper-V's synthetic MSRs with a value for a new virtual processor in Hyper-V's specification.
 
-INIT it does not speak of: what "processor reset" means besides creation it leaves open.
+It does not mention INIT, and leaves open what "processor reset" means besides creation.
 """
 
 from __future__ import annotations

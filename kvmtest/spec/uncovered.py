@@ -21,7 +21,7 @@ NOT_HOST_READABLE: dict[int, str] = {
     114: "KVM refuses TOP_MEM and TOP_MEM2",
     115: _NO_MSR,
     118: "collaborative power control, platform QoS and the SEV registers are not emulated by KVM",
-    119: "caches cannot be seen in a VM; that memory survives INIT only a guest can tell",
+    119: "caches cannot be seen in a VM; only a guest can observe that memory survives INIT",
     120: "TLB contents show only in what a guest reads through them",
     121: "branch predictors cannot be seen",
     122: _NO_PLACE + ": the range that MONITOR armed",

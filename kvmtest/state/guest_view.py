@@ -19,7 +19,7 @@ _HALF = frozenset(
 _LOW = (1 << 32) - 1
 #: Reserved places unless the CPU has what they belong to: reading one sets ESR (SDM vol. 3, Error Handling).
 LAPIC_UNREAD = frozenset(("lvt_cmci", "rrd", "efeat", "ecntl"))
-#: Limits, of which a guest can only tell which of spine.LIMITS they reach.
+#: Limits, of which a guest can only find which of spine.LIMITS they reach.
 LIMITS = frozenset(f"{seg}.limit" for seg in ("cs", "ds", "es", "ss", "fs", "gs"))
 _IN_STEPS = frozenset(item for names in spine.STEP_ITEMS.values() for item in names)
 

@@ -3,7 +3,7 @@
 
 Three plants, by the mode that the code leaves the vCPU in: ``guest-long`` (64-bit mode, 4-level paging, PCID where there is
 one), ``guest-protected`` (32-bit protected mode, PAE paging), ``guest-v86`` (virtual-8086 mode). The code then waits at
-KVM_EXIT_IO, to be told what it does next.
+KVM_EXIT_IO, so that the host decides what it does next.
 """
 
 from __future__ import annotations

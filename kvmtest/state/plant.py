@@ -36,7 +36,7 @@ __all__ = ("WHY", "XCR0", "Plant", "PlantRefused", "Planter")
 
 _BSP = 0x100
 #: Sections in the order of writing: IA32_APIC_BASE (sregs) decides how the LAPIC page is read, the LVT timer's mode what
-#: the MSRs take; the activity state comes last, as KVM_SET_VCPU_EVENTS can change it.
+#: the MSRs accept; the activity state comes last, as KVM_SET_VCPU_EVENTS can change it.
 _SET = (
     ("sregs", KVM_SET_SREGS),
     ("lapic", KVM_SET_LAPIC),
@@ -122,7 +122,7 @@ class Planter:
 
     ``baseline`` is the vCPU's state right after its creation: what no plant names keeps that. ``xcr0`` is the mask of
     components that the host supports (KVM_GET_SUPPORTED_CPUID leaf 0DH). ``x2apic_ids`` is whether the VM has
-    KVM_X2APIC_API_USE_32BIT_IDS, which rules how KVM_SET_LAPIC takes the ID (KVM API, KVM_GET_LAPIC).
+    KVM_X2APIC_API_USE_32BIT_IDS, which decides how KVM_SET_LAPIC reads the ID (KVM API, KVM_GET_LAPIC).
     """
 
     def __init__(self, vcpu: Vcpu, layout: Layout, baseline: Snapshot, xcr0: int, *, x2apic_ids: bool = False) -> None:
@@ -150,7 +150,7 @@ class Planter:
         asked["xcr0"] = XCR0.get(plant, self.xcr0)
         self._keep_reserved(asked, apic_mode)
         self._keep_enabled(asked)
-        # What 64-bit mode with paging cannot do without: CR4.PAE, EFER.LME and LMA.
+        # Needed by 64-bit mode with paging: CR4.PAE, EFER.LME and LMA.
         asked["cr4"], asked["efer"] = (1 << 5, 0x500) if plant == "a" else (0, 0)
         for item, candidates in (("efer", EFER_CANDIDATES), ("cr4", CR4_CANDIDATES)):
             asked[item] = self._bits(asked, item, candidates[plant])

@@ -80,7 +80,7 @@ class Unread(RuntimeError):
 
 
 def refusal(error: KvmError) -> str:
-    """KVM's answer to an ioctl that it refuses. Raises ``error`` where another try may get another answer."""
+    """The error by which KVM refuses an ioctl. Raises ``error`` where another try may succeed."""
     if error.passing:
         raise error
     return str(error)
@@ -149,7 +149,7 @@ def missing_sections(vcpu: Vcpu) -> dict[str, str]:
 
 
 def refused_twice(vcpu: Vcpu, buf: Buffer) -> str:
-    """Return why KVM refuses ``buf``, asked twice; "" if it accepts it. Raises KvmError if another try may get another answer."""
+    """Return why KVM refuses ``buf``, asked twice; "" if it accepts it. Raises KvmError if another try may succeed."""
     return _refused(vcpu, buf) and _refused(vcpu, buf)
 
 

@@ -3,7 +3,7 @@
 
 Plant ``a`` is 64-bit mode with paging, ``b`` real mode just after leaving protected mode (its descriptor caches still hold
 protected-mode descriptors), ``c`` virtual-8086 mode. Each has one of the three legal CR0.CD/NW pairs. Items that no mode
-binds take their first value in ``a`` and ``c`` and the complement in ``b``.
+binds have their first value in ``a`` and ``c`` and the complement in ``b``.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def from_file(data: bytes) -> State:
                 f"section {name!r} at byte {at}: {'there are two' if name in found else 'one of ' + ', '.join(SECTIONS)}"
             )
         if start + size > len(data):
-            raise ValueError(f"section {name!r} says {size} bytes, and {len(data) - start} follow")
+            raise ValueError(f"section {name!r} has {size} bytes by its head, and {len(data) - start} follow")
         found[name] = data[start : start + size]
         at = start + size + -size % 8
     if not found:

@@ -140,7 +140,7 @@ def assert_state(
 ) -> Judged:
     """Assert that ``vcpu`` is as the manuals say after ``event``: "reset", "init", "sipi", "shutdown" or "none" (nothing).
 
-    With ``like`` in the place of an event: that it is as that other vCPU, a new one for instance, also in what the manuals leave
+    With ``like`` instead of an event: that it is as that other vCPU, a new one for instance, also in what the manuals leave
     undefined. What follows from its id, and what counts by itself, is not judged; of the rest only ``ignore`` is heeded.
 
     ``vcpu`` is a Vcpu, the descriptor of a vCPU that this process made, or a State that was saved. ``before`` is its state
@@ -148,7 +148,7 @@ def assert_state(
     not judged, with it a value that the event would have left as it was proves nothing and is not judged either.
 
     ``vendor`` is "intel" or "amd", ``backend`` "vmx" or "svm", ``kernel`` a release: found out where they can be. ``bsp`` is
-    whether it is the boot CPU, by default the vCPU with ``apic_id`` 0. A Vcpu tells its id; of a descriptor or a saved state
+    whether it is the boot CPU, by default the vCPU with ``apic_id`` 0. A Vcpu has its id; of a descriptor or a saved state
     give that of any vCPU but the first. ``vector`` is the SIPI's. ``ignore`` are globs of items, such as "msr.tsc" or
     "lapic.*". With ``strict`` what a listed deviation of KVM explains fails too: a VMM that writes all state itself has no
     use for KVM's.

@@ -60,7 +60,7 @@ class State(NamedTuple):
 def read_state(vcpu: Vcpu) -> State:
     """Read the whole state of ``vcpu``, which nobody may be running.
 
-    KVM_GET_MP_STATE comes first and makes KVM take a pending INIT or SIPI. Raises KvmError where KVM refuses.
+    KVM_GET_MP_STATE comes first and makes KVM accept a pending INIT or SIPI. Raises KvmError where KVM refuses.
     """
     leaves = vcpu.get_cpuid2()
     found = host_facts.detect()
@@ -119,7 +119,7 @@ def saved_state(
 
 
 def _why(item: str, reason: str, missing: dict[str, str], leaves: bool) -> str:
-    """Return why a saved state lacks an item; Layout's reasons speak of a KVM that was asked."""
+    """Return why a saved state lacks an item; Layout's reasons are those of a KVM that was called."""
     if item.startswith("msr."):
         return "KVM_GET_MSRS: not among the MSRs given"
     if not leaves and (item.startswith("cpuid.") or reason not in missing.values()):
@@ -172,7 +172,7 @@ def _vendor(leaves: list[CpuidEntry]) -> str:
 
 
 def open_vcpu(fd: int) -> tuple[Kvm, Vcpu]:
-    """The vCPU behind a descriptor of this process, with the /dev/kvm to ask what KVM can do; the caller closes both."""
+    """The vCPU of a descriptor of this process, with the /dev/kvm to ask what KVM can do; the caller closes both."""
     kvm = Kvm()
     try:
         return kvm, Vcpu.from_fd(kvm, fd)

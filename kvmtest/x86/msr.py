@@ -15,7 +15,7 @@ class Msr(NamedTuple):
 
     ``plants`` are two legal values, neither of them the RESET value, complementary in the writable bits as far as the
     architecture and KVM allow, or None with the reason in ``why``. Equal ones: there is no other legal non-RESET value.
-    ``why`` of a plant says on what KVM makes it depend. KVM may keep less than it takes: what reads back is the plant. ``sregs``
+    ``why`` of a plant says on what KVM makes it depend. KVM may keep less than it accepts: what reads back is the plant. ``sregs``
     is the item of struct kvm_sregs that it is planted as.
     """
 

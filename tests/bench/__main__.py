@@ -23,7 +23,7 @@ from typing import Any
 
 from kvmtest.engine import host, machine, native, plan
 from kvmtest.engine.bind import BoundCase
-from kvmtest.judge.book import Book
+from kvmtest.judge.book import Cache
 from kvmtest.judge.cases import judge
 from kvmtest.kvm import Kvm
 from kvmtest.kvm import ioctl as ioctl_module
@@ -119,13 +119,13 @@ def _engine(case: plan.Case, by_c: bool, judged: bool) -> float:
     with Kvm() as kvm:
         built = machine.Machines(kvm, host.detect())
         bound = _bound(case, built, by_c)
-        book, look = Book(), case.look()
+        cache, look = Cache(), case.look()
         for count in (CYCLES // 10, CYCLES):
             begin = time.perf_counter()
             for _ in range(count):
                 seen = bound.observe()
                 if judged:
-                    judge(book, look, built.host, bound.bases, seen)
+                    judge(cache, look, built.host, bound.bases, seen)
         rate = CYCLES / (time.perf_counter() - begin)
         built.close()
     return rate

@@ -58,5 +58,5 @@ def show() -> None:
                 child.returncode = os.waitstatus_to_exitcode(status)
                 seconds = time.perf_counter() - begin
                 size = os.path.getsize(out) / 1e6
-                told = f"{seconds:6.2f} s, peak memory {usage.ru_maxrss / 1024:4.0f} MB, {size:6.1f} MB"
-                print(f"report of {count:7,} results, {name:5} {told}, exit status {child.returncode}")
+                reported = f"{seconds:6.2f} s, peak memory {usage.ru_maxrss / 1024:4.0f} MB, {size:6.1f} MB"
+                print(f"report of {count:7,} results, {name:5} {reported}, exit status {child.returncode}")

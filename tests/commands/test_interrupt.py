@@ -81,13 +81,13 @@ def test_a_signal_to_all_processes_of_a_run_ends_it_in_order(kvm: Kvm, tmp_path:
     assert _whole(tmp_path, "json")
 
 
-def _two_signals(out: Path, format: str, dice: random.Random) -> None:
+def _two_signals(out: Path, format: str, rng: random.Random) -> None:
     process = _start(out, format, *MANY)
-    _wait_for_results(out, process, dice.randrange(1, 1_500_000))
-    for _ in range(dice.choice((2, 3))):
+    _wait_for_results(out, process, rng.randrange(1, 1_500_000))
+    for _ in range(rng.choice((2, 3))):
         if process.poll() is None:
-            process.send_signal(signal.Signals[dice.choice(ENDS)])
-        time.sleep(dice.choice((0, 0.0005, 0.002, 0.004, 0.008, 0.015, 0.03)))
+            process.send_signal(signal.Signals[rng.choice(ENDS)])
+        time.sleep(rng.choice((0, 0.0005, 0.002, 0.004, 0.008, 0.015, 0.03)))
     error = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and "Traceback" not in error, error
     assert _whole(out, format)

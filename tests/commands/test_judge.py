@@ -47,20 +47,20 @@ def test_what_is_written_is_read() -> None:
     assert (read.value("cr0"), read.value("rbx"), read.value("dr7")) == (0x60000010, 0x1234, None)
 
 
-def test_an_item_that_is_not_reset_is_told(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_item_that_is_not_reset_is_reported(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state.write_bytes(to_file(_sections(rbx=0x1234)))
     assert cli.main(["judge", "--event", "reset", "--vendor", "intel", "--backend", "vmx", str(state)]) == 1
     assert "rbx" in capsys.readouterr().out
 
 
-def test_the_state_before_tells_what_init_must_keep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_state_before_reports_what_init_must_keep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before, after = tmp_path / "before", tmp_path / "after"
     before.write_bytes(to_file(_sections(cr0=0x80050033)))
     after.write_bytes(to_file(_sections(cr0=0x60000010)))
     words = ["judge", "--event", "init", "--vendor", "intel", "--backend", "vmx", "--format", "ktap"]
     cli.main([*words, "--before", str(before), str(after)])
-    told = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["not", "ok"] in [words[:2] for words in told if words[-1:] == ["cr0"]]
+    reported = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["not", "ok"] in [words[:2] for words in reported if words[-1:] == ["cr0"]]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_the_state_before_tells_what_init_must_keep(tmp_path: Path, capsys: pyte
         (to_file({}), "no section"),
         (to_file({"regs": b"12345678"}), "regs: 8 bytes, where KVM_GET_REGS fills"),
         (to_file({"what": b""}), "section 'what' at byte 16: one of regs"),
-        (to_file(_sections())[:-100], "bytes, and"),
+        (to_file(_sections())[:-100], "bytes by its head, and"),
         (to_file(_sections()) + to_file(_sections())[16:], "there are two"),
         (to_file({"regs": bytes(144)}) + b"x", "ends in the head of a section"),
     ],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``kvmtest observer`` and ``kvmtest vmm``: images, logs and VMMs, and how each that is none is told."""
+"""``kvmtest observer`` and ``kvmtest vmm``: images, logs and VMMs, and how each that is none is reported."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def test_an_image_is_written(tmp_path: Path) -> None:
         (["observer", "build", "-o", "{}/x", "--resets", "cf9"], "only as firmware"),
         (["observer", "build", "-o", "{}/none/x"], "cannot write"),
         (["observer", "judge", "{}/none"], "cannot read"),
-        (["observer", "judge", "/dev/null"], "the log is cut short: no observer has printed anything in it"),
-        (["vmm"], "which VMM?"),
+        (["observer", "judge", "/dev/null"], "the log is cut short: it has no line of an observer"),
+        (["vmm"], "name a VMM"),
         (["vmm", "crosvm", "run"], "crosvm has no template"),
         (["vmm", "--form", "bios", "firecracker"], "--form pvh"),
         (["vmm", "{}/qemu-system-none"], "cannot run"),
-        (["vmm", "--form", "multiboot", "bochs"], "Bochs takes no kernel"),
+        (["vmm", "--form", "multiboot", "bochs"], "Bochs cannot boot a kernel"),
     ],
 )
 def test_what_cannot_be_is_one_line(words: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,7 +101,7 @@ def test_a_reset_that_does_not_come_is_a_failure_of_that_reset(tmp_path: Path, c
 @pytest.mark.parametrize("data", [b"", b"SeaBIOS\n", made.RECORDED[:2000]])
 def test_a_vmm_that_says_nothing_cannot_be_tested(data: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["vmm", _fake(tmp_path, data, 0)]) == 3
-    assert "before the observer had told anything" in capsys.readouterr().err
+    assert "before the observer had printed anything" in capsys.readouterr().err
 
 
 def test_a_kvm_that_cannot_emulate_the_image_has_a_way_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ _NONE = "sipi.icr-x2apic/ap,intel,stress"
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "which result?"),
+        ([], "name a result"),
         (["init.msi.host.nonsense"], "init.msi.host.nonsense"),
         ([_PASSES, _OTHER], "-o DIR"),
         ([_PASSES, _OTHER, "-o", "/nonexistent/a.c"], "-o DIR"),

@@ -58,7 +58,7 @@ def test_a_part_without_a_case_is_no_failure(kvm: Kvm, capsys: pytest.CaptureFix
     ("arguments", "want", "says"),
     [("0/3", 2, "'0/3' is not I/N"), ("1,2/3", 2, "more than one part"), ("x", 2, "'x' is not I/N"),
      # git bisect run has to stop.
-     ("1/3 --bisect cr3", 255, "goes without --shard")],
+     ("1/3 --bisect cr3", 255, "leave out --shard")],
 )  # fmt: skip
 def test_what_is_no_part_is_one_line(arguments: str, want: int, says: str, capsys: pytest.CaptureFixture[str]) -> None:
     try:

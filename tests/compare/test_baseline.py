@@ -81,7 +81,7 @@ def _text(found: Comparison | list[Comparison]) -> str:
         ("known", "known", "same"),
         ("fail", "known", "same"),
         # What cannot be tried is not mended.
-        ("fail", "skip", "untold"),
+        ("fail", "skip", "undetermined"),
         ("pass", "skip", "untried"),
         ("fixed", "skip", "untried"),
         ("info", "skip", ""),
@@ -100,7 +100,7 @@ def test_strict_makes_a_new_known_a_failure() -> None:
     assert _counts(_compare([_record("cr2", "fail")], [_record("cr2", "known")], strict=True)) == {"same": 1}
 
 
-def test_an_undefined_value_that_changed_is_told_apart_and_fails_nothing() -> None:
+def test_an_undefined_value_that_changed_is_reported_apart_and_fails_nothing() -> None:
     before, now = (
         [_record("cr2", "info", 1), _record("msr.tsc", "info", 1)],
         [_record("cr2", "info", 2), _record("msr.tsc", "info", 2)],
@@ -137,11 +137,11 @@ def test_a_case_that_one_only_has_is_said() -> None:
 
 def test_a_departure_whose_record_is_missing_is_not_gone() -> None:
     old = [_record("cr2", "fail"), _record("cr0", "pass")]
-    assert _counts(_compare(old, [_record("cr0", "pass")])) == {"untold": 1}
+    assert _counts(_compare(old, [_record("cr0", "pass")])) == {"undetermined": 1}
     # The case ran, and ended before this view's turn.
     guest = _seen(_record("cr2", "fail"), where=("init", "msi", "guest"))
     host = _seen(_record("cr2", "pass"))
-    assert _counts(compare(_run(host, guest), _run(host))) == {"untold": 1}
+    assert _counts(compare(_run(host, guest), _run(host))) == {"undetermined": 1}
 
 
 def test_of_a_case_that_ran_several_times_the_worst_counts() -> None:
@@ -188,7 +188,7 @@ def test_a_kernels_log_by_what_it_says_not_where() -> None:
     assert _counts(compare(_log(warn), _log("kernel BUG at mmu.c:1"))) == {"new": 1, "gone": 1}
     assert _counts(compare(quiet, _log(warn))) == {"new": 1}
     assert _counts(compare(_log(warn), quiet)) == {"gone": 1}
-    assert _counts(compare(_log(warn), _run())) == {"untold": 1}
+    assert _counts(compare(_log(warn), _run())) == {"undetermined": 1}
     assert _counts(compare(quiet, quiet)) == {}
 
 
@@ -298,10 +298,10 @@ def test_every_departure_is_counted_once(old: list[Observation], now: list[Obser
     assert Counter(of_now) == Counter(departs)
     ran = {seen.case for seen in now}
     then = [result for seen in old if seen.case in ran for result in seen.results if result.verdict.departs]
-    of_then = [c.before for part in (found.gone, found.same, found.untold, found.new) for c in part if c.before]
+    of_then = [c.before for part in (found.gone, found.same, found.undetermined, found.new) for c in part if c.before]
     assert set(then) == {result for result in of_then if result.verdict.departs}
     back = compare(_run(*now), _run(*now))
-    assert not back.new and not back.gone and not back.untold and not back.info
+    assert not back.new and not back.gone and not back.undetermined and not back.info
 
 
 @given(st.lists(OBSERVATIONS, max_size=5), st.lists(OBSERVATIONS, max_size=5), st.booleans())

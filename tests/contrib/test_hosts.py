@@ -92,7 +92,7 @@ def _stopped_half_way(on: Hosts, name: str, results: Path | None = None) -> Iter
         stopping.join()
 
 
-def test_ansible_tells_the_host_that_was_not_reached_and_the_one_that_hung(
+def test_ansible_reports_the_host_that_was_not_reached_and_the_one_that_hung(
     kvm: Kvm, three: Hosts, wheel: Path, tmp_path: Path
 ) -> None:
     with _stopped_half_way(three, "stuck"):

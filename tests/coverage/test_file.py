@@ -26,7 +26,7 @@ def _document() -> dict[str, Any]:
     return found
 
 
-def _told(table: Table) -> Any:
+def _reported(table: Table) -> Any:
     cells = [(c.name, c.backend, c.parameters, c.started, c.cases, c.ran, c.loading) for c in table.cells]
     return *table[:3], [block._replace(lines=tuple(sorted(block.lines))) for block in table.blocks], cells
 
@@ -36,7 +36,7 @@ def test_what_was_written_is_read(tmp_path: Path, packed: bool) -> None:
     data = json.dumps(_document()).encode()
     (tmp_path / "t").write_bytes(gzip.compress(data) if packed else data)
     (read,) = file.load(str(tmp_path / "t"))
-    assert _told(read) == _told(table())
+    assert _reported(read) == _reported(table())
 
 
 def test_it_is_as_its_schema_says() -> None:
@@ -60,8 +60,8 @@ def _cell(document: dict[str, Any]) -> dict[str, Any]:
         (lambda document: document.pop("schema"), "KeyError"),
         (lambda document: document["kernels"][0].pop("blocks"), "KeyError"),
         (lambda document: document["kernels"][0]["blocks"][0].pop("file"), "TypeError"),
-        (lambda document: _cell(document)["ran"].append([99, [0]]), "a block that is not there"),
-        (lambda document: _cell(document)["ran"].append([0, [99]]), "a case that is not there"),
+        (lambda document: _cell(document)["ran"].append([99, [0]]), "a block that is not defined"),
+        (lambda document: _cell(document)["ran"].append([0, [99]]), "a case that is not defined"),
         (lambda document: _cell(document).update(loading=["x"]), "Error"),
         (lambda document: document.update(kernels=7), "TypeError"),
     ],

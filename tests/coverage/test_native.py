@@ -71,7 +71,7 @@ def test_what_is_missing_is_one_line(host: Path) -> None:
         _native(host)
 
 
-def test_modules_that_were_not_built_for_it_are_told(host: Path) -> None:
+def test_modules_that_were_not_built_for_it_are_reported(host: Path) -> None:
     made = host / "build/arch/x86/kvm/kvm.ko"
     subprocess.run(["gcc", "-c", "-o", made, made.with_suffix(".c")], check=True, timeout=60)
     with pytest.raises(CoverageError, match="were not built with CONFIG_KCOV"):

@@ -76,7 +76,7 @@ def test_a_source_has_all_of_a_patch_or_none(tmp_path: Path) -> None:
     assert _lines(_HEAD + _ADD + blank, tmp_path) == [(FILE, (8, 9), False), (FILE, (17,), False)]
 
 
-def test_a_hunk_of_another_source_is_told(tmp_path: Path) -> None:
+def test_a_hunk_of_another_source_is_reported(tmp_path: Path) -> None:
     fit, (unfit,) = patched(hunks(_HEAD + _REPLACE.replace("reset(x)", "init(x)") + _ADD), Sources([str(source(tmp_path))]))
     assert [one.lines for one in fit] == [(8, 9)] and unfit.old == 6
 

@@ -72,18 +72,18 @@ def test_what_nothing_ran_is_shown_with_its_source(sources: Sources) -> None:
     assert list(text.missed(made, range(5), sources)) == [f"{FILE}:16  unused()  {{"]
     made = made._replace(cells=made.cells[1:])
     assert f"{FILE}:11  accept()  wait(x);" in list(text.missed(made, range(5), sources))
-    # An inlined function is told with where it is.
+    # An inlined function is reported with where it is.
     made.cells[0].ran.pop(3)
     assert f"{FILE}:4  ready(), in accept()  return x + 1;" in list(text.missed(made, range(5), sources))
 
 
-def test_a_patch_is_told_line_by_line(sources: Sources) -> None:
+def test_a_patch_is_reported_line_by_line(sources: Sources) -> None:
     lines = list(text.diff(table(), *patched(hunks(_DIFF), sources), sources, every=False))
-    told = [line.split() for line in lines]
+    reported = [line.split() for line in lines]
     assert lines[0] == f"{FILE}, lines that the patch would change:"
-    assert told[1] == ["9", "3", "cases", "reset(x);"] and told[2:4] == [["init.msi/ap,intel"], ["init.msi/bsp,intel"]]
-    assert ["10", "no", "code", "else"] in told and ["11", "1", "case", "wait(x);"] in told
-    assert ["17", "NOT", "RUN", "wait(0);"] in told
+    assert reported[1] == ["9", "3", "cases", "reset(x);"] and reported[2:4] == [["init.msi/ap,intel"], ["init.msi/bsp,intel"]]
+    assert ["10", "no", "code", "else"] in reported and ["11", "1", "case", "wait(x);"] in reported
+    assert ["17", "NOT", "RUN", "wait(0);"] in reported
     assert lines[-1] == "2 of 3 lines with code were run"
 
 
@@ -117,11 +117,11 @@ def test_files_whose_source_is_not_here_are_left_out(tmp_path: Path) -> None:
     assert out.getvalue() == ""
 
 
-def _told(page: str) -> dict[str, list[object]]:
+def _reported(page: str) -> dict[str, list[object]]:
     found = re.search(r'<script type="application/json" id="cases">(.*)</script><script>', page)
     assert found
-    told: dict[str, list[object]] = json.loads(found[1])
-    return told
+    reported: dict[str, list[object]] = json.loads(found[1])
+    return reported
 
 
 def test_a_page_shows_the_source_with_who_ran_it(sources: Sources) -> None:
@@ -130,7 +130,7 @@ def test_a_page_shows_the_source_with_who_ran_it(sources: Sources) -> None:
     page = out.getvalue()
     ident = FILE.replace("/", "_")
     (nine,) = re.findall(rf'<li id="{ident}:9" class="run">.*data-who="(\d+)".*>3</button>\t\treset\(x\);</li>', page)
-    assert _told(page)["who"][int(nine)] == [[[0, 1]], [0]]
+    assert _reported(page)["who"][int(nine)] == [[[0, 1]], [0]]
     assert f'<li id="{ident}:17" class="not">' in page and f'<li id="{ident}:10"><a' in page
     assert "#include &quot;lapic.h&quot;" in page
     assert f'<a href="#{ident}">{FILE}</a>' in page and "<td>4  80.0 %</td>" in page
@@ -142,7 +142,7 @@ def test_a_folder_has_an_index_and_a_page_a_file(sources: Sources, tmp_path: Pat
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted([name, "index.html"])
     assert f'<a href="{name}">' in (tmp_path / "out/index.html").read_text()
     page = (tmp_path / "out" / name).read_text()
-    assert "http://" not in page and "https://" not in page and len(_told(page)["who"]) == 3
+    assert "http://" not in page and "https://" not in page and len(_reported(page)["who"]) == 3
 
 
 def test_a_name_that_would_be_a_tag_stays_text(sources: Sources) -> None:

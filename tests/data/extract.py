@@ -23,8 +23,8 @@ from kvmtest.spec.commits import ENTRIES
 from kvmtest.spec.deviations import DEVIATIONS
 
 _SIGNS = [sign for entry in ENTRIES for sign in entry.signs if sign.old is not None]
-_TOLD = frozenset(id for sign in _SIGNS for id in sign.ids if not sign.check)
-#: Behaviours that something is told by: id, and the part of the case's name; and those parts by the id.
+_SHOWN = frozenset(id for sign in _SIGNS for id in sign.ids if not sign.check)
+#: Behaviours that show something: id, and the part of the case's name; and those parts by the id.
 _BEHAVIOURS = {(id, sign.case) for sign in _SIGNS if sign.check for id in sign.ids}
 _BEHAVIOURS |= {(d.item, d.case) for d in DEVIATIONS if d.item.count(".") > 2}
 _PARTS = {id: [case for other, case in sorted(_BEHAVIOURS) if other == id] for id, _ in _BEHAVIOURS}
@@ -33,12 +33,12 @@ _VALUES = frozenset((d.item, d.observed) for d in DEVIATIONS if isinstance(d.obs
 
 
 def _kept(run: Run) -> Iterator[Observation]:
-    """The first record of each item and deviation: of known ones, and of those that a commit is told by."""
+    """The first record of each item and deviation: of known ones, and of those that show a commit."""
     seen: set[tuple[object, ...]] = set()
     for one in run.observations:
         records = []
         for r in one.results:
-            told = r.verdict.judged or r.verdict is Verdict.INFO
+            reported = r.verdict.judged or r.verdict is Verdict.INFO
             key: tuple[object, ...] = ()
             parts = tuple(part for part in _PARTS.get(r.id, ()) if part in (r.case or ""))
             if parts and r.verdict is not Verdict.SKIP:
@@ -47,7 +47,7 @@ def _kept(run: Run) -> Iterator[Observation]:
                 value = r.record.observed if (r.item, r.record.observed) in _VALUES else "as planted"
                 # A view counts only where it is neither the host's nor the guest's.
                 key = (r.event, r.item, value, r.deviation, "views" if r.view == "views" else "")
-            elif told and r.id in _TOLD:
+            elif reported and r.id in _SHOWN:
                 key = (r.event, "", r.item, r.verdict)
             if key and key not in seen:
                 seen.add(key)

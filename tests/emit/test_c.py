@@ -133,7 +133,7 @@ def test_memory_that_is_there_is_not_given_again() -> None:
     assert text.count("\tadd_memory(vm, ") == 2
 
 
-def test_of_memory_that_is_logged_kvm_is_told_so() -> None:
+def test_of_memory_that_is_logged_kvm_is_reported_so() -> None:
     text = c.source(repro(p.Region(10, 0x100000, 0x1000, True)), _HEAD)
     assert "add_logged_memory(vm, 10, 0x100000, 0x1000);" in text and ".flags = KVM_MEM_LOG_DIRTY_PAGES" in text
 

@@ -65,9 +65,10 @@ def test_a_guests_code_is_an_instruction_a_line() -> None:
     data = image[start : start + guests.PAGE].rstrip(b"\xf4")
     text = code.array("code_0", data)
     assert _bytes(text) == data
-    told = re.findall(r"/\* (.*?) \*/", text)
-    assert "data" not in told and any(one.startswith("mov") for one in told) and any(one.startswith("out ") for one in told)
-    assert {f"{label}:" for label, at in labels.items() if start < at < start + 64} & set(told) or len(labels) < 3
+    reported = re.findall(r"/\* (.*?) \*/", text)
+    assert "data" not in reported
+    assert any(one.startswith("mov") for one in reported) and any(one.startswith("out ") for one in reported)
+    assert {f"{label}:" for label, at in labels.items() if start < at < start + 64} & set(reported) or len(labels) < 3
 
 
 def test_without_a_disassembler_they_are_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

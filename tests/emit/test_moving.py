@@ -62,7 +62,7 @@ def test_each_msr_is_saved_and_written_by_itself() -> None:
 
 
 def test_it_ends_with_what_was_refused() -> None:
-    # The values that the step told: of GET_MSRS, the Look, SET_REGS, SET_MSRS.
+    # The values that the step reported: of GET_MSRS, the Look, SET_REGS, SET_MSRS.
     regs = _ops(plain(_PROGRAM, Refused(1, 3, -22)))
     assert regs[-2:] == [_MOVE[5], p.Compare(_RESULT._replace(name=""), (0,), p.Otherwise("fail", ""))]
     msrs = _ops(plain(_PROGRAM, Refused(1, 4, 1)))

@@ -124,7 +124,7 @@ def test_the_leaf_that_what_is_expected_rests_on_stays() -> None:
     assert VM[-1] != op
 
 
-def test_a_value_that_is_kept_is_told_with_what_took_its_place() -> None:
+def test_a_value_that_is_kept_is_reported_with_what_took_its_place() -> None:
     """As the caller knows it: what is observed is what is written."""
     now = 0b1011
 

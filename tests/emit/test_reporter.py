@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The reporting guest as ops: each item that it tells has a place, and what it does not tell is refused."""
+"""The reporting guest as ops: each item that it reports has a place, and one that it does not report is refused."""
 
 from __future__ import annotations
 
 import pytest
 
 from kvmtest.emit import reporter
-from kvmtest.emit.reporter import Untold
+from kvmtest.emit.reporter import Unreportable
 from kvmtest.engine.machine import Target
 from kvmtest.guests import spine
 from kvmtest.scenario import program as p
 from kvmtest.x86 import msr
 
-_TO = p.Place("told", 0, 8)
+_TO = p.Place("reported", 0, 8)
 
 
 def _written(item: str, apic_mode: str = "xapic") -> dict[int, bytes]:
@@ -41,23 +41,23 @@ def test_an_msr_is_the_one_that_the_guest_reads(item: str, apic_mode: str, index
 
 @pytest.mark.parametrize(("item", "apic_mode"), [("lapic.id", "x2apic"), ("lapic.icr2", "x2apic"), ("lapic.svr", "relocated")])
 def test_what_has_no_place_in_this_mode_is_refused(item: str, apic_mode: str) -> None:
-    with pytest.raises(Untold):
+    with pytest.raises(Unreportable):
         _written(item, apic_mode)
 
 
 @pytest.mark.parametrize("item", ["cs.limit", "fs.base", "mp_state", "dr0.nonsense"])
-def test_what_the_guest_tells_by_no_word_is_refused(item: str, targets: dict[str, Target]) -> None:
-    with pytest.raises(Untold):
+def test_what_the_guest_reports_by_no_word_is_refused(item: str, targets: dict[str, Target]) -> None:
+    with pytest.raises(Unreportable):
         list(reporter.report(1, item, targets["ap"].layout, "xapic", _TO))
 
 
-def test_a_register_told_by_an_out_is_what_was_said(targets: dict[str, Target]) -> None:
+def test_a_register_reported_by_an_out_is_what_was_said(targets: dict[str, Target]) -> None:
     for port, item in spine.ports().items():
         if item in reporter._BY_PATTERN:
             continue
         enter, said = reporter.report(1, item, targets["ap"].layout, "xapic", _TO)
         assert isinstance(enter, p.Enter) and enter.came.number == port and port not in enter.came.past
-        assert isinstance(said, p.Said) and said.to.buffer == "told"
+        assert isinstance(said, p.Said) and said.to.buffer == "reported"
 
 
 def test_a_slot_is_read_when_the_guest_is_done(targets: dict[str, Target]) -> None:

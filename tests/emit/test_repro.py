@@ -106,8 +106,8 @@ def test_a_program_that_nothing_decides_is_none(targets: dict[str, Target]) -> N
         _body(targets["ap"], Wanted(2, (("delivered", (0,), None),)), *_LOOKS)
     with pytest.raises(NoRepro, match="not a list of ops"):
         _body(targets["ap"], Wanted(2), (0, p.Do("arrivals", p.DEFAULT_ROUNDS)))
-    compare = p.Compare(p.Place("told", 0, 8), (1,), p.Otherwise("error", "why"))
-    made = _body(targets["ap"], Wanted(0), (0, compare), buffers={"told": p.Buffer("u64", bytes(8))})
+    compare = p.Compare(p.Place("reported", 0, 8), (1,), p.Otherwise("error", "why"))
+    made = _body(targets["ap"], Wanted(0), (0, compare), buffers={"reported": p.Buffer("u64", bytes(8))})
     (last,) = [op for _, op in made.body.ops]
     assert isinstance(last, p.Compare) and last.otherwise.verdict == "fail"
 

@@ -21,7 +21,7 @@ from tests.emit.made import repro
 
 _LDR, _SVR, _IRR = 0xD0, 0xF0, 0x220
 _BIT = 1 << 21
-_TOLD = p.Otherwise("", "")
+_NOTED = p.Otherwise("", "")
 
 
 def _made(expected: int) -> Repro:
@@ -37,7 +37,7 @@ def _made(expected: int) -> Repro:
     begin = len(ops)
     ops.append(p.Ioctl(p.VM, uapi.KVM_SIGNAL_MSI, "to_logical"))
     ops += [p.Ioctl(id, uapi.KVM_GET_LAPIC, f"lapic{id}") for id in (0, 1)]
-    of = tuple((id, p.Compare(p.Place(f"lapic{id}", _IRR, 4), (_BIT,), _TOLD, _BIT)) for id in (0, 1))
+    of = tuple((id, p.Compare(p.Place(f"lapic{id}", _IRR, 4), (_BIT,), _NOTED, _BIT)) for id in (0, 1))
     made = repro(*ops)
     buffers = dict(made.body.buffers, lapic0=p.Buffer("kvm_lapic_state", bytes(1024)))
     buffers["to_logical"] = p.Buffer("kvm_msi", bytes(uapi.kvm_msi(address_lo=0xFEE02004, data=0x55)))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Ioctls that fail as they are told to, below the one place that issues them, and what a run of cases shows then.
+"""Ioctls that fail on demand, below the one place that issues them, and what a run of cases shows then.
 
 The C code has calls of its own: of those, too, each can be refused, and the rest it makes.
 """
@@ -164,11 +164,11 @@ class Refusing:
 def departures(quiet: Mapping[tuple[str, str], str], seen: Results, refusal: Refusal) -> list[str]:
     """List results that are judged otherwise than in the ``quiet`` run, and are no error or skip that says so.
 
-    Where KVM's answer itself is what is judged, it departs. Of a case that tells of the refusal a part may not be there: what
+    Where the refusal itself is judged, it departs. Of a case that shows the refusal a part may not be there: what
     else it would have shown is not known.
     """
-    told = {case for (_, case), result in seen.items() if _says(result, refusal) or _answers(result, refusal)}
-    found = [f"{'/'.join(key)}: not there" for key in quiet.keys() - seen.keys() if key[1] not in told]
+    reported = {case for (_, case), result in seen.items() if _says(result, refusal) or _answers(result, refusal)}
+    found = [f"{'/'.join(key)}: not there" for key in quiet.keys() - seen.keys() if key[1] not in reported]
     for key, result in seen.items():
         was = quiet.get(key, "not there")
         if result.verdict != was and not _says(result, refusal) and not _answers(result, refusal):
@@ -191,14 +191,14 @@ def verdicts(results: Results) -> dict[tuple[str, str], str]:
     return {key: result.verdict for key, result in results.items()}
 
 
-class Told(NamedTuple):
+class Reported(NamedTuple):
     """The verdicts of a run that changed: their number by new verdict, and the reason of one of them."""
 
     changed: Counter[str]
     example: str
 
     @classmethod
-    def of(cls, quiet: Mapping[tuple[str, str], str], seen: Results) -> Told:
+    def of(cls, quiet: Mapping[tuple[str, str], str], seen: Results) -> Reported:
         """That of the run ``seen``, which was ``quiet`` before."""
         others = [result for key, result in seen.items() if result.verdict != quiet.get(key)]
         example = next((one.reason or str(one.record.observed) for one in others), "")
@@ -216,7 +216,7 @@ class Product:
         self.refusing, self._host = refusing, host.detect()
         self._quiet: dict[Case, dict[tuple[str, str], str]] = {}
         #: The outcome of the last try.
-        self.told = Told(Counter(), "")
+        self.reported = Reported(Counter(), "")
         self._calls: dict[tuple[Case, bool], Counter[int]] = {}
 
     def shown(self, cases: list[Case], refusal: Refusal | None, *, native: bool = True, timeout_s: float = 1.0) -> Results:
@@ -274,7 +274,7 @@ class Product:
         quiet = {key: verdict for one in (case, *after) for key, verdict in self.quiet(one).items()}
         seen = self.shown([case, *after], refusal, native=native, timeout_s=0.1 if stuck else 1.0)
         assert self.refusing.refused, (refusal, case)
-        self.told = Told.of(quiet, seen)
+        self.reported = Reported.of(quiet, seen)
         if stuck:
             # A vCPU that never gets to run: that nothing comes in time is all that can be seen.
             return refusal, tuple(str(key) for key, one in seen.items() if one.verdict == "pass" and quiet[key] != "pass")
@@ -299,7 +299,7 @@ def _table(path: str) -> None:
                 for time in TIMES:
                     case, issued = product._user(request, error, time)
                     refusal, wrong = product.tried(request, error, time, case, native=issued)
-                    said = f"{'WRONG: ' if wrong else ''}{product.told}".replace("|", "/").replace("\n", " ")
+                    said = f"{'WRONG: ' if wrong else ''}{product.reported}".replace("|", "/").replace("\n", " ")
                     by = "C" if issued else "Python"
                     lines.append(f"| {' | '.join(refusal.words)} | {refusal.time} | {said} | {case.prefix}/{case.words}, {by} |")
     with open(path, "w", encoding="utf-8") as file:

@@ -67,8 +67,8 @@ def test_the_last_line_says_how_much_is_usable(lacking: bool, kvm: Kvm, monkeypa
         monkeypatch.setattr(guests, "__file__", "/nonexistent/__init__.py")
     *_, last = doctor.examine("/dev/kvm")
     assert last.what.endswith("next: kvmtest run") and last.what.startswith("usable: ")
-    items, told = (int(words.split()[0]) for words in last.what.removeprefix("usable: ").split(", "))
-    assert items > 400 and (told == 0 if lacking else told > 100)
+    items, reported = (int(words.split()[0]) for words in last.what.removeprefix("usable: ").split(", "))
+    assert items > 400 and (reported == 0 if lacking else reported > 100)
 
 
 @pytest.mark.parametrize("kind", ["bin", "sym"])
@@ -98,7 +98,7 @@ def test_the_guests_are_those_that_have_a_source() -> None:
     assert sorted(path.stem for path in sources.glob("*.S")) == sorted(guests.IMAGES)
 
 
-def test_nesting_is_told_by_cpuid_and_names_the_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nesting_is_reported_by_cpuid_and_names_the_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "flags", lambda: frozenset(("svm",)))
     both, none = _Lacking(uapi.KVM_CAP_NESTED_STATE), _Lacking()
     svm, without = [CpuidEntry(0x80000001, 0, 0, 0, 0, 4, 0)], [CpuidEntry(1, 0, 0, 0, 0, 4, 0)]
@@ -134,7 +134,7 @@ def test_smm_needs_a_kernel_that_has_it() -> None:
     assert "kvm_intel.unrestricted_guest=1" in doctor._smm(_Lacking(), _AMD._replace(backend="vmx")).enable
 
 
-def test_what_the_cpu_has_not_is_told_from_what_kvm_does_not_offer() -> None:
+def test_what_the_cpu_has_not_is_reported_from_what_kvm_does_not_offer() -> None:
     assert {component.bit for component in xsave.COMPONENTS} == doctor._COMPONENT_FLAGS.keys()
     offered = [CpuidEntry(0xD, 0, 0, 0b111, 0, 0, 0), CpuidEntry(0xD, 2, 0, 256, 576, 0, 0)]
     _, absent, withheld = doctor._components(offered, frozenset(("avx", "ospke")))

@@ -169,7 +169,7 @@ def _begins(step: str) -> bytes:
 
 
 @pytest.mark.parametrize("step", [step for step in spine.STEP_ITEMS if step != "TABLES"])
-def test_a_guest_that_is_stopped_in_a_step_tells_nothing_of_that_or_of_what_follows(
+def test_a_guest_that_is_stopped_in_a_step_reports_nothing_of_that_or_of_what_follows(
     step: str, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = machine.target("bsp")
@@ -193,7 +193,7 @@ def test_a_guest_that_is_stopped_in_a_step_tells_nothing_of_that_or_of_what_foll
 
 
 @pytest.mark.parametrize("limit", ["cs", "es", "gs"])
-def test_a_limit_is_told_by_the_exception_that_ends_it_and_not_by_a_time_out(
+def test_a_limit_is_reported_by_the_exception_that_ends_it_and_not_by_a_time_out(
     limit: str, machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The guest spins after the first offset that could be read: what it has stored is not a limit."""
@@ -202,8 +202,8 @@ def test_a_limit_is_told_by_the_exception_that_ends_it_and_not_by_a_time_out(
     _spins_at(monkeypatch, done, len(done))
     case = the("init.msi.guest/bsp,intel,xapic,plant-a")
     results = by_item(case, machines, 0.1)
-    told = results[f"{limit}.limit"]
-    assert (told.verdict, told.observed) == ("error", None) and f"in step {limit.upper()}_LIMIT" in told.reason
+    reported = results[f"{limit}.limit"]
+    assert (reported.verdict, reported.observed) == ("error", None) and f"in step {limit.upper()}_LIMIT" in reported.reason
     assert {results[f"{seg}.limit"].verdict for seg in ("cs", "ds", "es", "ss", "fs", "gs")} == {"error"}
     assert results["rax"].verdict == "pass"
 
@@ -284,7 +284,7 @@ def test_items_of_a_sipi_after_init_leave_its_place_out() -> None:
     assert there == {"rip", "cs.selector", "cs.base"}
 
 
-def test_limits_are_told_by_the_largest_offset_that_can_be_read() -> None:
+def test_limits_are_reported_by_the_largest_offset_that_can_be_read() -> None:
     shown = [guest_view.shown("ds.limit", limit) for limit in (0, 0xFFFE, 0xFFFF, 0x10000, 0x12345, 0xFFFFF, 0xFFFFFFFF)]
     assert shown == [0, 0, 0xFFFF, 0x10000, 0x10000, 0xFFFFF, 0xFFFFFFFF]
     assert guest_view.shown("idt.limit", 0x1234) == 0x1234

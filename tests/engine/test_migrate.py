@@ -96,7 +96,7 @@ def test_a_device_that_is_left_out_shows(machines: Machines, monkeypatch: pytest
     of_vm = saved.of_vm
 
     def unwritten(irqchip: str) -> dict[str, tuple[saved.Part, ...]]:
-        # Another ioctl, which answers 0, in the place of KVM_SET_*: nothing is written, and it is still looked at.
+        # Another ioctl, which returns 0, instead of KVM_SET_*: nothing is written, and it is still looked at.
         found = of_vm(irqchip)
         return found | {section: tuple(part._replace(put=KVM_CHECK_EXTENSION) for part in found[section])}
 
@@ -150,7 +150,7 @@ def test_a_refused_section_is_a_failure_and_ends_the_case(machines: Machines, mo
     of_vcpu = saved.of_vcpu
 
     def illegal(*args: object) -> dict[str, tuple[saved.Part, ...]]:
-        # KVM_SET_LAPIC in the place of KVM_SET_MP_STATE: no such activity state.
+        # KVM_SET_LAPIC instead of KVM_SET_MP_STATE: no such activity state.
         found = of_vcpu(*args)  # type: ignore[arg-type]
         (part,) = found["regs"]
         return found | {"mp_state": (part._replace(put=found["mp_state"][0].put, kind="kvm_regs"),)}

@@ -63,15 +63,15 @@ def _at(code: bytes) -> list[p.Op]:
 
 def test_put_writes_the_bits_of_its_mask(machine: Machine, program: p.Program) -> None:
     seen = ops(machine, program, p.Put(WORD, 0xFFFF, 0xF0), p.Compare(WORD, (0x12F4,), ELSE))
-    assert seen.end is None and seen.told == ((1, 0x12F4),)
+    assert seen.end is None and seen.evidence == ((1, 0x12F4),)
 
 
 @pytest.mark.parametrize("verdict", ["error", "skip", "fail"])
-def test_compare_tells_what_is_there_and_ends_the_program(verdict: str, machine: Machine, program: p.Program) -> None:
+def test_compare_reports_what_is_there_and_ends_the_program(verdict: str, machine: Machine, program: p.Program) -> None:
     otherwise = p.Otherwise(verdict, "it is otherwise")
     tests = (p.Compare(WORD, (1, 0x1234), otherwise), p.Compare(WORD, (0x4,), otherwise, 0xF), p.Compare(WORD, (0,), otherwise))
     seen = ops(machine, program, *tests, p.Compare(WORD, (0x1234,), ELSE))
-    assert seen.told == ((0, 0x1234), (1, 0x4), (2, 0x1234))
+    assert seen.evidence == ((0, 0x1234), (1, 0x4), (2, 0x1234))
     assert seen.end == Ended(2, verdict, "it is otherwise: 0x1234" if verdict == "error" else "it is otherwise")
 
 
@@ -82,7 +82,7 @@ def test_a_refused_ioctl_is_an_error_or_a_result(machine: Machine, program: p.Pr
     assert end and end.verdict == "error" and "KVM_SET_BOOT_CPU_ID: Device or resource busy [EBUSY]" in end.why
     result = p.Place("result", 0, 8, "result")
     seen = ops(machine, program, late._replace(result="result"), p.Compare(result, (-16,), ELSE))
-    assert seen.end is None and seen.told == ((1, -16),)
+    assert seen.end is None and seen.evidence == ((1, -16),)
 
 
 def test_guest_memory_is_written_and_read(machine: Machine, program: p.Program) -> None:
@@ -100,9 +100,9 @@ def test_what_is_written_to_memory_is_logged_where_that_is_asked_for(machine: Ma
         machine.vm.remove_memory(memory)
 
 
-def test_enter_tells_the_exit_that_comes(machine: Machine, program: p.Program) -> None:
+def test_enter_reports_the_exit_that_comes(machine: Machine, program: p.Program) -> None:
     seen = ops(machine, program, *_at(OUT), p.Enter(0, p.Came("out", 0x10), ELSE))
-    ((_, exited),) = seen.told
+    ((_, exited),) = seen.evidence
     assert seen.end is None and (exited.kind, exited.number) == ("out", 0x10)
 
 
@@ -110,13 +110,13 @@ def test_enter_tells_the_exit_that_comes(machine: Machine, program: p.Program) -
 def test_another_exit_ends_the_program(verdict: str, machine: Machine, program: p.Program) -> None:
     seen = ops(machine, program, *_at(OUT), p.Enter(0, p.Came("out", 0x11), p.Otherwise(verdict, "another")))
     assert seen.end and (seen.end.verdict, seen.end.late) == (verdict, False)
-    assert ("KVM_EXIT_IO" in seen.end.why) == (verdict == "error") and seen.told[-1][1].number == 0x10
+    assert ("KVM_EXIT_IO" in seen.end.why) == (verdict == "error") and seen.evidence[-1][1].number == 0x10
 
 
 @pytest.mark.parametrize("code", [SPIN, HLT], ids=["spins", "halts"])
 def test_no_exit_is_late_or_what_was_waited_for(code: bytes, machine: Machine, program: p.Program) -> None:
     seen = ops(machine, program, *_at(code), p.Enter(0, p.Came("quiet"), ELSE), timeout_s=0.1)
-    assert seen.end is None and seen.told[0][1].kind == "quiet"
+    assert seen.end is None and seen.evidence[0][1].kind == "quiet"
     end = ops(machine, program, *_at(code), p.Enter(0, p.Came("out", 0x10), ELSE), timeout_s=0.1).end
     assert end and (end.verdict, end.late) == ("error", True)
 
@@ -130,7 +130,7 @@ def test_poll_ends_when_its_test_holds(machine: Machine, program: p.Program) -> 
     read = (p.Peek(WORD, 0x500),)
     changed = p.Poll(read, p.Compare(WORD, (), ELSE), 0, changed=True)
     seen = ops(machine, program, *_at(COUNT), changed)
-    assert seen.end is None and seen.told[-1][1] > 0
+    assert seen.end is None and seen.evidence[-1][1] > 0
 
 
 def test_poll_that_runs_out_of_time_is_late(machine: Machine, program: p.Program) -> None:
@@ -147,13 +147,13 @@ def test_an_exit_during_poll_ends_the_program(machine: Machine, program: p.Progr
 
 def test_a_started_vcpu_is_joined_at_its_exit(machine: Machine, program: p.Program) -> None:
     seen = ops(machine, program, *_at(OUT), p.Start(0), p.Join(0, p.Came("out", 0x10), ELSE))
-    assert seen.end is None and seen.told[-1][1].number == 0x10
+    assert seen.end is None and seen.evidence[-1][1].number == 0x10
 
 
 def test_a_vcpu_that_was_kicked_runs_again(machine: Machine, program: p.Program) -> None:
     quiet, again = p.Join(0, p.Came("quiet"), ELSE), p.Enter(0, p.Came("out", 0x10), ELSE)
     seen = ops(machine, program, *_at(SPIN), p.Start(0), quiet, *_at(OUT), again)
-    assert seen.end is None and [one.kind for _, one in seen.told] == ["quiet", "out"]
+    assert seen.end is None and [one.kind for _, one in seen.evidence] == ["quiet", "out"]
 
 
 def test_a_started_vcpu_sleeps_in_kvm_run_when_the_next_op_comes(
@@ -206,7 +206,7 @@ def test_reply_answers_a_read(machine: Machine, program: p.Program) -> None:
 def test_a_look_reads_all_sections_and_goes_back_to_the_event(machine: Machine, program: p.Program) -> None:
     layout = machine.target("bsp").layout
     seen = ops(machine, program, *_at(OUT), p.Look(0), p.Look(0, 3))
-    (_, one), (_, back) = seen.told
+    (_, one), (_, back) = seen.evidence
     assert one.sections.keys() == layout.by_section.keys()
     assert (one.get(layout, "rip"), back.get(layout, "rip")) == (CODE, CODE - 3)
 

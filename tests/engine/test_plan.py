@@ -71,7 +71,7 @@ def test_a_case_of_the_full_plan_can_be_selected_by_what_reports_call_it() -> No
     alone = next(case for case in full if case.name not in names)
     assert plan.chosen((f"{alone.prefix}.cr3/{alone.words}",)) == [alone]
     assert plan.chosen(("sipi.*/*stress", alone.name)) == [*plan.chosen(("sipi.*/*stress",)), alone]
-    # A selector that takes something of the plan takes nothing else.
+    # A selector that matches something in the plan selects nothing else.
     assert names.issuperset(case.name for case in plan.chosen(("init.gsi-msi",)))
 
 

@@ -135,7 +135,7 @@ def test_a_refusal_is_seen_whoever_issues_the_ioctl(product: Product) -> None:
         assert all("KVM_GET_DEBUGREGS: Cannot allocate memory [ENOMEM]" in result.reason for result in changed)
 
 
-def test_a_verdict_that_changes_without_a_word_is_told(product: Product) -> None:
+def test_a_verdict_that_changes_without_a_word_is_reported(product: Product) -> None:
     quiet = product.quiet(CHOSEN[3])
     refusal = Refusal(NUMBERS["KVM_GET_REGS"], errno.EINVAL, every=1)
     seen = product.shown([CHOSEN[3]], None)

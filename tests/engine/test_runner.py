@@ -66,7 +66,7 @@ def players(made: p.Program, machine: Machine, monkeypatch: pytest.MonkeyPatch) 
 
 def plain(seen: Played, layout: Layout) -> list[Any]:
     """Evidence without what counts by itself."""
-    return [[(step, _plain(value, layout)) for step, value in seen.told], seen.end]
+    return [[(step, _plain(value, layout)) for step, value in seen.evidence], seen.end]
 
 
 def _plain(value: Any, layout: Layout) -> Any:
@@ -103,7 +103,7 @@ def test_a_case_shows_the_same(
     case = ITEM._replace(view=view, event=event, trigger=trigger, **of_sipi)
     bound = BoundCase(case, machine, machines.host)
     seen = both(bound.program)
-    before, after = (value for _, value in seen.told if isinstance(value, Snapshot))
+    before, after = (value for _, value in seen.evidence if isinstance(value, Snapshot))
     assert seen.end is None
     assert before.get(machine.targets[0].layout, "rip") != after.get(machine.targets[0].layout, "rip")
 
@@ -136,8 +136,8 @@ def test_a_comparison_that_does_not_hold_ends_the_program(verdict: str, why: str
 
 
 def test_a_comparison_asks_for_none_of_its_values_or_ends_nothing(both: Callable[..., Played]) -> None:
-    unlike, told = p.Compare(WORD, (1, 2), WRONG, unlike=True), p.Compare(WORD, (1, 2), p.Otherwise("", ""))
-    seen = both(program(unlike, told, unlike, p.Put(WORD, 2), unlike, told))
+    unlike, reported = p.Compare(WORD, (1, 2), WRONG, unlike=True), p.Compare(WORD, (1, 2), p.Otherwise("", ""))
+    seen = both(program(unlike, reported, unlike, p.Put(WORD, 2), unlike, reported))
     assert seen == Played(((0, 0), (1, 0), (2, 0), (4, 2)), Ended(4, "error", "wrong: 0x2", False))
 
 
@@ -186,7 +186,7 @@ def _short(machine: Machine) -> str:
 
 
 @pytest.mark.parametrize("spoil", [_failing, _short])
-def test_what_cannot_be_read_is_told_as_by_python(
+def test_what_cannot_be_read_is_reported_as_by_python(
     spoil: Callable[[Machine], str], machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = machines.fresh(SETUP)
@@ -205,7 +205,7 @@ def test_what_has_not_changed_is_the_same_object(machine: Machine, monkeypatch: 
     program_ = program(p.Ioctl(1, uapi.KVM_GET_REGS, "regs"), p.Put(place, 5), regs, p.Look(1), p.Put(place, 6), regs, p.Look(1))
     program_.buffers["regs"] = p.Buffer("kvm_regs", bytes(144))
     player = players(program_, machine, monkeypatch)[0]
-    (one, two), (again, _) = ([value for _, value in player.run().told] for _ in range(2))
+    (one, two), (again, _) = ([value for _, value in player.run().evidence] for _ in range(2))
     layout = machine.targets[1].layout
     assert (one.get(layout, "rax"), two.get(layout, "rax"), again.get(layout, "rax")) == (5, 6, 5)
     assert again.sections["regs"] is one.sections["regs"]
@@ -215,7 +215,7 @@ def test_what_has_not_changed_is_the_same_object(machine: Machine, monkeypatch: 
     reader.buffers = reader.buffers[:3]
     monkeypatch.setattr(machine.targets[1], "reader", reader)
     player = players(still, machine, monkeypatch)[0]
-    assert player.run().told[0][1] is player.run().told[0][1]
+    assert player.run().evidence[0][1] is player.run().evidence[0][1]
 
 
 def test_a_signal_in_between_changes_nothing(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,7 @@ def test_what_counts_has_no_value(basis: Basis) -> None:
         list(showing.moved(3, [_result(_RAX._replace(item="msr.tsc"))], (basis,), []))
 
 
-def test_what_was_refused_is_the_last_that_was_told() -> None:
+def test_what_was_refused_is_the_last_that_was_reported() -> None:
     played = Played(((2, 9), (3, 1), (3, 0), (3, -22)), Ended(3, "fail", "KVM_SET_REGS"))
     assert showing.refused(played, 3, [_result(_RAX._replace(item="refused"))]) == Refused(3, 3, -22)
     assert showing.refused(played, 3, [_result(_RAX)]) is None

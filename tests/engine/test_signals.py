@@ -26,14 +26,14 @@ _SIGNALS = (signal.SIGALRM, signal.SIGUSR1)
 
 @contextmanager
 def _storm() -> Iterator[Counter[int]]:
-    """SIGALRM from a timer, and SIGUSR1 from dice, each more often than an ioctl takes; by number, how many there were."""
+    """SIGALRM from a timer, and SIGUSR1 from rng, each more often than an ioctl takes; by number, how many there were."""
     came: Counter[int] = Counter()
     over = threading.Event()
     before = {number: signal.signal(number, lambda number, _: came.update((number,))) for number in _SIGNALS}
 
     def send() -> None:
-        dice = random.Random(1)
-        while not over.wait(dice.uniform(0, 0.003)):
+        rng = random.Random(1)
+        while not over.wait(rng.uniform(0, 0.003)):
             os.kill(os.getpid(), signal.SIGUSR1)
 
     sender = threading.Thread(target=send)

@@ -45,10 +45,10 @@ def test_a_leaf_is_found_by_its_number() -> None:
 
 
 def test_what_is_known_is_not_run_again() -> None:
-    ran, told = iter((HANGS._replace(why="of its own"),)), list[Outcome | None]()
-    tried = Tried((HANGS,), told.append)
+    ran, reported = iter((HANGS._replace(why="of its own"),)), list[Outcome | None]()
+    tried = Tried((HANGS,), reported.append)
     assert [tried.outcome(lambda: next(ran)).why for _ in range(2)] == [HANGS.why, "of its own"]
-    assert [one and one.why for one in told] == [None, "of its own"]
+    assert [one and one.why for one in reported] == [None, "of its own"]
 
 
 def _run(kvm: Kvm, made: Repro) -> tuple[str, tuple[object, ...]]:

@@ -135,7 +135,7 @@ def test_another_error_is_not_tried_again(machines: Machines, monkeypatch: pytes
     assert len(calls) == 1 and not any(r.record.out_of_time for r in results)
 
 
-def test_time_is_told_by_type_through_all_that_came_of_it() -> None:
+def test_time_is_reported_by_type_through_all_that_came_of_it() -> None:
     def raised(*chain: Exception) -> Untried:
         error: Exception | None = None
         for one in chain:
@@ -191,8 +191,8 @@ def test_what_is_judged_elsewhere_is_judged_the_same(kvm: Kvm, slow: Callable[[i
             results += [result for seen in receiver.observations(look, fields[0], facts) for result in seen.results]
         else:
             receiver.take(letter, fields[0])
-    told = {(r.view, r.item): r for r in results}
-    assert told["guest", "rbx"].verdict == "info" and told["guest", "rbx"].reason == FIRST
+    reported = {(r.view, r.item): r for r in results}
+    assert reported["guest", "rbx"].verdict == "info" and reported["guest", "rbx"].reason == FIRST
     assert not any(r.verdict == "pass" for r in results)
 
 

@@ -106,7 +106,7 @@ def quiet(machines: Machines) -> dict[tuple[str, str], Result]:
 
 
 @pytest.mark.parametrize("name", READS)
-def test_a_read_that_fails_is_told_by_its_errno(
+def test_a_read_that_fails_is_reported_by_its_errno(
     name: str, quiet: dict[tuple[str, str], Result], machines: Machines, failing: Failing
 ) -> None:
     for error, every in ((errno.EINVAL, 1), (errno.ENOMEM, 1), (errno.EINVAL, 7), (errno.ENOMEM, 5), (errno.EINTR, 3)):

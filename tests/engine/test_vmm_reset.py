@@ -51,14 +51,14 @@ def test_a_used_vcpu_is_proven_to_have_been_used(machines: Machines) -> None:
 
 
 @pytest.mark.parametrize(("said", "verdict"), [("", "fail"), ("KVM_SET_DEBUGREGS: made up", "error")])
-def test_a_section_that_is_not_restored_is_told(
+def test_a_section_that_is_not_restored_is_reported(
     said: str, verdict: str, machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that KVM took fails; of one that it refused nothing is known but the errno."""
     _leave_out(monkeypatch, "debugregs", said=said)
     results = _run(HOST, machines)
-    told = {item for (_, item), r in results.items() if r.verdict == verdict}
-    assert told >= {"dr0", "dr1", "dr2", "dr3", "dr6", "dr7"} and "rbx" not in told
+    shown = {item for (_, item), r in results.items() if r.verdict == verdict}
+    assert shown >= {"dr0", "dr1", "dr2", "dr3", "dr6", "dr7"} and "rbx" not in shown
     assert results["host", "dr7"].reason == said
 
 
@@ -99,7 +99,7 @@ def test_guest_code_says_the_same_as_on_a_new_vcpu(machines: Machines, monkeypat
     assert {"dr0", "dr6"} <= _failed(GUEST, machines)
 
 
-def test_a_guest_that_told_something_else_when_it_was_new_fails(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_guest_that_reported_something_else_when_it_was_new_fails(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
     real, reports = guest.Reporter.report, []
 
     def otherwise(*args: object) -> Report:
@@ -112,7 +112,7 @@ def test_a_guest_that_told_something_else_when_it_was_new_fails(machines: Machin
     assert _failed(GUEST, machines) == {"rbx"}
 
 
-def test_a_guest_that_told_nothing_when_it_was_new_is_an_error(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_guest_that_reported_nothing_when_it_was_new_is_an_error(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
     real, reports = guest.Reporter.report, []
 
     def silent(*args: object) -> Report:
@@ -120,8 +120,8 @@ def test_a_guest_that_told_nothing_when_it_was_new_is_an_error(machines: Machine
         return reports[-1] if len(reports) > 1 else Report({}, {}, "said nothing")
 
     monkeypatch.setattr(guest.Reporter, "report", silent)
-    told = [r for (view, _), r in _run(GUEST, machines).items() if view == "guest"]
-    assert {r.verdict for r in told} == {"error"} and told[0].reason == "said nothing"
+    shown = [r for (view, _), r in _run(GUEST, machines).items() if view == "guest"]
+    assert {r.verdict for r in shown} == {"error"} and shown[0].reason == "said nothing"
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.trigger == "vmm-reset" and not case.sequence])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The loop: what departs is found once, what is known or not asked for is not, and it ends when it is told to."""
+"""The loop: what departs is found once, what is known or not asked for is not, and it ends when it is stopped."""
 
 from __future__ import annotations
 

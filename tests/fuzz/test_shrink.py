@@ -73,7 +73,7 @@ def test_an_activity_state_keeps_what_leads_to_it() -> None:
     assert shrunk(long, _each(lambda tried: waits in tried.steps)).steps == _plain(*_PLANT, *_INIT[2:], waits)
 
 
-def test_what_tells_moves_apart_stays_where_that_matters() -> None:
+def test_what_distinguishes_moves_stays_where_that_matters() -> None:
     small = shrunk(_LONG, _each(lambda tried: _sends(tried, "sipi") and tried.steps.count(BETWEEN) > 1))
     assert small.steps == (*_PLANT, BETWEEN, *_INIT[2:], BETWEEN, *_SIPI[2:])[1:]
 

@@ -55,5 +55,5 @@ def test_it_runs_in_64_bit_mode_and_says_where_init_and_sipi_lead(target: str, p
 def test_an_exception_says_its_vector(played: Callable[..., Played]) -> None:
     """CLGI without EFER.SVME."""
     seen = played("bsp", "TOPIC_GIF", READY)
-    _, said = seen.told[-1]
+    _, said = seen.evidence[-1]
     assert seen.end and (said.number, said.value >> 24) == (svm.PORT_FAULT, UD)

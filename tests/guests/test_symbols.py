@@ -64,13 +64,13 @@ def test_numbers_that_a_listing_names_are_those_of_the_source() -> None:
     assert int.from_bytes(rsm.PDPTES[8:16], "little") == planter.BASE + inside._PD + 0x1000 | 1
 
 
-def test_a_name_that_no_source_has_is_told() -> None:
+def test_a_name_that_no_source_has_is_reported() -> None:
     with pytest.raises(AttributeError, match=r"guests/behaviour\.S has no symbol 'TOPIC_SPIM'"):
         print(behaviour.TOPIC_SPIM)
 
 
 @pytest.mark.parametrize(("content", "says"), [(None, "make guests"), ("", "not a list of symbols"), ("CODE a", "not a list")])
-def test_symbols_that_were_not_built_are_told(
+def test_symbols_that_were_not_built_are_reported(
     content: str | None, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(guests, "__file__", str(tmp_path / "__init__.py"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Recorded evidence with one thing of it corrupted by dice, and the records that this may and must make others.
+"""Recorded evidence with one thing of it corrupted at random, and the records that this may and must make others.
 
 A corruption is a bit of a section, of what a guest reported, of a number or of an exit; a section that is not there; or two
 observations in each other's place.
@@ -64,7 +64,7 @@ class Corruption(NamedTuple):
 class _Spot(NamedTuple):
     """A thing of the evidence: the vCPU's layout, the number of its step, and what makes evidence with another in its place.
 
-    ``shows`` is whether the host's table of the case is judged by it; ``at`` is its number in what a program told.
+    ``shows`` is whether the host's table of the case is judged by it; ``at`` is its number in a program's evidence.
     """
 
     value: Any
@@ -84,8 +84,9 @@ def _spots(trial: Trial, seen: Any) -> Iterator[_Spot]:
         tables = {look.step for look in of.looks(trial.look.scenario) if not look.item and _prefix(look) == trial.prefix}
         shown = trial.at(s.Observe) if trial.look.view == "host" and trial.look.trigger != "create" else []
         layout = trial.bases[0].layout
-        for at, (step, value) in enumerate(seen.told):
-            put = lambda value, at=at, step=step: seen._replace(told=(*seen.told[:at], (step, value), *seen.told[at + 1 :]))  # noqa: E731
+        for at, (step, value) in enumerate(seen.evidence):
+            before, after = seen.evidence[:at], seen.evidence[at + 1 :]
+            put = lambda value, step=step, before=before, after=after: seen._replace(evidence=(*before, (step, value), *after))  # noqa: E731
             yield _Spot(value, layout, step, put, at in shown and step in tables, at)
     elif isinstance(seen, ResetSeen):
         for at, one in enumerate(seen.tries):
@@ -121,16 +122,16 @@ def _decided(layout: Layout, items: set[str], bytes_: range | None = None) -> fr
 # Kinds
 
 
-def _bit(trial: Trial, dice: random.Random, spots: list[_Spot]) -> Corruption | None:
+def _bit(trial: Trial, rng: random.Random, spots: list[_Spot]) -> Corruption | None:
     """One bit of one section."""
-    spot = dice.choice([spot for spot in spots if isinstance(spot.value, Snapshot)] or [None])
+    spot = rng.choice([spot for spot in spots if isinstance(spot.value, Snapshot)] or [None])
     if spot is None or not spot.value.sections:
         return None
     layout, snapshot = spot.layout, spot.value
-    section = dice.choice(sorted(snapshot.sections))
+    section = rng.choice(sorted(snapshot.sections))
     if not (data := bytearray(snapshot.sections[section])):
         return None
-    at, bit = dice.randrange(len(data)), dice.randrange(8)
+    at, bit = rng.randrange(len(data)), rng.randrange(8)
     data[at] ^= 1 << bit
     fields = {item: field for item, field in layout.fields.items() if field.section == section}
     there = {item: field for item, field in fields.items() if field.offset <= at < field.offset + field.size}
@@ -146,13 +147,13 @@ def _bit(trial: Trial, dice: random.Random, spots: list[_Spot]) -> Corruption | 
     return Corruption(what, spot.put(other), items, spot.step, whole, section in _TRACES, frozenset(must if not whole else ()))
 
 
-def _section(trial: Trial, dice: random.Random, spots: list[_Spot]) -> Corruption | None:
+def _section(trial: Trial, rng: random.Random, spots: list[_Spot]) -> Corruption | None:
     """A section that was not read."""
-    spot = dice.choice([spot for spot in spots if isinstance(spot.value, Snapshot)] or [None])
+    spot = rng.choice([spot for spot in spots if isinstance(spot.value, Snapshot)] or [None])
     if spot is None or not spot.value.sections:
         return None
     layout, snapshot = spot.layout, spot.value
-    section = dice.choice(sorted(snapshot.sections))
+    section = rng.choice(sorted(snapshot.sections))
     left = {name: data for name, data in snapshot.sections.items() if name != section}
     lost = set(layout.by_section.get(section, ()))
     judged = (Verdict.PASS, Verdict.FAIL, Verdict.KNOWN, Verdict.FIXED)
@@ -164,15 +165,15 @@ def _section(trial: Trial, dice: random.Random, spots: list[_Spot]) -> Corruptio
     )
 
 
-def _order(trial: Trial, dice: random.Random, spots: list[_Spot]) -> Corruption | None:
+def _order(trial: Trial, rng: random.Random, spots: list[_Spot]) -> Corruption | None:
     """Two observations of one kind in each other's place: another moment's, another vCPU's, another order's."""
     groups = [[spot for spot in spots if isinstance(spot.value, kind)] for kind in (Snapshot, Report, Exited, int)]
     groups = [group for group in groups if len(group) > 1]
     if not groups or not isinstance(trial.seen, Played):
         return None
-    one, other = dice.sample(dice.choice(groups), 2)
-    told = list(trial.seen.told)
-    told[one.at], told[other.at] = (one.step, other.value), (other.step, one.value)
+    one, other = rng.sample(rng.choice(groups), 2)
+    evidence = list(trial.seen.evidence)
+    evidence[one.at], evidence[other.at] = (one.step, other.value), (other.step, one.value)
     items: set[str] = set()
     if isinstance(one.value, Snapshot):
         layout = one.layout
@@ -181,20 +182,21 @@ def _order(trial: Trial, dice: random.Random, spots: list[_Spot]) -> Corruption 
         items = {item for item in one.layout.fields if one.value.values.get(item) != other.value.values.get(item)}
     else:
         items = {*_counted(trial, one), *_counted(trial, other)}
-    what = f"what steps {one.step} and {other.step} told in each other's place"
-    return Corruption(what, trial.seen._replace(told=tuple(told)), _decided(one.layout, items), min(one.step, other.step), True)
+    what = f"what steps {one.step} and {other.step} showed in each other's place"
+    seen = trial.seen._replace(evidence=tuple(evidence))
+    return Corruption(what, seen, _decided(one.layout, items), min(one.step, other.step), True)
 
 
-def _report(trial: Trial, dice: random.Random, spots: list[_Spot]) -> Corruption | None:
+def _report(trial: Trial, rng: random.Random, spots: list[_Spot]) -> Corruption | None:
     """One bit of what a guest reported of one item, or nothing of it."""
-    spot = dice.choice([spot for spot in spots if isinstance(spot.value, Report) and spot.value.values] or [None])  # type: ignore[list-item]
+    spot = rng.choice([spot for spot in spots if isinstance(spot.value, Report) and spot.value.values] or [None])  # type: ignore[list-item]
     if spot is None:
         return None
-    item = dice.choice(sorted(spot.value.values))
+    item = rng.choice(sorted(spot.value.values))
     values = dict(spot.value.values)
     record = trial.before.get((f"{trial.prefix.rpartition('.')[0]}.guest", item))
-    bit = dice.randrange(max(1, spot.value.values[item].bit_length() + 1))
-    if dice.random() < 0.3:
+    bit = rng.randrange(max(1, spot.value.values[item].bit_length() + 1))
+    if rng.random() < 0.3:
         del values[item]
         what = f"nothing reported of {item}"
     else:
@@ -204,15 +206,15 @@ def _report(trial: Trial, dice: random.Random, spots: list[_Spot]) -> Corruption
     return Corruption(what, spot.put(spot.value._replace(values=values)), frozenset((item,)), spot.step, must=frozenset(must))
 
 
-def _told(trial: Trial, dice: random.Random, spots: list[_Spot]) -> Corruption | None:
+def _value(trial: Trial, rng: random.Random, spots: list[_Spot]) -> Corruption | None:
     """One bit of a number or of an OUT's value; an exit of another kind."""
-    spot = dice.choice([spot for spot in spots if isinstance(spot.value, (int, Exited))] or [None])  # type: ignore[list-item]
+    spot = rng.choice([spot for spot in spots if isinstance(spot.value, (int, Exited))] or [None])  # type: ignore[list-item]
     if spot is None:
         return None
-    value, bit = spot.value, dice.randrange(32)
+    value, bit = spot.value, rng.randrange(32)
     if isinstance(value, int):
         other: Any = value ^ 1 << bit
-    elif value.value is not None and dice.random() < 0.5:
+    elif value.value is not None and rng.random() < 0.5:
         other = value._replace(value=value.value ^ 1 << bit)
     else:
         other = Exited("quiet", 0, None, "no exit") if value.kind != "quiet" else Exited("exit", 3, None, "KVM_EXIT_HYPERCALL")
@@ -220,7 +222,7 @@ def _told(trial: Trial, dice: random.Random, spots: list[_Spot]) -> Corruption |
 
 
 def _counted(trial: Trial, spot: _Spot) -> frozenset[str]:
-    """The items of which a number that a migration told may be the saved value."""
+    """The items of which a number that a migration reported may be the saved value."""
     scenario = trial.look.scenario
     moves = scenario and isinstance(scenario.steps[spot.step], s.Migrate)
     return frozenset(COUNTED if moves and isinstance(spot.value, int) else ())
@@ -231,14 +233,14 @@ KINDS: dict[str, Callable[[Trial, random.Random, list[_Spot]], Corruption | None
     "section": _section,
     "order": _order,
     "report": _report,
-    "told": _told,
+    "value": _value,
 }
 
 
-def corrupted(trial: Trial, dice: random.Random, kind: str) -> Corruption | None:
-    """Return the evidence of ``trial``, corrupted by ``dice``; None if it has nothing of this ``kind``."""
+def corrupted(trial: Trial, rng: random.Random, kind: str) -> Corruption | None:
+    """Return the evidence of ``trial``, corrupted by ``rng``; None if it has nothing of this ``kind``."""
     spots = list(_spots(trial, trial.seen))
-    return KINDS[kind](trial, dice, spots) if spots else None
+    return KINDS[kind](trial, rng, spots) if spots else None
 
 
 # What comes of it
@@ -269,7 +271,7 @@ def _may(trial: Trial, made: Corruption, place: Place, record: Record | None) ->
         return False
     looks = [look for look in of.looks(scenario) if _prefix(look) == prefix]
     if any(look.item == item and look.step >= made.step for look in looks):
-        # An expectation: of what was told there, or compared later with what was read.
+        # An expectation: of what was reported there, or compared later with what was read.
         return True
     later = any(look.step >= made.step for look in looks)
     if record is None or record.verdict is Verdict.ERROR and made.whole:

@@ -23,7 +23,7 @@ from unittest import mock
 
 from kvmtest.engine import doctor, host, run
 from kvmtest.engine.plan import Case, plan
-from kvmtest.judge.book import Book
+from kvmtest.judge.book import Cache
 from kvmtest.judge.cases import judge
 from kvmtest.judge.evidence import Basis, Look
 from kvmtest.lab import kernels, relay
@@ -103,8 +103,8 @@ def chosen(name: str, every: int = 1) -> list[tuple[Look, tuple[Basis, ...], Any
 
 def judged(name: str, every: int = 1) -> list[Observation]:
     """Judge the run ``name``."""
-    book, of = Book(), read(name).host
-    return [seen for look, bases, shown in chosen(name, every) for seen in judge(book, look, of, bases, shown)]
+    cache, of = Cache(), read(name).host
+    return [seen for look, bases, shown in chosen(name, every) for seen in judge(cache, look, of, bases, shown)]
 
 
 def expected(name: str, every: int = 1) -> list[Observation]:
@@ -176,7 +176,7 @@ def _in_cell(name: str, cases: list[Case], out: Encoder) -> None:
 
 
 def _record(name: str) -> None:
-    # The stress check counts for as long as it is told to: what it tells of one run is no evidence of another.
+    # The stress check counts for as long as it is asked to: its counts in one run are no evidence of another.
     cases = [case for case in plan() if "stress" not in case.name]
     with lzma.open(_FOLDER / f"{name}.stream.xz", "wb", preset=9) as file:
         out = Encoder(file.write)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The book: what it knows again is what the judge would say, item by item."""
+"""The cache: what it knows again is what the judge would say, item by item."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvmtest import spec
-from kvmtest.judge.book import Book
+from kvmtest.judge.book import Cache
 from kvmtest.judge.item import Context, Seen, ask_views, compare_views, judge
 from kvmtest.model.host import Host
 from kvmtest.model.record import Record
@@ -78,7 +78,7 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
 
 
 def _shown(record: Record) -> Record:
-    """A record as the book has it: of counters that are right no value."""
+    """A record as the cache has it: of counters that are right no value."""
     if record.item in COUNTERS and record.verdict in ("pass", "info"):
         return record._replace(planted=None, expected=None, observed=None)
     return record
@@ -109,17 +109,17 @@ def _by_host(item: str, created: Snapshot, before: Snapshot, after: Snapshot) ->
     return judge(item, CONTEXT, Seen(planted, created.get(LAYOUT, item), observed, _refused(item, planted), failed=failed))
 
 
-BOOK = Book()
+CACHE = Cache()
 
 
 @settings(deadline=None, max_examples=at_most(40))
 @given(snapshots(), snapshots(), snapshots())
 def test_a_section_that_comes_again_has_the_records_of_its_items(created: Snapshot, before: Snapshot, after: Snapshot) -> None:
-    found = BOOK.sheet(CONTEXT, LAYOUT).host(CONTEXT, created, Plant(), before, after)
+    found = CACHE.tables(CONTEXT, LAYOUT).host(CONTEXT, created, Plant(), before, after)
     records = {record.item: record for block in found for record in block.records}
     assert records.keys() == {*LAYOUT.fields, *(item for item in spec.ENTRIES if item not in spec.SYNTHETIC)}
     assert records == {item: _shown(_by_host(item, created, before, after)) for item in records}
-    again = BOOK.sheet(CONTEXT, LAYOUT).host(CONTEXT, created, Plant(), before, after)
+    again = CACHE.tables(CONTEXT, LAYOUT).host(CONTEXT, created, Plant(), before, after)
     assert all(one is other for one, other in zip(found, again, strict=True))
 
 
@@ -127,8 +127,8 @@ def test_a_section_that_comes_again_has_the_records_of_its_items(created: Snapsh
 @given(snapshots(), snapshots(), snapshots(), st.sampled_from(("init.msi.host", "sipi.msi.host", "none.fuzz.host")))
 def test_in_brief_all_that_departs_has_its_record(created: Snapshot, before: Snapshot, after: Snapshot, prefix: str) -> None:
     ctx = CONTEXT._replace(prefix=prefix, vector=5)
-    sheet = BOOK.sheet(ctx, LAYOUT)
-    whole, brief = (sheet.host(ctx, created, Plant(), before, after, brief=brief) for brief in (False, True))
+    tables = CACHE.tables(ctx, LAYOUT)
+    whole, brief = (tables.host(ctx, created, Plant(), before, after, brief=brief) for brief in (False, True))
     departs = {record for block in whole for record in block.records if record.verdict.departs}
     assert {record for block in brief for record in block.records if record.verdict.departs} == departs
 
@@ -136,7 +136,7 @@ def test_in_brief_all_that_departs_has_its_record(created: Snapshot, before: Sna
 def test_in_brief_what_cannot_depart_has_none() -> None:
     state = Snapshot({name: bytes(size) for name, size in SIZES.items()}, {})
     ctx = CONTEXT._replace(prefix="none.fuzz.host")
-    whole, brief = (BOOK.sheet(ctx, LAYOUT).host(ctx, state, None, state, state, brief=brief) for brief in (False, True))
+    whole, brief = (CACHE.tables(ctx, LAYOUT).host(ctx, state, None, state, state, brief=brief) for brief in (False, True))
     items = [{record.item for block in seen for record in block.records} for seen in (whole, brief)]
     assert {"rax", "lapic.svr", "msr.pat", "dr7"} <= items[0] - items[1]
 
@@ -146,16 +146,16 @@ def test_in_brief_what_cannot_depart_has_none() -> None:
 def test_each_vector_has_its_own_segment(before: Snapshot, after: Snapshot, one: int, other: int) -> None:
     for vector in (one, other):
         ctx = CONTEXT._replace(prefix="sipi.msi.host", vector=vector)
-        found = BOOK.sheet(ctx, LAYOUT).host(ctx, before, None, before, after)
+        found = CACHE.tables(ctx, LAYOUT).host(ctx, before, None, before, after)
         cs = {record.item: record for block in found for record in block.records}["cs.base"]
         assert cs.expected is None or cs.expected.values == (vector << 12,)
 
 
 def test_what_is_forgotten_is_judged_again() -> None:
-    book, state = Book(), Snapshot({name: bytes(size) for name, size in SIZES.items()}, {})
-    first = book.sheet(CONTEXT, LAYOUT).host(CONTEXT, state, Plant(), state, state)
-    book.forget()
-    assert [block.records for block in book.sheet(CONTEXT, LAYOUT).host(CONTEXT, state, Plant(), state, state)] == [
+    cache, state = Cache(), Snapshot({name: bytes(size) for name, size in SIZES.items()}, {})
+    first = cache.tables(CONTEXT, LAYOUT).host(CONTEXT, state, Plant(), state, state)
+    cache.forget()
+    assert [block.records for block in cache.tables(CONTEXT, LAYOUT).host(CONTEXT, state, Plant(), state, state)] == [
         block.records for block in first
     ]
 
@@ -173,19 +173,19 @@ ITEMS = items("xapic", None, "init")
     st.sampled_from(("", "the guest stopped")),
 )
 def test_a_report_that_comes_again(
-    created: Snapshot, before: Snapshot, after: Snapshot | None, told: dict[str, int], absent: list[str], problem: str
+    created: Snapshot, before: Snapshot, after: Snapshot | None, reported: dict[str, int], absent: list[str], problem: str
 ) -> None:
-    missing = {item: "no such instruction" for item in absent if item not in told}
-    report = Report(told, missing, problem)
-    one, two = BOOK.sheet(GUEST, LAYOUT).guest(GUEST, ITEMS, created, Plant(), before, after, report)
+    missing = {item: "no such instruction" for item in absent if item not in reported}
+    report = Report(reported, missing, problem)
+    one, two = CACHE.tables(GUEST, LAYOUT).guest(GUEST, ITEMS, created, Plant(), before, after, report)
     both = GUEST._replace(prefix="init.msi.views")
     for record in (record for block in one for record in block.records):
         item = record.item
         planted = before.get(LAYOUT, item)
         lost = before.why(LAYOUT, item) if planted is None and item in LAYOUT.fields else ""
-        silent = item not in told and item not in missing
+        silent = item not in reported and item not in missing
         failed = (report.problem or "the guest did not report it") if silent else "" if item in missing else lost
-        values = (shown(item, planted), shown(item, created.get(LAYOUT, item)), told.get(item))
+        values = (shown(item, planted), shown(item, created.get(LAYOUT, item)), reported.get(item))
         seen = Seen(*values, _refused(item, planted), missing.get(item, ""), failed)
         assert record == _shown(judge(item, GUEST, seen)), item
     for record in (record for block in two for record in block.records):
@@ -193,8 +193,8 @@ def test_a_report_that_comes_again(
         host = shown(item, after.get(LAYOUT, item)) if after else None
         unread = "the vCPU ran on before the host could read it" if after is None else LAYOUT.missing.get(item, "")
         lost = after.why(LAYOUT, item) if after and host is None and item in LAYOUT.fields else ""
-        problem, why = ("", "") if item in told else (report.problem, missing.get(item, ""))
-        assert record == compare_views(ask_views(item, both), host, told.get(item), problem, why, unread, lost), item
+        problem, why = ("", "") if item in reported else (report.problem, missing.get(item, ""))
+        assert record == compare_views(ask_views(item, both), host, reported.get(item), problem, why, unread, lost), item
     assert {record.item for block in one for record in block.records} == set(ITEMS)
 
 
@@ -205,6 +205,6 @@ def test_a_vcpu_is_judged_by_its_own_id() -> None:
     found = []
     for number in (1, 2):
         ctx = CONTEXT._replace(prefix="reset.create.host", apic_id=number)
-        blocks = BOOK.sheet(ctx, LAYOUT).host(ctx, None, None, None, after)
+        blocks = CACHE.tables(ctx, LAYOUT).host(ctx, None, None, None, after)
         found.append({record.item: record for block in blocks for record in block.records}["lapic.id"])
     assert [(record.verdict, record.observed) for record in found] == [("pass", 1 << 24), ("fail", 1 << 24)]

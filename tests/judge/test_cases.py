@@ -21,10 +21,10 @@ from tests.cases import CASES, NOBODY, judged, shown, the
 from tests.judge.made import HOST, LAYOUT, NEW, SIZES, USED, basis, filled, lost
 
 MSI = the("init.msi.host/ap,intel,xapic,plant-a")
-TOLD = the("init.msi.guest/ap,intel,xapic,plant-a")
+BY_GUEST = the("init.msi.guest/ap,intel,xapic,plant-a")
 BROADCAST = the("init.broadcast.host/ap,intel,8-vcpus,xapic,plant-a")
 RESET = the("reset.vmm-reset.host/ap,full-irqchip,intel,xapic,plant-a")
-RESET_TOLD = the("reset.vmm-reset.guest/bsp,full-irqchip,intel,xapic,plant-a")
+RESET_BY_GUEST = the("reset.vmm-reset.guest/bsp,full-irqchip,intel,xapic,plant-a")
 STRESS = next(case for case in CASES.values() if case.sequence == "stress")
 LOST = "sipi.icr-x2apic.host.lost"
 
@@ -37,7 +37,7 @@ def _by_item(results: list[Result], view: str = "host") -> dict[str, Result]:
 
 
 @pytest.mark.parametrize("verdict", ["skip", "error"])
-@pytest.mark.parametrize("case", [MSI, TOLD, BROADCAST, RESET, RESET_TOLD], ids=lambda case: case.prefix)
+@pytest.mark.parametrize("case", [MSI, BY_GUEST, BROADCAST, RESET, RESET_BY_GUEST], ids=lambda case: case.prefix)
 def test_what_could_not_be_tried_is_said_of_every_item_in_every_view(case: plan.Case, verdict: str) -> None:
     results = judged(case, HOST, Untried(verdict, "made up"), plants=True)
     wanted = [(prefix.rpartition(".")[2], item) for prefix, names in plan.looks(case) for item in names]
@@ -93,9 +93,9 @@ def test_a_deviation_of_another_backend_says_nothing_of_a_behaviour(listed: None
 # A second try
 
 
-@pytest.mark.parametrize("case", [MSI, TOLD], ids=lambda case: case.view)
+@pytest.mark.parametrize("case", [MSI, BY_GUEST], ids=lambda case: case.view)
 def test_what_passes_at_a_second_try_is_info_and_the_rest_stays(case: plan.Case) -> None:
-    report = Report({"rbx": 0, "rcx": 7, "cr0": 0x10}, {"dr0": "it cannot"}, "it stopped") if case is TOLD else None
+    report = Report({"rbx": 0, "rcx": 7, "cr0": 0x10}, {"dr0": "it cannot"}, "it stopped") if case is BY_GUEST else None
     seen = shown(case, (USED, filled(0, rcx=7)), report=report)
     once, again = (judged(case, HOST, what, basis(case)) for what in (seen, Again(seen, "no exit at the first try")))
     assert [(r.view, r.item) for r in once] == [(r.view, r.item) for r in again]
@@ -135,8 +135,8 @@ def _broadcast(before: Snapshot = SENT, after: Snapshot = SENT, *targets: Snapsh
 )
 def test_a_sender_that_is_another_after_sending_fails(values: dict[str, int], changed: str) -> None:
     results = _broadcast(SENT, filled(0x33, **{"lapic_icr": ICR, "lapic_icr2": 0} | values))
-    told = results["delivered"]
-    assert (told.verdict, told.observed) == (("fail", f"{changed} changed") if changed else ("pass", "nothing changed"))
+    reported = results["delivered"]
+    assert (reported.verdict, reported.observed) == (("fail", f"{changed} changed") if changed else ("pass", "nothing changed"))
     assert results["rbx"].verdict == "pass" and not results["rbx"].reason
 
 
@@ -144,8 +144,9 @@ def test_a_sender_that_is_another_after_sending_fails(values: dict[str, int], ch
 def test_a_sender_that_could_not_be_read_is_an_error_and_not_untouched(section: str) -> None:
     for before, after in ((lost(SENT, section), SENT), (SENT, lost(SENT, section)), (lost(SENT, section),) * 2):
         results = _broadcast(before, after)
-        told = results["delivered"]
-        assert (told.verdict, told.observed) == ("error", None) and told.reason == "cannot determine if anything changed: EFAULT"
+        reported = results["delivered"]
+        assert (reported.verdict, reported.observed) == ("error", None)
+        assert reported.reason == "cannot determine if anything changed: EFAULT"
         assert results["rbx"].verdict == "pass"
 
 
@@ -219,21 +220,21 @@ def test_cpuid_that_follows_a_section_that_this_kvm_does_not_show_is_a_skip() ->
 
 
 def _reset_told(new: Report, report: Report) -> dict[str, Result]:
-    mine = basis(RESET_TOLD)
+    mine = basis(RESET_BY_GUEST)
     mine = mine._replace(ctx=mine.ctx._replace(is_bsp=True))
     seen = ResetSeen(new, {}, (ResetTry(("regs",), {}, Evidence(USED, NEW, report)),))
-    return _by_item(judged(RESET_TOLD, HOST, seen, mine), "guest")
+    return _by_item(judged(RESET_BY_GUEST, HOST, seen, mine), "guest")
 
 
-def test_guest_code_must_tell_what_it_told_on_a_new_vcpu() -> None:
+def test_guest_code_must_tell_what_it_reported_on_a_new_vcpu() -> None:
     new, same = Report({"rbx": 0, "rcx": 3}, {}, ""), Report({"rbx": 0, "rcx": 3}, {}, "")
     assert {_reset_told(new, same)[item].verdict for item in ("rbx", "rcx")} == {"pass"}
     other = _reset_told(new, Report({"rbx": 0, "rcx": 4}, {}, ""))
     assert (other["rcx"].verdict, other["rcx"].expected, other["rbx"].verdict) == ("fail", "0x3", "pass")
 
 
-@pytest.mark.parametrize("later", [Report({"rbx": 0}, {}, ""), Report({}, {"rbx": "exception 13"}, "")], ids=["told", "cannot"])
-def test_without_what_a_new_vcpu_told_nothing_is_judged_whatever_comes_later(later: Report) -> None:
+@pytest.mark.parametrize("later", [Report({"rbx": 0}, {}, ""), Report({}, {"rbx": "exception 13"}, "")], ids=["value", "none"])
+def test_without_what_a_new_vcpu_reported_nothing_is_judged_whatever_comes_later(later: Report) -> None:
     silent = _reset_told(Report({"rcx": 3}, {}, "it stopped"), later)["rbx"]
     assert (silent.verdict, silent.observed, silent.reason) == ("error", None, "it stopped")
     cannot = _reset_told(Report({"rcx": 3}, {"rbx": "exception 6"}, ""), later)["rbx"]

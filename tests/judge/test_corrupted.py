@@ -18,7 +18,7 @@ from kvmtest.model.verdict import Verdict
 from kvmtest.scenario import step as s
 from tests.judge import recorded
 from tests.judge.corrupting import KINDS, Corruption, corrupted, outcome
-from tests.judge.trial import Trial, flipped, judged_bits, told, trials
+from tests.judge.trial import Trial, flipped, judged_bits, replaced, trials
 from tests.sample import at_most
 
 _ALL = 10_000
@@ -26,11 +26,11 @@ _ALL = 10_000
 
 def _drawn(name: str, seed: int) -> Iterator[tuple[str, Trial, Corruption]]:
     """Corruptions of the run ``name``, without end: of each kind as many."""
-    dice, every, kinds = random.Random(f"{name} {seed}"), trials(name), list(KINDS)
+    rng, every, kinds = random.Random(f"{name} {seed}"), trials(name), list(KINDS)
     while True:
         kind = kinds[0]
-        trial = dice.choice(every)
-        if (made := corrupted(trial, dice, kind)) is not None:
+        trial = rng.choice(every)
+        if (made := corrupted(trial, rng, kind)) is not None:
             kinds = [*kinds[1:], kind]
             yield kind, trial, made
 
@@ -75,24 +75,24 @@ def _one() -> tuple[Trial, int, str, int]:
     raise AssertionError
 
 
-def test_a_record_that_was_not_touched_is_told() -> None:
+def test_a_record_that_was_not_touched_is_reported() -> None:
     trial, at, item, bit = _one()
-    step, snapshot = trial.seen.told[at]
-    seen = told(trial.seen, at, flipped(trial.bases[0].layout, snapshot, item, bit))
+    step, snapshot = trial.seen.evidence[at]
+    seen = replaced(trial.seen, at, flipped(trial.bases[0].layout, snapshot, item, bit))
     made = Corruption("a bit", seen, frozenset((item,)), step, must=frozenset((item,)))
     assert outcome(trial, made) == ({(trial.prefix, item)}, [])
     _, (found,) = outcome(trial, made._replace(items=frozenset()))
     assert f"'{item}'): pass -> (<Verdict.FAIL" in found
 
 
-def test_a_record_that_should_have_changed_is_told() -> None:
+def test_a_record_that_should_have_changed_is_reported() -> None:
     trial, _, item, _ = _one()
     _, (found,) = outcome(trial, Corruption("nothing", trial.seen, frozenset(), 0, must=frozenset((item,))))
     assert found.startswith(f"{item} is pass")
 
 
 def _table(path: str) -> None:
-    lines = ["# Corruptions of recorded evidence", "", f"{_ALL:,} by dice, of each kind as many; each case judged anew.", ""]
+    lines = ["# Corruptions of recorded evidence", "", f"{_ALL:,} at random, as many of each kind; each case judged anew.", ""]
     for name in recorded.NAMES:
         counts, found = _tried(name, _ALL // len(recorded.NAMES) + 1, seed=2)
         rows = [[counts[kind], *(counts[f"{kind}: {what}"] for what in _WHAT)] for kind in KINDS]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from kvmtest import spec
-from kvmtest.judge.book import Book
+from kvmtest.judge.book import Cache
 from kvmtest.judge.evidence import Played, ResetSeen
 from kvmtest.judge.item import excused
 from kvmtest.model.record import Record
@@ -95,22 +95,22 @@ def _places(trial: Trial, deviation: Deviation) -> Iterator[tuple[str, int]]:
 
 
 def _put(trial: Trial, step: int, view: str, item: str, value: int) -> Any:
-    """The evidence with ``value`` in the place of what was read of ``item``."""
+    """The evidence with ``value`` instead of the value that was read of ``item``."""
     layout, seen = trial.bases[0].layout, trial.seen
     if isinstance(seen, ResetSeen):
         tries = [one._replace(seen=one.seen._replace(after=_with(one.seen.after, layout, item, value))) for one in seen.tries]
         return seen._replace(tries=tuple(tries))
-    told = list(seen.told)
-    at = [at for at, (number, one) in enumerate(told) if number == step and isinstance(one, (Snapshot, Report))]
+    evidence = list(seen.evidence)
+    at = [at for at, (number, one) in enumerate(evidence) if number == step and isinstance(one, (Snapshot, Report))]
     if view == "host":
         # A migration is read before it and after it.
         at = at[len(at) // 2 :] if view == "host" and len(at) == 2 * len(trial.bases) else at
     for one in at:
-        if isinstance(told[one][1], Report):
-            told[one] = (told[one][0], told[one][1]._replace(values=told[one][1].values | {item: value}))
+        if isinstance(evidence[one][1], Report):
+            evidence[one] = (evidence[one][0], evidence[one][1]._replace(values=evidence[one][1].values | {item: value}))
         else:
-            told[one] = (told[one][0], _with(told[one][1], layout, item, value))
-    return seen._replace(told=tuple(told))
+            evidence[one] = (evidence[one][0], _with(evidence[one][1], layout, item, value))
+    return seen._replace(evidence=tuple(evidence))
 
 
 def _with(snapshot: Snapshot, layout: Layout, item: str, value: int) -> Snapshot:
@@ -123,7 +123,7 @@ def _with(snapshot: Snapshot, layout: Layout, item: str, value: int) -> Snapshot
     return made._replace(sections=made.sections | {"xsave": bytes(area)})
 
 
-_BOOKS: dict[tuple[str, str, int], Book] = {}
+_BOOKS: dict[tuple[str, str, int], Cache] = {}
 
 
 def _judged(trial: Trial, deviation: Deviation, seen: Any) -> dict[tuple[str, str], Record]:
@@ -132,9 +132,9 @@ def _judged(trial: Trial, deviation: Deviation, seen: Any) -> dict[tuple[str, st
     if deviation.backends and host.backend not in deviation.backends.split():
         host = host._replace(backend=deviation.backends.split()[0])
     bases = tuple(basis._replace(ctx=basis.ctx._replace(host=host)) for basis in trial.bases)
-    # A book is of one run.
-    book = _BOOKS.setdefault((host.kernel, host.backend, id(trial.book)), Book())
-    return Trial(book, host, trial.look, bases, seen).by_place(seen)
+    # A cache is of one run.
+    cache = _BOOKS.setdefault((host.kernel, host.backend, id(trial.cache)), Cache())
+    return Trial(cache, host, trial.look, bases, seen).by_place(seen)
 
 
 def _shown(deviation: Deviation) -> Iterator[tuple[Trial, str, int, int]]:

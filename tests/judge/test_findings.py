@@ -46,7 +46,7 @@ def test_what_is_not_kept_is_said_of_what_was_written() -> None:
         assert title(found) == f"KVM accepts what is written to {says} and does not keep it"
 
 
-def _told(found: Sequence[Finding]) -> list[tuple[str, tuple[str, ...], int]]:
+def _reported(found: Sequence[Finding]) -> list[tuple[str, tuple[str, ...], int]]:
     return [(one.symptom, one.items, one.cases) for one in found]
 
 
@@ -116,13 +116,13 @@ def test_one_extent_is_one_cause_whatever_the_items() -> None:
     (found,) = findings(
         [_seen(kept, target="ap", state=state) for state in ("in-hlt", "in-loop")] + [_seen(_good("cr2", "cr3", "dr0"))]
     )
-    assert _told([found]) == [("kept", ("cr2", "cr3", "dr0"), 2)]
+    assert _reported([found]) == [("kept", ("cr2", "cr3", "dr0"), 2)]
 
 
 def test_another_extent_is_another_cause() -> None:
     cr2, cr3 = _record("cr2", 5, 0, 5), _record("cr3", 5, 0, 5)
     everywhere = [_seen([cr2, cr3], target="ap", state="in-hlt"), _seen([cr2, *_good("cr3")], target="ap", state="in-loop")]
-    assert _told(findings(everywhere)) == [("kept", ("cr2",), 2), ("kept", ("cr3",), 1)]
+    assert _reported(findings(everywhere)) == [("kept", ("cr2",), 2), ("kept", ("cr3",), 1)]
     # As is another event, another symptom, another verdict.
     other = [
         _seen([cr2]),
@@ -151,9 +151,9 @@ def test_a_plant_and_what_a_view_cannot_show_make_no_other_cause() -> None:
     one, two = _record("cr2", 5, 0, 5), _record("dr0", 5, 0, 5)
     unproven = _record("dr0", 0, 0, 0, "skip", reason="nothing was planted")
     plants = [_seen([one, two], target="ap", plant="a"), _seen([one, unproven], target="ap", plant="b")]
-    assert _told(findings(plants)) == [("kept", ("cr2", "dr0"), 2)]
+    assert _reported(findings(plants)) == [("kept", ("cr2", "dr0"), 2)]
     views = [_seen([one, two], target="ap"), _seen([one], GUEST, target="ap")]
-    assert _told(findings(views)) == [("kept", ("cr2", "dr0"), 2)]
+    assert _reported(findings(views)) == [("kept", ("cr2", "dr0"), 2)]
 
 
 def test_the_guest_that_does_not_run_comes_first_then_what_it_sees() -> None:
@@ -262,7 +262,7 @@ def test_what_departs_in_one_way_is_in_one_finding(seen: list[Observation]) -> N
 
 
 @given(st.lists(OBSERVATIONS, max_size=5))
-def test_whatever_files_hold_has_findings_that_can_be_told(seen: list[Observation]) -> None:
+def test_whatever_files_hold_has_findings_that_can_be_reported(seen: list[Observation]) -> None:
     found = findings(seen)
     assert bool(found) == any(record.verdict.attention for one in seen for record in one.records)
     for finding in found:

@@ -32,7 +32,7 @@ def test_a_result_belongs_to_the_finding_of_its_symptom() -> None:
     assert found == {"cr3 a": ["kept"], "cr3 b": ["reason"], "cr3 c": ["deviation"], "cr3 d": []}
 
 
-def test_two_bugs_in_bits_of_one_register_are_told_apart() -> None:
+def test_two_bugs_in_bits_of_one_register_are_reported_apart() -> None:
     named = _named([_wrong("cr0", 4, "a"), _wrong("cr0", 4, "b"), _wrong("cr0", 12, "c"), _wrong("cr0", 8, "d")])
     assert {case: sorted(f.bits for f in found) for case, found in named.items()} == {
         "cr0 a": [4], "cr0 b": [4], "cr0 c": [4, 8], "cr0 d": [8],

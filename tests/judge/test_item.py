@@ -117,7 +117,7 @@ def test_a_plant_that_was_not_read_back_proves_nothing() -> None:
     assert judge("rbx", RESET_BSP, Seen(None, None, 0)).verdict == "pass"
 
 
-def test_error_and_unreadable_are_told_apart() -> None:
+def test_error_and_unreadable_are_reported_apart() -> None:
     assert judge("rbx", INIT_AP, Seen(1, 0, None, unreadable="no such register")).verdict == "skip"
     assert judge("rbx", INIT_AP, Seen(1, 0, None, failed="the guest stopped")).verdict == "error"
 

@@ -15,7 +15,7 @@ from kvmtest.scenario import step as s
 from kvmtest.spec.kept import FACTS
 from kvmtest.state.sections import Snapshot
 from tests.judge import recorded
-from tests.judge.trial import Trial, flipped, told, trials
+from tests.judge.trial import Trial, flipped, replaced, trials
 from tests.sample import at_most
 
 _PREFIX = ".".join(of.PLANT)
@@ -26,8 +26,9 @@ def _at(trial: Trial) -> int | None:
     """Return the index of the first read of the vCPU after its plant; None if that is not judged."""
     scenario = trial.look.scenario
     writing = of.written(scenario) if scenario and isinstance(trial.seen, Played) else None
-    found = [at for at, (number, _) in enumerate(trial.seen.told) if writing and number == writing.observed] if writing else []
-    return found[0] if found and trial.bases[0].plant else None
+    if not writing or not trial.bases[0].plant:
+        return None
+    return next((at for at, (number, _) in enumerate(trial.seen.evidence) if number == writing.observed), None)
 
 
 def _of_plants(name: str) -> list[tuple[Trial, int]]:
@@ -40,8 +41,8 @@ def _kept(records: dict[tuple[str, str], Record]) -> dict[str, Record]:
 
 def _with(trial: Trial, at: int, item: str, bit: int) -> dict[str, Record]:
     """The records of the plant where that bit of ``item`` reads otherwise."""
-    wrong = flipped(trial.bases[0].layout, trial.seen.told[at][1], item, bit)
-    return _kept(trial.by_place(told(trial.seen, at, wrong)))
+    wrong = flipped(trial.bases[0].layout, trial.seen.evidence[at][1], item, bit)
+    return _kept(trial.by_place(replaced(trial.seen, at, wrong)))
 
 
 @pytest.mark.parametrize("name", _LAB)
@@ -62,8 +63,8 @@ def test_an_event_that_is_accepted_and_dropped_fails_and_its_check_is_skipped(it
     assert len(asking) > 50
     for trial in asking[:: len(asking) // 20]:
         layout = trial.bases[0].layout
-        shown = tuple((n, one.put(layout, item, 0) if isinstance(one, Snapshot) else one) for n, one in trial.seen.told)
-        dropped = trial.by_place(trial.seen._replace(told=shown))
+        shown = tuple((n, one.put(layout, item, 0) if isinstance(one, Snapshot) else one) for n, one in trial.seen.evidence)
+        dropped = trial.by_place(trial.seen._replace(evidence=shown))
         record = dropped[_PREFIX, item]
         assert record.verdict is Verdict.FAIL and record.observed == 0 and record.expected.values == (1,)
         changed = {place for place, one in dropped.items() if one.verdict is not trial.before[place].verdict}
@@ -74,14 +75,14 @@ def test_an_event_that_is_accepted_and_dropped_fails_and_its_check_is_skipped(it
 
 @pytest.mark.parametrize("name", _LAB)
 def test_one_bit_that_is_not_kept_fails_its_item_alone(name: str) -> None:
-    dice, done, seen = random.Random(name), 0, set()
+    rng, done, seen = random.Random(name), 0, set()
     tried = _of_plants(name)
     while done < at_most(120):
-        trial, at = dice.choice(tried)
+        trial, at = rng.choice(tried)
         records = _kept(trial.before)
-        item = dice.choice([item for item, record in records.items() if record.verdict is Verdict.PASS and record.expected])
+        item = rng.choice([item for item, record in records.items() if record.verdict is Verdict.PASS and record.expected])
         field = trial.bases[0].layout.fields[item]
-        now = _with(trial, at, item, dice.randrange(8 * field.size))
+        now = _with(trial, at, item, rng.randrange(8 * field.size))
         changed = {other for other in records if now[other] != records[other]}
         if not changed:  # a component of XSAVE that is not in use
             continue
@@ -95,10 +96,10 @@ def test_one_bit_that_is_not_kept_fails_its_item_alone(name: str) -> None:
 
 def test_what_counts_fails_only_where_it_has_gone_back() -> None:
     trial, at = next(one for one in _of_plants("7.2-svm") if len(one[0].bases) == 1)
-    layout, seen = trial.bases[0].layout, trial.seen.told[at][1]
+    layout, seen = trial.bases[0].layout, trial.seen.evidence[at][1]
     written = trial.bases[0].plant.asked["msr.tsc"]
     for value, verdict in ((written, "pass"), (written + 12345, "pass"), (written - 1, "fail"), (5, "fail")):
-        assert _kept(trial.by_place(told(trial.seen, at, seen.put(layout, "msr.tsc", value))))["msr.tsc"].verdict == verdict
+        assert _kept(trial.by_place(replaced(trial.seen, at, seen.put(layout, "msr.tsc", value))))["msr.tsc"].verdict == verdict
 
 
 def test_what_comes_between_is_not_judged_as_a_plant() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvmtest.judge.book import Book
+from kvmtest.judge.book import Cache
 from kvmtest.judge.many import merged, ranges
 from kvmtest.model.record import Block, Record
 from kvmtest.model.value import Expected
@@ -17,8 +17,8 @@ def _record(verdict: str, reason: str = "", observed: int = 0) -> Record:
 
 
 def _merged(*records: Record) -> Record:
-    book = Book()
-    (block,) = merged("vcpus", range(1, len(records) + 1), [(book.block((record,)),) for record in records], book)
+    cache = Cache()
+    (block,) = merged("vcpus", range(1, len(records) + 1), [(cache.block((record,)),) for record in records], cache)
     (record,) = block.records
     return record
 
@@ -47,12 +47,12 @@ def test_what_is_the_same_everywhere_is_said_as_it_is() -> None:
 
 def test_a_block_that_all_share_is_not_looked_into() -> None:
     block = Block((_record("fail"),))
-    assert merged("vcpus", [1, 2], [(block,), (block,)], Book()) == (block,)
+    assert merged("vcpus", [1, 2], [(block,), (block,)], Cache()) == (block,)
 
 
 def test_each_item_of_a_block_has_its_own_worst() -> None:
     cr3, wrong, right = _record("pass"), _record("fail")._replace(item="dr6"), _record("pass")._replace(item="dr6")
-    book = Book()
-    seen = [(book.block((cr3, dr6)),) for dr6 in (wrong, wrong, right)]
-    (block,) = merged("vcpus", [1, 2, 3], seen, book)
+    cache = Cache()
+    seen = [(cache.block((cr3, dr6)),) for dr6 in (wrong, wrong, right)]
+    (block,) = merged("vcpus", [1, 2, 3], seen, cache)
     assert [(r.item, r.verdict, r.reason) for r in block.records] == [("cr3", "pass", ""), ("dr6", "fail", "vcpus 1-2 of 3")]

@@ -48,9 +48,9 @@ def _results(
 ) -> dict[str, Result]:
     """By item, what a vCPU that was migrated and nothing else showed."""
     at = _step(case, s.Migrate)
-    told: tuple[Any, ...] = tuple((at, value) for value in (80, *saved, before, 0, 0, 80, *devices, after))
+    evidence: tuple[Any, ...] = tuple((at, value) for value in (80, *saved, before, 0, 0, 80, *devices, after))
     of = basis(case)
-    results = judged(case, host, Played(told), of._replace(ctx=of.ctx._replace(host=host)))
+    results = judged(case, host, Played(evidence), of._replace(ctx=of.ctx._replace(host=host)))
     return {result.item: result for result in results if result.trigger == "migrate"}
 
 
@@ -68,7 +68,7 @@ def test_an_item_that_is_otherwise_fails_alone(item: str) -> None:
     assert [name for name, result in results.items() if result.verdict == "fail"] == [item]
 
 
-def test_what_a_new_vcpu_has_too_tells_nothing_unless_it_is_lost() -> None:
+def test_what_a_new_vcpu_has_too_shows_nothing_unless_it_is_lost() -> None:
     bare = filled(0)
     assert _results(bare, bare)["rax"].verdict == "skip"
     assert _results(bare, bare.put(LAYOUT, "rax", 7))["rax"].verdict == "fail"
@@ -135,8 +135,8 @@ def test_an_msr_that_kvm_does_not_list_is_judged_where_the_cpu_has_it(monkeypatc
         layout = Layout((0x10, 0x277, 0xDA0), {}, LAYOUT.missing_sections, (), listed)
         before, after = (Snapshot(one.sections, {}) for one in (USED, AFTER))
         at = _step(CASE, s.Migrate)
-        told = tuple((at, value) for value in (TSC, TIMER, before, *DEVICES, after.put(layout, "msr.xss", 0)))
-        results = judged(CASE, NOBODY, Played(told), basis(CASE)._replace(layout=layout))
+        evidence = tuple((at, value) for value in (TSC, TIMER, before, *DEVICES, after.put(layout, "msr.xss", 0)))
+        results = judged(CASE, NOBODY, Played(evidence), basis(CASE)._replace(layout=layout))
         assert {result.item: str(result.verdict) for result in results}["msr.xss"] == verdict
 
 
@@ -145,8 +145,8 @@ def test_an_msr_that_kvm_does_not_list_is_judged_where_the_cpu_has_it(monkeypatc
     [
         (((0, 0), (3, 9), (0, 0), 0, 0), "irqchip", "3 bytes of KVM_IRQCHIP_PIC_SLAVE, from 0x9 on"),
         (((0, 0), (0, 0), (1, 0x20), 0, 0), "irqchip", "1 bytes of KVM_IRQCHIP_IOAPIC, from 0x20 on"),
-        ((*DEVICES[:3], 1000, 999), "clock", "-1 ns from what was saved"),
-        ((*DEVICES[:3], 1000, 10**15), "clock", "+999999999999000 ns from what was saved"),
+        ((*DEVICES[:3], 1000, 999), "clock", "-1 ns from the saved value"),
+        ((*DEVICES[:3], 1000, 10**15), "clock", "+999999999999000 ns from the saved value"),
     ],
 )
 def test_devices_are_as_they_were_saved(devices: tuple[Any, ...], item: str, shown: str) -> None:
@@ -177,22 +177,22 @@ def test_what_the_migration_lost_the_event_is_not_blamed_for() -> None:
     at = _step(CASE, s.Migrate)
     lost = AFTER.put(LAYOUT, "msr.pat", 0)
     reset = NEW.put(LAYOUT, "mp_state", 2).put(LAYOUT, "msr.tsc", TSC + 9000)
-    told = ((looks[0], USED), *((at, value) for value in (TSC, TIMER, USED, *DEVICES, lost)), (looks[1], reset))
-    by_id = {result.id: str(result.verdict) for result in judged(CASE, NOBODY, Played(told), basis(CASE))}
+    evidence = ((looks[0], USED), *((at, value) for value in (TSC, TIMER, USED, *DEVICES, lost)), (looks[1], reset))
+    by_id = {result.id: str(result.verdict) for result in judged(CASE, NOBODY, Played(evidence), basis(CASE))}
     assert by_id["none.migrate.host.msr.pat"] == "fail"
     assert by_id["init.msi.host.msr.pat"] != "fail"
     # What it has not lost INIT has to leave.
     assert by_id["init.msi.host.msr.star"] == "fail"
 
 
-def test_a_guest_that_an_emulator_stops_after_ss_was_restored_tells_what_it_could() -> None:
+def test_a_guest_that_an_emulator_stops_after_ss_was_restored_reports_what_it_could() -> None:
     tcg = NOBODY._replace(cpu_model="QEMU TCG CPU version 2.5+")
     said = Report({"rax": 0}, {"pkru": "no PKU"}, "an exception at LIDT")
     real = USED.put(LAYOUT, "cr0", 0x10).put(LAYOUT, "ss.dpl", 3)
-    left = migration.told(said, tcg, LAYOUT, real)
+    left = migration.reported(said, tcg, LAYOUT, real)
     assert not left.problem and left.values == said.values and left.missing["pkru"] == "no PKU"
     assert "SS.DPL" in left.missing["gdt.base"] and "rax" not in left.missing
     # It has no reason to on another CPU, with another SS, or in protected mode.
-    assert migration.told(said, NOBODY, LAYOUT, real) == said
-    assert migration.told(said, tcg, LAYOUT, real.put(LAYOUT, "ss.dpl", 0)) == said
-    assert migration.told(said, tcg, LAYOUT, real.put(LAYOUT, "cr0", 0x11)) == said
+    assert migration.reported(said, NOBODY, LAYOUT, real) == said
+    assert migration.reported(said, tcg, LAYOUT, real.put(LAYOUT, "ss.dpl", 0)) == said
+    assert migration.reported(said, tcg, LAYOUT, real.put(LAYOUT, "cr0", 0x11)) == said

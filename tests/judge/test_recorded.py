@@ -17,7 +17,7 @@ from kvmtest.scenario import step as s
 from kvmtest.state.layout import Layout
 from kvmtest.state.sections import Snapshot
 from tests.judge import recorded
-from tests.judge.trial import Trial, flipped, judged_bits, told, trials
+from tests.judge.trial import Trial, flipped, judged_bits, replaced, trials
 from tests.sample import one_in
 
 _SHOWN = 20
@@ -46,13 +46,13 @@ def test_what_was_recorded_is_judged_as_ever(name: str) -> None:
 
 
 def _drawn(name: str, kind: type, view: str, seed: int, vcpus: range = range(1, 2)) -> Iterator[Trial]:
-    """Item cases of a run that show ``vcpus`` many, drawn by dice."""
+    """Item cases of a run that show ``vcpus`` many, drawn by rng."""
     items = [one for one in trials(name) if isinstance(one.seen, kind) and "sequence" not in one.params]
     fitting = [one for one in items if one.look.view == view and len(one.bases) in vcpus]
     fitting = [one for one in fitting if vcpus.stop > 2 or one.look.trigger != "broadcast"]
-    dice = random.Random(f"{name} {kind.__name__} {view} {seed}")
+    rng = random.Random(f"{name} {kind.__name__} {view} {seed}")
     while True:
-        yield dice.choice(fitting)
+        yield rng.choice(fitting)
 
 
 def _pending(trial: Trial, item: str) -> bool:
@@ -65,24 +65,24 @@ def _of_table(trial: Trial, seen: Played) -> set[Verdict]:
     return {record.verdict for (_, item), record in trial.by_place(seen).items() if item in trial.bases[0].layout.fields}
 
 
-def _draw(dice: random.Random, records: dict[str, Record], layout: Layout, after: Snapshot) -> tuple[str, int] | None:
+def _draw(rng: random.Random, records: dict[str, Record], layout: Layout, after: Snapshot) -> tuple[str, int] | None:
     """A bit of an item that passes, by chance; None where it shows in no value, as in a component of XSAVE that is not in use."""
     passing = [item for item, record in records.items() if record.verdict is Verdict.PASS and item in layout.fields]
     if not passing:
         return None
-    item = dice.choice(passing)
+    item = rng.choice(passing)
     bits = judged_bits(records[item], layout.fields[item].size)
     if not bits:
         return None
-    bit = dice.choice(bits)
+    bit = rng.choice(bits)
     return (item, bit) if flipped(layout, after, item, bit).get(layout, item) != after.get(layout, item) else None
 
 
 def _count(tries: Iterator[Trial], flip: Callable[[Trial, random.Random], bool], seed: int) -> None:
     """Try wrong bits: as many as Hypothesis tries examples, and half as many more."""
-    dice, done, wanted = random.Random(seed), 0, settings().max_examples * 3 // 2
+    rng, done, wanted = random.Random(seed), 0, settings().max_examples * 3 // 2
     for number, trial in enumerate(tries):
-        done += flip(trial, dice)
+        done += flip(trial, rng)
         if done == wanted:
             return
         assert number < 20 * wanted, "too few cases with something to change"
@@ -90,14 +90,14 @@ def _count(tries: Iterator[Trial], flip: Callable[[Trial, random.Random], bool],
 
 @pytest.mark.parametrize("name", recorded.NAMES)
 def test_one_wrong_bit_of_a_section_fails_its_item_alone(name: str) -> None:
-    def flip(trial: Trial, dice: random.Random) -> bool:
+    def flip(trial: Trial, rng: random.Random) -> bool:
         if not (at := trial.at(s.Observe)):
             return False
-        layout, after = trial.bases[0].layout, trial.seen.told[at[-1]][1]
-        drawn = _draw(dice, trial.of_view(), layout, after)
+        layout, after = trial.bases[0].layout, trial.seen.evidence[at[-1]][1]
+        drawn = _draw(rng, trial.of_view(), layout, after)
         if drawn is None:
             return False
-        wrong = told(trial.seen, at[-1], flipped(layout, after, *drawn))
+        wrong = replaced(trial.seen, at[-1], flipped(layout, after, *drawn))
         if _pending(trial, drawn[0]):
             assert _of_table(trial, wrong) == {Verdict.ERROR}
             return True
@@ -113,19 +113,19 @@ def test_one_wrong_bit_of_a_section_fails_its_item_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", recorded.NAMES)
 def test_one_wrong_bit_of_a_report_fails_its_item_in_both_views(name: str) -> None:
-    def flip(trial: Trial, dice: random.Random) -> bool:
+    def flip(trial: Trial, rng: random.Random) -> bool:
         before, at = trial.before, trial.at(s.Guest)
         if not at:
             return False
-        report = trial.seen.told[at[0]][1]
+        report = trial.seen.evidence[at[0]][1]
         passing = [item for item, record in trial.of_view().items() if judged_bits(record, 1) and item in report.values]
         if not passing:
             return False
-        item = dice.choice(passing)
+        item = rng.choice(passing)
         guest, both = (trial.prefix, item), (f"{trial.prefix.removesuffix('guest')}views", item)
-        bit = dice.choice(judged_bits(before[guest], 1))
+        bit = rng.choice(judged_bits(before[guest], 1))
         wrong = report._replace(values=report.values | {item: report.values[item] ^ 1 << bit})
-        changed = trial.changed(told(trial.seen, at[0], wrong))
+        changed = trial.changed(replaced(trial.seen, at[0], wrong))
         views = {guest} | ({both} if before[both].verdict is not Verdict.SKIP else set())
         judged = {place for place, record in changed.items() if record.verdict is not before[place].verdict}
         assert changed.keys() >= judged == views and {item} == {place[1] for place in changed}, (trial.look.case.name, item, bit)
@@ -137,16 +137,16 @@ def test_one_wrong_bit_of_a_report_fails_its_item_in_both_views(name: str) -> No
 
 @pytest.mark.parametrize("name", recorded.NAMES)
 def test_one_wrong_bit_of_one_vcpu_of_many_fails_its_item_and_names_it(name: str) -> None:
-    def flip(trial: Trial, dice: random.Random) -> bool:
+    def flip(trial: Trial, rng: random.Random) -> bool:
         if (count := len(at := trial.at(s.Observe))) < 2:
             return False
-        which = dice.randrange(count)
+        which = rng.randrange(count)
         ctx, layout = trial.bases[which][:2]
-        after = trial.seen.told[at[which]][1]
-        drawn = _draw(dice, trial.of_view(), layout, after)
+        after = trial.seen.evidence[at[which]][1]
+        drawn = _draw(rng, trial.of_view(), layout, after)
         if drawn is None:
             return False
-        wrong = told(trial.seen, at[which], flipped(layout, after, *drawn))
+        wrong = replaced(trial.seen, at[which], flipped(layout, after, *drawn))
         if _pending(trial, drawn[0]):
             assert _of_table(trial, wrong) == {Verdict.ERROR}
             return True
@@ -161,10 +161,10 @@ def test_one_wrong_bit_of_one_vcpu_of_many_fails_its_item_and_names_it(name: str
 
 @pytest.mark.parametrize("name", recorded.NAMES)
 def test_one_wrong_bit_after_one_order_of_a_reset_fails_its_item_and_names_it(name: str) -> None:
-    def flip(trial: Trial, dice: random.Random) -> bool:
-        at = dice.randrange(len(trial.seen.tries))
+    def flip(trial: Trial, rng: random.Random) -> bool:
+        at = rng.randrange(len(trial.seen.tries))
         one, layout = trial.seen.tries[at], trial.bases[0].layout
-        drawn = _draw(dice, trial.of_view(), layout, one.seen.after)
+        drawn = _draw(rng, trial.of_view(), layout, one.seen.after)
         if drawn is None:
             return False
         wrong = one._replace(seen=one.seen._replace(after=flipped(layout, one.seen.after, *drawn)))
@@ -181,17 +181,17 @@ def test_one_wrong_bit_after_one_order_of_a_reset_fails_its_item_and_names_it(na
 
 @pytest.mark.parametrize("name", recorded.NAMES)
 def test_a_bit_that_no_rule_judges_changes_no_verdict(name: str) -> None:
-    def flip(trial: Trial, dice: random.Random) -> bool:
+    def flip(trial: Trial, rng: random.Random) -> bool:
         if not (at := trial.at(s.Observe)):
             return False
-        layout, after = trial.bases[0].layout, trial.seen.told[at[-1]][1]
+        layout, after = trial.bases[0].layout, trial.seen.evidence[at[-1]][1]
         masked = [r for r in trial.of_view().values() if r.verdict is Verdict.PASS and r.expected and r.expected.mask is not None]
         if not masked:
             return False
-        record = dice.choice(masked)
+        record = rng.choice(masked)
         size, judged = layout.fields[record.item].size, judged_bits(record, layout.fields[record.item].size)
-        bit = dice.choice([bit for bit in range(8 * size) if bit not in judged])
-        changed = trial.changed(told(trial.seen, at[-1], flipped(layout, after, record.item, bit)))
+        bit = rng.choice([bit for bit in range(8 * size) if bit not in judged])
+        changed = trial.changed(replaced(trial.seen, at[-1], flipped(layout, after, record.item, bit)))
         assert [(place, r.verdict) for place, r in changed.items()] == [((trial.prefix, record.item), Verdict.PASS)]
         return True
 

@@ -22,7 +22,7 @@ from kvmtest.state.sections import Snapshot
 from kvmtest.state.values import PLANTS
 from kvmtest.state.vmm_reset import SECTIONS
 from tests.judge import recorded
-from tests.judge.trial import Place, Trial, flipped, judged_bits, told, trials
+from tests.judge.trial import Place, Trial, flipped, judged_bits, replaced, trials
 from tests.sample import one_in, some
 
 #: The tables of which each entry is shown to be able to fail.
@@ -114,11 +114,11 @@ def _others(trial: Trial, step: s.Expect, values: list[Any]) -> Iterator[tuple[s
 
 
 def _passed(trial: Trial) -> Iterator[tuple[of.Look, s.Expect, Played]]:
-    """Each expectation that was met, and what was told until then."""
+    """Each expectation that was met, and what was seen until then."""
     for look in {look.step: look for look in of.looks(trial.look.scenario)}.values():
         step = trial.look.scenario.steps[look.step]
-        if isinstance(step, s.Expect) and any(number == look.step for number, _ in trial.seen.told):
-            until = Played(tuple(one for one in trial.seen.told if one[0] <= look.step))
+        if isinstance(step, s.Expect) and any(number == look.step for number, _ in trial.seen.evidence):
+            until = Played(tuple(one for one in trial.seen.evidence if one[0] <= look.step))
             # Of a Zero, which has several items, each.
             if trial.by_place(until)[_place(look, look.item)].verdict is Verdict.PASS:
                 yield look, step, until
@@ -131,12 +131,12 @@ def _place(look: of.Look, item: str) -> Place:
 def _fails(trial: Trial, look: of.Look, step: s.Expect, until: Played) -> None:
     """An expectation that is not met is one record, and the last one."""
     met = trial.by_place(until)
-    values = [value for number, value in until.told if number == look.step]
-    before = tuple(one for one in until.told if one[0] < look.step)
-    after = tuple(one for one in trial.seen.told if one[0] > look.step) if step.ends else ()
+    values = [value for number, value in until.evidence if number == look.step]
+    before = tuple(one for one in until.evidence if one[0] < look.step)
+    after = tuple(one for one in trial.seen.evidence if one[0] > look.step) if step.ends else ()
     for item, others in _others(trial, step, values):
         seen = (*before, *((look.step, value) for value in others), *after)
-        unmet = trial.by_place(trial.seen._replace(told=seen) if step.ends else Played(seen))
+        unmet = trial.by_place(trial.seen._replace(evidence=seen) if step.ends else Played(seen))
         assert unmet.keys() == met.keys(), (trial.look.case.name, look, others)
         changed = {place: record for place, record in unmet.items() if record != met[place]}
         assert changed.keys() == {_place(look, item)}, (trial.look.case.name, look, others)
@@ -162,16 +162,16 @@ def _fails_by_an_item(trial: Trial) -> int | None:
     """The step whose table gets another verdict by one bit, of that item alone; None where no table was read."""
     layout = trial.bases[0].layout
     for look in of.looks(trial.look.scenario)[::-1]:
-        at = [at for at, (number, _) in enumerate(trial.seen.told) if number == look.step]
+        at = [at for at, (number, _) in enumerate(trial.seen.evidence) if number == look.step]
         if look.item or look.view != "host" or look.trigger in ("plant", "migrate") or not at:
             continue
-        after = trial.seen.told[at[0]][1]
+        after = trial.seen.evidence[at[0]][1]
         for (prefix, item), record in trial.before.items():
             if (prefix, "") == _place(look, "") and item in layout.fields and item != "events.smi_latched_init":
                 for bit in judged_bits(record, layout.fields[item].size):
                     wrong = flipped(layout, after, item, bit)
                     if wrong.get(layout, item) != after.get(layout, item):
-                        changed = trial.changed(told(trial.seen, at[0], wrong))
+                        changed = trial.changed(replaced(trial.seen, at[0], wrong))
                         assert changed.keys() >= {(prefix, item)} and {place[1] for place in changed} == {item}
                         assert changed[prefix, item].verdict.departs
                         return look.step
@@ -209,7 +209,7 @@ def test_what_no_recording_reaches() -> None:
     for trial in (trial for name in recorded.NAMES for trial in trials(name) if "sequence" in trial.params):
         look, seen = trial.look, trial.seen
         key = f"{look.event}.{look.trigger}/{trial.params['sequence']}"
-        if isinstance(seen, Played) and {one.step for one in of.looks(look.scenario)} & {number for number, _ in seen.told}:
+        if isinstance(seen, Played) and {one.step for one in of.looks(look.scenario)} & {number for number, _ in seen.evidence}:
             reached.add(key)
         else:
             why[key] += seen.reason if isinstance(seen, Untried) else seen.end.why

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kvmtest.judge.book import Book
+from kvmtest.judge.book import Cache
 from kvmtest.judge.evidence import Ended, Exited, Look, Played
 from kvmtest.judge.scenario import played
 from kvmtest.model.case import Case
@@ -50,11 +50,13 @@ CONDITIONS: dict[str, tuple[s.Condition, Any, Any, Any]] = {
 FIRST, AFTER = s.Is("events.nmi_masked", 1), s.Is("events.nmi_pending", 0)
 
 
-def _judged(steps: tuple[s.Step, ...], told: list[tuple[int, Any]], end: Ended | None = None, **more: Any) -> dict[str, Result]:
+def _judged(
+    steps: tuple[s.Step, ...], evidence: list[tuple[int, Any]], end: Ended | None = None, **more: Any
+) -> dict[str, Result]:
     """The results in the host's view, by item."""
     scenario = s.Scenario("init", "msi", "made-up", steps, ("a manual",), **more)
     look = Look(Case("case"), "init", "msi", "host", "intel", "ap", (), scenario)
-    seen = played(Book(), look, HOST, (basis(ITEM),), Played(tuple(told), end))
+    seen = played(Cache(), look, HOST, (basis(ITEM),), Played(tuple(evidence), end))
     return {result.item: result for one in seen for result in one.results if result.view == "host"}
 
 
@@ -62,7 +64,7 @@ def test_in_brief_what_holds_has_no_values_and_what_departs_has_all() -> None:
     steps = (s.Expect(FIRST, "first"), s.Expect(AFTER, "after"))
     scenario = s.Scenario("init", "msi", "made-up", steps, ("a manual",))
     look = Look(Case("case"), "init", "msi", "host", "intel", "ap", (), scenario)
-    (seen,) = played(Book(brief=True), look, HOST, (basis(ITEM),), Played(((0, 1), (1, 1)), None))
+    (seen,) = played(Cache(brief=True), look, HOST, (basis(ITEM),), Played(((0, 1), (1, 1)), None))
     held, departs = seen.results
     assert (held.item, held.verdict, held.record.expected) == ("first", Verdict.PASS, None)
     assert (departs.item, departs.verdict, departs.observed) == ("after", Verdict.FAIL, "0x1")
@@ -99,8 +101,8 @@ def test_what_the_manuals_leave_toldis_recorded_and_departs_not() -> None:
     condition, good, bad, _ = CONDITIONS["exit"]
     for value in (good, bad):
         results = _judged(_around(condition), _evidence(value), undefined="nobody says")
-        told = results["exits"]
-        assert (told.verdict, told.expected) == ("info", None) and "nobody says" in told.reason
+        evidence = results["exits"]
+        assert (evidence.verdict, evidence.expected) == ("info", None) and "nobody says" in evidence.reason
 
 
 def test_one_register_that_differs_is_one_record_of_the_table() -> None:
@@ -187,10 +189,10 @@ def test_a_guest_that_takes_an_exception_after_shutdown_is_a_deviation_of_old_ke
     assert case.scenario
     at = next(number for number, step in enumerate(case.scenario.steps) if isinstance(step, s.Guest))
     old = HOST._replace(backend="svm", kernel="5.10.1")
-    for host, report, told in (
+    for host, report, evidence in (
         (old, exception, {"runs": "known"}),
         (old._replace(kernel="6.1.0"), exception, {"runs": "fail"}),
         (old, Report({}, {}, "nothing within 1 s", late=True), {"rip": "error"}),
     ):
         results = [one for one in judged(case, host, Played(((at, report),)), basis(case)) if one.view == "guest"]
-        assert {one.item: str(one.verdict) for one in results if str(one.verdict) != "skip"} == told
+        assert {one.item: str(one.verdict) for one in results if str(one.verdict) != "skip"} == evidence

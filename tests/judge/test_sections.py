@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmtest.judge.book import Book
+from kvmtest.judge.book import Cache
 from kvmtest.judge.evidence import Basis
 from kvmtest.judge.item import Context
 from kvmtest.model.host import Host
@@ -92,21 +92,21 @@ def test_a_section_that_could_not_be_read_is_an_error_in_each_view(lost: str) ->
         results = _by_item(before, after)
         found = [results[item] for item in LAYOUT.by_section[lost]]
         assert {result.verdict for result in found} == {"error"} and all(result.reason.endswith(why) for result in found)
-    told = {item: 0 for item in guest_view.ITEMS if item in LAYOUT.by_section[lost]}
+    reported = {item: 0 for item in guest_view.ITEMS if item in LAYOUT.by_section[lost]}
     case = CASE._replace(view="guest")
-    seen = shown(case, (whole, gone), report=Report(told, {}, ""))
+    seen = shown(case, (whole, gone), report=Report(reported, {}, ""))
     found = judged(case, HOST, seen, Basis(CTX._replace(prefix=case.prefix), LAYOUT, None, None))
-    compared = [r for r in found if r.view == "views" and r.item in told]
-    # Of what the guest told nothing can be compared, but where it is not the same register anyway.
+    compared = [r for r in found if r.view == "views" and r.item in reported]
+    # Of what the guest reported nothing can be compared, but where it is not the same register anyway.
     assert {(r.verdict, r.reason) for r in compared} == ({("error", why)} if compared else set())
 
 
 def test_the_same_bytes_are_judged_anew_where_what_was_read_before_differs() -> None:
     """A broadcast judges one vCPU after the other: one that could not be read excuses no other."""
-    sheet, baseline = Book().sheet(CTX, LAYOUT), Snapshot(_whole(0, 0), {})
+    tables, baseline = Cache().tables(CTX, LAYOUT), Snapshot(_whole(0, 0), {})
     whole, after = Snapshot(_whole(0x5A, 3), {}), Snapshot(_whole(0, 3), {})
     rest = {name: contents for name, contents in whole.sections.items() if name != "regs"}
     lost = Snapshot(rest, dict.fromkeys(LAYOUT.by_section["regs"], "made up"))
-    seen = [sheet.host(CTX, baseline, None, before, after) for before in (whole, lost, whole)]
+    seen = [tables.host(CTX, baseline, None, before, after) for before in (whole, lost, whole)]
     verdicts = [record.verdict for blocks in seen for block in blocks for record in block.records if record.item == "rbx"]
     assert verdicts == ["pass", "error", "pass"]

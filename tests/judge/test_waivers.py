@@ -112,7 +112,7 @@ def test_a_file(tmp_path: Path) -> None:
         (_GOOD + "value = [1]", "entry 1: value is not a string"),
         (_GOOD + 'until = "2027"', "entry 1: until is not a date"),
         (_GOOD + "until = 2027-01-31T10:00:00", "entry 1: until is not a date"),
-        (_GOOD + "why = 1", "entry 1: 'why' is none of selector"),
+        (_GOOD + "why = 1", "entry 1: 'why' is not one of selector"),
         ("[[known]\n", "line 1"),
         (_GOOD + 'reason = "again"', "Cannot overwrite a value"),
         (b"\xff\xfe", "no TOML in UTF-8"),

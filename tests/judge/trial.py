@@ -6,7 +6,7 @@ from __future__ import annotations
 from functools import cache, cached_property
 from typing import Any
 
-from kvmtest.judge.book import Book
+from kvmtest.judge.book import Cache
 from kvmtest.judge.cases import judge
 from kvmtest.judge.evidence import Basis, Look, Played
 from kvmtest.model.host import Host
@@ -17,7 +17,7 @@ from kvmtest.state.layout import Layout
 from kvmtest.state.sections import Snapshot
 from tests.judge import recorded
 
-__all__ = ("Place", "Trial", "flipped", "judged_bits", "told", "trials")
+__all__ = ("Place", "Trial", "flipped", "judged_bits", "replaced", "trials")
 
 Place = tuple[str, str]  # event, trigger and view; item
 
@@ -25,15 +25,15 @@ Place = tuple[str, str]  # event, trigger and view; item
 class Trial:
     """A case that is judged again and again."""
 
-    def __init__(self, book: Book, host: Host, look: Look, bases: tuple[Basis, ...], seen: Any) -> None:
-        self.book, self.host = book, host
+    def __init__(self, cache: Cache, host: Host, look: Look, bases: tuple[Basis, ...], seen: Any) -> None:
+        self.cache, self.host = cache, host
         self.look, self.bases, self.seen = look, bases, seen
         self.params = dict(look.case.params)
         self.prefix = f"{look.event}.{look.trigger}.{look.view}"
 
     def by_place(self, seen: Any) -> dict[Place, Record]:
         """The records of what was ``seen``."""
-        observations = judge(self.book, self.look, self.host, self.bases, seen)
+        observations = judge(self.cache, self.look, self.host, self.bases, seen)
         return {(one.prefix, record.item): record for one in observations for record in one.records}
 
     @cached_property
@@ -54,16 +54,16 @@ class Trial:
 
     def at(self, kind: type) -> list[int]:
         """Return the indexes of the results of the last step of this ``kind``, one for each vCPU; none if it has no result."""
-        told = self.seen.told
+        evidence = self.seen.evidence
         last = max((number for number, step in enumerate(self.look.scenario.steps) if isinstance(step, kind)), default=-1)
-        return [at for at, (number, _) in enumerate(told) if number == last]
+        return [at for at, (number, _) in enumerate(evidence) if number == last]
 
 
 @cache
 def trials(name: str) -> tuple[Trial, ...]:
     host, cases = recorded.read(name)
-    book = Book()
-    return tuple(Trial(book, host, *case) for case in cases)
+    cache = Cache()
+    return tuple(Trial(cache, host, *case) for case in cases)
 
 
 def flipped(layout: Layout, snapshot: Snapshot, item: str, bit: int) -> Snapshot:
@@ -74,9 +74,9 @@ def flipped(layout: Layout, snapshot: Snapshot, item: str, bit: int) -> Snapshot
     return snapshot._replace(sections=snapshot.sections | {field.section: bytes(contents)})
 
 
-def told(seen: Played, at: int, value: Any) -> Played:
+def replaced(seen: Played, at: int, value: Any) -> Played:
     """``seen`` with another ``value`` in the place ``at``."""
-    return seen._replace(told=(*seen.told[:at], (seen.told[at][0], value), *seen.told[at + 1 :]))
+    return seen._replace(evidence=(*seen.evidence[:at], (seen.evidence[at][0], value), *seen.evidence[at + 1 :]))
 
 
 def judged_bits(record: Record, size: int) -> list[int]:

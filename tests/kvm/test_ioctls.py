@@ -58,7 +58,7 @@ def test_an_ioctl_that_is_interrupted_is_called_again_and_not_for_ever(monkeypat
 
 
 @pytest.mark.parametrize(("error", "passing"), [(errno.ENOMEM, True), (errno.EAGAIN, True), (errno.EINVAL, False)])
-def test_what_is_no_answer_of_kvm_is_told_apart(error: int, passing: bool) -> None:
+def test_what_is_no_answer_of_kvm_is_reported_apart(error: int, passing: bool) -> None:
     assert KvmError(error, k.KVM_SET_SREGS).passing is passing
 
 

@@ -77,7 +77,7 @@ def test_a_thread_has_a_trace_of_its_own(fake: _Fake) -> None:
     trace.close()
 
 
-def test_what_had_no_room_is_told(fake: _Fake) -> None:
+def test_what_had_no_room_is_reported(fake: _Fake) -> None:
     trace = Kcov(str(fake.path))
     fake.execute(*range(1, _ENTRIES))
     assert len(trace.take()) == _ENTRIES - 1 and trace.cut

@@ -7,7 +7,7 @@ from kvmtest.kvm import Vm
 from kvmtest.kvm.where import where
 
 
-def test_registers_and_activity_state_are_told(vm_irqchip: Vm) -> None:
+def test_registers_and_activity_state_are_reported(vm_irqchip: Vm) -> None:
     bsp, ap = vm_irqchip.create_vcpu(0), vm_irqchip.create_vcpu(1)
     at_reset = "cs:rip f000:fff0 cs.base 0xffff0000 rflags 0x2 cr0 0x60000010"
     assert where(bsp) == f"{at_reset} KVM_MP_STATE_RUNNABLE"

@@ -26,7 +26,7 @@ def _made_up(name: str) -> Scenario:
     return Scenario("init", "msi", name, (expected,), ("a manual",))
 
 
-#: Scenarios of which the fake guest tells.
+#: Scenarios of which the fake guest reports.
 MADE_UP = {f"init.msi/{name}": _made_up(name) for name in ("ram", "halted", "vector-ignored")}
 #: The command line, which knows these scenarios too.
 KVMTEST = (sys.executable, str(Path(__file__)))
@@ -64,8 +64,8 @@ def begin(release="9.9.9-fake"):
     say("H", release, "svm", "AuthenticAMD", "A CPU", "npt=Y", "kvm.x=")
     say("N", "2")
 sender = Sender(out)
-told = [case for case in plan() if case.sequence in ("ram", "halted", "vector-ignored", "no-debug-store")]
-cases = {{(case.prefix + "." + looks(case.scenario)[0].item, case.setup.vendor): case for case in told}}
+reported = [case for case in plan() if case.sequence in ("ram", "halted", "vector-ignored", "no-debug-store")]
+cases = {{(case.prefix + "." + looks(case.scenario)[0].item, case.setup.vendor): case for case in reported}}
 def case(id, vendor="intel"):
     global look
     look = cases[id, vendor].look()

@@ -51,7 +51,7 @@ def _command(kernel: Kernel, *more: str) -> list[str]:
         (_START + _PASS + _AGAIN_ERROR + _END, [_ID], 125),
         (_START + _ERROR + _AGAIN_FAIL + _END, [_ID], 1),
         (_START + _PASS + _AGAIN_FAIL + _END, [f"{_ID}/ap,intel,ram"], 0),
-        # Each id has to be told.
+        # Each id has to be reported.
         (_GOOD, [_ID, _OTHER], 125),
         (_BAD, [_ID, _OTHER], 1),
         # It does not boot; its modules do not load; it hangs before, in and after the case.

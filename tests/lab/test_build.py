@@ -106,7 +106,7 @@ def test_what_a_build_left_in_the_tree_is_none_of_its_source(kernel: Kernel, tre
     assert build(kernel, str(tree)) == first
 
 
-def test_the_compilers_first_errors_are_told_by_the_trees_paths(kernel: Kernel, tree: Path) -> None:
+def test_the_compilers_first_errors_are_reported_by_the_trees_paths(kernel: Kernel, tree: Path) -> None:
     (tree / KVM / "x86.c").write_text("an error here\n")
     with pytest.raises(Unbuildable) as caught:
         build(kernel, str(tree))

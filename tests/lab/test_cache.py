@@ -121,11 +121,11 @@ def test_many_at_once_remove_none_that_is_in_use(tmp_path: Path) -> None:
 
 def test_who_waits_for_a_lock_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    told: list[str] = []
-    with cache.locked("x", told.append):
+    reported: list[str] = []
+    with cache.locked("x", reported.append):
         if not (pid := os.fork()):
             said = list[str]()
             with cache.locked("x", lambda line: os._exit(7) if "waiting" in line else said.append(line)):
                 os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
-    assert told == []
+    assert reported == []

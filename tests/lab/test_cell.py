@@ -66,7 +66,7 @@ def test_a_good_cell(fake: Path, kernel: Kernel) -> None:
     assert _nothing_left(fake)
 
 
-def test_a_boot_is_told_from_its_first_moment_on(fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_boot_is_reported_from_its_first_moment_on(fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses = "".join(f"time.sleep(0.2)\nsay({line})\n" for line in ('"B", "9.9"', '"M", "kvm"', '"H", "9", "svm", "x", "y"'))
     monkeypatch.setenv("FAKE", pauses + 'time.sleep(0.2)\nsay("N", "0")\nsay("E")')
     steps = list(Cell(Spec("svm", kernel)).steps())
@@ -153,7 +153,7 @@ def test_a_guest_that_is_slow_and_alive_is_not_called_hung(fake: Path, kernel: K
     monkeypatch.setenv("FAKE", _CASE + _SECOND + _BEATS.format(2) + 'done("2.0")\nsay("E")')
     monkeypatch.setattr(Qemu, "silence_s", 1.0)
     monkeypatch.setattr("kvmtest.lab.limits._ASLEEP_S", 1.0)
-    monkeypatch.setattr("kvmtest.lab.cell._TELL_S", 0.5)
+    monkeypatch.setattr("kvmtest.lab.cell._REPORT_S", 0.5)
     steps = _play(kernel)
     assert {r.verdict for r in _results(steps)} == {"pass"}
     alive = [step for step in steps if isinstance(step, Alive)]

@@ -24,7 +24,7 @@ from tests.coverage.made import FILE, made_blocks, source
 
 _TEXT = 0xFFFF_FFFF_C000_0000
 #: The lines of a guest that reports coverage: `hit` gets the offsets of the calls.
-_TELLS = f"""
+_REPORTS = f"""
 import struct
 def hit(*offsets, clear=()):
     words = {{}}
@@ -34,7 +34,7 @@ def hit(*offsets, clear=()):
     out.blob("K", b"".join(struct.pack("<QQ", *word) for word in words.items()))
 """
 #: The loading of the modules runs the first block; a case the branch of INIT, another one what the first did.
-_GUEST = f"""{_TELLS}
+_GUEST = f"""{_REPORTS}
 say("B", "9.9.9-fake")
 say("M", "kvm")
 out.line("S", "kvm", ".text", "{_TEXT:#x}")
@@ -56,7 +56,7 @@ _RAM, _HALTED = "init.msi/ap,intel,ram", "init.msi/ap,intel,halted"
 
 @pytest.fixture
 def build(kernel: Kernel, fake: Path, monkeypatch: pytest.MonkeyPatch) -> Instrumented:
-    """A build for the fake kernel, kept; the fake guest tells what it executes."""
+    """A build for the fake kernel, kept; the fake guest reports what it executes."""
     made = Instrumented(str(fake / "cache/kvmtest/coverage/9.9.9-fake_b1-1"))
     folder = Path(made.folder)
     folder.mkdir(parents=True)
@@ -73,7 +73,7 @@ def _command(kernel: Kernel, *more: str) -> list[str]:
     return ["lab", "coverage", "--backend", "svm", "--kernel", kernel.image, "--modules", kernel.modules, *more]
 
 
-def test_a_cell_tells_what_each_case_executed(kernel: Kernel, build: Instrumented) -> None:
+def test_a_cell_reports_what_each_case_executed(kernel: Kernel, build: Instrumented) -> None:
     steps = [step for step in LabCell(Spec("svm", kernel, coverage=True)).steps() if isinstance(step, Executed)]
     assert [step.case and step.case.name for step in steps] == [None, _RAM, _HALTED]
     loading, first, second = (step.words for step in steps)
@@ -142,7 +142,7 @@ def test_places_with_what_was_missed(kernel: Kernel, build: Instrumented, fake: 
     rows = {line.split("  ")[0]: line.split()[-5:] for line in lines}
     assert rows["accept"][-4:] == ["3", "2", "66.7", "%"] and rows["unused"][-4:] == ["1", "0", "0.0", "%"]
     assert rows["these 3 together"][-4:] == ["4", "2", "50.0", "%"]
-    assert "of no code that was loaded: elsewhere" in lines
+    assert "no code was loaded of: elsewhere" in lines
     assert lines[-2:] == [f"{FILE}:11  accept()  wait(x);", f"{FILE}:16  unused()  {{"]
 
 
@@ -205,7 +205,7 @@ def test_part_of_the_plan_adds_to_what_is_kept_and_all_of_it_takes_its_place(ker
         assert build.table().cells[0].cases == cases
 
 
-def test_what_was_told_until_a_signal_is_kept(
+def test_what_was_reported_until_a_signal_is_kept(
     kernel: Kernel, build: Instrumented, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FAKE", _GUEST.replace("hit()", "time.sleep(60)"))
@@ -232,8 +232,8 @@ def test_names_and_backends_of_cells() -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ([], "which kernel?"),
-        (["--kernel", "6.1", "--missed"], "--missed is of places"),
+        ([], "name a kernel"),
+        (["--kernel", "6.1", "--missed"], "--missed needs places"),
         (["--from", "/nowhere"], "cannot read /nowhere: No such file"),
         (["--from", "/dev/null"], "is not a kvmtest.coverage/1"),
         (["--kernel", "6.1", "--functions", "/nowhere"], "cannot read /nowhere"),

@@ -171,7 +171,9 @@ def test_the_command_lists_fetches_and_removes(mirror: Path, capsys: pytest.Capt
     assert not list(emulators.kept())
 
 
-@pytest.mark.parametrize(("which", "status", "says"), [("xen/sid", 2, "'xen' is none of bochs, qemu"), ("sid", 3, "no network")])
+@pytest.mark.parametrize(
+    ("which", "status", "says"), [("xen/sid", 2, "'xen' is not one of bochs, qemu"), ("sid", 3, "no network")]
+)
 def test_what_cannot_be_fetched_is_one_line(
     which: str, status: int, says: str, mirror: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -78,7 +78,7 @@ def _said(config: inside.Config) -> tuple[Any, list[tuple[str, list[Any]]]]:
     return hits, list(Decoder().feed(bytes(sent)))
 
 
-def test_what_loading_executes_is_told_module_by_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_loading_executes_is_reported_module_by_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A module may get the place of code that another one ran once."""
     _Kernel(tmp_path, monkeypatch)
     hits, said = _said(_config("irqbypass", "kvmcov", "kvm", "kvm_amd"))
@@ -100,7 +100,7 @@ def test_modules_that_record_nothing_end_the_cell(tmp_path: Path, monkeypatch: p
         _said(_config("kvmcov"))
 
 
-def test_without_coverage_nothing_of_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_coverage_nothing_of_it_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _Kernel(tmp_path, monkeypatch)
     hits, said = _said(_config("kvmcov", "kvm", coverage=False))
     assert hits is None and {letter for letter, _ in said} == {"M"}

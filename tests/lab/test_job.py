@@ -57,7 +57,7 @@ def _script(text: str) -> bytes:
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in the place of the root of a cell's file system."""
+    """A folder instead of the root of a cell's file system."""
     real = open
     monkeypatch.setattr("builtins.open", lambda path, *a, **k: real(_below(tmp_path, path), *a, **k))
     for name in ("os.chmod", "os.unlink"):
@@ -111,7 +111,7 @@ def test_what_is_known_of_tries_is_not_tried_again(kvm: Kvm) -> None:
     assert [one[0] for one in again.answers] == ["shown"] and again.answers == first.answers[-1:]
 
 
-def test_of_scenarios_that_are_given_it_is_told_what_departs(kvm: Kvm) -> None:
+def test_of_scenarios_that_are_given_it_is_reported_what_departs(kvm: Kvm) -> None:
     heard, job = _Heard(), _job({}, "*.dr7")
     right, wrong = (s.Expect(s.Is("dr7", value)) for value in (0x400, 0x401))
     sent = (s.Plant(), s.Observe(), s.Send("init"), s.Observe())
@@ -151,7 +151,7 @@ def test_the_answer_of_a_cell_is_a_file(
     kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plain = dump(Shown(msr_check(1), _ABOUT, 30, 12))
-    monkeypatch.setenv("FAKE", _answers(("told", "leaving out"), ("shown", _PASSES, plain)))
+    monkeypatch.setenv("FAKE", _answers(("progress", "leaving out"), ("shown", _PASSES, plain)))
     to = tmp_path / "cr3.c"
     assert main(["repro", *_lab(kernel), _PASSES, "-o", str(to)]) == 0
     text, said = to.read_text(), capsys.readouterr().err
@@ -173,14 +173,14 @@ _HUNG = ("error", "the kernel hangs", ())
 
 
 def _cells(monkeypatch: pytest.MonkeyPatch, *cells: tuple[object, ...]) -> list[tuple[object, ...]]:
-    """Cells that give these answers one after the other; what each was told to be known, as they begin."""
+    """Cells that give these answers one after the other; the outcomes that each was given as known."""
     known, left = [], iter(cells)
 
     def answers(args: object, job: dict[str, Any], *_: object) -> Iterator[tuple[object, object]]:
         known.append(job["known"])
         yield from ((host.detect(), answer) for answer in next(left))
 
-    monkeypatch.setattr("kvmtest.commands.jobs.answers", answers)
+    monkeypatch.setattr("kvmtest.commands.jobs.results", answers)
     return known
 
 
@@ -207,7 +207,7 @@ def test_a_cell_that_ends_too_soon_is_no_answer_and_the_next_result_comes(
     assert main(["repro", *_lab(kernel), _PASSES, other, "-o", str(tmp_path)]) == 1
     said = capsys.readouterr().err
     assert known[-1] == () and f"kvmtest: {other}: it has none\n" in said
-    assert f"{_PASSES}: " + ("13 tries hang the kernel" if len(cells) > 1 else "its cell ended without an answer") in said
+    assert f"{_PASSES}: " + ("13 tries hang the kernel" if len(cells) > 1 else "its cell ended without a result") in said
 
 
 @pytest.mark.parametrize(("status", "ends"), [(0, 0), (4, 0), (1, 1), (-1, 1)])

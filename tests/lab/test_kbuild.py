@@ -126,8 +126,8 @@ def test_a_program_for_a_newer_libc_runs_with_that(said: bytes, packages: object
         patch.setattr(kbuild.program, "run", _run(said))
         folder = Path(kbuild.headers(_KERNEL))
     root = folder.parents[2]
-    told = subprocess.run([root / _OBJTOOL / "objtool", "--one", "two words"], capture_output=True, text=True, check=True)
-    assert told.stdout == f"--library-path {root}/libraries/usr/lib {root}/{_OBJTOOL}/objtool.elf --one two words\n"
+    reported = subprocess.run([root / _OBJTOOL / "objtool", "--one", "two words"], capture_output=True, text=True, check=True)
+    assert reported.stdout == f"--library-path {root}/libraries/usr/lib {root}/{_OBJTOOL}/objtool.elf --one two words\n"
     assert (root / _OBJTOOL / "help").read_text() == "text"
 
 

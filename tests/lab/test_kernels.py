@@ -177,7 +177,7 @@ def _asked(mirror: Path, what: str) -> int:
     return (mirror / "log").read_text().count(f" {what} ")
 
 
-def test_a_version_that_no_suite_has_is_told_by_names_alone(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_version_that_no_suite_has_is_reported_by_names_alone(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     says = r"has a kernel 9\.8; there are 9\.9\.9-cloud-amd64 \(bullseye\), .*9\.9\.9-cloud-amd64 \(sid\)$"
     said: list[str] = []
     with pytest.raises(NotFound, match=says):

@@ -47,7 +47,7 @@ def test_faults(line: str) -> None:
         "INFO: task kvm-nx-lpage-re:34 blocked for more than 120 seconds.",
     ],
 )
-def test_stalls_are_told_apart(line: str) -> None:
+def test_stalls_are_reported_apart(line: str) -> None:
     assert incidents(["one", line, "Call Trace:"]) == [[line, "Call Trace:"]] and is_stall(line)
 
 

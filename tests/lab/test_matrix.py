@@ -111,7 +111,7 @@ def test_eight_cells_fit_a_terminal() -> None:
     assert max(map(len, _table(*cells))) <= 100
 
 
-def test_each_cell_tells_its_totals_times_and_kernel() -> None:
+def test_each_cell_reports_its_totals_times_and_kernel() -> None:
     broken, run = _cell("7.2", "vmx")
     broken.times, broken.failed = None, "no such file"
     first, second = _table(_cell("6.1", "svm", made("fail", "cr2")), (broken, run))[1:3]
@@ -123,7 +123,7 @@ def test_cells_that_agree_say_so() -> None:
     assert _table(*(_cell(name, "svm", _pass("cr0")) for name in ("5.10", "6.1")))[-1] == "No finding differs between the cells."
 
 
-def test_cells_of_one_name_are_told_apart() -> None:
+def test_cells_of_one_name_are_reported_apart() -> None:
     specs = [Spec("svm", Kernel("bzImage", "1.0", path, "", "")) for path in ("/a/bzImage", "/b/bzImage")]
     assert [outcome.name for outcome in matrix.outcomes(specs, "")] == ["bzImage/svm (1)", "bzImage/svm (2)"]
 

@@ -45,11 +45,11 @@ def test_judged_outside_as_inside(kvm: Kvm) -> None:
     outside = _judged(bytes(sent), facts)
 
     # Counters went on between the two runs.
-    def told(seen: list[Observation]) -> list[tuple[object, ...]]:
+    def reported(seen: list[Observation]) -> list[tuple[object, ...]]:
         results = (result for one in seen for result in one.results)
         return [(r.case, r.id, r.verdict, "" if r.item in COUNTERS else r.expected, r.reason, r.cite) for r in results]
 
-    assert told(outside) == told(direct)
+    assert reported(outside) == reported(direct)
     assert [one.case for one in outside] == [one.case for one in direct]
 
 

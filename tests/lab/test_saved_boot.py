@@ -145,7 +145,7 @@ def _flip(path: Path) -> None:
         lambda boot: (boot / "sums").write_text("{"),
     ],
 )
-def test_a_damaged_one_is_told_and_the_kernel_booted(
+def test_a_damaged_one_is_reported_and_the_kernel_booted(
     damage: object, qemu: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _play(kernel, qemu, monkeypatch)
@@ -189,7 +189,7 @@ def test_a_kernel_that_does_not_boot_is_not_booted_twice(qemu: Path, kernel: Ker
     assert not list((qemu.parent / "cache" / "kvmtest" / "boots").iterdir())
 
 
-def test_no_room_is_told_and_the_kernel_booted(qemu: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_is_reported_and_the_kernel_booted(qemu: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kvmtest.lab.saved_boot._ROOM", 1 << 60)
     steps = _play(kernel, qemu, monkeypatch)
     assert "has room for" in _remarks(steps)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Both sides of a change are built and run, and of its lines those are told that no case ran."""
+"""Both sides of a change are built and run, and of its lines those are reported that no case ran."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_lines_that_ran_and_those_that_no_case_ran(sources: Sources) -> None:
     assert ran.cases == ("sipi.msi/ap,intel",) and not ran.elsewhere
 
 
-def test_a_module_that_no_cell_loads_is_told_apart(sources: Sources) -> None:
+def test_a_module_that_no_cell_loads_is_reported_apart(sources: Sources) -> None:
     table = made.table()
     blocks = [block._replace(module="kvm-intel") if block.function == "unused" else block for block in table.blocks]
     ran = trial.lines(table._replace(blocks=blocks), sources, [_diff("\twait();", "\twait(0);")])
@@ -80,7 +80,7 @@ def test_what_is_said_of_a_build_names_its_side(change: Change, monkeypatch: pyt
     assert said == ["old: building", "old: 1 files", "new: building", "new: 1 files"]
 
 
-def test_the_second_cell_of_a_pair_alone_tells_what_it_executes(change: Change, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_cell_of_a_pair_alone_reports_what_it_executes(change: Change, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(instrument.Instrumented, "table", lambda self: made.table())
     specs = [Spec("svm", _KERNEL), Spec("vmx", _KERNEL)]
     built = trial.Builds("before", "after", instrument.Instrumented("folder"))

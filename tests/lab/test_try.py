@@ -170,10 +170,10 @@ def test_a_change_that_is_no_commit(
 def test_a_change_that_does_not_build_says_so(tree: Path, kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
     (tree / "arch/x86/kvm/svm/svm.c").write_text("an error\n")
     assert main(_command(tree, kernel, "--uncommitted")) == 3
-    told = capsys.readouterr().err.splitlines()
-    assert told[-3] == "kvmtest: the working tree does not build against the headers of 9.9.9-fake:"
-    assert told[-2] == "  arch/x86/kvm/svm/svm.c:1:2: error: an error"
-    assert told[-1].endswith(" does: it is the change that does not")
+    reported = capsys.readouterr().err.splitlines()
+    assert reported[-3] == "kvmtest: the working tree does not build against the headers of 9.9.9-fake:"
+    assert reported[-2] == "  arch/x86/kvm/svm/svm.c:1:2: error: an error"
+    assert reported[-1].endswith(" does: it is the change that does not")
 
 
 def test_a_tree_that_does_not_build_gets_advice(tree: Path, kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,8 +181,8 @@ def test_a_tree_that_does_not_build_gets_advice(tree: Path, kernel: Kernel, caps
     subprocess.run(["git", "-C", tree, "-c", "user.name=A", "-c", "user.email=a@b", "commit", "-qam", "broken"], check=True)
     (tree / "arch/x86/kvm/svm/svm.c").write_text("more\n")
     assert main(_command(tree, kernel, "--uncommitted")) == 3
-    told = capsys.readouterr().err
-    assert "the tree is Linux 9.9.3-rc4; the headers of another kernel may do: --kernel 7.2, 6.12, 6.1, 5.10," in told
+    reported = capsys.readouterr().err
+    assert "the tree is Linux 9.9.3-rc4; the headers of another kernel may do: --kernel 7.2, 6.12, 6.1, 5.10," in reported
 
 
 @pytest.mark.parametrize(
@@ -190,10 +190,10 @@ def test_a_tree_that_does_not_build_gets_advice(tree: Path, kernel: Kernel, caps
     [
         (["nowhere"], "has no commit 'nowhere'"),
         (["--uncommitted"], "nothing that KVM's modules are built from differs"),
-        (["--uncommitted", "HEAD"], "--uncommitted is against HEAD, and of no commit HEAD"),
+        (["--uncommitted", "HEAD"], "--uncommitted compares with HEAD: leave out HEAD"),
         (["a{b"], "has no commit 'a{b'"),
         (["init.msi"], "has no commit 'init.msi'; a SELECTOR comes after a COMMIT: HEAD init.msi"),
-        (["--commit", "HEAD"], "--commit is of the catalogue, which has no HEAD; what to try stands alone: HEAD"),
+        (["--commit", "HEAD"], "which has no HEAD; to try a commit, give it without an option: HEAD"),
         (["--diff", "none.patch"], "cannot read none.patch: No such file or directory"),
         (["HEAD", "no.such.id"], "no.such.id"),
         (["--kernel", "none.img"], "none.img"),

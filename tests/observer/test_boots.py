@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The image boots in each emulator, in each form, with one processor and with many, and each of them tells its whole state."""
+"""The image boots in each emulator, in each form, with one processor and with many, and each of them reports its whole state."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Each rule of each item that an observer tells fails where a log with the right checksum shows another value, and no other."""
+"""Each rule of each item that an observer reports fails where a log with the right checksum shows another value, and no other."""
 
 from __future__ import annotations
 

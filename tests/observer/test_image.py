@@ -36,7 +36,7 @@ def test_the_reset_vector_jumps_near_and_the_rest_lies_before_the_parameters() -
 def test_the_first_page_needs_no_other_but_where_only_the_rom_comes() -> None:
     labels = guests.labels("observer")
     assert all(
-        labels[name] < guests.PAGE for name in ("begin", "unstash", "clear", "lists", "list_at", "base_told", "where", "zero")
+        labels[name] < guests.PAGE for name in ("begin", "unstash", "clear", "lists", "list_at", "base_reported", "where", "zero")
     )
 
 
@@ -47,12 +47,12 @@ def test_numbers_and_names_are_those_of_the_spine_guest() -> None:
     listed = {
         kind: re.search(rf"^{kind}:\n(.*?)^\w+:", text, re.DOTALL | re.MULTILINE) for kind in ("slot_names", "step_names")
     }
-    told = {}
+    reported = {}
     for kind, found in listed.items():
         assert found
-        told[kind] = [name for names in re.findall(r"\.irp\s+name, (.*)", found[1]) for name in names.split(", ")]
-    steps = {name: guests.symbols("observer")[f"STEP_{name}"] for name in told["step_names"]}
-    slots = {name: guests.symbols("observer")[f"SLOT_{name}"] for name in told["slot_names"]}
+        reported[kind] = [name for names in re.findall(r"\.irp\s+name, (.*)", found[1]) for name in names.split(", ")]
+    steps = {name: guests.symbols("observer")[f"STEP_{name}"] for name in reported["step_names"]}
+    slots = {name: guests.symbols("observer")[f"SLOT_{name}"] for name in reported["slot_names"]}
     assert list(steps.values()) == list(range(len(spine.STEP_ITEMS))) and list(steps) == list(spine.STEP_ITEMS)
     assert list(slots.values()) == list(range(len(spine.slots())))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Judge what an observer tells by the rules: each that it can see fails where its log shows something else."""
+"""Judge what an observer reports by the rules: each that it can see fails where its log shows something else."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ def test_no_deviation_of_kvm_explains_what_is_no_kvm() -> None:
     }
 
 
-def test_a_cpu_that_reads_any_msr_as_0_tells_nothing_of_those_that_it_may_not_have() -> None:
+def test_a_cpu_that_reads_any_msr_as_0_shows_nothing_of_those_that_it_may_not_have() -> None:
     power_on = {record.item: record for record in _of(_run(made.recorded()), "reset.power-on/bsp,amd,cpu0,boot1").records}
     assert power_on["msr.tsc_ratio"].verdict is Verdict.SKIP and "as 0" in power_on["msr.tsc_ratio"].reason
 
 
-def test_the_machine_is_told_by_its_cpuid() -> None:
+def test_the_machine_is_reported_by_its_cpuid() -> None:
     host = machine(made.recorded(), name="box")
     assert (host.backend, host.cpu_vendor, host.accel, host.name) == ("none", "AuthenticAMD", "tcg", "box")
     assert host.title == "no KVM in QEMU (TCG): QEMU TCG CPU version 2.5+"

@@ -39,7 +39,7 @@ def test_a_departure_in_any_place_is_one_of_the_machine() -> None:
 
 def test_they_stand_beside_the_rule_with_a_mark_where_they_disagree() -> None:
     lines = _lines(explain.explain("cr0"))
-    departs = r"! [^:]*QEMU 7.2.22 \(tcg\), AMD[^:]*: 0x60000010, where 0x10 is asked for QEMU's: do_cpu_init\(\)"
+    departs = r"! [^:]*QEMU 7.2.22 \(tcg\), AMD[^:]*: 0x60000010, where the rule requires 0x10 QEMU is wrong: do_cpu_init\(\)"
     assert re.search(departs, lines)
     assert re.search(r"the same in [^:]*QEMU 7.2.22 \(tcg\), AMD", lines)
 
@@ -57,7 +57,7 @@ def test_a_machine_of_ones_own_stands_beside_the_others(tmp_path: Path, capsys: 
     capsys.readouterr()
     assert cli.main(["explain", "cr0", "--measured", str(saved)]) == 0
     said = _lines(capsys.readouterr().out.splitlines())
-    assert "! box (silicon), AMD: 0x60000010, where 0x10 is asked for" in said
+    assert "! box (silicon), AMD: 0x60000010, where the rule requires 0x10" in said
     assert cli.main(["explain", "cr0"]) == 0
     assert "box" not in capsys.readouterr().out
     saved.write_text(json.dumps({}))

@@ -68,7 +68,7 @@ def test_a_machine_goes_on_in_another_process(tmp_path: Path) -> None:
     assert seen.ended and parse(seen.log) == _restored()
 
 
-def test_a_machine_that_cannot_be_saved_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_machine_that_cannot_be_saved_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     program = fakes.program(tmp_path, "qemu-system-fake", made.printed(_restored()), refuses=True)
     assert cli.main(["vmm", "--resets", "restore", "--silence", "1", "--format", "ktap", program]) == 1
     seen = capsys.readouterr()
@@ -77,7 +77,7 @@ def test_a_machine_that_cannot_be_saved_is_told(tmp_path: Path, capsys: pytest.C
 
 def test_only_qemu_can_be_restored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["vmm", "--resets", "restore", "bochs"]) == 2
-    assert "restore: only QEMU's monitor" in capsys.readouterr().err
+    assert "restore needs QEMU" in capsys.readouterr().err
 
 
 def test_what_a_restored_machine_has_lost_is_a_failure() -> None:

@@ -158,6 +158,6 @@ def saved_runs(draw: st.DrawFn) -> list[Run]:
     return [run._replace(head=run.head._replace(name=f"{run.name} {i}")) for i, run in enumerate(found)]
 
 
-def told(runs: Sequence[Run]) -> list[str]:
+def reported(runs: Sequence[Run]) -> list[str]:
     """The names of ``runs``."""
     return [run.name for run in runs]

@@ -103,16 +103,16 @@ def test_it_fits(size: str, scheme: str, opened: Opened, tmp_path: Path) -> None
 def test_the_counts_are_those_of_the_results(opened: Opened) -> None:
     results = _many()
     page = opened(saved(results))
-    told = counts(results)
+    reported = counts(results)
     assert _shown(page) == len(results)
     for chip in page.locator(".chip").all():
         verdict = Verdict((chip.get_attribute("class") or "").split()[-1])
-        assert chip.locator(".count").inner_text().replace(",", "") == str(told[verdict])
+        assert chip.locator(".count").inner_text().replace(",", "") == str(reported[verdict])
     page.locator(".chip.pass").click()
     assert page.locator(".chip.pass").get_attribute("aria-pressed") == "false"
-    assert _shown(page) == len(results) - told[Verdict.PASS]
+    assert _shown(page) == len(results) - reported[Verdict.PASS]
     page.locator("#only").click()
-    assert _shown(page) == sum(told[v] for v in VERDICTS if v.attention)
+    assert _shown(page) == sum(reported[v] for v in VERDICTS if v.attention)
     page.locator("#only").click()
     page.locator("#event").select_option("sipi")
     assert _shown(page) == sum(r.event == "sipi" for r in _results(results))
@@ -187,9 +187,9 @@ def test_chips_count_what_the_search_finds(opened: Opened) -> None:
     page = opened(saved(results))
     page.locator("#search").fill("item005")
     _wait(page, sum("item005" in r.id for r in _results(results)))
-    told = counts([one for one in results if "item005" in next(one.results).id])
+    reported = counts([one for one in results if "item005" in next(one.results).id])
     found = {chip.get_attribute("class"): chip.locator(".count").inner_text() for chip in page.locator(".chip").all()}
-    assert found == {f"chip {verdict}": str(told[verdict]) for verdict in VERDICTS}
+    assert found == {f"chip {verdict}": str(reported[verdict]) for verdict in VERDICTS}
 
 
 def test_the_item_that_is_searched_for_comes_first(opened: Opened) -> None:
@@ -279,8 +279,8 @@ def test_from_the_map_to_the_cases(opened: Opened) -> None:
     page.keyboard.press("Enter")
     assert _shown(page) == 3 and page.locator("#finding-title").inner_text() == "init.msi.host, in-smm"
     assert page.locator("#body .name").all_inner_texts() == ["init.msi.host.cr0"]
-    told = page.locator("#detail").inner_text()
-    assert "init.msi/c" in told and "init.msi/d" in told
+    reported = page.locator("#detail").inner_text()
+    assert "init.msi/c" in reported and "init.msi/d" in reported
     # Of one run it shows what that one tried, and leads to that alone.
     page.locator("#map-run").select_option("1")
     assert page.locator("#view").input_value() == "1" and cell.get_attribute("title") == "1 known"

@@ -194,12 +194,12 @@ def test_each_cell_of_the_map_shows_the_worst_verdict() -> None:
     assert _map(page) == good
     assert page.shown.index("plain") < page.shown.index("in-smm")
     seen = _plan()
-    for verdict, told in (("fail", "1 fail, 1 pass"), ("known", "1 known, 1 pass"), ("skip", "2 pass"), ("info", "2 pass")):
+    for verdict, reported in (("fail", "1 fail, 1 pass"), ("known", "1 known, 1 pass"), ("skip", "2 pass"), ("info", "2 pass")):
         wrong = observation([record("pass"), record(verdict, "cr4")], "in-smm0", ("init", "msi", "guest"), state="in-smm")
         place = next(i for i, one in enumerate(seen) if (one.case, one.prefix) == (wrong.case, wrong.prefix))
         changed = _map(_Page(written("html", saved([*seen[:place], wrong, *seen[place + 1 :]]))))
-        worst = told.split()[1].rstrip(",")
-        assert changed == {**good, ("init", "msi", "guest", "1"): (worst, told)}
+        worst = reported.split()[1].rstrip(",")
+        assert changed == {**good, ("init", "msi", "guest", "1"): (worst, reported)}
     nothing = _map(_Page(written("html", saved([made("skip"), made("skip", "cr4"), made("skip", words="b")]))))
     assert nothing == {("init", "msi", "host", "0"): ("skip", "2 skip")}
     twice = _map(_Page(written("html", saved([made("known"), made("pass", "cr4"), made("skip", words="b")]))))

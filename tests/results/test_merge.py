@@ -42,9 +42,9 @@ def _like(found: Sequence[Found], seen: Sequence[Observation] = _SEEN) -> None:
 def test_shards_in_any_order_are_the_whole_run(of: int, random: object) -> None:
     found = _shards(of)
     random.shuffle(found)  # type: ignore[attr-defined]
-    told: list[str] = []
-    _like(merged(found, _ORDER, told.append))
-    assert not told
+    reported: list[str] = []
+    _like(merged(found, _ORDER, reported.append))
+    assert not reported
 
 
 def test_what_is_no_shard_stays_as_it_is() -> None:
@@ -69,9 +69,9 @@ def test_each_report_says_what_part_it_is(name: str, says: str) -> None:
 
 
 def test_parts_that_are_missing_are_said_and_stay_named() -> None:
-    told: list[str] = []
-    ((path, run),) = merged([one for one in _shards(4) if not one[0].startswith(("amd1-2", "amd1-4"))], _ORDER, told.append)
-    assert told == ["amd1-1.json: shard 2/4, 4/4 of this run are missing"]
+    reported: list[str] = []
+    ((path, run),) = merged([one for one in _shards(4) if not one[0].startswith(("amd1-2", "amd1-4"))], _ORDER, reported.append)
+    assert reported == ["amd1-1.json: shard 2/4, 4/4 of this run are missing"]
     assert run.head.shard == Shard((1, 3), 4)
     # What was merged can be merged with the rest.
     rest = [one for one in _shards(4) if one[0].startswith(("amd1-2", "amd1-4"))]

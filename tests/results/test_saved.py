@@ -299,11 +299,11 @@ def test_spans_that_name_the_same_records_over_and_over_exhaust_nothing() -> Non
 
 @given(st.binary(max_size=200), st.integers(0, 2**32))
 def test_bytes_that_changed_are_read_or_refused_in_one_line(noise: bytes, seed: int) -> None:
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     for written in (lines(saved(of_each())), document(saved(of_each()))):
         contents = bytearray(written.encode())
         for byte in noise[:8]:
-            contents[dice.randrange(len(contents))] = byte
+            contents[rng.randrange(len(contents))] = byte
         try:
             runs = _read(bytes(contents))
         except SavedError as error:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kvmtest.engine.runner import play
-from kvmtest.judge.book import Book
+from kvmtest.judge.book import Cache
 from kvmtest.judge.evidence import Ended, Exited, Look, Played
 from kvmtest.judge.scenario import played
 from kvmtest.model.case import Case
@@ -34,7 +34,7 @@ def _played(op: p.Op) -> Played:
 
 
 @pytest.mark.parametrize(
-    ("op", "told", "ended"),
+    ("op", "evidence", "ended"),
     [
         (p.Match(0x2000, b"abXY", _FAIL), (0, 0), False),
         (p.Match(0x2000, b"abcd", _FAIL), (2, 0x2002), True),
@@ -42,9 +42,9 @@ def _played(op: p.Op) -> Played:
         (p.Compare(p.Place("word", 0, 4), (7,), _FAIL, unlike=True), 7, True),
     ],
 )
-def test_memory_and_another_value_are_compared(op: p.Op, told: object, ended: bool) -> None:
+def test_memory_and_another_value_are_compared(op: p.Op, evidence: object, ended: bool) -> None:
     seen = _played(op)
-    assert seen.told == ((3, told),)
+    assert seen.evidence == ((3, evidence),)
     assert (seen.end is not None and (seen.end.step, seen.end.verdict) == (3, "fail")) == ended
 
 
@@ -52,7 +52,7 @@ def _record(expect: s.Expect, value: object, vendor: str = "intel") -> Record:
     scenario = s.Scenario(*_NAMES, (s.Load("behaviour"), expect), ("a manual",))
     look = Look(_CASE, "init", "msi", "host", vendor, "ap", (), scenario)
     seen = Played(((1, value),))
-    (observation,) = played(Book(), look, _HOST, (), seen)
+    (observation,) = played(Cache(), look, _HOST, (), seen)
     (record,) = observation.records
     return record
 
@@ -89,6 +89,6 @@ def test_an_item_is_no_pass_where_its_last_expectation_was_not_tried() -> None:
     """The first expectation held; the precondition of the second is missing."""
     steps = (s.Load("behaviour"), _SAYS, s.Require(s.Word("READY"), "no READY", skip=True), _SAYS)
     look = Look(_CASE, "init", "msi", "host", "intel", "ap", (), s.Scenario(*_NAMES, steps, ("a manual",)))
-    (observation,) = played(Book(), look, _HOST, (), Played(((1, _out(1)),), Ended(2, "skip", "no READY")))
+    (observation,) = played(Cache(), look, _HOST, (), Played(((1, _out(1)),), Ended(2, "skip", "no READY")))
     (record,) = observation.records
     assert (record.verdict.value, record.reason) == ("skip", "no READY")

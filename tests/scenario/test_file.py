@@ -147,8 +147,8 @@ def test_what_is_wrong_is_one_line(data: Any, says: str) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"{", "no JSON"),
-        (b"\xff\xfe", "no text in UTF-8"),
+        (b"{", "not JSON"),
+        (b"\xff\xfe", "not UTF-8"),
         (b"[" * 100_000, "too deeply nested"),
         (b'{"a": 1, "a": 2}', "'a' is there twice"),
         (b"1" * 10_000, "digits"),

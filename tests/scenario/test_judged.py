@@ -9,7 +9,7 @@ import pytest
 
 from kvmtest.engine.runner import matches, play
 from kvmtest.guests import l1, svm
-from kvmtest.judge.book import Book
+from kvmtest.judge.book import Cache
 from kvmtest.judge.evidence import Basis, Ended, Exited, Look, Played
 from kvmtest.judge.item import Context
 from kvmtest.judge.scenario import played
@@ -28,11 +28,11 @@ EXIT, LEFT, VALUE, FAULT = 0xF9, 0xF6, 0xF5, 0xFE
 
 
 def _judged(
-    *steps: s.Step, told: tuple[tuple[int, object], ...], undefined: str = "", bases: tuple[Basis, ...] = ()
+    *steps: s.Step, evidence: tuple[tuple[int, object], ...], undefined: str = "", bases: tuple[Basis, ...] = ()
 ) -> dict[str, tuple[str, object]]:
     scenario = s.Scenario("init", "msi", "made-up", steps, ("a manual",), undefined=undefined)
     look = Look(Case("init.msi/made-up"), "init", "msi", "host", "amd", "ap", (), scenario)
-    seen = played(Book(), look, HOST, bases, Played(told))
+    seen = played(Cache(), look, HOST, bases, Played(evidence))
     return {record.item: (str(record.verdict), record.observed) for one in seen for record in one.records}
 
 
@@ -53,22 +53,22 @@ def _out(port: int, value: int) -> Exited:
 )
 def test_an_exit_to_l1(seen: Exited, judged: tuple[str, object]) -> None:
     steps = (s.Load("svm"), s.Expect(s.Word("EXIT", 0x63), "exits"))
-    assert _judged(*steps, told=((1, seen),)) == {"exits": judged}
+    assert _judged(*steps, evidence=((1, seen),)) == {"exits": judged}
 
 
 def test_a_word_means_what_the_scenario_says() -> None:
     expect = s.Expect(s.Word("FAULT", 30 << 24 | 1, "#SX"))
-    assert _judged(s.Load("svm"), expect, told=((1, _out(FAULT, 30 << 24 | 1)),)) == {"runs": ("pass", "#SX")}
-    told = ((1, _out(FAULT, 13 << 24)),)
-    assert _judged(s.Load("svm"), expect, told=told) == {"runs": ("fail", "exception 13, error code or RIP 0x0")}
+    assert _judged(s.Load("svm"), expect, evidence=((1, _out(FAULT, 30 << 24 | 1)),)) == {"runs": ("pass", "#SX")}
+    evidence = ((1, _out(FAULT, 13 << 24)),)
+    assert _judged(s.Load("svm"), expect, evidence=evidence) == {"runs": ("fail", "exception 13, error code or RIP 0x0")}
 
 
 def test_a_word_counts_in_the_bits_of_its_mask() -> None:
     expect = s.Expect(s.Word("FAULT", 30 << 24, "#SX", mask=0xFF << 24))
-    told = ((1, _out(FAULT, 30 << 24 | 0x1444)),)
-    assert _judged(s.Load("svm"), expect, told=told) == {"runs": ("pass", "#SX")}
-    told = ((1, _out(FAULT, 13 << 24)),)
-    assert _judged(s.Load("svm"), expect, told=told) == {"runs": ("fail", "exception 13, error code or RIP 0x0")}
+    evidence = ((1, _out(FAULT, 30 << 24 | 0x1444)),)
+    assert _judged(s.Load("svm"), expect, evidence=evidence) == {"runs": ("pass", "#SX")}
+    evidence = ((1, _out(FAULT, 13 << 24)),)
+    assert _judged(s.Load("svm"), expect, evidence=evidence) == {"runs": ("fail", "exception 13, error code or RIP 0x0")}
 
 
 _IN_PAGE = s.Word("VALUE", 0x1000, "RIP in {:#x}", mask=~0xFFF)
@@ -87,8 +87,8 @@ WORDS = s.Words((s.Word("EXIT", 3, "reason {}"), s.Word("VALUE"), _IN_PAGE, s.Wo
     ],
 )
 def test_several_words(seen: tuple[Exited, ...], judged: tuple[str, object]) -> None:
-    told = tuple((1, one) for one in seen)
-    assert _judged(s.Load("svm"), s.Expect(WORDS, "exits"), told=told) == {"exits": judged}
+    evidence = tuple((1, one) for one in seen)
+    assert _judged(s.Load("svm"), s.Expect(WORDS, "exits"), evidence=evidence) == {"exits": judged}
 
 
 @pytest.mark.parametrize(
@@ -105,13 +105,13 @@ def test_several_words(seen: tuple[Exited, ...], judged: tuple[str, object]) -> 
 )
 def test_who_got_a_message(values: tuple[int, ...], one: bool, judged: tuple[str, object]) -> None:
     expect = s.Expect(s.Reached("events.smi_latched_init", 1, (1, 2), (0, 1, 2, 3), 1, one))
-    assert _judged(expect, told=tuple((0, value) for value in values)) == {"delivered": judged}
+    assert _judged(expect, evidence=tuple((0, value) for value in values)) == {"delivered": judged}
 
 
 def test_a_program_that_ended_before_all_were_looked_at_says_so() -> None:
     expect = s.Expect(s.Reached("events.smi_latched_init", 1, (1,), (0, 1)))
     look = Look(Case("init.msi/made-up"), "init", "msi", "host", "amd", "ap", (), s.Scenario("init", "msi", "x", (expect,), ()))
-    (seen,) = played(Book(), look, HOST, (), Played(((0, 0),), Ended(0, "error", "EIO")))
+    (seen,) = played(Cache(), look, HOST, (), Played(((0, 0),), Ended(0, "error", "EIO")))
     assert [(str(record.verdict), record.reason) for record in seen.records] == [("error", "EIO")]
 
 
@@ -123,7 +123,7 @@ def test_a_program_that_ended_before_all_were_looked_at_says_so() -> None:
     ],
 )
 def test_a_kvm_run_that_fails(seen: Exited, judged: tuple[str, object]) -> None:
-    assert _judged(s.Expect(s.Fails(EINVAL)), told=((0, seen),)) == {"runs": judged}
+    assert _judged(s.Expect(s.Fails(EINVAL)), evidence=((0, seen),)) == {"runs": judged}
     assert matches(seen, p.Came("errno", EINVAL)) == (judged[0] == "pass")
 
 
@@ -136,15 +136,15 @@ def test_a_kvm_run_that_fails(seen: Exited, judged: tuple[str, object]) -> None:
 )
 def test_a_silence_is_what_the_scenario_says_of_it(seen: Exited, judged: tuple[str, object]) -> None:
     steps = (s.Load("vmx"), s.Expect(s.Quiet("makes no VM exit"), "exits"))
-    assert _judged(*steps, told=((1, seen),)) == {"exits": judged}
+    assert _judged(*steps, evidence=((1, seen),)) == {"exits": judged}
 
 
 def test_an_expectation_that_ends_nothing_is_judged_all_the_same() -> None:
-    told = ((0, 2), (1, 1))
+    evidence = ((0, 2), (1, 1))
     then = s.Expect(s.Is("mp_state", 0))
     ends = s.Expect(s.Is("efer", 0))
-    assert _judged(ends, then, told=told) == {"efer": ("fail", 2)}
-    assert _judged(ends._replace(ends=False), then, told=told) == {"efer": ("fail", 2), "mp_state": ("fail", 1)}
+    assert _judged(ends, then, evidence=evidence) == {"efer": ("fail", 2)}
+    assert _judged(ends._replace(ends=False), then, evidence=evidence) == {"efer": ("fail", 2), "mp_state": ("fail", 1)}
 
 
 class _Vcpu:
@@ -172,11 +172,11 @@ def _played(verdict: str) -> Played:
     return play(p.Program({}, ((0, enter), (1, enter))), _Machine(), 1.0)  # type: ignore[arg-type]
 
 
-def test_the_runner_tells_that_kvm_run_failed_where_something_is_expected() -> None:
-    assert [value.text for _, value in _played("fail").told] == ["KVM_RUN: EINVAL"]
-    assert [number for number, _ in _played("").told] == [0, 1]
+def test_the_runner_reports_that_kvm_run_failed_where_something_is_expected() -> None:
+    assert [value.text for _, value in _played("fail").evidence] == ["KVM_RUN: EINVAL"]
+    assert [number for number, _ in _played("").evidence] == [0, 1]
     seen = _played("error")
-    assert seen.end and (seen.end.verdict, seen.told) == ("error", ())
+    assert seen.end and (seen.end.verdict, seen.evidence) == ("error", ())
 
 
 def test_the_vmcb_is_one_that_vmrun_takes() -> None:
@@ -202,25 +202,26 @@ def _state(**values: int) -> Snapshot:
     return Snapshot({name: bytes(contents) for name, contents in sections.items()}, {})
 
 
-def _compared(*steps: s.Step, told: tuple[tuple[int, object], ...]) -> dict[str, tuple[str, object]]:
-    return _judged(*steps, told=told, bases=(Basis(Context("init.msi.host", "", HOST, "amd", False, 1), LAYOUT, None, None),))
+def _compared(*steps: s.Step, evidence: tuple[tuple[int, object], ...]) -> dict[str, tuple[str, object]]:
+    basis = Basis(Context("init.msi.host", "", HOST, "amd", False, 1), LAYOUT, None, None)
+    return _judged(*steps, evidence=evidence, bases=(basis,))
 
 
 def test_each_item_that_has_to_be_0_has_a_record() -> None:
     basic, pinbased, misc = (f"msr.vmx_{name}" for name in ("basic", "pinbased_ctls", "misc"))
-    assert _compared(ZERO, told=((0, _state()),)) == {misc: ("skip", None), basic: ("pass", 0), pinbased: ("pass", 0)}
+    assert _compared(ZERO, evidence=((0, _state()),)) == {misc: ("skip", None), basic: ("pass", 0), pinbased: ("pass", 0)}
     then = s.Expect(s.Is("mp_state", 0))
-    seen = _compared(ZERO, then, told=((0, _state(vmx_pinbased_ctls=0x16)), (1, 0)))
+    seen = _compared(ZERO, then, evidence=((0, _state(vmx_pinbased_ctls=0x16)), (1, 0)))
     assert seen == {misc: ("skip", None), basic: ("pass", 0), pinbased: ("fail", 0x16)}
     lost = Snapshot({name: data for name, data in _state().sections.items() if name != "msrs"}, {})
-    assert {verdict for verdict, _ in _compared(ZERO, told=((0, lost),)).values()} == {"skip", "error"}
+    assert {verdict for verdict, _ in _compared(ZERO, evidence=((0, lost),)).values()} == {"skip", "error"}
 
 
 def test_each_vcpu_is_compared_with_itself() -> None:
     steps = (s.Observe("other"), s.Observe(), s.Expect(s.Same(), who="other"))
     one, two = _state(rax=1), _state(rax=2)
-    assert _compared(*steps, told=((0, one), (1, two), (2, one))) == {"delivered": ("pass", "nothing changed")}
-    assert _compared(*steps, told=((0, one), (1, two), (2, two))) == {"delivered": ("fail", "rax changed")}
+    assert _compared(*steps, evidence=((0, one), (1, two), (2, one))) == {"delivered": ("pass", "nothing changed")}
+    assert _compared(*steps, evidence=((0, one), (1, two), (2, two))) == {"delivered": ("fail", "rax changed")}
 
 
 def test_the_runner_passes_the_words_that_may_come_first() -> None:
@@ -242,6 +243,6 @@ def test_the_runner_passes_the_words_that_may_come_first() -> None:
 
 def test_another_word_than_the_one_that_has_a_meaning_is_said_as_it_is() -> None:
     words = s.Words((s.Word("EXIT", 3, says="reason {}"), s.Word("VALUE", 1, says="value {}")))
-    told = ((1, _out(EXIT, 3)), (1, _out(LEFT, 7)))
-    judged = _judged(s.Load("svm"), s.Expect(words, "exits"), told=told)
+    evidence = ((1, _out(EXIT, 3)), (1, _out(LEFT, 7)))
+    judged = _judged(s.Load("svm"), s.Expect(words, "exits"), evidence=evidence)
     assert judged == {"exits": ("fail", "reason 3, L1 after STGI, turns 0x7")}

@@ -73,7 +73,7 @@ def test_each_order_writes_every_section_that_kvm_has(order: str) -> None:
     assert of.restore[0] == "cpuid" and of.source
 
 
-def test_the_target_is_looked_at_before_and_after_and_what_counts_is_told() -> None:
+def test_the_target_is_looked_at_before_and_after_and_what_counts_is_reported() -> None:
     before, after = _halves(_ops(s.Migrate()))
     assert [op for op in before if isinstance(op, Look)] == [Look(1)] == [op for op in after if isinstance(op, Look)]
     counted = [op.place.name for op in before if isinstance(op, Compare) and not op.otherwise.verdict]
@@ -115,7 +115,7 @@ def test_devices_are_held_against_what_was_saved_of_them() -> None:
     _, after = _halves(_ops(s.Migrate()))
     chips = [f"saved_irqchip{number}" for number in ("", "_2", "_3")]
     assert [op for op in after if isinstance(op, Alike)] == [Alike(chip, f"{chip}_now") for chip in chips]
-    # The clock comes last: both values are told.
+    # The clock comes last: both values are reported.
     assert [type(op) for op in after[-4:]] == [Ioctl, Compare, Compare, Look]
     assert [op.place.buffer for op in after[-3:-1] if isinstance(op, Compare)] == ["saved_clock", "saved_clock_now"]
 

@@ -74,7 +74,7 @@ def test_the_plan_has_each_state_and_each_trigger_of_a_guest_with_each_moment() 
     moments = {(case.state, case.migrated.partition("-")[0]) for case in cases if not case.sequence}
     full = {(c.state, c.migrated.partition("-")[0]) for c in plan.plan(full=True) if c.migrated and not c.sequence}
     assert moments == full and {case.migrated for case in cases} == set(MIGRATIONS)
-    told = [case for case in plan.plan(full=True) if case.migrated and case.sequence and case.view == "guest"]
+    reported = [case for case in plan.plan(full=True) if case.migrated and case.sequence and case.view == "guest"]
     some = [case for case in cases if case.sequence]
     for pair in (
         lambda case: (case.trigger, case.migrated.partition("-")[0]),
@@ -82,7 +82,7 @@ def test_the_plan_has_each_state_and_each_trigger_of_a_guest_with_each_moment() 
         lambda case: (case.event, case.migrated.partition("-")[2]),
         lambda case: (case.setup.vendor, case.migrated.partition("-")[2]),
     ):
-        assert set(map(pair, some)) == set(map(pair, told))
+        assert set(map(pair, some)) == set(map(pair, reported))
     assert len(cases) <= 150
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A need is met, or the reason why not is told."""
+"""A need is met, or the reason why not is reported."""
 
 from __future__ import annotations
 

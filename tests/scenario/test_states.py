@@ -93,7 +93,7 @@ def _runs(state: str) -> bool:
 
 
 @pytest.mark.parametrize("state", [state for state in STATES if _runs(state)])
-def test_a_guest_that_does_something_else_is_told(state: str, machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_guest_that_does_something_else_is_reported(state: str, machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
     """It reads another device than it should, or one at all."""
     end, before = "mmio" if state == "in-port-read" else "in", _running()
     one = STATES[state]

@@ -60,8 +60,8 @@ def test_a_step_in_words(steps: tuple[s.Step, ...], said: str) -> None:
 
 
 def test_every_kind_of_step_and_condition_has_words() -> None:
-    told = vars(text.Describer)["step"].dispatcher.registry
-    assert not [kind.__name__ for kind in get_args(s.Step) if kind not in told]
+    reported = vars(text.Describer)["step"].dispatcher.registry
+    assert not [kind.__name__ for kind in get_args(s.Step) if kind not in reported]
     given: dict[str, Any] = {"word": "COUNT", "item": "cr0", "reason": 8, "value": 0, "error": 22, "items": ("cr0",)}
     given |= {"gpa": 0, "data": b"", "section": "regs", "words": (s.Word("READY"),), "ids": (1,), "of": (0, 1)}
     given |= {"least": 0, "most": 9}
@@ -80,20 +80,20 @@ def test_every_trigger_plant_mode_and_need_has_words() -> None:
     assert all(re.fullmatch(rf"{name}: \S.*", setup_text.need(name)) for name in NEEDS)
 
 
-def test_every_field_of_a_setup_is_told() -> None:
+def test_every_field_of_a_setup_is_reported() -> None:
     other = Setup("none", "amd", 1, True, True, SPARSE, True, ((KVM_CAP_X86_SMM, 1),), (0, 7), "0", False, (0x1234,))
     assert all(new != old for new, old in zip(other, Setup(), strict=True))
     for name, value in other._asdict().items():
         assert setup_text.setup(Setup()._replace(**{name: value})) != setup_text.setup(Setup()), name
 
 
-def test_every_case_of_the_plan_is_told_without_an_object_in_it() -> None:
+def test_every_case_of_the_plan_is_reported_without_an_object_in_it() -> None:
     scenarios = [case.scenario for case in plan.plan() if case.scenario]
     assert scenarios
     for scenario in scenarios:
-        told = list(text.lines(scenario))
-        assert len(told) == len(scenario.steps)
-        assert not [line for line in told if re.search(r"\w+\(\w+=|None|<|0x[0-9a-f]{40}", line)]
+        reported = list(text.lines(scenario))
+        assert len(reported) == len(scenario.steps)
+        assert not [line for line in reported if re.search(r"\w+\(\w+=|None|<|0x[0-9a-f]{40}", line)]
 
 
 def test_what_a_word_means_is_said_without_the_place_of_its_value() -> None:

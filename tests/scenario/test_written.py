@@ -13,7 +13,7 @@ from kvmtest.engine.bind import BoundCase
 from kvmtest.engine.machine import Machines
 from kvmtest.engine.plan import Case, plan
 from kvmtest.judge import alone as judge_alone
-from kvmtest.judge.book import Book
+from kvmtest.judge.book import Cache
 from kvmtest.judge.cases import judge
 from kvmtest.judge.evidence import Basis, Ended, Played
 from kvmtest.model.host import Host
@@ -48,13 +48,13 @@ def _bound(machines: Machines, name: str, host: Host = NOBODY) -> tuple[Case, Bo
 
 
 def _records(case: Case, bases: tuple[Basis, ...], seen: Played, host: Host = NOBODY) -> dict[str, Record]:
-    observed = judge(Book(), case.look(), host, bases, seen)
+    observed = judge(Cache(), case.look(), host, bases, seen)
     return {record.item: record for one in observed for block in one.blocks for record in block.records}
 
 
 def _last(seen: Played, value: Any) -> Played:
-    """``seen`` with another value told at last."""
-    return seen._replace(told=(*seen.told[:-1], (seen.told[-1][0], value)))
+    """``seen`` with another value evidence at last."""
+    return seen._replace(evidence=(*seen.evidence[:-1], (seen.evidence[-1][0], value)))
 
 
 @pytest.mark.parametrize("scenario", _ALL, ids=lambda one: f"{one.trigger}/{one.sequence}")
@@ -136,13 +136,13 @@ def test_what_is_refused_fails_where_it_is_accepted_or_has_an_effect(machines: M
     seen = bound.observe()
     good = _records(case, bound.bases, seen, _NEW)
     assert good["refused"].verdict is good["delivered"].verdict is Verdict.PASS
-    answered = next(number for number, value in enumerate(seen.told) if value[1] == -errno.EINVAL)
-    step = seen.told[answered][0]
-    taken = Played((*seen.told[:answered], (step, 0)), Ended(step, "fail", "", False))
+    answered = next(number for number, value in enumerate(seen.evidence) if value[1] == -errno.EINVAL)
+    step = seen.evidence[answered][0]
+    taken = Played((*seen.evidence[:answered], (step, 0)), Ended(step, "fail", "", False))
     assert _records(case, bound.bases, taken, _NEW)["refused"].verdict is Verdict.FAIL
-    other = Played((*seen.told[:answered], (step, -errno.EXDEV)), Ended(step, "fail", "", False))
+    other = Played((*seen.evidence[:answered], (step, -errno.EXDEV)), Ended(step, "fail", "", False))
     assert _records(case, bound.bases, other, _NEW)["refused"].observed == "EXDEV"
-    after = seen.told[-1][1]
+    after = seen.evidence[-1][1]
     changed = after.put(bound.bases[0].layout, "rbx", 0x77)
     assert _records(case, bound.bases, _last(seen, changed), _NEW)["delivered"].verdict is Verdict.FAIL
 
@@ -159,7 +159,7 @@ def test_one_section_alone_fails_by_each_side(machines: Machines, section: str, 
     name = next(c.name for c in plan() if c.trigger == trigger and c.sequence.startswith("alone-from-a-"))
     case, bound = _bound(machines, name)
     seen = bound.observe()
-    layout, after = bound.bases[0].layout, seen.told[-1][1]
+    layout, after = bound.bases[0].layout, seen.evidence[-1][1]
     assert isinstance(after, Snapshot)
     assert _records(case, bound.bases, seen)["delivered"].observed == judge_alone.AS_ASKED
     for one in (item, follow):
@@ -174,7 +174,7 @@ def test_what_x2apic_mode_derives_is_judged_in_that_mode(machines: Machines) -> 
     case = next(c for c in there if c.sequence.endswith("x2apic"))
     bound = BoundCase(case, machines.kept(case.setup), NOBODY)
     seen = bound.observe()
-    layout, after = bound.bases[0].layout, seen.told[-1][1]
+    layout, after = bound.bases[0].layout, seen.evidence[-1][1]
     wrong = _records(case, bound.bases, _last(seen, after.put(layout, "lapic.ldr", 0x50020)))["delivered"]
     assert wrong.verdict is Verdict.FAIL and wrong.observed == "lapic.ldr = 0x50020"
 
@@ -183,7 +183,7 @@ def test_an_either_order_that_ends_otherwise_fails(machines: Machines) -> None:
     name = next(c.name for c in plan() if c.sequence.startswith("either-side-of-") and not c.migrated)
     case, bound = _bound(machines, name)
     seen = bound.observe()
-    layout, after = bound.bases[0].layout, seen.told[-1][1]
+    layout, after = bound.bases[0].layout, seen.evidence[-1][1]
     assert _records(case, bound.bases, seen)["delivered"].verdict is Verdict.PASS
     wrong = _records(case, bound.bases, _last(seen, after.put(layout, "rsp", 0x123)))["delivered"]
     assert wrong.verdict is Verdict.FAIL and wrong.observed == "rsp changed"
@@ -193,9 +193,9 @@ def test_an_address_that_is_translated_as_before_fails(machines: Machines) -> No
     case, bound = _bound(machines, "none.set-sregs/ap,intel,into-64-bit-mode-and-back")
     seen = bound.observe()
     assert _records(case, bound.bases, seen)["memory"].verdict is Verdict.PASS
-    at = next(number for number, (_, value) in enumerate(seen.told) if value == 0x20000)
-    step = seen.told[at][0]
-    ended = Played((*seen.told[:at], (step, 0x80000)), Ended(step, "fail", "", False))
+    at = next(number for number, (_, value) in enumerate(seen.evidence) if value == 0x20000)
+    step = seen.evidence[at][0]
+    ended = Played((*seen.evidence[:at], (step, 0x80000)), Ended(step, "fail", "", False))
     wrong = _records(case, bound.bases, ended)["memory"]
     assert wrong.verdict is Verdict.FAIL and wrong.observed == "the page at the address itself"
 
@@ -204,9 +204,9 @@ def test_an_msr_that_is_accepted_fails_by_its_value(machines: Machines) -> None:
     case, bound = _bound(machines, "none.set-msrs/ap,intel,addresses-not-canonical", _NEW)
     seen = bound.observe()
     assert _records(case, bound.bases, seen, _NEW)["refused"].verdict is Verdict.PASS
-    at = next(number for number, (_, value) in enumerate(seen.told) if value == 0)
-    step = seen.told[at][0]
-    ended = Played((*seen.told[:at], (step, 1)), Ended(step, "fail", "", False))
+    at = next(number for number, (_, value) in enumerate(seen.evidence) if value == 0)
+    step = seen.evidence[at][0]
+    ended = Played((*seen.evidence[:at], (step, 1)), Ended(step, "fail", "", False))
     wrong = _records(case, bound.bases, ended, _NEW)["refused"]
     assert wrong.verdict is Verdict.FAIL and wrong.observed == "0x8000000000000000 in lstar accepted"
 

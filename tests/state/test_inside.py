@@ -50,7 +50,7 @@ def test_x2apic_registers_are_written_by_msr(targets: dict[str, Target]) -> None
     ("code", "says"),
     [(b"\xeb\xfe", "no exit within"), (b"\xe6\x10", "stopped: KVM_EXIT_IO"), (b"\xf4", "no exit within")],
 )
-def test_code_that_does_not_come_to_its_end_is_told(
+def test_code_that_does_not_come_to_its_end_is_reported(
     code: bytes, says: str, targets: dict[str, Target], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Code that spins, that leaves by another port, that halts."""

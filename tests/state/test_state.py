@@ -114,7 +114,7 @@ def test_kvm_takes_the_plant_or_says_why(plant: str, target: Target) -> None:
     assert all(made.refused.values())
 
 
-def test_a_snapshot_tells_what_it_could_not_read(target: Target) -> None:
+def test_a_snapshot_reports_what_it_could_not_read(target: Target) -> None:
     # A vCPU without CPUID.1 cannot be asked for an MSR that is not there; the section is read one by one then.
     layout = Layout((0x277, 0x4FFFFFFF), {}, {})
     snapshot = Reader(target.vcpu, layout).read()

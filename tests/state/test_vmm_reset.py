@@ -75,7 +75,7 @@ def _with(target: Target, **values: int) -> Snapshot:
     return Snapshot(sections, {})
 
 
-def test_what_kvm_refuses_is_told(ap: Target) -> None:
+def test_what_kvm_refuses_is_reported(ap: Target) -> None:
     """A default memory type that does not exist, and paging without protected mode; what comes after them is written."""
     assert "msr.mtrr_def_type" not in ap.reset.read_only
     reset = Reset(ap.vcpu, ap.layout, _with(ap, msr__mtrr_def_type=0x7, msr__pat=0x0706050403020101, cr0=0x80000010, rbx=0x77))

@@ -202,13 +202,13 @@ def test_vcpu_descriptor_and_saved_bytes_say_the_same(vcpu: Vcpu) -> None:
     )
     kept = judge_state(saved, "reset", backend=read.backend, kernel=os.uname().release)
 
-    def told(results: tuple[object, ...]) -> dict[str, str]:
+    def reported(results: tuple[object, ...]) -> dict[str, str]:
         return {r.item: r.verdict for r in results if r.observed is not None and r.item not in lively}  # type: ignore[attr-defined]
 
-    assert told(own.results) == told(lent.results)
+    assert reported(own.results) == reported(lent.results)
     unsaved = {"nested.flags", "nested.vmxon_pa", "nested.vmcs12_pa", "ssp"}
-    assert {i: v for i, v in told(own.results).items() if i not in unsaved} == told(kept.results)
-    assert len(told(kept.results)) > 300
+    assert {i: v for i, v in reported(own.results).items() if i not in unsaved} == reported(kept.results)
+    assert len(reported(kept.results)) > 300
 
 
 def test_a_register_that_reset_forgot_is_found_on_a_descriptor(vcpu: Vcpu) -> None:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // A line's number of cases, when pressed, becomes their names.
-const told = JSON.parse(document.getElementById("cases").textContent);
+const data = JSON.parse(document.getElementById("cases").textContent);
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-who]");
   if (!button) return;
@@ -12,12 +12,12 @@ document.addEventListener("click", (event) => {
   }
   const list = document.createElement("ul");
   list.className = "cases";
-  told.who[button.dataset.who].forEach((spans, cell) => {
+  data.who[button.dataset.who].forEach((spans, cell) => {
     for (const span of spans) {
       const [first, last] = Array.isArray(span) ? span : [span, span];
       for (let number = first; number <= last; number++) {
         const item = document.createElement("li");
-        item.textContent = `${told.cells[cell].name}  ${told.cells[cell].cases[number]}`;
+        item.textContent = `${data.cells[cell].name}  ${data.cells[cell].cases[number]}`;
         list.append(item);
       }
     }

@@ -19,7 +19,7 @@ struct kvmcov_word {
 	u64 bits;	/* those that a call of the recorder returned to */
 };
 
-static unsigned long hits[WORDS], told[WORDS];
+static unsigned long hits[WORDS], sent[WORDS];
 /* Which words of hits have ever been other than 0. */
 static DECLARE_BITMAP(touched, WORDS);
 
@@ -58,9 +58,9 @@ static ssize_t kvmcov_read(struct file *file, char __user *to, size_t size, loff
 		if (size - done < sizeof(new))
 			break;
 		new.bits = xchg(&hits[word], 0);
-		if (new.bits == told[word])
+		if (new.bits == sent[word])
 			continue;
-		told[word] = new.bits;
+		sent[word] = new.bits;
 		if (copy_to_user(to + done, &new, sizeof(new)))
 			return -EFAULT;
 		done += sizeof(new);

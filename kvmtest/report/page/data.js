@@ -7,7 +7,7 @@ const NONE = 127, EXTRA_ROWS = 8, SHOWN_DETAILS = 12, SHOWN_CASES = 8;
 const $ = id => document.getElementById(id);
 
 const number = value => value.toLocaleString("en");
-// What spans stand for: numbers, and pairs of the first and the last.
+// The numbers in spans, which are numbers, and pairs of the first and the last.
 function expand(spans) {
   const size = spans.reduce((sum, span) => sum + (typeof span === "number" ? 1 : span[1] - span[0] + 1), 0), all = new Int32Array(size);
   let at = 0;
@@ -42,7 +42,7 @@ data.seen.forEach(([group, , look]) => {
   }
 });
 
-// What is searched, in lower case; made when it is first needed.
+// The text to search, in lower case; made when it is first needed.
 let hay = null;
 function haystacks() {
   hay = hay || {

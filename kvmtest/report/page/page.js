@@ -17,14 +17,14 @@ const state = { on: VERDICTS.map(() => true), view: runs.length > 1 ? DIFFERING 
 const worst = new Int8Array(ids.length * runs.length), count = new Int32Array(ids.length * runs.length), each = new Int32Array(runs.length);
 let rows = [], columns = [], active = [0, 0], opened = null, rowHeight = 24, made = new Map();
 const slotAt = (row, column) => rows[row].slots[column];
-// What was chosen on the map is one group, in one state of the target.
+// A choice on the map is one group, in one state of the target.
 const inPlace = (group, of) => !state.place || (group === state.place.group && states[of] === state.place.doing);
 
 function filter() {
   const words = state.words = split(search.value), all = (1 << words.length) - 1;
   const bits = words.length ? matches(words) : null, event = $("event").value, finding = findings[state.finding];
   const inGroup = groups.map(([of, , view]) => (!event || of === event) && (!finding || (of === finding.event && finding.views.includes(view))));
-  const told = new Int32Array(VERDICTS.length);
+  const counts = new Int32Array(VERDICTS.length);
   worst.fill(NONE);
   count.fill(0);
   each.fill(0);
@@ -37,7 +37,7 @@ function filter() {
         if (finding && !finding.records.has(record)) continue;
         const verdict = verdictOf[record], id = idAt[group * items.length + itemOf[record]];
         if (bits && (ofCase | bits.records[record] | bits.ids[id]) !== all) continue;
-        told[verdict]++;
+        counts[verdict]++;
         if (!state.on[verdict]) continue;
         const slot = r * ids.length + id;
         if (verdict < worst[slot]) worst[slot] = verdict;
@@ -46,7 +46,7 @@ function filter() {
       }
     }
   });
-  for (const chip of document.querySelectorAll(".chip")) chip.querySelector(".count").textContent = number(told[chip.dataset.verdict]);
+  for (const chip of document.querySelectorAll(".chip")) chip.querySelector(".count").textContent = number(counts[chip.dataset.verdict]);
   const shown = each.reduce((sum, times) => sum + times, 0);
   $("finding").hidden = !finding && !state.place;
   $("finding-kind").textContent = finding ? "finding" : "cases of";
@@ -74,7 +74,7 @@ function arrange() {
     // Those of one event side by side, RESET first, then of one trigger, then of one view, in the order in which they came.
     const came = [data.events, ...[1, 2].map(part => [...new Set(groups.map(group => group[part]))])];
     const places = groups.map(group => group.map((name, part) => came[part].indexOf(name)));
-    const order = [...used].sort((a, b) => places[a].reduce((told, place, part) => told || place - places[b][part], 0));
+    const order = [...used].sort((a, b) => places[a].reduce((sign, place, part) => sign || place - places[b][part], 0));
     const place = new Map(order.map((group, i) => [group, i]));
     columns = order.map(group => ({ event: groups[group][0], name: groups[group][1], view: groups[group][2] }));
     ids.forEach(([group, item], id) => {
@@ -272,9 +272,9 @@ function article(detail, cases, causes) {
   if (detail.reason) list.append(pair("because", detail.reason, "text"));
   if (detail.deviation) list.append(pair("deviation", commit(detail.deviation)));
   detail.cite.forEach((text, i) => list.append(pair(i ? "" : "cite", text, "text")));
-  const told = el("details", cases.length <= SHOWN_CASES && detail.verdict < SKIP_OVER ? { open: "" } : {},
+  const shown = el("details", cases.length <= SHOWN_CASES && detail.verdict < SKIP_OVER ? { open: "" } : {},
     el("summary", {}, `${number(cases.length)} ${cases.length === 1 ? "case" : "cases"}`), el("ul", {}, ...cases.map(name => el("li", {}, name))));
-  return el("article", {}, el("div", {}, tag), list, told);
+  return el("article", {}, el("div", {}, tag), list, shown);
 }
 // A finding and all that it is folded in.
 function unfold(i) {
@@ -417,8 +417,8 @@ document.addEventListener("keydown", event => {
 
 for (const event of [...new Set(groups.map(group => group[0]))]) $("event").append(el("option", { value: event }, event));
 if (runs.length > 1) {
-  const told = [[DIFFERING, "all runs, what differs"], [ALL, "all runs"], ...runs.map((run, i) => [i, run.name])];
-  const options = told.map(([value, name]) => el("option", { value }, name));
+  const choices = [[DIFFERING, "all runs, what differs"], [ALL, "all runs"], ...runs.map((run, i) => [i, run.name])];
+  const options = choices.map(([value, name]) => el("option", { value }, name));
   $("view").append(...options);
   if ($("map-run")) $("map-run").append(...options.slice(1).map(option => option.cloneNode(true)));
   if ($("map-run")) $("map-run").hidden = false;

@@ -18,8 +18,8 @@ _RESERVED_VECTORS = range(0xA0, 0xC0)
 #: This guest goes to x2APIC mode by itself.
 _LOAD = s.Load("behaviour", (("TOPIC", "TOPIC_ICR"),))
 
-_INVALID = "the manuals list no such use of the shorthand with INIT, and do not say what comes of it"
-_RESERVED = "the manuals keep vectors A0H-BFH for themselves, and do not say what comes of them"
+_INVALID = "the manuals list no such use of the shorthand with INIT, and do not say what it does"
+_RESERVED = "the manuals keep vectors A0H-BFH for themselves, and do not say what they do"
 
 
 def _shorthand(name: str, shorthand: int, other: int) -> Scenario:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from kvmtest.scenario import step as s
-from kvmtest.scenario.catalogue.common import FINDS, LISTENS, boot, told, turn
+from kvmtest.scenario.catalogue.common import FINDS, LISTENS, boot, reported, turn
 from kvmtest.scenario.step import Scenario
 from kvmtest.spec.cite import KVM_API, LINUX_NMIS, LINUX_X2APIC_ID, S_EFLAGS, S_LVT, S_X2APIC, S_X2APIC_LDR
 from kvmtest.state.layout import SEGMENTS
@@ -110,7 +110,7 @@ def timer(name: str, lvt: int, initial: int, left: int, came: int, divide: int =
     """A timer that is restored with so much ``left``, in a guest that listens: an interrupt ``came``."""
     counts = (("lapic.timer_initial", initial), ("lapic.timer_current", left))
     written = (("lapic.timer_divide", divide), ("lapic.lvt_timer", lvt), *counts)
-    steps = (LISTENS, *boot("bsp"), *turn(0), s.Set(written, check=False), s.Poke("ARG_LIMIT", _LIMIT), *told(came))
+    steps = (LISTENS, *boot("bsp"), *turn(0), s.Set(written, check=False), s.Poke("ARG_LIMIT", _LIMIT), *reported(came))
     return Scenario("none", "set-lapic", f"timer-{name}", steps, (KVM_API, S_LVT), "bsp", "guest", vendors=("intel",))
 
 

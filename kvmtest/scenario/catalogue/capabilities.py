@@ -17,10 +17,10 @@ from kvmtest.uapi.kvm import KVM_EXIT_X86_RDMSR, KVM_MP_STATE_RUNNABLE
 __all__ = ("SCENARIOS",)
 
 #: Those in which a guest also reports what its instructions read.
-_TOLD = ("no-cstate-exits", "no-quirk-mmio-hole", "no-quirk-feature-msrs", "x2apic-no-broadcast", "emulation-failure-exits")
+_BY_GUEST = ("no-cstate-exits", "no-quirk-mmio-hole", "no-quirk-feature-msrs", "x2apic-no-broadcast", "emulation-failure-exits")
 #: Each capability with a way of INIT; each trigger, target, vendor, mode, plant and state comes with some.
 _TRIED: dict[str, tuple[str, Item]] = {
-    name: (vendor, Item("init", trigger, target, mode, plant, state, guest=name in _TOLD))
+    name: (vendor, Item("init", trigger, target, mode, plant, state, guest=name in _BY_GUEST))
     for name, vendor, trigger, target, mode, plant, state in (
         ("no-mwait-exits", "intel", "msi", "ap", "xapic", "a", "halted"),
         ("no-hlt-exits", "amd", "icr-xapic", "ap", "xapic", "guest-long", "in-loop"),
@@ -65,7 +65,7 @@ def _tried(name: str, vendor: str, item: Item) -> Scenario:
 #: STI; HLT; and again.
 _HLT_LOOP, _LOOP_AT = b"\xfb\xf4\xeb\xfc", 0x8000
 _RUNS_ON = s.Require(s.Is("mp_state", KVM_MP_STATE_RUNNABLE), "not testable here: KVM halts the vCPU, not the CPU", skip=True)
-#: A guest that halts, in KVM_RUN, once: KVM hears of it only with exits for HLT. IF is set, without which Bochs sleeps for ever:
+#: A guest that halts, in KVM_RUN, once: KVM sees it only with exits for HLT. IF is set, without which Bochs sleeps for ever:
 #: its HLT in VMX non-root operation does not end with a host's interrupt.
 _HALTS = (
     *makes(SAY, WAIT), s.Until(READY),
@@ -98,7 +98,7 @@ _UNKNOWN, _LSTAR = 0x1234, 0xC0000082
 SCENARIOS = (
     *(_tried(name, *tried) for name, tried in _TRIED.items()),
     _halted("reset.vmm-reset", "intel", *_HALTS, s.Event("reset", "vmm-reset"), _WRITTEN, RESTARTS),
-    # The VMM's answer to RDMSR is completed, as that of an IN is, and the INIT comes before the next instruction.
+    # The VMM's data for the RDMSR is completed, as that of an IN is, and the INIT comes before the next instruction.
     Scenario(
         "init", "latched", "user-space-msrs",
         (
@@ -107,7 +107,7 @@ SCENARIOS = (
         ),
         (KVM_API,), "bsp", setup=_with("user-space-msrs"), vendors=("amd",),
     ),
-    # What a filter denies the guest it denies it after INIT, too.
+    # A filter still denies the guest its MSRs after INIT.
     Scenario(
         "init", "msi", "msr-filter",
         (

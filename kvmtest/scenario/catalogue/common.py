@@ -26,7 +26,7 @@ __all__ = (
     "ran",
     "restarted",
     "start",
-    "told",
+    "reported",
     "turn",
     "wait_for_sipi",
 )
@@ -65,7 +65,7 @@ def pending(value: int = 1) -> s.Step:
 LISTENS = s.Load("behaviour", (("TOPIC", "TOPIC_INTERRUPT"), ("ARG_LVT", 1 << 16), ("ARG_LIMIT", 1 << 22)))
 
 
-def told(came: int) -> tuple[s.Step, ...]:
+def reported(came: int) -> tuple[s.Step, ...]:
     """The guest of LISTENS reports if an interrupt ``came``; this takes as long as it waits for one."""
     says = ((0, "none"), (1, "an interrupt"))
     return (s.Until(s.Word("VALUE")), s.Expect(s.Is("rax", came, 0xFFFFFFFF), "delivered", says=says))

@@ -105,13 +105,13 @@ SCENARIOS = (
     ),
     *(
         scenario
-        for name, flag, told in (
+        for name, flag, means in (
             ("eoi-broadcast", KVM_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST, _EOI_BROADCAST),
             ("no-eoi-broadcast", KVM_X2APIC_DISABLE_SUPPRESS_EOI_BROADCAST, 0),
         )
         for scenario in _both(
             Scenario(
-                "reset", "create", name, (s.Expect(s.Is("lapic.version", told, _EOI_BROADCAST)),), _EOI, "bsp",
+                "reset", "create", name, (s.Expect(s.Is("lapic.version", means, _EOI_BROADCAST)),), _EOI, "bsp",
                 setup=Setup("split", caps=((KVM_CAP_X2APIC_API, flag),)),
             )
         )

@@ -28,10 +28,10 @@ __all__ = ("SCENARIOS",)
 
 _DB, _BP, _TF, _BS = 1, 3, 0x102, 1 << 14
 _INIT = (s.Observe(), s.Send("init"), RESTARTS, s.Observe())
-_NO_LENGTH = "the API has no instruction length for a software exception, and KVM tells of none; vmx_inject_exception() needs one"
+_NO_LENGTH = "the API has no instruction length for a software exception, and KVM reports none; vmx_inject_exception() needs one"
 #: Setups in which KVM reports pending exceptions apart from injected ones, and a pending triple fault; or does not.
-_TELLS, _TELLS_NOT = Setup(), Setup(caps=((KVM_CAP_EXCEPTION_PAYLOAD, 0),))
-_TELLS_NEITHER = Setup(caps=((KVM_CAP_EXCEPTION_PAYLOAD, 0), (KVM_CAP_X86_TRIPLE_FAULT_EVENT, 0)))
+_DEFAULT, _NO_PAYLOAD = Setup(), Setup(caps=((KVM_CAP_EXCEPTION_PAYLOAD, 0),))
+_NEITHER = Setup(caps=((KVM_CAP_EXCEPTION_PAYLOAD, 0), (KVM_CAP_X86_TRIPLE_FAULT_EVENT, 0)))
 _RUNNING = ("mp_state", KVM_MP_STATE_RUNNABLE)
 _READY, _AWAKE = s.Word("READY"), s.Word("AWAKE")
 _VECTOR = 0x55
@@ -72,14 +72,14 @@ def _by_ioctl(name: str, value: int = 1) -> s.Step:
 
 SCENARIOS = (
     _single_step(
-        "exception-pending", _TELLS,
+        "exception-pending", _DEFAULT,
         s.Expect(s.Is("events.exception_pending", 1)), s.Expect(s.Is("events.exception_injected", 0)),
         s.Expect(s.Is("events.exception_nr", _DB), "events.exception_pending"), s.Expect(s.Is("events.exception_has_payload", 1)),
         s.Expect(s.Is("dr6", 0, _BS)),
     ),
     # Without the capability the payload is delivered, and what is pending reads as injected; the field `pending` is not valid.
     _single_step(
-        "exception-pending-untold", _TELLS_NOT,
+        "exception-pending-untold", _NO_PAYLOAD,
         s.Expect(s.Is("events.exception_injected", 1)), s.Expect(s.Is("dr6", _BS, _BS)),
     ),
     # INT3 that is being delivered while a VMM looks: it comes, by its event or by its instruction anew.
@@ -93,8 +93,8 @@ SCENARIOS = (
         ),
         (KVM_API,), "bsp", "guest", undefined=_NO_LENGTH, vendors=("amd",),
     ),
-    _refused("payload-without-capability", KVM_VCPUEVENT_VALID_PAYLOAD, _TELLS_NOT),
-    _refused("triple-fault-without-capability", KVM_VCPUEVENT_VALID_TRIPLE_FAULT, _TELLS_NEITHER),
+    _refused("payload-without-capability", KVM_VCPUEVENT_VALID_PAYLOAD, _NO_PAYLOAD),
+    _refused("triple-fault-without-capability", KVM_VCPUEVENT_VALID_TRIPLE_FAULT, _NEITHER),
     # KVM_GET_SREGS shows an interrupt that was acknowledged, and KVM_SET_SREGS accepts it.
     Scenario(
         "init", "msi", "interrupt-in-sregs",
@@ -106,7 +106,7 @@ SCENARIOS = (
         ),
         (KVM_API,),
     ),
-    # What a VMM sets pending wakes a halted vCPU.
+    # An event that a VMM makes pending wakes a halted vCPU.
     Scenario(
         "nmi", "vcpu-events", "wakes-from-hlt",
         (

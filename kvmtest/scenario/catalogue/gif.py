@@ -18,11 +18,11 @@ __all__ = ("SCENARIOS",)
 
 _GIF = (A_GIF, A_SVM_INIT)
 _GIF_ALONE = "in the APM GIF does not depend on EFER.SVME; KVM before v7.0 sets it when SVME is cleared, and keeps it so"
-_NEITHER = "the API is silent, and a CPU cannot come there: with GIF clear INIT is not taken"
+_NEITHER = "the API does not say, and a CPU cannot reach this state: INIT is held while GIF is clear"
 #: SCE LME LMA NXE.
 _WITHOUT_SVME = s.Set((("efer", 0xD01),))
 _IS_CLEAR = s.Is("nested.flags", 0, KVM_STATE_NESTED_GIF_SET)
-_SHOWN = s.Require(_IS_CLEAR, "KVM_SET_NESTED_STATE took a clear GIF, and KVM_GET_NESTED_STATE shows it set")
+_SHOWN = s.Require(_IS_CLEAR, "KVM_SET_NESTED_STATE accepted a clear GIF, and KVM_GET_NESTED_STATE shows it set")
 _CLEAR = (PLANTED, *STATES["gif-clear"].prepare, _SHOWN)
 #: Steps that check that KVM accepts a clear GIF.
 _ASKED = (gif(False)._replace(keep=True), s.Expect(s.Answer(0)))

@@ -4,7 +4,17 @@
 from __future__ import annotations
 
 from kvmtest.scenario import step as s
-from kvmtest.scenario.catalogue.common import LISTENS, RESTARTS, SIPI_VECTOR, boot, restarted, start, told, turn, wait_for_sipi
+from kvmtest.scenario.catalogue.common import (
+    LISTENS,
+    RESTARTS,
+    SIPI_VECTOR,
+    boot,
+    reported,
+    restarted,
+    start,
+    turn,
+    wait_for_sipi,
+)
 from kvmtest.scenario.catalogue.smm import handler
 from kvmtest.scenario.step import Scenario
 from kvmtest.spec.cite import A_APIC, A_INIT_IPI, A_PRIORITY, S_APIC_INIT, S_PRIORITY, S_VMX_ACTIVITY, S_VMX_EXITS_CLEAR
@@ -32,12 +42,12 @@ _ONE_CLASS = "the SDM's table puts SMI and INIT into one class, and does not say
 def _requested(sequence: str, cite: tuple[str, ...], *prepared: tuple[str, int]) -> Scenario:
     """INIT forgets a requested interrupt, which neither comes before it nor keeps the CPU from restarting.
 
-    On VT-x one that TPR holds back sets a threshold, which an INIT that clears TPR has to take back.
+    On VT-x one that TPR holds back sets a threshold, which an INIT that clears TPR has to undo.
     """
     steps = (
         LISTENS, *boot("bsp"), *_REQUESTED, *turn(1), *_REQUESTED, s.Set(prepared), s.Observe(), s.Send("init"), RESTARTS,
         s.Expect(s.Holds("COUNT", 0), "delivered", says=((0, "none"), (1, "before INIT"))), s.Observe(), s.Until(s.Word("READY")),
-        *told(0),
+        *reported(0),
     )  # fmt: skip
     return Scenario("init", "msi", sequence, steps, cite, "bsp", "guest")
 

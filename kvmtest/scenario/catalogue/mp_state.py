@@ -56,10 +56,10 @@ def _planted(name: str, state: int) -> tuple[s.Step, ...]:
     return (s.Plant(name), s.Set((("mp_state", state),)), s.Observe())
 
 
-def _write(state: int, answer: int = 0) -> tuple[s.Step, ...]:
-    """KVM_SET_MP_STATE, and what KVM answers."""
+def _write(state: int, result: int = 0) -> tuple[s.Step, ...]:
+    """KVM_SET_MP_STATE, and what KVM returns."""
     call = s.Call(KVM_SET_MP_STATE, state.to_bytes(4, "little"), keep=True, kind="kvm_mp_state")
-    return (call, s.Expect(s.Answer(answer)))
+    return (call, s.Expect(s.Answer(result)))
 
 
 def _none(name: str, steps: tuple[s.Step, ...], undefined: str = "", irqchip: str = "full", *needs: str) -> Scenario:

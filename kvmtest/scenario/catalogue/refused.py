@@ -167,9 +167,9 @@ def _l1(name: str, item: str, value: int) -> Scenario:
     return Scenario(*where, steps, (A_VMRUN, A_MODES, KVM_API), "bsp", needs=("svm",), vendors=("amd",))
 
 
-def _boot_id(sequence: str, value: int, answer: int = -EINVAL) -> Scenario:
+def _boot_id(sequence: str, value: int, result: int = -EINVAL) -> Scenario:
     """KVM_SET_BOOT_CPU_ID, which is for a VM that has no vCPU yet."""
-    steps = (s.Call(KVM_SET_BOOT_CPU_ID, value, "new-vm", keep=True), s.Expect(s.Answer(answer)))
+    steps = (s.Call(KVM_SET_BOOT_CPU_ID, value, "new-vm", keep=True), s.Expect(s.Answer(result)))
     where = ("none", "set-boot-cpu-id", sequence)
     return Scenario(*where, steps, (KVM_API, LINUX_BOOT_ID), vendors=("intel",), fresh=False)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from kvmtest.scenario import step as s
 from kvmtest.scenario.catalogue.bounds import timer
-from kvmtest.scenario.catalogue.common import FINDS, LISTENS, boot, pending, told, turn
+from kvmtest.scenario.catalogue.common import FINDS, LISTENS, boot, pending, reported, turn
 from kvmtest.scenario.catalogue.paging import LONG, NEW_TABLES, OLD, OLD_TABLES, REAL, SAYS, tables
 from kvmtest.scenario.catalogue.paging import NEW as NEW_PAGE
 from kvmtest.scenario.hypervisor import IN_L2
@@ -69,7 +69,7 @@ def _written_fpu(plant: str) -> Scenario:
 
 def _interrupts(sequence: str, came: int, *items: tuple[str, int]) -> Scenario:
     """KVM_SET_LAPIC with interrupts that were requested or in service, in a guest that listens: an interrupt ``came``."""
-    steps = (LISTENS, *boot("bsp"), *turn(0), s.Set(items, check=False), *told(came))
+    steps = (LISTENS, *boot("bsp"), *turn(0), s.Set(items, check=False), *reported(came))
     cite = (KVM_API, S_INTERRUPT_ACCEPTANCE, S_PRIORITIES)
     return Scenario("none", "set-lapic", sequence, steps, cite, "bsp", "guest", vendors=("intel",))
 

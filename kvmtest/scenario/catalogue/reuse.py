@@ -22,7 +22,7 @@ _CPUID_CITE = (KVM_API, LINUX_SAME_CPUID)
 _AGAIN = (s.Cpuid(), s.Expect(s.Answer(0), "refused"))
 #: CPUID.1:EAX of no vCPU here.
 _OTHER = 0x600
-_TAKEN = "this KVM takes another CPUID after KVM_RUN, which the API warns of and does not rule out"
+_TAKEN = "this KVM accepts another CPUID after KVM_RUN; the API warns against it and does not forbid it"
 _RAN = (*makes(SAY), s.Until(s.Word("READY")), s.Complete())
 _INIT = (s.Send("init"), s.Observe())
 #: The activity state of an AP that has had no INIT yet, by which VMMs park a vCPU.
@@ -69,7 +69,7 @@ SCENARIOS = (
         (*_RAN, s.Plant(), s.Observe(), s.Event("none", "set-cpuid2"), *_AGAIN, s.Expect(s.Same()), *_INIT),
         (*_CPUID_CITE, S_MP, A_INIT_IPI), "bsp",
     ),
-    # Where KVM refuses another one, nothing has changed.
+    # If KVM refuses another one, nothing has changed.
     Scenario(
         "none", "set-cpuid2", "other-after-run",
         (

@@ -45,7 +45,7 @@ _UNDEFINED_SVME = "the APM leaves undefined what a guest's clearing of EFER.SVME
 _NOWHERE = 1 << 30
 _WHERE_LEFT = "the CPU is shut down, and no manual says where userspace finds the state then"
 _NO_MAP = "no manual says what becomes of a nested guest whose permissions map a VMM has not restored"
-_NO_MANUAL = "no manual speaks of it: userspace asks for what a CPU cannot be in"
+_NO_MANUAL = "no manual describes it: userspace asks for a state that a CPU cannot be in"
 
 
 def _in_l2(*intercepts: int, nested: str = "NESTED_SPIN") -> tuple[s.Step, ...]:
@@ -84,7 +84,7 @@ def _smi(*intercepts: int) -> tuple[s.Step, ...]:
 
 
 _SENT = s.Send("init")
-#: By its vector: of its error code QEMU's TCG, which pushes none for it, tells nothing (exception_has_error_code()).
+#: By its vector: its error code shows nothing in QEMU's TCG, which pushes none for it (exception_has_error_code()).
 _SX = s.Expect(s.Word("FAULT", 30 << 24, "#SX", mask=0xFF << 24), "delivered")
 #: KVM keeps R_INIT, and looks at it nowhere (svm_set_vm_cr()).
 _REDIRECTED = (s.Set((("msr.vm_cr", _R_INIT),), why="KVM keeps no VM_CR.R_INIT"), _SENT, _SX)

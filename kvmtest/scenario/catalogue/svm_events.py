@@ -36,7 +36,7 @@ _SENT = s.Send("init")
 
 
 def _fault(vector: int) -> s.Step:
-    """L2 takes an exception, or a vector that its IDT lacks."""
+    """L2 raises an exception, or gets a vector that its IDT lacks."""
     return s.Expect(s.Words((s.Word("FAULT", vector << 24, "exception {:#x}", mask=0xFF000000),)), "delivered")
 
 

@@ -59,9 +59,9 @@ def _instruction(name: str, code: str, exit: int, offset: int, bit: int, keeps: 
 
 
 def _exception(name: str, code: str, vector: int, *intercepts: tuple[int, int], info: bytes = b"") -> _Tried:
-    told = (EXIT_INFO, info) if info else None
+    shown = (EXIT_INFO, info) if info else None
     where = ((EXCEPTIONS, 1 << vector), *intercepts)
-    return _Tried(name, bytes.fromhex(code), 0x40 + vector, where, A_EXCEPTION_INTERCEPTS, told)
+    return _Tried(name, bytes.fromhex(code), 0x40 + vector, where, A_EXCEPTION_INTERCEPTS, shown)
 
 
 def _msr(name: str, code: str, index: int, at: int, bits: int, write: int) -> _Tried:
@@ -125,8 +125,8 @@ def _case(event: str, trigger: str, sequence: str, cite: tuple[str, ...], *steps
 
 
 def _of(one: _Tried) -> Scenario:
-    told = (s.Expect(s.Filled(*one.info), "exits"),) if one.info else ()
-    steps = (*tried(one.code, *one.intercepts), exits(one.exit), *told)
+    shown = (s.Expect(s.Filled(*one.info), "exits"),) if one.info else ()
+    steps = (*tried(one.code, *one.intercepts), exits(one.exit), *shown)
     return _case("none", "vm-exit", f"{one.name}-in-svm-l2-intercepted", (one.cite,), *steps)
 
 

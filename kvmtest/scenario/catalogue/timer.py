@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from kvmtest.scenario import step as s
-from kvmtest.scenario.catalogue.common import LISTENS, RESTARTS, boot, told, turn
+from kvmtest.scenario.catalogue.common import LISTENS, RESTARTS, boot, reported, turn
 from kvmtest.scenario.setup import Setup
 from kvmtest.scenario.step import Scenario
 from kvmtest.spec.cite import A_APIC, KVM_API, S_APIC_INIT, S_LVT, S_TSC_DEADLINE
@@ -34,7 +34,7 @@ def _armed(**words: int) -> tuple[s.Step, ...]:
 #: longer than until the deadline, and what fires while the entry is masked is lost.
 _SILENT = (
     *_pokes(ARG_LIMIT=_PASSED, ARG_LVT=_VECTOR, ARG_COUNT=0, ARG_DELTA=0), s.Send("init"), RESTARTS, s.Until(s.Word("READY")),
-    *told(0),
+    *reported(0),
 )  # fmt: skip
 
 SCENARIOS = (
@@ -58,7 +58,7 @@ SCENARIOS = (
     Scenario(
         "none", "set-lapic", "timer-expires",
         (
-            # One that has a nanosecond left, so that it expires while KVM takes the state.
+            # One that has a nanosecond left, so that it expires while KVM accepts the state.
             LISTENS, *boot("bsp"), *turn(0),
             s.Set(
                 (
@@ -67,7 +67,7 @@ SCENARIOS = (
                 ),
                 check=False,
             ),
-            *_pokes(ARG_LIMIT=_PASSED), *told(1),
+            *_pokes(ARG_LIMIT=_PASSED), *reported(1),
         ),
         (KVM_API, S_LVT), "bsp", "guest",
     ),

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from kvmtest.scenario import step as s
-from kvmtest.scenario.catalogue.common import LISTENS, boot, told, turn
+from kvmtest.scenario.catalogue.common import LISTENS, boot, reported, turn
 from kvmtest.scenario.setup import Setup
 from kvmtest.scenario.step import Scenario
 from kvmtest.spec.cite import A_TSC, KVM_API, LINUX_USER_TSC, S_TSC, S_TSC_DEADLINE
@@ -53,7 +53,7 @@ def _deadline(sequence: str, came: int, *pairs: tuple[str, int]) -> Scenario:
         "none", "set-msrs", sequence,
         (
             LISTENS, s.Poke("ARG_LVT", _DEADLINE | _VECTOR), s.Poke("ARG_LIMIT", _LIMIT), *boot("bsp"), *turn(0), _msrs(*pairs),
-            _THERE, *told(came),
+            _THERE, *reported(came),
         ),
         (S_TSC_DEADLINE, KVM_API), "bsp", "guest", ("tsc-deadline",), Setup(leaves="deadline"), vendors=("intel",),
     )  # fmt: skip
@@ -84,7 +84,7 @@ SCENARIOS = (
         )
         for value in (0, 1)
     ),
-    # What the timer waits for depends on neither order.
+    # The timer's deadline does not depend on the order.
     _deadline("tsc-before-tsc-deadline", 1, _AT, _LATER),
     _deadline("tsc-deadline-before-tsc", 1, _LATER, _AT),
     _deadline("tsc-deadline-in-the-past", 1, _AT, ("tsc_deadline", _THEN - _SOON)),

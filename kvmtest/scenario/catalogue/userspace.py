@@ -109,7 +109,7 @@ SCENARIOS = (
         s.Expect(s.Quiet()), s.Send("sipi", vector=SIPI_VECTOR), s.Expect(s.Word("SIPI")), s.Expect(READY),
         setup=_SPLIT, target="ap",
     ),
-    # The VMM's IOAPIC hears of the EOI of a level-triggered interrupt; none is in service after INIT.
+    # The VMM's IOAPIC is notified of the EOI of a level-triggered interrupt; none is in service after INIT.
     _case(
         "none.ioapic-eoi", "split-irqchip", (KVM_API,),
         *makes(_ON, SAY, OPEN, _EOI_WRITTEN), s.Until(READY), *_ARRIVES, s.Event("none", "ioapic-eoi"), *says(_TAKEN),
@@ -146,7 +146,7 @@ SCENARIOS = (
         s.Until(READY), _VAPIC, s.Event("none", "vapic-addr"), *says(s.Word("TAKEN", _VECTOR + 1), READY, _TAKEN, READY),
         vendor="amd",
     ),
-    # A VMM that asks for it hears of an access to the TPR by way of memory.
+    # A VMM that asks for it is notified of an access to the TPR through memory.
     _case(
         "none.tpr-access", "read", (KVM_API,),
         *makes(_ON, SAY, apic("xapic", "tpr"), SAY), s.Until(READY), _REPORTS, s.Event("none", "tpr-access"),
@@ -165,13 +165,13 @@ SCENARIOS = (
         ),
         (KVM_API, S_T1, A_T1), "bsp", setup=_RING, vendors=("intel",),
     ),
-    # Where KVM shadows page tables it enters the guest with none, and takes back what it was about to inject.
+    # With shadow paging KVM enters the guest without page tables, and cancels what it was about to inject.
     _case(
         "init.msi", "tpr-in-vapic-page-without-page-tables", (S_APIC_INIT, A_APIC),
         *makes(_ON, store(_PAGE, _TPR), SAY, SAY), _VAPIC, s.Until(READY),
         s.Set((("cr3", _NOWHERE), ("cr0", _PAGING)), check=False),
         s.Require(s.Exit(KVM_EXIT_SHUTDOWN), "not testable here: the guest goes on without page tables", skip=True),
-        # What a shutdown with paging leaves of KVM's MMU is tried by in-shutdown.
+        # The state of KVM's MMU after a shutdown with paging is tested by in-shutdown.
         s.Set((("cr3", 0), ("cr0", _PROTECTED)), check=False), *_INIT,
         s.Expect(READY, "runs"), s.Expect(s.Is("lapic.tpr", 0)), vendor="amd",
     ),

@@ -108,7 +108,7 @@ _DROPPED = (S_MP, S_VMX_LIMITS, S_VMX_ACTIVITY)
 _NON_ROOT = (S_VMX_EXITS, S_VMX_BASIC)
 _IN_WAIT = (S_VMX_EXITS, S_VMX_ACTIVITY, S_VMX_BASIC)
 _CR3 = (S_VMX_CONDITIONAL, S_VMX_BASIC)
-_ANYWHERE = "the API says that KVM_GET_MP_STATE takes a pending INIT, and not that it makes a VM exit"
+_ANYWHERE = "the API says that KVM_GET_MP_STATE accepts a pending INIT, and does not say that it makes a VM exit"
 _MAY_LACK = "a CPU may lack this activity state"
 
 
@@ -205,7 +205,7 @@ SCENARIOS = (
     scenario(
         "none.vm-exit", "ldtr-in-vmx-root", (S_VMX_HOST_SEGMENTS,),
         *entering("L2_HLT", controls=_HLT_EXITING), s.Require(s.Is("ldt.unusable", 0), "L1's LLDT leaves LDTR unusable"),
-        *_NESTED, s.Until(s.Words(_exited(_HLT_EXIT).words[:-1]), note="no VM exit tells of L2's HLT"),
+        *_NESTED, s.Until(s.Words(_exited(_HLT_EXIT).words[:-1]), note="L2's HLT makes no VM exit"),
         s.Expect(s.Word("VALUE", 0), "ldt.selector"), s.Expect(s.Is("ldt.selector", 0)), s.Expect(s.Is("ldt.unusable", 1)),
     ),
     # Qualification: CR3, MOV to it, RAX.

@@ -33,7 +33,7 @@ _VECTOR = 0x61
 #: VM-exit interruption information: valid, and the type: NMI, hardware exception.
 _OF_NMI, _OF_EXCEPTION = 1 << 31 | 2 << 8 | 2, 1 << 31 | 3 << 8
 _BESIDE = (S_PRIORITY, S_VMX_EXITS, S_VMX_BASIC)
-_NO_MANUAL = "no manual speaks of it: userspace asks for what a CPU cannot be in"
+_NO_MANUAL = "no manual describes it: userspace asks for a state that a CPU cannot be in"
 
 #: By KVM_SET_VCPU_EVENTS and in HLT: under Bochs one that KVM_NMI brings comes some instructions later.
 _NMI = s.Set((("events.nmi_pending", 1),))

@@ -58,7 +58,7 @@ def off(writing: Writing) -> s.Step:
 
 
 def _comes(vector: int) -> tuple[s.Step, ...]:
-    """An interrupt that the guest takes."""
+    """An interrupt that is delivered to the guest."""
     return (s.Send("interrupt", vector=vector, judged=False), s.Until(s.Word("TAKEN", vector)))
 
 

@@ -13,7 +13,7 @@ _RELEASE = "the release"
 BEFORE: tuple[Entry, ...] = (
     commit(
         "d28bc9dd25ce", "v4.2", "x86: INIT and reset sequences are different", "common",
-        "tells INIT from RESET: INIT keeps the FPU, most MSRs and the APIC base",
+        "distinguishes INIT from RESET: INIT keeps the FPU, most MSRs and the APIC base",
         items("init", "fcw xmm0 msr.star apic_base", None),
         before="as at RESET", after="unchanged", unverified="the subject and the release",
     ),
@@ -38,7 +38,7 @@ BEFORE: tuple[Entry, ...] = (
         check("init.msi.guest.exits", known=False, case="in-vmx-l2-loop"),
         check("init.msi.host.pending", known=False, case="gif-clear"),
         check("init.msi.guest.pending", known=False, case="at-stgi"),
-        before="taken at once", after="latched, or a VM exit", unverified=_RELEASE,
+        before="accepted at once", after="latched, or a VM exit", unverified=_RELEASE,
     ),
     commit(
         "684c0422da71", "v5.7", "nVMX: Handle pending #DB when injecting INIT VM-exit", "nVMX",

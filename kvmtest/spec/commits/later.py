@@ -120,7 +120,7 @@ LATER: tuple[Entry, ...] = (
         "22c6a0ef6b26", "v6.0", "x86: check validity of argument to KVM_SET_MP_STATE", "common",
         "KVM_SET_MP_STATE refuses states that x86 does not have",
         check("none.mp-state.host.refused", "accepted", new="EINVAL", case="of-no-x86"),
-        before="taken", after="EINVAL",
+        before="accepted", after="EINVAL",
     ),
     commit(
         "c2086eca8658", "v6.1", "nVMX: Ignore SIPI that arrives in L2 when vCPU is not in WFS", "nVMX",
@@ -145,7 +145,7 @@ LATER: tuple[Entry, ...] = (
     ),
     commit(
         "ed129ec9057f", "v6.1", "x86: forcibly leave nested mode on vCPU reset", "nSVM",
-        "INIT and SHUTDOWN take a vCPU out of its L2",
+        "INIT and SHUTDOWN make a vCPU leave its L2",
         check("init.msi.guest.runs", case="in-svm-l2"),
         check("init.msi.host.nested.flags", case="in-svm-l2-settled"),
         also="f9697df25143 917401f26a6a 16ae56d7e052",
@@ -240,7 +240,7 @@ LATER: tuple[Entry, ...] = (
     ),
     commit(
         "bf328e22e472", "v6.7", "x86: Don't sync user-written TSC against startup values", "common",
-        "the first TSC that a VMM writes to a new vCPU is taken, also where it is less than a second from what that counts",
+        "the first TSC that a VMM writes to a new vCPU is accepted, even if it is within a second of the vCPU's count",
         check("none.set-msrs.host.msr.tsc", "less than what was written", case="tsc-first-and-near"),
         items("migrate", "msr.tsc", LESS, "migrate", sometimes=True),
         before="the new vCPU's own count", after="counts on from what was saved", unverified=_RELEASE,
@@ -265,7 +265,7 @@ LATER: tuple[Entry, ...] = (
         "8b8e57e5096e", "v6.11", "Reject overly excessive IDs in KVM_CREATE_VCPU", "common",
         "KVM_CREATE_VCPU no longer cuts ids to 32 bits",
         check("none.create-vcpu.host.refused", "EEXIST", case="id-taken-beyond-32-bits"),
-        before="the id's lower half is taken", after="EINVAL", unverified="the id and the release",
+        before="the id's lower half is used", after="EINVAL", unverified="the id and the release",
     ),
     commit(
         "4b7c3f6d04bd", "v6.11", "x86: Make x2APIC ID 100% readonly", "common",
@@ -316,7 +316,7 @@ LATER: tuple[Entry, ...] = (
         check("shutdown.triple-fault.host.events.smi_smm", case="in-smm"),
         after="not in SMM", unverified=_RELEASE, backports=((6, 1), (6, 12)),
     ),
-    commit("", "v6.16", "TDX: Always block INIT/SIPI", "TDX", "a TD's vCPU never takes them", hidden=_TDX, place="TDX", unverified="the id and the release"),
+    commit("", "v6.16", "TDX: Always block INIT/SIPI", "TDX", "a TD's vCPU never accepts them", hidden=_TDX, place="TDX", unverified="the id and the release"),
     # v6.17 to v7.2
     commit(
         "0fe3e8d804fd", "v6.17", "x86: Move INIT_RECEIVED vs. INIT/SIPI blocked check to KVM_RUN", "common",
@@ -327,7 +327,7 @@ LATER: tuple[Entry, ...] = (
         check("none.mp-state.host.refused", "EINVAL", new="accepted", case="gif-clear"),
         check("none.mp-state.host.refused", "EINVAL", new="accepted", case="init-received-in-vmx-root"),
         check("none.mp-state.host.refused", "EINVAL", new="accepted", case="sipi-received-in-vmx-root"),
-        also="c4a37acc5193 16777ebded41 58c81bc1e71d", before="EINVAL", after="taken",
+        also="c4a37acc5193 16777ebded41 58c81bc1e71d", before="EINVAL", after="accepted",
     ),
     commit(
         "674ffc650351", "v6.17", "SVM: Disable interception of SPEC_CTRL iff the MSR exists for the guest", "SVM",

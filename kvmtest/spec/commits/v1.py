@@ -72,7 +72,7 @@ V1: tuple[Entry, ...] = (
         check("init.msi.guest.memory", case="then-32-bit-paging"),
         check("init.msi.guest.memory", case="then-pae-paging"),
         check("init.msi.guest.memory", case="then-4-level-paging"),
-        hidden="5.10, which does not have it, leaves no paging behind either: each vendor's own reset of the MMU saw to it; on VMX it warns in ept_save_pdptrs() when it emulates the first instruction after an INIT out of PAE paging",
+        hidden="5.10, which does not have it, leaves no paging either: each vendor's own reset of the MMU saw to it; on VMX it warns in ept_save_pdptrs() when it emulates the first instruction after an INIT out of PAE paging",
         release="v5.14", after="real mode reads its own pages",
     ),
     _patch(7, "61152cd907d5", "VMX: Remove explicit MMU reset in enter_rmode()", "VMX", "drops what v1#6 made superfluous", hidden=_REFACTORING),
@@ -152,7 +152,7 @@ V1: tuple[Entry, ...] = (
     ),
     _patch(
         24, "470750b34255", "nVMX: Do not clear CR3 load/store exiting bits if L1 wants 'em", "nVMX",
-        "an L2 that turns on paging no longer takes away the CR3 exits that L1 asked for; only without unrestricted guest",
+        "an L2 that turns on paging no longer clears the CR3 exits that L1 asked for; only without unrestricted guest",
         check("none.vm-exit.guest.exits", case="cr3-load-in-repaged-vmx-l2"),
         before="no exit", after="exit reason 28", backports=((5, 10),),
     ),

@@ -87,7 +87,7 @@ class Deviation(NamedTuple):
 
     def _on(self, backend: str) -> bool:
         named = self.backends.split()
-        # What KVM does explains nothing where there is no KVM.
+        # Without KVM, KVM's behaviour explains nothing.
         return backend in named or not named and backend != NO_KVM
 
     def where(self, vendor: str, target: str, view: str, case: str, mode: str = "") -> bool:

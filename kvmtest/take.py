@@ -11,7 +11,7 @@ from kvmtest.engine.bind import BoundCase
 from kvmtest.engine.error import TriggerError
 from kvmtest.engine.machine import Machines
 from kvmtest.engine.plan import Case, plan
-from kvmtest.judge.book import Cache
+from kvmtest.judge.cache import Cache
 from kvmtest.judge.differing import unproven
 from kvmtest.judge.evidence import Basis, Evidence, Played
 from kvmtest.model.value import text

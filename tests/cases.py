@@ -9,7 +9,7 @@ from kvmtest.engine import plan
 from kvmtest.engine.machine import Machines
 from kvmtest.engine.plan import SPARSE, Case, Setup
 from kvmtest.engine.run import run_case
-from kvmtest.judge.book import Cache
+from kvmtest.judge.cache import Cache
 from kvmtest.judge.cases import judge
 from kvmtest.judge.evidence import Basis, Played
 from kvmtest.model import record

@@ -22,7 +22,7 @@ from kvmtest.engine.machine import Machine, Machines, SetupError, Target
 from kvmtest.engine.plan import Case
 from kvmtest.engine.vmm_reset import VmmReset
 from kvmtest.guests import GuestMissing
-from kvmtest.judge.book import Cache
+from kvmtest.judge.cache import Cache
 from kvmtest.judge.cases import judge
 from kvmtest.judge.evidence import Played
 from kvmtest.kvm import Kvm

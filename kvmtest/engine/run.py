@@ -14,7 +14,7 @@ from kvmtest.engine.machine import Machine, Machines, SetupError
 from kvmtest.engine.plan import Case
 from kvmtest.engine.vmm_reset import VmmReset
 from kvmtest.guests import GuestMissing
-from kvmtest.judge.book import Cache
+from kvmtest.judge.cache import Cache
 from kvmtest.judge.cases import Judging, judge
 from kvmtest.judge.evidence import Again, Basis, Played, Untried
 from kvmtest.judge.tries import lacks, untried

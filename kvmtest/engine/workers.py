@@ -19,7 +19,7 @@ from typing import Any
 
 from kvmtest.engine.plan import Case
 from kvmtest.engine.run import Done, run
-from kvmtest.judge.book import Cache
+from kvmtest.judge.cache import Cache
 from kvmtest.judge.cases import judge
 from kvmtest.judge.evidence import Untried
 from kvmtest.kvm import Kvm, Stop

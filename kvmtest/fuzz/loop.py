@@ -19,7 +19,7 @@ from kvmtest.fuzz import values
 from kvmtest.fuzz.generate import Generator
 from kvmtest.fuzz.model import BLOCKS
 from kvmtest.fuzz.moves import BY_CODE, read_once
-from kvmtest.judge.book import Cache
+from kvmtest.judge.cache import Cache
 from kvmtest.judge.cases import judge
 from kvmtest.judge.symptom import symptoms
 from kvmtest.kvm import Kvm, KvmError, RunStopped

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from kvmtest.judge.book import Cache, Tables
+from kvmtest.judge.cache import Cache, Tables
 from kvmtest.judge.differing import differences
 from kvmtest.judge.evidence import Again, Basis, Look, ResetSeen, Untried
 from kvmtest.judge.item import BOTH_VIEWS, Context

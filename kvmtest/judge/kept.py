@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from kvmtest.judge.book import Cache
+from kvmtest.judge.cache import Cache
 from kvmtest.judge.evidence import Basis
 from kvmtest.judge.item import Context, excused
 from kvmtest.model.host import Host

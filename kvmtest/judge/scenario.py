@@ -14,7 +14,7 @@ from typing import Any
 
 from kvmtest import spec
 from kvmtest.judge import alone, kept, migration
-from kvmtest.judge.book import Cache
+from kvmtest.judge.cache import Cache
 from kvmtest.judge.differing import differences, unproven
 from kvmtest.judge.evidence import Basis, Ended, Exited, Look, Played, Untried
 from kvmtest.judge.item import BOTH_VIEWS, excused

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kvmtest.engine.plan import Case, plan
-from kvmtest.judge.book import Cache
+from kvmtest.judge.cache import Cache
 from kvmtest.judge.cases import judge
 from kvmtest.judge.evidence import (
     Again,

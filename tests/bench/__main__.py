@@ -23,7 +23,7 @@ from typing import Any
 
 from kvmtest.engine import host, machine, native, plan
 from kvmtest.engine.bind import BoundCase
-from kvmtest.judge.book import Cache
+from kvmtest.judge.cache import Cache
 from kvmtest.judge.cases import judge
 from kvmtest.kvm import Kvm
 from kvmtest.kvm import ioctl as ioctl_module

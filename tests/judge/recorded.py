@@ -23,7 +23,7 @@ from unittest import mock
 
 from kvmtest.engine import doctor, host, run
 from kvmtest.engine.plan import Case, plan
-from kvmtest.judge.book import Cache
+from kvmtest.judge.cache import Cache
 from kvmtest.judge.cases import judge
 from kvmtest.judge.evidence import Basis, Look
 from kvmtest.lab import kernels, relay

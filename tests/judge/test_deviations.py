@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from kvmtest import spec
-from kvmtest.judge.book import Cache
+from kvmtest.judge.cache import Cache
 from kvmtest.judge.evidence import Played, ResetSeen
 from kvmtest.judge.item import excused
 from kvmtest.model.record import Record

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvmtest.judge.book import Cache
+from kvmtest.judge.cache import Cache
 from kvmtest.judge.many import merged, ranges
 from kvmtest.model.record import Block, Record
 from kvmtest.model.value import Expected

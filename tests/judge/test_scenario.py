@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kvmtest.judge.book import Cache
+from kvmtest.judge.cache import Cache
 from kvmtest.judge.evidence import Ended, Exited, Look, Played
 from kvmtest.judge.scenario import played
 from kvmtest.model.case import Case

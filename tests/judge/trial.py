@@ -6,7 +6,7 @@ from __future__ import annotations
 from functools import cache, cached_property
 from typing import Any
 
-from kvmtest.judge.book import Cache
+from kvmtest.judge.cache import Cache
 from kvmtest.judge.cases import judge
 from kvmtest.judge.evidence import Basis, Look, Played
 from kvmtest.model.host import Host

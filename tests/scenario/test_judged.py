@@ -9,7 +9,7 @@ import pytest
 
 from kvmtest.engine.runner import matches, play
 from kvmtest.guests import l1, svm
-from kvmtest.judge.book import Cache
+from kvmtest.judge.cache import Cache
 from kvmtest.judge.evidence import Basis, Ended, Exited, Look, Played
 from kvmtest.judge.item import Context
 from kvmtest.judge.scenario import played

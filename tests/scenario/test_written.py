@@ -13,7 +13,7 @@ from kvmtest.engine.bind import BoundCase
 from kvmtest.engine.machine import Machines
 from kvmtest.engine.plan import Case, plan
 from kvmtest.judge import alone as judge_alone
-from kvmtest.judge.book import Cache
+from kvmtest.judge.cache import Cache
 from kvmtest.judge.cases import judge
 from kvmtest.judge.evidence import Basis, Ended, Played
 from kvmtest.model.host import Host

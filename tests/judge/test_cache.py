@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvmtest import spec
-from kvmtest.judge.book import Cache
+from kvmtest.judge.cache import Cache
 from kvmtest.judge.item import Context, Seen, ask_views, compare_views, judge
 from kvmtest.model.host import Host
 from kvmtest.model.record import Record

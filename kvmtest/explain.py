@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import shlex
-import textwrap
 from collections.abc import Iterator, Sequence
 
 from kvmtest import spec
 from kvmtest.engine.plan import Case, plan, select
 from kvmtest.lab import ids
 from kvmtest.model.select import SelectorError, near
-from kvmtest.report.show import columns, count
+from kvmtest.report.show import columns, count, wrapped
 from kvmtest.scenario import looks as of
 from kvmtest.scenario import setup_text, text
 from kvmtest.scenario.step import Scenario
@@ -156,7 +155,7 @@ def _case(case: Case) -> Iterator[str]:
         yield from _field("needs", "; ".join(map(setup_text.need, scenario.needs)) or "nothing that a KVM may lack")
         yield "  steps"
         for number, sentence in enumerate(text.lines(scenario), 1):
-            yield from textwrap.wrap(sentence, columns(), initial_indent=f"  {number:3}. ", subsequent_indent=" " * 7)
+            yield from wrapped(sentence, columns(), f"  {number:3}. ", " " * 7).splitlines()
         yield from _expected(case, scenario)
     again = shlex.quote(case.name)
     yield f"  run         kvmtest run {again}"
@@ -214,7 +213,7 @@ def _commit(entry: Entry) -> Iterator[str]:
 
 def _place(place: str) -> str:
     version, _, number = place.partition("#")
-    return f"patch {number} of the series' {version}" if number else f"the series' {version} alone"
+    return f"patch {number} in {version} of the series" if number else f"only in {version} of the series"
 
 
 def _sign(sign: Sign, name: str) -> Iterator[str]:
@@ -233,7 +232,7 @@ def _value(value: int | str) -> str:
 
 
 def _field(name: str, text: str) -> list[str]:
-    return textwrap.wrap(text, columns(), initial_indent=f"  {name:11} ", subsequent_indent=" " * 14)
+    return wrapped(text, columns(), f"  {name:11} ", " " * 14).splitlines()
 
 
 def _departures(name: str) -> Iterator[str]:
@@ -252,19 +251,23 @@ _VENDORS = {"intel": "Intel", "amd": "AMD"}
 def _measured(item: str, event: str, own: Sequence[Opinion]) -> Iterator[str]:
     """The opinions of machines without KVM on an item after an event, with ``own`` of other machines."""
     said = [one for one in (*opinions.of(item), *own) if (one.item, one.event) == (item, event)]
-    if same := [_who(one) for one in said if not one.departs]:
-        yield from _field("  measured", f"the same in {'; '.join(same)}")
-    shown: dict[tuple[str, str, str], list[str]] = {}
+    if same := [one for one in said if not one.departs]:
+        yield from _field("  measured", f"the same in {_who(same)}")
+    shown: dict[tuple[str, str, str], list[Opinion]] = {}
     for one in said:
         if one.departs:
-            shown.setdefault((contradictions.why(one), one.shows, one.asked), []).append(_who(one))
+            shown.setdefault((contradictions.why(one), one.shows, one.asked), []).append(one)
     for (reason, value, asked), who in shown.items():
-        yield from _field("  measured", f"! {'; '.join(who)}: {value}, where the rule requires {asked}")
+        yield from _field("  measured", f"! {_who(who)}: {value}, where the rule requires {asked}")
         yield from _wrapped(reason)
 
 
-def _who(one: Opinion) -> str:
-    return f"{one.who}, {_VENDORS[one.vendor]}" if one.vendor in _VENDORS else one.who
+def _who(said: Sequence[Opinion]) -> str:
+    """The machines, each with the vendors of its CPUID."""
+    vendors: dict[str, list[str]] = {}
+    for one in said:
+        vendors.setdefault(one.who, []).extend(filter(None, [_VENDORS.get(one.vendor)]))
+    return "; ".join(f"{who}, {' and '.join(names)}" if names else who for who, names in vendors.items())
 
 
 def _item(item: str, own: Sequence[Opinion]) -> Iterator[str]:
@@ -277,15 +280,15 @@ def _item(item: str, own: Sequence[Opinion]) -> Iterator[str]:
     if function := _KVM.get(item, _KVM.get(section, "")):
         yield from _field("in KVM", function)
     if entry.hidden:
-        yield "  hidden      no instruction reads it: the rule is that of the backend, not of the guest's CPUID vendor"
+        yield from _field("hidden", "no instruction reads it: the rule is that of the backend, not of the guest's CPUID vendor")
     yield from _field("planted", _planted(item))
     for event in EVENTS:
         intel, amd = entry.rule(event, "intel"), entry.rule(event, "amd")
         if intel == amd:
             yield from _rule(event, "", intel)
         else:
-            yield from _rule(event, " Intel", intel)
-            yield from _rule(event, " AMD", amd)
+            yield from _rule(event, "Intel: ", intel)
+            yield from _rule(event, "AMD: ", amd)
         yield from _measured(item, event, own)
     yield from _departures(item)
 
@@ -323,11 +326,11 @@ def _said(event: str, rule: Rule) -> str:
 
 
 def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, columns(), initial_indent=" " * 14, subsequent_indent=" " * 16)
+    return wrapped(text, columns(), " " * 14, " " * 16).splitlines()
 
 
 def _rule(event: str, vendor: str, rule: Rule) -> Iterator[str]:
-    yield f"  {(event.upper() + vendor):11} {_said(event, rule)}"
+    yield from _field(event.upper(), vendor + _said(event, rule))
     for cite in rule.cite:
         yield from _wrapped(cite)
     if rule.note:

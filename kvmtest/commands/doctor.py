@@ -35,12 +35,12 @@ def _doctor(args: argparse.Namespace) -> int:
 
     bad, short = False, sys.stdout.isatty()
     for found in doctor.examine(args.device):
-        said = f"{found.what}: {found.advice}" if found.advice else found.what
+        said = found.what + (f"{'; ' if found.state == 'no' else ': '}{found.advice}" if found.advice else "")
         hint = found.enable if found.enable != doctor.ELSEWHERE or not short else ""
         _print(f"{found.state:4} ", said + (f"; {hint}" if hint else ""))
         bad = bad or found.state == "bad"
     if short and not bad:
-        _print("", f"Where nothing is said, {doctor.ELSEWHERE}.")
+        _print("", f"Where a line names no remedy, {doctor.ELSEWHERE}.")
     if bad:
         _print("", _INSTEAD)
     return common.UNTESTABLE if bad else common.OK

@@ -13,14 +13,15 @@ from kvmtest.report.show import columns
 
 __all__ = ("COLOURS", "Bar", "bar", "coloured")
 
+#: To be read on black and on white: faint for "90", which is the background in some palettes, and bright blue for blue.
 COLOURS = {
     Verdict.PASS: "32",
     Verdict.FAIL: "1;31",
     Verdict.KNOWN: "33",
     Verdict.FIXED: "36",
-    Verdict.SKIP: "90",
+    Verdict.SKIP: "2",
     Verdict.ERROR: "1;35",
-    Verdict.INFO: "34",
+    Verdict.INFO: "94",
 }
 
 def coloured(out: TextIO, when: str = "auto") -> bool:

@@ -332,7 +332,7 @@ class Cell:
         yield from self._new_incidents()
         console, screen = self._watch.last_lines()
         end = "; ".join(
-            f"its {what} ends with: {' | '.join(lines)}"
+            f"its {what} ends with: {' | '.join(lines)}" if lines else f"its {what} is empty"
             for what, lines in (
                 ("log", list(self._tail)),
                 ("console", console[-_SHOWN_LINES:]),

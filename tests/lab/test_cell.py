@@ -98,7 +98,7 @@ def test_selectors_choose_results(fake: Path, kernel: Kernel) -> None:
         ('say("B", "9.9"); console("end of it"); os._exit(3)', "exited with status 3"),
         ("sys.exit('qemu: no such machine')", "no such machine"),
         ('say("B", "9.9"); say("M", "kvm"); say("L", "kvm: no hardware support"); say("X", "kvm.ko does not load: EIO")', "EIO"),
-        ("os.kill(os.getpid(), 9)", "killed by SIGKILL"),
+        ("os.kill(os.getpid(), 9)", "was killed by SIGKILL; its console is empty"),
     ],
 )
 def test_a_guest_that_does_not_boot_is_an_error(

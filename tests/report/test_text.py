@@ -167,6 +167,18 @@ def test_nothing_unexpected_is_the_end_where_it_is_so() -> None:
     assert _closing(made("pass"), made("info"), made("skip")) == ["3 results in 0.5 s: nothing unexpected"]
 
 
+def test_a_reason_keeps_its_numbers_and_those_that_differ_in_them_share_a_line() -> None:
+    def skipped(*reasons: str) -> str:
+        out = io.StringIO()
+        seen = [made("skip", f"cr{number}", reason=reason) for number, reason in enumerate(reasons)]
+        play(saved(seen), Gatherer(Text(out, progress=io.StringIO(), verbose=True)))
+        return out.getvalue()
+
+    assert "  KVM_SET_MSRS refused 0x1 for MSR 0x10 (init.msi.host.cr0)\n" in skipped("KVM_SET_MSRS refused 0x1 for MSR 0x10")
+    both = skipped("KVM_SET_MSRS refused 0x1 for MSR 0x10", "KVM_SET_MSRS refused 0x2 for MSR 0x11")
+    assert "  KVM_SET_MSRS refused 0x1 for MSR 0x10, or with other numbers (2 ids, e.g. init.msi.host.cr0)\n" in both
+
+
 def test_an_interrupted_run_says_so() -> None:
     run = saved([made("pass")])
     assert "1 result in 0.5 s, interrupted: nothing unexpected" in written("text", run._replace(interrupted=True))

@@ -15,7 +15,7 @@ from kvmtest.model.record import Block, Observation, Result
 from kvmtest.model.run import Run
 from kvmtest.model.verdict import VERDICTS
 from kvmtest.report.finding import details, title
-from kvmtest.report.show import named, printable, repeat
+from kvmtest.report.show import inline, printable, repeat
 
 __all__ = ("causes", "lines")
 
@@ -154,7 +154,7 @@ def _became(change: Change, shown: Result) -> tuple[str, str]:
         return label, "no result"
     if other.record.observed is None:
         return label, printable(f"{other.verdict}: {other.reason}" if other.reason else other.verdict)
-    return label, f"{other.verdict}, observed {named(other.item, other.observed)}"
+    return label, f"{other.verdict}, observed {inline(other.item, other.observed)}"
 
 
 def _unjudged(changes: Sequence[Change], run: Run) -> Iterator[str]:
@@ -186,7 +186,7 @@ def _undefined(changes: Sequence[Change], run: Run) -> Iterator[str]:
         also = f" (and {more} more pairs of values)" if more else ""
         could = [seen for seen in run.observations if seen.event == event and any(item in items[b] for b in seen.blocks)]
         where = extent([change.either.of for change in found], could)
-        yield printable(f"  {item} after {event.upper()}: {named(item, before)} -> {named(item, now)}{also}; {where}")
+        yield printable(f"  {item} after {event.upper()}: {inline(item, before)} -> {inline(item, now)}{also}; {where}")
         if others:
             yield f"      so do {_some(others)}"
         yield f"      {repeat(run.host, found[0].either.selector)}"

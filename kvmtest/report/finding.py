@@ -10,7 +10,7 @@ from typing import Any
 from kvmtest.judge.findings import Finding
 from kvmtest.model.host import Host
 from kvmtest.model.verdict import Verdict
-from kvmtest.report.show import difference, named, printable, repeat
+from kvmtest.report.show import difference, inline, printable, repeat
 from kvmtest.spec.untouched import COUNTERS
 
 __all__ = ("details", "explain", "fields", "summary", "title")
@@ -51,7 +51,7 @@ def title(finding: Finding) -> str:
     if does is None and several:  # each departs in its own way
         does = "are not as expected"
     elif does is None:
-        does = "is wrong" if first.item in COUNTERS else f"is {named(first.item, first.observed)}"
+        does = "is wrong" if first.item in COUNTERS else f"is {inline(first.item, first.observed)}"
     return f"{items} {does} {after}"
 
 
@@ -66,18 +66,25 @@ def summary(finding: Finding) -> str:
     return f"{title(finding)} ({finding.cases} {'case' if finding.cases == 1 else 'cases'})"
 
 
+def values(finding: Finding) -> list[str]:
+    """The planted, expected and observed value of the first item, and the differing bits; empty if there are none."""
+    first = finding.example
+    if first.observed is None and first.expected is None:
+        return []
+    values = [("planted", first.planted), ("expected", first.expected), ("observed", first.observed)]
+    shown = [f"{name} {inline(first.item, value)}" for name, value in values if value is not None]
+    if differs := difference(first.record):
+        shown.append(f"differs {differs}")
+    # Only the first item's are at hand.
+    return [f"{first.item}: {shown[0]}", *shown[1:]] if len(finding.items) > 1 else shown
+
+
 def details(finding: Finding, host: Host) -> list[tuple[str, str]]:
     """Return the details of a finding by label, each in one printable line."""
     first = finding.example
     said: list[tuple[str, str]] = []
-    if first.observed is not None or first.expected is not None:
-        values = [("planted", first.planted), ("expected", first.expected), ("observed", first.observed)]
-        shown = [f"{name} {named(first.item, value)}" for name, value in values if value is not None]
-        if differs := difference(first.record):
-            shown.append(f"differs {differs}")
-        # Only the first item's are at hand.
-        of = f"{first.item}: " if len(finding.items) > 1 else ""
-        said.append(("values", of + ", ".join(shown)))
+    if shown := values(finding):
+        said.append(("values", ", ".join(shown)))
     if first.reason and finding.symptom != "reason" and finding.triggers != ("plant",):
         said.append(("because", printable(first.reason + (f" [{first.deviation}]" if first.deviation else ""))))
     if finding.where:

@@ -16,7 +16,7 @@ from kvmtest.model.run import Head
 from kvmtest.model.value import parse
 from kvmtest.x86 import bits
 
-__all__ = ("columns", "count", "difference", "head_lines", "lines", "named", "printable", "repeat", "short", "wrapped")
+__all__ = ("columns", "count", "difference", "head_lines", "inline", "lines", "named", "printable", "repeat", "short", "wrapped")
 
 #: Columns of what is not written to a terminal, and the fewest that anything is written for.
 _COLUMNS, _FEWEST = 100, 40
@@ -76,9 +76,20 @@ def short(value: str | None) -> str:
 
 def named(item: str, value: str | None) -> str:
     """A value that fits in a line, with the names of its bits where ``item`` has them."""
+    names = _names(item, value)
+    return f"{short(value)}  {names}" if names else short(value)
+
+
+def inline(item: str, value: str | None) -> str:
+    """The same within a sentence: the names in parentheses."""
+    names = _names(item, value)
+    return f"{short(value)} ({names})" if names else short(value)
+
+
+def _names(item: str, value: str | None) -> str:
     number = parse(item, value)
     names = bits.describe(item, number) if isinstance(number, int) else ""
-    return f"{short(value)}  {names}" if names and names != value else short(value)
+    return names if names != value else ""
 
 
 def difference(record: Record) -> str:

@@ -16,7 +16,7 @@ from kvmtest.model.host import Host
 from kvmtest.model.record import Block, Observation, Record, Result
 from kvmtest.model.verdict import Verdict, overall
 from kvmtest.report.finding import summary
-from kvmtest.report.show import count, difference, lines, named, printable, repeat
+from kvmtest.report.show import count, difference, inline, lines, printable, repeat
 
 __all__ = ("Tally", "Test")
 
@@ -101,7 +101,7 @@ class Test:
             values = (result.planted, result.expected, result.observed)
             if values == (None, None, None):  # what a kernel says has no value
                 continue
-            yield "  planted {}  expected {}  observed {}".format(*(named(self.item, value) for value in values))
+            yield "  planted {}  expected {}  observed {}".format(*(inline(self.item, value) for value in values))
             if found := difference(result.record):
                 yield f"  differs {found}"
         if len(group) > _SEEN:

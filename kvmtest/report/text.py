@@ -114,13 +114,18 @@ class Text:
         for label, text in finding.details(one, self._head.host):
             if label in ("again", "explain"):
                 continue
+            lines = [text]
+            if label == "values" and len(text) + 15 > self._width:
+                lines = finding.values(one)
             if label == "where":
-                text = f"{text}; {_EFFECTS[one.effect]}"
+                lines = [f"{text}; {_EFFECTS[one.effect]}"]
             first = f"      {label:8} "
             # The rule is in explain as well, and what was observed nowhere else.
             if label == "rule" and not self._verbose:
-                text = textwrap.shorten(text, max(self._width - len(first), 20), placeholder=" ...")
-            self._wrapped(text, first, " " * 15)
+                lines = [textwrap.shorten(text, max(self._width - len(first), 20), placeholder=" ...")]
+            for line in lines:
+                self._wrapped(line, first, " " * 15)
+                first = " " * 15
         if self._verbose:
             self._line()
 

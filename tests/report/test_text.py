@@ -113,6 +113,15 @@ def test_a_behaviour_is_titled_by_its_id_its_sequence_and_what_was_seen() -> Non
         assert "insn=f4" in text
 
 
+def test_values_that_do_not_fit_in_a_line_have_one_each_with_the_names_of_their_bits() -> None:
+    one = record("fail", "lapic.tpr")._replace(planted=0xDA, expected=Expected((0xDA,)), observed=0xD0)
+    text = written("text", saved([observation([one])]))
+    assert "FAIL  lapic.tpr has bits 0xa wrong after INIT\n" in text
+    assert "      values   planted 0xda (class=0xd|subclass=0xa)\n               expected 0xda (class=0xd|subclass=0xa)\n" in text
+    assert "               observed 0xd0 (class=0xd)\n               differs subclass\n" in text
+    assert "      values   planted 0x5000, expected 0x0, observed 0x5000\n" in written("text", saved([made("fail", "cr2")]))
+
+
 def test_what_was_observed_is_whole_on_a_narrow_terminal() -> None:
     long = "what the guest did next " * 8 + "the end"
     text = written("text", saved([observation([record("fail", "runs", long)._replace(observed=long)])]))

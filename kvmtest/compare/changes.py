@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -14,12 +13,11 @@ from kvmtest.judge.findings import Finding, findings
 from kvmtest.model.record import Block, Observation, Result
 from kvmtest.model.run import Run
 from kvmtest.model.verdict import VERDICTS
-from kvmtest.report.finding import details, title
-from kvmtest.report.show import inline, printable, repeat
+from kvmtest.report.finding import details, title, values
+from kvmtest.report.show import columns, inline, printable, repeat, wrapped
 
 __all__ = ("causes", "lines")
 
-_WIDTH = 100
 #: Findings, and undefined values, that a section shows; more are counted.
 _MOST = 30
 #: Items that a line names.
@@ -34,7 +32,7 @@ def lines(compared: Sequence[Comparison], hosts: bool = True) -> Iterator[str]:
         if one.run is None or one.old is None:
             name, which = (one.run.name, "new") if one.run else (one.old.name if one.old else "", "old")
             yield ""
-            yield printable(f"{name} is in the {which} results only")
+            yield from _folded(f"{name} is in the {which} results only")
             if one.run is None:
                 continue
         yield from _lines(one, one.run, len(compared) > 1, hosts)
@@ -58,13 +56,13 @@ def _lines(found: Comparison, run: Run, several: bool, hosts: bool) -> Iterator[
     )
     shown = [(title, _findings(of, changes, now), changes) for title, changes, of, now in sections if of and changes]
     yield ""
-    yield printable(_head(found, run, several))
+    yield from _folded(_head(found, run, several))
     if found.old and hosts:
         for name, here, there in states.hosts(found.old.host, run.host):
-            yield printable(f"  {name}: {here or '(empty)'} -> {there or '(empty)'}")
+            yield from _folded(f"{name}: {here or '(empty)'} -> {there or '(empty)'}", "  ")
     for heading, causes, changes in shown:
         yield ""
-        yield f"{heading} ({_count(len(causes), 'finding')}, {_count(len(changes), 'result')}):"
+        yield from _folded(f"{heading} ({_count(len(causes), 'finding')}, {_count(len(changes), 'result')}):")
         yield from _section(causes, changes, run)
     lost = [*found.untried, *(change for change in found.undetermined if change.before and change.before.verdict.judged)]
     if lost:
@@ -83,7 +81,11 @@ def _lines(found: Comparison, run: Run, several: bool, hosts: bool) -> Iterator[
         yield "The same: " + ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
     for cases, which in ((found.only_then, "old"), (found.only_now, "new")):
         if cases and found.old:
-            yield printable(f"Cases in the {which} results only: {len(cases)}, e.g. {cases[0] or 'results without a case'}")
+            yield from _folded(f"Cases in the {which} results only: {len(cases)}, e.g. {cases[0] or 'results without a case'}")
+
+
+def _folded(text: str, first: str = "") -> list[str]:
+    return wrapped(printable(text), columns(), first, first + "  ").splitlines()
 
 
 def _head(found: Comparison, run: Run, several: bool) -> str:
@@ -129,20 +131,20 @@ def _section(causes: Sequence[Finding], changes: Iterable[Change], run: Run) -> 
     by_place = {(change.either.case, change.either.id): change for change in changes}
     for finding in causes[:_MOST]:
         first = finding.example
-        yield f"{finding.verdict.upper():5} {title(finding)}"
+        yield from wrapped(title(finding), columns(), f"{finding.verdict.upper():5} ", " " * 6).splitlines()
         said = details(finding, run.host)
         change = by_place.get((first.case, first.id))
         if change:
             said.insert(1 if said[0][0] == "values" else 0, _became(change, first))
         for label, text in said:
-            yield from textwrap.wrap(
-                text,
-                _WIDTH if label not in ("again", "explain") else len(text) + 20,
-                initial_indent=f"      {label:9} ",
-                subsequent_indent=" " * 16,
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
+            begin, hang = f"      {label:9} ", " " * 16
+            if label in ("again", "explain"):  # to be copied
+                yield begin + text
+                continue
+            many = label == "values" and len(begin + text) > columns()
+            for line in values(finding) if many else [text]:
+                yield from wrapped(line, columns(), begin, hang).splitlines()
+                begin = hang
     if len(causes) > _MOST:
         yield f"      and {len(causes) - _MOST} more"
 
@@ -164,7 +166,7 @@ def _unjudged(changes: Sequence[Change], run: Run) -> Iterator[str]:
         by_reason.setdefault(change.now.reason if change.now else "the case ended before it", []).append(change)
     for why, found in sorted(by_reason.items(), key=lambda one: -len(one[1]))[:_MOST]:
         items = list(dict.fromkeys(change.either.item for change in found))
-        yield printable(f"  {_count(len(found), 'result')} of {_some(items)}: {why}")
+        yield from _folded(f"{_count(len(found), 'result')} of {_some(items)}: {why}", "  ")
         yield f"      {repeat(run.host, found[0].either.selector)}"
     if len(by_reason) > _MOST:
         yield f"      and {len(by_reason) - _MOST} more reasons"
@@ -181,12 +183,12 @@ def _undefined(changes: Sequence[Change], run: Run) -> Iterator[str]:
         alike.setdefault((event, frozenset(id(change.either.of) for change in found)), []).append(item)
     for (event, _), (item, *others) in list(alike.items())[:_MOST]:
         found = by_item[event, item]
-        values = dict.fromkeys((c.before.observed, c.now.observed) for c in found if c.before and c.now)
-        (before, now), more = next(iter(values)), len(values) - 1
+        pairs = dict.fromkeys((c.before.observed, c.now.observed) for c in found if c.before and c.now)
+        (before, now), more = next(iter(pairs)), len(pairs) - 1
         also = f" (and {more} more pairs of values)" if more else ""
         could = [seen for seen in run.observations if seen.event == event and any(item in items[b] for b in seen.blocks)]
         where = extent([change.either.of for change in found], could)
-        yield printable(f"  {item} after {event.upper()}: {inline(item, before)} -> {inline(item, now)}{also}; {where}")
+        yield from _folded(f"{item} after {event.upper()}: {inline(item, before)} -> {inline(item, now)}{also}; {where}", "  ")
         if others:
             yield f"      so do {_some(others)}"
         yield f"      {repeat(run.host, found[0].either.selector)}"

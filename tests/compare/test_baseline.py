@@ -312,6 +312,15 @@ def test_whatever_files_hold_it_is_printable(old: list[Observation], now: list[O
     assert not compare(found.run, found.run, strict).failed
 
 
+def test_a_comparison_is_as_wide_as_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = _compare([_record("cr0", "pass")], [_record("cr0", "fail", 0x11, planted=0x80050033)])
+    for wide in (60, 80, 132):
+        monkeypatch.setattr(changes, "columns", lambda wide=wide: wide)
+        lines = list(changes.lines([found]))
+        assert max(len(line) for line in lines if not line.startswith(("      again", "      explain"))) <= wide
+        assert ("                observed 0x11 (ET|PE)" in lines) == (wide < 132)
+
+
 def test_comparing_needs_neither_kvm_nor_the_engine() -> None:
     code = """if True:
         import sys

@@ -28,6 +28,8 @@ _PARAMS = (
     ("vector", "vector", "vectors"),
     ("migrated", "migrated", "migrated"),
 )
+#: The plural of those whose values need no name.
+_COUNTED = {"target": "targets", "state": "states", "sequence": "sequences", "how": "variants", "migrated": "migrations"}
 #: Values that are named; more are counted.
 _MOST = 4
 
@@ -61,17 +63,15 @@ def _part(name: str, one: str, several: str, here: list[_Value], there: list[_Va
         return everywhere.get(name, "")
     named = [f"{value}" for value in here if value is not None]
     missing = [f"{value}" for value in there if value is not None and value not in here]
+    count = f"{len(there)} {_COUNTED.get(name) or several}"
     if missing and (None in here or len(missing) < len(named)):
-        return f"not {several} {_listed(missing, len(there), several or name)}".replace("  ", " ")
-    if len(named) > _MOST:
-        return f"{len(named)} of {len(there)} {several or name}"
-    return f"{several if len(named) > 1 else one} {_listed(named, len(there), several or name)}".strip()
+        return f"not {_listed(missing, one, several)}" if len(missing) <= _MOST else f"{len(here)} of {count}"
+    return _listed(named, one, several) if len(named) <= _MOST else f"{len(named)} of {count}"
 
 
-def _listed(names: list[str], of: int, what: str) -> str:
-    if len(names) > _MOST:
-        return f"{len(names)} of {of} {what}"
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def _listed(names: list[str], one: str, several: str) -> str:
+    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"{several if len(names) > 1 else one} {listed}".strip()
 
 
 class _Rows:

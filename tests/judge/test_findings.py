@@ -190,6 +190,20 @@ def test_where_says_it_in_words() -> None:
     assert where([params[0], params[-1]]).endswith("in 2 of 8 cases")
 
 
+def test_where_has_the_singular_of_one_and_counts_many() -> None:
+    bad, good = [_record("cr2", 5, 0, 5)], _good("cr2")
+
+    def where(shown: int, of: int, name: str) -> str:
+        seen = [_seen(bad if number < shown else good, target="ap", **{name: f"x{number}"}) for number in range(of)]
+        (found,) = findings(seen)
+        return found.where
+
+    assert where(2, 3, "apic_mode") == "not mode x2"
+    assert where(3, 5, "apic_mode") == "not modes x3 and x4"
+    assert where(7, 20, "sequence") == "7 of 20 sequences"
+    assert where(12, 20, "sequence") == "12 of 20 sequences"
+
+
 def test_where_names_what_has_a_parameter_where_others_have_none() -> None:
     bad, good = [_record("cr2", 5, 0, 5)], _good("cr2")
     (found,) = findings([_seen(bad, target="ap", how="r-init"), _seen(bad, target="ap", how="x"), _seen(good, target="ap")])

@@ -86,6 +86,21 @@ def _forget_errors() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
+def _parsed(words: Sequence[str]) -> argparse.Namespace:
+    """Parse ``words``. An option that a command does not have ends with the usage of that command, not of all."""
+    import argparse
+
+    used = parser()
+    args, unknown = used.parse_known_args(words)
+    if unknown:
+        for word in words:
+            for action in used._actions:
+                if isinstance(action, argparse._SubParsersAction):
+                    used = action.choices.get(word, used)
+        used.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return args
+
+
 def _run(words: Sequence[str]) -> int:
     """Parse ``words`` and run the command; the exit status, whatever it raises."""
     bisect, output = False, None
@@ -95,7 +110,7 @@ def _run(words: Sequence[str]) -> int:
 
         bisect = outcome.bisecting(words)
         try:
-            args = parser().parse_args(words)
+            args = _parsed(words)
         except SystemExit as done:
             if bisect and done.code:
                 raise SystemExit(outcome.ABORT) from None

@@ -76,6 +76,17 @@ def test_wrong_usage_is_2() -> None:
         assert done.value.code == 2
 
 
+@pytest.mark.parametrize("command", ["fuzz", "lab run", "lab"])
+def test_an_option_that_a_command_has_not_shows_the_usage_of_that_command(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as done:
+        main([*command.split(), "--no-such-option"])
+    error = capsys.readouterr().err
+    assert done.value.code == 2 and error.startswith(f"usage: kvmtest {command} ")
+    assert f"\nkvmtest {command}: error: " in error
+
+
 def test_coverage_is_of_one_process(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--jobs", "2", "--coverage", "x.json", "cr3"]) == 2
     error = capsys.readouterr().err

@@ -264,6 +264,13 @@ def print_lines(texts: Iterable[str], out: TextIO | None = None) -> None:
     to.writelines(line + "\n" for text in texts for line in lines(text))
 
 
+def print_row(first: str, text: str) -> None:
+    """Write a row to standard output: folded within a terminal, else in one line, for grep."""
+    from kvmtest.report.show import columns, wrapped
+
+    print_lines([wrapped(text, columns(), first, " " * len(first)) if sys.stdout.isatty() else first + text])
+
+
 def say(message: str) -> None:
     """One line for the user, on standard error."""
     from kvmtest.report.show import lines

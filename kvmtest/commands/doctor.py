@@ -37,17 +37,10 @@ def _doctor(args: argparse.Namespace) -> int:
     for found in doctor.examine(args.device):
         said = found.what + (f"{'; ' if found.state == 'no' else ': '}{found.advice}" if found.advice else "")
         hint = found.enable if found.enable != doctor.ELSEWHERE or not short else ""
-        _print(f"{found.state:4} ", said + (f"; {hint}" if hint else ""))
+        common.print_row(f"{found.state:4} ", said + (f"; {hint}" if hint else ""))
         bad = bad or found.state == "bad"
     if short and not bad:
-        _print("", f"Where a line names no remedy, {doctor.ELSEWHERE}.")
+        common.print_row("", f"Where a line names no remedy, {doctor.ELSEWHERE}.")
     if bad:
-        _print("", _INSTEAD)
+        common.print_row("", _INSTEAD)
     return common.UNTESTABLE if bad else common.OK
-
-
-def _print(state: str, said: str) -> None:
-    """A finding, which is one line where it is not for a terminal: for grep."""
-    from kvmtest.report.show import columns, wrapped
-
-    common.print_lines([wrapped(said, columns(), state, " " * 5) if sys.stdout.isatty() else state + said])

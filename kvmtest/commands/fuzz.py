@@ -117,16 +117,19 @@ def _tried(args: argparse.Namespace) -> tuple[frozenset[str], frozenset[str]]:
     return asked[0], asked[1]
 
 
-def _result(counts: Counts) -> str:
-    """The counters in a line."""
+def _progress(counts: Counts) -> str:
+    """The counters that fit in a line of a terminal."""
     from kvmtest.report.show import count
 
     rate = counts.scenarios / counts.seconds if counts.seconds else 0.0
-    return (
-        f"{count(counts.scenarios, 'scenario')} in {counts.seconds:.0f} s, {rate:.0f} a second, "
-        f"{count(counts.found, 'finding')}; "
-        f"{counts.departed} departed, {counts.known} by known deviations alone, {counts.skipped} skipped"
-    )
+    done = f"{count(counts.scenarios, 'scenario')} in {counts.seconds:.0f} s, {rate:.0f} a second"
+    return f"{done}, {count(counts.found, 'finding')}"
+
+
+def _result(counts: Counts) -> str:
+    """All counters."""
+    more = f"{counts.departed} departed, {counts.known} by known deviations alone, {counts.skipped} skipped"
+    return f"{_progress(counts)}; {more}"
 
 
 class _Findings:
@@ -161,7 +164,7 @@ class _Findings:
         now = time.monotonic()
         if now - self._last >= _OFTEN_S:
             self._last = now
-            self._line.show(f"{_result(counts)}{f'; {blocks} blocks of KVM' if blocks else ''}")
+            self._line.show(f"{_progress(counts)}{f'; {blocks} blocks of KVM' if blocks else ''}")
 
     def over(self) -> None:
         """End the line."""

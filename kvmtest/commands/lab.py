@@ -231,12 +231,13 @@ def _kernels(args: argparse.Namespace) -> int:
     for suite, kernel in kernels.cached():
         kept[suite] = f"{kernel.release}  ({kernel.source})"
     for suite in [*apt.SUITES, *(name for name in kept if name not in apt.SUITES)]:
-        common.print_lines([f"{suite:10} {kept.get(suite, 'not here; fetched when it is asked for')}"])
+        kept.setdefault(suite, "not here; fetched when --kernel names it")
     try:
-        host = kernels.find("host")
-        common.print_lines([f"{'host':10} {host.release}"])
+        kept["host"] = kernels.find("host").release
     except LabError as error:
-        common.print_lines([f"{'host':10} {error}"])
+        kept["host"] = str(error)
+    for suite in dict.fromkeys((*apt.SUITES, *kept)):
+        common.print_row(f"{suite:10} ", kept[suite])
     return OK
 
 
@@ -266,9 +267,11 @@ def _emulators(args: argparse.Namespace) -> int:
             models = sorted(one.models()) if args.models else []
         except LabError as error:
             said, models = str(error), []
-        common.print_lines([f"{suite:10} {said}", *(f"  {model}" for model in models)])
+        common.print_row(f"{suite:10} ", said)
+        common.print_lines([f"  {model}" for model in models])
     there = {suite for _, suite, _ in places}
-    common.print_lines([f"{suite:10} not here; fetched when it is asked for" for suite in emulators.SUITES if suite not in there])
+    missing = [suite for suite in emulators.SUITES if suite not in there]
+    common.print_lines([f"{suite:10} not here; fetched when --emulator names it" for suite in missing])
     return OK
 
 

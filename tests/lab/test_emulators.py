@@ -163,7 +163,7 @@ def test_a_model_has_the_parameters_that_it_works_with(mirror: Path) -> None:
 def test_the_command_lists_fetches_and_removes(mirror: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lab", "emulators"]) == 0
     out = capsys.readouterr().out
-    assert "installed  Bochs 2.7\n" in out and "trixie     not here; fetched when it is asked for\n" in out
+    assert "installed  Bochs 2.7\n" in out and "trixie     not here; fetched when --emulator names it\n" in out
     assert main(["lab", "emulators", "--fetch", "bochs/trixie", "--models"]) == 0
     out = capsys.readouterr().out
     assert "trixie     Bochs 3.0  (Debian trixie, bochs 3.0)\n" in out and "  arrow_lake\n" in out

@@ -92,7 +92,7 @@ class _Pages:
         for number, line in enumerate(self._sources.lines(file), 1):
             mark = f'<a href="#{_id(file)}:{number}">{number}</a>'
             kind, count = self._line(lines.get(number))
-            yield f'<li id="{_id(file)}:{number}"{kind}>{mark}{count}{escape(line)}</li>'
+            yield f'<li id="{_id(file)}:{number}"{kind}>{mark}{count}{escape(line.expandtabs())}</li>'
         yield "</ol>"
 
     def _line(self, blocks: list[int] | None) -> tuple[str, str]:

@@ -27,17 +27,20 @@ def head(table: Table) -> Iterator[str]:
         yield f"  {cell.name}: {count(len(cell.cases), 'case')}, {cell.started}"
 
 
-def rows(table: Table, counts: Mapping[str, Counts], room: int = 0) -> Iterator[str]:
+def rows(table: Table, counts: Mapping[str, Counts], room: int = 0, longest: int = 0) -> Iterator[str]:
     """A row for each of ``counts``, with a column for each cell, and one for them together.
 
-    Where a row with all of them is longer than ``room``, if that is given, there is the last one alone.
+    Where a row with all of them is longer than ``room``, if that is given, there is the last one alone. ``longest`` is the length
+    of a name in another table, if that is to be as wide.
     """
     names = [cell.name for cell in table.cells]
     several = len(names) > 1
-    width = max(_NAME, *(len(name) for name in counts)) if counts else _NAME
     columns = [max(len(name), _CELL) for name in names] + [_CELL] * several
     heads = names + ["together"] * several
-    first = len(names) if several and room and width + 8 + sum(map(_GAP.__add__, columns)) > room else 0
+    longest = max(longest, *map(len, counts), 0)
+    left = room - 8 - sum(map(_GAP.__add__, columns)) if several and room else _NAME
+    first = len(names) if several and room and longest > left else 0
+    width = max(_NAME if first else min(left, _NAME), longest)
     yield f"{'':{width}} {'blocks':>7}" + _cells(heads[first:], columns[first:]) + ("  (each cell: -o FILE)" if first else "")
     for name, one in counts.items():
         cells = [part(ran, one.all) for ran in (*one.cells, *([one.any] if several else ()))]
@@ -58,9 +61,11 @@ def part(ran: int | None, of: int) -> str:
 def overview(table: Table, room: int = 0) -> Iterator[str]:
     """All modules, and all files."""
     tally = Tally(table)
-    yield from rows(table, tally.modules(), room)
+    modules, files = tally.modules(), tally.files()
+    longest = max(map(len, (*modules, *files)), default=0)
+    yield from rows(table, modules, room, longest)
     yield ""
-    yield from rows(table, tally.files(), room)
+    yield from rows(table, files, room, longest)
 
 
 def functions(table: Table, room: int = 0) -> Iterator[str]:

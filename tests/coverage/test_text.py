@@ -59,10 +59,11 @@ def test_the_overview_has_a_column_a_cell_and_one_for_all() -> None:
 
 
 def test_a_terminal_without_room_for_each_cell_gets_all_together() -> None:
-    wide, narrow = list(text.overview(table(), 90)), list(text.overview(table(), 80))
+    wide, fits, narrow = (list(text.overview(table(), room)) for room in (90, 73, 72))
     assert wide == list(text.overview(table())) and max(map(len, wide)) <= 90
+    assert [line.split() for line in fits] == [line.split() for line in wide] and max(map(len, fits)) == 73
     assert narrow[0].split()[:2] == ["blocks", "together"] and narrow[1].split() == ["kvm", "5", "4", "80.0", "%"]
-    assert max(map(len, narrow)) <= 80
+    assert max(map(len, narrow)) <= 80 and {len(line) for line in narrow if line and "-o" not in line} == {57}
     alone = table()._replace(cells=table().cells[:1])
     assert list(text.overview(alone, 20)) == list(text.overview(alone))
 
@@ -129,7 +130,7 @@ def test_a_page_shows_the_source_with_who_ran_it(sources: Sources) -> None:
     html.page(table(), sources, out)
     page = out.getvalue()
     ident = FILE.replace("/", "_")
-    (nine,) = re.findall(rf'<li id="{ident}:9" class="run">.*data-who="(\d+)".*>3</button>\t\treset\(x\);</li>', page)
+    (nine,) = re.findall(rf'<li id="{ident}:9" class="run">.*data-who="(\d+)".*>3</button> {{16}}reset\(x\);</li>', page)
     assert _reported(page)["who"][int(nine)] == [[[0, 1]], [0]]
     assert f'<li id="{ident}:17" class="not">' in page and f'<li id="{ident}:10"><a' in page
     assert "#include &quot;lapic.h&quot;" in page

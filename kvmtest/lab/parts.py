@@ -70,7 +70,7 @@ class Parts:
             yield [ids.of_kernel("log", Verdict.PASS, "")]
         if self._times:
             yield Times(*(max(part) for part in zip(*self._times, strict=True)))
-        # What a part could not do says more than that others were told to end.
+        # The error of a part says more than that the others were ended.
         for error in sorted(self._errors, key=lambda error: isinstance(error, Cancelled)):
             raise error
 

@@ -65,7 +65,7 @@ def test_a_case_by_its_name() -> None:
     by_both = "init.msi/ap,amd,xapic,plant-a"
     assert [case.view for case in cases if case.name == by_both] == ["host", "guest"] and take.named(by_both).view == "host"
     assert take.named("init.broadcast/ap,intel,8-vcpus,xapic,plant-a").view == "guest"
-    # What is left: scenarios of the catalogue, broadcasts to many, orders of ioctls, and what is not an event.
+    # The rest: scenarios of the catalogue, broadcasts to many, orders of ioctls, and triggers that are not events.
     for case in set(plan(full=True)) - set(cases):
         many = case.prefix == "init.broadcast.host" or case.trigger == "vmm-reset"
         assert case.sequence or many or case.event in ("none", "nmi")

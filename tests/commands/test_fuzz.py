@@ -22,7 +22,7 @@ def test_nothing_departs_where_kvm_does_as_it_has_to(kvm: Kvm, tmp_path: Path, c
 def test_a_departure_is_written_once_runs_alone_and_is_made_small(
     kvm: Kvm, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # What is expected is wrong, which is as good as a KVM that is.
+    # A wrong expectation is as good as a wrong KVM.
     monkeypatch.setattr(moves, "WAITS", 1)
     arguments = ["fuzz", "--time", "60", "--stop-at", "1", "-o", str(tmp_path), "*.mp_state"]
     assert main(arguments) == 1

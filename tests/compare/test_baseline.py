@@ -69,7 +69,7 @@ def _text(found: Comparison | list[Comparison]) -> str:
         ("skip", "fail", "new"),
         ("info", "error", "new"),
         ("known", "fail", "new"),
-        # What could not be determined before may fail for the first time, and the other way round.
+        # A result that could not be determined before may fail for the first time, and the other way round.
         ("error", "fail", "new"),
         ("fail", "error", "new"),
         ("pass", "known", "new_known"),
@@ -80,7 +80,7 @@ def _text(found: Comparison | list[Comparison]) -> str:
         ("error", "error", "same"),
         ("known", "known", "same"),
         ("fail", "known", "same"),
-        # What cannot be tried is not mended.
+        # A skip does not mean that it is fixed.
         ("fail", "skip", "undetermined"),
         ("pass", "skip", "untried"),
         ("fixed", "skip", "untried"),
@@ -209,7 +209,7 @@ def test_what_is_new_is_a_finding_with_what_was_before_and_the_command() -> None
     assert "New (1 finding, 60 results):\nFAIL  cr2 keeps the planted value after INIT\n" in text
     assert "      before    pass, observed 0x0\n" in text
     assert "      where     " in text and "kvmtest run init.msi.host.cr2/ap,c0" in text
-    # What departs as before is no part of what is new.
+    # A departure that was there before is not new.
     assert "cr0" not in text and "The same: 60 known" in text
     gone = _text(compare(found.run, found.old))
     assert "Gone (1 finding, 60 results):\nFAIL  cr2 keeps" in gone and "      now       pass, observed 0x0\n" in gone
@@ -259,7 +259,7 @@ def test_runs_are_compared_by_name_or_by_their_hosts() -> None:
     assert one.failed
     old = [_run(good, name="6.1/svm"), _run(good, name="6.1/vmx"), _run(bad, name="gone")]
     found = against(old, [_run(good, name="6.1/svm"), _run(bad, name="6.1/vmx"), _run(bad, name="more")])
-    # What no old run has a counterpart of is new as a whole.
+    # A run without an old counterpart is new as a whole.
     assert [one.failed for one in found] == [False, True, False, True]
     text = _text(found)
     assert (

@@ -102,7 +102,7 @@ def test_ansible_reports_the_host_that_was_not_reached_and_the_one_that_hung(
     results = tmp_path / "results"
     assert sorted(path.name for path in results.iterdir()) == ["good.jsonl.gz", "kvmtest.html", "kvmtest.xml", "stuck.jsonl.gz"]
     (good,), (stuck,) = (saved.load(str(results / f"{name}.jsonl.gz")) for name in ("good", "stuck"))
-    # What it had shown before it hung is kept, and is known to be not all.
+    # Its results from before it hung are kept, marked as cut short.
     assert good.interrupted is False and stuck.interrupted is None and len(stuck.cases) > len(good.cases)
     page = (results / "kvmtest.html").read_text()
     assert '<th scope="col"><span>good</span></th><th scope="col"><span>stuck</span></th>' in page and "cut short" in page

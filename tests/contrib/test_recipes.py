@@ -199,7 +199,7 @@ def test_hosts_status(kvmtest: Path, ssh: Path, tmp_path: Path, hosts: str, stat
     assert done.returncode == want
     reached = [host for host in hosts.split() if host != "gone"]
     for host in reached:
-        # What the host was to run, its globs not expanded here or there.
+        # The command of the host, its globs not expanded here or there.
         assert (folder / f"{host}.jsonl").read_text() == "args: run --format jsonl init.*.host.cr* reset\n"
     assert not (folder / "gone.jsonl").exists()
     assert f"args: report --report junit=kvmtest.xml {' '.join(f'{host}.jsonl' for host in reached)}" in done.stdout

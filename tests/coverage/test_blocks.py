@@ -31,7 +31,7 @@ def test_a_block_is_known_by_where_its_call_returns_to() -> None:
 
 def test_lines_are_of_the_block_that_they_run_with() -> None:
     first, then, other, ready, unused = (block.lines for block in made_blocks())
-    # What comes before the first call is the function's own; "lea" after the jump has the line of the block that it begins.
+    # The part before the first call is the function's own; "lea" after the jump has the line of the block that it begins.
     assert first == ((FILE, 7), (FILE, 8))
     assert then == ((FILE, 9),)
     assert other == ((FILE, 11),)

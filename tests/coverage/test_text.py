@@ -106,7 +106,7 @@ def test_a_tracefile_is_one_by_its_grammar(sources: Sources) -> None:
     assert all(re.fullmatch(grammar, line) for line in lines)
     assert lines[0] == "TN:kvmtest" and lines[1] == f"SF:{sources.path(FILE)}" and lines[-1] == "end_of_record"
     counts = dict(line.removeprefix("DA:").split(",") for line in lines if line.startswith("DA:"))
-    # How often is by how many cases, in whichever cell.
+    # The count is the number of cases, in any cell.
     assert (counts["8"], counts["9"], counts["11"], counts["17"]) == ("4", "3", "1", "0") and "10" not in counts
     assert f"LF:{len(counts)}" in lines and f"LH:{sum(count != '0' for count in counts.values())}" in lines
     assert "FNDA:0,unused" in lines and "FNDA:4,accept" in lines and "FNF:3" in lines and "FNH:2" in lines

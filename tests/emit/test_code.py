@@ -38,7 +38,7 @@ def test_pieces_are_all_but_zeros_and_what_fills(data: bytes, gpa: int) -> None:
     assert end <= gpa + len(data)
     left = bytes(new ^ old for new, old in zip(there, data, strict=True))
     assert set(left) <= {0, 0xF4}
-    # What is left out is long, so that nothing short of it was code.
+    # Only long parts are left out, so that none of them was code.
     assert all(len(run) >= 16 for run in re.findall(rb"\xf4+", left))
 
 

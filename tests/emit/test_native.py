@@ -70,7 +70,7 @@ def test_each_op_that_is_left_is_needed(kvm: Kvm) -> None:
     assert trials.run(shown.repro).verdict == "fail"
     body = shown.repro.body
     for at, (_, op) in enumerate(body.ops):
-        # What reads what is then compared or written stays with it.
+        # A read stays with the op that compares or writes its result.
         if isinstance(op, (p.Put, p.Ioctl)) and not (isinstance(op, p.Ioctl) and op.request >> 31):
             left = body._replace(ops=body.ops[:at] + body.ops[at + 1 :])
             assert trials.run(shown.repro._replace(body=left)).verdict != "fail", op

@@ -90,7 +90,7 @@ def test_of_a_mode_its_bits_stay_alone() -> None:
     made = repro(sregs[0], *puts, sregs[1], _GET)
     left = reduced(setting(made, set()), lambda *_: True)
     assert _ops(left) == [sregs[0], p.Put(places[0], 0x80000001), p.Put(places[1], 0x500), sregs[1], _GET]
-    # Where the others matter they stay, and what a step of the case itself writes stays as it is.
+    # The others stay if they matter, and so does a value that a step of the case itself writes.
     assert reduced(setting(made, set()), lambda tried, *_: tried.body.ops[1:3] == made.body.ops[1:3]).body.ops == made.body.ops
     assert reduced(setting(made, {1, 2}), lambda *_: True).body.ops == made.body.ops
 

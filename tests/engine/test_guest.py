@@ -179,7 +179,7 @@ def test_a_guest_that_is_stopped_in_a_step_reports_nothing_of_that_or_of_what_fo
     steps = list(spine.STEP_ITEMS)
     later = {item for name in steps[steps.index(step) :] for item in spine.STEP_ITEMS[name]}
     if steps.index(step) <= steps.index("LIMITLESS"):
-        # Whether there are limits at all is not known yet.
+        # It is not known yet if there are limits at all.
         later |= {item for item in guest_view.ITEMS if item.endswith(".limit") and item not in ("gdt.limit", "idt.limit")}
     else:
         later -= {"tr.selector"}

@@ -83,7 +83,7 @@ def both(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pla
     """Runs a program both ways, and again both ways; what the C code showed, when Python showed the same."""
 
     def run(made: p.Program) -> Played:
-        # What the PPR of a new local APIC is planted as depends on what was in it.
+        # The planted PPR of a new local APIC depends on its old content.
         Player(made, machine, 1.0).run()
         first, *others = [player.run() for player in players(made, machine, monkeypatch) * 2]
         layout = machine.targets[0].layout

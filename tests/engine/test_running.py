@@ -67,5 +67,5 @@ def test_no_signal_but_the_alarm_gets_the_vcpu_out_of_kvm_run() -> None:
     vcpu = _Vcpu(kvm)
     Running(vcpu, 1.0).join(1.0)  # type: ignore[arg-type]
     assert {signal.SIGINT, signal.SIGALRM, signal.SIGUSR1, signal.SIGCHLD} <= vcpu.blocked and SIGNAL not in vcpu.blocked
-    # What an instruction of the thread's own raises is not kept from whoever handles it.
+    # A signal raised by the thread's own instruction reaches its handler.
     assert not vcpu.blocked & {signal.SIGSEGV, signal.SIGBUS}

@@ -68,7 +68,7 @@ def test_what_was_refused_is_the_last_that_was_reported() -> None:
     assert showing.refused(played, 3, [_result(_RAX._replace(item="refused"))]) == Refused(3, 3, -22)
     assert showing.refused(played, 3, [_result(_RAX)]) is None
     assert showing.refused(played._replace(end=None), 3, [_result(_RAX._replace(item="refused"))]) is None
-    # Where nothing departs, what has no vCPU is left out.
+    # If nothing departs, results without a vCPU are left out.
     assert showing.refused(played, 3, [_result(Record("clock", Verdict.PASS, None, Expected(("on",)), "on"))]) is None
     with pytest.raises(NoRepro, match="byte by byte"):
         showing.refused(played, 3, [_result(_RAX._replace(item="clock"))])

@@ -71,7 +71,7 @@ def test_what_passes_only_at_the_second_try_is_no_pass(case: Case, machines: Mac
 @pytest.mark.parametrize("case", [GUEST, RESET, the("init.self.host/ap,intel,xapic,plant-guest-long")], ids=lambda c: c.name)
 def test_what_comes_at_no_try_is_an_error_of_its_own_kind(case: Case, machines: Machines, slow: Callable[[int], _Slow]) -> None:
     made = slow(99)
-    # What the host's ioctls show before the guest begins is judged.
+    # The host's view from before the guest begins is judged.
     results = [r for r in ran(case, machines) if r.view in ("guest", "views") or case.view == "host"]
     assert len(made.machines) == 2
     assert any(r.record.out_of_time for r in results)

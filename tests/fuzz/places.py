@@ -44,7 +44,7 @@ _MP_GET, _MP_SET = "kvm_arch_vcpu_ioctl_get_mpstate", "kvm_arch_vcpu_ioctl_set_m
 _VMX, _VMX_RESET = "vmx/vmx.c", "vmx_vcpu_reset"
 
 PLACES = (
-    # What INIT resets.
+    # Reset by INIT.
     Place("nmi-pending-kept", _X86, _RESET, "\tvcpu->arch.nmi_pending = 0;", "a pending NMI outlives INIT"),
     Place("nmi-injected-kept", _X86, _RESET, "\tvcpu->arch.nmi_injected = false;", "an injected NMI outlives INIT",
           "if (!(MUTANT && init_event))"),
@@ -92,7 +92,7 @@ PLACES = (
           "if (MUTANT) sipi_vector = apic->sipi_vector & 0x7f; else"),
     Place("sipi-base", _X86, "kvm_vcpu_deliver_sipi_vector", "\tcs.base = vector << 12;", "SIPI leaves CS.base as it is"),
     Place("sipi-rip", _X86, "kvm_vcpu_deliver_sipi_vector", "\tkvm_rip_write(vcpu, 0);", "SIPI leaves RIP as it is"),
-    # What ioctls show and take.
+    # Shown and accepted by ioctls.
     Place("latched-not-shown", _X86, _GET, "\tevents->smi.latched_init = kvm_lapic_latched_init(vcpu);", "no INIT is shown"),
     Place("smm-not-shown", _X86, _GET, "\tevents->smi.smm = is_smm(vcpu);", "SMM is not shown"),
     Place("masked-not-shown", _X86, _GET, "\tevents->nmi.masked = static_call(kvm_x86_get_nmi_mask)(vcpu);",
@@ -149,7 +149,7 @@ PLACES = (
     Place("init-twice-lost", _LAPIC, _ACCEPT, "\tif (test_and_clear_bit(KVM_APIC_INIT, &apic->pending_events)) {",
           "an INIT in wait-for-SIPI is lost",
           "if (MUTANT && vcpu->arch.mp_state == KVM_MP_STATE_INIT_RECEIVED) clear_bit(KVM_APIC_INIT, &apic->pending_events);"),
-    # More of what ioctls show and take.
+    # More that ioctls show and accept.
     Place("interrupt-not-taken", _X86, _SET, "\tvcpu->arch.interrupt.injected = events->interrupt.injected;",
           "no injected interrupt is restored"),
     Place("interrupt-nr-lost", _X86, _SET, "\tvcpu->arch.interrupt.nr = events->interrupt.nr;", "an interrupt's vector is lost"),
@@ -203,7 +203,7 @@ PLACES = (
     Place("x2apic-icr2-lost", _LAPIC, "kvm_apic_state_fixup",
           "\t\t\t\t__kvm_lapic_set_reg(s->regs, APIC_ICR2, icr >> 32);", "ICR bits 63:32 of x2APIC mode are not saved",
           "if (MUTANT) __kvm_lapic_set_reg(s->regs, APIC_ICR2, 0); else"),
-    # What else a VM saves.
+    # Other state that a VM saves.
     Place("ioapic-not-taken", "ioapic.c", "kvm_set_ioapic", "\tmemcpy(ioapic, state, sizeof(struct kvm_ioapic_state));",
           "the IOAPIC is not restored"),
     Place("ioapic-irr-lost", "ioapic.c", "kvm_set_ioapic", "\tkvm_ioapic_inject_all(ioapic, state->irr);",

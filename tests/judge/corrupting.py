@@ -243,7 +243,7 @@ def corrupted(trial: Trial, rng: random.Random, kind: str) -> Corruption | None:
     return KINDS[kind](trial, rng, spots) if spots else None
 
 
-# What comes of it
+# The effect of a corruption
 
 
 def outcome(trial: Trial, made: Corruption) -> tuple[set[Place], list[str]]:
@@ -254,7 +254,7 @@ def outcome(trial: Trial, made: Corruption) -> tuple[set[Place], list[str]]:
         was, record = trial.before.get(place), now.get(place)
         if not _may(trial, made, place, record):
             found.append(f"{place}: {was and was.verdict} -> {record and (record.verdict, record.observed, record.reason)}")
-    # What one bit or one section makes of a table.
+    # The effect of one bit or one section on a table.
     for item in made.must:
         record = now.get((trial.prefix, item))
         if record and not (record.verdict.departs or record.verdict in (Verdict.ERROR, Verdict.INFO)):

@@ -33,7 +33,7 @@ def _by_item(results: list[Result], view: str = "host") -> dict[str, Result]:
     return {result.item: result for result in results if result.view == view}
 
 
-# What could not be tried
+# Cases that could not be tried
 
 
 @pytest.mark.parametrize("verdict", ["skip", "error"])
@@ -128,7 +128,7 @@ def _broadcast(before: Snapshot = SENT, after: Snapshot = SENT, *targets: Snapsh
         ({}, ""),
         ({"rbx": 1}, "rbx"),
         ({"rbx": 1, "dr7": 1}, "rbx, dr7"),
-        # What sending changes.
+        # Changed by sending.
         ({"rip": 5}, ""),
         ({"lapic_icr": 5, "lapic_icr2": 6}, ""),
     ],

@@ -106,7 +106,7 @@ def test_two_bugs_in_different_bits_of_one_register_are_two() -> None:
     first, second = _record("cr0", None, 0x10, 0x11), _record("cr0", None, 0x10, 0x12)
     found = findings([_seen([first], target="ap"), _seen([second], target="bsp")])
     assert sorted(one.bits for one in found) == [1, 2]
-    # Where both always come together they are one.
+    # If both always come together they are one.
     (both,) = findings([_seen([_record("cr0", None, 0x10, 0x13)], target=target) for target in ("ap", "bsp")])
     assert both.bits == 3 and both.cases == 2
 
@@ -138,7 +138,7 @@ def test_a_function_with_several_open_departures_is_not_one_cause() -> None:
     fault = _record("events.triple_fault_pending", 1, 0, 1, "known", by=one)
     found = findings([_seen([count, *_good("events.triple_fault_pending")], target="ap"), _seen([count, fault], target="bsp")])
     assert sorted(finding.items for finding in found) == [("events.triple_fault_pending",), ("msr.smi_count",)]
-    # What KVM's words admit is none of them, wherever it shows.
+    # A departure that KVM admits is not one of them, wherever it shows.
     icr2 = _record("lapic.icr2", 5, 0, 5, "known", by=other)
     lint0 = _record("lapic.lvt_lint0", 5, 0x10000, 0x700, "known", by=other)
     assert [(finding.items, finding.open) for finding in findings([_seen([icr2, lint0])])] == [

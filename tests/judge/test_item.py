@@ -301,7 +301,7 @@ def test_what_is_listed_for_later_kernels_is_known_on_one_that_may_have_their_co
     assert (known.verdict, known.deviation) == ("known", "kvm_lapic_reset()")
     assert known.reason.startswith("listed for 5.18 and later, seen on 5.14: ")
     assert judge("lapic.icr2", ctx, Seen(0x55, 0, 0x54)).verdict == "fail"
-    # What its kernel's number promises is no news.
+    # A fix that the kernel's number promises is not news.
     assert judge("lapic.icr2", ctx, Seen(0x55, 0, 0)).verdict == "pass"
     assert judge("lapic.icr2", ctx._replace(host=ctx.host._replace(kernel="unknown")), Seen(0x55, 0, 0x55)).verdict == "fail"
     record = Record("runs", Verdict.FAIL, None, Expected(("restarts",)), "executes nothing")

@@ -181,7 +181,7 @@ def test_what_the_migration_lost_the_event_is_not_blamed_for() -> None:
     by_id = {result.id: str(result.verdict) for result in judged(CASE, NOBODY, Played(evidence), basis(CASE))}
     assert by_id["none.migrate.host.msr.pat"] == "fail"
     assert by_id["init.msi.host.msr.pat"] != "fail"
-    # What it has not lost INIT has to leave.
+    # INIT has to keep what it has not lost.
     assert by_id["init.msi.host.msr.star"] == "fail"
 
 

@@ -178,7 +178,7 @@ def test_a_deviation_that_is_listed_makes_its_exact_value_known(
     monkeypatch.setitem(deviations._BY_ITEM, (id, "init"), (deviation,))
     results = _judged(_around(s.Quiet()), _evidence(value))
     assert (results["exits"].verdict, results["exits"].deviation) == (verdict, None if verdict == "fail" else "f()")
-    # What is known departs all the same.
+    # A known deviation departs all the same.
     assert ("after" in results) == (verdict == "fixed")
 
 

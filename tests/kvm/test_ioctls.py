@@ -50,7 +50,7 @@ def test_an_ioctl_that_is_interrupted_is_called_again_and_not_for_ever(monkeypat
     with pytest.raises(KvmError, match="KVM_CREATE_VM: .*EINTR") as found:
         ioctl(0, k.KVM_CREATE_VM)
     assert found.value.passing and len(answers) == calls.INTERRUPTED
-    # What KVM_RUN ends with is for who runs a vCPU.
+    # An error of KVM_RUN is for the caller that runs a vCPU.
     answers[:] = [-1, -1]
     with pytest.raises(KvmError, match="KVM_RUN"):
         ioctl(0, k.KVM_RUN)

@@ -17,7 +17,7 @@ def _kept(item: str, line: str) -> Mutant:
 
 
 INTEL = (
-    # What INIT resets.
+    # Reset by INIT.
     _kept("cs.base", "vmcs_writel(GUEST_CS_BASE, 0xffff0000ul);"),
     _kept("fs.base", "seg_setup(VCPU_SREG_FS);"),
     _kept("tr.selector", "vmcs_write16(GUEST_TR_SELECTOR, 0);"),
@@ -25,7 +25,7 @@ INTEL = (
     _kept("gdt.limit", "vmcs_write32(GUEST_GDTR_LIMIT, 0xffff);"),
     _kept("idt.base", "vmcs_writel(GUEST_IDTR_BASE, 0);"),
     _kept("events.interrupt_shadow", "vmcs_write32(GUEST_INTERRUPTIBILITY_INFO, 0);"),
-    # What a VMM writes and reads.
+    # Written and read by a VMM.
     Mutant(
         "vmx-masked-nmis-not-shown", _VMX, "\tmasked = vmcs_read32(GUEST_INTERRUPTIBILITY_INFO) & GUEST_INTR_STATE_NMI;",
         "none.plant.host.events.nmi_masked/bsp,*,plant-a", "0x0", "if (MUTANT) return false;", "vmx",

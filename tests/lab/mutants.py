@@ -50,7 +50,7 @@ def _kept(name: str, when: str, selector: str) -> Mutant:
 
 
 MUTANTS = (
-    # What is held, and what is dropped.
+    # Held and dropped events.
     Mutant(
         "init-dropped-in-smm", _LAPIC, _ACCEPT, "init.latched.host.rax/*,amd,*,in-smm", _NO_TRACE,
         "if (MUTANT && is_smm(vcpu)) apic->pending_events = 0;",
@@ -140,7 +140,7 @@ MUTANTS = (
         "latched-init-not-shown", _X86, "\tevents->smi.latched_init = kvm_lapic_latched_init(vcpu);",
         "init.msi.guest.pending/bsp,amd,after-rsm", "0x0",
     ),
-    # What a VMM writes and reads.
+    # Written and read by a VMM.
     Mutant(
         "nmi-masked-not-kept", _X86, "\tstatic_call(kvm_x86_set_nmi_mask)(vcpu, events->nmi.masked);",
         "none.plant.host.events.nmi_masked/bsp,*,plant-a", "0x0",
@@ -200,7 +200,7 @@ MUTANTS = (
         "sipi-loses-a-bit", _X86, "\tcs.base = vector << 12;", "sipi.msi.host.cs.base/ap,amd,*,vector-{9f,ff}", "0x[17]f000",
         "if (MUTANT) vector &= 0x7f;",
     ),
-    # What INIT has to clear, kept in one state only.
+    # State that INIT has to clear, kept in one state only.
     _kept("halted", f"{_STATE}HALTED", "*,amd,*,halted"),
     _kept("in-wait-for-sipi", f"{_STATE}INIT_RECEIVED", "*,amd,*,wait-for-sipi"),
     _kept("debugged", "vcpu->guest_debug", "*,amd,*,guest-debug"),
@@ -222,7 +222,7 @@ MUTANTS = (
         "irr-kept", _LAPIC, "\t\tkvm_lapic_set_reg(apic, APIC_IRR + 0x10 * i, 0);",
         "init.{latched,msi}.host.lapic.irr2/*,amd,*,irq-requested", "0x200000",
     ),
-    # What leaving a state does.
+    # The effect of leaving a state.
     Mutant(
         "init-lost-by-port-read", _X86, "\tcomplete_emulator_pio_in(vcpu, &val);",
         "init.latched.host.rax/*,amd,*,in-port-read", "0x5a5a5a5a", f"if (MUTANT) {_FORGET}",

@@ -77,7 +77,7 @@ RESTORED = (
         "tsc-adjust-moves-tsc", _X86, "\t\t\tif (!msr_info->host_initiated) {", "none.migrate.host.msr.tsc/*plant-a*", "*",
         "if (MUTANT) adjust_tsc_offset_guest(vcpu, data - vcpu->arch.ia32_tsc_adjust_msr); else",
     ),
-    # What KVM has to refuse.
+    # Values that KVM has to refuse.
     Mutant(
         "x2apic-without-cpuid", _X86, "\tif ((msr_info->data & reserved_bits) != 0 || new_mode == LAPIC_MODE_INVALID)",
         "none.set-sregs.host.refused/*,apic-base-extd-without-x2apic", "accepted", "if (MUTANT) reserved_bits &= ~X2APIC_ENABLE;",

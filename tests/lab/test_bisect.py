@@ -66,7 +66,7 @@ def _command(kernel: Kernel, *more: str) -> list[str]:
         (_LOADING + _OOPS, [_ID, _LOG], 1),
         (_START + _OOPS, [_ID], 125),
         (_START + _FAIL + _OOPS, [_ID], 1),
-        # What the kernel says counts where it is asked for.
+        # The kernel's log counts if a selector names it.
         (_START + _IN_CASE + _PANIC, [_ID, _LOG], 1),
         (_START + _IN_CASE + "out.flush()\nsys.exit(1)\n", [_ID, _LOG], 125),
         (_START + _PASS + _IN_CASE + _WARN + "done()\n" + _END, [_ID], 0),

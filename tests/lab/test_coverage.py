@@ -78,7 +78,7 @@ def test_a_cell_reports_what_each_case_executed(kernel: Kernel, build: Instrumen
     assert [step.case and step.case.name for step in steps] == [None, _RAM, _HALTED]
     loading, first, second = (step.words for step in steps)
     assert loading == {_TEXT: 1 << 6} and first == {_TEXT: 1 << 6 | 1 << 0x12 | 1 << 0x35}
-    # What is not sent again is as it was.
+    # A word that is not sent again is unchanged.
     assert second == first and steps[2].sections == {("kvm", ".text"): _TEXT}
 
 
@@ -89,7 +89,7 @@ def test_what_makes_no_sense_ends_the_cell(
     monkeypatch.setenv("FAKE", _GUEST.replace("hit()", f"{line}\nout.flush()\ntime.sleep(60)"))
     assert main(_command(kernel)) == 0
     shown = capsys.readouterr()
-    # What the case before had shown is kept.
+    # The results of the case before are kept.
     assert "bzImage/svm: 1 case," in shown.out and "bzImage/svm: 1 case did not report what was run" in shown.err
 
 

@@ -53,6 +53,6 @@ def test_every_listed_deviation_is_seen_in_a_kernel_that_it_names(tmp_path: Path
     runs = load(path)
     ended = ("none.lab.kernel.boot", "none.lab.kernel.run")
     died = [(run.name, result.reason) for run in runs for result in run.results if result.id in ended]
-    # What a kernel is known to die of comes last, after all that this test asks for.
+    # Cases that a kernel is known to die of come last.
     assert not [one for one in died if not any(fatal.case in one[1] for fatal in FATAL)]
     assert series.unseen(runs) == []

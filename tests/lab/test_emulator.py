@@ -136,7 +136,7 @@ def test_records_and_heads_say_what_the_cpu_is(
     assert main(command) == 1
     shown = capsys.readouterr()
     assert shown.out.startswith("kvm_amd of Linux 9.9.9-fake in QEMU 9.9.9 (KVM, 3 CPUs)\n")
-    # What is printed to run a finding alone has the same CPUs.
+    # The command to run a finding alone has the same CPUs.
     assert f"--backend svm --kernel {kernel.image} --accel kvm --smp 3 init.msi.host.halted" in shown.out
     assert main([*command, "--module-param", "kvm_amd.npt=0", "--format", "json"]) == 1
     host = json.loads(capsys.readouterr().out)["runs"][0]["host"]

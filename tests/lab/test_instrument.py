@@ -46,7 +46,7 @@ def test_a_case_runs_what_it_is_made_for_and_nothing_of_the_other(backend: str, 
     (cell,) = table.cells
     assert set(cell.cases) == {_AP, _BSP}
     assert _who(table, "kvm_vcpu_reset") == {_AP, _BSP}
-    # What INIT makes of each: it waits for SIPI, or goes to the reset vector.
+    # The effect of INIT on each: it waits for SIPI, or goes to the reset vector.
     blocks = parse("kvm_apic_accept_events").blocks(table)
     of_ap, of_bsp = ({block for block in blocks if case in cell.who(block)} for case in (_AP, _BSP))
     assert of_ap & of_bsp

@@ -76,6 +76,6 @@ def test_modules_of_each_kernel_build_and_run(which: str, backend: str) -> None:
         pytest.skip(str(error))
     steps = list(Cell(Spec(backend, kernel, (_CR2,), own_modules=folder)).steps())
     found = [result for step in steps if isinstance(step, list) for one in step for result in one.results]
-    # What the kernel logs by it, as kvm_intel of 5.10 does (ept_save_pdptrs()), is a result of its own.
+    # A WARN, as kvm_intel of 5.10 logs (ept_save_pdptrs()), is a result of its own.
     verdicts = {result.verdict for result in found if result.item == "cr2"}
     assert Verdict.PASS in verdicts and verdicts <= {Verdict.PASS, Verdict.SKIP}

@@ -34,7 +34,7 @@ def test_what_each_verdict_means() -> None:
         ("pass fail", "fail", "fail"),
         ("error fail", "fail", "fail"),
         ("known fixed", "fixed", "fixed"),
-        # What could not be tried in one way does not undo what was shown in another, and is not a pass.
+        # A skip of one does not undo the result of another, and is not a pass.
         ("pass skip", "skip", "pass"),
         ("pass info", "info", "pass"),
         ("info skip", "info", "info"),

@@ -61,7 +61,7 @@ def test_none_take_everything_and_several_any() -> None:
 def test_a_bare_item_with_dots_is_none_of_an_event() -> None:
     assert takes(("events.nmi_masked",), "init.msi.host.events.nmi_masked")
     assert takes(("cs.base",), "sipi.msi.guest.cs.base")
-    # What begins as an event is an id.
+    # A selector that begins with an event is an id.
     assert not takes(("init.cr3",), "init.msi.host.cr3")
 
 

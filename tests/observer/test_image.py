@@ -105,7 +105,7 @@ def test_multiboot_says_where_it_lies() -> None:
     assert elf[:5] == b"\x7fELF\x01"
     magic, flags, check, header, load, load_end, bss_end, entry = _words(elf, 0x100, 8)
     assert magic == MULTIBOOT and magic + flags + check & 0xFFFFFFFF == 0 and flags == 1 << 16
-    # What a loader copies from the header on ends with the image, at its place.
+    # The part that a loader copies from the header on ends with the image, at its place.
     assert load_end - load == len(elf) - 0x100 and header == load and bss_end == 0
     assert load + (0x1000 - 0x100) == observer.LOAD and entry == observer.LOAD + observer.loaded
 

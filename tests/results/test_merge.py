@@ -73,7 +73,7 @@ def test_parts_that_are_missing_are_said_and_stay_named() -> None:
     ((path, run),) = merged([one for one in _shards(4) if not one[0].startswith(("amd1-2", "amd1-4"))], _ORDER, reported.append)
     assert reported == ["amd1-1.json: shard 2/4, 4/4 of this run are missing"]
     assert run.head.shard == Shard((1, 3), 4)
-    # What was merged can be merged with the rest.
+    # A merged run can be merged with the rest.
     rest = [one for one in _shards(4) if one[0].startswith(("amd1-2", "amd1-4"))]
     _like([(path, one._replace(head=one.head._replace(name=path))) for path, one in merged([(path, run), *rest], _ORDER)])
 

@@ -76,7 +76,7 @@ def test_a_state_is_entered_and_its_event_comes(state: str, plant: str, target: 
 def test_an_event_that_does_not_come_is_no_pass(state: str, machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TRIGGERS, "msi", TRIGGERS["msi"]._replace(steps=lambda send, to: ()))
     verdicts = _tried(ran(_case(state), machines, 0.2))
-    # Where the event is held, that it is not pending is what departs; the rest is not judged.
+    # If the event should be held, the departure is that it is not pending; the rest is not judged.
     assert verdicts.keys() == ({"fail"} if STATES[state].holds else {"error"}), verdicts
 
 

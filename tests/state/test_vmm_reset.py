@@ -39,7 +39,7 @@ def test_every_pair_is_seen_in_each_way_that_is_legal(sections: set[str]) -> Non
     seen = {(a, b) for order in made for i, a in enumerate(order) for b in order[i + 1 :]}
     assert all(sorted(order) == sorted(names) for order in made)
     assert not any((b, a) in seen for a, b in AT_RESET)
-    # What the constraints put in a row stays in it: nested, then sregs, then the LAPIC.
+    # The order that the constraints ask for stays: nested, then sregs, then the LAPIC.
     legal = {(a, b) for a in names for b in names if a != b} - {(b, a) for a, b in AT_RESET} - {("lapic", "nested")}
     assert seen == legal
     assert len(made) <= 3

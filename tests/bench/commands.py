@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a user waits for: wall time, CPU time and peak memory of whole commands, of this tree or beside those of another one."""
+"""Wall time, CPU time and peak memory of whole commands as a user waits for them, of this tree or beside those of another."""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ def test_a_plant_by_guest_code_that_hangs_is_out_of_time(machines: Machines, slo
 def test_a_guest_that_stops_for_what_another_did_is_tried_on_a_new_vm(
     machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the emulated CPU is known for it; elsewhere it is an error as any other."""
+    """Only for an emulated CPU that is known for it; elsewhere it is an error as any other."""
     case = the("init.msi.host/ap,intel,xapic,plant-a")
     real, used = runner.Player.run, list[Machine]()
 

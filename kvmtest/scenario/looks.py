@@ -113,6 +113,10 @@ def looks(scenario: s.Scenario) -> tuple[Look, ...]:
         elif writing and number == writing.observed:
             found.append(Look(number, *PLANT, TABLE))
         elif isinstance(step, s.Guest):
+            runs = Look(number, event, trigger, "guest", "runs")
+            # Once, where the steps before it have not seen that already.
+            if event in ("init", "shutdown") and not any(one[1:] == runs[1:] for one in found):
+                found.append(runs)
             found += [Look(number, event, trigger, view, TABLE) for view in ("guest", "views")]
     return tuple(found)
 

@@ -15,6 +15,8 @@ from kvmtest.model.record import OUT_OF_TIME, Result
 from kvmtest.model.verdict import Verdict
 from kvmtest.scenario import memory
 from kvmtest.scenario import step as s
+from kvmtest.scenario.catalogue import SCENARIOS
+from kvmtest.scenario.looks import looks
 from kvmtest.spec import deviations
 from kvmtest.state.guest_view import Report
 from kvmtest.state.sections import Snapshot
@@ -192,7 +194,50 @@ def test_a_guest_that_takes_an_exception_after_shutdown_is_a_deviation_of_old_ke
     for host, report, evidence in (
         (old, exception, {"runs": "known"}),
         (old._replace(kernel="6.1.0"), exception, {"runs": "fail"}),
-        (old, Report({}, {}, "nothing within 1 s", late=True), {"rip": "error"}),
+        (old, Report({}, {}, "nothing within 1 s", late=True), {"runs": "error"}),
     ):
         results = [one for one in judged(case, host, Played(((at, report),)), basis(case)) if one.view == "guest"]
         assert {one.item: str(one.verdict) for one in results if str(one.verdict) != "skip"} == evidence
+
+
+def test_a_guest_that_kvm_cannot_enter_is_a_departure_and_one_out_of_time_if_a_listed_deviation_says_so() -> None:
+    """TPR_THRESHOLD above TPR, before bb365a506b1e: VM entry fails, or where it is not checked exits at once for ever."""
+    no_entry = "KVM_EXIT_FAIL_ENTRY hardware_entry_failure_reason"
+    stopped, nothing = (
+        Report({}, {}, f"the guest stopped after 0 of 18 port writes: {no_entry}={reason}") for reason in ("0x7", "0x80000021")
+    )
+    late = Report({}, {}, "out of time: after 0 of 18 port writes: KVM_RUN: no exit within 1 s", late=True)
+    wide, narrow, other = (
+        the(f"init.msi.guest/ap,intel,{mode},plant-guest-long,{state}")
+        for mode, state in (("x2apic", "irq-requested"), ("xapic", "irq-requested"), ("x2apic", "in-port-read"))
+    )
+    starts = "the first instruction at the SIPI's vector"
+    for case, kernel, report, told in (
+        (wide, "6.1.0", stopped, ("known", f"{no_entry}=0x7")),
+        (wide, "6.1.0", nothing, ("fail", f"{no_entry}=0x80000021")),
+        (wide, "7.2.0", stopped, ("fail", f"{no_entry}=0x7")),
+        (other, "6.1.0", stopped, ("fail", f"{no_entry}=0x7")),
+        (narrow, "6.1.0", late, ("known", "executes nothing")),
+        (narrow, "7.2.0", late, ("error", None)),
+        (other, "6.1.0", late, ("error", None)),
+        # Another exit may be what this KVM cannot emulate.
+        (wide, "6.1.0", Report({}, {}, "the guest stopped: KVM_EXIT_INTERNAL_ERROR"), ("error", None)),
+        (wide, "7.2.0", Report({"rax": 0}, {}, "the guest stopped: KVM_EXIT_SHUTDOWN"), ("pass", starts)),
+    ):
+        assert case.scenario
+        at = next(number for number, step in enumerate(case.scenario.steps) if isinstance(step, s.Guest))
+        made = {
+            one.item: one for one in judged(case, HOST._replace(kernel=kernel), Played(((at, report),)), basis(case))
+            if one.view == "guest"
+        }  # fmt: skip
+        assert (str(made["runs"].verdict), made["runs"].observed) == told
+        # Where it does not run, nothing else is said of it.
+        assert report.values or {str(one.verdict) for item, one in made.items() if item != "runs"} == {"skip"}
+
+
+def test_that_the_guest_runs_is_judged_once() -> None:
+    """Where a step before it expects the first instruction at the reset vector, that is the record."""
+    for scenario, asked in ((TOLD.scenario, 1), (SCENARIOS["init.msi/after-rsm"], 0)):
+        assert scenario and any(isinstance(step, s.Guest) for step in scenario.steps)
+        judged_by = [scenario.steps[one.step] for one in looks(scenario) if (one.view, one.item) == ("guest", "runs")]
+        assert judged_by and sum(isinstance(step, s.Guest) for step in judged_by) == asked

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from kvmtest.model.select import braces
+
 __all__ = ("BACKENDS", "KEPT", "LESS", "Entry", "Sign", "Version", "check", "commit", "items", "version")
 
 Version = tuple[int, int]
@@ -88,14 +90,16 @@ def check(
     known: bool = True,
     new: int | str | None = None,
     case: str = "",
+    sometimes: bool = False,
 ) -> Sign:
     """The sign that the behaviour ``id`` shows in cases whose names have ``case``: it was ``old`` before the commit.
 
-    ``new`` is what it is with the commit, where it is not judged.
+    The trigger in it may be several, ``{a,b}``. ``new`` is what it is with the commit, where it is not judged.
     """
     event, trigger, view, name = id.split(".", 3)
     known = known and new is None
-    return Sign(event, (trigger,), (view,), (name,), old, backends, "", vendor, "", case, known, check=True, new=new)
+    asked = (tuple(braces(trigger)), (view,), (name,))
+    return Sign(event, *asked, old, backends, "", vendor, "", case, known, check=True, new=new, sometimes=sometimes)
 
 
 class Entry(NamedTuple):

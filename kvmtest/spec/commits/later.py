@@ -13,6 +13,8 @@ _WARN = "it changes when the host warns, and nothing else; a warning shows as no
 _SEV = "needs an SEV-ES or SEV-SNP guest, hence hardware with that feature"
 _TDX = "needs a TDX guest, hence hardware with that feature"
 _CET = "needs a CPU with CET, which neither of the lab's emulators has"
+#: Triggers of INIT in both modes of the local APIC.
+_ANY = "latched,msi,gsi-msi,irqfd,ioapic,split"
 _NO_ENTRY = "KVM_EXIT_FAIL_ENTRY hardware_entry_failure_reason"
 _RACE = "a race: it needs the vCPU's thread to be preempted between two certain instructions"
 
@@ -389,6 +391,11 @@ LATER: tuple[Entry, ...] = (
         "bb365a506b1e", "v7.2", "x86: Unconditionally recompute CR8 intercept on PPR update", "common",
         "TPR_THRESHOLD, by which VMX exits for an interrupt that TPR masks, follows a TPR that INIT clears",
         check("init.msi.guest.runs", f"{_NO_ENTRY}=0x7", "vmx", case="interrupt-below-tpr"),
+        # A VM that is migrated after INIT has a new VMCS.
+        *(
+            check(f"init.{{{_ANY},icr-{mode}}}.guest.runs", old, "vmx", case=f"{mode},plant-guest-long,irq-requested", sometimes=True)
+            for mode, old in (("x2apic", f"{_NO_ENTRY}=0x7"), ("xapic", "executes nothing"))
+        ),
         before="VM entry fails, or exits at once for ever, while TPR_THRESHOLD is above TPR",
         after="the first instruction at the reset vector", unverified=_RELEASE, backports=((6, 12),),
     ),

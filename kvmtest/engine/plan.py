@@ -35,6 +35,8 @@ __all__ = ("CONTINUE", "SPARSE", "Case", "Setup", "chosen", "finds", "ids", "ite
 SIPI_VECTORS = (0x00, 0x01, 0x9F, 0xFF)
 #: The triggers whose cases the others' can be compared with.
 _CORE = ("latched", "msi")
+#: The migration of an AP whose local APIC is the VMM's: it has IA32_APIC_BASE from KVM_SET_SREGS alone.
+_LONE = "reset.create/ap,no-irqchip,intel,migrated-after-kvm"
 
 
 def _catalogue() -> dict[str, Scenario]:
@@ -291,7 +293,8 @@ def _migrated(cases: Sequence[Case], full: bool) -> list[Case]:
     others = [case for case in every if not case.sequence]
     moments = [(c.event, c.trigger_name, c.state, c.view, c.migrated.partition("-")[0]) for c in others]
     orders = [(c.target, c.setup.vendor, c.apic_mode, c.plant, *c.migrated.split("-", 1)) for c in others]
-    return [others[number] for number in paired(moments, orders)] + [by_guest[number] for number in paired(ways, kinds)]
+    found = [others[number] for number in paired(moments, orders)] + [by_guest[number] for number in paired(ways, kinds)]
+    return list(dict.fromkeys((*found, *(case for case in others if case.name == _LONE))))
 
 
 def of_file(scenario: Scenario) -> list[Case]:
@@ -396,6 +399,11 @@ def select(cases: list[Case], selectors: tuple[str, ...], others: Sequence[Case]
     return list(dict.fromkeys([*(cases[number] for number in sorted(taken)), *found_there]))
 
 
-def finds(selector: str) -> bool:
-    """Return True if a case has a result that ``selector`` matches, if only in the full plan."""
-    return bool(Lookup(plan(), looks, _matches).taken(selector) or Lookup(plan(full=True), looks, _matches).taken(selector))
+@cache
+def _lookup(full: bool) -> Lookup[Case]:
+    return Lookup(plan(full), looks, _matches)
+
+
+def finds(selector: str, *, full: bool = True) -> bool:
+    """Return True if a case of the plan has a result that ``selector`` matches; with ``full``, if only in the full plan."""
+    return bool(_lookup(False).taken(selector) or full and _lookup(True).taken(selector))

@@ -4,9 +4,11 @@
 import re
 
 from kvmtest import spec
+from kvmtest.engine import plan
 from kvmtest.spec import commits
 from kvmtest.spec.deviations import DEVIATIONS, FOREVER, KEPT, KINDS, listed
 from kvmtest.spec.rule import EVENTS
+from tests.listed import everywhere
 
 
 def test_each_names_an_item_or_a_check_and_a_source() -> None:
@@ -16,6 +18,13 @@ def test_each_names_an_item_or_a_check_and_a_source() -> None:
         assert deviation.event in (*EVENTS, "nmi", "none", "views", "vmm-reset", "migrate")
         assert deviation.kind in KINDS and deviation.commit and deviation.why
         assert deviation.since < deviation.until
+
+
+def test_what_is_listed_is_in_a_case_of_the_plan() -> None:
+    """By default; of what one commit fixed, by one of the triggers that show it (tests/spec/test_commits.py)."""
+    assert not [one for one in DEVIATIONS if not plan.finds(everywhere(one), full=one.kind == "fixed")]
+    rotten = (DEVIATIONS[0]._replace(case="no-such-case"), DEVIATIONS[0]._replace(event="nmi"), DEVIATIONS[0]._replace(mode="x3apic"))
+    assert not any(plan.finds(everywhere(one)) for one in rotten)
 
 
 def test_no_two_explain_the_same_value_in_the_same_place() -> None:

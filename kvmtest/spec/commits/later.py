@@ -180,8 +180,6 @@ LATER: tuple[Entry, ...] = (
     commit(
         "2bf934aadcac", "v6.3", "x86: Disable APIC logical map if logical ID covers multiple MDAs", "common",
         "a logical id of several bits is found by each of them",
-        check("init.ioapic.host.delivered", "vCPU 1", case="to-logical-several-flat-one-two-logical-ids"),
-        check("none.msi.host.delivered", "no vCPU", case="lowest-to-logical-cluster-one-two-logical-ids"),
         check("sipi.icr-xapic.host.delivered", "no vCPU", case="to-logical-cluster-one-two-logical-ids"),
         check("nmi.icr-xapic.host.delivered", "vCPU 1", case="to-logical-several-cluster-one-two-logical-ids"),
         before="by the lowest one alone", after="by each", unverified=_RELEASE,
@@ -198,7 +196,6 @@ LATER: tuple[Entry, ...] = (
     commit(
         "5b84b0291702", "v6.3", "x86: Honor architectural behavior for aliased 8-bit APIC IDs", "common",
         "all that have the same APIC id get a message to it, where ids have 8 bits",
-        check("nmi.ioapic.host.delivered", "vCPU 1", case="one-shared-id"),
         check("init.msi.host.delivered", "vCPU 1", case="to-physical-cluster-one-shared-id"),
         *(check(f"{event}.msi.host.delivered", "vCPU 1", case="same-apic-id") for event in ("init", "sipi", "none")),
         before="the first one alone", after="all", unverified=_RELEASE,

@@ -11,7 +11,7 @@ from kvmtest.state.guest_view import LIMITS
 from kvmtest.state.layout import Layout
 from kvmtest.x86 import lapic, msr
 
-__all__ = ("Unreportable", "install", "report")
+__all__ = ("Unreportable", "begins", "install", "report")
 
 _APIC = 0xFEE00000
 _X2APIC_FIRST = 0x800
@@ -50,6 +50,11 @@ def _lists(item: str, apic_mode: str) -> tuple[tuple[int, ...], tuple[int, ...]]
     if apic_mode == "relocated":
         raise Unreportable("the local APIC's page is not where it was")
     return (), (_APIC + offset,)
+
+
+def begins(vcpu: int) -> p.Op:
+    """Run the guest until it has told where it began, the expectation."""
+    return p.Enter(vcpu, p.Came("out", spine.PORT_ENTRY, past=tuple(spine.ports())), p.Otherwise("fail", ""))
 
 
 def report(vcpu: int, item: str, layout: Layout, apic_mode: str, to: p.Place) -> Iterator[p.Op]:

@@ -283,7 +283,7 @@ def body(
     ``xcr0`` is what the reporting guest sets. With ``whole`` all fields of a section are written, also those that a new vCPU has
     so, since one ioctl may change what another one reads. Raises NoRepro, Unreportable, GuestMissing.
     """
-    made = _Body(program, sources, xcr0, wanted.items[0][0] if wanted.guest else "", whole)
+    made = _Body(program, sources, xcr0, wanted.items[0][0] if wanted.guest and wanted.items else "", whole)
     ops = [(number, op) for number, op in program.ops if number <= wanted.step]
     seen = [at for at, (_, op) in enumerate(ops) if isinstance(op, p.Look) and op.vcpu == target]
     last, before = (seen[-1:] or [-1])[0], ((seen[-1:] if wanted.guest else seen[-2:-1]) or [-1])[0]
@@ -292,7 +292,10 @@ def body(
     for at, (number, op) in enumerate(ops):
         made.step = number
         if wanted.guest and number == wanted.step and isinstance(op, p.Report):
-            checks = (made.reported(op, *wanted.items[0]),)
+            if wanted.items:
+                checks = (made.reported(op, *wanted.items[0]),)
+            else:
+                made.emit(reporter.begins(op.vcpu))
             break
         if wanted.items and not wanted.guest and at == last:
             assert isinstance(op, p.Look)

@@ -35,8 +35,8 @@ class Wanted(NamedTuple):
 
     ``items`` is empty if the step itself is the expectation; each item has its values and the mask, None for all bits.
     ``planted`` are items with their values before the event, if these are part of what is expected; ``witness`` is that of the
-    event, if there is one. ``guest`` is set if the reporting guest reads the one item. ``together`` is the expectation of
-    several vCPUs.
+    event, if there is one. ``guest`` is set if the reporting guest reads the one item, or without one has to begin. ``together``
+    is the expectation of several vCPUs.
     """
 
     step: int

@@ -10,6 +10,7 @@ from kvmtest.emit.reset import of_reset
 from kvmtest.emit.wanted import Wanted, Witness
 from kvmtest.engine.machine import Target
 from kvmtest.engine.reproduce import _Source
+from kvmtest.guests import spine
 from kvmtest.scenario import program as p
 from kvmtest.uapi import kvm as uapi
 
@@ -71,6 +72,13 @@ def test_what_a_guest_is_to_find_is_read_before_it_runs(targets: dict[str, Targe
     proven = [at for at, (_, op) in enumerate(made.body.ops) if isinstance(op, p.Compare) and op.values == (0x5000,)]
     runs = [at for at, (_, op) in enumerate(made.body.ops) if isinstance(op, p.Enter)]
     assert len(proven) == 1 and set(proven) <= made.pinned and made.body.ops[proven[0]][0] == 2 and proven[0] < runs[0]
+
+
+def test_a_guest_that_is_to_run_has_to_tell_where_it_began(targets: dict[str, Target]) -> None:
+    made = _body(targets["ap"], Wanted(3, guest=True), *_LOOKS, (3, p.Install(1)), (3, p.Report(1)))
+    (last,) = [op for _, op in made.body.ops if isinstance(op, p.Enter)]
+    assert made.body.ops[-1][1] is last and not made.checks and last.otherwise.verdict == "fail"
+    assert last.came.number == spine.PORT_ENTRY and set(last.came.past) == set(spine.ports())
 
 
 def test_what_was_written_before_is_written_whole(targets: dict[str, Target]) -> None:

@@ -4,13 +4,13 @@
 # one; it survives INIT, after which the list goes on.
 #
 # The reset vector leads to a copy of the first 4 KiB of this image at 1000, which is also the page of SIPI vector 01. Flat 32-bit
-# protected mode at once, no paging, the stack grows down from 1000. Everything is said by one 32-bit OUT a value. An exception
+# protected mode at once, no paging, the stack grows down from 7000. Everything is said by one 32-bit OUT a value. An exception
 # is reported, and the next access follows. General registers are free for all.
 
 	.include "code.inc"
 
 	.set CODE, 0x1000		# where the host puts the copy of this page
-	.set STACK, 0x1000
+	.set STACK, 0x7000		# not in the page of a page directory at 0: KVM emulates no exception's frame without nested paging
 
 # Written by the host: entries of 16 bytes, which are the kind, the place, and the two halves of a value.
 	.set LIST, 0x2000

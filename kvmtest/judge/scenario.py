@@ -259,6 +259,9 @@ def played(cache: Cache, look: Look, host: Host, bases: tuple[Basis, ...], seen:
     if isinstance(seen, Untried):
         judge.rest(0, Verdict(seen.verdict), seen.reason)
         return judge.observations()
+    if why := emulators.misleads(host.names, host.parameters, scenario.trigger):
+        judge.rest(0, Verdict.SKIP, why)
+        return judge.observations()
     judge.end = seen.end
     results: dict[int, list[Any]] = {}
     for number, value in seen.evidence:

@@ -6,7 +6,9 @@ Each line was found by a guest that read something else than KVM_GET_* showed, a
 
 from __future__ import annotations
 
-__all__ = ("cannot_tell", "ends_early", "lost", "past_event")
+from collections.abc import Mapping
+
+__all__ = ("cannot_tell", "ends_early", "lost", "misleads", "past_event")
 
 _NO_INTERCEPT = "QEMU's TCG does not intercept XSETBV, so KVM does not see it and loads no PKRU (helper_xsetbv())"
 _MXCSR = "QEMU's TCG does not load MXCSR in an XRSTOR with XSTATE_BV.SSE clear (helper_xrstor())"
@@ -29,6 +31,14 @@ _TYPE = (
     "QEMU's TCG leaves the type of a past event in EXITINTINFO (do_vmexit()), and KVM takes it for an event in delivery "
     "without a look at its V bit (svm_check_emulate_instruction(), since 11c98fa07a79): it emulates no access"
 )
+
+#: By a scenario's trigger.
+_WITHOUT_NPT = {
+    "task-gate": (
+        "QEMU's TCG intercepts no task switch, and without nested paging it loads CR3 from the TSS in the place of KVM's page table "
+        "(switch_tss_ra())"
+    )
+}
 
 #: By the beginning of the CPU's model name in /proc/cpuinfo or of the lab's emulator, then by item.
 _WRONG = {
@@ -62,3 +72,9 @@ def past_event(names: tuple[str, ...], backend: str, kernel: tuple[int, int], en
     """Return why a guest that stopped with ``end`` did so for what an earlier guest on its vCPU did; "" if for itself."""
     tcg = any(name.startswith("QEMU TCG CPU") for name in names)
     return _TYPE if tcg and backend == "svm" and kernel >= _SINCE and _PAST_EVENT in end else ""
+
+
+def misleads(names: tuple[str, ...], parameters: Mapping[str, str], trigger: str) -> str:
+    """Return why what comes by ``trigger`` says nothing of a KVM with these ``parameters`` on this emulator; "" if it does."""
+    tcg = any(name.startswith("QEMU TCG CPU") for name in names)
+    return _WITHOUT_NPT.get(trigger, "") if tcg and parameters.get("npt") in ("N", "0") else ""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from kvmtest.engine.plan import plan, select
 from kvmtest.judge.cache import Cache
 from kvmtest.judge.evidence import Ended, Exited, Look, Played
 from kvmtest.judge.scenario import played
@@ -233,6 +234,16 @@ def test_a_guest_that_kvm_cannot_enter_is_a_departure_and_one_out_of_time_if_a_l
         assert (str(made["runs"].verdict), made["runs"].observed) == told
         # Where it does not run, nothing else is said of it.
         assert report.values or {str(one.verdict) for item, one in made.items() if item != "runs"} == {"skip"}
+
+
+def test_where_an_emulator_gets_it_wrong_nothing_is_judged() -> None:
+    case = select(plan(), ("none.task-gate/bsp,intel,breakpoint",))[0]
+    tcg = HOST._replace(backend="svm", cpu_model="QEMU TCG CPU version 2.5+")
+    assert case.scenario
+    seen = Played(tuple((number, QUIET) for number, step in enumerate(case.scenario.steps) if isinstance(step, s.Expect)))
+    for npt, verdicts in (("Y", {"fail"}), ("N", {"skip"})):
+        results = judged(case, tcg._replace(parameters={"npt": npt}), seen, basis(case))
+        assert results and {str(one.verdict) for one in results} == verdicts
 
 
 def test_that_the_guest_runs_is_judged_once() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvmtest.spec.emulators import cannot_tell, lost, past_event
+from kvmtest.spec.emulators import cannot_tell, lost, misleads, past_event
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,10 @@ def test_a_guest_that_stops_for_a_past_event_is_told_from_others() -> None:
         (tcg, "svm", (7, 2), "KVM_EXIT_INTERNAL_ERROR KVM_INTERNAL_ERROR_EMULATION"),
     ):
         assert past_event(names, backend, kernel, said) == ""
+
+
+def test_what_comes_by_a_trigger_that_it_gets_wrong() -> None:
+    tcg, trigger = ("QEMU TCG CPU version 2.5+", "QEMU 7.2.22 (TCG)"), "task-gate"
+    assert "switch_tss_ra()" in misleads(tcg, {"npt": "N"}, trigger)
+    assert not misleads(tcg, {"npt": "Y"}, trigger) and not misleads(tcg, {}, trigger)
+    assert not misleads(tcg, {"npt": "N"}, "msi") and not misleads(("AMD EPYC",), {"npt": "N"}, trigger)

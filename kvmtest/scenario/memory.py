@@ -137,10 +137,10 @@ _IMAGES: dict[str, Callable[..., bytes]] = {
 
 
 def address(guest: str, word: str) -> tuple[int, int]:
-    """Address space and guest-physical address of a word; those of SMRAM begin with SMM."""
+    """Address space and guest-physical address of a word, or of the sum of some; those of SMRAM begin with SMM."""
     if word.startswith("SMM_"):
         return 1, number(SMRAM, word)
-    return 0, number(guest, word)
+    return 0, sum(number(guest, one) for one in word.split("+"))
 
 
 def region(slot: int, gpa: int, size: int, logged: bool = False) -> Op:

@@ -61,9 +61,14 @@ def _lines(name: str) -> Iterator[tuple[str, list[Any]]]:
             yield from decoder.feed(piece)
 
 
-def _case(planned: dict[tuple[str, str], Case], name: str, view: str) -> Case | None:
+@cache
+def _planned(full: bool) -> dict[tuple[str, str], Case]:
+    return {(case.name, case.view): case for case in plan(full)}
+
+
+def _case(name: str, view: str) -> Case | None:
     """The case of that name, in the plan of today or not; None for a sequence that there is no more."""
-    if case := planned.get((name, view)):
+    if case := _planned(False).get((name, view)) or _planned(True).get((name, view)):
         return case
     event, rest = name.split("/", 1)
     # A sequence may look like other words of a case: "split-irqchip".
@@ -77,7 +82,6 @@ def _case(planned: dict[tuple[str, str], Case], name: str, view: str) -> Case | 
 @cache
 def read(name: str) -> Recorded:
     """The run ``name``."""
-    planned = {(case.name, case.view): case for case in plan()}
     receiver, cases, emulator = relay.Receiver(), [], _EMULATORS[name]
     for letter, fields in _lines(name):
         if letter == "H":
@@ -85,7 +89,7 @@ def read(name: str) -> Recorded:
             lab: dict[str, str | float] | None = {"emulator": emulator, "cpu": "", "kernel_source": ""} if emulator else None
             of = Host(*fields[:4], parameters, lab)
         elif letter == "C":
-            case = _case(planned, *fields)
+            case = _case(*fields)
         elif letter == "O":
             if case:
                 cases.append((case.look(), *receiver.unpack(fields[0], of)))

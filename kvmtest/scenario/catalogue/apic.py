@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from kvmtest.scenario import step as s
+from kvmtest.scenario.access import UD, makes
 from kvmtest.scenario.catalogue.common import boot, start, wait_for_sipi
 from kvmtest.scenario.step import Scenario
-from kvmtest.spec.cite import A_ICR, A_INIT_IPI, A_X2APIC, S_ICR, S_MP, S_X2APIC
+from kvmtest.spec.cite import A_DURING_DELIVERY, A_ICR, A_INIT_IPI, A_X2APIC, S_APIC_VERSION, S_ICR, S_MP, S_X2APIC
 from kvmtest.uapi.kvm import KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_RUNNABLE
 
 __all__ = ("SCENARIOS",)
@@ -17,6 +18,9 @@ _INIT, _SELF, _ALL_INCLUDING_SELF = 0x4500, 1 << 18, 2 << 18
 _RESERVED_VECTORS = range(0xA0, 0xC0)
 #: This guest goes to x2APIC mode by itself.
 _LOAD = s.Load("behaviour", (("TOPIC", "TOPIC_ICR"),))
+
+#: MOV of the local APIC's version register to EAX, OUT of that to VALUE, and no more.
+_READS_VERSION = b"\xa1\x30\x00\xe0\xfe\xe7\xf5\xeb\xfe"
 
 _INVALID = "the manuals list no such use of the shorthand with INIT, and do not say what it does"
 _RESERVED = "the manuals keep vectors A0H-BFH for themselves, and do not say what they do"
@@ -60,5 +64,11 @@ SCENARIOS = (
             ),
         ),
         (S_MP, A_INIT_IPI), view="guest", undefined=_RESERVED,
+    ),
+    # An access that KVM emulates, where the VM exit before it injected an exception.
+    Scenario(
+        "none", "mmio", "first-after-exception",
+        (*makes(UD), s.Poke("CODE+came", _READS_VERSION), s.Event("none", "mmio"), s.Expect(s.Word("VALUE"))),
+        (S_APIC_VERSION, A_DURING_DELIVERY), "bsp", "guest",
     ),
 )  # fmt: skip

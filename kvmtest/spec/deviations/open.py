@@ -40,6 +40,10 @@ _R_INIT = "INIT with VM_CR.R_INIT set resets the vCPU, where it is to raise #SX:
 #: 265e43530cb2 made an INIT of it, and 5d2d7e41e3b8 of the same release left the MMU to that; passes with "KVM: x86:
 #: Unconditionally reset MMU context when emulating INIT", and with kvm_mmu_reset_context() in shutdown_interception().
 _STALE_MMU = "a vCPU that shut down in paging mode executes nothing after INIT: shutdown_interception() clears CR0.PG, and INIT then keeps the old MMU"
+#: In 7.2 it passes with SVM_EXITINTINFO_VALID for SVM_EXITINTINFO_TYPE_MASK.
+_STALE_TYPE = (
+    "KVM emulates no access while EXITINTINFO has the type of an event, valid or not: QEMU's TCG leaves that of one that KVM has injected"
+)
 _NO_WINDOW = "an INIT that waits for GIF comes not at STGI but after the next VM exit: with vgif KVM intercepts STGI for NMI and SMI alone"
 #: Cases in which INIT waits for STGI; with kvm_amd.vgif=0 it comes in time.
 _AT_STGI = (
@@ -102,6 +106,15 @@ OPEN = (
     ),
     _open("none.set-msrs.guest.delivered", "none", "none", "kvm_set_msr_common()", _NOT_REARMED, case="tsc-deadline-before-tsc"),
     _open("none.set-lapic.guest.delivered", "none", "an interrupt", "set_target_expiration()", _FIRES_AGAIN, case="timer-one-shot-0-left"),
+    *(
+        _open(
+            "none.mmio.guest.runs", "none",
+            f"KVM_EXIT_INTERNAL_ERROR KVM_INTERNAL_ERROR_DELIVERY_EV ndata=5 words=[0xfee00030, {exit_}, 0xfee00030, 0x0]",
+            "svm_check_emulate_instruction()", _STALE_TYPE, "svm", case="first-after-exception", since=(6, 14), sometimes=True,
+        )
+        # With nested paging and without.
+        for exit_ in ("0x400, 0x100000004", "0x4e, 0x0")
+    ),
     _open("msr.smi_count", "init", 0, "kvm_vcpu_reset()", _SMI_COUNT),
     # Since 265e43530cb2.
     _open("msr.smi_count", "shutdown", 0, "kvm_vcpu_reset()", _SMI_COUNT, "svm", since=(5, 15)),

@@ -228,6 +228,8 @@ def _sign(sign: Sign, name: str) -> Iterator[str]:
 
 def _value(value: int | str) -> str:
     words = {KEPT: "what was planted", LESS: "less than what was planted"}
+    if isinstance(value, str) and value.startswith(f"{KEPT}|"):
+        return f"the planted value with {value.partition('|')[2]} set"
     return f"{value:#x}" if isinstance(value, int) else words.get(value) or repr(value)
 
 

@@ -15,7 +15,7 @@ from kvmtest.model.run import Run
 from kvmtest.model.value import parse
 from kvmtest.model.verdict import Verdict
 from kvmtest.spec.commits import ENTRIES
-from kvmtest.spec.commits.entry import KEPT, LESS, Entry, Sign
+from kvmtest.spec.commits.entry import KEPT, LESS, Entry, Sign, meant
 from kvmtest.spec.deviations import DEVIATIONS, Deviation
 
 __all__ = ("BUG", "CANNOT_TELL", "FIXED", "HIDDEN", "SCHEMA", "STATES", "Seen", "Unseen", "document", "states", "unseen")
@@ -125,8 +125,8 @@ def _is(record: Record, value: int | str) -> bool:
     if value == LESS:
         seen, planted = record.observed, record.planted
         return isinstance(seen, int) and isinstance(planted, int) and seen < planted
-    if value == KEPT:
-        return record.planted is not None and record.observed == record.planted
+    if isinstance(value, str) and value.startswith(KEPT):
+        return isinstance(record.planted, int) and record.observed == meant(value, record.planted)
     return record.observed == parse(record.item, value) if isinstance(value, str) else record.observed == value
 
 

@@ -61,6 +61,15 @@ def test_what_counts_may_be_behind_and_no_more() -> None:
     assert behind.sometimes and not behind.expected((6, 1)) and not listed("msr.tsc", "migrate", "svm", (6, 12))
 
 
+def test_what_was_planted_with_another_bit_is_that_and_nothing_else() -> None:
+    case = "init.msi.host/ap,intel,xapic,plant-guest-long,in-smi-handler"
+    where = ("cpuid.1.ecx", "init", "svm", (5, 10), "intel", "ap", "host", case)
+    (found,) = (d for d in listed(*where) if d.observed != KEPT)
+    assert found.explains(0x8000001, 0x1) and not found.explains(0x1, 0x1) and not found.explains(0x8000003, 0x1)
+    assert not found.explains(0x8000000, None)
+    assert not [d for d in listed(*where[:-1], case.replace("smi-handler", "loop")) if d.observed != KEPT]
+
+
 def test_a_deviation_of_one_mode_excuses_no_other() -> None:
     where = ("lapic.icr2", "init", "svm", (7, 2), "intel", "ap", "host", "init.icr-x2apic.host/ap,intel")
     assert listed(*where, "x2apic") and not listed(*where, "xapic") and not listed(*where)

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from kvmtest.model.select import braces
 
-__all__ = ("BACKENDS", "KEPT", "LESS", "Entry", "Sign", "Version", "check", "commit", "items", "version")
+__all__ = ("BACKENDS", "KEPT", "LESS", "Entry", "Sign", "Version", "check", "commit", "items", "kept", "meant", "version")
 
 Version = tuple[int, int]
 
-#: As the old value of a sign: whatever was planted is still there.
+#: As the old value of a sign: whatever was planted is still there; `kept` is that with more bits set.
 KEPT = "=planted"
 #: The old value of a counter that is less than the planted value.
 LESS = "<planted"
@@ -23,10 +23,24 @@ BACKENDS = {"VMX": "vmx", "nVMX": "vmx", "TDX": "vmx", "SVM": "svm", "nSVM": "sv
 _RELEASE = re.compile(r"v(\d+)\.(\d+)")
 
 
+def kept(bits: int) -> str:
+    """The old value of what is still there with ``bits`` set besides."""
+    return f"{KEPT}|{bits:#x}"
+
+
+def meant(value: int | str, planted: int | None) -> int | str | None:
+    """The value that KEPT or LESS, or another ``value``, stands for where ``planted`` was there before."""
+    if value == LESS or planted is None and str(value).startswith(KEPT):
+        return planted
+    if not isinstance(value, str) or not value.startswith(KEPT):
+        return value
+    return (planted or 0) | int(value.partition("|")[2] or "0", 16)
+
+
 class Sign(NamedTuple):
     """The results that show a commit: without it, ``items`` had the value ``old`` after ``event``.
 
-    ``old`` is a number, KEPT, LESS, the exact text of a check, or None if it fails without the commit and no such kernel was seen:
+    ``old`` is a number, KEPT or `kept`, LESS, the exact text of a check, or None if it fails without the commit and no such kernel was seen:
     then another value than the manuals' proves nothing. Any trigger and view of the event shows it; ``triggers`` and ``views`` are
     those that ``kvmtest run --commit`` selects. ``backends`` ("" is any), ``target`` (``bsp`` or ``ap``), ``vendor`` (the guest's
     CPUID vendor), ``view`` and ``case`` (a part of the case's name) limit the results that show it. ``known`` is set if it is a

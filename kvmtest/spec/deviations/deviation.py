@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from kvmtest.model.host import NO_KVM
-from kvmtest.spec.commits.entry import KEPT, LESS, Version
+from kvmtest.spec.commits.entry import LESS, Version, meant
 
 __all__ = ("FOREVER", "KINDS", "Deviation")
 
@@ -18,9 +18,9 @@ FOREVER: Version = (1 << 16, 0)
 class Deviation(NamedTuple):
     """``item`` shows ``observed`` after ``event`` on ``backends`` ("" is any) of kernels ``since`` to before ``until``.
 
-    ``item`` may be the id of a check, whose text is then ``observed``. ``observed`` may be KEPT, exactly what was planted, or LESS, anything less than that. The
-    event ``views`` is that the guest reads ``observed`` where the host's ioctls show another value, ``vmm-reset`` that a vCPU
-    shows it which was written back to RESET by ioctls.
+    ``item`` may be the id of a check, whose text is then ``observed``. ``observed`` may be KEPT, exactly what was planted, that with
+    more bits, or LESS, anything less than that. The event ``views`` is that the guest reads ``observed`` where the host's ioctls
+    show another value, ``vmm-reset`` that a vCPU shows it which was written back to RESET by ioctls.
 
     ``view`` is "host" or "guest", ``target`` "bsp" or "ap", ``vendor`` the guest's CPUID vendor, ``case`` a part of the case's
     name, ``mode`` its local APIC's mode when the event came, where only one of them departs. ``commit`` is the upstream commit or the function of the kernel's source that admits
@@ -47,7 +47,7 @@ class Deviation(NamedTuple):
 
     def value(self, planted: int | None) -> int | str | None:
         """Return the value that the item has if ``planted`` was there before the event; None if nothing was planted."""
-        return planted if self.observed in (KEPT, LESS) else self.observed
+        return meant(self.observed, planted)
 
     def explains(self, observed: int | str | None, planted: int | None) -> bool:
         """Return True if it explains the value ``observed`` where ``planted`` was there before the event."""

@@ -102,6 +102,7 @@ LATER: tuple[Entry, ...] = (
         "IA32_PERF_GLOBAL_CTRL no longer starts with the fixed counters enabled, which are disabled at RESET",
         # Of 4 general-purpose and 3 fixed counters, as many CPUs have.
         items("reset", "msr.perf_global_ctrl", 0x70000000F, "create", backends="vmx"),
+        check("none.set-cpuid2.host.delivered", "msr.perf_global_ctrl changed", "vmx", case="given-its-cpuid-again"),
         before="all counters enabled", after="0x0, until de120e1d692d", unverified=_RELEASE,
     ),
     commit(

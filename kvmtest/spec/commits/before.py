@@ -51,7 +51,10 @@ BEFORE: tuple[Entry, ...] = (
         "CPUID's OSXSAVE and OSPKE follow CR4 through INIT as well, and not through a guest's and a VMM's writes only",
         items("init", "cpuid.1.ecx cpuid.7.ecx", KEPT, views="host guest"),
         # In SMM CR4 is 0, and RSM restores it before the INIT that waits for that.
-        items("init", "cpuid.1.ecx", kept(1 << 27), views="host guest", case="in-smi-handler"),
+        *(
+            items("init", item, kept(1 << bit), views="host guest", case="in-smi-handler")
+            for item, bit in (("cpuid.1.ecx", 27), ("cpuid.7.ecx", 4))
+        ),
         items("shutdown", "cpuid.1.ecx cpuid.7.ecx", KEPT, "triple-fault", backends="svm"),
         before="set though CR4 is 0", after="clear", unverified=_RELEASE,
     ),

@@ -111,6 +111,7 @@ V1: tuple[Entry, ...] = (
         check("reset.create.guest.apic_base", "0xfee00900", "vmx", case="bsp-flag"),
         check("none.set-sregs.host.apic_base", "0xfee00900", case="bsp-flag"),
         check("none.set-msrs.host.msr.apic_base", "0xfee00900", case="bsp-flag"),
+        items("reset", "apic_base msr.apic_base", 0xFEE00900, "create", backends="svm", target="ap", case="no-irqchip,intel,migrated"),
         items("migrate", "apic_base msr.apic_base", 0xFEE00900, "migrate", target="ap", case="no-irqchip", sometimes=True),
         before="0xfee00900 after any write, on VMX after RESET too", after="0xfee00800 for a vCPU that is not the BSP",
     ),

@@ -36,6 +36,11 @@ V2: tuple[Entry, ...] = (
         "4f117ce4aefc", "SVM: Zero out GDTR.base and IDTR.base on INIT", "SVM",
         "INIT clears both bases, where it used to set the limits only",
         items("init", "gdt.base idt.base", KEPT, views=_BOTH),
+        # In SMM it is 0; RSM restores what was planted before the SMI.
+        *(
+            items("init", "idt.base", base, views=view, view=view, case="plant-guest-long,in-smi-handler")
+            for view, base in (("host", 0x123443215000), ("guest", 0x43215000))
+        ),
         check("init.msi.guest.delivered", "through the old table", case="idt-moved"),
         before="the bases from before", after="0x0",
     ),

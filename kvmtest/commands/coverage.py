@@ -179,8 +179,6 @@ def _files(args: argparse.Namespace) -> list[_Shown]:
             tables += file.load(path)
         except CoverageError as error:
             raise Failed(str(error), USAGE) from None
-        except OSError as error:
-            raise Failed(f"cannot read {path}: {error.strerror}", USAGE) from None
     found = []
     for table in merged(tables):
         folders = [build.tree for build in instrument.kept(table.kernel) if table.build in os.path.basename(build.folder)]

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TextIO
@@ -12,11 +11,14 @@ from kvmtest import __version__
 from kvmtest.coverage.blocks import Block
 from kvmtest.coverage.error import CoverageError
 from kvmtest.coverage.table import Cell, Table, bits
+from kvmtest.results import saved
 from kvmtest.results.lines import spans
 
 __all__ = ("SCHEMA", "load", "write")
 
 SCHEMA = "kvmtest.coverage/1"
+#: More lines than a file of KVM's has.
+_LINES = 1 << 20
 
 
 def write(tables: Sequence[Table], out: TextIO) -> None:
@@ -59,52 +61,59 @@ def _cell(cell: Cell) -> dict[str, Any]:
 
 
 def load(path: str) -> list[Table]:
-    """The tables in the file ``path``, gzipped or not. Raises CoverageError, OSError."""
-    with open(path, "rb") as file:
-        data = file.read()
+    """The tables in the file ``path``, gzipped or not. Raises CoverageError."""
     try:
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-        document = json.loads(data)
+        document = json.loads(saved.read(path))
         if document["schema"] != SCHEMA:
             raise CoverageError(f"{path} is {document['schema']}, not {SCHEMA}")
         return [_table(one) for one in document["kernels"]]
     except CoverageError:
         raise
-    except (AttributeError, EOFError, IndexError, KeyError, OSError, TypeError, ValueError) as error:
+    except saved.SavedError as error:
+        raise CoverageError(str(error)) from None
+    except (AttributeError, IndexError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise CoverageError(f"{path} is not a {SCHEMA}: {type(error).__name__}: {error}") from error
 
 
+def _text(told: object) -> str:
+    """A string that can be written to any report. Raises ValueError."""
+    text = str(told)
+    text.encode()
+    return text
+
+
 def _table(plain: dict[str, Any]) -> Table:
-    blocks = [_to_block(one) for one in plain["blocks"]]
+    blocks = [_to_block(**one) for one in plain["blocks"]]
     cells = [_to_cell(one, len(blocks)) for one in plain["cells"]]
-    return Table(str(plain["kernel"]), str(plain["source"]), str(plain["build"]), blocks, cells)
+    return Table(_text(plain["kernel"]), _text(plain["source"]), _text(plain["build"]), blocks, cells)
 
 
-def _to_block(plain: dict[str, Any]) -> Block:
-    lines = tuple((str(file), number) for file, numbers in plain["lines"].items() for number in _numbers(numbers))
-    fields = {"inside": plain["function"]} | plain | {"lines": lines}
-    return Block(**fields)
+def _to_block(
+    module: str, section: str, offset: int, function: str, file: str, line: int, lines: dict[str, Any], inside: str | None = None
+) -> Block:
+    every = tuple((_text(name), number) for name, numbers in lines.items() for number in _numbers(numbers, _LINES))
+    place = _text(function), _text(function if inside is None else inside), _text(file), int(line)
+    return Block(_text(module), _text(section), int(offset), *place, every)
 
 
 def _to_cell(plain: dict[str, Any], blocks: int) -> Cell:
-    cell = Cell(str(plain["name"]), str(plain["backend"]), plain["parameters"], str(plain["started"]))
+    parameters = {_text(name): _text(value) for name, value in plain["parameters"].items()}
+    cell = Cell(_text(plain["name"]), _text(plain["backend"]), parameters, _text(plain["started"]))
     for case in plain["cases"]:
-        cell.add(str(case), ())
-    cell.loading = set(_numbers(plain["loading"]))
-    cell.ran = {int(block): sum(1 << number for number in _numbers(numbers)) for block, numbers in plain["ran"]}
-    if not all(0 <= block < blocks for block in (*cell.ran, *cell.loading)):
-        raise ValueError("a block that is not defined")
-    if any(mask >> len(cell.cases) for mask in cell.ran.values()):
-        raise ValueError("a case that is not defined")
+        cell.add(_text(case), ())
+    cell.loading = set(_numbers(plain["loading"], blocks))
+    cell.ran = {
+        block: sum(1 << case for case in set(_numbers(cases, len(cell.cases))))
+        for told, cases in plain["ran"]
+        for block in _numbers([told], blocks)
+    }
     return cell
 
 
-def _numbers(packed: Iterable[Any]) -> Iterator[int]:
-    """Yield the numbers that `spans` packed."""
-    for span in packed:
-        if isinstance(span, list):
-            first, last = span
-            yield from range(first, last + 1)
-        else:
-            yield span
+def _numbers(told: Iterable[Any], below: int) -> Iterator[int]:
+    """Yield the numbers that `spans` packed. Raises ValueError for those that are not ``below`` that number."""
+    for span in told:
+        first, last = span if isinstance(span, list) else (span, span)
+        if not (isinstance(first, int) and isinstance(last, int) and 0 <= first <= last < below):
+            raise ValueError(f"{span}, where all are below {below}")
+        yield from range(first, last + 1)

@@ -55,7 +55,7 @@ class Instrumented(NamedTuple):
         """The blocks, and the cases known to have run them. Raises LabError."""
         try:
             (table,) = file.load(os.path.join(self.folder, _TABLE))
-        except (OSError, CoverageError) as error:
+        except CoverageError as error:
             raise LabError(f"{self.folder} is damaged, remove it: {error}") from error
         return table
 

@@ -16,7 +16,7 @@ from kvmtest import schemas
 from kvmtest.coverage import file
 from kvmtest.coverage.error import CoverageError
 from kvmtest.coverage.table import Table
-from tests.coverage.made import table
+from tests.coverage.made import FILE, table
 
 
 def _document() -> dict[str, Any]:
@@ -26,7 +26,7 @@ def _document() -> dict[str, Any]:
     return found
 
 
-def _reported(table: Table) -> Any:
+def _told(table: Table) -> Any:
     cells = [(c.name, c.backend, c.parameters, c.started, c.cases, c.ran, c.loading) for c in table.cells]
     return *table[:3], [block._replace(lines=tuple(sorted(block.lines))) for block in table.blocks], cells
 
@@ -36,7 +36,7 @@ def test_what_was_written_is_read(tmp_path: Path, packed: bool) -> None:
     data = json.dumps(_document()).encode()
     (tmp_path / "t").write_bytes(gzip.compress(data) if packed else data)
     (read,) = file.load(str(tmp_path / "t"))
-    assert _reported(read) == _reported(table())
+    assert _told(read) == _told(table())
 
 
 def test_it_is_as_its_schema_says() -> None:
@@ -60,9 +60,14 @@ def _cell(document: dict[str, Any]) -> dict[str, Any]:
         (lambda document: document.pop("schema"), "KeyError"),
         (lambda document: document["kernels"][0].pop("blocks"), "KeyError"),
         (lambda document: document["kernels"][0]["blocks"][0].pop("file"), "TypeError"),
-        (lambda document: _cell(document)["ran"].append([99, [0]]), "a block that is not defined"),
-        (lambda document: _cell(document)["ran"].append([0, [99]]), "a case that is not defined"),
-        (lambda document: _cell(document).update(loading=["x"]), "Error"),
+        (lambda document: _cell(document)["ran"].append([99, [0]]), "99, where all are below 5"),
+        (lambda document: _cell(document)["ran"].append([0, [99]]), "99, where all are below 3"),
+        (lambda document: _cell(document)["ran"].append([0, [[0, 1 << 60]]]), "where all are below 3"),
+        (lambda document: _cell(document).update(loading=["x"]), "ValueError"),
+        (lambda document: _cell(document).update(name="\ud800"), "UnicodeEncodeError"),
+        (lambda document: _cell(document).update(cases=["a\ud800"]), "UnicodeEncodeError"),
+        (lambda document: document["kernels"][0]["blocks"][0].update(line="x"), "ValueError"),
+        (lambda document: document["kernels"][0]["blocks"][0].update(lines={FILE: [[1, 1 << 40]]}), "ValueError"),
         (lambda document: document.update(kernels=7), "TypeError"),
     ],
 )
@@ -76,8 +81,8 @@ def test_what_is_none_is_refused_in_one_line(change: Any, says: str, tmp_path: P
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("data", [b"", b"no JSON", b"[]", b"\x1f\x8bbroken"])
+@pytest.mark.parametrize("data", [b"", b"no JSON", b"[]", b"\x1f\x8bbroken", b"[" * 100_000])
 def test_other_files_are_refused(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "t").write_bytes(data)
-    with pytest.raises(CoverageError, match="is not a kvmtest.coverage/1"):
+    with pytest.raises(CoverageError, match="is not a kvmtest.coverage/1|t: Unknown compression method"):
         file.load(str(tmp_path / "t"))

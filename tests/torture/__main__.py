@@ -18,9 +18,9 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
-from tests.torture import cells, faults, files, rules
+from tests.torture import cells, faults, files, machine, rules
 
-_KINDS = faults.KINDS | files.KINDS | cells.KINDS
+_KINDS = faults.KINDS | machine.KINDS | files.KINDS | cells.KINDS
 
 
 def _arguments() -> argparse.Namespace:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +15,17 @@ from kvmtest.lab import limits
 from kvmtest.lab.qemu import Qemu
 from kvmtest.report import FORMATS
 from tests.lab import conftest as fakes
+from tests.lab.debs import deb
+from tests.lab.rpms import rpm
 from tests.torture import rules
 from tests.torture.child import Child, Ended, start
 from tests.torture.faults import ENDS, Native
+from tests.torture.files import in_bytes
 
 __all__ = ("KINDS",)
 
+#: The release of the kernel that is none.
+_RELEASE = "9.9.9-fake"
 #: A guest's three cases, with places between them.
 _PARTS = (
     "begin()",
@@ -92,12 +98,14 @@ class _Lab:
         rules.need(len(self.known) == 3, "a cell of a fake guest", self.known)
         return home
 
-    def start(self, where: Path, script: str, words: list[str], verb: str = "run") -> Child:
-        """A lab of that guest."""
+    def start(self, where: Path, script: str, words: list[str], verb: str = "run", package: str = "") -> Child:
+        """A lab of that guest; of a ``package``, which is unpacked into a cache of its own."""
         assert self.home
-        environment = {"PATH": f"{self.home / 'bin'}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(self.home), "FAKE": script}
-        image, modules = str(self.home / "bzImage"), str(self.home / "modules")
-        command = ["lab", verb, "--backend", "svm", "--kernel", image, "--modules", modules, "--fresh-boot", *words]
+        cache = str(where / "cache" if package else self.home)
+        environment = {"PATH": f"{self.home / 'bin'}:{os.environ['PATH']}", "XDG_CACHE_HOME": cache, "FAKE": script}
+        kernel = ["--kernel", package or str(self.home / "bzImage")]
+        modules = [] if package.endswith((".deb", ".rpm")) else ["--modules", str(self.home / "modules")]
+        command = ["lab", verb, "--backend", "svm", *kernel, *modules, "--fresh-boot", *words]
         return start(command, where, environment=environment, prepare=_prepare)
 
 
@@ -174,12 +182,53 @@ def guests(native: Native, dice: random.Random) -> str:
     return f"guests, {verb}{', ' if what else ''}{what}"
 
 
+#: Names of members of a package that lead elsewhere.
+_ELSEWHERE = ("../../x.ko", "/tmp/torture-x.ko", f"lib/modules/{_RELEASE}/../../../x.ko", "boot/../../vmlinuz-x", "boot/\x1b[31m")
+
+
+def _package(path: Path, home: Path, dice: random.Random) -> None:
+    """A kernel in a package at ``path`` or a bare one, as it should be or with members that should not be there."""
+    image = (home / "bzImage").read_bytes()
+    kept = {f"boot/vmlinuz-{_RELEASE}": image}
+    for module in (home / "modules").iterdir():
+        kept[f"lib/modules/{_RELEASE}/kernel/{module.name}"] = module.read_bytes()
+    if dice.random() < 0.4:
+        kept[dice.choice(_ELSEWHERE)] = b"x"
+    if path.suffix == ".deb":
+        size = dice.choice(("", "", "", "-60", "0", "9" * 10, "x"))
+        deb(path, kept, size=size, link=dice.choice(("", "", f"lib/modules/{_RELEASE}/link", "boot")))
+    elif path.suffix == ".rpm":
+        rpm(path, kept, dice.choice(("gzip", "xz", "zstd", "none")))
+    else:
+        path.write_bytes(image)
+
+
+def packages(native: Native, dice: random.Random) -> str:
+    """A package or an image of a kernel, changed."""
+    home, where = _LAB.fill(native), native.new()
+    name, mounts = dice.choice(("own.deb", "kernel-9.9.9-1.x86_64.rpm", "vmlinuz")), Path("/proc/mounts").read_bytes()
+    _package(where / name, home, dice)
+    if changed := dice.random() < 0.7:
+        (where / name).write_bytes(in_bytes((where / name).read_bytes(), dice))
+    # What is packed for each guest is not made anew for each package.
+    shutil.copytree(home / "kvmtest" / "initramfs", where / "cache" / "kvmtest" / "initramfs", copy_function=os.link)
+    words = ["--format", "jsonl", "-o", "main"]
+    done = _LAB.start(where, "\n".join(_PARTS), words, package=str(where / name)).end()
+    rules.ended(done, (0, 1, 2, 3))
+    stray = [path for pattern in ("x.ko", "vmlinuz-x", ".new-*") for path in where.rglob(pattern)]
+    stray += [path for path in (Path("/tmp/torture-x.ko"),) if path.exists()]
+    rules.need(not stray, "no file elsewhere", stray)
+    native.over(where, {"main", "cache", name}, mounts)
+    return f"packages, {name.rpartition('.')[2]}{', changed' if changed else ''}"
+
+
 def real(native: Native, dice: random.Random) -> str:
     """A cell of a real kernel, with signals to it and its emulator."""
     where, mounts = native.new(), Path("/proc/mounts").read_bytes()
-    words = ["lab", "run", "--backend", "svm", "--kernel", dice.choice(("6.1", "7.2")), "init.msi/ap,intel,xapic,plant-*"]
+    words = ["lab", "run", "--backend", "svm", "--kernel", dice.choice(("5.10", "6.1", "6.12", "7.2"))]
+    words += ["init.msi/ap,intel,xapic,plant-*", *["--fresh-boot"] * (dice.random() < 0.3)]
     child = start([*words, "--format", dice.choice(FORMATS), "-o", "main", "--report", "jsonl=lines"], where)
-    child.read(dice.uniform(0, 60))
+    child.read(dice.uniform(0, 30))
     what = dice.choice(("signal", "several signals", "kill", "stop and go", "nothing"))
     if what in ("kill", "stop and go"):
         for pid in _emulators(child):
@@ -204,4 +253,8 @@ def real(native: Native, dice: random.Random) -> str:
     return f"real cells, {what}"
 
 
-KINDS: dict[str, tuple[int, Callable[[Native, random.Random], str]]] = {"guests": (4, guests), "real": (2, real)}
+KINDS: dict[str, tuple[int, Callable[[Native, random.Random], str]]] = {
+    "guests": (4, guests),
+    "packages": (3, packages),
+    "real": (2, real),
+}

@@ -87,9 +87,10 @@ def _send(child: Child, dice: random.Random, pattern: str) -> None:
     if pattern == "one":
         child.signal(dice.choice(ENDS))
     elif pattern == "double ctrl-c":
-        for _ in range(2):
-            child.signal(signal.SIGINT)
-            time.sleep(dice.choice((0, 0, 0.0002, 0.001, 0.005, 0.03)))
+        child.signal(signal.SIGINT)
+        # Half of them as soon as two can come, half from a millisecond to a second apart.
+        child.read(dice.choice((0, 0.0002, 0.001)) if dice.random() < 0.5 else 10 ** dice.uniform(-3, 0))
+        child.signal(signal.SIGINT)
     elif pattern == "sigterm":
         child.signal(signal.SIGTERM)
     elif pattern == "several":
@@ -122,7 +123,8 @@ def signals(native: Native, dice: random.Random, pattern: str = "", format: str 
     selectors = dice.choice(SELECTORS)
     known, seconds = native.known(selectors)
     where, mounts = native.new(), Path("/proc/mounts").read_bytes()
-    words = ["run", *selectors, "--format", format, "-o", "main", "--report", "jsonl=lines"]
+    jobs = [] if dice.random() < 0.8 else ["--jobs", "2"]
+    words = ["run", *selectors, *jobs, "--format", format, "-o", "main", "--report", "jsonl=lines"]
     child = start(words, where, terminal=True, prepare=_no_rich)
     child.read(dice.uniform(0, (0.8 if sure else 1.1) * seconds))
     _send(child, dice, pattern)
@@ -146,10 +148,13 @@ def signals(native: Native, dice: random.Random, pattern: str = "", format: str 
         cases = sum(1 for run in runs for one in run.observations if one.seconds is not None)
         rules.kept(counted, cases, done)
         rules.need_report(names, counted, done)
+        if sure or dice.random() < 0.2:
+            again = start(["report", "lines", "--format", format], where).end()
+            rules.need(again.out == (where / "main").read_bytes(), "each format has the same results", done.words)
     else:
         rules.kept(counted, 0, done)
     native.over(where, names, mounts)
-    return f"signals, {pattern}, {format}"
+    return f"signals, {pattern}, {format}{', ended before' if sure and done.status != 130 else ''}"
 
 
 def each(native: Native, dice: random.Random) -> str:
@@ -163,7 +168,7 @@ def early(native: Native, dice: random.Random) -> str:
     where, mounts = native.new(), Path("/proc/mounts").read_bytes()
     number = dice.choice(ENDS)
     child = start(["list", "--ids", "cr3"], where, anew=True)
-    child.read(dice.uniform(0.15, 2.5))
+    child.read(dice.uniform(0.02, 1))
     child.signal(number)
     done = child.end()
     # Before a line of this package runs, a signal does what it does to any program in Python.

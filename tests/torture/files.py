@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import random
 import resource
@@ -11,12 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kvmtest.coverage import file as coverage
 from kvmtest.report import FORMATS
+from kvmtest.testing.file import to_file
+from tests.coverage.made import FILE, source, table
 from tests.torture import rules
 from tests.torture.child import start
 from tests.torture.faults import Native
 
-__all__ = ("KINDS", "mutated")
+__all__ = ("KINDS", "in_bytes", "mutated")
 
 #: Members whose text is shown to people.
 _SHOWN = ("kernel", "cpu_model", "name", "started", "version", "reason", "observed", "why", "model", "kernel_source", "emulator")
@@ -68,7 +72,7 @@ def _in_structure(data: bytes, dice: random.Random) -> bytes:
     try:
         document = json.loads(data if whole else lines[number])
     except ValueError:
-        return _in_bytes(data, dice)
+        return in_bytes(data, dice)
     for _ in range(dice.choice((1, 1, 1, 2, 5))):
         places = _places(document)
         if not places:
@@ -95,8 +99,8 @@ def _in_structure(data: bytes, dice: random.Random) -> bytes:
     return changed if whole else b"\n".join([*lines[:number], changed, *lines[number + 1 :]])
 
 
-def _in_bytes(data: bytes, dice: random.Random) -> bytes:
-    """Bits, pieces, the end."""
+def in_bytes(data: bytes, dice: random.Random) -> bytes:
+    """``data`` with other bits, without a piece, with one more, or cut."""
     made = bytearray(data)
     for _ in range(dice.choice((1, 1, 2, 8))):
         at = dice.randrange(len(made) + 1)
@@ -120,7 +124,7 @@ def mutated(data: bytes, dice: random.Random) -> bytes:
     packed = data[:2] == b"\x1f\x8b"
     if packed and dice.random() < 0.5:
         return gzip.compress(mutated(gzip.decompress(data), dice))
-    return _in_bytes(data, dice) if packed or dice.random() < 0.4 else _in_structure(data, dice)
+    return in_bytes(data, dice) if packed or dice.random() < 0.4 else _in_structure(data, dice)
 
 
 _KNOWN = b"""\
@@ -131,10 +135,25 @@ reason = "our L0 keeps CR2 across INIT"
 bug = "https://bugs.example.org/1234"
 until = 2099-01-31
 """
+_PATCH = f"""\
+diff --git a/{FILE} b/{FILE}
+--- a/{FILE}
++++ b/{FILE}
+@@ -6,6 +6,7 @@ int accept(int x)
+ int accept(int x)
+ {{
+ \tif (x)
+-\t\treset(x);
++\t\treset(x, true);
++\t\tagain();
+ \telse
+ \t\twait(x);
+"""
+_LOGS = Path(__file__).parents[1] / "data" / "observer"
 
 
 class _Corpus:
-    """A file of each kind, as kvmtest writes it."""
+    """A file of each kind, as kvmtest, a VMM or an observer writes it."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -155,7 +174,14 @@ class _Corpus:
             rules.ended(done, (0, 1))
             if words[0] == "explain":
                 (where / "scenario.json").write_bytes(done.out)
-        self.files = {path.name: path.read_bytes() for path in where.iterdir() if path.is_file()} | {"known.toml": _KNOWN}
+        coverage.write([table()], text := io.StringIO())
+        self.files = {path.name: path.read_bytes() for path in where.iterdir() if path.is_file()} | {
+            "known.toml": _KNOWN,
+            "coverage.json": text.getvalue().encode(),
+            "change.patch": _PATCH.encode(),
+            "observer.log": gzip.decompress((_LOGS / "qemu-tcg.log.gz").read_bytes()),
+            "vcpu.state": to_file({"regs": bytes(144), "sregs": bytes(312), "mp_state": bytes(4), "msrs": bytes(32)}),
+        }
 
 
 _CORPUS = _Corpus()
@@ -167,6 +193,21 @@ def _commands(name: str, dice: random.Random) -> list[str]:
         return dice.choice((["diff", name, "good-" + name], ["diff", "good-" + name, name, "--format", "json"]))
     if name == "scenario.json":
         return dice.choice((["run", "--scenario", name, "--timeout", "0.3"], ["repro", "--scenario", name, "--no-minimise"]))
+    if name == "coverage.json":
+        return [
+            "lab",
+            "coverage",
+            "--from",
+            name,
+            *dice.choice(((), ("-v",), ("--missed",), ("--report", "html=out"), ("--report", "lcov=out"))),
+        ]
+    if name == "change.patch":
+        return ["lab", "coverage", "--from", "good-coverage.json", "--tree", "tree", "--diff", name]
+    if name == "observer.log":
+        return ["observer", "judge", name, "--format", dice.choice(FORMATS)]
+    if name == "vcpu.state":
+        before = dice.choice(([], ["--before", name], ["--before", "good-" + name]))
+        return ["judge", "--event", "init", *before, "--vendor", "intel", "--backend", "vmx", dice.choice((name, "good-" + name))]
     if name == "known.toml":
         return dice.choice((["report", "--known", name, "good-results.json"], ["run", _ONE, "--known", name]))
     return dice.choice(
@@ -193,6 +234,8 @@ def files(native: Native, dice: random.Random) -> str:
     for other, data in _CORPUS.files.items():
         (where / f"good-{other}").write_bytes(data)
     (where / name).write_bytes(mutated(_CORPUS.files[name], dice))
+    if name == "change.patch":
+        source(where / "tree")
     words = _commands(name, dice)
     done = start(words, where, limits=[(resource.RLIMIT_AS, _MEMORY)]).end()
     try:
@@ -201,7 +244,7 @@ def files(native: Native, dice: random.Random) -> str:
         keep = native.folder / f"broken-{name}"
         keep.write_bytes((where / name).read_bytes())
         raise
-    expected = {name, *(f"good-{other}" for other in _CORPUS.files)}
+    expected = {name, "tree", "out", *(f"good-{other}" for other in _CORPUS.files)}
     native.over(where, expected, mounts)
     return f"files, {name}, {words[0]}"
 

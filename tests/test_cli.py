@@ -98,6 +98,17 @@ def test_selector_that_matches_nothing_is_2(capsys: pytest.CaptureFixture[str]) 
     assert _one_line(capsys.readouterr().err)
 
 
+@pytest.mark.parametrize("selector", ["a{b", "{a,b}" * 60, "x" * 2000])
+@pytest.mark.parametrize(
+    "command", ["run", "list", "list --cases", "list --ids", "repro", "fuzz", "lab run --kernel host", "lab matrix --kernel host"]
+)
+def test_a_selector_that_is_none_is_one_line_of_each_command(
+    command: str, selector: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command.split(), selector]) == 2
+    assert _one_line(said := capsys.readouterr().err) and "a fault of kvmtest" not in said
+
+
 @pytest.mark.parametrize("device", ["/nonexistent", "/dev/null", "/tmp"])
 def test_no_usable_kvm_is_3(device: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--device", device]) == 3

@@ -228,15 +228,11 @@ def selected(
 ) -> list[Case]:
     """The cases of the plan, of the ``full`` one, or of ``cases``, with a result that ``selectors`` match; those in ``part``.
 
-    Raises Failed.
+    Raises SelectorError.
     """
     from kvmtest.engine import plan
-    from kvmtest.model.select import SelectorError
 
-    try:
-        found = plan.chosen(tuple(selectors), full, cases)
-    except SelectorError as error:
-        raise Failed(str(error), USAGE) from None
+    found = plan.chosen(tuple(selectors), full, cases)
     return [case for case in found if part.has(case.name)] if part else found
 
 

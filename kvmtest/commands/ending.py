@@ -36,6 +36,10 @@ def of(error: BaseException, output: str | None = None) -> Ending:
     """Return the end of a command that raised ``error``; ``output`` is the file that it writes."""
     if isinstance(error, Failed):
         return Ending(error.status, str(error))
+    from kvmtest.model.select import SelectorError
+
+    if isinstance(error, SelectorError):
+        return Ending(USAGE, str(error))
     if isinstance(error, KeyboardInterrupt):
         return Ending(INTERRUPTED, "interrupted")
     if isinstance(error, BrokenPipeError):

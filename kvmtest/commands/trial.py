@@ -241,6 +241,8 @@ def _shown(compared: Comparison) -> Iterator[tuple[Run, tuple[str, ...]]]:
 
 def _write(args: argparse.Namespace, stop: Interrupt, tried: Trial, compared: Sequence[Comparison]) -> None:
     """Write the C programs of the first findings: each side's in a cell. What has none, or no cell, is said."""
+    from kvmtest.model.select import SelectorError
+
     for pair, found in zip(tried.pairs, compared, strict=True):
         for of, selectors in _shown(found):
             spec = (pair.after if of is found.run else pair.before).spec
@@ -248,7 +250,7 @@ def _write(args: argparse.Namespace, stop: Interrupt, tried: Trial, compared: Se
             also = {"output": args.repro, "no_minimise": False, "small_guest": False, "style": "c", "scenario": [], "device": ""}
             try:
                 repro.written(argparse.Namespace(**vars(args) | own | also), args.repro, selectors, (), stop)
-            except Failed as error:
+            except (Failed, SelectorError) as error:
                 common.say(str(error))
 
 

@@ -249,4 +249,51 @@ def files(native: Native, dice: random.Random) -> str:
     return f"files, {name}, {words[0]}"
 
 
-KINDS: dict[str, tuple[int, Callable[[Native, random.Random], str]]] = {"files": (10, files)}
+#: Names that are, to be changed, and command lines that take one, with NAME or TEXT in its place.
+_NAMES = ("init.msi.host.cr3", "init.*/*,in-hlt", "reset.{create,vmm-reset}.guest", "cr3", "ed129ec9057f", _ONE, "lapic.c:3155")
+_LINES = (
+    *(f"{words} NAME" for words in ("list", "list --cases", "list --ids", "list --full", "explain", "repro --no-minimise")),
+    *(f"{words} TEXT" for words in ("list --covers", "report", "series --results", "judge --event init", "observer judge")),
+    *(f"run {_ONE} {word} TEXT" for word in ("--timeout", "--seed", "--rounds", "--shard", "--commit", "--known", "--baseline")),
+    *(f"run {_ONE} {word} TEXT" for word in ("--format", "--device", "--scenario", "--color")),
+    *(
+        f"judge --event init --vendor amd good-vcpu.state {word} TEXT"
+        for word in ("--vector", "--apic-id", "--ignore", "--before")
+    ),
+    "run NAME --timeout 0.1 --shard 1/50",
+    "diff good-snapshot.json TEXT",
+    "observer judge good-observer.log --name TEXT",
+    "lab run --kernel host --module-param TEXT",
+    "lab coverage --from good-coverage.json --of TEXT",
+    "report good-results.json --known TEXT",
+)
+
+
+def _changed(name: str, dice: random.Random) -> str:
+    """``name`` with something in it that no name has."""
+    for _ in range(dice.choice((1, 1, 2, 4))):
+        at = dice.randrange(len(name) + 1)
+        more = dice.choice(("*", "?", "[", "]", "{", "}", ",", "/", ".", "{a,b}", "[!-a]", " ", *_TEXTS))
+        name = name[:at] + more + name[at + dice.randrange(3) :]
+    return name.replace("\0", "")
+
+
+def words(native: Native, dice: random.Random) -> str:
+    """A command line with something in it that should not be there."""
+    _CORPUS.fill(native)
+    where, mounts = native.new(), Path("/proc/mounts").read_bytes()
+    for other, data in _CORPUS.files.items():
+        (where / f"good-{other}").write_bytes(data)
+    text = dice.choice((*_TEXTS, "-1", "0", "1e999", "nan", "9" * 40, "1/0", "0x", "\udcff")).replace("\0", "")
+    made = {
+        "NAME": _changed(dice.choice(_NAMES), dice),
+        "TEXT": text.encode(errors="ignore").decode() if text != "\udcff" else text,
+    }
+    line = [made.get(word, word) for word in dice.choice(_LINES).split()]
+    done = start(line, where, limits=[(resource.RLIMIT_AS, _MEMORY)]).end()
+    rules.ended(done, (0, 1, 2, 3))
+    native.over(where, {f"good-{other}" for other in _CORPUS.files}, mounts)
+    return f"words, {line[0]}"
+
+
+KINDS: dict[str, tuple[int, Callable[[Native, random.Random], str]]] = {"files": (10, files), "words": (3, words)}

@@ -163,6 +163,28 @@ def each(native: Native, dice: random.Random) -> str:
     return signals(native, dice, ("sigterm", "double ctrl-c")[native.turn % 2], FORMATS[native.turn // 2 % len(FORMATS)], True)
 
 
+def killed(native: Native, dice: random.Random) -> str:
+    """SIGKILL at a random moment: the lines that were written count, and hold what the progress line had counted."""
+    selectors = dice.choice(SELECTORS)
+    known, seconds = native.known(selectors)
+    where = native.new()
+    child = start(["run", *selectors, "--format", "jsonl", "-o", "main"], where, terminal=True, prepare=_no_rich)
+    child.read(dice.uniform(0, seconds))
+    child.signal(signal.SIGKILL)
+    done = child.end()
+    counted = max(map(int, _DONE.findall(done.err)), default=0)
+    rules.ended(done, (-signal.SIGKILL, 0, 1))
+    cases = 0
+    if (where / "main").exists() and (where / "main").stat().st_size:
+        (run,) = rules.report(where / "main")
+        rules.same_verdicts(run, known)
+        rules.documented(done, [run])
+        cases = sum(1 for one in run.observations if one.seconds is not None)
+    rules.kept(counted, cases, done)
+    shutil.rmtree(where)
+    return "killed"
+
+
 def early(native: Native, dice: random.Random) -> str:
     """A signal while the interpreter starts and imports, or at the very end."""
     where, mounts = native.new(), Path("/proc/mounts").read_bytes()
@@ -301,6 +323,7 @@ def two(native: Native, dice: random.Random) -> str:
 KINDS: dict[str, tuple[int, Callable[[Native, random.Random], str]]] = {
     "signals": (10, signals),
     "each": (0, each),
+    "killed": (2, killed),
     "early": (1, early),
     "disk": (3, disk),
     "closed": (3, closed),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Faults of the machine below: ioctls that fail, that are interrupted, that come late; and processors that others use."""
+"""Faults of the machine below: ioctls that fail, are interrupted or late; short time limits; processors that others use."""
 
 from __future__ import annotations
 
@@ -130,6 +130,25 @@ def late(native: Native, dice: random.Random) -> str:
     return "ioctls, late"
 
 
+#: Items that guest code finds by what it can still read, offset by offset: the longest steps there are.
+_LIMITS = ("reset.create/*full-irqchip,amd*", "init.msi.guest.*.limit/*plant-a", "init.icr-xapic.guest.*.limit/*plant-a")
+
+
+def short(native: Native, dice: random.Random) -> str:
+    """A time limit that ends guests anywhere."""
+    selectors = dice.choice((*SELECTORS, _LIMITS, _LIMITS))
+    known, _ = native.known(selectors)
+    where, mounts = native.new(), Path("/proc/mounts").read_bytes()
+    limit = f"{10 ** dice.uniform(-3.5, -2):.5f}"
+    done = start(["run", *selectors, "--timeout", limit, "--format", "jsonl", "-o", "main"], where).end()
+    rules.ended(done, (0, 1))
+    (run,) = rules.report(where / "main")
+    rules.documented(done, [run])
+    rules.same_verdicts(run, known, ("error", "skip", "info"))
+    native.over(where, {"main"}, mounts)
+    return "time limits"
+
+
 def busy(native: Native, dice: random.Random) -> str:
     """Other processes that use each processor."""
     selectors, format = dice.choice(SELECTORS), dice.choice(FORMATS)
@@ -162,5 +181,6 @@ def busy(native: Native, dice: random.Random) -> str:
 KINDS: dict[str, tuple[int, Callable[[Native, random.Random], str]]] = {
     "refused": (8, refused),
     "late": (2, late),
+    "short": (2, short),
     "busy": (1, busy),
 }

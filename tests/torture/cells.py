@@ -175,9 +175,7 @@ def guests(native: Native, dice: random.Random) -> str:
     child = _LAB.start(where, "\n".join(parts), ["--format", format, "-o", "main", "--report", "jsonl=lines"], verb)
     what = _disturb(child, dice)
     done = child.end()
-    left = _emulators(child)
     rules.ended(done, (0, 1, 3, 130))
-    rules.need(not left, "no emulator left", left)
     if (where / "main").exists() and (format != "text" or verb == "run"):
         rules.whole(where / "main", format)
     _check(where, _LAB.known, done)
@@ -186,7 +184,14 @@ def guests(native: Native, dice: random.Random) -> str:
 
 
 #: Names of members of a package that lead elsewhere.
-_ELSEWHERE = ("../../x.ko", "/tmp/torture-x.ko", f"lib/modules/{_RELEASE}/../../../x.ko", "boot/../../vmlinuz-x", "boot/\x1b[31m")
+_ELSEWHERE = (
+    "../../x.ko",
+    f"lib/modules/{_RELEASE}/{'../' * 7}x.ko",
+    "/tmp/torture-x.ko",
+    f"lib/modules/{_RELEASE}/../../../x.ko",
+    "boot/../../vmlinuz-x",
+    "boot/\x1b[31m",
+)
 
 
 def _package(path: Path, home: Path, dice: random.Random) -> None:

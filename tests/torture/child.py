@@ -36,8 +36,9 @@ class Ended(NamedTuple):
 class Child:
     """A running kvmtest, in a session of its own."""
 
-    def __init__(self, words: Sequence[str], pid: int, out: int | None, err: int | None) -> None:
+    def __init__(self, words: Sequence[str], folder: Path, pid: int, out: int | None, err: int | None) -> None:
         self.words, self.pid = words, pid
+        self._told = f"TMPDIR={folder / 'tmp'}".encode()
         self._fds = [fd for fd in (out, err) if fd is not None]
         self._out, self._err = out, err
         self._data: dict[int, bytearray] = {fd: bytearray() for fd in self._fds}
@@ -103,9 +104,9 @@ class Child:
         return Ended(self.words, self._status, told[0], told[1], hung, self._left())
 
     def _left(self) -> list[str]:
-        """The processes of its session that are still there a moment later; they are killed."""
+        """The processes of its session, and others that it started, that are still there a moment later; they are killed."""
         for _ in range(50):
-            found = [pid for pid in os.listdir("/proc") if pid.isdecimal() and _session(pid) == self.pid]
+            found = [pid for pid in filter(str.isdecimal, os.listdir("/proc")) if self._is_ours(pid)]
             if not found:
                 return []
             time.sleep(0.05)
@@ -115,6 +116,14 @@ class Child:
                 names.append(f"process {pid}: {Path(f'/proc/{pid}/cmdline').read_bytes()[:80]!r}")
                 os.kill(int(pid), signal.SIGKILL)
         return names
+
+    def _is_ours(self, pid: str) -> bool:
+        session = _session(pid)
+        try:
+            # An emulator has a session of its own, and its parent is gone.
+            return session == self.pid or session != 0 and self._told in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        except OSError:
+            return False
 
 
 def _session(pid: str) -> int:
@@ -189,7 +198,7 @@ def start(
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
     os.close(to_out)
     os.close(to_err)
-    return Child(words, pid, out, err)
+    return Child(words, folder, pid, out, err)
 
 
 def _be(words: Sequence[str], become: Callable[[], None], more: dict[str, str], prepare: Callable[[], None]) -> None:
@@ -214,6 +223,10 @@ def _be(words: Sequence[str], become: Callable[[], None], more: dict[str, str], 
         before = set(os.listdir("/proc/self/fd"))
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
+        except KeyboardInterrupt:  # one that waited: nothing of kvmtest has run yet
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+        try:
             status = cli.main()
         except SystemExit as done:
             status = done.code if isinstance(done.code, int) else 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`make torture` for half a minute, with a seed that does not change; and three faults in a copy of the code, which it finds."""
+"""`make torture` for half a minute, with a seed that does not change; and faults in a copy of the code, which it finds."""
 
 from __future__ import annotations
 
@@ -54,6 +54,41 @@ _PLANTED = {
         "    if True:\n",
         "files",
         ("no control character",),
+    ),
+    "lines wait in a buffer": (
+        "kvmtest/report/jsonl.py",
+        "        self.out = out\n        self._lines = Lines(out.write)\n",
+        "        self.out = __import__('io').StringIO()\n        self._lines = Lines(out.write)\n",
+        "killed",
+        ("nothing counted is lost",),
+    ),
+    "a report that was not whole stays beside it": (
+        "kvmtest/commands/output.py",
+        "                os.unlink(self._fresh)\n",
+        "                pass\n",
+        "disk",
+        ("no file beside the reports",),
+    ),
+    "a work folder stays": (
+        "kvmtest/lab/cache.py",
+        "        shutil.rmtree(made, ignore_errors=True)\n",
+        "        pass\n",
+        "guests",
+        ("no temporary file left",),
+    ),
+    "a name in a package leads out of the cache": (
+        "kvmtest/lab/kernels.py",
+        "        if \"..\" in name.split(\"/\") or not (",
+        "        if not (",
+        "packages",
+        ("no file elsewhere",),
+    ),
+    "an ioctl that was interrupted is not called again": (
+        "kvmtest/kvm/ioctl.py",
+        "        if error != errno.EINTR or request == KVM_RUN or not left:\n",
+        "        if True:\n",
+        "refused",
+        ("no other verdict",),
     ),
 }  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import itertools
 import os
 import re
@@ -35,6 +36,7 @@ __all__ = (
     "Commands",
     "Failed",
     "Interrupt",
+    "contents",
     "device",
     "full",
     "now",
@@ -44,6 +46,7 @@ __all__ = (
     "selected",
     "shard",
     "status",
+    "text",
 )
 
 OK, UNEXPECTED, USAGE, UNTESTABLE, INTERRUPTED = 0, 1, 2, 3, 130
@@ -180,6 +183,21 @@ class Interrupt(Stop):
 def device(parser: argparse.ArgumentParser) -> None:
     """Add ``--device``."""
     parser.add_argument("--device", default="/dev/kvm", metavar="PATH", help="default: /dev/kvm")
+
+
+def contents(path: str) -> bytes:
+    """The contents of the file ``path``, of standard input for -, without the gzip around them. Raises Failed."""
+    from kvmtest.results.saved import SavedError, read
+
+    try:
+        return read(path)
+    except SavedError as error:
+        raise Failed(str(error), USAGE) from None
+
+
+def text(path: str) -> str:
+    """The same as text in UTF-8, whatever ends its lines. Raises Failed."""
+    return io.TextIOWrapper(io.BytesIO(contents(path)), "utf-8", "replace").read()
 
 
 def scenarios(paths: Sequence[str]) -> tuple[Case, ...]:

@@ -154,12 +154,8 @@ def _listed(path: str | None) -> Iterator[tuple[str, Place]]:
     """The places in a file: one per line; a # begins a comment."""
     if not path:
         return
-    try:
-        with open(path, encoding="utf-8") as file:
-            words = [word for line in file if (word := line.partition("#")[0].strip())]
-    except (OSError, UnicodeDecodeError) as error:
-        raise Failed(f"cannot read {path}: {getattr(error, 'strerror', error)}", USAGE) from None
-    for word in words:
+    lines = common.text(path).splitlines()
+    for word in (word for line in lines if (word := line.partition("#")[0].strip())):
         try:
             yield place(word)
         except argparse.ArgumentTypeError as error:
@@ -318,11 +314,7 @@ def _diff(args: argparse.Namespace, table: Table, sources: Sources) -> Iterator[
     from kvmtest.lab import program
 
     if os.path.exists(args.diff):
-        try:
-            with open(args.diff, encoding="utf-8", errors="replace") as file:
-                diff = file.read()
-        except OSError as error:
-            raise Failed(f"cannot read {args.diff}: {error.strerror}", USAGE) from None
+        diff = common.text(args.diff)
     else:
         command = ["git", "-C", args.tree or ".", "show", "--format=", "--no-color", "--no-ext-diff", "-m", "--first-parent"]
         done = program.run([*command, "--end-of-options", args.diff], text=True, errors="replace")

@@ -50,10 +50,7 @@ def _read(path: str) -> State:
     from kvmtest.testing.file import from_file
 
     try:
-        with open(path, "rb") as file:
-            return from_file(file.read())
-    except OSError as error:
-        raise Failed(f"cannot read {path}: {error.strerror}", USAGE) from None
+        return from_file(common.contents(path))
     except ValueError as error:
         raise Failed(f"{path}: {error}", USAGE) from None
 

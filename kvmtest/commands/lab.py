@@ -204,11 +204,7 @@ def _execute(args: argparse.Namespace, stop: common.Interrupt) -> int:
     """Execute programs in a cell; the status is 1 where one of them ends with anything but 0 or 4, kselftest's skip."""
     programs: dict[str, bytes] = {}
     for path in args.programs:
-        try:
-            with open(path, "rb") as file:
-                programs[path] = file.read()
-        except OSError as error:
-            raise Failed(f"cannot read {path}: {error.strerror}", USAGE) from None
+        programs[path] = common.contents(path)
         if b"/ld-linux" in programs[path] or not programs[path].startswith(b"\x7fELF"):
             raise Failed(f"{path} is not a static binary: a cell has no libraries; gcc -static makes one", USAGE)
     status = OK

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from kvmtest.commands import common, outcome, report
 from kvmtest.commands.common import RAW, UNTESTABLE, USAGE, Commands, Failed
@@ -177,15 +176,8 @@ def _judge(args: argparse.Namespace) -> int:
     from kvmtest.results.saved import SavedError
 
     try:
-        if args.log == "-":
-            data = sys.stdin.buffer.read()
-        else:
-            with open(args.log, "rb") as file:
-                data = file.read()
-        log = parse(data)
+        log = parse(common.contents(args.log))
         old = files.runs(args.baseline, common.say) if args.baseline else []
-    except OSError as error:
-        raise Failed(f"cannot read {args.log}: {error.strerror}", USAGE) from None
     except (LogError, SavedError) as error:
         raise Failed(f"{args.log}: {error}" if isinstance(error, LogError) else str(error), USAGE) from None
     if why := eventless(log):

@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
@@ -104,15 +103,7 @@ def _asked(args: argparse.Namespace, name: str, work: str) -> Change:
         return tree.uncommitted(args.tree, work)
     if not args.diff:
         return tree.committed(args.tree, name or "HEAD", work)
-    try:
-        if args.diff == "-":
-            patch = sys.stdin.read()
-        else:
-            with open(args.diff, encoding="utf-8", errors="replace") as file:
-                patch = file.read()
-    except OSError as error:
-        raise Failed(f"cannot read {args.diff}: {error.strerror}", USAGE) from None
-    return tree.patched(args.tree, name, patch, work)
+    return tree.patched(args.tree, name, common.text(args.diff), work)
 
 
 def _backends_of(args: argparse.Namespace, change: Change) -> list[str]:

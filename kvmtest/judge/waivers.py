@@ -34,6 +34,8 @@ _KEYS: dict[str, type | tuple[type, ...]] = {
     "until": datetime.date,
 }
 _NEEDED = ("selector", "reason", "bug")
+#: More bytes than anybody lists failures in.
+_LONGEST = 1 << 20
 
 
 class WaiverError(ValueError):
@@ -68,9 +70,13 @@ def load(path: str, today: datetime.date) -> Waivers:
     """The waivers in the file ``path``, on the day ``today``. Raises WaiverError."""
     try:
         with open(path, "rb") as file:
-            contents = tomllib.load(file)
+            data = file.read(_LONGEST + 1)
     except OSError as error:
         raise WaiverError(f"cannot read {path}: {error.strerror}") from None
+    if len(data) > _LONGEST:
+        raise WaiverError(f"{path}: more than {_LONGEST >> 20} MiB")
+    try:
+        contents = tomllib.loads(data.decode())
     except tomllib.TOMLDecodeError as error:
         raise WaiverError(f"{path}: {error}") from None
     except (UnicodeDecodeError, RecursionError, ValueError):  # of a number with more digits than Python converts

@@ -22,6 +22,10 @@ __all__ = ("Seen", "run")
 
 #: Seconds between two looks at the log.
 _POLL = 0.05
+#: Far more bytes than an observer prints in all its boots, and so often the longest silence it may take for that.
+_MOST, _LONGEST = 64 << 20, 60
+#: Seconds for a program to tell its version, and so many bytes of that.
+_TELLS_S, _SAID = 20.0, 1 << 16
 _BEGIN = re.compile(rb"KVMTEST-OBSERVER \S+ \S+ boot ")
 _SEND, _END = re.compile(rb"^send (\S+)\ncrc [0-9a-f]+\n", re.MULTILINE), re.compile(rb"^end\ncrc [0-9a-f]+\n", re.MULTILINE)
 
@@ -52,7 +56,7 @@ def run(machine: Machine, say: Callable[[str], None]) -> Seen:
             asked = {b"wait": running.reset, b"restore": running.restore} if which == "qemu-system" else {}
             ended = _watch(running, files.log, machine, asked, say)
         with open(os.path.join(folder, "errors"), encoding="utf-8", errors="replace") as text:
-            return Seen(_read(files.log), ended, _version(machine.command[0]), text.read().strip())
+            return Seen(_read(files.log), ended, _version(machine.command[0]), text.read(_MOST).strip())
 
 
 class _Terminal:
@@ -142,7 +146,7 @@ class _Running:
 def _read(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
-            return file.read()
+            return file.read(_MOST)
     except FileNotFoundError:
         return b""
 
@@ -151,7 +155,8 @@ def _watch(
     running: _Running, path: str, machine: Machine, asked: dict[bytes, Callable[[], None]], say: Callable[[str], None]
 ) -> bool:
     """Wait for the end of the log or the process, or for silence; do for the observer what it has ``asked`` for."""
-    last, seen, answered = time.monotonic(), 0, 0
+    begun = last = time.monotonic()
+    seen = answered = 0
     while True:
         over = running.over
         data = _read(path).replace(b"\r", b"")
@@ -173,7 +178,8 @@ def _watch(
                 except monitor.MonitorError as error:
                     say(str(error))
                 last = time.monotonic()
-        if over or time.monotonic() - last > machine.timeout_s:
+        now = time.monotonic()
+        if over or now - last > machine.timeout_s or now - begun > _LONGEST * machine.timeout_s or len(data) >= _MOST:
             return False
         time.sleep(_POLL)
 
@@ -181,18 +187,22 @@ def _watch(
 def _version(program: str) -> str:
     """The first line of what a program says of its version."""
     option = "--help" if os.path.basename(program).startswith("bochs") else "--version"
+    command = [program, option]
     try:
-        done = subprocess.run(
-            [program, option],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=20,
-            check=False,
-            stdin=subprocess.DEVNULL,
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except OSError:
         return os.path.basename(program)
-    said = done.stdout + done.stderr
+    assert process.stdout
+    # The whole session: what a script has started keeps the pipe open, too.
+    over = threading.Timer(_TELLS_S, os.killpg, (process.pid, signal.SIGKILL))
+    over.start()
+    with process.stdout:
+        said = process.stdout.read(_SAID).decode(errors="replace")
+    over.cancel()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
     found = re.search(r"(QEMU|Bochs x86) (?:emulator version|Emulator) (\S+)", said)
     return f"{found[1].split()[0]} {found[2]}" if found else said.strip().partition("\n")[0][:60] or os.path.basename(program)

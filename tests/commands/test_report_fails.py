@@ -6,12 +6,14 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from kvmtest.cli import main
 from kvmtest.commands import ending
+from kvmtest.coverage import file as coverage
 from kvmtest.engine import machine
 from kvmtest.engine.machine import Machines
 from kvmtest.engine.plan import Setup
@@ -19,6 +21,7 @@ from kvmtest.kvm import Kvm
 from kvmtest.report import junit, terminal, text
 from kvmtest.results import saved
 from tests.commands.test_fault_files import _FAULTS, _today
+from tests.coverage.made import table
 
 _ONE = "init.msi.host.cr0/ap,intel,xapic,plant-a"
 
@@ -119,7 +122,29 @@ def test_where_no_thread_starts_a_vm_is_closed_at_once(machines: Machines, monke
     machines.close()
 
 
-def test_what_is_read_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        "report",
+        "judge --event reset",
+        "observer judge",
+        "series --results",
+        "diff SAME",
+        "run --known",
+        "run --scenario",
+        "run --baseline",
+        "lab coverage --from",
+        "lab coverage --from GOOD --diff",
+        "lab coverage --from GOOD --functions",
+        "lab exec --backend svm --kernel host",
+    ],
+)
+def test_what_is_read_is_bounded(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open(good := tmp_path / "good", "w") as out:
+        coverage.write([table()], out)
     monkeypatch.setattr(saved, "_MOST_BYTES", 1 << 20)
-    assert main(["report", "/dev/zero"]) == 2
-    assert "/dev/zero: more than" in capsys.readouterr().err
+    words = command.replace("GOOD", str(good)).replace("SAME", "/dev/zero").split()
+    assert main([*words, "/dev/zero"]) == 2
+    assert re.search("/dev/zero: (more|longer) than", capsys.readouterr().err)

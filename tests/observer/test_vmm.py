@@ -14,7 +14,7 @@ import pytest
 
 from kvmtest import cli
 from kvmtest.model.verdict import Verdict
-from kvmtest.observer import monitor
+from kvmtest.observer import monitor, vmm
 from kvmtest.observer.image import Options, build
 from kvmtest.observer.log import Log, parse
 from kvmtest.observer.templates import Machine, VmmError, kind, usual_form
@@ -104,6 +104,16 @@ def test_a_machine_that_begins_anew_and_anew_is_stopped(tmp_path: Path, capsys: 
 def _needs_qemu() -> None:
     if not shutil.which(_QEMU[0]):
         pytest.skip("no qemu-system-x86_64: apt-get install qemu-system-x86")
+
+
+@pytest.mark.parametrize("script", ["yes", "while sleep 0.01; do echo; done"])
+def test_a_machine_that_prints_without_end_is_stopped(script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vmm, "_MOST", 1 << 20)
+    monkeypatch.setattr(vmm, "_LONGEST", 1)
+    (program := tmp_path / "vmm").write_text(f"#!/bin/sh\n: {{image}}\n{script}\n")
+    program.chmod(0o755)
+    seen = run(Machine([str(program), "{image}"], "bios", Options(2), 2), print)
+    assert not seen.ended and 0 < len(seen.log) <= 1 << 20
 
 
 def test_qemu_itself_saves_and_restores(tmp_path: Path) -> None:

@@ -109,7 +109,9 @@ class Limits:
         if self._dying and now.since(self._dying).own_s > _DYING_S:
             raise Died(dying)
         emulator = self._emulator
-        if spent := now.since(self._last).exceeds(self._silence_s if self._up else emulator.boot_s):
+        # What is no guest yet may send what it likes: its boot has one limit.
+        since, limit = (self._last, self._silence_s) if self._up else (self._began, emulator.boot_s)
+        if spent := now.since(since).exceeds(limit):
             raise Died(f"it hangs: no sign of life for {spent}")
         if self._up and (spent := now.since(self._began).exceeds(emulator.case_s)):
             raise Died(f"{where} takes longer than {spent}, though the guest is alive")

@@ -160,6 +160,14 @@ def test_a_guest_that_is_slow_and_alive_is_not_called_hung(fake: Path, kernel: K
     assert 1 <= len(alive) <= 4 and str(alive[0]).startswith(f"alive, in {_SECOND_NAME} for ")
 
 
+def test_a_guest_that_only_says_that_it_lives_does_not_boot(fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE", _BUSY.format(60))
+    monkeypatch.setattr(Qemu, "boot_s", 0.5)
+    (error,) = _results(_play(kernel))
+    assert error.id == "none.lab.kernel.boot" and "no sign of life for" in error.reason
+    assert _nothing_left(fake)
+
+
 def test_a_terminal_of_the_emulators_own_does_not_fill(fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     """As of a Bochs with a debugger, which shows its display on one that nobody looks at."""
     prepare = Qemu.prepare

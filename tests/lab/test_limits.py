@@ -83,6 +83,14 @@ def test_a_sign_of_life_lengthens_silence_and_not_what_goes_on(guest: _Guest) ->
     assert "the place takes longer than 245 s of CPU time" in guest.goes_on(cpu=49)
 
 
+def test_a_sign_of_life_lengthens_no_boot(guest: _Guest) -> None:
+    for _ in range(2):
+        guest.limits.heard()
+        assert not guest.goes_on(cpu=49)
+    guest.limits.heard()
+    assert "no sign of life for 102 s of CPU time" in guest.goes_on(cpu=4)
+
+
 def test_a_dying_kernel_has_its_last_words_and_no_more(guest: _Guest) -> None:
     guest.limits.entered()
     guest.dying = "its kernel oopsed"

@@ -10,12 +10,12 @@ import re
 import selectors
 import signal
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator
 
 from kvmtest.lab import klog
+from kvmtest.lab.launch import launched
 from kvmtest.lab.limits import Died, Spent
 from kvmtest.lab.start import Started
 
@@ -31,12 +31,6 @@ _SCREEN = 4096
 _DISPLAY = re.compile(rb'connected to screen "(/dev/pts/\d+)"')
 #: Output to a terminal that is not text (ECMA-48 control sequences, character sets).
 _CONTROL = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[()][0-9A-Za-z]|[ -/]*[0-~])|[\x00-\x09\x0b-\x1f]")
-#: Dies with this program, however that ends; then becomes the emulator.
-_LAUNCHER = """import ctypes, os, sys
-ctypes.CDLL(None).prctl(1, 9)
-if os.getppid() == int(sys.argv[1]):
-    os.execvp(sys.argv[2], sys.argv[2:])
-"""
 
 
 class Watch:
@@ -131,7 +125,7 @@ class Watch:
     @contextlib.contextmanager
     def _running(self, started: Started, folder: str) -> Iterator[subprocess.Popen[bytes]]:
         """The emulator, in a session of its own; killed at the end."""
-        command = [sys.executable, "-ISc", _LAUNCHER, str(os.getpid()), *started.command]
+        command = launched(started.command)
         with contextlib.ExitStack() as stack:
             if started.terminal:
                 ours, theirs = pty.openpty()

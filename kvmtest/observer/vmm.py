@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -14,6 +15,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from kvmtest.lab.cache import workspace
+from kvmtest.lab.launch import launched
 from kvmtest.observer import monitor
 from kvmtest.observer.image import build
 from kvmtest.observer.templates import Files, Machine, VmmError, completed, kind
@@ -44,7 +47,7 @@ def run(machine: Machine, say: Callable[[str], None]) -> Seen:
     which, methods = kind(machine.command), machine.options.methods
     if "restore" in methods and which != "qemu-system":
         raise VmmError("restore needs QEMU: kvmtest saves a machine through QEMU's monitor only")
-    with tempfile.TemporaryDirectory(prefix="kvmtest-") as folder:
+    with workspace(tempfile.gettempdir(), "kvmtest-vmm-") as folder:
         image, log, qmp, state = (os.path.join(folder, name) for name in ("image", "log", "qmp", "state"))
         files = Files(image, log, qmp, state, folder)
         with open(files.image, "wb") as file:
@@ -112,12 +115,11 @@ class _Running:
         with open(self._out, "wb") as out, open(os.path.join(folder, "errors"), "ab") as err:
             screen = self._terminal.slave if self._terminal else out
             keys = self._terminal.slave if self._terminal else subprocess.DEVNULL
-            try:
-                self._process = subprocess.Popen(
-                    command, stdin=keys, stdout=screen, stderr=err, start_new_session=True, cwd=folder
-                )
-            except OSError as error:
-                raise VmmError(f"cannot run {command[0]}: {error.strerror}") from None
+            if not shutil.which(os.path.join(folder, command[0]) if "/" in command[0] else command[0]):
+                raise VmmError(f"cannot run {command[0]}: there is no such program")
+            self._process = subprocess.Popen(
+                launched(command), stdin=keys, stdout=screen, stderr=err, start_new_session=True, cwd=folder
+            )
 
     def _stop(self) -> None:
         # The whole session: a script may have started the VMM.

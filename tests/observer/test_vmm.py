@@ -6,7 +6,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -114,6 +116,29 @@ def test_a_machine_that_prints_without_end_is_stopped(script: str, tmp_path: Pat
     program.chmod(0o755)
     seen = run(Machine([str(program), "{image}"], "bios", Options(2), 2), print)
     assert not seen.ended and 0 < len(seen.log) <= 1 << 20
+
+
+def test_a_vmm_does_not_outlive_a_killed_kvmtest(tmp_path: Path) -> None:
+    """Nor does its folder outlive the next one."""
+    (tmp_path / "tmp").mkdir()
+    script = f"#!/bin/sh\n: {{image}}\necho $$ >{tmp_path}/new\nmv {tmp_path}/new {tmp_path}/pid\nexec sleep 60\n"
+    (program := tmp_path / "vmm").write_text(script)
+    program.chmod(0o755)
+    environment = os.environ | {"TMPDIR": str(tmp_path / "tmp")}
+    command = [sys.executable, "-m", "kvmtest", "vmm", "--form", "bios", str(program), "{image}"]
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+            while not (tmp_path / "pid").exists() and process.poll() is None:
+                time.sleep(0.01)
+            pid = int((tmp_path / "pid").read_text())
+            process.send_signal(number)
+            process.wait(60)
+        (tmp_path / "pid").unlink()
+        end = time.monotonic() + 30
+        while os.path.exists(f"/proc/{pid}/exe") and time.monotonic() < end:
+            time.sleep(0.01)
+        assert not os.path.exists(f"/proc/{pid}/exe")
+    assert not os.listdir(tmp_path / "tmp")
 
 
 def test_qemu_itself_saves_and_restores(tmp_path: Path) -> None:

@@ -200,7 +200,7 @@ def _package(path: Path, home: Path, dice: random.Random) -> None:
     kept = {f"boot/vmlinuz-{_RELEASE}": image}
     for module in (home / "modules").iterdir():
         kept[f"lib/modules/{_RELEASE}/kernel/{module.name}"] = module.read_bytes()
-    if dice.random() < 0.4:
+    if dice.random() < 0.6:
         kept[dice.choice(_ELSEWHERE)] = b"x"
     if path.suffix == ".deb":
         size = dice.choice(("", "", "", "-60", "0", "9" * 10, "x"))
@@ -216,7 +216,7 @@ def packages(native: Native, dice: random.Random) -> str:
     home, where = _LAB.fill(native), native.new()
     name, mounts = dice.choice(("own.deb", "kernel-9.9.9-1.x86_64.rpm", "vmlinuz")), Path("/proc/mounts").read_bytes()
     _package(where / name, home, dice)
-    if changed := dice.random() < 0.7:
+    if changed := dice.random() < 0.5:
         (where / name).write_bytes(in_bytes((where / name).read_bytes(), dice))
     # What is packed for each guest is not made anew for each package.
     shutil.copytree(home / "kvmtest" / "initramfs", where / "cache" / "kvmtest" / "initramfs", copy_function=os.link)

@@ -10,6 +10,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -206,6 +207,7 @@ def _be(words: Sequence[str], become: Callable[[], None], more: dict[str, str], 
     status = 1
     try:
         os.environ.update(more)
+        tempfile.tempdir = None  # that of the process that forked this one is another one
         become()
         streams = []
         for number, mode in enumerate(("r", "w", "w")):

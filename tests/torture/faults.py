@@ -29,6 +29,7 @@ SELECTORS = (
     ("init.{ioapic,split}/*plant-a*", "init.irqfd/*plant-b*"),
 )
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SHOWN = ("--format", "text", "-o", "shown")
 _DONE = re.compile(rb"\[(\d+)/\d+\]")
 
 
@@ -125,7 +126,10 @@ def signals(native: Native, dice: random.Random, pattern: str = "", format: str 
     known, seconds = native.known(selectors)
     where, mounts = native.new(), Path("/proc/mounts").read_bytes()
     jobs = [] if dice.random() < 0.8 else ["--jobs", "2"]
-    words = ["run", *selectors, *jobs, "--format", format, "-o", "main", "--report", "jsonl=lines"]
+    # The text that is asked for has a progress line, whatever else is written.
+    shown = sure or dice.random() < 0.6
+    asked = [*_SHOWN, "--report", f"{format}=main"] if shown else ["--format", format, "-o", "main"]
+    words = ["run", *selectors, *jobs, *asked, "--report", "jsonl=lines"]
     child = start(words, where, terminal=True, prepare=_no_rich)
     child.read(dice.uniform(0, (0.8 if sure else 1.1) * seconds))
     _send(child, dice, pattern)
@@ -154,7 +158,7 @@ def signals(native: Native, dice: random.Random, pattern: str = "", format: str 
             rules.need(again.out == (where / "main").read_bytes(), "each format has the same results", done.words)
     else:
         rules.kept(counted, 0, done)
-    native.over(where, names, mounts)
+    native.over(where, {*names, "shown"}, mounts)
     return f"signals, {pattern}, {format}{', ended before' if sure and done.status != 130 else ''}"
 
 
@@ -169,7 +173,7 @@ def killed(native: Native, dice: random.Random) -> str:
     selectors = dice.choice(SELECTORS)
     known, seconds = native.known(selectors)
     where = native.new()
-    child = start(["run", *selectors, "--format", "jsonl", "-o", "main"], where, terminal=True, prepare=_no_rich)
+    child = start(["run", *selectors, *_SHOWN, "--report", "jsonl=main"], where, terminal=True, prepare=_no_rich)
     child.read(dice.uniform(0, seconds))
     child.signal(signal.SIGKILL)
     done = child.end()

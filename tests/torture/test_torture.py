@@ -98,7 +98,7 @@ _PLANTED = {
 def test_it_finds_what_is_planted(name: str, kvm: Kvm, tmp_path: Path) -> None:
     where, old, new, kind, rules = _PLANTED[name]
     for folder in ("kvmtest", "tests"):
-        shutil.copytree(_ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "data"))
+        shutil.copytree(_ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "evidence"))
     text = (tmp_path / where).read_text()
     assert text.count(old) == 1
     (tmp_path / where).write_text(text.replace(old, new))

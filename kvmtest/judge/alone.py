@@ -43,7 +43,8 @@ def judged(basis: Basis, section: str, before: Snapshot, after: Snapshot) -> Ite
     layout, plant = basis.layout, basis.plant
     assert basis.baseline and plant
     other = {one.item: one.free for one in follows(section)}
-    old, new = apic_mode(before, layout), apic_mode(after, layout)
+    old = apic_mode(before, layout, basis.ctx.apic_mode)
+    new = apic_mode(after, layout, old)
     for item, field in layout.fields.items():
         written = field.section == section and (section != "msrs" or item in plant.asked) and item not in plant.refused
         if item in COUNTERS or other.get(item):

@@ -48,12 +48,12 @@ class Migrated(NamedTuple):
     after: Snapshot
 
 
-def apic_mode(snapshot: Snapshot, layout: Layout) -> str:
-    """The mode of the local APIC, as rules depend on it."""
-    base = snapshot.get(layout, "apic_base")
-    if base is None or base & _APIC_EN:
-        return "x2apic" if base and base & _APIC_EXTD else "xapic"
-    return "disabled"
+def apic_mode(snapshot: Snapshot, layout: Layout, otherwise: str) -> str:
+    """The mode of the local APIC, as rules depend on it; ``otherwise`` where IA32_APIC_BASE could not be read."""
+    for item in ("apic_base", "msr.apic_base"):
+        if (base := snapshot.get(layout, item)) is not None:
+            return "disabled" if not base & _APIC_EN else "x2apic" if base & _APIC_EXTD else "xapic"
+    return otherwise
 
 
 def aside(layout: Layout) -> tuple[str, ...]:
@@ -95,7 +95,8 @@ def tables(cache: Cache, bases: Sequence[Basis], order: str, values: list[Any]) 
     """
     blocks, lost = [], ORDERS[order].lost
     for basis, (layout, before, after) in zip(bases, vcpus(bases, values), strict=False):
-        ctx = basis.ctx._replace(prefix="migrate.migrate.host", before=True, apic_mode=apic_mode(before, layout))
+        mode = apic_mode(before, layout, basis.ctx.apic_mode)
+        ctx = basis.ctx._replace(prefix="migrate.migrate.host", before=True, apic_mode=mode)
         about = About(lost, layout.unlisted, bool(before.get(layout, "events.exception_pending")), _stale(layout, before))
         tables = cache.tables(ctx, layout, partial(rule, about=about), ("migrate", about))
         blocks.append(tables.host(ctx, basis.baseline or before, None, before, after))

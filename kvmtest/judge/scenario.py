@@ -137,7 +137,8 @@ class _Judge:
             if before is not None and (why := unproven(layout, look.event, before, after, silent=self.scenario.silent)):
                 return f"vcpu {ctx.apic_id}: {why}" if len(afters) > 1 else why
             known = before is not None or look.event == "reset"
-            ctx = ctx._replace(prefix=prefix, before=known, vector=self.vector, apic_mode=apic_mode(before or after, layout))
+            mode = apic_mode(before or after, layout, ctx.apic_mode)
+            ctx = ctx._replace(prefix=prefix, before=known, vector=self.vector, apic_mode=mode)
             blocks.append(self.cache.tables(ctx, layout).host(ctx, baseline, plant, before, after, brief=brief))
         ids = [basis.ctx.apic_id for basis in self.bases[: len(blocks)]]
         shown = merged("vcpus", ids, blocks, self.cache) if len(blocks) > 1 else blocks[0]
@@ -169,7 +170,7 @@ class _Judge:
         assert self.basis
         ctx, layout, baseline, plant = self.basis
         snapshot = before or after
-        mode = apic_mode(snapshot, layout) if snapshot else ctx.apic_mode
+        mode = apic_mode(snapshot, layout, ctx.apic_mode) if snapshot else ctx.apic_mode
         ctx = ctx._replace(prefix=f"{look.event}.{look.trigger}.guest", apic_mode=mode)
         names = self.look.names("guest", look.event)
         if (last := after or before) and any(isinstance(step, s.Migrate) for step in self.scenario.steps[: look.step]):

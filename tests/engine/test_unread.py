@@ -24,6 +24,7 @@ from kvmtest.uapi import kvm as uapi
 from tests.cases import CASES, ran, the
 
 MSI = the("init.msi.host/ap,intel,xapic,plant-a")
+X2APIC = the("init.latched.host/ap,intel,x2apic,plant-a")
 BROADCAST = the("init.broadcast.host/ap,intel,8-vcpus,xapic,plant-a")
 RESET = the("reset.vmm-reset.host/ap,full-irqchip,intel,xapic,plant-a")
 #: One of each kind, a second one of a setup that is kept, and checks that read by themselves.
@@ -34,6 +35,7 @@ CHOSEN = [
     the("reset.vmm-reset.guest/bsp,full-irqchip,intel,xapic,plant-a"),
     the("init.latched.host/bsp,intel,xapic,plant-b"),
     MSI,
+    X2APIC,
     the("init.msi.guest/bsp,intel,xapic,plant-a"),
     the("init.ioapic.host/ap,amd,xapic,plant-a"),
     the("init.icr-xapic.host/ap,intel,xapic,plant-a,logical"),
@@ -164,6 +166,18 @@ def test_what_a_failed_read_would_have_shown_is_an_error_and_the_rest_is_judged(
     assert {results[item].verdict for item in ("rax", "rdx", "rip", "rflags")} == {"error"}
     assert "KVM_GET_REGS: Invalid argument [EINVAL]" in results["rax"].reason
     assert results["cr0"].verdict == results["mp_state"].verdict == "pass"
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+def test_the_mode_of_the_local_apic_is_known_without_sregs(
+    nth: int, machines: Machines, failing: Failing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the MSR; else the logical ID, which x2APIC mode derives, is held against xAPIC mode's."""
+    quiet = {r.item: r.verdict for r in ran(X2APIC, machines) if r.event == "init"}
+    seen = [r for r in _after(monkeypatch, machines, X2APIC, failing, "KVM_GET_SREGS", nth) if r.event == "init"]
+    results = {r.item: r for r in seen}
+    assert results["cr0"].verdict == "error" and results["lapic.ldr"].verdict == quiet["lapic.ldr"] == "skip"
+    assert not [r for r in seen if r.verdict not in ("error", "skip", quiet[r.item])]
 
 
 @pytest.mark.parametrize("nth", [8, 16])

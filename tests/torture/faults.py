@@ -24,7 +24,7 @@ __all__ = ("KINDS", "Native", "SELECTORS")
 #: results, so that some time goes into writing them.
 SELECTORS = (
     ("reset.create.guest.rdx", "init.msi.*.{cr*,lapic.*,runs,ram}/ap,intel,xapic,plant-*"),
-    ("init.latched.*.{r*,cr*,cs.*,events.*}/*plant-a",),
+    ("init.latched.*.{r*,cr*,cs.*,events.*,lapic.*}/*plant-a",),
     ("sipi.*.*.{cs.*,rip,cr*,delivered,runs}/*vector-01*", "none.*/*smm*"),
     ("init.{ioapic,split}/*plant-a*", "init.irqfd/*plant-b*"),
 )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import cache
 
 from kvmtest import guests
+from kvmtest.x86.objdump import listing
 
 __all__ = ("array", "pieces", "progression", "repeated")
 
@@ -132,20 +133,8 @@ def _place(data: bytes) -> tuple[str, int] | None:
 @cache
 def _disassembled(code: bytes, machine: str) -> tuple[tuple[int, int, str], ...]:
     """Offset, size and text of each instruction, by objdump; none where that is not there."""
-    import shutil
-    import subprocess
-    import tempfile
-
-    tool = shutil.which("objdump")
-    if not tool:
-        return ()
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(code)
-        file.flush()
-        command = [tool, "-D", "-z", "-b", "binary", "-m", machine, "-w", "--insn-width=16", file.name]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     found = []
-    for line in done.stdout.splitlines():
+    for line in listing(code, machine, "-z", "--insn-width=16", timeout_s=10):
         fields = line.split("\t")
         if len(fields) > 2 and re.fullmatch(r"\s*[0-9a-f]+:", fields[0]):
             text = " ".join(fields[2].split()).replace("*/", "* /")

@@ -133,12 +133,14 @@ class Interrupt(Stop):
         super().__init__()
         self.running = running
         self._is_last = last
-        self._waiting = False
+        self._waiting = self._over = False
         #: The time of the last signal that counted.
         self._last: float | None = None
         self._before: dict[signal.Signals, Callable[..., object] | int | None] = {}
 
     def _handle(self, number: int, frame: object) -> None:
+        if self._over:
+            return
         now = time.monotonic()
         again = self._last is not None and now - self._last < _AGAIN_S
         if not self.running:
@@ -167,6 +169,13 @@ class Interrupt(Stop):
             finally:
                 self._waiting = False
             yield step
+
+    def finish(self) -> None:
+        """What was run is written, and the status known: a signal changes neither, within this one or those around it."""
+        self._over = True
+        for handler in self._before.values():
+            if isinstance(outside := getattr(handler, "__self__", None), Interrupt):
+                outside._over = True
 
     def __enter__(self) -> Interrupt:
         for number in _SIGNALS:

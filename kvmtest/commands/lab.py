@@ -174,7 +174,9 @@ def _run(args: argparse.Namespace, stop: common.Interrupt) -> int:
             raise Failed(str(error), common.BISECT_SKIP) from None
         raise
     assert ran
-    return decides.status(ran)
+    status = decides.status(ran)
+    stop.finish()
+    return status
 
 
 def _matrix(args: argparse.Namespace, stop: Stop) -> int:

@@ -132,43 +132,40 @@ def _run(args: argparse.Namespace) -> int:
     except doctor.Unusable as error:
         raise Failed(str(error), common.BISECT_SKIP if args.bisect else common.UNTESTABLE) from None
     facts = host.detect()
-    with (
-        kvm,
-        _records_stay(),
-        Interrupt(running=True) as interrupt,
-        kcov.recording(args, kvm, facts) as note,
-        report.writing(args) as to,
-    ):
-        kvm.stop = interrupt
-        if facts.backend == "unknown":
-            say("no vendor module found in /sys/module: hidden attributes are judged by either vendor's values")
-        begin = time.monotonic()
-        selection = Selection(asked)
-        stress_rounds = StressRounds(args.rounds, args.seed)
-        #: None if the run ends by an error that is reported.
-        interrupted: bool | None = None
-        about = (kvm, facts, wanted, args.timeout, lambda case: to.case(case.look().case), stress_rounds)
-        if args.jobs == 1:
-            steps = run.run(*about)
-        else:
-            from kvmtest.engine import workers
+    with Interrupt(running=True) as interrupt:
+        with kvm, _records_stay(), kcov.recording(args, kvm, facts) as note, report.writing(args) as to:
+            kvm.stop = interrupt
+            if facts.backend == "unknown":
+                say("no vendor module found in /sys/module: hidden attributes are judged by either vendor's values")
+            begin = time.monotonic()
+            selection = Selection(asked)
+            stress_rounds = StressRounds(args.rounds, args.seed)
+            #: None if the run ends by an error that is reported.
+            interrupted: bool | None = None
+            about = (kvm, facts, wanted, args.timeout, lambda case: to.case(case.look().case), stress_rounds)
+            if args.jobs == 1:
+                steps = run.run(*about)
+            else:
+                from kvmtest.engine import workers
 
-            steps = workers.run_in(args.jobs, *about)
-        try:
-            to.begin(head(facts, args.shard), len(wanted))
-            for done in interrupt.each(steps):
-                note(done.case.name)
-                to.observed(selection.all_of(done.seen, done.seconds))
-            interrupted = interrupt.seen
-        except KeyboardInterrupt:
-            interrupted = interrupt.seen or None
-            if not interrupted:
-                raise
-        finally:
-            steps.close()
-            # A signal from here on finds nothing to cut short: status and reports say the same.
-            ran = to.end(time.monotonic() - begin, interrupted)
-    if interrupted:
-        say("interrupted; the results so far are in the report")
-        return common.INTERRUPTED
-    return decides.status(ran)
+                steps = workers.run_in(args.jobs, *about)
+            try:
+                to.begin(head(facts, args.shard), len(wanted))
+                for done in interrupt.each(steps):
+                    note(done.case.name)
+                    to.observed(selection.all_of(done.seen, done.seconds))
+                interrupted = interrupt.seen
+            except KeyboardInterrupt:
+                interrupted = interrupt.seen or None
+                if not interrupted:
+                    raise
+            finally:
+                steps.close()
+                # A signal from here on finds nothing to cut short: status and reports say the same.
+                ran = to.end(time.monotonic() - begin, interrupted)
+        if interrupted:
+            say("interrupted; the results so far are in the report")
+            return common.INTERRUPTED
+        status = decides.status(ran)
+        interrupt.finish()
+    return status

@@ -173,6 +173,16 @@ def test_a_later_signal_raises_and_only_between_steps(
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # nor does one more change the status
 
 
+def test_once_all_is_written_a_signal_changes_nothing(handlers: None, capfd: pytest.CaptureFixture[str]) -> None:
+    with Interrupt() as process:
+        with Interrupt(running=True) as interrupt:
+            interrupt.finish()
+            signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        assert not interrupt.seen and not process.seen
+    assert not capfd.readouterr().err
+
+
 def test_a_signal_that_the_process_ignores_is_left_alone() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import argparse
 
+    from kvmtest.commands.common import Interrupt
+
 __all__ = ("main", "parser")
 
 #: In the order of the help: modules of `kvmtest.commands`.
@@ -63,11 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _descriptors()
         # Imports take most of a second, in which a Ctrl-C may come.
-        from kvmtest.commands.common import Interrupt
+        from kvmtest.commands import common
 
         # If it is the process's, a later signal does not change its status.
-        with Interrupt(last=argv is None):
-            return _run(sys.argv[1:] if argv is None else argv)
+        with common.Interrupt(last=argv is None) as process:
+            return _run(sys.argv[1:] if argv is None else argv, process)
     except KeyboardInterrupt:
         with contextlib.suppress(OSError):
             os.write(2, b"kvmtest: interrupted\n")
@@ -101,8 +103,8 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def _run(words: Sequence[str]) -> int:
-    """Parse ``words`` and run the command; the exit status, whatever it raises."""
+def _run(words: Sequence[str], process: Interrupt) -> int:
+    """Parse ``words`` and run the command; the exit status, whatever it raises: known, it is changed by no signal."""
     bisect, output = False, None
     try:
         from kvmtest.commands import outcome
@@ -121,9 +123,13 @@ def _run(words: Sequence[str]) -> int:
             sys.stdout.flush()
         except BrokenPipeError:  # nobody reads the rest, which says nothing of what was tested
             forget_output()
+        process.finish()
         return status
     except (Exception, KeyboardInterrupt) as error:
-        return _ended(error, output, bisect)
+        status = _ended(error, output, bisect)
+        # Before what was raised is let go, and with it VMs.
+        process.finish()
+        return status
 
 
 def _ended(error: BaseException, output: str | None, bisect: bool) -> int:

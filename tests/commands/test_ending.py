@@ -146,6 +146,24 @@ def test_a_second_signal_right_after_the_first_raises_nothing_more() -> None:
     signal.signal(signal.SIGTERM, before)
 
 
+def test_a_signal_while_what_was_raised_is_let_go_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Late:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+            gone.append(True)
+
+    def broken(*args: object) -> None:
+        late = Late()
+        raise ZeroDivisionError(id(late))
+
+    gone: list[bool] = []
+    ignored: list[object] = []
+    monkeypatch.setattr("kvmtest.explain.explain", broken)
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    assert main(["explain", "cr0"]) == ending.INTERNAL
+    assert gone and not ignored
+
+
 def test_once_the_status_is_known_no_signal_changes_it() -> None:
     with Interrupt(last=True):
         pass

@@ -132,4 +132,5 @@ class Kvm:
         self.close()
 
     def __del__(self) -> None:
-        self.close()
+        if hasattr(self, "fd"):
+            self.close()

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from kvmtest.kvm import GuestMemory, Kvm, KvmError
+from kvmtest.kvm import GuestMemory, Kvm, KvmError, Vm
 from kvmtest.kvm import vcpu as vcpu_module
 from kvmtest.uapi import kvm as k
 
@@ -85,6 +85,17 @@ def test_dropped_objects_are_closed(kvm: Kvm) -> None:
     kvm.create_vm().create_vcpu(0)
     Kvm()
     assert fds() == before
+
+
+@pytest.mark.parametrize("kind", [Kvm, Vm])
+def test_what_a_signal_kept_from_being_opened_is_dropped_silently(
+    kind: type[Kvm] | type[Vm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ignored: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    kind.__new__(kind)
+    gc.collect()
+    assert not ignored
 
 
 def test_run_struct_that_is_kept(kvm: Kvm) -> None:

@@ -232,6 +232,7 @@ def _be(words: Sequence[str], become: Callable[[], None], more: dict[str, str], 
             status = cli.main()
         except SystemExit as done:
             status = done.code if isinstance(done.code, int) else 0
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
         if sys.stdout:
             with contextlib.suppress(OSError, ValueError):
                 sys.stdout.flush()

@@ -171,7 +171,7 @@ class Interrupt(Stop):
             yield step
 
     def finish(self) -> None:
-        """What was run is written, and the status known: a signal changes neither, within this one or those around it."""
+        """Let no signal change reports or status any more, as both are final, within this one or those around it."""
         self._over = True
         for handler in self._before.values():
             if isinstance(outside := getattr(handler, "__self__", None), Interrupt):

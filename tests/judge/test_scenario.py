@@ -247,7 +247,7 @@ def test_where_an_emulator_gets_it_wrong_nothing_is_judged() -> None:
 
 
 def test_that_the_guest_runs_is_judged_once() -> None:
-    """Where a step before it expects the first instruction at the reset vector, that is the record."""
+    """The record is that of a step before it which expects the first instruction at the reset vector, if there is one."""
     for scenario, asked in ((TOLD.scenario, 1), (SCENARIOS["init.msi/after-rsm"], 0)):
         assert scenario and any(isinstance(step, s.Guest) for step in scenario.steps)
         judged_by = [scenario.steps[one.step] for one in looks(scenario) if (one.view, one.item) == ("guest", "runs")]

@@ -100,8 +100,8 @@ def test_a_cell_is_shared_by_several_where_there_are_more_parts_than_cells(monke
 
 
 def test_the_parts_of_a_cell_run_all_of_its_cases() -> None:
-    whole = cell._chosen(Spec("svm", _KERNEL, ("init.msi",)))
-    parts = [cell._chosen(Spec("svm", _KERNEL, ("init.msi",), shard=Shard((number,), 3))) for number in (1, 2, 3)]
+    whole = cell.cases(Spec("svm", _KERNEL, ("init.msi",)))
+    parts = [cell.cases(Spec("svm", _KERNEL, ("init.msi",), shard=Shard((number,), 3))) for number in (1, 2, 3)]
     assert all(parts) and sorted(map(repr, itertools.chain(*parts))) == sorted(map(repr, whole))
 
 

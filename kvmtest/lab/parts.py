@@ -43,7 +43,7 @@ class Parts:
         self._held: dict[str, tuple[Running, list[Observation]]] = {}
         #: By part: the case that it runs.
         self._running: dict[int, Running] = {}
-        self._left, self._quiet = set(range(count)), 0
+        self._left, self._quiet, self._unbooted = set(range(count)), 0, False
         self._host: Host | None = None
         self._times: list[Times] = []
         self._errors: list[BaseException] = []
@@ -115,9 +115,12 @@ class Parts:
     def _seen(self, number: int, seen: list[Observation]) -> Iterator[Step]:
         running = self._running.pop(number, None)
         if running is None:
-            if seen and all(record.verdict is Verdict.PASS for one in seen for record in one.records):
+            records = [record for one in seen for record in one.records]
+            if records and all(record.verdict is Verdict.PASS for record in records):
                 self._quiet += 1
-            else:
+            elif not self._unbooted or any(record.item != "boot" for record in records):
+                # One kernel boots or does not, in however many emulators.
+                self._unbooted = any(record.item == "boot" for record in records)
                 yield seen
             return
         if running.case.name not in self._order:  # a guest that does as it likes: nothing waits for this

@@ -13,12 +13,15 @@ import pytest
 
 from kvmtest.cli import main
 from kvmtest.engine import plan
+from kvmtest.lab import matrix
 from kvmtest.lab.kernels import Kernel
 from kvmtest.scenario import step as s
 from kvmtest.scenario.catalogue import SCENARIOS
 from kvmtest.scenario.step import Scenario
 
 _ROOT = Path(__file__).parents[2]
+#: More cases than there are: the fake guest runs the same ones, whatever it is told.
+_NEVER_SHARED = 1 << 20
 
 def _made_up(name: str) -> Scenario:
     """A scenario that has one item, of that name, which is as it should be where mp_state is 1."""
@@ -125,6 +128,7 @@ def fake(tmp_path: Path, lab_cache: Path, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setenv("FAKE", GOOD)
+    monkeypatch.setattr(matrix, "_FEWEST", _NEVER_SHARED)
     for name, scenario in MADE_UP.items():
         monkeypatch.setitem(SCENARIOS, name, scenario)
     _forget()
@@ -155,4 +159,5 @@ def made_kernel(folder: Path) -> Kernel:
 
 if __name__ == "__main__":
     SCENARIOS.update(MADE_UP)
+    matrix._FEWEST = _NEVER_SHARED
     sys.exit(main())

@@ -142,6 +142,17 @@ def test_what_was_measured_is_shown_before_it_ends_by_a_signal(cell: type[_Cell]
     assert {*first[:6]} <= {*_names(seen)} and len(_names(seen)) < len(cases(_SPEC))
 
 
+def test_a_kernel_that_does_not_boot_is_one_error(cell: type[_Cell], monkeypatch: pytest.MonkeyPatch) -> None:
+    def steps(self: _Cell) -> Iterator[Step]:
+        yield Begin(_HOST, 0)
+        yield [ids.of_kernel("boot", Verdict.ERROR, f"did not boot, {self.spec.shard}")]
+        yield Times(1.0, 0.0, 0.0)
+
+    monkeypatch.setattr(cell, "steps", steps)
+    seen, _ = _shown(parts.Parts(_SPEC, 3).steps())
+    assert [_verdicts(step) for step in seen if isinstance(step, list)] == [[Verdict.ERROR]]
+
+
 def test_a_guest_that_runs_another_ones_cases_holds_nothing_up(cell: type[_Cell], monkeypatch: pytest.MonkeyPatch) -> None:
     whole = cases(_SPEC)[:6]
     monkeypatch.setattr(f"{__name__}.cases", lambda spec: whole)

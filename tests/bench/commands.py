@@ -47,10 +47,12 @@ class Cost(NamedTuple):
 
 def _run(tree: Path, arguments: Sequence[str]) -> Cost:
     """Run kvmtest of ``tree``. Raises SystemExit if it could not do what it was asked for."""
+    # A new tree would be compiled anew at each start.
+    given = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     begin = time.perf_counter()
     child = subprocess.Popen(
         [sys.executable, "-m", "kvmtest", *arguments], cwd=tree, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONPATH": str(tree)},
+        env=given | {"PYTHONPATH": str(tree)},
     )  # fmt: skip
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)

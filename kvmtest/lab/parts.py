@@ -120,7 +120,7 @@ class Parts:
                 self._quiet += 1
             elif not self._unbooted or any(record.item != "boot" for record in records):
                 # One kernel boots or does not, in however many emulators.
-                self._unbooted = any(record.item == "boot" for record in records)
+                self._unbooted |= any(record.item == "boot" for record in records)
                 yield seen
             return
         if running.case.name not in self._order:  # a guest that does as it likes: nothing waits for this

@@ -75,9 +75,9 @@ def load(path: str) -> list[Table]:
         raise CoverageError(f"{path} is not a {SCHEMA}: {type(error).__name__}: {error}") from error
 
 
-def _text(told: object) -> str:
+def _text(value: object) -> str:
     """A string that can be written to any report. Raises ValueError."""
-    text = str(told)
+    text = str(value)
     text.encode()
     return text
 
@@ -104,15 +104,15 @@ def _to_cell(plain: dict[str, Any], blocks: int) -> Cell:
     cell.loading = set(_numbers(plain["loading"], blocks))
     cell.ran = {
         block: sum(1 << case for case in set(_numbers(cases, len(cell.cases))))
-        for told, cases in plain["ran"]
-        for block in _numbers([told], blocks)
+        for span, cases in plain["ran"]
+        for block in _numbers([span], blocks)
     }
     return cell
 
 
-def _numbers(told: Iterable[Any], below: int) -> Iterator[int]:
+def _numbers(packed: Iterable[Any], below: int) -> Iterator[int]:
     """Yield the numbers that `spans` packed. Raises ValueError for those that are not ``below`` that number."""
-    for span in told:
+    for span in packed:
         first, last = span if isinstance(span, list) else (span, span)
         if not (isinstance(first, int) and isinstance(last, int) and 0 <= first <= last < below):
             raise ValueError(f"{span}, where all are below {below}")

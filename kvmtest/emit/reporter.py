@@ -53,7 +53,7 @@ def _lists(item: str, apic_mode: str) -> tuple[tuple[int, ...], tuple[int, ...]]
 
 
 def begins(vcpu: int) -> p.Op:
-    """Run the guest until it has told where it began, the expectation."""
+    """Run the guest until it has reported where it began: the expectation."""
     return p.Enter(vcpu, p.Came("out", spine.PORT_ENTRY, past=tuple(spine.ports())), p.Otherwise("fail", ""))
 
 

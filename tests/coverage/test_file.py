@@ -26,7 +26,7 @@ def _document() -> dict[str, Any]:
     return found
 
 
-def _told(table: Table) -> Any:
+def _plain(table: Table) -> Any:
     cells = [(c.name, c.backend, c.parameters, c.started, c.cases, c.ran, c.loading) for c in table.cells]
     return *table[:3], [block._replace(lines=tuple(sorted(block.lines))) for block in table.blocks], cells
 
@@ -36,7 +36,7 @@ def test_what_was_written_is_read(tmp_path: Path, packed: bool) -> None:
     data = json.dumps(_document()).encode()
     (tmp_path / "t").write_bytes(gzip.compress(data) if packed else data)
     (read,) = file.load(str(tmp_path / "t"))
-    assert _told(read) == _told(table())
+    assert _plain(read) == _plain(table())
 
 
 def test_it_is_as_its_schema_says() -> None:

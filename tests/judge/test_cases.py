@@ -219,7 +219,7 @@ def test_cpuid_that_follows_a_section_that_this_kvm_does_not_show_is_a_skip() ->
         assert result.verdict == verdict and result.reason == missing.get("xcrs", "")
 
 
-def _reset_told(new: Report, report: Report) -> dict[str, Result]:
+def _after_reset(new: Report, report: Report) -> dict[str, Result]:
     mine = basis(RESET_BY_GUEST)
     mine = mine._replace(ctx=mine.ctx._replace(is_bsp=True))
     seen = ResetSeen(new, {}, (ResetTry(("regs",), {}, Evidence(USED, NEW, report)),))
@@ -228,14 +228,14 @@ def _reset_told(new: Report, report: Report) -> dict[str, Result]:
 
 def test_guest_code_must_tell_what_it_reported_on_a_new_vcpu() -> None:
     new, same = Report({"rbx": 0, "rcx": 3}, {}, ""), Report({"rbx": 0, "rcx": 3}, {}, "")
-    assert {_reset_told(new, same)[item].verdict for item in ("rbx", "rcx")} == {"pass"}
-    other = _reset_told(new, Report({"rbx": 0, "rcx": 4}, {}, ""))
+    assert {_after_reset(new, same)[item].verdict for item in ("rbx", "rcx")} == {"pass"}
+    other = _after_reset(new, Report({"rbx": 0, "rcx": 4}, {}, ""))
     assert (other["rcx"].verdict, other["rcx"].expected, other["rbx"].verdict) == ("fail", "0x3", "pass")
 
 
 @pytest.mark.parametrize("later", [Report({"rbx": 0}, {}, ""), Report({}, {"rbx": "exception 13"}, "")], ids=["value", "none"])
 def test_without_what_a_new_vcpu_reported_nothing_is_judged_whatever_comes_later(later: Report) -> None:
-    silent = _reset_told(Report({"rcx": 3}, {}, "it stopped"), later)["rbx"]
+    silent = _after_reset(Report({"rcx": 3}, {}, "it stopped"), later)["rbx"]
     assert (silent.verdict, silent.observed, silent.reason) == ("error", None, "it stopped")
-    cannot = _reset_told(Report({"rcx": 3}, {"rbx": "exception 6"}, ""), later)["rbx"]
+    cannot = _after_reset(Report({"rcx": 3}, {"rbx": "exception 6"}, ""), later)["rbx"]
     assert (cannot.verdict, cannot.observed, cannot.reason) == ("skip", None, "exception 6")

@@ -100,7 +100,7 @@ def test_one_change_fails_its_record_and_what_comes_after_it_is_not_judged(name:
     assert expected and observed not in expected.values
 
 
-def test_what_the_manuals_leave_toldis_recorded_and_departs_not() -> None:
+def test_what_the_manuals_leave_open_is_recorded_and_no_departure() -> None:
     condition, good, bad, _ = CONDITIONS["exit"]
     for value in (good, bad):
         results = _judged(_around(condition), _evidence(value), undefined="nobody says")
@@ -213,7 +213,7 @@ def test_a_guest_that_kvm_cannot_enter_is_a_departure_and_one_out_of_time_if_a_l
         for mode, state in (("x2apic", "irq-requested"), ("xapic", "irq-requested"), ("x2apic", "in-port-read"))
     )
     starts = "the first instruction at the SIPI's vector"
-    for case, kernel, report, told in (
+    for case, kernel, report, expected in (
         (wide, "6.1.0", stopped, ("known", f"{no_entry}=0x7")),
         (wide, "6.1.0", nothing, ("fail", f"{no_entry}=0x80000021")),
         (wide, "7.2.0", stopped, ("fail", f"{no_entry}=0x7")),
@@ -231,7 +231,7 @@ def test_a_guest_that_kvm_cannot_enter_is_a_departure_and_one_out_of_time_if_a_l
             one.item: one for one in judged(case, HOST._replace(kernel=kernel), Played(((at, report),)), basis(case))
             if one.view == "guest"
         }  # fmt: skip
-        assert (str(made["runs"].verdict), made["runs"].observed) == told
+        assert (str(made["runs"].verdict), made["runs"].observed) == expected
         # Where it does not run, nothing else is said of it.
         assert report.values or {str(one.verdict) for item, one in made.items() if item != "runs"} == {"skip"}
 

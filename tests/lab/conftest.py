@@ -20,7 +20,7 @@ from kvmtest.scenario.catalogue import SCENARIOS
 from kvmtest.scenario.step import Scenario
 
 _ROOT = Path(__file__).parents[2]
-#: More cases than there are: the fake guest runs the same ones, whatever it is told.
+#: More cases than there are: the fake guest runs the same ones, whatever is selected.
 _NEVER_SHARED = 1 << 20
 
 def _made_up(name: str) -> Scenario:

@@ -29,7 +29,7 @@ def test_what_a_guest_on_it_loses_for_kvm() -> None:
     assert not lost(("AMD EPYC",), "msr.spec_ctrl")
 
 
-def test_a_guest_that_stops_for_a_past_event_is_told_from_others() -> None:
+def test_a_guest_that_stops_for_a_past_event_is_distinguished() -> None:
     tcg, end = (
         ("QEMU TCG CPU version 2.5+",),
         "the planting guest stopped: KVM_EXIT_INTERNAL_ERROR KVM_INTERNAL_ERROR_DELIVERY_EV",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`make torture`: do to kvmtest, at random, what a bad day does, and hold it to its promises after each.
+"""`make torture`: faults of all kinds in a random order, with kvmtest's promises checked after each.
 
 The seed is printed: with it and the number of a fault (--from N --count 1) the same is done again, as far as time allows.
 """
@@ -79,10 +79,10 @@ def main() -> int:
     native = faults.Native(folder)
     try:
         while time.monotonic() - begin < args.time and (not args.count or number < args.first + args.count):
-            dice = random.Random(f"{seed}/{number}")
-            name = dice.choices(list(kinds), [weight or bool(args.only) for weight, _ in kinds.values()])[0]
+            rng = random.Random(f"{seed}/{number}")
+            name = rng.choices(list(kinds), [weight or bool(args.only) for weight, _ in kinds.values()])[0]
             try:
-                counts[kinds[name][1](native, dice)] += 1
+                counts[kinds[name][1](native, rng)] += 1
             except rules.Broken as error:
                 counts[name] += 1
                 rule = str(error).partition(":")[0]

@@ -130,22 +130,22 @@ def _emulators(child: Child) -> list[int]:
     return found
 
 
-def _disturb(child: Child, dice: random.Random) -> str:
+def _disturb(child: Child, rng: random.Random) -> str:
     """Signals to kvmtest or to its emulator, at a random moment."""
-    what = dice.choice(("", "", "signal", "several signals", "emulator"))
+    what = rng.choice(("", "", "signal", "several signals", "emulator"))
     if what:
-        child.read(dice.uniform(0, 3))
+        child.read(rng.uniform(0, 3))
     if what == "emulator":
         for pid in _emulators(child):
-            number = dice.choice((signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGSEGV))
+            number = rng.choice((signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGSEGV))
             with contextlib.suppress(OSError):
                 # One that only tells its version has a quarter of an hour: it is not stopped.
                 runs = b"-chardev" in Path(f"/proc/{pid}/cmdline").read_bytes()
                 os.kill(pid, number if runs else signal.SIGKILL)
     elif what:
-        for _ in range(1 if what == "signal" else dice.randrange(2, 5)):
-            child.signal(dice.choice(ENDS))
-            child.read(dice.choice((0, 0.001, 0.02)))
+        for _ in range(1 if what == "signal" else rng.randrange(2, 5)):
+            child.signal(rng.choice(ENDS))
+            child.read(rng.choice((0, 0.001, 0.02)))
     return what
 
 
@@ -164,16 +164,16 @@ def _check(where: Path, known: rules.Verdicts, done: Ended) -> None:
                 rules.same_verdicts(guest, known, ("error", "skip"))
 
 
-def guests(native: Native, dice: random.Random) -> str:
+def guests(native: Native, rng: random.Random) -> str:
     """A guest that does something it should not, and signals."""
     _LAB.fill(native)
     where, mounts = native.new(), Path("/proc/mounts").read_bytes()
     parts = list(_PARTS)
-    for _ in range(dice.choice((1, 1, 2))):
-        parts.insert(dice.randrange(len(parts) + 1), dice.choice(_EVENTS))
-    format, verb = dice.choice(FORMATS), "matrix" if dice.random() < 0.2 else "run"
+    for _ in range(rng.choice((1, 1, 2))):
+        parts.insert(rng.randrange(len(parts) + 1), rng.choice(_EVENTS))
+    format, verb = rng.choice(FORMATS), "matrix" if rng.random() < 0.2 else "run"
     child = _LAB.start(where, "\n".join(parts), ["--format", format, "-o", "main", "--report", "jsonl=lines"], verb)
-    what = _disturb(child, dice)
+    what = _disturb(child, rng)
     done = child.end()
     rules.ended(done, (0, 1, 3, 130))
     if (where / "main").exists() and (format != "text" or verb == "run"):
@@ -194,30 +194,30 @@ _ELSEWHERE = (
 )
 
 
-def _package(path: Path, home: Path, dice: random.Random) -> None:
+def _package(path: Path, home: Path, rng: random.Random) -> None:
     """A kernel in a package at ``path`` or a bare one, as it should be or with members that should not be there."""
     image = (home / "bzImage").read_bytes()
     kept = {f"boot/vmlinuz-{_RELEASE}": image}
     for module in (home / "modules").iterdir():
         kept[f"lib/modules/{_RELEASE}/kernel/{module.name}"] = module.read_bytes()
-    if dice.random() < 0.6:
-        kept[dice.choice(_ELSEWHERE)] = b"x"
+    if rng.random() < 0.6:
+        kept[rng.choice(_ELSEWHERE)] = b"x"
     if path.suffix == ".deb":
-        size = dice.choice(("", "", "", "-60", "0", "9" * 10, "x"))
-        deb(path, kept, size=size, link=dice.choice(("", "", f"lib/modules/{_RELEASE}/link", "boot")))
+        size = rng.choice(("", "", "", "-60", "0", "9" * 10, "x"))
+        deb(path, kept, size=size, link=rng.choice(("", "", f"lib/modules/{_RELEASE}/link", "boot")))
     elif path.suffix == ".rpm":
-        rpm(path, kept, dice.choice(("gzip", "xz", "zstd", "none")))
+        rpm(path, kept, rng.choice(("gzip", "xz", "zstd", "none")))
     else:
         path.write_bytes(image)
 
 
-def packages(native: Native, dice: random.Random) -> str:
+def packages(native: Native, rng: random.Random) -> str:
     """A package or an image of a kernel, changed."""
     home, where = _LAB.fill(native), native.new()
-    name, mounts = dice.choice(("own.deb", "kernel-9.9.9-1.x86_64.rpm", "vmlinuz")), Path("/proc/mounts").read_bytes()
-    _package(where / name, home, dice)
-    if changed := dice.random() < 0.5:
-        (where / name).write_bytes(in_bytes((where / name).read_bytes(), dice))
+    name, mounts = rng.choice(("own.deb", "kernel-9.9.9-1.x86_64.rpm", "vmlinuz")), Path("/proc/mounts").read_bytes()
+    _package(where / name, home, rng)
+    if changed := rng.random() < 0.5:
+        (where / name).write_bytes(in_bytes((where / name).read_bytes(), rng))
     # What is packed for each guest is not made anew for each package.
     shutil.copytree(home / "kvmtest" / "initramfs", where / "cache" / "kvmtest" / "initramfs", copy_function=os.link)
     words = ["--format", "jsonl", "-o", "main"]
@@ -230,25 +230,25 @@ def packages(native: Native, dice: random.Random) -> str:
     return f"packages, {name.rpartition('.')[2]}{', changed' if changed else ''}"
 
 
-def real(native: Native, dice: random.Random) -> str:
+def real(native: Native, rng: random.Random) -> str:
     """A cell of a real kernel, with signals to it and its emulator."""
     where, mounts = native.new(), Path("/proc/mounts").read_bytes()
-    words = ["lab", "run", "--backend", "svm", "--kernel", dice.choice(("5.10", "6.1", "6.12", "7.2"))]
-    words += ["init.msi/ap,intel,xapic,plant-*", *["--fresh-boot"] * (dice.random() < 0.3)]
-    child = start([*words, "--format", dice.choice(FORMATS), "-o", "main", "--report", "jsonl=lines"], where)
-    child.read(dice.uniform(0, 30))
-    what = dice.choice(("signal", "several signals", "kill", "stop and go", "nothing"))
+    words = ["lab", "run", "--backend", "svm", "--kernel", rng.choice(("5.10", "6.1", "6.12", "7.2"))]
+    words += ["init.msi/ap,intel,xapic,plant-*", *["--fresh-boot"] * (rng.random() < 0.3)]
+    child = start([*words, "--format", rng.choice(FORMATS), "-o", "main", "--report", "jsonl=lines"], where)
+    child.read(rng.uniform(0, 30))
+    what = rng.choice(("signal", "several signals", "kill", "stop and go", "nothing"))
     if what in ("kill", "stop and go"):
         for pid in _emulators(child):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL if what == "kill" else signal.SIGSTOP)
                 if what != "kill":
-                    child.read(dice.uniform(0.1, 5))
+                    child.read(rng.uniform(0.1, 5))
                     os.kill(pid, signal.SIGCONT)
     elif what != "nothing":
         for _ in range(1 if what == "signal" else 3):
-            child.signal(dice.choice(ENDS))
-            child.read(dice.choice((0, 0.001, 0.02)))
+            child.signal(rng.choice(ENDS))
+            child.read(rng.choice((0, 0.001, 0.02)))
     done = child.end()
     rules.ended(done, (0, 1, 3, 130))
     if (where / "lines").exists() and (where / "lines").stat().st_size:

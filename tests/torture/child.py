@@ -39,7 +39,7 @@ class Child:
 
     def __init__(self, words: Sequence[str], folder: Path, pid: int, out: int | None, err: int | None) -> None:
         self.words, self.pid = words, pid
-        self._told = f"TMPDIR={folder / 'tmp'}".encode()
+        self._mark = f"TMPDIR={folder / 'tmp'}".encode()
         self._fds = [fd for fd in (out, err) if fd is not None]
         self._out, self._err = out, err
         self._data: dict[int, bytearray] = {fd: bytearray() for fd in self._fds}
@@ -97,12 +97,12 @@ class Child:
             self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         while self._fds and self._take(0.2):
             pass
-        told = [bytes(self._data[fd]) if fd in self._data else b"" for fd in (self._out, self._err)]
+        streams = [bytes(self._data[fd]) if fd in self._data else b"" for fd in (self._out, self._err)]
         for fd in (self._out, self._err):
             if fd is not None:
                 os.close(fd)
         assert self._status is not None
-        return Ended(self.words, self._status, told[0], told[1], hung, self._left())
+        return Ended(self.words, self._status, streams[0], streams[1], hung, self._left())
 
     def _left(self) -> list[str]:
         """The processes of its session, and others that it started, that are still there a moment later; they are killed."""
@@ -122,7 +122,7 @@ class Child:
         session = _session(pid)
         try:
             # An emulator has a session of its own, and its parent is gone.
-            return session == self.pid or session != 0 and self._told in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            return session == self.pid or session != 0 and self._mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         except OSError:
             return False
 

@@ -35,7 +35,7 @@ _DONE = re.compile(rb"\[(\d+)/\d+\]")
 
 
 class Native:
-    """Runs on this machine's KVM in ``folder``, as ``dice`` say."""
+    """Runs on this machine's KVM in ``folder``, at moments that a seed decides."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -83,57 +83,57 @@ def _no_rich() -> None:
     terminal._Rich = none  # type: ignore[misc,assignment]
 
 
-def _send(child: Child, dice: random.Random, pattern: str) -> None:
+def _send(child: Child, rng: random.Random, pattern: str) -> None:
     def pause(least: float, most: float) -> None:
-        child.read(dice.uniform(least, most))
+        child.read(rng.uniform(least, most))
 
     if pattern == "one":
-        child.signal(dice.choice(ENDS))
+        child.signal(rng.choice(ENDS))
     elif pattern == "double ctrl-c":
         child.signal(signal.SIGINT)
         # Half of them as soon as two can come, half from a millisecond to a second apart.
-        child.read(dice.choice((0, 0.0002, 0.001)) if dice.random() < 0.5 else 10 ** dice.uniform(-3, 0))
+        child.read(rng.choice((0, 0.0002, 0.001)) if rng.random() < 0.5 else 10 ** rng.uniform(-3, 0))
         child.signal(signal.SIGINT)
     elif pattern == "sigterm":
         child.signal(signal.SIGTERM)
     elif pattern == "several":
-        for _ in range(dice.randrange(2, 6)):
-            child.signal(dice.choice(ENDS))
-            time.sleep(dice.choice((0, 0.0005, 0.002, 0.02)))
+        for _ in range(rng.randrange(2, 6)):
+            child.signal(rng.choice(ENDS))
+            time.sleep(rng.choice((0, 0.0005, 0.002, 0.02)))
     elif pattern == "much later":
-        child.signal(dice.choice(ENDS))
+        child.signal(rng.choice(ENDS))
         pause(1.6, 1.9)
-        child.signal(dice.choice(ENDS))
+        child.signal(rng.choice(ENDS))
     elif pattern == "stop":
-        for _ in range(dice.randrange(1, 4)):
+        for _ in range(rng.randrange(1, 4)):
             child.signal(signal.SIGSTOP)
-            time.sleep(dice.choice((0.01, 0.1, 1.1)))
+            time.sleep(rng.choice((0.01, 0.1, 1.1)))
             child.signal(signal.SIGCONT)
             pause(0, 0.1)
     elif pattern == "stop and end":
         child.signal(signal.SIGSTOP)
-        child.signal(dice.choice(ENDS))
-        time.sleep(dice.choice((0.001, 0.05)))
+        child.signal(rng.choice(ENDS))
+        time.sleep(rng.choice((0.001, 0.05)))
         child.signal(signal.SIGCONT)
 
 
 PATTERNS = ("one", "double ctrl-c", "sigterm", "several", "much later", "stop", "stop and end")
 
 
-def signals(native: Native, dice: random.Random, pattern: str = "", format: str = "", sure: bool = False) -> str:
+def signals(native: Native, rng: random.Random, pattern: str = "", format: str = "", sure: bool = False) -> str:
     """Signals at a random moment of a run, whose progress is watched."""
-    pattern, format = pattern or dice.choice(PATTERNS), format or dice.choice(FORMATS)
-    selectors = dice.choice(SELECTORS)
+    pattern, format = pattern or rng.choice(PATTERNS), format or rng.choice(FORMATS)
+    selectors = rng.choice(SELECTORS)
     known, seconds = native.known(selectors)
     where, mounts = native.new(), Path("/proc/mounts").read_bytes()
-    jobs = [] if dice.random() < 0.8 else ["--jobs", "2"]
+    jobs = [] if rng.random() < 0.8 else ["--jobs", "2"]
     # The text that is asked for has a progress line, whatever else is written.
-    shown = sure or dice.random() < 0.6
+    shown = sure or rng.random() < 0.6
     asked = [*_SHOWN, "--report", f"{format}=main"] if shown else ["--format", format, "-o", "main"]
     words = ["run", *selectors, *jobs, *asked, "--report", "jsonl=lines"]
     child = start(words, where, terminal=True, prepare=_no_rich)
-    child.read(dice.uniform(0, (0.8 if sure else 1.1) * seconds))
-    _send(child, dice, pattern)
+    child.read(rng.uniform(0, (0.8 if sure else 1.1) * seconds))
+    _send(child, rng, pattern)
     done = child.end()
     counted = max(map(int, _DONE.findall(done.err)), default=0)
     if pattern == "stop" and done.status in (0, 1):
@@ -154,7 +154,7 @@ def signals(native: Native, dice: random.Random, pattern: str = "", format: str 
         cases = sum(1 for run in runs for one in run.observations if one.seconds is not None)
         rules.kept(counted, cases, done)
         rules.need_report(names, counted, done)
-        if sure or dice.random() < 0.2:
+        if sure or rng.random() < 0.2:
             again = start(["report", "lines", "--format", format], where).end()
             # Seconds are rounded where they are saved, and again where they are shown.
             same = _SECONDS.sub(b"", again.out) == _SECONDS.sub(b"", (where / "main").read_bytes())
@@ -165,19 +165,19 @@ def signals(native: Native, dice: random.Random, pattern: str = "", format: str 
     return f"signals, {pattern}, {format}{', ended before' if sure and done.status != 130 else ''}"
 
 
-def each(native: Native, dice: random.Random) -> str:
+def each(native: Native, rng: random.Random) -> str:
     """SIGTERM and a double Ctrl-C by turns, in each format by turns, while it runs."""
     native.turn += 1
-    return signals(native, dice, ("sigterm", "double ctrl-c")[native.turn % 2], FORMATS[native.turn // 2 % len(FORMATS)], True)
+    return signals(native, rng, ("sigterm", "double ctrl-c")[native.turn % 2], FORMATS[native.turn // 2 % len(FORMATS)], True)
 
 
-def killed(native: Native, dice: random.Random) -> str:
+def killed(native: Native, rng: random.Random) -> str:
     """SIGKILL at a random moment: the lines that were written count, and hold what the progress line had counted."""
-    selectors = dice.choice(SELECTORS)
+    selectors = rng.choice(SELECTORS)
     known, seconds = native.known(selectors)
     where = native.new()
     child = start(["run", *selectors, *_SHOWN, "--report", "jsonl=main"], where, terminal=True, prepare=_no_rich)
-    child.read(dice.uniform(0, seconds))
+    child.read(rng.uniform(0, seconds))
     child.signal(signal.SIGKILL)
     done = child.end()
     counted = max(map(int, _DONE.findall(done.err)), default=0)
@@ -193,12 +193,12 @@ def killed(native: Native, dice: random.Random) -> str:
     return "killed"
 
 
-def early(native: Native, dice: random.Random) -> str:
+def early(native: Native, rng: random.Random) -> str:
     """A signal while the interpreter starts and imports, or at the very end."""
     where, mounts = native.new(), Path("/proc/mounts").read_bytes()
-    number = dice.choice(ENDS)
+    number = rng.choice(ENDS)
     child = start(["list", "--ids", "cr3"], where, anew=True)
-    child.read(dice.uniform(0.02, 1))
+    child.read(rng.uniform(0.02, 1))
     child.signal(number)
     done = child.end()
     # Before a line of this package runs, a signal does what it does to any program in Python.
@@ -220,19 +220,19 @@ class _Small:
         self.mounted = not subprocess.run(command, capture_output=True, check=False).returncode
 
     def close(self) -> None:
-        """Take it away."""
+        """Unmount it and remove its folder."""
         if self.mounted:
             subprocess.run(["umount", str(self.path)], check=True)
         shutil.rmtree(self.path)
 
 
-def disk(native: Native, dice: random.Random) -> str:
+def disk(native: Native, rng: random.Random) -> str:
     """A report to a full or a read-only disk, with an old report on it, and another report elsewhere."""
-    format, kind = dice.choice(FORMATS), dice.choice(("full", "full", "read-only", "/dev/full"))
-    selectors = dice.choice(SELECTORS)
+    format, kind = rng.choice(FORMATS), rng.choice(("full", "full", "read-only", "/dev/full"))
+    selectors = rng.choice(SELECTORS)
     known, _ = native.known(selectors)
     where, mounts = native.new(), Path("/proc/mounts").read_bytes()
-    small = _Small(where, dice.choice((4, 8, 16, 32, 64, 128, 512)), kind == "read-only")
+    small = _Small(where, rng.choice((4, 8, 16, 32, 64, 128, 512)), kind == "read-only")
     try:
         old = b"what was there before\n"
         path = Path("/dev/full") if kind == "/dev/full" or not small.mounted else small.path / "r"
@@ -261,20 +261,20 @@ def disk(native: Native, dice: random.Random) -> str:
     return f"disk, {kind}, {format}"
 
 
-def closed(native: Native, dice: random.Random) -> str:
+def closed(native: Native, rng: random.Random) -> str:
     """Standard streams that are closed, or whose reader leaves."""
-    selectors, format = dice.choice(SELECTORS), dice.choice(FORMATS)
+    selectors, format = rng.choice(SELECTORS), rng.choice(FORMATS)
     known, _ = native.known(selectors)
     where, mounts = native.new(), Path("/proc/mounts").read_bytes()
-    to_file = dice.random() < 0.5
+    to_file = rng.random() < 0.5
     words = ["run", *selectors, "--format", format, *(["-o", "main"] if to_file else []), "--report", "json=r.json"]
-    if leaves := dice.random() < 0.4:
+    if leaves := rng.random() < 0.4:
         numbers: list[int] = []
         child = start(words, where)
-        child.read(dice.uniform(0, 0.5))
+        child.read(rng.uniform(0, 0.5))
         child.stop_reading()
     else:
-        numbers = [n for n in range(3) if dice.random() < 0.5]
+        numbers = [n for n in range(3) if rng.random() < 0.5]
         child = start(words, where, closed=numbers)
     done = child.end()
     lost = 1 in numbers and not to_file
@@ -297,14 +297,14 @@ _LIMITS = {
 }
 
 
-def limits(native: Native, dice: random.Random) -> str:
+def limits(native: Native, rng: random.Random) -> str:
     """A run that may have little of something."""
-    kind = dice.choice(list(_LIMITS))
+    kind = rng.choice(list(_LIMITS))
     number, values = _LIMITS[kind]
-    selectors = dice.choice(SELECTORS)
+    selectors = rng.choice(SELECTORS)
     known, _ = native.known(selectors)
     where, mounts = native.new(), Path("/proc/mounts").read_bytes()
-    done = start(["run", *selectors, "--format", "json", "-o", "r.json"], where, limits=[(number, dice.choice(values))]).end()
+    done = start(["run", *selectors, "--format", "json", "-o", "r.json"], where, limits=[(number, rng.choice(values))]).end()
     rules.ended(done, (0, 1, 2, 3))
     if (where / "r.json").exists():
         for run in rules.report(where / "r.json"):
@@ -313,9 +313,9 @@ def limits(native: Native, dice: random.Random) -> str:
     return f"limits, {kind}"
 
 
-def two(native: Native, dice: random.Random) -> str:
+def two(native: Native, rng: random.Random) -> str:
     """Two at once, that write to the same file."""
-    selectors, format = dice.choice(SELECTORS), dice.choice(("json", "junit", "ktap", "html", "kcidb", "text"))
+    selectors, format = rng.choice(SELECTORS), rng.choice(("json", "junit", "ktap", "html", "kcidb", "text"))
     native.known(selectors)
     where, mounts = native.new(), Path("/proc/mounts").read_bytes()
     words = ["run", *selectors, "--format", format, "-o", "main"]

@@ -64,67 +64,67 @@ def _places(value: Any) -> list[tuple[Any, Any]]:
     return found
 
 
-def _in_structure(data: bytes, dice: random.Random) -> bytes:
+def _in_structure(data: bytes, rng: random.Random) -> bytes:
     """Another value, key, or order somewhere in a document, or in one of its lines."""
     lines = data.split(b"\n")
-    number = dice.randrange(len(lines))
+    number = rng.randrange(len(lines))
     whole = data.lstrip()[:1] == b"{" and not data.startswith(b'{"schema":"kvmtest.results/2","run"')
     try:
         document = json.loads(data if whole else lines[number])
     except ValueError:
-        return in_bytes(data, dice)
-    for _ in range(dice.choice((1, 1, 1, 2, 5))):
+        return in_bytes(data, rng)
+    for _ in range(rng.choice((1, 1, 1, 2, 5))):
         places = _places(document)
         if not places:
             break
         shown = [(holder, key) for holder, key in places if key in _SHOWN and isinstance(holder[key], str)]
-        if shown and dice.random() < 0.4:
-            (holder, key), kind = dice.choice(shown), 2
+        if shown and rng.random() < 0.4:
+            (holder, key), kind = rng.choice(shown), 2
         else:
-            (holder, key), kind = dice.choice(places), dice.randrange(5)
+            (holder, key), kind = rng.choice(places), rng.randrange(5)
         if kind == 0 and isinstance(holder, dict):
-            holder[dice.choice(_TEXTS)] = holder.pop(key)
+            holder[rng.choice(_TEXTS)] = holder.pop(key)
         elif kind == 1:
             del holder[key]
         elif kind == 2 and isinstance(holder[key], str):
-            at = dice.randrange(len(holder[key]) + 1)
-            holder[key] = holder[key][:at] + dice.choice(_TEXTS) + holder[key][at:]
+            at = rng.randrange(len(holder[key]) + 1)
+            holder[key] = holder[key][:at] + rng.choice(_TEXTS) + holder[key][at:]
         elif kind == 3:
-            other, at = dice.choice(places)
+            other, at = rng.choice(places)
             if at in other if isinstance(other, dict) else at < len(other):
                 holder[key] = json.loads(json.dumps(other[at]))
         else:
-            holder[key] = dice.choice(_VALUES)
+            holder[key] = rng.choice(_VALUES)
     changed = json.dumps(document).encode()
     return changed if whole else b"\n".join([*lines[:number], changed, *lines[number + 1 :]])
 
 
-def in_bytes(data: bytes, dice: random.Random) -> bytes:
+def in_bytes(data: bytes, rng: random.Random) -> bytes:
     """``data`` with other bits, without a piece, with one more, or cut."""
     made = bytearray(data)
-    for _ in range(dice.choice((1, 1, 2, 8))):
-        at = dice.randrange(len(made) + 1)
-        kind = dice.randrange(5)
+    for _ in range(rng.choice((1, 1, 2, 8))):
+        at = rng.randrange(len(made) + 1)
+        kind = rng.randrange(5)
         if kind == 0 and at < len(made):
-            made[at] ^= 1 << dice.randrange(8)
+            made[at] ^= 1 << rng.randrange(8)
         elif kind == 1:
             del made[at:]
         elif kind == 2:
-            made[at:at] = dice.choice(_SPLICES)
+            made[at:at] = rng.choice(_SPLICES)
         elif kind == 3:
-            del made[at : at + dice.randrange(200)]
+            del made[at : at + rng.randrange(200)]
         else:
-            other = dice.randrange(len(made) + 1)
-            made[at:at] = made[other : other + dice.randrange(500)]
+            other = rng.randrange(len(made) + 1)
+            made[at:at] = made[other : other + rng.randrange(500)]
     return bytes(made)
 
 
-def mutated(data: bytes, dice: random.Random) -> bytes:
+def mutated(data: bytes, rng: random.Random) -> bytes:
     """``data``, changed in one way or another."""
     packed = data[:2] == b"\x1f\x8b"
-    if packed and dice.random() < 0.5:
-        return gzip.compress(mutated(gzip.decompress(data), dice))
-    return in_bytes(data, dice) if packed or dice.random() < 0.4 else _in_structure(data, dice)
+    if packed and rng.random() < 0.5:
+        return gzip.compress(mutated(gzip.decompress(data), rng))
+    return in_bytes(data, rng) if packed or rng.random() < 0.4 else _in_structure(data, rng)
 
 
 _KNOWN = b"""\
@@ -187,34 +187,34 @@ class _Corpus:
 _CORPUS = _Corpus()
 
 
-def _commands(name: str, dice: random.Random) -> list[str]:
+def _commands(name: str, rng: random.Random) -> list[str]:
     """A command that reads the file ``name``, the changed one, beside others as they should be."""
     if name == "snapshot.json":
-        return dice.choice((["diff", name, "good-" + name], ["diff", "good-" + name, name, "--format", "json"]))
+        return rng.choice((["diff", name, "good-" + name], ["diff", "good-" + name, name, "--format", "json"]))
     if name == "scenario.json":
-        return dice.choice((["run", "--scenario", name, "--timeout", "0.3"], ["repro", "--scenario", name, "--no-minimise"]))
+        return rng.choice((["run", "--scenario", name, "--timeout", "0.3"], ["repro", "--scenario", name, "--no-minimise"]))
     if name == "coverage.json":
         return [
             "lab",
             "coverage",
             "--from",
             name,
-            *dice.choice(((), ("-v",), ("--missed",), ("--report", "html=out"), ("--report", "lcov=out"))),
+            *rng.choice(((), ("-v",), ("--missed",), ("--report", "html=out"), ("--report", "lcov=out"))),
         ]
     if name == "change.patch":
         return ["lab", "coverage", "--from", "good-coverage.json", "--tree", "tree", "--diff", name]
     if name == "observer.log":
-        return ["observer", "judge", name, "--format", dice.choice(FORMATS)]
+        return ["observer", "judge", name, "--format", rng.choice(FORMATS)]
     if name == "vcpu.state":
-        before = dice.choice(([], ["--before", name], ["--before", "good-" + name]))
-        return ["judge", "--event", "init", *before, "--vendor", "intel", "--backend", "vmx", dice.choice((name, "good-" + name))]
+        before = rng.choice(([], ["--before", name], ["--before", "good-" + name]))
+        return ["judge", "--event", "init", *before, "--vendor", "intel", "--backend", "vmx", rng.choice((name, "good-" + name))]
     if name == "known.toml":
-        return dice.choice((["report", "--known", name, "good-results.json"], ["run", _ONE, "--known", name]))
-    return dice.choice(
+        return rng.choice((["report", "--known", name, "good-results.json"], ["run", _ONE, "--known", name]))
+    return rng.choice(
         (
-            ["report", name, "--format", dice.choice(FORMATS), "--color", "never"],
+            ["report", name, "--format", rng.choice(FORMATS), "--color", "never"],
             ["report", name, "--verbose"],
-            ["report", name, "good-results.json", "--format", dice.choice(FORMATS)],
+            ["report", name, "good-results.json", "--format", rng.choice(FORMATS)],
             ["report", name, "--format", "jsonl", "--expand"],
             ["report", "--baseline", name, "good-results.json"],
             ["report", "--baseline", "good-results.json", name],
@@ -226,17 +226,17 @@ def _commands(name: str, dice: random.Random) -> list[str]:
     )
 
 
-def files(native: Native, dice: random.Random) -> str:
+def files(native: Native, rng: random.Random) -> str:
     """A changed file, and a command that reads it."""
     _CORPUS.fill(native)
     where, mounts = native.new(), Path("/proc/mounts").read_bytes()
-    name = dice.choice(sorted(_CORPUS.files))
+    name = rng.choice(sorted(_CORPUS.files))
     for other, data in _CORPUS.files.items():
         (where / f"good-{other}").write_bytes(data)
-    (where / name).write_bytes(mutated(_CORPUS.files[name], dice))
+    (where / name).write_bytes(mutated(_CORPUS.files[name], rng))
     if name == "change.patch":
         source(where / "tree")
-    words = _commands(name, dice)
+    words = _commands(name, rng)
     done = start(words, where, limits=[(resource.RLIMIT_AS, _MEMORY)]).end()
     try:
         rules.ended(done, (0, 1, 2, 3))
@@ -269,27 +269,27 @@ _LINES = (
 )
 
 
-def _changed(name: str, dice: random.Random) -> str:
+def _changed(name: str, rng: random.Random) -> str:
     """``name`` with something in it that no name has."""
-    for _ in range(dice.choice((1, 1, 2, 4))):
-        at = dice.randrange(len(name) + 1)
-        more = dice.choice(("*", "?", "[", "]", "{", "}", ",", "/", ".", "{a,b}", "[!-a]", " ", *_TEXTS))
-        name = name[:at] + more + name[at + dice.randrange(3) :]
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        at = rng.randrange(len(name) + 1)
+        more = rng.choice(("*", "?", "[", "]", "{", "}", ",", "/", ".", "{a,b}", "[!-a]", " ", *_TEXTS))
+        name = name[:at] + more + name[at + rng.randrange(3) :]
     return name.replace("\0", "")
 
 
-def words(native: Native, dice: random.Random) -> str:
+def words(native: Native, rng: random.Random) -> str:
     """A command line with something in it that should not be there."""
     _CORPUS.fill(native)
     where, mounts = native.new(), Path("/proc/mounts").read_bytes()
     for other, data in _CORPUS.files.items():
         (where / f"good-{other}").write_bytes(data)
-    text = dice.choice((*_TEXTS, "-1", "0", "1e999", "nan", "9" * 40, "1/0", "0x", "\udcff")).replace("\0", "")
+    text = rng.choice((*_TEXTS, "-1", "0", "1e999", "nan", "9" * 40, "1/0", "0x", "\udcff")).replace("\0", "")
     made = {
-        "NAME": _changed(dice.choice(_NAMES), dice),
+        "NAME": _changed(rng.choice(_NAMES), rng),
         "TEXT": text.encode(errors="ignore").decode() if text != "\udcff" else text,
     }
-    line = [made.get(word, word) for word in dice.choice(_LINES).split()]
+    line = [made.get(word, word) for word in rng.choice(_LINES).split()]
     done = start(line, where, limits=[(resource.RLIMIT_AS, _MEMORY)]).end()
     rules.ended(done, (0, 1, 2, 3))
     native.over(where, {f"good-{other}" for other in _CORPUS.files}, mounts)

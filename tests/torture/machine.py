@@ -35,7 +35,7 @@ _INTERRUPTED = 5
 
 
 class _Watched(Refusing):
-    """Ioctls that fail, or come ``late_s`` late; which were issued is told to the process that forked this one, by ``shared``."""
+    """Ioctls that fail, or come ``late_s`` late; ``shared`` shows the process that forked this one which were issued."""
 
     def __init__(self, shared: mmap.mmap, late_s: float) -> None:
         super().__init__(pytest.MonkeyPatch())
@@ -76,21 +76,21 @@ def _used(native: Native, selectors: tuple[str, ...]) -> list[int]:
     return _USED[selectors]
 
 
-def _when(dice: random.Random) -> dict[str, Any]:
-    kind = dice.choice(("always", "each", "each", "once", "once"))
+def _when(rng: random.Random) -> dict[str, Any]:
+    kind = rng.choice(("always", "each", "each", "once", "once"))
     if kind == "once":
-        return {"after": int(2 ** dice.uniform(0, 7)) - 1}
-    return {"every": 1 if kind == "always" else dice.randrange(2, 40)}
+        return {"after": int(2 ** rng.uniform(0, 7)) - 1}
+    return {"every": 1 if kind == "always" else rng.randrange(2, 40)}
 
 
-def refused(native: Native, dice: random.Random) -> str:
+def refused(native: Native, rng: random.Random) -> str:
     """An ioctl that fails, always or now and then."""
-    selectors, format = dice.choice(SELECTORS), dice.choice(FORMATS)
+    selectors, format = rng.choice(SELECTORS), rng.choice(FORMATS)
     known, _ = native.known(selectors)
-    error = dice.choice((errno.EINVAL, errno.ENOMEM, errno.EIO, errno.EFAULT, errno.EBADF, errno.EINTR, errno.EINTR))
-    refusal = Refusal(dice.choice(_used(native, selectors)), error, **_when(dice))
+    error = rng.choice((errno.EINVAL, errno.ENOMEM, errno.EIO, errno.EFAULT, errno.EBADF, errno.EINTR, errno.EINTR))
+    refusal = Refusal(rng.choice(_used(native, selectors)), error, **_when(rng))
     where, mounts = native.new(), Path("/proc/mounts").read_bytes()
-    shared, prepare = _watch(refusal, issued=dice.random() < 0.7)
+    shared, prepare = _watch(refusal, issued=rng.random() < 0.7)
     words = ["run", *selectors, "--timeout", "0.1" if refusal.request == _KVM_RUN else "1"]
     done = start([*words, "--format", format, "-o", "main", "--report", "jsonl=lines"], where, prepare=prepare).end()
     done = done._replace(words=[*done.words, *refusal.words, refusal.time])
@@ -113,14 +113,14 @@ def refused(native: Native, dice: random.Random) -> str:
     return f"ioctls, {errno.errorcode[error]}{'' if shared[len(_REQUESTS)] else ', not issued so often'}"
 
 
-def late(native: Native, dice: random.Random) -> str:
+def late(native: Native, rng: random.Random) -> str:
     """An ioctl that is late now and then."""
-    selectors = dice.choice(SELECTORS)
+    selectors = rng.choice(SELECTORS)
     known, _ = native.known(selectors)
-    request = dice.choice(_used(native, selectors))
-    late_s = 10 ** dice.uniform(-4, -1)
+    request = rng.choice(_used(native, selectors))
+    late_s = 10 ** rng.uniform(-4, -1)
     where, mounts = native.new(), Path("/proc/mounts").read_bytes()
-    _, prepare = _watch(Refusal(request, 0, every=max(1, int(dice.uniform(200, 2000) * late_s))), late_s)
+    _, prepare = _watch(Refusal(request, 0, every=max(1, int(rng.uniform(200, 2000) * late_s))), late_s)
     done = start(["run", *selectors, "--format", "jsonl", "-o", "main"], where, prepare=prepare).end()
     rules.ended(done, (0, 1))
     (run,) = rules.report(where / "main")
@@ -134,12 +134,12 @@ def late(native: Native, dice: random.Random) -> str:
 _LIMITS = ("reset.create/*full-irqchip,amd*", "init.msi.guest.*.limit/*plant-a", "init.icr-xapic.guest.*.limit/*plant-a")
 
 
-def short(native: Native, dice: random.Random) -> str:
+def short(native: Native, rng: random.Random) -> str:
     """A time limit that ends guests anywhere."""
-    selectors = dice.choice((*SELECTORS, _LIMITS, _LIMITS))
+    selectors = rng.choice((*SELECTORS, _LIMITS, _LIMITS))
     known, _ = native.known(selectors)
     where, mounts = native.new(), Path("/proc/mounts").read_bytes()
-    limit = f"{10 ** dice.uniform(-3.5, -2):.5f}"
+    limit = f"{10 ** rng.uniform(-3.5, -2):.5f}"
     done = start(["run", *selectors, "--timeout", limit, "--format", "jsonl", "-o", "main"], where).end()
     rules.ended(done, (0, 1))
     (run,) = rules.report(where / "main")
@@ -149,20 +149,20 @@ def short(native: Native, dice: random.Random) -> str:
     return "time limits"
 
 
-def busy(native: Native, dice: random.Random) -> str:
+def busy(native: Native, rng: random.Random) -> str:
     """Other processes that use each processor."""
-    selectors, format = dice.choice(SELECTORS), dice.choice(FORMATS)
+    selectors, format = rng.choice(SELECTORS), rng.choice(FORMATS)
     known, _ = native.known(selectors)
     where, mounts = native.new(), Path("/proc/mounts").read_bytes()
     others = []
-    for _ in range(dice.randrange(2, 9)):
+    for _ in range(rng.randrange(2, 9)):
         if not (pid := os.fork()):
             ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
             while True:
                 pass
         others.append(pid)
     try:
-        jobs = dice.choice(("1", "1", "2", "3"))
+        jobs = rng.choice(("1", "1", "2", "3"))
         words = ["run", *selectors, "--jobs", jobs, "--format", format, "-o", "main", "--report", "jsonl=lines"]
         done = start(words, where).end()
     finally:

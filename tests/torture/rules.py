@@ -42,9 +42,9 @@ class Broken(AssertionError):
     """A promise that was not kept."""
 
 
-def _need(holds: object, rule: str, *told: object) -> None:
+def _need(holds: object, rule: str, *evidence: object) -> None:
     if not holds:
-        raise Broken(f"{rule}: {' '.join(str(one)[:600] for one in told)}")
+        raise Broken(f"{rule}: {' '.join(str(one)[:600] for one in evidence)}")
 
 
 def ended(done: Ended, allowed: Iterable[int] = STATUSES) -> None:
@@ -81,9 +81,9 @@ def _mounts() -> bytes:
 
 def report(path: Path) -> list[Run]:
     """The runs in saved results, of which the last line may be cut."""
-    told: list[str] = []
+    notes: list[str] = []
     try:
-        return saved.load(str(path), told.append)
+        return saved.load(str(path), notes.append)
     except saved.SavedError as error:
         raise Broken(f"whole lines are readable: {error}") from None
 
@@ -151,9 +151,9 @@ def documented(done: Ended, runs: list[Run], interrupted_only: bool = True) -> N
             _need(unexpected == (done.status == 1), "the status is that of the results", done.words, done.status)
 
 
-def need(holds: object, rule: str, *told: object) -> None:
-    """Raise Broken, with what is ``told``, where ``rule`` does not hold."""
-    _need(holds, rule, *told)
+def need(holds: object, rule: str, *evidence: object) -> None:
+    """Raise Broken, with its ``evidence``, where ``rule`` does not hold."""
+    _need(holds, rule, *evidence)
 
 
 def kept(counted: int, cases: int, done: Ended) -> None:

@@ -134,6 +134,28 @@ def test_a_signal_while_it_imports_is_130_and_no_traceback(monkeypatch: pytest.M
     assert main(["list"]) == 130
 
 
+def test_the_status_of_a_module_that_is_interrupted_in_eval_is_130(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("""
+import os, signal, sys
+
+class Signals:
+    def find_spec(name, path=None, target=None):
+        if name == "kvmtest.commands.common":
+            eval("os.kill(os.getpid(), signal.SIGINT)")
+
+sys.meta_path.insert(0, Signals)
+""")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{Path(cli.__file__).parents[1]}"}
+    words = [sys.executable, "-m", "kvmtest", "list"]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, preexec_fn=_interruptible)
+    assert (done.returncode, done.stderr) == (130, "kvmtest: interrupted\n")
+
+
+def _interruptible() -> None:
+    """Do what a shell in the foreground does: in its background SIGINT is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_a_second_signal_right_after_the_first_raises_nothing_more() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt), Interrupt():

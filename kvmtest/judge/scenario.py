@@ -30,6 +30,7 @@ from kvmtest.scenario import step as s
 from kvmtest.scenario.text import vcpus
 from kvmtest.spec import emulators
 from kvmtest.spec.kept import AS_WRITTEN
+from kvmtest.spec.real_mode import unemulated
 from kvmtest.state.guest_view import ITEMS, Report
 from kvmtest.state.sections import Snapshot
 from kvmtest.uapi.names import EXITS
@@ -287,6 +288,8 @@ def played(cache: Cache, look: Look, host: Host, bases: tuple[Basis, ...], seen:
     if seen.end:
         verdict = Verdict(seen.end.verdict)
         why = f"{OUT_OF_TIME}: {seen.end.why}" if seen.end.late and verdict is Verdict.ERROR else seen.end.why
+        if unable := unemulated(host.backend, host.parameters, why):
+            verdict, why = Verdict.SKIP, unable
         judge.rest(seen.end.step, verdict, why)
     return judge.observations()
 

@@ -246,6 +246,15 @@ def test_where_an_emulator_gets_it_wrong_nothing_is_judged() -> None:
         assert results and {str(one.verdict) for one in results} == verdicts
 
 
+def test_a_guest_that_kvm_cannot_emulate_is_a_skip_and_any_other_end_an_error() -> None:
+    case = select(plan(), ("init.msi/bsp,intel,in-smm-shutdown",))[0]
+    why = "not seen: KVM_EXIT_INTERNAL_ERROR KVM_INTERNAL_ERROR_EMULATION ndata=8 insn=0f 0b f4"
+    for unrestricted, end, verdicts in (("N", why, {"skip"}), ("Y", why, {"error"}), ("N", "not seen: KVM_EXIT_HLT", {"error"})):
+        host = HOST._replace(backend="vmx", parameters={"unrestricted_guest": unrestricted})
+        results = judged(case, host, Played((), Ended(0, "error", end)), basis(case))
+        assert results and {str(one.verdict) for one in results} == verdicts
+
+
 def test_that_the_guest_runs_is_judged_once() -> None:
     """The record is that of a step before it which expects the first instruction at the reset vector, if there is one."""
     for scenario, asked in ((TOLD.scenario, 1), (SCENARIOS["init.msi/after-rsm"], 0)):

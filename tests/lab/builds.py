@@ -15,6 +15,7 @@ from kvmtest.lab.build import change
 from kvmtest.lab.cell import Cell
 from kvmtest.lab.error import LabError
 from kvmtest.lab.kernels import Kernel
+from kvmtest.lab.modules import VENDOR
 from kvmtest.lab.steps import Spec
 from kvmtest.model.record import Result
 
@@ -75,10 +76,13 @@ def modules_with(places: Sequence[Broken]) -> Path:
     return build(kernel, chosen(places))
 
 
-def results(modules: Path, number: int, selectors: Iterable[str], backend: str = "svm") -> list[Result]:
-    """The results of a cell with ``modules`` in which the place of this number is chosen; 0 is none."""
-    parameters = {"kvm": f"mutant={number}"}
-    cell = Cell(Spec(backend, kernels.find(KERNEL), tuple(selectors), own_modules=str(modules), parameters=parameters))
+def results(modules: Path, number: int, selectors: Iterable[str], backend: str = "svm", parameters: str = "") -> list[Result]:
+    """The results of a cell with ``modules`` in which the place of this number is chosen; 0 is none.
+
+    ``parameters`` are those of the backend's module.
+    """
+    given = {"kvm": f"mutant={number}"} | ({VENDOR[backend]: parameters} if parameters else {})
+    cell = Cell(Spec(backend, kernels.find(KERNEL), tuple(selectors), own_modules=str(modules), parameters=given))
     try:
         cell.emulator.check()
     except LabError as error:

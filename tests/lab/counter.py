@@ -17,6 +17,8 @@ class Counter(NamedTuple):
     line: str
     statement: str = "if (!(MUTANT && init_event))"
     backend: str = "svm"
+    #: Of the backend's module, with which the deviation shows.
+    parameters: str = ""
 
 
 _X86, _LAPIC, _SVM, _NESTED, _VMX = "x86.c", "lapic.c", "svm/svm.c", "svm/nested.c", "vmx/vmx.c"
@@ -59,6 +61,11 @@ COUNTERS = (
         "vmx_check_nested_events()", "sipi.msi.guest.runs/*in-vmx-l2-waiting", "vmx/nested.c",
         "\tif (nested_vmx_preemption_timer_pending(vcpu)) {",
         "if (MUTANT && vcpu->arch.mp_state == KVM_MP_STATE_INIT_RECEIVED) return 0;", backend="vmx",
+    ),
+    Counter(
+        "__vmx_set_segment()", "none.plant.host.{ds,es,fs,gs}.{selector,base}/*plant-b*", _VMX, "\t\telse if (var->s)",
+        "else if (MUTANT && !var->s) fix_rmode_seg(seg, &vmx->rmode.segs[seg]);",
+        backend="vmx", parameters="unrestricted_guest=0",
     ),
     Counter("init_vmcb()", "init.latched.host.ss.dpl", _SVM, "\tsave->cs.selector = 0xf000;", "if (MUTANT) save->cpl = 0;"),
     Counter(

@@ -30,9 +30,10 @@ def modules() -> Path:
 
 
 @cache
-def _before(modules: Path, backend: str) -> list[Result]:
+def _before(modules: Path, backend: str, parameters: str) -> list[Result]:
     """The results without any of them."""
-    return results(modules, 0, [counter.selector for counter in COUNTERS if counter.backend == backend], backend)
+    asked = [counter.selector for counter in COUNTERS if (counter.backend, counter.parameters) == (backend, parameters)]
+    return results(modules, 0, asked, backend, parameters)
 
 
 def _verdicts(counter: Counter, seen: Iterable[Result]) -> Count[Verdict]:
@@ -45,9 +46,9 @@ def _verdicts(counter: Counter, seen: Iterable[Result]) -> Count[Verdict]:
     ("number", "counter"), list(enumerate(COUNTERS, 1)), ids=[f"{one.backend} {one.selector}" for one in COUNTERS]
 )
 def test_the_record_passes_with_it(number: int, counter: Counter, modules: Path) -> None:
-    was = _verdicts(counter, _before(modules, counter.backend))
+    was = _verdicts(counter, _before(modules, counter.backend, counter.parameters))
     assert was[Verdict.KNOWN] and not was[Verdict.FAIL] + was[Verdict.ERROR]
-    now = _verdicts(counter, results(modules, number, [counter.selector], counter.backend))
+    now = _verdicts(counter, results(modules, number, [counter.selector], counter.backend, counter.parameters))
     assert not now[Verdict.KNOWN] + now[Verdict.FAIL] + now[Verdict.ERROR]
     # A deviation that is listed, and not seen, is `fixed`, or passes where that happens anyway.
     assert now[Verdict.FIXED] + now[Verdict.PASS]

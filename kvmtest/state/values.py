@@ -100,10 +100,11 @@ _TABLES = {
     "b": {"gdt.base": 0xFFFFA5A55A5A6FFF, "gdt.limit": 0xA5A8, "idt.base": 0xFFFFEDCBBCDEAFFF, "idt.limit": 0x5A50},
     "c": {"gdt.base": 0x00009000, "gdt.limit": 0x003F, "idt.base": 0x00005000, "idt.limit": 0x07FF},
 }
+#: Outside of 64-bit mode RIP and SSP have 32 bits.
 _CR = {
-    "a": {"cr2": 0x1122334455667788, "cr3": 0x5A5A5A018, "rip": 0x00005A5AA5A55A5A},
-    "b": {"cr2": 0xEEDDCCBBAA998877, "cr3": 0xA5A5A5FE0, "rip": 0x00000000A5A5A5A5},
-    "c": {"cr2": 0x00000000A5A5A5A5, "cr3": 0x0005A018, "rip": 0x00001234},
+    "a": {"cr2": 0x1122334455667788, "cr3": 0x5A5A5A018, "rip": 0x00005A5AA5A55A5A, "ssp": 0x00005A5AA5A55A58},
+    "b": {"cr2": 0xEEDDCCBBAA998877, "cr3": 0xA5A5A5FE0, "rip": 0x00000000A5A5A5A5, "ssp": 0x000000005A5AA5A0},
+    "c": {"cr2": 0x00000000A5A5A5A5, "cr3": 0x0005A018, "rip": 0x00001234, "ssp": 0x00000000A5A55A58},
 }
 #: Nothing can be planted in smi.smm and smi.smm_inside_nmi: INIT is blocked in SMM.
 _EVENTS = {
@@ -177,7 +178,6 @@ def _pairs() -> dict[str, tuple[int, int]]:
     pairs["pkru"] = (0x55555554, 0xAAAAAAA8)
     # Palette 1, one row of 64 bytes in tile 0; palette 1, tile 7 (SDM vol. 1, Programming with Intel AMX).
     pairs["tilecfg"] = (1 | 64 << 128 | 16 << 384, 1 | 32 << 240 | 8 << 440)
-    pairs["ssp"] = (0x00005A5AA5A55A58, 0x000025A55A5AA5A0)
     for reg in lapic.LAPIC:
         if reg.plants:
             pairs[f"lapic.{reg.name}"] = reg.plants

@@ -85,7 +85,8 @@ def details(finding: Finding, host: Host) -> list[tuple[str, str]]:
     said: list[tuple[str, str]] = []
     if shown := values(finding):
         said.append(("values", ", ".join(shown)))
-    if first.reason and finding.symptom != "reason" and finding.triggers != ("plant",):
+    # The reason of a plant that is lost is the title.
+    if first.reason and finding.symptom != "reason" and (finding.triggers != ("plant",) or first.deviation):
         said.append(("because", printable(first.reason + (f" [{first.deviation}]" if first.deviation else ""))))
     if finding.where:
         said.append(("where", printable(finding.where)))

@@ -25,12 +25,16 @@ _STALE_SEGMENT = (
     "with unrestricted_guest=0 and CR0.PE clear KVM writes selector and base of an unusable segment to no field of the VMCS, "
     "and reads those of before back"
 )
-#: Those of RESET, of plant-a and of plant-c.
+#: Those of RESET, of guest code in protected mode, of plant-a and of plant-c.
 _STALE_SEGMENTS = {
-    "ds": ((0, 0), (0x5A5F, 0x5A5A1000), (0xA5A0, 0xA5A00)),
-    "es": ((0, 0), (0xA5A3, 0xA5A52000), (0x5A5C, 0x5A5C0)),
-    "fs": ((0, 0), (0x5A53, 0x5A5AA5A51234), (0xA5AC, 0xA5AC0)),
-    "gs": ((0, 0), (0xA5AF, 0x25A55A5A1234), (0x5A50, 0x5A500)),
+    "ds.selector": (0, 0x10, 0x5A5F, 0xA5A0),
+    "ds.base": (0, 0x5A5A1000, 0xA5A00),
+    "es.selector": (0, 0x10, 0xA5A3, 0x5A5C),
+    "es.base": (0, 0xA5A52000, 0x5A5C0),
+    "fs.selector": (0, 0x10, 0x5A53, 0xA5AC),
+    "fs.base": (0, 0x5A5AA5A51234, 0xA5AC0),
+    "gs.selector": (0, 0x10, 0xA5AF, 0x5A50),
+    "gs.base": (0, 0x25A55A5A1234, 0x5A500),
 }
 _NO_UD2 = "with unrestricted_guest=0 KVM emulates what virtual-8086 mode cannot execute, as the code in SMM, and its emulator has no UD2"
 _VM86 = "with unrestricted_guest=0 real mode is virtual-8086 mode with IOPL 3, which a guest's PUSHF shows"
@@ -156,14 +160,13 @@ OPEN = (
     ),
     # With unrestricted_guest=1, the usual, these pass.
     *(
-        _open(f"none.plant.host.{segment}.{field}", "none", f"{value:#x}", "__vmx_set_segment()", _STALE_SEGMENT, "vmx", sometimes=True)
-        for segment, stale in _STALE_SEGMENTS.items() for pair in stale for field, value in zip(("selector", "base"), pair, strict=True)
+        _open(f"none.plant.host.{field}", "none", f"{value:#x}", "__vmx_set_segment()", _STALE_SEGMENT, "vmx", sometimes=True)
+        for field, stale in _STALE_SEGMENTS.items() for value in stale
     ),
     *(
-        _open(f"{segment}.{field}", "migrate", 0, "__vmx_set_segment()", _STALE_SEGMENT, "vmx", case="plant-b", sometimes=True)
-        for segment in _STALE_SEGMENTS for field in ("selector", "base")
+        _open(field, "migrate", 0, "__vmx_set_segment()", _STALE_SEGMENT, "vmx", case="plant-b", sometimes=True)
+        for field in (*_STALE_SEGMENTS, "msr.fs_base", "msr.gs_base")
     ),
-    *(_open(f"msr.{name}_base", "migrate", 0, "__vmx_set_segment()", _STALE_SEGMENT, "vmx", case="plant-b", sometimes=True) for name in ("fs", "gs")),
     _open(
         "shutdown.triple-fault.guest.runs", "shutdown",
         "KVM_EXIT_INTERNAL_ERROR KVM_INTERNAL_ERROR_EMULATION ndata=8 insn=0f 0b f4 f4 f4 f4 f4 f4 f4 f4 f4 f4 f4 f4 f4 flags=0x1",

@@ -17,7 +17,7 @@ from kvmtest.model.value import Expected, text
 from kvmtest.model.verdict import Verdict
 from kvmtest.spec import rule_for
 from kvmtest.spec.deviations import CASES, Deviation, listed
-from kvmtest.spec.emulators import cannot_tell
+from kvmtest.spec.emulators import cannot_tell, wrong
 from kvmtest.spec.rule import Rule
 
 __all__ = ("BOTH_VIEWS", "Context", "Question", "Seen", "answer", "ask", "ask_views", "compare_views", "excused", "judge")
@@ -161,7 +161,9 @@ def _absent(item: str, ctx: Context) -> str:
         return "an AMD CPU need not load and store the x87 error pointers while no exception is pending (APM vol. 2, FXSAVE)"
     if item == "lapic.dfr" and ctx.apic_mode == "x2apic":
         return "there is no DFR in x2APIC mode"
-    return "" if ctx.view == "host" or ctx.host.backend == NO_KVM else cannot_tell(ctx.host.names, item)
+    if ctx.host.backend == NO_KVM:
+        return ""
+    return wrong(ctx.host.names, item) if ctx.view == "host" else cannot_tell(ctx.host.names, item)
 
 
 def _rule(item: str, ctx: Context) -> Rule:

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ("cannot_tell", "ends_early", "lost", "misleads", "past_event")
+__all__ = ("cannot_tell", "ends_early", "lost", "misleads", "past_event", "wrong")
 
 _NO_INTERCEPT = "QEMU's TCG does not intercept XSETBV, so KVM does not see it and loads no PKRU (helper_xsetbv())"
 _MXCSR = "QEMU's TCG does not load MXCSR in an XRSTOR with XSTATE_BV.SSE clear (helper_xrstor())"
 _SPEC_CTRL = "QEMU's TCG has no IA32_SPEC_CTRL: it reads as 0 and drops what is written (helper_rdmsr())"
 
 _OLD_XRSTOR = "Bochs before 2.8 does not load MXCSR in an XRSTOR with XSTATE_BV.SSE clear (its commit f3537f282a1e)"
+_XRSTORS_MXCSR = "Bochs 3.0 keeps MXCSR in an XRSTORS that finds XSTATE_BV.SSE clear (mended by its commit 17462bb09)"
+_XRSTORS_CET = (
+    "Bochs 3.0 looks for CET's components in the wrong place if an XRSTORS leaves one before them out, as Linux does with PKRU "
+    "(mended by its commit f59ff867d)"
+)
 _BAD_MSR = "Bochs' Haswell has no IA32_SPEC_CTRL, and Bochs reads an MSR that is not there as 0"
 
 #: kvm_amd keeps the VMCB's CPL through INIT and shows it as SS.DPL, which fails there, and what restores that writes it to the
@@ -46,12 +51,26 @@ _WRONG = {
     "Bochs": {"msr.spec_ctrl": _BAD_MSR},
     "Bochs 2.7": {"mxcsr": _OLD_XRSTOR},
 }
+#: The same of what KVM itself keeps by the CPU's instructions: neither view has the right value.
+_LOST = {
+    "Bochs 3.0": {"mxcsr": _XRSTORS_MXCSR}
+    | dict.fromkeys(("msr.u_cet", "msr.pl0_ssp", "msr.pl1_ssp", "msr.pl2_ssp", "msr.pl3_ssp"), _XRSTORS_CET),
+}
+
+
+def _why(table: Mapping[str, Mapping[str, str]], names: tuple[str, ...], item: str) -> str:
+    there = (wrong for begin, wrong in table.items() if any(name.startswith(begin) for name in names))
+    return next((wrong[item] for wrong in there if item in wrong), "")
+
+
+def wrong(names: tuple[str, ...], item: str) -> str:
+    """Return why KVM cannot keep ``item`` on a CPU with ``names`` (model and emulator); "" if it can."""
+    return _why(_LOST, names, item)
 
 
 def cannot_tell(names: tuple[str, ...], item: str) -> str:
-    """Return why a guest on a CPU with ``names`` (model and emulator) cannot read ``item`` correctly; "" if it can."""
-    there = (wrong for begin, wrong in _WRONG.items() if any(name.startswith(begin) for name in names))
-    return next((wrong[item] for wrong in there if item in wrong), "")
+    """Return why a guest on a CPU with ``names`` cannot read ``item`` correctly; "" if it can."""
+    return wrong(names, item) or _why(_WRONG, names, item)
 
 
 def lost(names: tuple[str, ...], item: str) -> bool:
@@ -59,7 +78,7 @@ def lost(names: tuple[str, ...], item: str) -> bool:
 
     kvm_amd of 5.10 reads IA32_SPEC_CTRL back from the CPU after each exit (svm_vcpu_run()).
     """
-    return item == "msr.spec_ctrl" and bool(cannot_tell(names, item))
+    return bool(wrong(names, item) or item == "msr.spec_ctrl" and cannot_tell(names, item))
 
 
 def ends_early(names: tuple[str, ...], cr0: int | None, ss_dpl: int | None) -> str:

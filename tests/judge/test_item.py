@@ -167,6 +167,15 @@ def test_a_guest_on_an_emulated_cpu_does_not_tell_what_that_gets_wrong() -> None
     assert judge("msr.spec_ctrl", bochs._replace(host=HOST), Seen(1, 0, 0)).verdict == "known"
 
 
+def test_what_a_cpu_loses_for_kvm_is_judged_in_no_view() -> None:
+    item, kept = "msr.pl0_ssp", Seen(8, 0, 8)
+    for number, verdict in (("3.0", "skip"), ("3.1", "fail")):
+        bochs = INIT_AP._replace(host=HOST._replace(lab={"emulator": f"Bochs {number}"}))
+        for view in ("host", "guest"):
+            assert judge(item, bochs._replace(prefix=f"init.msi.{view}"), kept).verdict == verdict
+        assert _views(item, bochs._replace(prefix="init.msi.views"), 0, 8, "").verdict == verdict
+
+
 def test_tsc_counts_on_from_the_planted_value() -> None:
     planted = 1 << 46
     assert judge("msr.tsc", INIT_AP, Seen(planted, 100, planted + 5000)).verdict == "pass"

@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from kvmtest.judge.cache import Cache
 from kvmtest.judge.evidence import Played
 from kvmtest.model.record import Record
 from kvmtest.model.verdict import Verdict
@@ -92,6 +93,15 @@ def test_one_bit_that_is_not_kept_fails_its_item_alone(name: str) -> None:
         done += 1
         seen.add(field.section)
     assert seen >= {"regs", "sregs", "events", "lapic", "msrs", "xsave"} or done < 100
+
+
+def test_what_an_emulator_loses_is_a_skip_with_its_commit() -> None:
+    tried = ((trial, at) for trial, at in _of_plants("7.2-vmx") if len(trial.bases) == 1)
+    trial, at = next((trial, at) for trial, at in tried if _kept(trial.before)["mxcsr"].verdict is Verdict.PASS)
+    assert _with(trial, at, "mxcsr", 0)["mxcsr"].verdict is Verdict.FAIL
+    other = trial.host._replace(lab={**trial.host.lab, "emulator": "Bochs 3.0"})
+    record = _with(Trial(Cache(), other, trial.look, trial.bases, trial.seen), at, "mxcsr", 0)["mxcsr"]
+    assert record.verdict is Verdict.SKIP and "17462bb09" in record.reason
 
 
 def test_what_counts_fails_only_where_it_has_gone_back() -> None:

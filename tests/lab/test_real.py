@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from kvmtest.engine.plan import plan, select
 from kvmtest.lab import kernels
 from kvmtest.lab.cell import Cell
 from kvmtest.lab.error import LabError
 from kvmtest.lab.kernels import Kernel
+from kvmtest.lab.start import Cpu
 from kvmtest.lab.steps import Begin, Remark, Spec, Step, Times
 from kvmtest.model.record import Result
 from tests.lab.builds import build, change
@@ -45,10 +47,10 @@ def run() -> Run:
 
     def verdicts(
         backend: str, which: str, selectors: tuple[str, ...] = _SELECTORS, own_modules: str = "", warns: str = "",
-        parameters: str = "",
+        parameters: str = "", cpu: Cpu | None = None,
     ) -> dict[str, set[str]]:  # fmt: skip
         of_modules = {"kvm_amd": parameters} if parameters else {}
-        spec = Spec(backend, _kernel(which), selectors, own_modules=own_modules, parameters=of_modules)
+        spec = Spec(backend, _kernel(which), selectors, own_modules=own_modules, parameters=of_modules, cpu=cpu or Cpu())
         cell = Cell(spec)
         try:
             cell.emulator.check()
@@ -79,6 +81,29 @@ def test_bookworm_clears_what_it_should(backend: str, run: Run) -> None:
         assert found[name] <= {"pass", "skip"} and "pass" in found[name], name
     assert "fail" not in found["reset.create.host.rdx"]
     assert found["sipi.msi.guest.cs.base"] == {"pass"}
+
+
+#: Of an Intel vCPU: RESET, INIT with each plant and with what guest code planted, SIPI.
+_OF_NEW_CPUS = (
+    "reset.create/bsp,full-irqchip,intel",
+    "init.latched/*,intel,xapic,plant-?",
+    "init.msi/*,intel,x2apic,plant-?",
+    "init.msi/*,intel,xapic,plant-?",
+    "init.self/*,intel,x2apic,plant-guest-long*",
+    "init.msi/*,intel,xapic,plant-guest-long,*",
+    "sipi.msi/ap,intel,xapic,plant-sipi,vector-01",
+)
+
+
+@pytest.mark.smoke
+def test_a_cpu_with_cet_and_avx_512(run: Run) -> None:
+    assert len(select(plan(), _OF_NEW_CPUS)) <= 30
+    found = run("vmx", "sid", _OF_NEW_CPUS, cpu=Cpu("tigerlake"))
+    assert not [id for id, verdicts in found.items() if "fail" in verdicts]
+    for item in ("msr.s_cet", "msr.int_ssp_tab", "zmm0_hi256", "zmm31", "k7", "pkru"):
+        assert "pass" in found[f"init.msi.host.{item}"], item
+    for item in ("zmm31", "k7"):
+        assert "pass" in found[f"init.msi.guest.{item}"], item
 
 
 @pytest.mark.parametrize("which", ["5.10", pytest.param("bookworm", marks=pytest.mark.smoke), "trixie", "sid"])

@@ -11,6 +11,7 @@ from kvmtest.judge.migration import apic_mode
 from kvmtest.spec.alone import follows
 from kvmtest.spec.untouched import COUNTERS
 from kvmtest.state.sections import Snapshot
+from kvmtest.x86.msr import SAME
 
 __all__ = ("AS_ASKED", "Judged", "departs", "judged")
 
@@ -20,6 +21,12 @@ AS_ASKED = "as written, and the rest as before"
 _MANY = 8
 #: Registers that x2APIC mode derives from the vCPU's id, or does not have.
 _OF_MODE = ("lapic.id", "lapic.ldr", "lapic.dfr")
+
+
+def _registers(item: str) -> tuple[str, ...]:
+    """The items of the register that ``item`` is: an MSR may have several numbers."""
+    kind, _, name = item.partition(".")
+    return tuple(f"msr.{same}" for same in SAME.get(name, (name,))) if kind == "msr" else (item,)
 
 
 def departs(basis: Basis, section: str, before: Snapshot, after: Snapshot) -> str:
@@ -46,7 +53,9 @@ def judged(basis: Basis, section: str, before: Snapshot, after: Snapshot) -> Ite
     old = apic_mode(before, layout, basis.ctx.apic_mode)
     new = apic_mode(after, layout, old)
     for item, field in layout.fields.items():
-        written = field.section == section and (section != "msrs" or item in plant.asked) and item not in plant.refused
+        written = field.section == section and any(
+            (section != "msrs" or one in plant.asked) and one not in plant.refused for one in _registers(item)
+        )
         if item in COUNTERS or other.get(item):
             continue
         if item.startswith("lapic.") and (old != new or new == "disabled"):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from kvmtest.spec.cite import KVM_API
 from kvmtest.spec.commits.entry import Version
 
-__all__ = ("AS_WRITTEN", "FACTS", "Fact", "explained")
+__all__ = ("AS_WRITTEN", "FACTS", "Fact", "explained", "priority")
 
 AS_WRITTEN = ("KVM_GET_* returns what KVM_SET_* accepted", KVM_API)
 _ALL = (1 << 64) - 1
@@ -66,13 +66,13 @@ def _in_service(written: Written) -> int:
     return 0
 
 
-def _ppr(written: Written) -> int:
-    """SDM vol. 3, Task and Processor Priorities."""
+def priority(written: Written) -> int:
+    """The processor priority of a local APIC: SDM vol. 3, Task and Processor Priorities."""
     tpr, isr = written("lapic.tpr") or 0, _in_service(written)
     return tpr if tpr & 0xF0 >= isr & 0xF0 else isr & 0xF0
 
 
-_FORMULAS: dict[str, Callable[[Written], int | None]] = {"TPR": lambda written: written("lapic.tpr"), "PPR": _ppr}
+_FORMULAS: dict[str, Callable[[Written], int | None]] = {"TPR": lambda written: written("lapic.tpr"), "PPR": priority}
 _K7 = tuple(f"msr.{name}{i}" for name in ("k7_evntsel", "k7_perfctr") for i in range(4))
 _P6 = tuple(f"msr.{name}{i}" for name in ("perfevtsel", "pmc") for i in range(2))
 _SEGMENTS = ("cs", "ss", "ds", "es", "fs", "gs", "tr")

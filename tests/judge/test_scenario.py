@@ -48,6 +48,7 @@ CONDITIONS: dict[str, tuple[s.Condition, Any, Any, Any]] = {
     "accepted": (s.Answer(0), 0, -22, "EINVAL"),
     "refused": (s.Answer(-22), -22, -16, "EBUSY"),
     "the same": (s.Same(), USED, filled(0x5A, rbx=1), "rbx changed"),
+    "a PPR computed late": (s.Same(), filled(0x5A, lapic_ppr=0xF0), filled(0x5A, lapic_ppr=0xE0), "lapic.ppr changed"),
     "the same but for": (s.Same(("rbx",)), filled(0x5A, rbx=1), filled(0x5A, rbx=1, rcx=1), "rcx changed"),
 }
 FIRST, AFTER = s.Is("events.nmi_masked", 1), s.Is("events.nmi_pending", 0)

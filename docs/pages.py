@@ -16,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from kvmtest.engine import plan  # noqa: E402
-from kvmtest.model.select import SelectorError  # noqa: E402
+from kvmtest.model.select import SelectorError, takes  # noqa: E402
 from kvmtest.report.show import count  # noqa: E402
 from kvmtest.spec import commits  # noqa: E402
 from kvmtest.spec.commits.entry import KEPT, LESS, Version, version  # noqa: E402
@@ -145,7 +145,9 @@ def command(found: Found, counter: Counter | None = None) -> str:
     if not kernel:
         return f"kvmtest explain {d.commit}"
     verb = "lab run" if ".views." in asked else "repro"
-    return f"kvmtest {verb} --backend {backend} --kernel {kernel[0]}.{kernel[1]} {quoted}"
+    needed = re.search("unrestricted_guest=0", d.why)
+    parameter = f" --module-param kvm_intel.{needed[0]}" if needed else ""
+    return f"kvmtest {verb} --backend {backend} --kernel {kernel[0]}.{kernel[1]}{parameter} {quoted}"
 
 
 def _shows(found: Found) -> str:
@@ -168,7 +170,13 @@ def _where(found: Found) -> str:
 
 
 def _counter(found: Found) -> Counter | None:
-    return next((c for c in COUNTERS for d in found.all if c.commit == d.commit and d.item in c.selector), None)
+    return next((c for c in COUNTERS for d in found.all if c.commit == d.commit and _about(c, d)), None)
+
+
+def _about(counter: Counter, d: Deviation) -> bool:
+    """Return True if what passes with the line is of that item, or has that id."""
+    ids = counter.selector.partition("/")[0]
+    return d.item in ids or takes([ids], d.item)
 
 
 def _open() -> Iterator[str]:

@@ -26,7 +26,7 @@ from kvmtest.report.play import Gatherer, play
 if TYPE_CHECKING:
     from kvmtest.judge.waivers import Waivers
 
-__all__ = ("add", "check", "options", "waivers", "write", "writing")
+__all__ = ("add", "check", "checked", "options", "waivers", "write", "writing")
 
 _EPILOG = """\
 RESULTS are files written by --format json or jsonl, gzipped or not, of a run or of a lab's matrix; - is standard input. Several
@@ -155,14 +155,15 @@ class _Several:
         self._each(lambda out, to: out.text.flush() if self._left else out.keep())
 
 
-def _checked(args: argparse.Namespace) -> None:
-    """Raise Failed if a report in ``args`` cannot be made."""
+def checked(args: argparse.Namespace) -> Waivers | None:
+    """Return the known failures that ``args`` name. Raises Failed if they cannot be read, or a report cannot be made."""
     asked: list[tuple[str, str]] = args.report
     paths = [os.path.realpath(path) for path in (args.output, *(path for _, path in asked)) if path]
     if again := [path for path, count in Counter(paths).items() if count > 1 and not path.startswith("/dev/")]:
         raise Failed(f"two reports to one file: {again[0]}", USAGE)
     for name in dict.fromkeys((args.format, *(name for name, _ in asked))):
         check(name)
+    return _known(args)
 
 
 @contextlib.contextmanager
@@ -173,8 +174,7 @@ def writing(
 
     With ``live`` the text report shows progress. ``text`` replaces the usual text writer.
     """
-    _checked(args)
-    known = _known(args)
+    known = checked(args)
     with contextlib.ExitStack() as stack:
 
         files = []

@@ -127,6 +127,8 @@ def _run(args: argparse.Namespace) -> int:
     asked = chosen(args)
     decides = outcome.of(args, asked)
     wanted = common.selected(asked, args.full, common.scenarios(args.scenario), args.shard)
+    # What is wrong in the command is said also where there is no KVM.
+    report.checked(args)
     try:
         kvm = doctor.open_kvm(args.device)
     except doctor.Unusable as error:

@@ -130,7 +130,7 @@ def test_where_no_thread_starts_a_vm_is_closed_at_once(machines: Machines, monke
         "observer judge",
         "series --results",
         "diff SAME",
-        "run --known",
+        "run --device /nonexistent --known",
         "run --scenario",
         "run --baseline",
         "lab coverage --from",

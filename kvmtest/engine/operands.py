@@ -37,13 +37,13 @@ def room(contents: bytes | bytearray) -> ctypes.Array[ctypes.c_char]:
 class _Buffers(dict[str, Any]):
     """Buffers in one piece of memory, by their names. Each is made when it is used: most are used by their addresses alone."""
 
-    def __init__(self, arena: ctypes.Array[ctypes.c_char], places: dict[str, tuple[int, int]]) -> None:
+    def __init__(self, memory: ctypes.Array[ctypes.c_char], places: dict[str, tuple[int, int]]) -> None:
         #: Of each buffer the offset and the size.
-        self._arena, self._places, self._begin = arena, places, ctypes.addressof(arena)
+        self._memory, self._places, self._begin = memory, places, ctypes.addressof(memory)
 
     def __missing__(self, name: str) -> Any:
         at, size = self._places[name]
-        made = self[name] = (ctypes.c_char * size).from_buffer(self._arena, at)
+        made = self[name] = (ctypes.c_char * size).from_buffer(self._memory, at)
         return made
 
     def address(self, name: str) -> int:
@@ -64,14 +64,14 @@ class Operands:
             contents += buffer.contents
             if odd := -size % _ALIGNED:
                 contents += bytes(odd)
-        self._arena = room(contents)
-        self.buffers = _Buffers(self._arena, places)
+        self._memory = room(contents)
+        self.buffers = _Buffers(self._memory, places)
         #: The address of a buffer by its name.
         self.address = self.buffers.address
         for name, buffer in program.buffers.items():
             if buffer.kind == "ssp":
                 point(self.address(name))
-        self._contents = ctypes.string_at(self._arena, len(contents))
+        self._contents = ctypes.string_at(self._memory, len(contents))
 
     def move(self, machine: Machine) -> None:
         """Take the VM, the vCPUs and the memory of ``machine``."""
@@ -81,7 +81,7 @@ class Operands:
 
     def renew(self) -> None:
         """Give all buffers the contents that they have at first."""
-        ctypes.memmove(self._arena, self._contents, len(self._contents))
+        ctypes.memmove(self._memory, self._contents, len(self._contents))
 
     def fd(self, on: int) -> int:
         """The file descriptor of a vCPU, of the VM, or of the one beside it."""

@@ -175,7 +175,7 @@ def guests(native: Native, rng: random.Random) -> str:
     child = _LAB.start(where, "\n".join(parts), ["--format", format, "-o", "main", "--report", "jsonl=lines"], verb)
     what = _disturb(child, rng)
     done = child.end()
-    rules.ended(done, (0, 1, 3, 130))
+    rules.ended(done, (0, 1, 3, 130, *rules.unbegun(done, where)))
     if (where / "main").exists() and (format != "text" or verb == "run"):
         rules.whole(where / "main", format)
     _check(where, _LAB.known, done)
@@ -250,7 +250,7 @@ def real(native: Native, rng: random.Random) -> str:
             child.signal(rng.choice(ENDS))
             child.read(rng.choice((0, 0.001, 0.02)))
     done = child.end()
-    rules.ended(done, (0, 1, 3, 130))
+    rules.ended(done, (0, 1, 3, 130, *rules.unbegun(done, where)))
     if (where / "lines").exists() and (where / "lines").stat().st_size:
         for run in rules.report(where / "lines"):
             rules.documented(done, [run])

@@ -141,9 +141,7 @@ def signals(native: Native, rng: random.Random, pattern: str = "", format: str =
     else:
         besides = ()
     names = {"main", "lines"} & set(os.listdir(where))
-    # Before a line of this package runs, a signal does what it does to any program.
-    at_once = done.status in [-number for number in ENDS] and not names and not done.err and not counted
-    rules.ended(done, (done.status,) if at_once else (0, 1, 130))
+    rules.ended(done, (0, 1, 130, *rules.unbegun(done, where)))
     if "main" in names:
         rules.whole(where / "main", format)
     if "lines" in names and (where / "lines").stat().st_size:

@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 import re
+import signal
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,6 +29,7 @@ __all__ = (
     "quiet",
     "report",
     "same_verdicts",
+    "unbegun",
     "whole",
 )
 
@@ -62,6 +64,13 @@ def ended(done: Ended, allowed: Iterable[int] = STATUSES) -> None:
         _need(not found, "no control character", done.words, near)
     _need(done.status in tuple(allowed), "a documented status", done.status, done.words, said[-300:])
     _need(not done.left, "no process left", done.words, done.left)
+
+
+def unbegun(done: Ended, folder: Path) -> tuple[int, ...]:
+    """Its status, if a signal ended it before a line of kvmtest ran, as any program; else nothing."""
+    by_signal = done.status in [-number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    silent = not done.err and not done.out and set(os.listdir(folder)) <= {"tmp"}
+    return (done.status,) if by_signal and silent else ()
 
 
 def nothing_left(folder: Path, expected: Iterable[str], mounts: bytes) -> None:

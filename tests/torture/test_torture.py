@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from kvmtest.kvm import Kvm
+from tests.torture.child import Ended
 from tests.torture.files import mutated
+from tests.torture.rules import unbegun
 
 pytestmark = pytest.mark.program
 _ROOT = Path(__file__).parents[2]
@@ -106,6 +108,23 @@ def test_it_finds_what_is_planted(name: str, kvm: Kvm, tmp_path: Path) -> None:
     assert done.returncode == 1, done.stdout + done.stderr
     found = [line.partition("times: ")[2] for line in done.stdout.splitlines() if " times: " in line]
     assert found and set(found) & set(rules), done.stdout
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "made", "allowed"),
+    [
+        (-15, b"", "tmp", (-15,)),
+        (-15, b"kvmtest: interrupted\n", "tmp", ()),
+        (-15, b"", "main", ()),
+        (-11, b"", "tmp", ()),
+        (1, b"", "tmp", ()),
+    ],
+)
+def test_a_signal_before_it_begins_is_none_to_it(
+    status: int, said: bytes, made: str, allowed: tuple[int, ...], tmp_path: Path
+) -> None:
+    (tmp_path / made).mkdir()
+    assert unbegun(Ended([], status, b"", said, False, []), tmp_path) == allowed
 
 
 def test_the_same_seed_changes_a_file_in_the_same_way() -> None:

@@ -46,6 +46,13 @@ def test_what_is_not_kept_is_said_of_what_was_written() -> None:
         assert title(found) == f"KVM accepts what is written to {says} and does not keep it"
 
 
+def test_the_cause_of_a_plant_that_is_lost_is_shown_where_it_is_listed() -> None:
+    for verdict, by, because in (("fail", None, None), ("known", "a_function()", "KVM drops it [a_function()]")):
+        record = Record("cr2", Verdict(verdict), None, Expected((1,)), 0, "KVM drops it", ("SDM",), by)
+        (found,) = findings([_seen([record], ("none", "plant", "host"))])
+        assert dict(details(found, LAB)).get("because") == because
+
+
 def _reported(found: Sequence[Finding]) -> list[tuple[str, tuple[str, ...], int]]:
     return [(one.symptom, one.items, one.cases) for one in found]
 

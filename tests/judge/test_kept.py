@@ -112,6 +112,17 @@ def test_what_counts_fails_only_where_it_has_gone_back() -> None:
         assert _kept(trial.by_place(replaced(trial.seen, at, seen.put(layout, "msr.tsc", value))))["msr.tsc"].verdict == verdict
 
 
+def test_a_counter_that_came_by_the_written_value_anyway_proves_nothing() -> None:
+    trial, at = next(one for one in _of_plants("7.2-svm") if len(one[0].bases) == 1)
+    (base,), layout = trial.bases, trial.bases[0].layout
+    written = base.plant.asked["msr.tsc"]
+    for stood, verdict in ((written - 5, "skip"), (written + 5, "skip"), (written - (1 << 41), "pass")):
+        other = base._replace(baseline=base.baseline.put(layout, "msr.tsc", stood))
+        trying = Trial(Cache(), trial.host, trial.look, (other,), trial.seen)
+        counts = trial.seen.evidence[at][1].put(layout, "msr.tsc", written + 9)
+        assert _kept(trying.by_place(replaced(trial.seen, at, counts)))["msr.tsc"].verdict == verdict
+
+
 def test_what_comes_between_is_not_judged_as_a_plant() -> None:
     """Guest code that plants, another event, another ioctl: what is read then is not what was written."""
     a = s.Plant("a")

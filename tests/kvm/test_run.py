@@ -130,15 +130,14 @@ def test_time_out_of_a_guest_halted_in_kvm(vm_irqchip: Vm, where: str) -> None:
     assert vcpu.get_mp_state() == k.KVM_MP_STATE_HALTED
 
 
-@pytest.mark.parametrize(("undisturbed", "calls"), [(False, 2), (True, 1)])
-def test_an_undisturbed_run_calls_kvm_run_once(
-    vm_irqchip: Vm, undisturbed: bool, calls: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("undisturbed", [False, True])
+def test_an_undisturbed_run_calls_kvm_run_once(vm_irqchip: Vm, undisturbed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     vcpu, called = boot(vm_irqchip, HLT), []
     monkeypatch.setattr("kvmtest.kvm.vcpu.raw_ioctl", lambda *given: called.append(given) or raw_ioctl(*given))
     with pytest.raises(RunTimeout):
         vcpu.run(1.5 * TICK_S, undisturbed)
-    assert len(called) == calls
+    # On a busy host a tick may come late, so that another one is needed.
+    assert len(called) == 1 if undisturbed else len(called) > 1
 
 
 def test_time_out_of_a_vcpu_that_waits_for_init(vm_irqchip: Vm) -> None:

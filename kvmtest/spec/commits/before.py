@@ -99,10 +99,10 @@ BEFORE: tuple[Entry, ...] = (
     ),
     commit(
         "6906e06db9b0", "v5.12", "nSVM: Add missing checks for reserved bits to svm_set_nested_state()", "nSVM",
-        "KVM_SET_NESTED_STATE refuses a state of L1 whose control registers no CPU can have",
+        "KVM_SET_NESTED_STATE refuses a state of L1 whose control registers or RFLAGS no CPU can have there",
         *(
             check("none.nested-state.host.refused", "accepted", case=f"l1-of-svm-l2-{name}")
-            for name in ("cr0-nw-without-cd", "cr0-beyond-32-bits", "without-pae")
+            for name in ("cr0-nw-without-cd", "cr0-beyond-32-bits", "without-pae", "virtual-8086-mode")
         ),
         before="accepted", after="EINVAL", unverified=_RELEASE,
     ),

@@ -66,7 +66,10 @@ def load(path: str) -> list[Table]:
         document = json.loads(saved.read(path))
         if document["schema"] != SCHEMA:
             raise CoverageError(f"{path} is {document['schema']}, not {SCHEMA}")
-        return [_table(one) for one in document["kernels"]]
+        tables = [_table(one) for one in document["kernels"]]
+        if not tables:
+            raise CoverageError(f"{path} has no kernel")
+        return tables
     except CoverageError:
         raise
     except saved.SavedError as error:

@@ -11,7 +11,8 @@ from kvmtest.coverage.source import Sources
 
 __all__ = ("Hunk", "Patched", "hunks", "patched")
 
-_HEAD = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@.*")
+#: No file has more lines than nine digits count.
+_HEAD = re.compile(r"@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@.*")
 _NONE = "/dev/null"
 
 

@@ -69,6 +69,7 @@ def _cell(document: dict[str, Any]) -> dict[str, Any]:
         (lambda document: document["kernels"][0]["blocks"][0].update(line="x"), "ValueError"),
         (lambda document: document["kernels"][0]["blocks"][0].update(lines={FILE: [[1, 1 << 40]]}), "ValueError"),
         (lambda document: document.update(kernels=7), "TypeError"),
+        (lambda document: document.update(kernels=[]), "has no kernel"),
     ],
 )
 def test_what_is_none_is_refused_in_one_line(change: Any, says: str, tmp_path: Path) -> None:

@@ -81,7 +81,9 @@ def test_a_hunk_of_another_source_is_reported(tmp_path: Path) -> None:
     assert [one.lines for one in fit] == [(8, 9)] and unfit.old == 6
 
 
-@pytest.mark.parametrize("text", ["", "no diff", "@@ -1 +1 @@\n-x\n+y\n", _HEAD])
+@pytest.mark.parametrize(
+    "text", ["", "no diff", "@@ -1 +1 @@\n-x\n+y\n", _HEAD, f"{_HEAD}@@ -1,{'9' * 5001} +1 @@\n-x\n+y\n"]
+)
 def test_what_is_no_diff_has_no_hunks(text: str) -> None:
     assert list(hunks(text)) == []
 

@@ -145,8 +145,7 @@ def command(found: Found, counter: Counter | None = None) -> str:
     if not kernel:
         return f"kvmtest explain {d.commit}"
     verb = "lab run" if ".views." in asked else "repro"
-    needed = re.search("unrestricted_guest=0", d.why)
-    parameter = f" --module-param kvm_intel.{needed[0]}" if needed else ""
+    parameter = f" --module-param {_MODULES[backend]}.{d.without}=0" if d.without else ""
     return f"kvmtest {verb} --backend {backend} --kernel {kernel[0]}.{kernel[1]}{parameter} {quoted}"
 
 

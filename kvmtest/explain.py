@@ -359,6 +359,7 @@ def _shown(d: deviations.Deviation, count: int = 1) -> str:
         d.case and f"{d.case} only",
         d.vendor and f"guests of vendor {d.vendor} only",
         d.view and f"{d.view} view only",
+        d.without and f"with {d.without}=0 only",
         f"since {d.since[0]}.{d.since[1]}" if d.since > (0, 0) else "",
         f"before {d.until[0]}.{d.until[1]}" if d.until < deviations.FOREVER else "",
     )

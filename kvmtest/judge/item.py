@@ -179,7 +179,8 @@ def _rule(item: str, ctx: Context) -> Rule:
 def _listed(item: str, event: str, ctx: Context) -> tuple[Deviation, ...]:
     target = "bsp" if ctx.is_bsp else "ap"
     where = (ctx.vendor, target, ctx.view, ctx.case, ctx.apic_mode)
-    return tuple(listed(item, event, ctx.host.backend, ctx.host.version, *where))
+    found = listed(item, event, ctx.host.backend, ctx.host.version, *where)
+    return tuple(d for d in found if d.shows(ctx.host.parameters))
 
 
 def ask(item: str, ctx: Context, own: Rule | None = None) -> Question:
@@ -330,7 +331,8 @@ def excused(record: Record, result_id: str, host: Host, event: str, vendor: str,
     """The ``record`` of a behaviour, ``known`` or ``fixed`` where a listed deviation says so. ``target`` is ``bsp`` or ``ap``."""
     if record.observed is None:
         return record
-    here = tuple(listed(result_id, event, host.backend, host.version, vendor, target, view, case))
+    found = listed(result_id, event, host.backend, host.version, vendor, target, view, case)
+    here = tuple(d for d in found if d.shows(host.parameters))
     if not here:
         return record
     # A deviation of a behaviour has the text that its check saw, also where that is a number.

@@ -126,7 +126,7 @@ _BOOKS: dict[tuple[str, str, int], Cache] = {}
 
 def _judged(trial: Trial, deviation: Deviation, seen: Any) -> dict[tuple[str, str], Record]:
     """Judge evidence as of a kernel that the deviation names."""
-    host = trial.host._replace(kernel="{}.{}".format(*_kernel(deviation)))
+    host = trial.host._replace(kernel="{}.{}".format(*_kernel(deviation)), parameters={deviation.without: "N"})
     if deviation.backends and host.backend not in deviation.backends.split():
         host = host._replace(backend=deviation.backends.split()[0])
     bases = tuple(basis._replace(ctx=basis.ctx._replace(host=host)) for basis in trial.bases)
@@ -206,7 +206,7 @@ def test_a_deviation_of_a_check_is_known_and_with_another_letter_a_fail(deviatio
     event, _, view, name = deviation.item.split(".", 3)
     backend = (deviation.backends or "svm").split()[0]
     (host, *_), kernel = (trial.host for trial in trials(recorded.NAMES[0])[:1]), _kernel(deviation)
-    host = host._replace(kernel="{}.{}".format(*kernel), backend=backend)
+    host = host._replace(kernel="{}.{}".format(*kernel), backend=backend, parameters={deviation.without: "N"})
     case = f"{event}/{deviation.target or 'ap'},{deviation.vendor or 'intel'},{deviation.case}"
     where = (deviation.item, host, event, deviation.vendor or "intel", deviation.target or "ap", deviation.view or view, case)
     assert isinstance(deviation.observed, str) and deviation.observed not in (KEPT, LESS)
@@ -215,6 +215,10 @@ def test_a_deviation_of_a_check_is_known_and_with_another_letter_a_fail(deviatio
     assert (known.verdict, known.deviation) == (Verdict.KNOWN, deviation.commit)
     for other in (f"{deviation.observed} ", deviation.observed[:-1], f"{deviation.observed[:-1]}~"):
         assert excused(record._replace(observed=other), *where).verdict is Verdict.FAIL
+    if deviation.without:
+        for parameters in ({}, {deviation.without: "Y"}):
+            usual = host._replace(parameters=parameters)
+            assert excused(record, deviation.item, usual, *where[2:]).verdict is Verdict.FAIL
     assert excused(record, deviation.item, host._replace(backend="tdx"), *where[2:]).verdict is (
         Verdict.FAIL if deviation.backends else Verdict.KNOWN
     )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from kvmtest.model.host import NO_KVM
@@ -25,7 +26,7 @@ class Deviation(NamedTuple):
     ``view`` is "host" or "guest", ``target`` "bsp" or "ap", ``vendor`` the guest's CPUID vendor, ``case`` a part of the case's
     name, ``mode`` its local APIC's mode when the event came, where only one of them departs. ``commit`` is the upstream commit or the function of the kernel's source that admits
     it; ``why`` says it in a sentence. ``backports`` are kernels of which some stable releases have the fix: what they show
-    decides. ``sometimes`` is whether the manuals' value is seen as well.
+    decides. ``sometimes`` is whether the manuals' value is seen as well. ``without`` is a module parameter that has to be off.
     """
 
     item: str
@@ -44,6 +45,7 @@ class Deviation(NamedTuple):
     backports: tuple[Version, ...] = ()
     sometimes: bool = False
     mode: str = ""
+    without: str = ""
 
     def value(self, planted: int | None) -> int | str | None:
         """Return the value that the item has if ``planted`` was there before the event; None if nothing was planted."""
@@ -84,6 +86,10 @@ class Deviation(NamedTuple):
         if self.since == (0, 0):
             return f"kernels before {_said(self.until)}"
         return f"{_said(self.since)}-{major}.{minor - 1}" if minor else f"{_said(self.since)} to before {_said(self.until)}"
+
+    def shows(self, parameters: Mapping[str, str]) -> bool:
+        """Return True if a module with these ``parameters`` can show it."""
+        return not self.without or parameters.get(self.without) in ("N", "0")
 
     def _on(self, backend: str) -> bool:
         named = self.backends.split()

@@ -58,6 +58,7 @@ T = TypeVar("T")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: Seconds after which another signal counts as a second request, and not as a repetition of the first.
 _AGAIN_S = 1.5
+_OUT_OF_FINALIZER_S = 0.01
 
 
 class RAW(argparse.RawDescriptionHelpFormatter):
@@ -136,12 +137,14 @@ class Interrupt(Stop):
         self._waiting = self._over = False
         #: The time of the last signal that counted.
         self._last: float | None = None
+        self._number = 0
+        self._hook = sys.unraisablehook
         self._before: dict[signal.Signals, Callable[..., object] | int | None] = {}
 
     def _handle(self, number: int, frame: object) -> None:
         if self._over:
             return
-        now = time.monotonic()
+        now, self._number = time.monotonic(), number
         again = self._last is not None and now - self._last < _AGAIN_S
         if not self.running:
             if not again:
@@ -157,6 +160,18 @@ class Interrupt(Stop):
             if self._waiting:
                 self._waiting = False
                 raise KeyboardInterrupt
+
+    def _unraisable(self, lost: sys.UnraisableHookArgs) -> None:
+        """Raise KeyboardInterrupt once more, soon, where it was raised in a finalizer, out of which it does not come."""
+        if not (self._number and lost.exc_type is KeyboardInterrupt):
+            self._hook(lost)
+            return
+        from threading import Timer
+
+        self._last, self._waiting = None, self.running
+        again = Timer(_OUT_OF_FINALIZER_S, os.kill, (os.getpid(), self._number))
+        again.daemon = True
+        again.start()
 
     def each(self, steps: Iterator[T]) -> Iterator[T]:
         """Yield ``steps``. A signal may raise KeyboardInterrupt while the next step is awaited, not between steps."""
@@ -181,9 +196,11 @@ class Interrupt(Stop):
         for number in _SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._handle)
+        self._hook, sys.unraisablehook = sys.unraisablehook, self._unraisable
         return self
 
     def __exit__(self, *error: object) -> None:
+        sys.unraisablehook = self._hook
         for number, handler in self._before.items():
             # Once interrupted this process is about to end, with a status that another signal must not change.
             signal.signal(number, signal.SIG_IGN if self._last is not None or self._is_last else handler)

@@ -173,6 +173,46 @@ def test_a_later_signal_raises_and_only_between_steps(
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # nor does one more change the status
 
 
+class _Finalized:
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def _finalize() -> None:
+    _Finalized()
+    time.sleep(60)
+
+
+def test_an_interrupt_in_a_finalizer_comes_after_it(handlers: None, capfd: pytest.CaptureFixture[str]) -> None:
+    """Python prints an exception in there, and goes on."""
+    with Interrupt(), pytest.raises(KeyboardInterrupt):
+        _finalize()
+    assert not capfd.readouterr().err
+
+
+def test_so_does_the_second_one_of_a_run(handlers: None, capfd: pytest.CaptureFixture[str]) -> None:
+    with Interrupt(running=True) as interrupt:
+        signal.raise_signal(signal.SIGINT)
+        interrupt._last = None
+        with pytest.raises(KeyboardInterrupt):
+            list(interrupt.each(_finalize() for _ in range(1)))
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_what_else_a_finalizer_raises_is_printed_as_ever(handlers: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[type[BaseException]] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: seen.append(lost.exc_type))
+
+    class Bad:
+        def __del__(self) -> None:
+            raise ValueError
+
+    with Interrupt():
+        Bad()
+    Bad()
+    assert seen == [ValueError, ValueError]
+
+
 def test_once_all_is_written_a_signal_changes_nothing(handlers: None, capfd: pytest.CaptureFixture[str]) -> None:
     with Interrupt() as process:
         with Interrupt(running=True) as interrupt:

@@ -99,18 +99,25 @@ _TR, _LDTR = 0x58, 0x68
 
 class GuestPlant(Plant):
     """A plant that guest code writes. ``base`` is the ioctls' plant ``a``, whose values it uses if it can, ``new`` the one
-    that gives the vCPU the state of its creation to start from. Raises PlantRefused if KVM refuses that.
+    that gives the vCPU the state of its creation to start from. Raises PlantRefused if KVM refuses that, or a part of it that
+    ``base`` has written.
     """
 
     def __init__(self, name: str, layout: Layout, base: Plant, new: Plant, apic_mode: str) -> None:
         for section in ("sregs", "regs"):
             if not any(buf.section == section for buf in new.buffers):
                 raise PlantRefused(f"the planting guest cannot begin: {new.refused[layout.by_section[section][0]]}")
+        # Both were tried on a vCPU that a case may run on.
+        if left := [item for item in new.refused if item in base.asked and item not in base.refused]:
+            raise PlantRefused(f"the planting guest cannot begin: {left[0]}: {new.refused[left[0]]}")
         self.name = name
         self._new = new
         self._long = name == "guest-long"
-        asked = self._asked(base.asked, layout.by_section.get("xsave", ()), apic_mode)
-        super().__init__(new.buffers, {k: v for k, v in asked.items() if k in layout.fields}, {})
+        vectors = layout.by_section.get("xsave", ())
+        # The code loads the image that KVM_SET_XSAVE has accepted.
+        refused = {item: base.refused[item] for item in vectors if item in base.refused}
+        asked = self._asked(base.asked, tuple(item for item in vectors if item not in refused), apic_mode)
+        super().__init__(new.buffers, {k: v for k, v in asked.items() if k in layout.fields}, refused)
         xsave = next((bytes(buf.data.raw) for buf in base.buffers if buf.section == "xsave"), bytes(576))
         self._image = self._memory(asked, xsave if len(xsave) <= _XSAVE_ROOM else bytes(576), layout, apic_mode)
 

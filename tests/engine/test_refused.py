@@ -17,12 +17,19 @@ import pytest
 from kvmtest.cli import main
 from kvmtest.engine import native
 from kvmtest.engine.doctor import Unusable, open_kvm
-from kvmtest.engine.plan import plan
+from kvmtest.engine.plan import Case, plan
 from kvmtest.kvm import Kvm
 from kvmtest.kvm import ioctl as calls
 from tests.engine.refusing import CHOSEN, ERRORS, NUMBERS, TIMES, Product, Refusal, Refusing, departures
 
 pytestmark = pytest.mark.kvm
+
+
+#: So many calls of an ioctl are refused one by one.
+_FIRST = 12
+#: What writes a plant.
+_WRITES = ("SREGS", "REGS", "LAPIC", "MSRS", "DEBUGREGS", "XSAVE", "XCRS", "VCPU_EVENTS")
+_PLANTED = [case for case in CHOSEN if "plant-" in case.words and case.setup.vcpus == 2]
 
 
 # The command
@@ -106,6 +113,16 @@ def test_what_a_plant_and_a_reset_lack_is_named(name: str, time: str, words: str
         for issued in (True, False):
             _, found = product.tried(NUMBERS[name], errno.EINVAL, time, case, native=issued)
             assert not found, found
+
+
+@pytest.mark.parametrize("case", _PLANTED, ids=lambda case: case.name)
+def test_each_single_call_that_is_refused(case: Case, product: Product) -> None:
+    """Of those that write a plant, of which some undo what others have tried."""
+    quiet, count = product.quiet(case), product.calls(case, native=True)
+    for name in (f"KVM_SET_{what}" for what in _WRITES):
+        for call in range(min(_FIRST, count[NUMBERS[name]])):
+            refusal = Refusal(NUMBERS[name], errno.EINVAL, after=call)
+            assert departures(quiet, product.shown([case], refusal), refusal) == [], (name, call)
 
 
 @pytest.mark.nightly

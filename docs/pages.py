@@ -18,7 +18,7 @@ sys.path.insert(0, str(HERE.parent))
 from kvmtest.engine import plan  # noqa: E402
 from kvmtest.model.select import SelectorError, takes  # noqa: E402
 from kvmtest.report.show import count  # noqa: E402
-from kvmtest.spec import commits  # noqa: E402
+from kvmtest.spec import commits, logged  # noqa: E402
 from kvmtest.spec.commits.entry import KEPT, LESS, Version, version  # noqa: E402
 from kvmtest.spec.deviations import DEVIATIONS, Deviation  # noqa: E402
 from tests.lab.caught import BREAKS, Row, kept  # noqa: E402
@@ -123,6 +123,8 @@ def selector(d: Deviation) -> str:
         ids = [name for name in ids if f".{view}." in name] or ids
     for name in ids:
         asked = f"{name}/*{d.case}*" if d.case else name
+        if name.startswith(logged.ID):
+            return asked
         with contextlib.suppress(SelectorError):
             if plan.select(plan.plan(), (asked,), plan.plan(full=True)):
                 return asked
@@ -144,7 +146,7 @@ def command(found: Found, counter: Counter | None = None) -> str:
     quoted = f"'{asked}'" if re.search(r"[*{]", asked) else asked
     if not kernel:
         return f"kvmtest explain {d.commit}"
-    verb = "lab run" if ".views." in asked else "repro"
+    verb = "lab run" if ".views." in asked or asked.startswith(logged.ID) else "repro"
     parameter = f" --module-param {_MODULES[backend]}.{d.without}=0" if d.without else ""
     return f"kvmtest {verb} --backend {backend} --kernel {kernel[0]}.{kernel[1]}{parameter} {quoted}"
 

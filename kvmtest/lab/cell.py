@@ -23,6 +23,7 @@ from kvmtest.lab.start import Started
 from kvmtest.lab.steps import Alive, Answer, Begin, Booting, Remark, Running, Spec, Step, Times
 from kvmtest.lab.stream import WAITS, Decoder
 from kvmtest.lab.watch import Watch
+from kvmtest.model.case import Case
 from kvmtest.model.host import Host
 from kvmtest.model.record import Observation
 from kvmtest.model.select import Selection, takes
@@ -55,6 +56,8 @@ class Cell:
         self._log: deque[str] = deque(maxlen=_LOG_LINES)
         self._tail: deque[str] = deque(maxlen=_SHOWN_LINES)
         self._reported: set[str] = set()
+        #: The last one in the log, of the current case or what else runs.
+        self._incident: list[str] = []
         self._where = ""  # the case that runs, or what else does
         self._look: Look | None = None
         #: The observations of the current case so far.
@@ -271,7 +274,7 @@ class Cell:
 
     def _enter(self, where: str, look: Look | None = None) -> None:
         """Note that the guest has begun ``where``, and restart the limits."""
-        self._where, self._look = where, look
+        self._where, self._look, self._incident = where, look, []
         self._since = self._reported_s = time.monotonic()
         self._limits.entered()
         self._watch.goes_on()
@@ -299,9 +302,13 @@ class Cell:
             yield self._seen
         self._seen = []
 
-    def _kernel(self, item: str, verdict: Verdict, reason: str) -> Iterator[list[Observation]]:
+    @property
+    def _case(self) -> Case | None:
+        return self._look.case if self._look else None
+
+    def _kernel(self, observation: Observation) -> Iterator[list[Observation]]:
         """An observation of the kernel; it comes with those of the case that runs, and after the Begin."""
-        self._seen.append(ids.of_kernel(item, verdict, reason, self._look.case if self._look else None))
+        self._seen.append(observation)
         if self._look is None and "up" in self._marks:
             yield from self._over()
 
@@ -312,10 +319,9 @@ class Cell:
         for incident in klog.incidents(lines):
             if incident[0] not in self._reported:
                 self._reported.add(incident[0])
+                self._incident = incident
                 place = "" if self._look else f"{self._where}: "
-                # Of a stall nobody knows whose fault it is: this machine's, that of its emulator, or KVM's.
-                verdict = Verdict.INFO if klog.is_stall(incident[0]) else Verdict.FAIL
-                yield from self._kernel("log", verdict, place + "\n".join(incident))
+                yield from self._kernel(ids.of_incident(incident, self.host(), self._case, place))
 
     def _final_log(self) -> Iterator[list[Observation]]:
         """Yield what the kernel logged after the last case, and a pass for a log without incidents."""
@@ -342,10 +348,12 @@ class Cell:
         )
         if "up" not in self._marks:
             place = f" at {self._where}" if self._where else ""
-            yield from self._kernel("boot", Verdict.ERROR, f"did not boot{place}: {why}; {end}")
+            yield from self._kernel(ids.of_kernel("boot", Verdict.ERROR, f"did not boot{place}: {why}; {end}", self._case))
         else:
-            left = f"{self._cases - self._done} of {self._cases} cases did not run to their end"
-            yield from self._kernel("run", Verdict.ERROR, f"died in {self._where}: {why}; {left}; {end}")
+            left = self._cases - self._done
+            reason = f"died in {self._where}: {why}; {left} of {self._cases} cases did not run to their end; {end}"
+            # Other cases were left untried by it, which no deviation explains.
+            yield from self._kernel(ids.of_death(reason, self._incident if left == 1 else [], self.host(), self._case))
         yield from self._over()
 
 

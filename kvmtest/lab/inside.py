@@ -165,7 +165,7 @@ def _run(config: Config, out: Encoder, log: _Log, hits: _Hits | None) -> None:
     from kvmtest.engine import doctor, host, plan, run
     from kvmtest.lab import relay
     from kvmtest.scenario.program import StressRounds
-    from kvmtest.spec.fatal import fatal
+    from kvmtest.spec.logged import fatal
 
     cases = [plan.Case.unpacked(packed) for packed in config["cases"]]
     facts = host.detect()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ("death", "incidents", "is_stall", "stripped")
+__all__ = ("death", "incidents", "is_stall", "place", "stripped")
 
 #: The first line of each kind: lib/bug.c and kernel/panic.c (WARN, BUG), arch/x86/kernel/dumpstack.c (Oops, and the names of the
 #: exceptions in arch/x86/kernel/traps.c), mm/kasan/report.c, lib/ubsan.c, kernel/kcsan/report.c, kernel/locking/lockdep.c.
@@ -27,6 +27,12 @@ _DEADLY = re.compile(
     r"Kernel panic|kernel BUG at |BUG: (?:unable to handle|kernel NULL pointer)|Oops\b|general protection fault"
     r"|.*: [0-9a-f]{4} \[#\d+\]"
 )
+#: Where a WARN was: behind its line of the source, or, since v6.17, before it.
+_WARNED = re.compile(r"WARNING: (?:CPU: \d+ PID: \d+ )?(?:at )?(?:\S+:\d+ )?(?:at )?(\w+)[\w.]*\+0x")
+#: Where the kernel was at the exception that it did not survive.
+_RIP = re.compile(r"RIP: 0010:(\w+)[\w.]*\+0x")
+#: How the kernel ends because of an oops: arch/x86/kernel/dumpstack.c, kernel/exit.c.
+_AFTERMATH = re.compile(r"Kernel panic - not syncing: (?:Attempted to kill init!|Fatal exception)")
 _CUT = "------------[ cut here ]------------"
 _ENDS = re.compile(r"---\[ end (?:trace|Kernel panic)")
 _CONSOLE = re.compile(r"^(?:<\d+>)?\[ *\d+\.\d+(?:\]\[ *[TC]\d+)?\] ?")
@@ -49,11 +55,25 @@ def is_stall(line: str) -> bool:
     return _STALLS.match(line) is not None
 
 
+def place(incident: list[str]) -> str:
+    """``WARNING in FUNCTION()`` or ``Oops in FUNCTION()``, where the lines of ``incident`` name it; else ""."""
+    first = incident[0] if incident else ""
+    if found := _WARNED.match(first):
+        return f"WARNING in {found[1]}()"
+    rips = map(_RIP.match, incident if death(first) else ())
+    return next((f"Oops in {found[1]}()" for found in rips if found), "")
+
+
 def incidents(lines: Iterable[str]) -> list[list[str]]:
-    """The lines of each WARN, BUG, Oops, KASAN report, panic or stall, the most informative one first."""
+    """The lines of each WARN, BUG, Oops, KASAN report, panic or stall, the most informative one first.
+
+    A panic because of an oops belongs to that.
+    """
     found: list[list[str]] = []
     current: list[str] | None = None
     for line in lines:
+        if current is None and found and death(found[-1][0]) and _AFTERMATH.match(line):
+            current = found[-1]
         if line == _CUT:
             current = None
         elif current is None and (_BEGINS.match(line) or _STALLS.match(line)):

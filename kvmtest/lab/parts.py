@@ -17,7 +17,7 @@ from kvmtest.model.host import Host
 from kvmtest.model.record import Observation
 from kvmtest.model.shard import WHOLE
 from kvmtest.model.verdict import Verdict
-from kvmtest.spec.fatal import fatal
+from kvmtest.spec.logged import fatal
 
 __all__ = ("Parts", "cell")
 

@@ -15,6 +15,8 @@ from kvmtest.lab.kernels import Kernel
 from kvmtest.lab.qemu import Qemu
 from kvmtest.lab.steps import Alive, Begin, Booting, Running, Spec, Step, Times
 from kvmtest.model.record import Observation, Result
+from kvmtest.spec import deviations
+from kvmtest.spec.deviations import Deviation
 
 _RAM, _HALTED = "init.msi.host.ram", "init.msi.host.halted"
 _SECOND = f'case("{_HALTED}")\n'
@@ -288,6 +290,30 @@ def test_an_oops_ends_the_cell_and_is_shown(
     assert where in error.reason
     assert "its kernel oopsed: kernel BUG at x86.c:1!" in error.reason
     assert _nothing_left(fake)
+
+
+@pytest.mark.parametrize(
+    ("case", "function", "left", "log", "run"),
+    [
+        ("halted", "f()", 1, "known", "known"),
+        # Another one was never tried.
+        ("halted", "f()", 2, "known", "error"),
+        ("halted", "g()", 1, "fail", "error"),
+        ("ram", "f()", 1, "fail", "error"),
+    ],
+)
+def test_a_listed_oops_is_known_and_what_it_left_untried_an_error(
+    case: str, function: str, left: int, log: str, run: str, fake: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for item in ("log", "run"):
+        id = f"none.lab.kernel.{item}"
+        one = Deviation(id, "none", f"Oops in {function}", "0123456789ab", "it is so", "fixed", "svm", until=(10, 0), case=case)
+        monkeypatch.setitem(deviations._BY_ITEM, (id, "none"), (one,))
+    monkeypatch.setenv("FAKE", ("begin()\n" if left == 2 else _CASE) + _SECOND + _OOPS)
+    monkeypatch.setattr("kvmtest.lab.limits._DYING_S", 0.3)
+    found = [(r.id.rpartition(".")[2], r.verdict, r.record.deviation) for r in _results(_play(kernel))]
+    commit = {"known": "0123456789ab"}
+    assert found[-2:] == [("log", log, commit.get(log)), ("run", run, commit.get(run))]
 
 
 def test_an_oops_of_another_thread_than_the_one_that_works_ends_nothing(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvmtest.lab.klog import death, incidents, is_stall, stripped
+from kvmtest.lab.klog import death, incidents, is_stall, place, stripped
 
 _WARN = """\
 ------------[ cut here ]------------
@@ -114,3 +114,33 @@ def test_an_incident_is_its_lines_and_no_more() -> None:
 def test_console_lines_lose_their_stamp() -> None:
     assert stripped("[   12.345678] Kernel panic - not syncing\r") == "Kernel panic - not syncing"
     assert stripped("[   12.345678][    T1] BUG: x") == "BUG: x"
+
+
+_OOPS = ["BUG: kernel NULL pointer dereference, address: 0", "Oops: 0000 [#1] SMP", "RIP: 0010:f.part.0+0x7/0xe0 [kvm_amd]"]
+_PANIC = "Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000009"
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (_WARN[1:], "WARNING in kvm_vcpu_reset()"),
+        (["WARNING: arch/x86/kvm/x86.c:12173 at kvm_x+0x3b/0x500 [kvm], CPU#0: python3/1"], "WARNING in kvm_x()"),
+        (["WARNING: possible recursive locking detected"], ""),
+        (_OOPS, "Oops in f()"),
+        (["kernel BUG at x86.c:1!", "RIP: 0033:0x7f32bb7b0d6b"], ""),
+        # What a WARN interrupted is no place of its own.
+        (["UBSAN: shift-out-of-bounds in lapic.c:1", "RIP: 0010:f+0x7/0xe0"], ""),
+        ([], ""),
+    ],
+)
+def test_where_it_was(lines: list[str], said: str) -> None:
+    assert place(lines) == said
+
+
+def test_a_panic_because_of_an_oops_is_part_of_it() -> None:
+    ended = [*_OOPS, "---[ end trace 0000000000000000 ]---"]
+    assert incidents([*ended, _PANIC, "Kernel Offset: disabled"]) == [[*ended, _PANIC, "Kernel Offset: disabled"]]
+    assert len(incidents([*ended, _PANIC, *["x"] * 1000])[0]) <= 60
+    for before in ([], _WARN[1:6]):
+        assert incidents([*before, _PANIC])[-1] == [_PANIC]
+    assert incidents([*ended, "Kernel panic - not syncing: Out of memory"])[-1] == ["Kernel panic - not syncing: Out of memory"]

@@ -202,6 +202,13 @@ LATER: tuple[Entry, ...] = (
         before="the first one alone", after="all", unverified=_RELEASE,
     ),
     commit(
+        "ab52be1b310b", "v6.3", "x86: Inject #GP on x2APIC WRMSR that sets reserved bits 63:32", "common",
+        "in x2APIC mode a WRMSR with bits 63:32 to another register than the ICR raises #GP",
+        # The next word comes where the last #GP should. On VMX a CPU that virtualizes x2APIC mode raises it.
+        check("none.apic-access.guest.runs", "VALUE 0xfee00d00", case="x2apic-registers-refused", sometimes=True),
+        before="the bits are dropped", after="#GP", backports=((6, 1),), unverified="the id, and the release",
+    ),
+    commit(
         "ab2ee212a57b", "v6.4", "x86: Save/restore all NMIs when multiple NMIs are pending", "common",
         "two NMIs may be pending, and a VMM reads and writes both",
         check("none.ioctl-nmi.host.events.nmi_pending", "0x1", case="nmis-2"),

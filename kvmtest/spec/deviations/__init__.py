@@ -14,6 +14,7 @@ from kvmtest.spec.commits.entry import KEPT, Version, version
 from kvmtest.spec.deviations.admitted import ADMITTED
 from kvmtest.spec.deviations.deviation import FOREVER, KINDS, Deviation
 from kvmtest.spec.deviations.open import OPEN
+from kvmtest.spec.logged import LOGGED
 
 __all__ = ("CASES", "CASES_OF", "DEVIATIONS", "FOREVER", "KEPT", "KINDS", "Deviation", "listed")
 
@@ -31,7 +32,13 @@ def _fixed() -> Iterator[Deviation]:
                 yield Deviation(name, sign.event, sign.old, entry.commit, f"fixed in {entry.release}: {entry.what}", "fixed", *where, *more)
 
 
-DEVIATIONS: tuple[Deviation, ...] = (*ADMITTED, *_fixed(), *OPEN)
+def _logged() -> Iterator[Deviation]:
+    for one in LOGGED:
+        where = ("fixed", one.backend, "", "", "", (0, 0), one.until, one.case)
+        yield from (Deviation(id, "none", one.said, one.commit, one.why, *where) for id in one.ids)
+
+
+DEVIATIONS: tuple[Deviation, ...] = (*ADMITTED, *_fixed(), *_logged(), *OPEN)
 
 #: The parts of cases' names by which deviations distinguish cases.
 CASES = tuple(dict.fromkeys(d.case for d in DEVIATIONS if d.case))

@@ -25,8 +25,6 @@ _FEW, _MOST = 4, 200
 #: The items that show that an event came.
 _COMES = {"nmi": "events.nmi_pending", "smi": "events.smi_pending"}
 Part = tuple[s.Step, ...]
-#: An INIT as a move.
-_INIT: Part = (BETWEEN, s.Send("init"), s.Observe())
 #: A test which of some scenarios show the departure.
 Shows = Callable[[Sequence[s.Scenario]], Sequence[bool]]
 
@@ -209,7 +207,8 @@ class _Tries:
         for number, move in enumerate(moves):
             inits = [at for at, step in enumerate(move) if isinstance(step, s.Send) and step[:1] == ("init",)]
             if move[0] == BETWEEN and move[-1] == s.Observe() and any(_block(move, at) for at in inits):
-                steps = (step for one in (*moves[:number], _INIT, *moves[number + 1 :]) for step in one)
+                init: Part = (BETWEEN, move[inits[-1]], s.Observe())
+                steps = (step for one in (*moves[:number], init, *moves[number + 1 :]) for step in one)
                 tried.append(self.best._replace(steps=tuple(steps)))
         self.show([one for one in tried if consistent(one)])
 

@@ -103,9 +103,11 @@ def test_a_migration_is_left_with_what_it_needs() -> None:
 
 def test_an_init_that_was_held_becomes_one_that_is_not() -> None:
     smm = STATES["in-smm"]
-    held = (BETWEEN, *smm.prepare, s.Observe(), s.Send("init"), s.Expect(s.Is("events.smi_latched_init", 1), "pending"))
+    init = s.Send("init", "latched")
+    held = (BETWEEN, *smm.prepare, s.Observe(), init, s.Expect(s.Is("events.smi_latched_init", 1), "pending"))
     long = _LONG._replace(steps=(*_PLANT, *held, *smm.leave, s.Observe(), *_SIPI))
-    assert shrunk(long, _each(lambda tried: _sends(tried, "sipi"))).steps == _plain(*_PLANT, *_INIT[2:], *_SIPI[2:])
+    assert shrunk(long, _each(lambda tried: _sends(tried, "sipi"))).steps == _plain(*_PLANT, init, s.Observe(), *_SIPI[2:])
+    assert shrunk(long, _each(lambda tried: init in tried.steps)).steps == _plain(*_PLANT, init, s.Observe())
     assert shrunk(long, _each(lambda tried: smm.leave[0] in tried.steps)).steps == _plain(*_PLANT, *held, *smm.leave, s.Observe())
 
 

@@ -207,9 +207,11 @@ class _Tries:
         for number, move in enumerate(moves):
             inits = [at for at, step in enumerate(move) if isinstance(step, s.Send) and step[:1] == ("init",)]
             if move[0] == BETWEEN and move[-1] == s.Observe() and any(_block(move, at) for at in inits):
-                init: Part = (BETWEEN, move[inits[-1]], s.Observe())
-                steps = (step for one in (*moves[:number], init, *moves[number + 1 :]) for step in one)
-                tried.append(self.best._replace(steps=tuple(steps)))
+                # That an item was kept shows only after a look before the event.
+                for look in ((), (s.Observe(),)):
+                    init: Part = (BETWEEN, *look, move[inits[-1]], s.Observe())
+                    steps = (step for one in (*moves[:number], init, *moves[number + 1 :]) for step in one)
+                    tried.append(self.best._replace(steps=tuple(steps)))
         self.show([one for one in tried if consistent(one)])
 
     def show(self, scenarios: Sequence[s.Scenario]) -> Sequence[bool]:

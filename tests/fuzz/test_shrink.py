@@ -108,6 +108,9 @@ def test_an_init_that_was_held_becomes_one_that_is_not() -> None:
     long = _LONG._replace(steps=(*_PLANT, *held, *smm.leave, s.Observe(), *_SIPI))
     assert shrunk(long, _each(lambda tried: _sends(tried, "sipi"))).steps == _plain(*_PLANT, init, s.Observe(), *_SIPI[2:])
     assert shrunk(long, _each(lambda tried: init in tried.steps)).steps == _plain(*_PLANT, init, s.Observe())
+    looked = (s.Observe(), init)
+    shows = _each(lambda tried: looked in zip(tried.steps, tried.steps[1:], strict=False))
+    assert shrunk(long, shows).steps == _plain(*_PLANT, s.Observe(), init, s.Observe())
     assert shrunk(long, _each(lambda tried: smm.leave[0] in tried.steps)).steps == _plain(*_PLANT, *held, *smm.leave, s.Observe())
 
 

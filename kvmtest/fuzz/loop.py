@@ -82,8 +82,17 @@ def key_of(result: Result, mode: str = "") -> Key:
     return (result.event, result.item, symptom.kind, text)
 
 
+#: Kinds of symptoms of a wrong value: which one follows from the values of before.
+_OF_BITS = ("kept", "zeroed", "bits")
+
+
 def alike(key: Key, other: Key) -> bool:
-    """Return True if both are the same departure. An error is the same after any event, since it ends the scenario."""
+    """Return True if both are the same departure: of the same item after the same event.
+
+    An error is the same after any event, since it ends the scenario.
+    """
+    if key[2] in _OF_BITS and other[2] in _OF_BITS:
+        return key[:2] == other[:2] and key[3] == other[3]
     return key == other or key[1:] == other[1:] and key[2] == "reason"
 
 

@@ -49,6 +49,12 @@ def test_an_error_is_the_same_after_any_event() -> None:
     assert not alike(("init", "cr2", "kept", ""), ("none", "cr2", "kept", ""))
 
 
+def test_a_wrong_value_is_the_same_whatever_was_there_before() -> None:
+    kept, zeroed, of_views = (("sipi", "cs.base", kind, "") for kind in ("kept", "zeroed", "disagree"))
+    assert alike(kept, zeroed) and not alike(kept, of_views)
+    assert not alike(kept, ("sipi", "cs.limit", "zeroed", "")) and not alike(kept, ("sipi", "cs.base", "kept", "xapic"))
+
+
 def test_a_register_of_the_local_apic_is_another_one_in_each_mode() -> None:
     seen = _seen(_FAILS._replace(item="lapic.icr2"), _FAILS)
     found = {mode: set(departures(seen, Selection(()), mode)) for mode in ("xapic", "x2apic")}

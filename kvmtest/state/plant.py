@@ -136,7 +136,7 @@ class Planter:
     def make(self, plant: str, apic_mode: str) -> Plant:
         """The plant named ``plant`` with the local APIC in ``apic_mode``; KVM's refusals are found by trying.
 
-        Raises PlantRefused where this KVM does not show what a plant is made from, KvmError.
+        Raises PlantRefused where this KVM does not show what a plant is made from, or refuses the mode; KvmError.
         """
         for section in _NEEDED:
             if section in self.layout.missing_sections:
@@ -156,6 +156,8 @@ class Planter:
             asked[item] = self._bits(asked, item, candidates[plant])
         id_shift = 0 if self.x2apic_ids and apic_mode == "x2apic" else 24
         buffers = self._accepted(asked, refused, id_shift)
+        if (why := refused.get("apic_base")) and asked["apic_base"] != base:
+            raise PlantRefused(f"the local APIC cannot be in {apic_mode} mode: {why}")
         return Plant(buffers, {k: v for k, v in asked.items() if k in self.layout.fields}, refused, id_shift)
 
     def _found(self, prefix: str, items: Iterable[str]) -> dict[str, int]:

@@ -20,6 +20,7 @@ from kvmtest.engine.doctor import Unusable, open_kvm
 from kvmtest.engine.plan import Case, plan
 from kvmtest.kvm import Kvm
 from kvmtest.kvm import ioctl as calls
+from tests.cases import CASES
 from tests.engine.refusing import CHOSEN, ERRORS, NUMBERS, TIMES, Product, Refusal, Refusing, departures
 
 pytestmark = pytest.mark.kvm
@@ -113,6 +114,14 @@ def test_what_a_plant_and_a_reset_lack_is_named(name: str, time: str, words: str
         for issued in (True, False):
             _, found = product.tried(NUMBERS[name], errno.EINVAL, time, case, native=issued)
             assert not found, found
+
+
+@pytest.mark.parametrize("mode", ["disabled", "x2apic"])
+def test_a_mode_of_the_local_apic_that_kvm_refuses_is_not_that_of_a_case(mode: str, product: Product) -> None:
+    case, refusal = CASES[f"init.latched.host/bsp,intel,{mode},plant-a"], Refusal(NUMBERS["KVM_SET_SREGS"], errno.EINVAL, every=1)
+    seen = product.shown([case], refusal)
+    assert departures(product.quiet(case), seen, refusal) == []
+    assert {result.verdict for result in seen.values()} == {"skip"}
 
 
 @pytest.mark.parametrize("case", _PLANTED, ids=lambda case: case.name)

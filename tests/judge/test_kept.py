@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import random
-from copy import copy
 
 import pytest
 
@@ -122,20 +121,6 @@ def test_a_counter_that_came_by_the_written_value_anyway_proves_nothing() -> Non
         trying = Trial(Cache(), trial.host, trial.look, (other,), trial.seen)
         counts = trial.seen.evidence[at][1].put(layout, "msr.tsc", written + 9)
         assert _kept(trying.by_place(replaced(trial.seen, at, counts)))["msr.tsc"].verdict == verdict
-
-
-@pytest.mark.parametrize("item", ["lapic.id", "lapic.ldr"])
-def test_what_x2apic_mode_would_make_is_not_judged_where_kvm_refused_the_mode(item: str) -> None:
-    tried = [one for one in _of_plants("7.2-vmx") if ",x2apic,plant-a" in one[0].look.case.name and len(one[0].bases) == 1]
-    trial, at = next(one for one in tried if _kept(one[0].before)[item].verdict is Verdict.PASS)
-    (base,), why = trial.bases, "KVM_SET_SREGS: Bad address [EFAULT]"
-    plant = copy(base.plant)
-    plant.refused = plant.refused | {"apic_base": why}
-    refused = base._replace(plant=plant)
-    for basis, verdict in ((base, Verdict.FAIL), (refused, Verdict.SKIP)):
-        trying = Trial(Cache(), trial.host, trial.look, (basis,), trial.seen)
-        record = _with(trying, at, item, 5)[item]
-        assert record.verdict is verdict and (verdict is Verdict.FAIL or record.reason == why)
 
 
 def test_what_comes_between_is_not_judged_as_a_plant() -> None:

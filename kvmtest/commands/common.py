@@ -58,6 +58,7 @@ T = TypeVar("T")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: Seconds after which another signal counts as a second request, and not as a repetition of the first.
 _AGAIN_S = 1.5
+#: Seconds until a signal that a finalizer swallowed comes once more.
 _OUT_OF_FINALIZER_S = 0.01
 
 

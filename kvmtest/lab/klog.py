@@ -27,7 +27,7 @@ _DEADLY = re.compile(
     r"Kernel panic|kernel BUG at |BUG: (?:unable to handle|kernel NULL pointer)|Oops\b|general protection fault"
     r"|.*: [0-9a-f]{4} \[#\d+\]"
 )
-#: Where a WARN was: behind its line of the source, or, since v6.17, before it.
+#: The function of a WARN, after its line of the source; since v6.17 with "at" between them.
 _WARNED = re.compile(r"WARNING: (?:CPU: \d+ PID: \d+ )?(?:at )?(?:\S+:\d+ )?(?:at )?(\w+)[\w.]*\+0x")
 #: Where the kernel was at the exception that it did not survive.
 _RIP = re.compile(r"RIP: 0010:(\w+)[\w.]*\+0x")

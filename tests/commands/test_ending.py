@@ -134,14 +134,22 @@ def test_a_signal_while_it_imports_is_130_and_no_traceback(monkeypatch: pytest.M
     assert main(["list"]) == 130
 
 
-def test_the_status_of_a_module_that_is_interrupted_in_eval_is_130(tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text("""
+@pytest.mark.parametrize(
+    ("module", "does"),
+    [
+        ("kvmtest.commands.common", """eval("os.kill(os.getpid(), signal.SIGINT)")"""),
+        # Before main() has begun.
+        ("kvmtest.cli", "os.kill(os.getpid(), signal.SIGINT)"),
+    ],
+)
+def test_the_status_of_a_module_that_is_interrupted_as_it_imports_is_130(module: str, does: str, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(f"""
 import os, signal, sys
 
 class Signals:
     def find_spec(name, path=None, target=None):
-        if name == "kvmtest.commands.common":
-            eval("os.kill(os.getpid(), signal.SIGINT)")
+        if name == "{module}":
+            {does}
 
 sys.meta_path.insert(0, Signals)
 """)

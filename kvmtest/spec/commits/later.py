@@ -60,7 +60,7 @@ LATER: tuple[Entry, ...] = (
     commit(
         "36222b117e36", "v5.15", "x86: don't disable APICv memslot when inhibited", "common",
         "an access to the APIC page goes to KVM where it does not use APICv, and not to a CPU that virtualizes TPR alone",
-        # With kvm_intel.flexpriority=0, too, 5.10 reports it; else only an access that comes before the page is mapped.
+        # 5.10 reports it with kvm_intel.flexpriority=0, and after a migration.
         check("none.tpr-access.guest.exits", "VALUE 0x0", "vmx", case="split-irqchip,amd,read", sometimes=True),
         before="a guest's access to TPR is not reported", after="KVM_EXIT_TPR_ACCESS", unverified="the id, and the release",
     ),

@@ -24,7 +24,11 @@ _TRIES, _ONE_OF = 400, 40
 _FEW, _MOST = 4, 200
 #: The items that show that an event came.
 _COMES = {"nmi": "events.nmi_pending", "smi": "events.smi_pending"}
+#: Parts that are left out together at most, after each was alone.
+_BARE = 7
 Part = tuple[s.Step, ...]
+#: Numbers of steps of a scenario.
+Numbers = tuple[int, ...]
 #: A test which of some scenarios show the departure.
 Shows = Callable[[Sequence[s.Scenario]], Sequence[bool]]
 
@@ -39,11 +43,11 @@ def _moves(steps: Iterable[s.Step]) -> list[Part]:
     return [tuple(part) for part in found if part]
 
 
-def _parts(steps: Sequence[s.Step]) -> list[tuple[int, ...]]:
+def _parts(steps: Sequence[s.Step]) -> list[Numbers]:
     """Return the parts that can be left out alone, as numbers of ``steps``: a move, each item of a move that only writes some,
     what makes a vCPU differ before an event, and the look before an event whose table is read after it.
     """
-    found: list[tuple[int, ...]] = []
+    found: list[Numbers] = []
     first = 0
     for move in _moves(steps):
         numbers = range(first, first + len(move))
@@ -65,9 +69,9 @@ def _parts(steps: Sequence[s.Step]) -> list[tuple[int, ...]]:
     return found
 
 
-def _around(numbers: range, move: Part) -> list[tuple[int, ...]]:
+def _around(numbers: range, move: Part) -> list[Numbers]:
     """The parts of a ``move`` with a migration and no event: a look and the next one that compares with it belong together."""
-    found: list[tuple[int, ...]] = []
+    found: list[Numbers] = []
     looks = list[int]()
     for number, step in zip(numbers, move, strict=True):
         if step == s.Observe():
@@ -113,10 +117,16 @@ def _activity(step: s.Step) -> int | None:
 def consistent(scenario: s.Scenario) -> bool:
     """Return True if the expectations of each move of ``scenario`` agree with the automaton."""
     vcpu = Vcpu(scenario.target == "bsp")
-    planted, written = False, dict[str, int | str]()
+    planted, written, of_vm = False, dict[str, int | str](), dict[str, int | str]()
     for move in _moves(scenario.steps):
         for number, step in enumerate(move):
-            if getattr(step, "who", getattr(step, "to", "target")) != "target":
+            who = getattr(step, "who", getattr(step, "to", "target"))
+            if who == "vm" and isinstance(step, s.Set):
+                of_vm |= step.items
+            elif who == "vm" and isinstance(step, s.Expect) and isinstance(step.condition, s.Is):
+                if of_vm.get(step.condition.item) != step.condition.value:
+                    return False
+            if who != "target":
                 continue
             if isinstance(step, s.Plant):
                 planted, vcpu.block = True, ""
@@ -157,6 +167,30 @@ def _block(move: Part, number: int) -> str:
         if all(step in move[:number] for step in block.facts.prepare):
             return name
     return ""
+
+
+def _judges(step: s.Step) -> bool:
+    return isinstance(step, s.Expect) or step == s.Observe()
+
+
+def _judging(steps: Sequence[s.Step]) -> list[Numbers]:
+    """The parts of ``steps`` that judge and change nothing. A look goes with the comparisons with it, and stays after an event:
+    without it the next event would be judged by what was there before both.
+    """
+    found, looks = list[Numbers](), dict[int, list[int]]()
+    sent, last = False, -1
+    for number, step in enumerate(steps):
+        sent = sent or isinstance(step, s.Send)
+        if step == s.Observe():
+            last = number
+            if not sent:
+                looks[last] = [last]
+            sent = False
+        elif isinstance(step, s.Expect):
+            found.append((number,))
+            if isinstance(step.condition, s.Same) and last in looks:
+                looks[last].append(number)
+    return [*found, *map(tuple, looks.values())]
 
 
 def _without(kept: tuple[bool, ...]) -> Iterator[tuple[bool, ...]]:
@@ -214,6 +248,23 @@ class _Tries:
                     tried.append(self.best._replace(steps=tuple(steps)))
         self.show([one for one in tried if consistent(one)])
 
+    def barer(self) -> None:
+        """Leave out what follows the departure, and looks and expectations without which it shows."""
+        scenario, count = self.best, len(self.best.steps)
+        ends = [tuple(range(number, count)) for number in range(1, count) if _judges(scenario.steps[number - 1])]
+        alone = self._leave_out(scenario, [*ends, *_judging(scenario.steps)])
+        # Of what follows the most that does; the rest is tried with it and with each other.
+        some = [*[part for part in alone if part in ends][:1], *[part for part in alone if part not in ends]][:_BARE]
+        self._leave_out(scenario, [sum(of, ()) for few in range(2, len(some) + 1) for of in combinations(some, few)])
+
+    def _leave_out(self, scenario: s.Scenario, parts: Iterable[Numbers]) -> list[Numbers]:
+        """Return those of ``parts``, numbers of steps, without which ``scenario`` shows the same."""
+        made = {part: tuple(step for number, step in enumerate(scenario.steps) if number not in part) for part in parts}
+        left = {part: scenario._replace(steps=steps) for part, steps in made.items()}
+        tried = {part: one for part, one in left.items() if consistent(one)}
+        shows = self.show(list(tried.values()))
+        return [part for part, does in zip(tried, shows, strict=True) if does]
+
     def show(self, scenarios: Sequence[s.Scenario]) -> Sequence[bool]:
         """Try ``scenarios``, and return for each whether it shows the same."""
         if not scenarios:
@@ -254,6 +305,7 @@ def shrunk(
         return scenario
     tries.smaller()
     tries.plainer()
+    tries.barer()
     # Between moves nothing happens: before the first or only move nothing needs to separate them.
     steps = tries.best.steps
     plain = [tuple(step for step in steps if step != BETWEEN), steps[steps[0] == BETWEEN :]]

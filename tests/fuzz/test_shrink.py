@@ -111,7 +111,26 @@ def test_an_init_that_was_held_becomes_one_that_is_not() -> None:
     looked = (s.Observe(), init)
     shows = _each(lambda tried: looked in zip(tried.steps, tried.steps[1:], strict=False))
     assert shrunk(long, shows).steps == _plain(*_PLANT, s.Observe(), init, s.Observe())
-    assert shrunk(long, _each(lambda tried: smm.leave[0] in tried.steps)).steps == _plain(*_PLANT, *held, *smm.leave, s.Observe())
+    left = (*smm.leave, s.Observe())
+    assert shrunk(long, _each(lambda tried: smm.leave[0] in tried.steps)).steps == _plain(*_PLANT, *smm.prepare, init, *left)
+
+
+def test_what_follows_a_departure_is_left_out_and_what_it_shows_without() -> None:
+    smm, init = STATES["in-smm"], s.Send("init", "latched")
+    pending, shown = s.Expect(s.Is("events.smi_latched_init", 1), "pending"), s.Expect(s.Is("events.smi_smm", 1))
+    same = s.Expect(s.Same(("events.smi_latched_init",)))
+    held = (BETWEEN, *smm.prepare, s.Observe(), shown, init, pending, same, *smm.leave, s.Observe())
+    long = _LONG._replace(steps=(*_PLANT, *held))
+    assert shrunk(long, _each(lambda tried: pending in tried.steps)).steps == _plain(*_PLANT, *smm.prepare, init, pending)
+    # A comparison keeps the look that it is with.
+    small = shrunk(long, _each(lambda tried: same in tried.steps and init in tried.steps)).steps
+    assert small == _plain(*_PLANT, *smm.prepare, s.Observe(), init, same)
+
+
+def test_what_a_vm_is_expected_to_have_was_written_to_it() -> None:
+    written, read = s.Set((("pic_master.imr", 0xFF),), "vm", check=False), s.Expect(s.Is("pic_master.imr", 0xFF), who="vm")
+    long = _LONG._replace(steps=(*_PLANT, *_INIT, BETWEEN, s.Observe(), written, read, s.Expect(s.Same()), s.Migrate()))
+    assert shrunk(long, _each(lambda tried: read in tried.steps)).steps == _plain(*_PLANT, written, read)
 
 
 def test_what_departs_no_more_stays_as_it_is() -> None:

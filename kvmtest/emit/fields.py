@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
@@ -36,6 +37,8 @@ LAPIC_REGS = {
     **{f"{name}{i}": f"APIC_{name.upper()} + {16 * i:#x}" for name in ("isr", "tmr", "irr") for i in range(1, 8)},
     **{"isr0": "APIC_ISR", "tmr0": "APIC_TMR", "irr0": "APIC_IRR"},
 }
+#: Paths of what only fills a structure.
+_FILLS = re.compile(r"pad[^.]*$|reserved|^chip\.dummy")
 #: Structures that end with entries whose number they hold: the type of an entry.
 _ENTRIES = {
     "kvm_msrs": ("entries", uapi.kvm_msr_entry),
@@ -75,7 +78,7 @@ def members(kind: str, size: int) -> tuple[Member, ...]:
         step = ctypes.sizeof(entry)
         for i, at in enumerate(range(ctypes.sizeof(struct), size - step + 1, step)):
             found += _walk(entry, f"{name}[{i}]", at)
-    return tuple(one for one in found if "pad" not in one.path.rpartition(".")[2] and "reserved" not in one.path)
+    return tuple(one for one in found if not _FILLS.search(one.path))
 
 
 def _of_xsave(size: int) -> tuple[Member, ...]:

@@ -91,7 +91,7 @@ class Variables:
         taken: dict[str, set[str]] = {}
         for name, buffer in self.buffers.items():
             short = msr.name_of(int.from_bytes(buffer.contents[8:12], "little")) if buffer.kind == "kvm_msrs" else ""
-            short = re.sub(r"[^a-z0-9_]", "_", short or re.sub(r"\d+$", "", name) or name)
+            short = re.sub(r"[^a-z0-9_]", "_", short or re.sub(r"-?\d+$", "", name) or name)
             short = f"msr_{short}" if short[0].isdigit() else short
             short = f"saved_{short}" if name.startswith("saved_") and not short.startswith("saved_") else short
             short = f"new_{short}" if name.startswith("new_") and not short.startswith("new_") else short
@@ -244,8 +244,8 @@ class Variables:
         self.declared.setdefault(var, f"struct kvm_msr_filter {var} = {{\n{''.join(ranges)}\t}}")
 
     def initializer(self, buffer: p.Buffer, inner: str = "") -> str:
-        """Return the initializer of a variable; "" if it begins as 0."""
-        if not any(buffer.contents):
+        """Return the initializer of a variable; "" if it begins as 0, or need not begin as anything."""
+        if not any(buffer.contents) and buffer.kind not in _SELECTS:
             return ""
         text = self.initial(buffer)
         return f" = {{ .{inner} = {text} }}" if inner else f" = {text}"
@@ -256,7 +256,7 @@ class Variables:
         done = 0
         for one in members(buffer.kind, len(buffer.contents)):
             value = int.from_bytes(buffer.contents[one.offset : one.offset + one.size], "little")
-            if not value or one.offset < done or not self._of_entry(buffer, one.path):
+            if not value and one.path != _SELECTS.get(buffer.kind) or one.offset < done or not self._of_entry(buffer, one.path):
                 continue
             done = one.offset + one.size
             if buffer.kind == "kvm_lapic_state":
@@ -293,11 +293,14 @@ def _constant(kind: str, path: str, value: int) -> str:
         return {uapi.KVM_IRQ_ROUTING_IRQCHIP: "KVM_IRQ_ROUTING_IRQCHIP", uapi.KVM_IRQ_ROUTING_MSI: "KVM_IRQ_ROUTING_MSI"}[value]
     if kind == "kvm_mp_state":
         return MP_STATES.get(value, str(value))
-    if kind == "kvm_irqchip" and path == "chip_id" and value == uapi.KVM_IRQCHIP_IOAPIC:
-        return "KVM_IRQCHIP_IOAPIC"
+    if kind == "kvm_irqchip" and path == "chip_id":
+        return _CHIPS[value]
     return number(value)
 
 
+#: The fields of structures that say what KVM_GET_* is to read; 0 names one, too.
+_SELECTS = {"kvm_irqchip": "chip_id"}
+_CHIPS = ("KVM_IRQCHIP_PIC_MASTER", "KVM_IRQCHIP_PIC_SLAVE", "KVM_IRQCHIP_IOAPIC")
 #: struct kvm_vcpu_events.flags.
 _EVENT_FLAGS = {value: name for name, value in vars(uapi).items() if name.startswith("KVM_VCPUEVENT_VALID_")}
 

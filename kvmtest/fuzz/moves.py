@@ -12,8 +12,7 @@ from kvmtest.fuzz.model import BLOCKS, HALTS, RUNS, WAITS, Vcpu, rule
 from kvmtest.scenario import step as s
 from kvmtest.scenario.items import CONTINUE
 from kvmtest.scenario.triggers import DATA, MASKED, PIN, TRIGGERS, Steps, raised, signal
-from kvmtest.uapi.irq import kvm_irqchip
-from kvmtest.uapi.kvm import KVM_IOAPIC_NUM_PINS, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_SET_IRQCHIP
+from kvmtest.uapi.kvm import KVM_IOAPIC_NUM_PINS
 from kvmtest.x86.lapic import LAPIC
 
 __all__ = ("BETWEEN", "BY_CODE", "GUEST", "MOVES", "READ", "Move", "Play", "read_once")
@@ -295,20 +294,18 @@ def _chips(play: Play) -> Steps:
     random = play.random
     pin = random.choice([pin for pin in range(KVM_IOAPIC_NUM_PINS) if pin != PIN])
     entry = MASKED | random.getrandbits(1) << 15 | random.getrandbits(1) << 13 | random.getrandbits(8) << 56
-    pics = [_pic(random, *one) for one in ((KVM_IRQCHIP_PIC_MASTER, 0xF8), (KVM_IRQCHIP_PIC_SLAVE, 0xDE))]
+    pics = (*_pic(random, "pic_master", 0xF8), *_pic(random, "pic_slave", 0xDE))
+    written = [s.Expect(s.Is(item, value), item, "vm") for item, value in pics]
     # The line stays raised.
     raises = raised(entry | random.randrange(0x10, 0xFF), pin)[:-1]
-    return (s.Observe(), *pics, *raises, play.same(), *_migrate(play))
+    return (s.Observe(), s.Set(pics, "vm", check=False), *written, *raises, play.same(), *_migrate(play))
 
 
-def _pic(random: Random, chip: int, levels: int) -> s.Step:
-    """KVM_SET_IRQCHIP of a PIC whose requests are all masked; ``levels`` are the lines that may be level-triggered."""
-    made = kvm_irqchip(chip)
-    pic = made.chip.pic
-    pic.irr, pic.isr, pic.imr = random.getrandbits(8), random.getrandbits(8), 0xFF
-    pic.irq_base = random.getrandbits(5) << 3
-    pic.elcr, pic.elcr_mask = random.getrandbits(8) & levels, levels
-    return s.Call(KVM_SET_IRQCHIP, bytes(made), "vm", kind="kvm_irqchip")
+def _pic(random: Random, name: str, levels: int) -> tuple[tuple[str, int], ...]:
+    """The items of a PIC whose requests are all masked; ``levels`` are the lines that may be level-triggered."""
+    requests, serviced, base, level = (random.getrandbits(bits) for bits in (8, 8, 5, 8))
+    found = {"irr": requests, "isr": serviced, "imr": 0xFF, "irq_base": base << 3, "elcr": level & levels}
+    return tuple((f"{name}.{field}", value) for field, value in found.items())
 
 
 def _waits(play: Play) -> Steps:

@@ -14,6 +14,10 @@ from kvmtest.x86 import msr, xsave
 
 __all__ = ("RESULT", "SECTIONS", "Places", "fields")
 
+#: The interrupt controllers of a VM, by their number in struct kvm_irqchip.
+_CHIPS = {
+    "pic_master": uapi.KVM_IRQCHIP_PIC_MASTER, "pic_slave": uapi.KVM_IRQCHIP_PIC_SLAVE, "ioapic": uapi.KVM_IRQCHIP_IOAPIC,
+}  # fmt: skip
 #: Sections that single items are written by: KVM_GET_*, KVM_SET_*, the structure.
 SECTIONS = {
     "mp_state": (uapi.KVM_GET_MP_STATE, uapi.KVM_SET_MP_STATE, uapi.kvm_mp_state),
@@ -24,7 +28,7 @@ SECTIONS = {
     "xcrs": (uapi.KVM_GET_XCRS, uapi.KVM_SET_XCRS, uapi.kvm_xcrs),
     "xsave": (uapi.KVM_GET_XSAVE, uapi.KVM_SET_XSAVE, uapi.kvm_xsave),
     "lapic": (uapi.KVM_GET_LAPIC, uapi.KVM_SET_LAPIC, uapi.kvm_lapic_state),
-    "ioapic": (uapi.KVM_GET_IRQCHIP, uapi.KVM_SET_IRQCHIP, uapi.kvm_irqchip),
+    **dict.fromkeys(_CHIPS, (uapi.KVM_GET_IRQCHIP, uapi.KVM_SET_IRQCHIP, uapi.kvm_irqchip)),
     "nested": (uapi.KVM_GET_NESTED_STATE, uapi.KVM_SET_NESTED_STATE, uapi.kvm_nested_state),
     # Nothing writes it.
     "translation": (uapi.KVM_TRANSLATE, uapi.KVM_TRANSLATE, uapi.kvm_translation),
@@ -69,7 +73,9 @@ def fields() -> dict[str, tuple[str, int, int]]:
     found |= {f"nested.vmcb.{name}": ("nested", _NESTED_HEAD + at, 8) for name, at in _VMCB.items()}
     bitmap = uapi.kvm_sregs.interrupt_bitmap.offset
     found |= {f"interrupt_bitmap{i}": ("sregs", bitmap + 8 * i, 8) for i in range(4)}
-    # struct kvm_irqchip is {u32 chip_id, u32 pad, struct kvm_ioapic_state chip}.
+    # struct kvm_irqchip is {u32 chip_id, u32 pad, the state of the chip}.
+    for name, *_ in uapi.kvm_pic_state._fields_:
+        found |= {f"{pic}.{name}": (pic, 8 + getattr(uapi.kvm_pic_state, name).offset, 1) for pic in ("pic_master", "pic_slave")}
     at = 8 + uapi.kvm_ioapic_state.redirtbl.offset
     found |= {f"ioapic.redirtbl{pin}": ("ioapic", at + 8 * pin, 8) for pin in range(uapi.KVM_IOAPIC_NUM_PINS)}
     return found
@@ -104,8 +110,8 @@ class Places:
         section, offset, size = fields()[item]
         get, put, struct = SECTIONS[section]
         contents = bytes(_NESTED_SIZE if section == "nested" else sizeof(struct))
-        if section == "ioapic":
-            contents = uapi.KVM_IRQCHIP_IOAPIC.to_bytes(4, "little") + contents[4:]
+        if section in _CHIPS:
+            contents = _CHIPS[section].to_bytes(4, "little") + contents[4:]
         elif section == "translation":
             contents = _LINEAR.to_bytes(8, "little") + contents[8:]
         name = self.buffer(f"{section}{who}", struct.__name__, contents)

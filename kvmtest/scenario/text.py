@@ -6,12 +6,13 @@ from __future__ import annotations
 import ctypes
 import errno
 from collections.abc import Iterable, Iterator
-from functools import cache, singledispatchmethod
+from functools import singledispatchmethod
 
 from kvmtest.scenario import memory
 from kvmtest.scenario import step as s
+from kvmtest.scenario.places import fields
 from kvmtest.scenario.triggers import DATA
-from kvmtest.state.layout import SEGMENTS, static_fields
+from kvmtest.state.layout import SEGMENTS
 from kvmtest.uapi import kvm as uapi
 from kvmtest.uapi.names import EXITS, IOCTLS, MP_STATES
 
@@ -82,7 +83,10 @@ SENT = {
     "ioctl-smi": "KVM_SMI",
 }
 #: Sections whose ioctls do not have the section's name in capitals.
-_SECTIONS = {"events": "VCPU_EVENTS", "nested": "NESTED_STATE", "ssp": "ONE_REG", "cpuid": "CPUID2"}
+_SECTIONS = {
+    **{"events": "VCPU_EVENTS", "nested": "NESTED_STATE", "ssp": "ONE_REG", "cpuid": "CPUID2"},
+    **dict.fromkeys(("pic_master", "pic_slave", "ioapic"), "IRQCHIP"),
+}
 #: More items than are all listed.
 _MANY = 24
 _WHO = {"other": "the other vCPU", "each": "each target", "vm": "the VM", "new-vm": "a new VM"}
@@ -95,10 +99,8 @@ def number(value: int | str) -> str:
     return value if isinstance(value, str) else str(value) if -10 < value < 10 else f"{value:#x}"
 
 
-@cache
 def _section(item: str) -> str:
-    fields = static_fields()
-    return "msrs" if item.startswith("msr.") else fields[item].section if item in fields else ""
+    return "msrs" if item.startswith("msr.") else fields().get(item, ("",))[0]
 
 
 def ioctl(verb: str, section: str) -> str:
@@ -252,7 +254,7 @@ class Describer:
     @step.register
     def _(self, step: s.Set) -> str:
         items, sections = step.items, dict.fromkeys(_section(item) for item, _ in step.items)
-        by = ", ".join(ioctl("SET", section) for section in sections if section)
+        by = ", ".join(dict.fromkeys(ioctl("SET", section) for section in sections if section))
         words = _words(items)
         if len(items) > _MANY:
             # Descriptor caches by their names alone.

@@ -138,6 +138,16 @@ def test_of_memory_that_is_logged_kvm_is_reported_so() -> None:
     assert "add_logged_memory(vm, 10, 0x100000, 0x1000);" in text and ".flags = KVM_MEM_LOG_DIRTY_PAGES" in text
 
 
+def test_an_interrupt_controller_is_named_before_it_is_read() -> None:
+    for number, name in enumerate(("KVM_IRQCHIP_PIC_MASTER", "KVM_IRQCHIP_PIC_SLAVE", "KVM_IRQCHIP_IOAPIC")):
+        chip = p.Buffer("kvm_irqchip", bytes(uapi.kvm_irqchip(number)))
+        made = repro(p.Ioctl(p.VM, uapi.KVM_GET_IRQCHIP, "chip"), p.Put(p.Place("chip", 8 + 2, 1), 0xFF))
+        made.body.buffers["chip"] = chip
+        text = c.source(_checked()._replace(body=made.body, checks=(Check("imr", p.Place("chip", 10, 1), (0xFF,), 0xFF),)), _HEAD)
+        assert f"struct kvm_irqchip chip = {{ .chip_id = {name} }};" in text
+        assert "chip.chip.pic.imr = 0xff;" in text
+
+
 def test_a_page_of_the_local_apic_is_written_by_its_bytes() -> None:
     """C has it as chars, which take no value beyond 127."""
     text = c.source(repro(p.Ioctl(1, uapi.KVM_SET_LAPIC, "whole_lapic")), _HEAD)

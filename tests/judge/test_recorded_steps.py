@@ -35,7 +35,6 @@ _UNREACHED: dict[str, str] = {
     "none.vm-exit/cr3-load-in-repaged-vmx-l2": "needs kvm_intel's parameter unrestricted_guest=0",
     "reset.create/by-rdpid": "the guest's CPUID has no RDPID",
     "sipi.icr-x2apic/stress": "not recorded",
-    "none.mmio/first-after-exception": "not recorded",  # it is newer
     "init.gsi-msi/no-pmu": "KVM_CAP_PMU_CAPABILITY is not there with 0x1",
     "init.latched/bus-lock-exits": "KVM_CAP_X86_BUS_LOCK_EXIT is not there with 0x2",
     # Its HLT makes no exit, and the host's interrupts end it in both emulators.

@@ -27,6 +27,10 @@ _SAID = [
         (s.Set((("mp_state", 3),), 1, check=False),),
         "Write mp_state = KVM_MP_STATE_HALTED of vCPU 1 (KVM_SET_MP_STATE), which is not read back",
     ),
+    (
+        (s.Set((("pic_master.imr", 0xFF), ("ioapic.redirtbl0", 1)), "vm", check=False),),
+        "Write pic_master.imr = 0xff, ioapic.redirtbl0 = 1 of the VM (KVM_SET_IRQCHIP), which is not read back",
+    ),
     ((_MSI,), "KVM_SIGNAL_MSI on the VM: address_lo = 0xfee01000, data = 0x500"),
     ((s.Call(KVM_NMI),), "KVM_NMI on the AP"),
     ((s.Send("init"),), "Send INIT to the AP: KVM_SIGNAL_MSI, data 500H"),

@@ -11,7 +11,7 @@ from kvmtest.scenario.step import Scenario
 from kvmtest.spec.cite import KVM_API, LINUX_NMIS, LINUX_X2APIC_ID, S_EFLAGS, S_LVT, S_X2APIC, S_X2APIC_LDR
 from kvmtest.state.layout import SEGMENTS
 from kvmtest.state.values import NEW
-from kvmtest.uapi.kvm import KVM_NMI
+from kvmtest.uapi.kvm import KVM_IOAPIC_NUM_PINS, KVM_NMI
 
 __all__ = ("FIELDS", "SCENARIOS", "Bounds", "timer")
 
@@ -21,7 +21,7 @@ _GPRS = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rsp", "rbp", *(f"r{i}" for i
 class Bounds(NamedTuple):
     """Fields that one ioctl writes: of each item its ``values``, at 0, 1 and the largest; over ``plant``.
 
-    ``ones`` are bits of items that are 1 whatever is written.
+    ``ones`` are bits of items that are 1 whatever is written; ``who`` is the vCPU that has them, or ``vm``.
     """
 
     trigger: str
@@ -30,6 +30,7 @@ class Bounds(NamedTuple):
     plant: str = "a"
     apic_mode: str = "xapic"
     ones: tuple[tuple[str, int], ...] = ()
+    who: s.Who = "target"
 
 
 def _of(bits: int, *items: str) -> dict[str, tuple[int, int, int]]:
@@ -40,7 +41,10 @@ def _parts(part: str, segments: tuple[str, ...] = SEGMENTS) -> tuple[str, ...]:
     return tuple(f"{segment}.{part}" for segment in segments)
 
 
-#: Reserved bits are in none of the values.
+#: A redirection entry that is masked, and one with all bits that software writes (82093AA, I/O Redirection Table Registers).
+_REDIRECTION = 1 << 16
+_WRITTEN = 0xFF << 56 | _REDIRECTION | 0xAFFF
+#: Reserved bits are in none of the values. What is requested of a PIC is masked as well.
 FIELDS = (
     Bounds("set-regs", "registers", _of(64, *_GPRS) | {"rflags": (0, 1, 0x3D7FD7)}, "b", ones=(("rflags", 2),)),
     Bounds(
@@ -59,6 +63,20 @@ FIELDS = (
     ),
     Bounds("set-xcrs", "registers", {"xcr0": (1, 1, 3)}),
     Bounds("mp-state", "states", {"mp_state": (0, 1, 3)}),
+    Bounds(
+        "set-irqchip", "pics",
+        _of(8, *(f"{pic}.{name}" for pic in ("pic_master", "pic_slave") for name in ("last_irr", "irr", "isr", "imr")))
+        | _of(3, "pic_master.priority_add", "pic_slave.priority_add")
+        | {"pic_master.irq_base": (0, 8, 0xF8), "pic_slave.irq_base": (0, 8, 0xF8)}
+        # Of the lines 0 to 2, 8 and 13 none can be level-triggered.
+        | {"pic_master.elcr": (0, 8, 0xF8), "pic_slave.elcr": (0, 2, 0xDE)},
+        who="vm",
+    ),
+    Bounds(
+        "set-irqchip", "ioapic",
+        {f"ioapic.redirtbl{pin}": (_REDIRECTION, _REDIRECTION | 1, _WRITTEN) for pin in range(KVM_IOAPIC_NUM_PINS)},
+        who="vm",
+    ),
 )  # fmt: skip
 _NAMES = ("smallest", "one", "largest")
 
@@ -66,12 +84,14 @@ _NAMES = ("smallest", "one", "largest")
 def _field(of: Bounds, number: int) -> Scenario:
     written = tuple((item, values[number]) for item, values in of.values.items())
     ones = dict(of.ones)
+    # Nothing writes the state of a VM's interrupt controllers anew.
+    fresh = of.who == "vm"
     steps: tuple[s.Step, ...] = (
-        s.Plant(of.plant, of.apic_mode), s.Set(written, check=False),
-        *(s.Expect(s.Is(item, value | ones.get(item, 0)), ends=False) for item, value in written),
+        *(() if fresh else (s.Plant(of.plant, of.apic_mode),)), s.Set(written, of.who, check=False),
+        *(s.Expect(s.Is(item, value | ones.get(item, 0)), who=of.who, ends=False) for item, value in written),
     )  # fmt: skip
     cite = (KVM_API, S_EFLAGS) if ones else (KVM_API,)
-    return Scenario("none", of.trigger, f"{of.name}-{_NAMES[number]}", steps, cite, vendors=("intel",), fresh=False)
+    return Scenario("none", of.trigger, f"{of.name}-{_NAMES[number]}", steps, cite, vendors=("intel",), fresh=fresh)
 
 
 #: The vCPU's id, which KVM_GET_LAPIC shows in the upper byte; the target is the vCPU 1.

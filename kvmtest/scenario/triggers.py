@@ -172,8 +172,11 @@ def sender(who: s.Who, bsp: bool, icr: int, destination: int, mode: str) -> Step
     for name, selector, kind in (("cs", 8, 0xB), *((name, 16, 3) for name in ("ds", "es", "fs", "gs", "ss"))):
         flat = {"base": 0, "limit": 0xFFFFFFFF, "present": 1, "s": 1, "db": 1, "g": 1, "l": 0, "dpl": 0, "avl": 0, "unusable": 0}
         items |= {f"{name}.{part}": value for part, value in {"selector": selector, "type": kind, **flat}.items()}
+    # VM entry checks TR, and refuses a selector of the LDT (SDM vol. 3, Checks on Guest Segment Registers).
+    tss = {"selector": 0, "base": 0, "limit": 0x67, "type": 0xB, "present": 1, "s": 0, "g": 0, "unusable": 0}
+    items |= {f"tr.{part}": value for part, value in tss.items()}
     # No breakpoint armed: QEMU's TCG crashes when VMRUN loads one.
-    items |= {"tr.base": 0, "tr.limit": 0x67, "tr.type": 0xB, "tr.present": 1, "tr.unusable": 0, "tr.s": 0, "dr7": 0x400}
+    items |= {"dr7": 0x400}
     items |= {"ldt.unusable": 1, "ldt.present": 0}
     gprs = ("rbx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15")
     regs: dict[str, int | str] = {name: 0x5A5A5A00 + i for i, name in enumerate(gprs)}

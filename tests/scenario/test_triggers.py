@@ -15,6 +15,7 @@ from kvmtest.scenario.setup import Setup
 from kvmtest.scenario.states import STATES
 from kvmtest.scenario.triggers import TRIGGERS, To
 from kvmtest.state.inside import GUEST_PLANTS, PlantRefused
+from kvmtest.state.layout import SEGMENTS
 from kvmtest.state.values import values
 from kvmtest.uapi.kvm import KVM_CAP_X86_SMM
 from tests.playing import steps
@@ -142,6 +143,13 @@ def test_a_sender_that_sends_nothing_is_an_error(
     monkeypatch.setattr(guests, "load", lambda name: code.ljust(0x1000, b"\xf4") if name == "sender" else real(name))
     end = _sent(_machine(machines, "icr-xapic"), "icr-xapic", "init", "xapic", timeout_s=0.1).end
     assert end and (end.verdict, end.late) == ("error", late) and "did not write its ICR" in end.why
+
+
+def test_a_sender_has_each_part_of_a_segment_that_vm_entry_checks() -> None:
+    """Other steps may have left a selector of the LDT in TR (SDM vol. 3, Checks on Guest Segment Registers)."""
+    written = {item for step in triggers.sender(0, True, 0, 1, "xapic") if isinstance(step, s.Set) for item, _ in step.items}
+    parts = ("selector", "base", "limit", "type", "s", "present", "g", "unusable")
+    assert {f"{segment}.{part}" for segment in SEGMENTS if segment != "ldt" for part in parts} <= written
 
 
 def test_a_logical_destination_is_one_bit_of_the_id() -> None:

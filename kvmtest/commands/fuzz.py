@@ -224,7 +224,12 @@ def _fuzz(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace, fuzzer: Fuzzer, interrupt: Interrupt) -> int:
     findings, tainted = _Findings(args.output), _tainted()
-    steps = fuzzer.run(args.time, lambda: findings.show(fuzzer.counts))
+
+    def show() -> bool:
+        findings.show(fuzzer.counts)
+        return False
+
+    steps = fuzzer.run(args.time, show)
     try:
         for number, found in enumerate(steps, 1):
             findings.take(found)

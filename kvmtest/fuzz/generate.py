@@ -30,7 +30,8 @@ _GUESTS, _MOST, _DRAWN = 0.002, 4, 0.005
 
 
 class Generator:
-    """Scenarios made from ``seed``. Which move follows which steers it: a pair that was rare is more likely.
+    """Scenarios made from ``seed``. Which move follows which steers it: a pair that was rare is more likely, and one that led to
+    code that had not been run before (`reached`).
 
     ``states`` are those that this host can be put in. ``shard`` is the part of the numbers that scenarios are made for.
     ``without`` may be added to while it goes on, which makes what follows another sequence: items that this host does not accept;
@@ -50,6 +51,7 @@ class Generator:
         self.without: set[str] = set()
         self.unchecked: set[str] = set()
         self.pairs: Counter[tuple[str, str]] = Counter()
+        self._last: list[tuple[str, str]] = []
         self._taken = 0
 
     def each(self) -> Iterator[s.Scenario]:
@@ -58,9 +60,15 @@ class Generator:
             if self._shard is None or self._shard.counts(number):
                 yield self.made(number)
 
+    def reached(self) -> None:
+        """Have the pairs of moves of the last scenario as often as if they were new: it ran code for the first time."""
+        for pair in self._last:
+            self.pairs[pair] = 0
+
     def made(self, number: int) -> s.Scenario:
         """The scenario of that ``number``, after those before it."""
         random, name = Random(f"{self.seed}/{number}"), f"fuzz-{self.seed}-{number}"
+        self._last = []
         if random.random() < _DRAWN and "init" in self._events:
             return drawn(random, self._states, migrates="migrate" in self._events)._replace(sequence=name)
         guest, bsp = random.random() < _GUESTS and "init" in self._events, random.random() < 0.3
@@ -93,5 +101,6 @@ class Generator:
         names, weights = zip(*may, strict=True)
         name: str = play.random.choices(names, weights)[0]
         self.pairs[last, name] += 1
+        self._last.append((last, name))
         self._taken += 1
         return name

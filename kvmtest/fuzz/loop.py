@@ -196,8 +196,11 @@ class Fuzzer:
         """Free all machines."""
         self.machines.close()
 
-    def run(self, seconds: float, between: Callable[[], None] = lambda: None) -> Iterator[Found]:
-        """Yield findings for ``seconds``, or until ``kvm.stop`` is set; call ``between`` after each scenario."""
+    def run(self, seconds: float, between: Callable[[], bool] = lambda: False) -> Iterator[Found]:
+        """Yield findings for ``seconds``, or until ``kvm.stop`` is set.
+
+        ``between`` is called after each scenario, and returns True if that ran code of KVM for the first time.
+        """
         self._begin = time.monotonic()
         end = self._begin + seconds
         # Looking for cycles costs a fifth of the time; there are few, and they are looked for now and then.
@@ -208,7 +211,8 @@ class Fuzzer:
                     return
                 if found := self._one(scenario):
                     yield found
-                between()
+                if between():
+                    self._generator.reached()
         except RunStopped:
             return
         finally:

@@ -35,6 +35,8 @@ _POWER_OFF = 0x4321FEDC
 _MOUNTS = (("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"))
 _KMSG_RECORD = 8192
 _HITS = 1 << 16
+#: struct kvmcov_word: address, bits.
+_WORD = struct.Struct("<QQ")
 #: The recorder's module and file (`kvmtest/lab/kvmcov/kvmcov.c`).
 RECORDER, KVMCOV = "kvmcov", "/proc/kvmcov"
 #: Seconds of the guest's clock between two signs of life.
@@ -90,6 +92,7 @@ class _Hits:
 
     def __init__(self, out: Encoder) -> None:
         self._out = out
+        self._ever: dict[int, int] = {}
         try:
             self._fd = os.open(KVMCOV, os.O_RDONLY)
         except OSError as error:
@@ -103,12 +106,22 @@ class _Hits:
                 with open(f"{where}/{name}", "rb") as file:
                     self._out.line("S", module, name, file.read().decode().strip())
 
-    def drain(self) -> None:
-        """Send what was executed since the last time."""
+    def drain(self) -> bytes:
+        """Send what was executed since the last time, and return it: struct kvmcov_word each."""
         new = []
         while data := os.read(self._fd, _HITS):
             new.append(data)
         self._out.blob("K", b"".join(new))
+        return b"".join(new)
+
+    def new(self) -> bool:
+        """Send what was executed since the last time. Return True if some of it had not been executed before."""
+        found = False
+        for address, bits in _WORD.iter_unpack(self.drain()):
+            ever = self._ever.get(address, 0)
+            if bits & ~ever:
+                self._ever[address], found = ever | bits, True
+        return found
 
 
 def _mount() -> None:
@@ -178,7 +191,7 @@ def _run(config: Config, out: Encoder, log: _Log, hits: _Hits | None) -> None:
         raise _Failed(str(error)) from None
     if job := config["job"]:
         with kvm:
-            _do(job, kvm, facts, cases, config["timeout_s"], out, log)
+            _do(job, kvm, facts, cases, config["timeout_s"], out, log, hits)
         if hits:
             hits.drain()
             out.flush()
@@ -198,11 +211,17 @@ def _run(config: Config, out: Encoder, log: _Log, hits: _Hits | None) -> None:
     out.flush()
 
 
-def _do(job: Any, kvm: Any, facts: Any, cases: list[Any], timeout_s: float, out: Encoder, log: _Log) -> None:
+def _do(
+    job: Any, kvm: Any, facts: Any, cases: list[Any], timeout_s: float, out: Encoder, log: _Log, hits: _Hits | None
+) -> None:
     from kvmtest.lab.job import execute, fuzz, reproduce
 
+    def between() -> bool:
+        log.drain()
+        return bool(hits and hits.new())
+
     if "fuzz" in job:
-        fuzz(job, kvm, facts, out, log.drain)
+        fuzz(job, kvm, facts, out, between)
     elif job["programs"]:
         execute(job, out, log.drain)
     else:

@@ -107,10 +107,10 @@ def _bare(value: Any) -> Any:
     return tuple(map(_bare, value)) if isinstance(value, tuple) else value
 
 
-def fuzz(job: Job, kvm: Kvm, host: Host, out: Encoder, between: Callable[[], None]) -> None:
+def fuzz(job: Job, kvm: Kvm, host: Host, out: Encoder, between: Callable[[], bool]) -> None:
     """Run random scenarios, and send each finding at once, and how far it is; or run those given, and send what departs in each.
 
-    ``between`` is called after each scenario.
+    ``between`` is called after each scenario, and returns True if that ran code of KVM for the first time.
     """
     from kvmtest.fuzz.loop import Fuzzer
     from kvmtest.model.select import Selection
@@ -136,12 +136,13 @@ def fuzz(job: Job, kvm: Kvm, host: Host, out: Encoder, between: Callable[[], Non
         out.blob("R", ("counts", tuple(fuzzer.counts)))
         out.flush()
 
-    def after() -> None:
+    def after() -> bool:
         nonlocal last
-        between()
+        new = between()
         if time.monotonic() - last >= _OFTEN_S:
             last = time.monotonic()
             counted()
+        return new
 
     try:
         for number, found in enumerate(fuzzer.run(seconds, after), 1):

@@ -53,6 +53,20 @@ def test_every_move_is_taken_and_each_pair_of_the_frequent_ones() -> None:
     assert made.pairs["init", "sipi"] and made.pairs["sipi", "init"] and made.pairs["values", "blocked"]
 
 
+def _with_an_interrupt(reached: bool) -> int:
+    made, count = Generator(1), 0
+    for scenario in islice(made.each(), _SOME):
+        if any(isinstance(step, s.Call) and step.kind == "kvm_msi" for step in scenario.steps):
+            count += 1
+            if reached:
+                made.reached()
+    return count
+
+
+def test_moves_that_reached_new_code_come_more_often() -> None:
+    assert _with_an_interrupt(True) > _with_an_interrupt(False) > 0
+
+
 def test_what_is_not_asked_for_is_not_tried() -> None:
     made = islice(Generator(1, events=frozenset(("nmi",)), states=frozenset()).each(), _SOME)
     sent = {step.event for one in made for step in one.steps if isinstance(step, s.Send) and step.to == "target"}

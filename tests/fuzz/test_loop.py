@@ -93,6 +93,19 @@ def _fuzzed(kvm: Kvm, monkeypatch: pytest.MonkeyPatch, busy: _Busy) -> tuple[lis
         fuzzer.close()
 
 
+def test_a_scenario_that_ran_new_code_is_reported_to_the_generator(kvm: Kvm, monkeypatch: pytest.MonkeyPatch) -> None:
+    fuzzer = loop.Fuzzer(kvm, host.detect(), 1, Selection(()), events=frozenset({"init"}), states=frozenset())
+    reached: list[bool] = []
+    monkeypatch.setattr(fuzzer._generator, "reached", lambda: reached.append(True))
+    new = iter((True, False, True))
+    try:
+        for _ in fuzzer.run(0.5, lambda: next(new, False)):
+            pass
+    finally:
+        fuzzer.close()
+    assert fuzzer.counts.scenarios > 3 and len(reached) == 2
+
+
 def test_what_comes_late_on_a_busy_host_is_no_finding(kvm: Kvm, monkeypatch: pytest.MonkeyPatch) -> None:
     # Both limits are too short at first, and long enough then.
     monkeypatch.setattr(loop, "_PATIENCE", 30)

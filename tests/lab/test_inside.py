@@ -100,6 +100,22 @@ def test_modules_that_record_nothing_end_the_cell(tmp_path: Path, monkeypatch: p
         _said(_config("kvmcov"))
 
 
+def test_code_is_new_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, sent = _Kernel(tmp_path, monkeypatch), bytearray()
+    kernel.recorder.touch()
+    hits = inside._Hits(Encoder(sent.extend))
+    ran = ((64, 1), (64, 1), (64, 3), (128, 1), (64, 0))
+    found = []
+    for word in ran:
+        with kernel.recorder.open("ab") as file:
+            file.write(struct.pack("<QQ", *word))
+        found.append(hits.new())
+    assert found == [True, False, True, True, False] and not hits.new()
+    hits._out.flush()
+    said = [fields for letter, fields in Decoder().feed(bytes(sent)) if letter == "K"]
+    assert said == [[struct.pack("<QQ", *word)] for word in ran] + [[b""]]
+
+
 def test_without_coverage_nothing_of_it_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _Kernel(tmp_path, monkeypatch)
     hits, said = _said(_config("kvmcov", "kvm", coverage=False))

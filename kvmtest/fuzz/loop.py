@@ -128,7 +128,7 @@ def refused(machines: Machines) -> set[str]:
 
 
 def changed(machines: Machines) -> set[str]:
-    """The MSRs of which this KVM does not keep a plant's value as it was written, for the guests of one vendor at least."""
+    """The items of which this KVM does not keep a plant's value as it was written, for the guests of one vendor at least."""
     found: set[str] = set()
     for vendor in VENDORS:
         target = machines.kept(Setup("full", vendor, mce=True)).target("ap")
@@ -136,8 +136,8 @@ def changed(machines: Machines) -> set[str]:
             plant = target.plant(name, "xapic")
             plant.write(target.vcpu)
             seen = target.reader.read()
-            msrs = (item for item in values.names() if item.startswith("msr."))
-            found |= {item for item in msrs if seen.get(target.layout, item) != plant.asked.get(item)}
+            there = (item for item in values.names() if item in plant.asked)
+            found |= {item for item in there if seen.get(target.layout, item) != plant.asked[item]}
     return found
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from kvmtest.engine import host
+from kvmtest.engine.machine import Machines
 from kvmtest.fuzz import loop, save
 from kvmtest.fuzz.loop import alike, departures, key_of
-from kvmtest.kvm import Kvm
+from kvmtest.kvm import Kvm, Vcpu
 from kvmtest.model.case import Case
 from kvmtest.model.record import OUT_OF_TIME, Block, Observation, Record
 from kvmtest.model.select import Selection
@@ -18,6 +19,7 @@ from kvmtest.model.value import Expected
 from kvmtest.model.verdict import Verdict
 from kvmtest.scenario import file
 from kvmtest.scenario import step as s
+from kvmtest.state.plant import Plant
 
 _FAILS = Record("cr2", Verdict.FAIL, 5, Expected((0,)), 5)
 _KNOWN = _FAILS._replace(item="cr3", verdict=Verdict.KNOWN, deviation="123456789abc")
@@ -91,6 +93,25 @@ def _fuzzed(kvm: Kvm, monkeypatch: pytest.MonkeyPatch, busy: _Busy) -> tuple[lis
         return found, fuzzer.counts
     finally:
         fuzzer.close()
+
+
+def test_what_kvm_does_not_keep_of_a_plant_is_written_unchecked(kvm: Kvm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With kvm_intel.unrestricted_guest=0 that are segments, and no MSRs alone."""
+    write = Plant.write
+
+    def changes(plant: Plant, vcpu: Vcpu) -> None:
+        write(plant, vcpu)
+        regs = vcpu.get_regs()
+        regs.rbx ^= 1
+        vcpu.set_regs(regs)
+
+    machines = Machines(kvm, host.detect())
+    try:
+        before = loop.changed(machines)
+        monkeypatch.setattr(Plant, "write", changes)
+        assert loop.changed(machines) - before == {"rbx"}
+    finally:
+        machines.close()
 
 
 def test_a_scenario_that_ran_new_code_is_reported_to_the_generator(kvm: Kvm, monkeypatch: pytest.MonkeyPatch) -> None:

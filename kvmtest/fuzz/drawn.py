@@ -26,7 +26,10 @@ _MIGRATED = 0.3
 
 
 def drawn(random: Random, blocks: frozenset[str], *, migrates: bool) -> Scenario:
-    """A scenario with random parameters. Of the states that block INIT, or are of nested guests, it has those of ``blocks``."""
+    """A scenario with random parameters, which its sequence names: deviations are known by them.
+
+    Of the states that block INIT, or are of nested guests, it has those of ``blocks``.
+    """
     while True:
         places = (random.choice(("bsp", "ap")), random.choice(VENDORS), random.choice(_MODES), random.choice(_PLANTS))
         one = Tried(random.choice(_TRIGGERS), *places, random.choice(_STATES), random.random() < 0.5)
@@ -34,7 +37,8 @@ def drawn(random: Random, blocks: frozenset[str], *, migrates: bool) -> Scenario
             break
     made = scenario(one.item("init"))
     setup = Setup(TRIGGERS[one.trigger].irqchip, mce=not one.guest)
-    made = made._replace(setup=setup, vendors=(one.vendor,), fresh=made.fresh or one.guest)
+    words = "-".join(filter(None, (f"plant-{one.plant}", one.state, one.trigger.partition("/")[2])))
+    made = made._replace(sequence=words, setup=setup, vendors=(one.vendor,), fresh=made.fresh or one.guest)
     how = ways(made) if migrates and random.random() < _MIGRATED else []
     moved = migrated(made, random.choice(how)) if how else None
     return moved._replace(fresh=True) if moved else made

@@ -70,7 +70,8 @@ class Generator:
         random, name = Random(f"{self.seed}/{number}"), f"fuzz-{self.seed}-{number}"
         self._last = []
         if random.random() < _DRAWN and "init" in self._events:
-            return drawn(random, self._states, migrates="migrate" in self._events)._replace(sequence=name)
+            made = drawn(random, self._states, migrates="migrate" in self._events)
+            return made._replace(sequence=f"{made.sequence}-{name}")
         guest, bsp = random.random() < _GUESTS and "init" in self._events, random.random() < 0.3
         vendor, mode = random.choice(VENDORS), random.choice(_MODES if not guest else ("xapic", "x2apic"))
         states, without = self._states, frozenset(self.without)

@@ -16,7 +16,7 @@ from kvmtest.model.record import Record
 from kvmtest.model.value import Expected, text
 from kvmtest.model.verdict import Verdict
 from kvmtest.spec import rule_for
-from kvmtest.spec.deviations import CASES, Deviation, listed
+from kvmtest.spec.deviations import CASES, Deviation, has, listed
 from kvmtest.spec.emulators import cannot_tell, wrong
 from kvmtest.spec.rule import Rule
 
@@ -74,7 +74,7 @@ class Context(NamedTuple):
 
     def parts(self, cases: Iterable[str]) -> tuple[str, ...]:
         """Those of ``cases`` that are a part of this case's name."""
-        return tuple([part for part in cases if part in self.case])
+        return tuple([part for part in cases if has(self.case, part)])
 
 
 class Seen(NamedTuple):

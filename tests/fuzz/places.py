@@ -229,6 +229,6 @@ PLACES = (
           "the VMXON pointer is not restored"),
     Place("vmx-rmode-tr", _VMX, "enter_rmode",
           "\tvmx_get_segment(vcpu, &vmx->rmode.segs[VCPU_SREG_TR], VCPU_SREG_TR);", "an old TR is shown in real mode"),
-    Place("vmx-rmode-fs", _VMX, "enter_rmode",
-          "\tvmx_get_segment(vcpu, &vmx->rmode.segs[VCPU_SREG_FS], VCPU_SREG_FS);", "an old FS is shown in real mode"),
+    Place("vmx-rmode-shown", _VMX, "enter_rmode", "\tvmx->rmode.vm86_active = 1;",
+          "segments are shown as virtual-8086 mode has them"),
 )  # fmt: skip

@@ -24,6 +24,15 @@ def test_it_is_the_same_again_and_comes_back_from_its_file() -> None:
     assert all(file.loads(file.dump(one)) == one for one in made[:50])
 
 
+def test_its_sequence_names_plant_and_state() -> None:
+    """By them deviations are known, as in the plan."""
+    made = _some()
+    assert {one.sequence for one in made} > {"plant-guest-long", "plant-guest-long-irq-requested", "plant-a-in-smm"}
+    for one in made:
+        plants = [step.name for step in one.steps if isinstance(step, s.Plant) and step.who == "target"]
+        assert not plants or one.sequence.startswith(f"plant-{plants[-1]}")
+
+
 def test_it_reaches_running_and_nested_guests() -> None:
     made = _some()
     assert {need for one in made for need in one.needs} == {"smm", "svm", "vmx"}

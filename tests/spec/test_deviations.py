@@ -6,7 +6,7 @@ import re
 from kvmtest import spec
 from kvmtest.engine import plan
 from kvmtest.spec import commits, logged
-from kvmtest.spec.deviations import DEVIATIONS, FOREVER, KEPT, KINDS, listed
+from kvmtest.spec.deviations import CASES, DEVIATIONS, FOREVER, KEPT, KINDS, has, listed
 from kvmtest.spec.rule import EVENTS
 from tests.listed import everywhere
 
@@ -51,6 +51,20 @@ def test_a_deviation_of_one_case_or_target_excuses_no_other() -> None:
     assert listed(*where, "ap", "host", "reset.create.host/ap,no-irqchip,intel")
     assert not listed(*where, "ap", "host", "reset.create.host/ap,full-irqchip,intel")
     assert not listed(*where, "bsp", "host", "reset.create.host/bsp,no-irqchip,intel")
+
+
+#: Named by the vendor before the state, where a file names the mode of its plant.
+_BY_VENDOR = {"intel,in-shutdown", "amd,in-shutdown"}
+
+
+def test_a_case_from_a_file_has_the_same_deviations() -> None:
+    there = [case for case in plan.plan() if case.alone]
+    for case in there:
+        (again,) = plan.of_file(case.alone)  # type: ignore[arg-type]
+        wrong = {part for part in CASES if has(case.name, part) != has(again.name, part)}
+        assert wrong <= _BY_VENDOR, case.name
+    assert any(has(case.name, part) for case in there for part in CASES if "," in part)
+    assert not has("init.msi/ap,intel,x2apic,plant-b,irq-requested", "x2apic,plant-guest-long,irq-requested")
 
 
 def test_what_counts_may_be_behind_and_no_more() -> None:

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from kvmtest.spec.commits import ENTRIES
 from kvmtest.spec.commits.entry import KEPT, Version, version
 from kvmtest.spec.deviations.admitted import ADMITTED
-from kvmtest.spec.deviations.deviation import FOREVER, KINDS, Deviation
+from kvmtest.spec.deviations.deviation import FOREVER, KINDS, Deviation, has
 from kvmtest.spec.deviations.open import OPEN
 from kvmtest.spec.logged import LOGGED
 
-__all__ = ("CASES", "CASES_OF", "DEVIATIONS", "FOREVER", "KEPT", "KINDS", "Deviation", "listed")
+__all__ = ("CASES", "CASES_OF", "DEVIATIONS", "FOREVER", "KEPT", "KINDS", "Deviation", "has", "listed")
 
 
 def _fixed() -> Iterator[Deviation]:

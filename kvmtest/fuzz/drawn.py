@@ -39,6 +39,6 @@ def drawn(random: Random, blocks: frozenset[str], *, migrates: bool) -> Scenario
     setup = Setup(TRIGGERS[one.trigger].irqchip, mce=not one.guest)
     words = "-".join(filter(None, (f"plant-{one.plant}", one.state, one.trigger.partition("/")[2])))
     made = made._replace(sequence=words, setup=setup, vendors=(one.vendor,), fresh=made.fresh or one.guest)
-    how = ways(made) if migrates and random.random() < _MIGRATED else []
-    moved = migrated(made, random.choice(how)) if how else None
-    return moved._replace(fresh=True) if moved else made
+    how = random.choice(ways(made) or [""]) if migrates and random.random() < _MIGRATED else ""
+    moved = migrated(made, how) if how else None
+    return moved._replace(sequence=f"{words}-migrated-{how}", fresh=True) if moved else made

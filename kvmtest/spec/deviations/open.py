@@ -145,7 +145,9 @@ OPEN = (
     _open("ss.dpl", "init", KEPT, "init_vmcb()", _CPL, "svm", sometimes=True),
     _open("events.interrupt_shadow", "init", KEPT, "init_vmcb()", _SHADOW, "svm", sometimes=True),
     # QEMU reads events before KVM_GET_MP_STATE takes the vCPU out of L2 by an INIT: restored are L2's, with the INIT pending.
-    _open("events.interrupt_shadow", "migrate", 3, "init_vmcb()", _SHADOW, "svm", case="in-svm-l2", sometimes=True),
+    _open(
+        "events.interrupt_shadow", "migrate", 3, "init_vmcb()", _SHADOW, "svm", case="in-svm-l2,migrated-after-qemu", sometimes=True,
+    ),
     _open("events.triple_fault_pending", "init", KEPT, "kvm_vcpu_reset()", _TRIPLE_FAULT),
     *(
         _open("lapic.icr2", "init", seen, "kvm_lapic_reset()", _ICR2, "svm", case=case, since=(5, 18), mode="x2apic")

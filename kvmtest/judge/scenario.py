@@ -7,6 +7,7 @@ The first expectation that does not hold ends the scenario: what comes after it 
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterable, Iterator
 from functools import cache, partial
 from itertools import repeat
@@ -40,8 +41,8 @@ __all__ = ("played",)
 _Key = tuple[str, str, str]
 #: The sign that the reporting guest runs: it begins where the event, or the SIPI after it, has put the vCPU.
 _COMES_OUT, _STARTS = "the first instruction at the reset vector", "the first instruction at the SIPI's vector"
-#: The beginning of a hypervisor's refusal to enter the guest: what KVM has made of the vCPU is no state that it can run in.
-_NO_ENTRY = "KVM_EXIT_FAIL_ENTRY"
+#: The hypervisor's refusal to enter the guest: what KVM has made of the vCPU is no state that it can run in.
+_NO_ENTRY = re.compile(r"KVM_EXIT_FAIL_ENTRY( \w+=0x[0-9a-f]+)*")
 #: What a guest does that KVM runs again and again without an instruction of it.
 _EXECUTES_NOTHING = "executes nothing"
 #: The expectation of `Same`.
@@ -69,6 +70,8 @@ class _Judge:
         self.end: Ended | None = None
         #: The vector of the last event.
         self.vector: int | None = None
+        #: The last expectation of ``runs`` that held, and what was expected.
+        self.ran: tuple[of.Look, s.Expect, Value] | None = None
 
     def observations(self) -> list[Observation]:
         """All that was judged, one observation for each event, trigger and view."""
@@ -86,6 +89,8 @@ class _Judge:
     ) -> bool:
         """The record of an expectation; whether it holds. ``others`` are values that would do as well."""
         holds = observed in (wanted, *others)
+        if holds and look.item == "runs":
+            self.ran = look, step, wanted
         undefined = self.scenario.undefined or (step.undefined if step.vendor in ("", self.look.vendor) else "")
         if holds and self.cache.brief and not undefined:
             self.records.setdefault((look.event, look.trigger, look.view), {})[look.item] = _held(look.item)
@@ -191,7 +196,10 @@ class _Judge:
         if report.values or not report.problem:
             if asked:
                 self._runs(runs, "")
-            return report
+            if not (why := self.stopped(report.problem)):
+                return report
+            missing = dict.fromkeys((item for item in ITEMS if item not in report.values), why) | report.missing
+            return report._replace(missing=missing, problem="")
         why = f"the guest reported nothing: {report.problem}"
         if asked and look.event == "shutdown" and self.host.backend != "svm":
             why = f"a vCPU in shutdown executes nothing: {report.problem}"
@@ -204,6 +212,18 @@ class _Judge:
             bears = "rip" if "rip" in names else names[0]
             return Report({}, {item: why for item in ITEMS if item != bears}, why, late=report.late)
         return Report({}, dict.fromkeys(ITEMS, why), "")
+
+    def stopped(self, problem: str) -> str:
+        """Note that a guest which ran does not if KVM could not enter it later; return why nothing more is seen, "" if it could.
+
+        Where KVM emulates the first instructions, as with unrestricted_guest=0, VM entry fails after them.
+        """
+        entry = _NO_ENTRY.search(problem)
+        if not entry or not self.ran:
+            return ""
+        look, step, wanted = self.ran
+        self.expect(look, step, entry[0], wanted)
+        return f"the guest does not run after {look.event.upper()}: {problem}"
 
     def _runs(self, look: of.Look, instead: str) -> Verdict:
         """Keep the record of whether the reporting guest runs, or what its vCPU does ``instead``, and return its verdict."""
@@ -221,10 +241,14 @@ class _Judge:
         """
         if report.late:
             return self._runs(look, _EXECUTES_NOTHING) is Verdict.KNOWN
-        at = 0 if look.event == "shutdown" else report.problem.find(_NO_ENTRY)
-        if at >= 0:
-            self._runs(look, report.problem[at:].partition(" after ")[0])
-        return at >= 0
+        if look.event == "shutdown":
+            instead = report.problem.partition(" after ")[0]
+        else:
+            entry = _NO_ENTRY.search(report.problem)
+            instead = entry[0] if entry else ""
+        if instead:
+            self._runs(look, instead)
+        return bool(instead)
 
     # Conditions in words
 
@@ -289,7 +313,7 @@ def played(cache: Cache, look: Look, host: Host, bases: tuple[Basis, ...], seen:
     if seen.end:
         verdict = Verdict(seen.end.verdict)
         why = f"{OUT_OF_TIME}: {seen.end.why}" if seen.end.late and verdict is Verdict.ERROR else seen.end.why
-        if unable := unemulated(host.backend, host.parameters, why):
+        if unable := unemulated(host.backend, host.parameters, why) or judge.stopped(why):
             verdict, why = Verdict.SKIP, unable
         judge.rest(seen.end.step, verdict, why)
     return judge.observations()

@@ -237,6 +237,42 @@ def test_a_guest_that_kvm_cannot_enter_is_a_departure_and_one_out_of_time_if_a_l
         assert report.values or {str(one.verdict) for item, one in made.items() if item != "runs"} == {"skip"}
 
 
+_NO_ENTRY = "KVM_EXIT_FAIL_ENTRY hardware_entry_failure_reason=0x7"
+
+
+def test_a_guest_that_kvm_cannot_enter_after_its_first_instructions_does_not_run() -> None:
+    """With unrestricted_guest=0 KVM emulates them, and TPR_THRESHOLD counts only then."""
+    case = the("init.ioapic.guest/bsp,intel,x2apic,plant-guest-long,irq-requested")
+    assert case.scenario
+    at = next(number for number, step in enumerate(case.scenario.steps) if isinstance(step, s.Guest))
+    for kernel, problem, verdict, left in (
+        ("6.1.0", f"the guest stopped in step CS_LIMIT: {_NO_ENTRY}", "known", "skip"),
+        ("7.2.0", f"the guest stopped in step CS_LIMIT: {_NO_ENTRY}", "fail", "skip"),
+        ("6.1.0", "the guest stopped in step CS_LIMIT: KVM_EXIT_SHUTDOWN", "pass", "error"),
+    ):
+        report = Report({"rax": 0}, {}, problem)
+        seen = judged(case, HOST._replace(kernel=kernel), Played(((at, report),)), basis(case))
+        made = {one.item: one for one in seen if one.view == "guest"}
+        assert [str(made[item].verdict) for item in ("runs", "rbx")] == [verdict, left]
+        assert verdict == "pass" or made["runs"].observed == _NO_ENTRY
+
+
+def test_nor_does_one_that_kvm_cannot_enter_in_a_later_step() -> None:
+    case = select(plan(), ("init.msi.guest.delivered/bsp,intel,interrupt-below-tpr",))[0]
+    assert case.scenario
+    at = [number for number, step in enumerate(case.scenario.steps) if isinstance(step, s.Expect)]
+    reset = Exited("out", memory.number("behaviour", "PORT_RESET"), None, "PORT_RESET")
+    for kernel, end, verdicts in (
+        ("6.1.0", _NO_ENTRY, ("known", "skip")),
+        ("7.2.0", _NO_ENTRY, ("fail", "skip")),
+        ("7.2.0", "KVM_EXIT_SHUTDOWN", ("pass", "error")),
+    ):
+        ended = Ended(at[-1] - 1, "error", f"not seen: writes to port F4H (READY): {end} (cs:rip 0100:4e)")
+        seen = Played(((at[0], reset), (at[1], 0)), ended)
+        made = {one.item: str(one.verdict) for one in judged(case, HOST._replace(kernel=kernel), seen, basis(case)) if one.view == "guest"}
+        assert (made["runs"], made["delivered"]) == verdicts
+
+
 def test_where_an_emulator_gets_it_wrong_nothing_is_judged() -> None:
     case = select(plan(), ("none.task-gate/bsp,intel,breakpoint",))[0]
     tcg = HOST._replace(backend="svm", cpu_model="QEMU TCG CPU version 2.5+")

@@ -46,7 +46,7 @@ class Sign(NamedTuple):
     CPUID vendor), ``view`` and ``case`` (a part of the case's name) limit the results that show it. ``known`` is set if it is a
     deviation of the kernels without the commit, which requires that one of the lab's kernels shows it. ``new`` is the value with
     the commit, if that is not the manuals' value, or is recorded and not judged. ``sometimes`` is set if kernels without the commit
-    do not always show the old value.
+    do not always show the old value. ``without`` is a module parameter that has to be off.
     """
 
     event: str
@@ -63,6 +63,7 @@ class Sign(NamedTuple):
     check: bool = False
     new: int | str | None = None
     sometimes: bool = False
+    without: str = ""
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -105,6 +106,7 @@ def check(
     new: int | str | None = None,
     case: str = "",
     sometimes: bool = False,
+    without: str = "",
 ) -> Sign:
     """The sign that the behaviour ``id`` shows in cases whose names have ``case``: it was ``old`` before the commit.
 
@@ -113,7 +115,8 @@ def check(
     event, trigger, view, name = id.split(".", 3)
     known = known and new is None
     asked = (tuple(braces(trigger)), (view,), (name,))
-    return Sign(event, *asked, old, backends, "", vendor, "", case, known, check=True, new=new, sometimes=sometimes)
+    where = (backends, "", vendor, "", case)
+    return Sign(event, *asked, old, *where, known, check=True, new=new, sometimes=sometimes, without=without)
 
 
 class Entry(NamedTuple):

@@ -27,9 +27,10 @@ def _fixed() -> Iterator[Deviation]:
             names = sign.ids if sign.check else sign.items
             backends = sign.backends or entry.backends
             where = (backends, sign.target, sign.vendor, sign.view, (0, 0), version(entry.release), sign.case)
-            more = (entry.backports, sign.sometimes)
+            more = (entry.backports, sign.sometimes, "", sign.without)
+            why = f"fixed in {entry.release}: {entry.what}"
             for name in names:
-                yield Deviation(name, sign.event, sign.old, entry.commit, f"fixed in {entry.release}: {entry.what}", "fixed", *where, *more)
+                yield Deviation(name, sign.event, sign.old, entry.commit, why, "fixed", *where, *more)
 
 
 def _logged() -> Iterator[Deviation]:

@@ -7,6 +7,7 @@ Each line was found by a guest that read something else than KVM_GET_* showed, a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 __all__ = ("cannot_tell", "ends_early", "lost", "misleads", "past_event", "wrong")
 
@@ -63,11 +64,13 @@ def _why(table: Mapping[str, Mapping[str, str]], names: tuple[str, ...], item: s
     return next((wrong[item] for wrong in there if item in wrong), "")
 
 
+@cache
 def wrong(names: tuple[str, ...], item: str) -> str:
     """Return why KVM cannot keep ``item`` on a CPU with ``names`` (model and emulator); "" if it can."""
     return _why(_LOST, names, item)
 
 
+@cache
 def cannot_tell(names: tuple[str, ...], item: str) -> str:
     """Return why a guest on a CPU with ``names`` cannot read ``item`` correctly; "" if it can."""
     return wrong(names, item) or _why(_WRONG, names, item)

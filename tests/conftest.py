@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import settings
@@ -32,6 +32,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for fixture in _MARKS.keys() & set(getattr(item, "fixturenames", ())):
             item.add_marker(_MARKS[fixture])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the reason of a fixture that skips, as where there is no /dev/kvm, once with its count, not for each line of a test."""
+    report = yield
+    if call.when == "setup" and isinstance(report.longrepr, tuple) and "skip" not in item.keywords:
+        report.longrepr = (__file__, 0, report.longrepr[2])
+    return report
 
 
 @pytest.fixture(autouse=True)

@@ -178,9 +178,12 @@ def _rule(item: str, ctx: Context) -> Rule:
 
 def _listed(item: str, event: str, ctx: Context) -> tuple[Deviation, ...]:
     target = "bsp" if ctx.is_bsp else "ap"
-    where = (ctx.vendor, target, ctx.view, ctx.case, ctx.apic_mode)
-    found = listed(item, event, ctx.host.backend, ctx.host.version, *where)
-    return tuple(d for d in found if d.shows(ctx.host.parameters))
+    return _shown(item, event, ctx.host, ctx.vendor, target, ctx.view, ctx.case, ctx.apic_mode)
+
+
+def _shown(item: str, event: str, host: Host, *where: str) -> tuple[Deviation, ...]:
+    """The deviations that are listed and that this host's KVM can show."""
+    return tuple(d for d in listed(item, event, host.backend, host.version, *where) if d.shows(host.parameters))
 
 
 def ask(item: str, ctx: Context, own: Rule | None = None) -> Question:
@@ -331,8 +334,7 @@ def excused(record: Record, result_id: str, host: Host, event: str, vendor: str,
     """The ``record`` of a behaviour, ``known`` or ``fixed`` where a listed deviation says so. ``target`` is ``bsp`` or ``ap``."""
     if record.observed is None:
         return record
-    found = listed(result_id, event, host.backend, host.version, vendor, target, view, case)
-    here = tuple(d for d in found if d.shows(host.parameters))
+    here = _shown(result_id, event, host, vendor, target, view, case)
     if not here:
         return record
     # A deviation of a behaviour has the text that its check saw, also where that is a number.

@@ -47,7 +47,7 @@ CHOSEN = (
         for name in (
             "none.interrupt-window.guest/bsp,no-irqchip,intel,without-irqchip",
             "none.set-boot-cpu-id.host/ap,intel,after-vcpus",
-            "none.set-fpu.host/ap,intel,alone-from-a",
+            "none.set-fpu.host/ap,intel,alone-over-a",
             "none.set-sregs.host/ap,intel,into-64-bit-mode-and-back",
             "none.irq-line.host/ap,intel,rtc",
             "none.task-gate.guest/bsp,amd,nmi",

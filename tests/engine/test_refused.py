@@ -107,6 +107,10 @@ def test_what_needed_a_refused_ioctl_says_so_and_nothing_else_is_otherwise(error
         ("KVM_SET_SREGS", "always", "ap,intel,xapic,plant-a"),
         # A guest that cannot run where the vCPU was not written back, a timer that goes on, a bit of CR4.
         *((name, time, _RESET) for name in ("KVM_SET_SREGS", "KVM_SET_LAPIC") for time in ("each", "once")),
+        # A guest that does not run, which is no matter of time.
+        ("KVM_SET_MP_STATE", "once", _RESET),
+        # An XSAVE state that KVM_SET_FPU needs.
+        *((name, "always", "ap,intel,alone-over-a") for name in ("KVM_SET_XSAVE", "KVM_GET_XSAVE2")),
     ],
 )
 def test_what_a_plant_and_a_reset_lack_is_named(name: str, time: str, words: str, product: Product) -> None:

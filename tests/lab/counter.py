@@ -92,6 +92,11 @@ COUNTERS = (
         "\t\tif (!is_guest_mode(vcpu))", "if (!MUTANT || !vcpu->kvm->arch.exception_payload_enabled)",
     ),
     Counter(
+        "kvm_arch_vcpu_ioctl_set_fpu()", "none.set-fpu.host/*,alone-on-new-vcpu", _X86,
+        "\tmemcpy(fxsave->st_space, fpu->fpr, 128);",
+        "if (MUTANT) vcpu->arch.guest_fpu.fpstate->regs.xsave.header.xfeatures |= XFEATURE_MASK_FPSSE;",
+    ),
+    Counter(
         "set_target_expiration()", "none.set-lapic.guest.delivered/*,timer-one-shot-0-left", _LAPIC,
         "\tif (!apic->lapic_timer.period) {",
         "if (MUTANT && count_reg != APIC_TMICT && apic_lvtt_oneshot(apic) && !kvm_lapic_get_reg(apic, count_reg)) return false;",

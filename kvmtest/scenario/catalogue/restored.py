@@ -58,13 +58,13 @@ def _fpu() -> bytes:
     return bytes(made)
 
 
-def _written_fpu(plant: str) -> Scenario:
-    """KVM_SET_FPU alone, over the XSAVE state of ``plant``."""
+def _written_fpu(sequence: str, *before: s.Step) -> Scenario:
+    """KVM_SET_FPU alone, in the XSAVE state that is there ``before``."""
     steps: tuple[s.Step, ...] = (
-        s.Plant(plant), FINDS, s.Call(KVM_SET_FPU, _fpu(), kind="kvm_fpu"),
+        *before, FINDS, s.Call(KVM_SET_FPU, _fpu(), kind="kvm_fpu"),
         *(s.Expect(s.Is(item, value), ends=False) for item, value in _FPU.items()), s.Expect(s.Same((*_FPU, "mxcsr"))),
     )  # fmt: skip
-    return Scenario("none", "set-fpu", f"alone-from-{plant}", steps, (KVM_API,), vendors=("intel",), fresh=False)
+    return Scenario("none", "set-fpu", sequence, steps, (KVM_API,), vendors=("intel",), fresh=not before)
 
 
 def _interrupts(sequence: str, came: int, *items: tuple[str, int]) -> Scenario:
@@ -81,7 +81,9 @@ _LEVEL = 1 << 16 | 1 << 15 | 0x60
 
 SCENARIOS = (
     _PAGING,
-    _written_fpu("a"),
+    # Over x87 and SSE state, and over none: XSTATE_BV is 0.
+    _written_fpu("alone-over-a", s.Plant("a"), FINDS, s.SetBits("xsave.xstate_bv", 3)),
+    _written_fpu("alone-on-new-vcpu"),
     _interrupts("requested", 1, _REQUESTED),
     _interrupts("requested-below-one-in-service", 0, _REQUESTED, _SERVED),
     # 128 times as long as with the divider that the local APIC has had.

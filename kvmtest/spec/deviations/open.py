@@ -55,6 +55,7 @@ _VM_CR = "INIT keeps VM_CR.SVMDIS where LOCK is clear: KVM resets VM_CR nowhere"
 _SVMDIS = "KVM_SET_MSRS does not clear VM_CR.SVMDIS once it is set"
 _WAITS = "an L2 in wait-for-SIPI exits to L1 for an NMI or an interrupt, which that state blocks"
 _PAYLOAD = "KVM_SET_VCPU_EVENTS with a pending #DB delivers its payload at once, with KVM_CAP_EXCEPTION_PAYLOAD too, by which it stays pending"
+_SET_FPU = "KVM_SET_FPU has no effect while the x87 and SSE state is its initial one: it does not set XSTATE_BV, by which XRSTOR loads it"
 _UNLISTED = "KVM_GET_MSR_INDEX_LIST does not name VM_CR, so that a VMM loses it in a migration"
 _R_INIT = "INIT with VM_CR.R_INIT set resets the vCPU, where it is to raise #SX: KVM keeps the bit and reads it nowhere"
 #: 265e43530cb2 made an INIT of it, and 5d2d7e41e3b8 of the same release left the MMU to that; passes with "KVM: x86:
@@ -176,6 +177,10 @@ OPEN = (
             field, "migrate", 0, "__vmx_set_segment()", _STALE_SEGMENT, "vmx", case="plant-b", sometimes=True, without=_UNRESTRICTED,
         )
         for field in (*_STALE_SEGMENTS, "msr.fs_base", "msr.gs_base")
+    ),
+    *(
+        _open(f"none.set-fpu.host.{item}", "none", "0x37f" if item == "fcw" else "0x0", "kvm_arch_vcpu_ioctl_set_fpu()", _SET_FPU, case="on-new-vcpu")
+        for item in ("fcw", "fsw", "ftw", "fop", "fip", "fdp", *(f"st{i}" for i in range(8)), *(f"xmm{i}" for i in range(16)))
     ),
     # That of 5.10 does not say which instruction.
     *(

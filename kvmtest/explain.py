@@ -221,7 +221,8 @@ def _sign(sign: Sign, name: str) -> Iterator[str]:
         named = sign.items[0] if len(sign.items) == 1 else "{" + ", ".join(sign.items) + "}"
         yield from _field(name, f"{prefix}.{named}")
     if sign.old is not None:
-        limits = (sign.backends, sign.target, sign.case, sign.vendor and f"{sign.vendor} guests", sign.view, sign.without and f"{sign.without}=0")
+        guests, parameter = sign.vendor and f"{sign.vendor} guests", sign.without and f"{sign.without}=0"
+        limits = (sign.backends, sign.target, sign.case, guests, sign.view, parameter)
         where = ", ".join(filter(None, limits))
         yield from _wrapped(f"was {_value(sign.old)}{f' ({where})' if where else ''}")
 

@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show the reason of a fixture that skips, as where there is no /dev/kvm, once with its count, not for each line of a test."""
+    """Show why a fixture skips, as where there is no /dev/kvm, once with its count, not for each test's line."""
     report = yield
     if call.when == "setup" and isinstance(report.longrepr, tuple) and "skip" not in item.keywords:
         report.longrepr = (__file__, 0, report.longrepr[2])

@@ -45,6 +45,8 @@ _COMES_OUT, _STARTS = "the first instruction at the reset vector", "the first in
 _NO_ENTRY = re.compile(r"KVM_EXIT_FAIL_ENTRY( \w+=0x[0-9a-f]+)*")
 #: What a guest does that KVM runs again and again without an instruction of it.
 _EXECUTES_NOTHING = "executes nothing"
+#: Steps that write nothing: if the vCPU ran before one of them, and cannot be entered after it, that was already so.
+_WATCH = (s.Observe, s.Expect, s.Require, s.Until, s.Guest)
 #: The expectation of `Same`.
 _NOTHING = "nothing changed"
 _PPR = "lapic.ppr"
@@ -70,7 +72,7 @@ class _Judge:
         self.end: Ended | None = None
         #: The vector of the last event.
         self.vector: int | None = None
-        #: The last expectation of ``runs`` that held, and what was expected.
+        #: The expectation of ``runs`` that held, and what was expected, as long as nothing is written.
         self.ran: tuple[of.Look, s.Expect, Value] | None = None
 
     def observations(self) -> list[Observation]:
@@ -299,6 +301,8 @@ def played(cache: Cache, look: Look, host: Host, bases: tuple[Basis, ...], seen:
     before: dict[s.Who, list[Snapshot]] = {}
     for number, step in enumerate(scenario.steps):
         values = results.get(number, [])
+        if not isinstance(step, _WATCH):
+            judge.ran = None
         if isinstance(step, s.Load) and step.guest not in (memory.SMRAM, "sender"):
             judge.guest = step.guest
         elif isinstance(step, s.Send) and step.judged or isinstance(step, s.Event):

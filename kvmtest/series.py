@@ -210,7 +210,9 @@ def unseen(runs: Sequence[Run]) -> list[Unseen]:
             named.append(run.name)
             for record, _ in index.of_deviation(deviation):
                 tried = tried or record.verdict.judged
-                shown = shown or _has(record, deviation.observed)
+                # What a kernel logged is in the reason of its record.
+                logged = record.observed is None and record.deviation == deviation.commit
+                shown = shown or logged or _has(record, deviation.observed)
         if named and not shown:
             found.append(Unseen(deviation, tuple(named), tried))
     return found

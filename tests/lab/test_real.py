@@ -65,8 +65,9 @@ def run() -> Run:
         for result in results:
             found.setdefault(result.id, set()).add(result.verdict)
         said = [result for result in results if result.trigger == "lab"]
-        assert [(r.id, r.verdict) for r in said] == ([("none.lab.kernel.log", "fail")] if warns else [])
-        assert all(warns in r.reason and "Call Trace" in r.reason and r.case.startswith("init.latched/") for r in said)
+        unlisted = [r for r in said if r.verdict != "known"]
+        assert [(r.id, r.verdict) for r in unlisted] == ([("none.lab.kernel.log", "fail")] if warns else [])
+        assert all(warns in r.reason and "Call Trace" in r.reason and r.case.startswith("init.latched/") for r in unlisted)
         assert "error" not in set().union(*found.values())
         return found
 
@@ -148,9 +149,10 @@ def test_a_hypervisor_in_the_guest_shows_init_with_gif_clear(which: str, vgif: i
     selectors = ("init.msi/*,at-*", "init.msi/*,in-svm-l2*", "init.msi/*,after-rsm")
     found = run("svm", which, selectors, parameters=f"nested=1 vgif={vgif}")
     behaviours = {f"init.msi.guest.{item}" for item in ("runs", "exits", "pending", "delivered")}
-    assert {id for id in behaviours if "fail" in found.get(id, ())} == fails
+    assert {id for id in behaviours if found.get(id, set()) & {"fail", "known"}} == fails
     for id in ("init.msi.guest.exits", "init.msi.guest.pending"):
-        assert found[id] == {"pass"}, id
+        # What no manual says is recorded.
+        assert "pass" in found[id] <= {"pass", "info"}, id
     assert "pass" in found["init.msi.guest.runs"] and "fail" not in found["init.msi.host.nested.flags"]
 
 

@@ -95,6 +95,10 @@ _PLANTED = {
 }  # fmt: skip
 
 
+#: Faults of a kind, where 60 do not show what is planted: a few of the files alone have control characters.
+_COUNTS = {"files": "400"}
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", _PLANTED)
 def test_it_finds_what_is_planted(name: str, kvm: Kvm, tmp_path: Path) -> None:
@@ -104,7 +108,7 @@ def test_it_finds_what_is_planted(name: str, kvm: Kvm, tmp_path: Path) -> None:
     text = (tmp_path / where).read_text()
     assert text.count(old) == 1
     (tmp_path / where).write_text(text.replace(old, new))
-    done = _torture(tmp_path, "--time", "600", "--count", "60", "--seed", "1", "--only", kind)
+    done = _torture(tmp_path, "--time", "600", "--count", _COUNTS.get(kind, "60"), "--seed", "1", "--only", kind)
     assert done.returncode == 1, done.stdout + done.stderr
     found = [line.partition("times: ")[2] for line in done.stdout.splitlines() if " times: " in line]
     assert found and set(found) & set(rules), done.stdout

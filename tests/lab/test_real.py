@@ -158,18 +158,16 @@ def test_a_hypervisor_in_the_guest_shows_init_with_gif_clear(which: str, vgif: i
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("which", "fails", "exits"),
-    [
-        ("5.10", {"none.vm-exit.guest.ldt.selector", "init.msi.guest.runs"}, {"pass", "skip"}),
-        ("bookworm", {"sipi.msi.guest.runs"}, {"pass"}),
-    ],
+    ("which", "fails"),
+    [("5.10", {"none.vm-exit.guest.ldt.selector", "init.msi.guest.runs"}), ("bookworm", {"sipi.msi.guest.runs"})],
 )
-def test_a_hypervisor_in_the_guest_shows_init_in_vmx_operation(which: str, fails: set[str], exits: set[str], run: Run) -> None:
+def test_a_hypervisor_in_the_guest_shows_init_in_vmx_operation(which: str, fails: set[str], run: Run) -> None:
     found = run("vmx", which, ("*/*-vmx-*",))
     behaviours = (".runs", ".exits", ".pending", ".delivered", ".guest.ldt.selector")
     assert {id for id, verdicts in found.items() if id.endswith(behaviours) and verdicts & {"fail", "known"}} == fails
     for id in ("init.msi.guest.exits", "sipi.msi.guest.exits"):
-        assert found[id] == exits, id
+        # A CPU may have no wait-for-SIPI, and KVM has no monitor trap flag for nested guests.
+        assert "pass" in found[id] <= {"pass", "skip"}, id
     assert found["init.msi.guest.pending"] == {"pass"}
 
 

@@ -211,7 +211,7 @@ def unseen(runs: Sequence[Run]) -> list[Unseen]:
             for record, _ in index.of_deviation(deviation):
                 tried = tried or record.verdict.judged
                 # What a kernel logged is in the reason of its record.
-                logged = record.observed is None and record.deviation == deviation.commit
+                logged = record.verdict is Verdict.KNOWN and record.observed is None and record.deviation == deviation.commit
                 shown = shown or logged or _has(record, deviation.observed)
         if named and not shown:
             found.append(Unseen(deviation, tuple(named), tried))

@@ -127,14 +127,14 @@ def test_a_listed_deviation_that_is_not_seen_is_found() -> None:
 
 
 def test_a_listed_report_of_a_kernel_is_seen_by_its_commit() -> None:
-    def found(deviation: str | None) -> list[str]:
-        record = Record("log", Verdict.KNOWN, reason="WARNING: ...", deviation=deviation)
+    def found(deviation: str | None, verdict: Verdict = Verdict.KNOWN) -> list[str]:
+        record = Record("log", verdict, reason="WARNING: ...", deviation=deviation)
         seen = Observation(Case("none.lab/kernel"), "none", "lab", "kernel", (Block((record,)),))
         missing = (one.deviation for one in series.unseen((_run(seen, backend="vmx"),)))
         return [one.commit for one in missing if one.item == "none.lab.kernel.log"]
 
     assert found("0aa1837533e5") == []
-    assert found("another") == found(None) == ["0aa1837533e5"]
+    assert found("another") == found(None) == found("0aa1837533e5", Verdict.FIXED) == ["0aa1837533e5"]
 
 
 @pytest.fixture(scope="module")

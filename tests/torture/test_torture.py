@@ -95,7 +95,7 @@ _PLANTED = {
 }  # fmt: skip
 
 
-#: Faults of a kind, where 60 do not show what is planted: a few of the files alone have control characters.
+#: Faults of a kind, where 60 from this seed do not show what is planted.
 _COUNTS = {"files": "400"}
 
 

@@ -45,8 +45,8 @@ def options(parser: argparse.ArgumentParser, own: bool = True, several: bool = F
         parser.add_argument("--cpu", type=models, action="extend", metavar="MODEL[,MODEL]", help=also)
     else:
         parser.add_argument("--cpu", default="", metavar="MODEL", help=model)
-    what = "the emulator of a Debian suite, cached as kernels are (kvmtest lab emulators); default: the installed one"
-    parser.add_argument("--emulator", default="", metavar="SUITE", help=what)
+    what = "installed, built, or a Debian suite, cached as kernels are (kvmtest lab emulators); default: built, else installed"
+    parser.add_argument("--emulator", default="", metavar="WHICH", help=what)
     parser.add_argument("--smp", type=number, default=1, metavar="N", help="number of CPUs (QEMU; default: 1)")
     parser.add_argument("--modules", default="", metavar="DIR", help="modules of a kernel image: .../lib/modules/RELEASE")
     if own:

@@ -41,11 +41,8 @@ MODELS = {
 _USUAL = {"vmx": "corei7_haswell_4770", "svm": "ryzen"}
 
 _TERM = "/usr/lib/x86_64-linux-gnu/bochs/plugins/libbx_term_gui.so.0.0.0"
-#: For any machine that nobody sits at.
-UNATTENDED = """\
-sound: driver=dummy
-speaker: enabled=0
-display_library: term
+#: For any machine that nobody sits at; the second part is of a Bochs with displays and sound.
+_UNSEEN = """\
 vga: update_freq=1
 clock: sync=none
 log: {folder}/bochs.log
@@ -53,6 +50,14 @@ panic: action=fatal
 error: action=ignore
 info: action=ignore
 debug: action=ignore
+"""
+UNATTENDED = f"""\
+{_UNSEEN}sound: driver=dummy
+speaker: enabled=0
+display_library: term
+"""
+_BLIND = f"""\
+{_UNSEEN}display_library: nogui
 """
 _BOCHSRC = """\
 megs: 1024
@@ -139,12 +144,15 @@ class Bochs(Emulator):
         if done.returncode:
             raise LabError(f"grub-mkrescue: {done.stderr.strip().rpartition(chr(10))[2]}")
         shutil.rmtree(os.path.join(folder, "iso"))
+        built = self.place.built
         with open(os.path.join(folder, "bochsrc"), "w", encoding="utf-8") as file:
             share = self.place.path("/usr/share/bochs")
             said = {"cpu": self.cpu, "ips": self._IPS, "folder": folder, "serial": serial, "parallel": parallel, "share": share}
-            file.write((_BOCHSRC + UNATTENDED).format(**said))
-        # A build with the debugger waits for a command first.
-        with open(os.path.join(folder, "commands"), "w", encoding="utf-8") as file:
-            file.write("c\n")
-        options = ["-q", "-f", os.path.join(folder, "bochsrc"), "-rc", os.path.join(folder, "commands")]
-        return Started([*self.place.command(self._program), *options], True, self.place.environment)
+            file.write((_BOCHSRC + (_BLIND if built else UNATTENDED)).format(**said))
+        options = ["-q", "-f", os.path.join(folder, "bochsrc")]
+        if not built:
+            # A build with the debugger waits for a command first.
+            with open(os.path.join(folder, "commands"), "w", encoding="utf-8") as file:
+                file.write("c\n")
+            options += ["-rc", os.path.join(folder, "commands")]
+        return Started([*self.place.command(self._program), *options], not built, self.place.environment)

@@ -287,6 +287,8 @@ class Cell:
             "cpu": self.emulator.cpu,
             "kernel_source": spec.kernel.source + (f", modules of {spec.own_modules}" if spec.own_modules else ""),
         }
+        if source := self.emulator.place.source:
+            lab["emulator_source"] = source
         if spec.options:
             lab["options"] = shlex.join(spec.options)
         if "up" in self._marks:

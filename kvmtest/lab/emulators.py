@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Emulators for the lab: those that this machine's distribution installed, and Debian's of other suites.
+"""Emulators for the lab: those that this machine's distribution installed, Debian's of other suites, and those built here.
 
-The latter are fetched as kernels are, with the libraries that they need, and unpacked into the cache. They run from there, and
-stay as they are until a newer one is asked for.
+Debian's are fetched as kernels are, with the libraries that they need, and unpacked into the cache. They run from there, and
+stay as they are until a newer one is asked for. `kvmtest.lab.bochs_build` builds.
 """
 
 from __future__ import annotations
@@ -15,11 +15,15 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from kvmtest.lab import apt, cache, deb, foreign, program
-from kvmtest.lab.error import LabError
+from kvmtest.lab.error import LabError, NotFound
 
-__all__ = ("INSTALLED", "PACKAGES", "SUITES", "Place", "find", "kept", "remove")
+__all__ = ("BUILT", "INSTALLED", "KIND", "OWN", "PACKAGES", "SUITES", "Place", "find", "keep", "kept", "remove")
 
-_KIND = "emulators"
+#: Their folder in the cache.
+KIND = "emulators"
+#: Names that stand where suites do: that of the distribution, and what was built here.
+OWN, BUILT = "installed", "built"
+_ABOUT = "emulator.json"
 #: Each emulator's packages; the first is the one whose version is the emulator's.
 PACKAGES = {"bochs": ("bochs", "bochs-term", "bochsbios", "vgabios"), "qemu": ("qemu-system-x86",)}
 #: Suites that have an emulator newer than that of the oldest one that the lab runs on; oldest first.
@@ -31,14 +35,20 @@ _SHARE = ("bochs", "vgabios", "qemu", "seabios")
 
 
 class Place(NamedTuple):
-    """The place of an emulator: below ``root``, empty for one that is installed. ``source`` is the package that it came in."""
+    """The place of an emulator: below ``root``, empty for one that is installed.
+
+    ``source`` is the package that it came in, or what it was ``built`` from on this machine.
+    """
 
     root: str = ""
     source: str = ""
+    built: bool = False
 
     def command(self, name: str) -> list[str]:
         """Return the command that runs the program ``name``. Raises LabError."""
-        return [*foreign.loader(self.root), self.path(f"/usr/bin/{name}")] if self.root else [name]
+        if not self.root:
+            return [name]
+        return [*([] if self.built else foreign.loader(self.root)), self.path(f"/usr/bin/{name}")]
 
     def path(self, path: str) -> str:
         """The file that would lie at ``path`` if it were installed."""
@@ -66,13 +76,30 @@ INSTALLED = Place()
 
 
 def _load(folder: str) -> Place:
-    with open(os.path.join(folder, "emulator.json"), encoding="utf-8") as file:
-        return Place(os.path.join(folder, "root"), json.load(file)["source"])
+    with open(os.path.join(folder, _ABOUT), encoding="utf-8") as file:
+        return Place(os.path.join(folder, "root"), **json.load(file))
+
+
+def keep(kind: str, name: str, root: str, source: str) -> Place:
+    """Keep the folder ``root``, which was built from ``source`` and is moved, as that of an emulator ``kind``."""
+
+    def fill(folder: str) -> None:
+        shutil.move(root, os.path.join(folder, "root"))
+        _say_what(folder, source, built=True)
+
+    folder = cache.folder(KIND, f"{kind}_{BUILT}_{name}", fill)
+    os.utime(folder)
+    return _load(folder)
+
+
+def _say_what(folder: str, source: str, built: bool) -> None:
+    with open(os.path.join(folder, _ABOUT), "w", encoding="utf-8") as file:
+        json.dump({"source": source, "built": built}, file)
 
 
 def kept() -> Iterator[tuple[str, str, Place]]:
     """Which emulator, of which suite, and where, of all that are kept; the newest first."""
-    parent = os.path.join(cache.home(), _KIND)
+    parent = os.path.join(cache.home(), KIND)
     names = [name for name in os.listdir(parent) if not name.startswith(".")] if os.path.isdir(parent) else []
     for name in sorted(names, key=lambda name: os.stat(os.path.join(parent, name)).st_mtime, reverse=True):
         kind, suite, _ = name.split("_", 2)
@@ -81,7 +108,7 @@ def kept() -> Iterator[tuple[str, str, Place]]:
 
 def remove() -> None:
     """Keep none of them."""
-    shutil.rmtree(os.path.join(cache.home(), _KIND), ignore_errors=True)
+    shutil.rmtree(os.path.join(cache.home(), KIND), ignore_errors=True)
 
 
 def find(kind: str, suite: str, say: Callable[[str], None] = lambda line: None, *, fresh: bool = False) -> Place:
@@ -91,6 +118,8 @@ def find(kind: str, suite: str, say: Callable[[str], None] = lambda line: None, 
     """
     if not fresh and (found := _newest(kind, suite)):
         return found
+    if suite == BUILT:
+        raise NotFound(f"no {kind} was built here: kvmtest lab emulators --build SOURCE")
     with cache.locked(f"apt-{suite}"):
         if not fresh and (found := _newest(kind, suite)):  # somebody else got it meanwhile
             return found
@@ -104,10 +133,9 @@ def find(kind: str, suite: str, say: Callable[[str], None] = lambda line: None, 
         def fill(folder: str) -> None:
             say(f"getting {PACKAGES[kind][0]} {version} and {len(packages) - 1} packages that it needs")
             _unpack(here, packages, os.path.join(folder, "root"))
-            with open(os.path.join(folder, "emulator.json"), "w", encoding="utf-8") as file:
-                json.dump({"source": source}, file)
+            _say_what(folder, source, built=False)
 
-        return _load(cache.folder(_KIND, re.sub(r"[/:]", "_", f"{kind}_{suite}_{version}"), fill))
+        return _load(cache.folder(KIND, re.sub(r"[/:]", "_", f"{kind}_{suite}_{version}"), fill))
 
 
 def _newest(kind: str, suite: str) -> Place | None:
@@ -115,7 +143,7 @@ def _newest(kind: str, suite: str) -> Place | None:
 
 
 def _unpack(here: apt.Apt, packages: list[tuple[str, str]], root: str) -> None:
-    with cache.scratch(_KIND) as download:
+    with cache.scratch(KIND) as download:
         for path in here.download(packages, download):
             deb.unpack(path, root)
     share = os.path.join(root, "usr/share")

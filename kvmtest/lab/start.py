@@ -132,14 +132,19 @@ class Emulator:
         return self.asked.model.partition(",")[0]
 
     def _found(self, say: Callable[[str], None]) -> emulators.Place:
-        """The one of the suite asked for; else the installed one, where it does; one that is kept; or one that is got now."""
+        """The one that is asked for; else that of these which does: one built for speed, the installed one, another that is kept;
+        else one that is got now.
+        """
+        if self.asked.suite == emulators.OWN:
+            return emulators.INSTALLED
         if self.asked.suite:
             return emulators.find(self.kind, self.asked.suite, say)
-        if not (suites := self.suites()):
-            return emulators.INSTALLED
-        others = (place for kind, _, place in emulators.kept() if kind == self.kind)
+        suites = self.suites()
+        places = [place for kind, _, place in emulators.kept() if kind == self.kind]
         tried = copy.copy(self)  # other cells may run in this one
-        for tried.place in (emulators.INSTALLED, *others):
+        for tried.place in sorted((emulators.INSTALLED, *places), key=lambda place: (not place.built, bool(place.root))):
+            if not suites and not tried.place.built:
+                return emulators.INSTALLED
             with contextlib.suppress(LabError):  # one that is not there
                 if tried.does():
                     return tried.place

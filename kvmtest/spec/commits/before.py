@@ -92,26 +92,26 @@ BEFORE: tuple[Entry, ...] = (
         before="the value from before", after="0x0", backports=((5, 10),),
     ),
     commit(
-        "422e2e17066c", "v5.12", "x86: mmu: initialize fault.async_page_fault in walk_addr_generic", "nVMX",
+        "422e2e17066c", "v5.13", "x86: mmu: initialize fault.async_page_fault in walk_addr_generic", "nVMX",
         "a page fault of an L2 goes to L1 if L1 intercepts it, and not by an uninitialized byte that says it is an async page fault",
         check("shutdown.triple-fault.guest.exits", "reason 0", "vmx", case="in-vmx-l2", sometimes=True, without="ept"),
-        before="with ept=0 a VM exit for a page fault, by chance", after="a page fault in L2", unverified="the id, and the release",
+        before="with ept=0 a VM exit for a page fault, by chance", after="a page fault in L2",
     ),
     commit(
         "cb6a32c2b877", "v5.13", "x86: Handle triple fault in L2 without killing L1", "nVMX nSVM",
         "a triple fault of an L2 goes to L1, as VM exit 2 or #VMEXIT(7FH), and not to the VMM",
         check("shutdown.set-mce.guest.exits", "KVM_EXIT_SHUTDOWN", "svm", case="in-svm-l2-intercepted"),
         check("shutdown.triple-fault.guest.exits", "KVM_EXIT_SHUTDOWN", "vmx", case="in-vmx-l2", sometimes=True, without="ept"),
-        before="KVM_EXIT_SHUTDOWN, where KVM itself found the triple fault", after="a nested exit", unverified=_RELEASE,
+        before="KVM_EXIT_SHUTDOWN, where KVM itself found the triple fault", after="a nested exit",
     ),
     commit(
-        "6906e06db9b0", "v5.12", "nSVM: Add missing checks for reserved bits to svm_set_nested_state()", "nSVM",
+        "6906e06db9b0", "v5.13", "nSVM: Add missing checks for reserved bits to svm_set_nested_state()", "nSVM",
         "KVM_SET_NESTED_STATE refuses a state of L1 whose control registers or RFLAGS no CPU can have there",
         *(
             check("none.nested-state.host.refused", "accepted", case=f"l1-of-svm-l2-{name}")
             for name in ("cr0-nw-without-cd", "cr0-beyond-32-bits", "without-pae", "virtual-8086-mode")
         ),
-        before="accepted", after="EINVAL", unverified=_RELEASE,
+        before="accepted", after="EINVAL",
     ),
     commit(
         "ee695f22b54a", "v5.13", "nSVM: Check addresses of MSR and IO permission maps", "nSVM",

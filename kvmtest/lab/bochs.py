@@ -41,8 +41,8 @@ MODELS = {
 _USUAL = {"vmx": "corei7_haswell_4770", "svm": "ryzen"}
 
 _TERM = "/usr/lib/x86_64-linux-gnu/bochs/plugins/libbx_term_gui.so.0.0.0"
-#: For any machine that nobody sits at; the second part is of a Bochs with displays and sound.
-_UNSEEN = """\
+#: For any machine that nobody sits at, whatever Bochs was built with.
+_COMMON = """\
 vga: update_freq=1
 clock: sync=none
 log: {folder}/bochs.log
@@ -51,13 +51,15 @@ error: action=ignore
 info: action=ignore
 debug: action=ignore
 """
+#: With the displays and the sound that distributions' have.
 UNATTENDED = f"""\
-{_UNSEEN}sound: driver=dummy
+{_COMMON}sound: driver=dummy
 speaker: enabled=0
 display_library: term
 """
-_BLIND = f"""\
-{_UNSEEN}display_library: nogui
+#: With none.
+_NO_DISPLAY = f"""\
+{_COMMON}display_library: nogui
 """
 _BOCHSRC = """\
 megs: 1024
@@ -148,7 +150,7 @@ class Bochs(Emulator):
         with open(os.path.join(folder, "bochsrc"), "w", encoding="utf-8") as file:
             share = self.place.path("/usr/share/bochs")
             said = {"cpu": self.cpu, "ips": self._IPS, "folder": folder, "serial": serial, "parallel": parallel, "share": share}
-            file.write((_BOCHSRC + (_BLIND if built else UNATTENDED)).format(**said))
+            file.write((_BOCHSRC + (_NO_DISPLAY if built else UNATTENDED)).format(**said))
         options = ["-q", "-f", os.path.join(folder, "bochsrc")]
         if not built:
             # A build with the debugger waits for a command first.

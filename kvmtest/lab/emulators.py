@@ -119,7 +119,7 @@ def find(kind: str, suite: str, say: Callable[[str], None] = lambda line: None, 
     if not fresh and (found := _newest(kind, suite)):
         return found
     if suite == BUILT:
-        raise NotFound(f"no {kind} was built here: kvmtest lab emulators --build SOURCE")
+        raise NotFound(f"no {kind} was built here (kvmtest lab emulators --build SOURCE builds Bochs)")
     with cache.locked(f"apt-{suite}"):
         if not fresh and (found := _newest(kind, suite)):  # somebody else got it meanwhile
             return found

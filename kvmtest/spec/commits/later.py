@@ -62,7 +62,7 @@ LATER: tuple[Entry, ...] = (
         "an access to the APIC page goes to KVM where it does not use APICv, and not to a CPU that virtualizes TPR alone",
         # 5.10 reports it with kvm_intel.flexpriority=0, and after a migration.
         check("none.tpr-access.guest.exits", "VALUE 0x0", "vmx", case="split-irqchip,amd,read", sometimes=True),
-        before="a guest's access to TPR is not reported", after="KVM_EXIT_TPR_ACCESS", unverified="the id, and the release",
+        before="a guest's access to TPR is not reported", after="KVM_EXIT_TPR_ACCESS", unverified=_RELEASE,
     ),
     commit(
         "4c282e51e445", "v5.17", "x86: Update vCPU's runtime CPUID on write to MSR_IA32_XSS", "common",
@@ -213,7 +213,7 @@ LATER: tuple[Entry, ...] = (
         "in x2APIC mode a WRMSR with bits 63:32 to another register than the ICR raises #GP",
         # The next word comes where the last #GP should. On VMX a CPU that virtualizes x2APIC mode raises it.
         check("none.apic-access.guest.runs", "VALUE 0xfee00d00", case="x2apic-registers-refused", sometimes=True),
-        before="the bits are dropped", after="#GP", backports=((6, 1),), unverified="the id, and the release",
+        before="the bits are dropped", after="#GP", backports=((6, 1),), unverified=_RELEASE,
     ),
     commit(
         "ab2ee212a57b", "v6.4", "x86: Save/restore all NMIs when multiple NMIs are pending", "common",
@@ -279,7 +279,7 @@ LATER: tuple[Entry, ...] = (
         "8b8e57e5096e", "v6.11", "Reject overly excessive IDs in KVM_CREATE_VCPU", "common",
         "KVM_CREATE_VCPU no longer cuts ids to 32 bits",
         check("none.create-vcpu.host.refused", "EEXIST", case="id-taken-beyond-32-bits"),
-        before="the id's lower half is used", after="EINVAL", unverified="the id and the release",
+        before="the id's lower half is used", after="EINVAL", unverified=_RELEASE,
     ),
     commit(
         "4b7c3f6d04bd", "v6.11", "x86: Make x2APIC ID 100% readonly", "common",

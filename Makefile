@@ -210,7 +210,7 @@ checkers:
 		$(install) || echo "make: some tests are skipped; for them: $(APT)$$missing" >&2; \
 	fi
 
-# Recipes for several hosts are tested with hosts that are network namespaces, and one that copies.
+# Recipes for several hosts are tested with network namespaces as hosts, over SSH; tmt copies files with rsync.
 hosts:
 	@missing=; \
 	[ -e /usr/sbin/sshd ] || missing="$$missing openssh-server"; \

@@ -38,6 +38,8 @@ OPTIONS = (
     "--enable-cdrom",
     "--with-nogui",
     "--disable-docbook",
+    "CFLAGS=-O3",
+    "CXXFLAGS=-O3",
 )
 _PROGRAMS = {"g++": "g++", "make": "make"}
 _ERROR = re.compile(r"\berror:|^configure: error|^make(?:\[\d+\])?: \*\*\*")
@@ -56,7 +58,7 @@ def build(source: str, say: Callable[[str], None] = lambda line: None) -> Place:
     with cache.scratch(emulators.KIND) as work:
         tree = _tree(source, work)
         say(f"building Bochs from {source}, a minute or two")
-        _run(["sh", "./configure", *OPTIONS, "CFLAGS=-O3", "CXXFLAGS=-O3"], tree)
+        _run(["sh", "./configure", *OPTIONS], tree)
         _run(["make", f"-j{os.cpu_count() or 1}"], tree)
         root = os.path.join(work, "root")
         os.makedirs(os.path.join(root, "usr/bin"))
